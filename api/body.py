@@ -1,0 +1,103 @@
+"""Request bodies, read strictly before FastAPI sees them: limited, declared as JSON, UTF-8, finite.
+
+FastAPI's own `max_body_size` answers in plain text, and Python's JSON takes NaN and any encoding.
+"""
+
+import json
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, NoReturn
+
+import anyio
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from api.errors import BodyTooLarge, MalformedBody, NotJson
+
+MAX_BODY_BYTES = 1024 * 1024
+# A client that is still sending when the connection closes may lose the answer, so the rest of a
+# body that is too large is read and dropped for a while.
+DRAIN_BYTES = 16 * MAX_BODY_BYTES
+DRAIN_SECONDS = 2.0
+
+
+class JsonRequest(Request):
+    """A request whose `body()` is limited and whose `json()` is strict."""
+
+    async def body(self) -> bytes:
+        if not hasattr(self, "_body"):
+            self._body = await _limited(self)
+        return self._body
+
+    async def json(self) -> Any:
+        if not hasattr(self, "_json"):
+            self._json = _parse(await self.body())
+        return self._json
+
+
+class JsonRoute(APIRoute):
+    """A route that has its JSON body checked first, so that FastAPI finds it read and parsed."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+        if self.body_field is None:
+            return handler
+
+        async def checked(request: Request) -> Response:
+            request = JsonRequest(request.scope, request.receive)
+            await request.body()
+            _require_json(request.headers.get("content-type", ""))
+            await request.json()
+            return await handler(request)
+
+        return checked
+
+
+async def _limited(request: Request) -> bytes:
+    """The body. Raises BodyTooLarge by what is declared or by what comes, whichever is first."""
+    declared = request.headers.get("content-length", "")
+    body = bytearray()
+    async with aclosing(request.stream()) as stream:
+        if declared.isdecimal() and int(declared[:18]) > MAX_BODY_BYTES:
+            await _refuse(stream)
+        async for chunk in stream:
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                await _refuse(stream)
+    return bytes(body)
+
+
+async def _refuse(stream: Any) -> NoReturn:
+    with anyio.move_on_after(DRAIN_SECONDS):
+        dropped = 0
+        async for chunk in stream:
+            dropped += len(chunk)
+            if dropped > DRAIN_BYTES:
+                break
+    raise BodyTooLarge(f"the body exceeds {MAX_BODY_BYTES:,} bytes")
+
+
+def _require_json(content_type: str) -> None:
+    media = content_type.partition(";")[0].strip().lower()
+    kind, _, subtype = media.partition("/")
+    if kind != "application" or not (subtype == "json" or subtype.endswith("+json")):
+        raise NotJson("the body must have the Content-Type application/json")
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise MalformedBody(f"the body is not UTF-8 at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise MalformedBody(
+            f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from error
+    except RecursionError as error:
+        raise MalformedBody("the body is nested too deeply") from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise MalformedBody("the body holds a number that is too long") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise MalformedBody(f"the body is not JSON: {name} is not a JSON number")

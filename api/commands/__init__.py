@@ -1,0 +1,1 @@
+"""The commands of `lorasmith`, one file each. Heavy imports stay inside them: --help is instant."""

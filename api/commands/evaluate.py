@@ -1,0 +1,100 @@
+"""`lorasmith evaluate`: measure methods on tasks."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.console import progress_bar
+from library.errors import UsageError
+from library.files import require_absent, write_file
+
+
+def evaluate(
+    tasks: Annotated[Path, typer.Option(help="Folder of task files.")],
+    methods: Annotated[str, typer.Option(help="For example base,text-to-lora:gibberish.")],
+    out: Annotated[Path, typer.Option(help="Where the JSON report goes.")],
+    mode: Annotated[str, typer.Option(help="bare, prompted, or both with a comma.")] = "bare",
+    base: Annotated[str | None, typer.Option(help="Hub id, hub:ID or folder.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Generator; default: shipped.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first N tasks by name.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="JSONL of every answer.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of derangements and paraphrases.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 16,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing report.")] = False,
+) -> None:
+    """Measure methods on tasks: a JSON report, and a table on the screen.
+
+    Example: lorasmith evaluate --tasks tasks/public_heldout --methods base,text-to-lora
+    --mode bare --out report.json
+    """
+    from training.methods import parse_methods
+
+    parsed, modes = parse_methods(methods), _modes(mode)
+    for target in (out, predictions):
+        if target is not None:
+            require_absent(target, overwrite)
+    from api.commands.common import check_device
+    from generator.generate import Generator
+    from library.base import load_base, resolve_base
+    from library.tasks import read_tasks
+    from training.evaluate import Plan
+    from training.evaluate import evaluate as run
+    from training.report import build_report, predictions_lines, table
+
+    check_device(device)
+    found = read_tasks(tasks)[:limit]
+    needs_generator = any(method.generator for method in parsed)
+    generator = Generator(checkpoint, device=device) if needs_generator or checkpoint else None
+    seen = set((generator or Generator(device=device)).checkpoint.info.tasks)
+    splits = ["seen" if task.name in seen else "held-out" for task in found]
+    loaded = load_base(resolve_base(base), device=device)
+    plan = Plan(found, splits, parsed, modes, seed, batch_size)
+    with progress_bar("evaluating") as advance:
+        outcome = run(plan, loaded, generator, advance)
+    report = build_report(
+        plan, outcome, command=_command(), commit=_commit(), device=_device_name(device), base=loaded
+    )
+    if generator is not None:
+        report["checkpoint"] = generator.checkpoint.digest
+    write_file(out, (json.dumps(report, indent=1) + "\n").encode())
+    if predictions is not None:
+        write_file(predictions, predictions_lines(outcome.cells, seed))
+    typer.echo(table(report))
+
+
+def _modes(text: str) -> list[Any]:
+    modes = [mode.strip() for mode in text.split(",")]
+    if any(mode not in ("bare", "prompted") for mode in modes) or len(set(modes)) != len(modes):
+        raise UsageError(f"mode must be bare, prompted or bare,prompted, not {text!r}")
+    return modes
+
+
+def _command() -> str:
+    return shlex.join(["lorasmith", *sys.argv[1:]])
+
+
+def _commit() -> str | None:
+    """The commit of the working copy that this code runs from, if it is one."""
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get("LORASMITH_COMMIT")
+    return done.stdout.strip()
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    return f"cpu, {torch.get_num_threads()} threads"

@@ -1,0 +1,95 @@
+"""Errors that only the service and its store raise, beside those of library.errors.
+
+Nothing of HTTP is imported here: the store is also for programs without a server.
+"""
+
+from collections.abc import Mapping
+
+from library.errors import LorasmithError
+
+
+class ServiceError(LorasmithError):
+    """Base of them. `headers` go with the answer."""
+
+    headers: Mapping[str, str] = {}
+
+
+class MalformedBody(ServiceError):
+    """A body that is not JSON, or not UTF-8."""
+
+    code = "malformed-body"
+    status = 400
+
+
+class NotFound(ServiceError):
+    """An adapter or file that does not exist, or belongs to somebody else."""
+
+    code = "not-found"
+    status = 404
+
+
+class BodyTooLarge(ServiceError):
+    """A body beyond the limit, whatever its Content-Length says."""
+
+    code = "body-too-large"
+    status = 413
+
+
+class NotJson(ServiceError):
+    """A body whose Content-Type is not JSON."""
+
+    code = "not-json"
+    status = 415
+
+
+class RangeNotSatisfiable(ServiceError):
+    """A Range that lies outside the file of `size` bytes."""
+
+    code = "range-not-satisfiable"
+    status = 416
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.headers = {"Content-Range": f"bytes */{size}"}
+
+
+class RetryLater(ServiceError):
+    """Nothing is wrong with the request; it may be repeated after `seconds`."""
+
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": str(seconds)}
+
+
+class NotReady(RetryLater):
+    """The generator is still being loaded."""
+
+    code = "not-ready"
+    status = 503
+
+
+class Overloaded(RetryLater):
+    """Too many requests are waiting already."""
+
+    code = "overloaded"
+    status = 503
+
+
+class QuotaExceeded(ServiceError):
+    """The adapter would not fit into the quota."""
+
+    code = "quota-exceeded"
+    status = 507
+
+
+class StorageFailed(ServiceError):
+    """The disk is full or cannot be written."""
+
+    code = "storage-failed"
+    status = 507
+
+
+class ListenError(LorasmithError):
+    """The address cannot be listened on: taken, foreign or not permitted."""
+
+    code = "listen-failed"

@@ -1,0 +1,162 @@
+"""Errors as `application/problem+json` (RFC 9457), each with a code from one listed set.
+
+Every error of lorasmith carries its code; this is the one place that turns codes into answers. A
+code that is not listed is nobody's business but the log's: it becomes `internal`.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match
+
+from library.errors import LorasmithError
+
+MEDIA_TYPE = "application/problem+json"
+MAX_DETAIL = 500
+_log = logging.getLogger("lorasmith.api")
+
+
+@dataclass(frozen=True)
+class ProblemType:
+    """One kind of problem; `code`, `status` and `title` never vary between occurrences."""
+
+    code: str
+    status: int
+    title: str
+
+    @property
+    def type(self) -> str:
+        return f"urn:lorasmith:problem:{self.code}"
+
+
+PROBLEMS: dict[str, ProblemType] = {
+    kind.code: kind
+    for kind in (
+        ProblemType("malformed-body", 400, "The body is not JSON in UTF-8"),
+        ProblemType("not-found", 404, "There is nothing here"),
+        ProblemType("method-not-allowed", 405, "The method is not allowed here"),
+        ProblemType("layout-mismatch", 409, "The base model does not fit the generator"),
+        ProblemType("body-too-large", 413, "The body is too large"),
+        ProblemType("not-json", 415, "The body is not declared as JSON"),
+        ProblemType("range-not-satisfiable", 416, "The range lies outside the file"),
+        ProblemType("invalid-field", 422, "A field is invalid"),
+        ProblemType("invalid-description", 422, "The description is invalid"),
+        ProblemType("unknown-name", 422, "No generator or base model has this name"),
+        ProblemType("unsupported-model", 422, "The base model cannot be adapted"),
+        ProblemType("internal", 500, "The service failed"),
+        ProblemType("base-unreadable", 500, "The base model cannot be read"),
+        ProblemType("not-ready", 503, "The service is still loading"),
+        ProblemType("overloaded", 503, "Too many requests are waiting"),
+        ProblemType("quota-exceeded", 507, "The quota is used up"),
+        ProblemType("storage-failed", 507, "The adapter cannot be stored"),
+    )
+}
+_CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+# "default" also keeps FastAPI from documenting a 422 of its own on every path with a parameter.
+ANY_OTHER: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "Any other problem.", "content": _CONTENT}
+}
+INTERNAL = "the service failed while answering; its log says more"
+
+
+def problem(code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer for a listed code; `detail` is one sentence for whoever asked."""
+    kind = PROBLEMS[code]
+    content = {
+        "type": kind.type,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": _presentable(detail),
+        "code": code,
+    }
+    return JSONResponse(content, kind.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for problems with these codes."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status in sorted({PROBLEMS[code].status for code in codes}):
+        kinds = [PROBLEMS[code] for code in codes if PROBLEMS[code].status == status]
+        text = "; ".join(f"{kind.title} (`{kind.code}`)" for kind in kinds)
+        responses[status] = {"description": f"{text}.", "content": _CONTENT}
+    return responses
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of `app` leave as a problem."""
+    app.add_exception_handler(LorasmithError, _of_lorasmith)
+    app.add_exception_handler(RequestValidationError, _of_validation)
+    app.add_exception_handler(HTTPException, _of_routing)
+    app.add_exception_handler(ClientDisconnect, _of_disconnect)
+    app.add_exception_handler(Exception, _of_accident)
+
+
+async def _of_lorasmith(request: Request, error: Exception) -> Response:
+    code = getattr(error, "code", "internal")
+    if code not in PROBLEMS:
+        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return problem("internal", INTERNAL)
+    return problem(code, str(error), getattr(error, "headers", None))
+
+
+async def _of_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return problem("invalid-field", _sentence(error.errors()[0]))
+
+
+async def _of_routing(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return problem("not-found", "this service has no such path", error.headers)
+    if error.status_code == 405:
+        allowed = ", ".join(_methods(request))
+        detail = f"{request.method} is not allowed here; allowed: {allowed}"
+        return problem("method-not-allowed", detail, {"Allow": allowed})
+    return await _of_accident(request, error)
+
+
+async def _of_disconnect(request: Request, error: Exception) -> Response:
+    return problem("malformed-body", "the connection was closed before the body had ended")
+
+
+async def _of_accident(request: Request, error: Exception) -> Response:
+    return problem("internal", INTERNAL)
+
+
+def _methods(request: Request) -> list[str]:
+    """What the path answers to; Starlette's own Allow names the first route alone."""
+    found = []
+    for method in ("GET", "HEAD", "POST", "DELETE"):
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes):
+            found.append(method)
+    return found
+
+
+def _sentence(error: Any) -> str:
+    """What pydantic found, as one sentence about one field."""
+    field = ".".join(str(part) for part in error["loc"][1:])
+    if error["type"] == "string_unicode":
+        return f"{field or 'the name of a field'} is not valid UTF-8"
+    if not field:
+        return "the body must be a JSON object"
+    if error["type"] == "missing":
+        return f"the field '{field}' is required"
+    if error["type"] == "extra_forbidden":
+        return f"there is no field {field!r}"
+    message = error["msg"]
+    return f"{field}: {message[0].lower()}{message[1:]}"
+
+
+def _presentable(text: str) -> str:
+    """On one line, short, and without lone surrogates, which UTF-8 cannot hold."""
+    text = " ".join(text.split())
+    text = text if len(text) <= MAX_DETAIL else f"{text[: MAX_DETAIL - 1]}…"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

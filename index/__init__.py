@@ -1,0 +1,8 @@
+"""Descriptions as vectors: the encoder that generators and search share.
+
+Lives here: the description encoder. Does not: generators, training, HTTP.
+"""
+
+from index.encoder import DEFAULT_ENCODER, DescriptionEncoder, Embeddings, normalise
+
+__all__ = ["DEFAULT_ENCODER", "DescriptionEncoder", "Embeddings", "normalise"]

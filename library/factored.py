@@ -1,0 +1,83 @@
+"""Linear algebra on ΔW = B·A that never forms ΔW.
+
+Everything works on stacks: A `[..., rank, in]`, B `[..., out, rank]`. Results that people compare
+are computed in float64 through QR; only the training loss uses Gram matrices (see below).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def delta_norm(a: Float[Tensor, "*n r i"], b: Float[Tensor, "*n o r"]) -> Float[Tensor, "*n"]:
+    """Frobenius norm of ΔW = B·A, in float64, from the triangles of two QR factorisations."""
+    r_b = torch.linalg.qr(b.double(), mode="r").R  # (*n, min(o,r), r)
+    r_a = torch.linalg.qr(a.double().mT, mode="r").R  # (*n, min(i,r), r)
+    return torch.linalg.matrix_norm(r_b @ r_a.mT)
+
+
+def delta_distance(
+    a1: Float[Tensor, "*n r i"],
+    b1: Float[Tensor, "*n o r"],
+    a2: Float[Tensor, "*n s i"],
+    b2: Float[Tensor, "*n o s"],
+) -> Float[Tensor, "*n"]:
+    """‖B1·A1 − B2·A2‖, in float64: QR of [B1, −B2] and of [A1; A2], then the small product.
+
+    The trace formula would cancel badly where the two are close.
+    """
+    return delta_norm(torch.cat([a1, a2], dim=-2), torch.cat([b1, -b2], dim=-1))
+
+
+def squared_delta_distance(
+    a1: Float[Tensor, "*n r i"],
+    b1: Float[Tensor, "*n o r"],
+    a2: Float[Tensor, "*n s i"],
+    b2: Float[Tensor, "*n o s"],
+) -> Float[Tensor, "*n"]:
+    """‖B1·A1 − B2·A2‖², for training: Gram matrices in float64, smooth where B1 = 0.
+
+    QR has no gradient at the rank-deficient start (B = 0), so the loss cannot go through it.
+    """
+    a = torch.cat([a1, a2], dim=-2).double()  # (*n, r+s, i)
+    b = torch.cat([b1, -b2], dim=-1).double()  # (*n, o, r+s)
+    return ((b.mT @ b) * (a @ a.mT)).sum(dim=(-2, -1)).clamp_min(0.0)
+
+
+def canonical(
+    a: Float[Tensor, "*n r i"], b: Float[Tensor, "*n o r"]
+) -> tuple[Float[Tensor, "*n r i"], Float[Tensor, "*n o r"]]:
+    """The balanced SVD factorisation of ΔW in float64: B = U·√S, A = √S·Vᵀ, S descending.
+
+    Signs are fixed (the entry of largest magnitude in each column of U is positive). For zero or
+    repeated singular values the basis inside such a block is not unique.
+    """
+    q_b, r_b = torch.linalg.qr(b.double())  # (*n, o, k), (*n, k, r)
+    q_a, r_a = torch.linalg.qr(a.double().mT)  # (*n, i, m), (*n, m, r)
+    u, s, vh = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)
+    left, right = q_b @ u, vh @ q_a.mT  # (*n, o, q), (*n, q, i)
+    peak = left.abs().argmax(dim=-2, keepdim=True)
+    sign = torch.where(left.gather(-2, peak) < 0, -1.0, 1.0)
+    root = s.sqrt()
+    top_a, top_b = root[..., :, None] * sign.mT * right, left * sign * root[..., None, :]
+    extra = a.shape[-2] - s.shape[-1]  # ranks beyond the matrix's own size are zero
+    pad = torch.nn.functional.pad
+    return pad(top_a, (0, 0, 0, extra)), pad(top_b, (0, extra))
+
+
+def with_rank(
+    a: Float[Tensor, "*n r i"], b: Float[Tensor, "*n o r"], rank: int
+) -> tuple[Float[Tensor, "*n s i"], Float[Tensor, "*n o s"]]:
+    """ΔW at another rank: the best approximation below the present one (Eckart–Young), else padded.
+
+    Returns A `[..., rank, in]` and B `[..., out, rank]` in the inputs' dtype.
+    """
+    present = a.shape[-2]
+    if rank < present:
+        top_a, top_b = canonical(a, b)
+        return top_a[..., :rank, :].to(a.dtype), top_b[..., :rank].to(b.dtype)
+    extra = rank - present
+    return (
+        torch.nn.functional.pad(a, (0, 0, 0, extra)),
+        torch.nn.functional.pad(b, (0, extra)),
+    )

@@ -1,0 +1,112 @@
+"""The multi-adapter forward: a different adapter for each row of a batch, in one pass.
+
+Forward hooks add x·Aᵀ·Bᵀ to the output of each target module; the base's own modules, weights and
+state dict stay as they are. The same primitive serves training of generators, building of
+libraries, evaluation and `generate`. It is differentiable in A and B.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from library.adapter import Adapter
+from library.errors import LayoutMismatch
+from library.layout import Layout
+
+
+def lora_delta(
+    x: Float[Tensor, "batch length in_features"],
+    a: Float[Tensor, "batch rank in_features"],
+    b: Float[Tensor, "batch out_features rank"],
+) -> Float[Tensor, "batch length out_features"]:
+    """x·Aᵀ·Bᵀ with one (A, B) per row of the batch (Hu et al. 2021, eq. 3; scale is in B)."""
+    return torch.bmm(torch.bmm(x, a.mT), b.mT)
+
+
+class MultiAdapter:
+    """Hooks on a base model that apply a row's own adapter.
+
+    Use `set` before a forward pass and `clear` after it, or the context manager `adapted`. With
+    nothing set, the base answers as if there were no hooks. The factors hang on the modules
+    themselves, so that torch.compile sees one graph for all layers.
+    """
+
+    def __init__(self, model: nn.Module, layout: Layout) -> None:
+        modules = dict(model.named_modules())
+        self._layout = layout
+        self._modules: dict[str, nn.Module] = {}
+        self._handles: list[RemovableHandle] = []
+        for site in layout.sites:
+            module = modules.get(site.name)
+            if module is None or _shape(module) != (site.in_features, site.out_features):
+                raise LayoutMismatch(
+                    f"the layout's {site.name} ({site.in_features} to {site.out_features}) does "
+                    f"not exist in this {type(model).__name__}"
+                )
+            if "lora_factors" in vars(module):
+                raise ValueError("the model has adapters already; close them first")
+            self._modules[site.name] = module
+        self.clear()
+        for module in self._modules.values():
+            self._handles.append(module.register_forward_hook(_add_delta))
+
+    def set(self, adapter: Adapter, rows: Int[Tensor, "batch"]) -> None:
+        """Apply adapter `rows[i]` to row i of the batches that follow.
+
+        Factors are cast to the floating-point type of each module's input.
+        Raises LayoutMismatch if the adapter has another layout.
+        """
+        self._layout.require_same(adapter.layout, "the adapted model", "the adapter")
+        for group in self._layout.groups:
+            a = adapter.A[group.key].index_select(0, rows)  # (batch, sites, r, in)
+            b = adapter.B[group.key].index_select(0, rows)  # (batch, sites, out, r)
+            for site, site_a, site_b in zip(group.sites, a.unbind(1), b.unbind(1), strict=True):
+                _attach(self._modules[site.name], (site_a, site_b))
+
+    def clear(self) -> None:
+        for module in self._modules.values():
+            _attach(module, None)
+
+    def close(self) -> None:
+        """Remove the hooks, and every trace of them."""
+        for handle in self._handles:
+            handle.remove()
+        for module in self._modules.values():
+            module.__dict__.pop("lora_factors", None)
+
+
+def _attach(module: nn.Module, factors: tuple[Tensor, Tensor] | None) -> None:
+    object.__setattr__(module, "lora_factors", factors)
+
+
+def _add_delta(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    factors: tuple[Tensor, Tensor] | None = module.__dict__["lora_factors"]
+    if factors is None:
+        return output
+    a, b = factors
+    x = args[0]
+    return output + lora_delta(x, a.to(x.dtype), b.to(x.dtype)).to(output.dtype)
+
+
+@contextmanager
+def adapted(model: nn.Module, adapter: Adapter, rows: Int[Tensor, "batch"]) -> Iterator[nn.Module]:
+    """The model with adapter `rows[i]` on row i, inside the `with` block (`generate` included)."""
+    hooks = MultiAdapter(model, adapter.layout)
+    try:
+        hooks.set(adapter, rows)
+        yield model
+    finally:
+        hooks.close()
+
+
+def _shape(module: nn.Module) -> tuple[int, int] | None:
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    weight = getattr(module, "weight", None)
+    if type(module).__name__ == "Conv1D" and isinstance(weight, Tensor):
+        return weight.shape[0], weight.shape[1]
+    return None

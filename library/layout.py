@@ -1,0 +1,205 @@
+"""Layouts: the ordered target modules of a base model, with their shapes and ranks.
+
+A layout is read from a model's config on the meta device, so no weights are loaded to learn
+shapes. It is an explicit ordered tuple (a set would order itself by the process's hash seed), it
+serialises to canonical JSON, and its SHA-256 is what adapters, libraries and checkpoints record.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from library.canonical import canonical_json, digest
+from library.errors import LayoutMismatch, UnsupportedModel, UsageError
+
+# Attention projections that read the layer's input, per family. Query and value where they are
+# modules of their own (Hu et al. 2021, section 7.1), the fused projection where they are not.
+DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
+    "cohere": ("q_proj", "v_proj"),
+    "gemma": ("q_proj", "v_proj"),
+    "gemma2": ("q_proj", "v_proj"),
+    "gemma3_text": ("q_proj", "v_proj"),
+    "gpt2": ("c_attn",),
+    "gpt_neox": ("query_key_value",),
+    "granite": ("q_proj", "v_proj"),
+    "llama": ("q_proj", "v_proj"),
+    "mistral": ("q_proj", "v_proj"),
+    "olmo2": ("q_proj", "v_proj"),
+    "opt": ("q_proj", "v_proj"),
+    "phi": ("q_proj", "v_proj"),
+    "phi3": ("qkv_proj",),
+    "qwen2": ("q_proj", "v_proj"),
+    "qwen3": ("q_proj", "v_proj"),
+    "smollm3": ("q_proj", "v_proj"),
+    "stablelm": ("q_proj", "v_proj"),
+    "starcoder2": ("q_proj", "v_proj"),
+}
+REFUSED = ("lm_head", "embed_out", "embed_tokens", "wte", "wpe", "embed_in")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One target module. `transposed` marks GPT-2's Conv1D, whose weight is stored (in, out)."""
+
+    name: str
+    in_features: int
+    out_features: int
+    rank: int
+    kernel: int = 1
+    transposed: bool = False
+
+    @property
+    def module_type(self) -> str:
+        return self.name.rsplit(".", 1)[-1]
+
+    @property
+    def depth(self) -> int:
+        """The index of the layer that the module sits in: the first number in its path, else 0."""
+        match = re.search(r"\.(\d+)\.", f".{self.name}.")
+        return int(match.group(1)) if match else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The sites of one shape, whose factors are stacked in one tensor."""
+
+    key: str
+    module_type: str
+    in_features: int  # times the kernel's size: the columns of A
+    out_features: int
+    rank: int  # the largest among the sites
+    sites: tuple[Site, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The ordered target modules of one base model.
+
+    Attributes:
+        model_type: the family, as transformers names it.
+        depth: number of layers of the base, adapted or not.
+        sites: the target modules, in the order in which the model lists them.
+    """
+
+    model_type: str
+    depth: int
+    sites: tuple[Site, ...]
+
+    def __post_init__(self) -> None:
+        if not self.sites:
+            raise UsageError("a layout needs at least one target module")
+        if len({site.name for site in self.sites}) != len(self.sites):
+            raise UsageError("a layout cannot name one module twice")
+        for site in self.sites:
+            limit = min(site.in_features * site.kernel, site.out_features)
+            if not 1 <= site.rank <= limit:
+                raise UsageError(f"rank {site.rank} of {site.name} is outside 1 to {limit}")
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """Sites of one (module type, in, out, kernel), in order of first appearance."""
+        found: dict[str, list[Site]] = {}
+        for site in self.sites:
+            width = site.in_features * site.kernel
+            found.setdefault(f"{site.module_type}_{width}x{site.out_features}", []).append(site)
+        return tuple(
+            Group(
+                key=key,
+                module_type=sites[0].module_type,
+                in_features=sites[0].in_features * sites[0].kernel,
+                out_features=sites[0].out_features,
+                rank=max(site.rank for site in sites),
+                sites=tuple(sites),
+            )
+            for key, sites in found.items()
+        )
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of any site."""
+        return max(site.rank for site in self.sites)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON."""
+        return digest(canonical_json(self.to_dict()))
+
+    def with_rank(self, rank: int) -> "Layout":
+        """The same modules, all at `rank`. Raises UsageError where a module is too small for it."""
+        return replace(self, sites=tuple(replace(site, rank=rank) for site in self.sites))
+
+    def to_dict(self) -> dict[str, Any]:
+        rows = [
+            [s.name, s.in_features, s.out_features, s.rank, s.kernel, s.transposed]
+            for s in self.sites
+        ]
+        return {"model_type": self.model_type, "depth": self.depth, "sites": rows}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Layout":
+        sites = tuple(Site(*row) for row in data["sites"])
+        return cls(model_type=data["model_type"], depth=data["depth"], sites=sites)
+
+    def require_same(self, other: "Layout", ours: str, theirs: str) -> None:
+        """Raise LayoutMismatch, naming both sides and the first difference, unless equal."""
+        if self.digest == other.digest:
+            return
+        raise LayoutMismatch(
+            f"{ours} has layout {self.digest[:12]} ({self.describe()}) and "
+            f"{theirs} has layout {other.digest[:12]} ({other.describe()})"
+        )
+
+    def describe(self) -> str:
+        """One phrase for people: family, number of modules, shapes, rank."""
+        shapes = ", ".join(f"{g.module_type} {g.in_features}x{g.out_features}" for g in self.groups)
+        return f"{self.model_type}, {len(self.sites)} modules: {shapes}; rank {self.rank}"
+
+
+def layout_of(config: Any, targets: Sequence[str] | None = None, *, rank: int = 8) -> Layout:
+    """Read a layout from a transformers config, on the meta device.
+
+    Args:
+        config: the config of a decoder language model.
+        targets: names of module types ("q_proj"); the family's default if None.
+        rank: rank of every module.
+    Raises:
+        UnsupportedModel: the family, or a module's class, is not supported.
+        UsageError: a target that the model does not have, or that may not be adapted.
+    """
+    family = getattr(config, "model_type", "")
+    if family not in DEFAULT_TARGETS:
+        known = ", ".join(sorted(DEFAULT_TARGETS))
+        raise UnsupportedModel(f"model family '{family}' is not supported; supported: {known}")
+    wanted = tuple(targets) if targets is not None else DEFAULT_TARGETS[family]
+    refused = sorted(set(wanted) & set(REFUSED))
+    if refused:
+        raise UsageError(f"{refused[0]} cannot be adapted: servers refuse such adapters")
+    sites = _sites_of(config, wanted, rank)
+    missing = [name for name in wanted if name not in {site.module_type for site in sites}]
+    if missing:
+        raise UsageError(f"model family '{family}' has no module named '{missing[0]}'")
+    return Layout(model_type=family, depth=config.num_hidden_layers, sites=tuple(sites))
+
+
+def _sites_of(config: Any, wanted: tuple[str, ...], rank: int) -> list[Site]:
+    import torch
+    from torch import nn
+    from transformers import AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    sites = []
+    for name, module in model.named_modules():
+        if name.rsplit(".", 1)[-1] not in wanted:
+            continue
+        if isinstance(module, Conv1D):
+            rows, columns = module.weight.shape
+            sites.append(Site(name, rows, columns, rank, transposed=True))
+        elif isinstance(module, nn.Linear):
+            sites.append(Site(name, module.in_features, module.out_features, rank))
+        else:
+            raise UnsupportedModel(f"{name} is a {type(module).__name__}, not a linear layer")
+    return sites

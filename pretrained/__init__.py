@@ -1,0 +1,1 @@
+"""Shipped checkpoints, one folder each. Data only."""

@@ -1,0 +1,86 @@
+"""Every annotated tensor shape in our packages is checked while the tests run."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models; more threads only get in the way
+
+import pytest
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+_hook = install_import_hook(["library", "index", "generator", "training"], "beartype.beartype")
+
+# Reproducible, and never failed by a busy machine.
+settings.register_profile("lorasmith", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("lorasmith")
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Any:
+    """The packaged description encoder, as it serves (float64)."""
+    from index.encoder import DescriptionEncoder
+
+    return DescriptionEncoder()
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer Llama with the packaged base's tokenizer, as a folder to load."""
+    import tiny
+
+    from library.base import resolve_base
+    from training.data import load_tokenizer
+
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = load_tokenizer(resolve_base())
+    config = tiny.config(
+        "llama",
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    tiny.model(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """Text-to-LoRA for `tiny_base` with random weights everywhere, rank 4."""
+    import tiny
+
+    from generator import CheckpointInfo, TextToLoRA, TextToLoRAConfig, save_pretrained
+    from index.encoder import DEFAULT_ENCODER
+    from library.base import load_config, resolve_base
+    from library.layout import layout_of
+
+    layout = layout_of(load_config(resolve_base(str(tiny_base))), rank=4)
+    module = TextToLoRA(TextToLoRAConfig(384, latent=16, head_in=24, queries=2), layout)
+    tiny.randomise(module, std=0.2)
+    folder = tmp_path_factory.mktemp("checkpoint") / "small"
+    base = {"id": "tiny", "sha256": None, "source": "random"}
+    save_pretrained(folder, module, CheckpointInfo(base, DEFAULT_ENCODER, ["seen"]))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fresh(small_checkpoint: Path, tiny_base: Path) -> list[dict[str, Any]]:
+    """What fresh processes print with PYTHONHASHSEED 0 to 3; the first two generate as well."""
+    import json
+
+    import tiny
+
+    script = Path(__file__).with_name("fresh_process.py").read_text(encoding="utf-8")
+    generating = (str(small_checkpoint), str(tiny_base))
+    found = []
+    for first, extra in ((0, generating), (2, ())):
+        pair = [
+            tiny.start_python(script, str(1 + seed), *extra, hash_seed=first + seed)
+            for seed in (0, 1)  # two at a time, with one and two threads
+        ]
+        found += [json.loads(tiny.output_of(process).splitlines()[-1]) for process in pair]
+    return found

@@ -1,0 +1,631 @@
+"""The REST service against the contract, with the shipped generator and nothing replaced."""
+
+import json
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+import api.service
+from api.app import create_app, serve
+from api.body import MAX_BODY_BYTES
+from api.downloads import parse_range, wants_bytes
+from api.errors import ListenError, RangeNotSatisfiable
+from api.problems import PROBLEMS
+from api.schemas import AdapterAnswer, AdapterRequest
+from api.settings import Settings, load_settings, require_loopback
+from generator.generate import Generator, Request
+from library.base import DEFAULT_BASE, resolve_base
+from library.canonical import digest
+from library.errors import LorasmithError, MissingPath, UnknownName, UsageError
+from library.peft_io import WEIGHTS_FILE
+
+TASK = "Say whether the review is positive or negative."
+JSON = {"Content-Type": "application/json"}
+UNKNOWN_ID = "ad_" + "0" * 40
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    return Generator()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data=tmp_path / "data")
+
+
+@contextmanager
+def client_of(settings: Settings, generator: Generator | None) -> Iterator[TestClient]:
+    with TestClient(create_app(settings, generator), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def client(settings: Settings, generator: Generator) -> Iterator[TestClient]:
+    with client_of(settings, generator) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def lasting(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """One service for the tests that leave no trace in it."""
+    with client_of(Settings(data=tmp_path_factory.mktemp("lasting")), generator) as client:
+        yield client
+
+
+def post(client: TestClient, body: Any = None, **headers: str) -> Any:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return client.post("/v1/adapters", content=content, headers={**JSON, **headers})
+
+
+def assert_problem(response: Any, status: int, code: str | None = None) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert sorted(body) == ["code", "detail", "status", "title", "type"]
+    assert body["status"] == status == PROBLEMS[body["code"]].status
+    assert body["type"] == PROBLEMS[body["code"]].type
+    assert body["detail"] and "\n" not in body["detail"] and "Traceback" not in body["detail"]
+    assert code is None or body["code"] == code
+    return body
+
+
+# Making adapters
+
+
+def test_an_adapter_is_made_once_and_found_again(client: TestClient) -> None:
+    first = post(client, {"description": TASK})
+    assert first.status_code == 201
+    body = first.json()
+    assert list(body) == list(AdapterAnswer.model_fields)
+    AdapterAnswer.model_validate(body, strict=True)
+    assert first.headers["location"] == f"/v1/adapters/{body['id']}"
+    assert body["generator"] == "text-to-lora"
+    assert body["base_model"] == DEFAULT_BASE
+    assert (body["rank"], body["seed"]) == (8, 0)
+    assert body["sha256"] == body["files"][WEIGHTS_FILE]["sha256"]
+    again = post(client, {"description": f"  {TASK}\n", "rank": 8, "generator": None})
+    assert (again.status_code, again.content) == (200, first.content)
+    assert again.headers["location"] == first.headers["location"]
+    assert client.get(first.headers["location"]).content == first.content
+
+
+def test_files_are_those_of_generate(client: TestClient, generator: Generator) -> None:
+    wanted = {"description": TASK, "rank": 4, "strength": 0.5, "seed": 3, "profile": "lossless"}
+    body = post(client, wanted).json()
+    expected = generator.generate([Request(**wanted)], resolve_base())[0].files
+    assert (body["id"], body["sha256"]) == (expected.id, expected.sha256)
+    assert sorted(body["files"]) == sorted(expected.files)
+    for name, file in body["files"].items():
+        answer = client.get(file["url"])
+        assert answer.content == expected.files[name]
+        assert file == {
+            "url": file["url"],
+            "sha256": digest(answer.content),
+            "bytes": len(answer.content),
+        }
+
+
+def test_the_weights_alone_for_those_who_accept_bytes(client: TestClient) -> None:
+    first = post(client, {"description": TASK}, Accept="application/octet-stream")
+    again = post(client, {"description": TASK}, Accept="application/octet-stream")
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.headers["content-type"] == "application/octet-stream"
+    assert first.content == again.content
+    body = post(client, {"description": TASK}).json()
+    assert first.headers["x-adapter-id"] == again.headers["x-adapter-id"] == body["id"]
+    assert digest(first.content) == body["sha256"]
+    refused = post(client, {}, Accept="application/octet-stream")
+    assert_problem(refused, 422, "invalid-field")
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("application/json", False),
+        ("application/octet-stream", True),
+        ("Application/Octet-Stream;q=0.9, */*;q=0.1", True),
+        ("application/json, application/octet-stream;q=0.5", False),
+        ("application/octet-stream;q=0", False),
+        ("application/octet-stream, application/json;q=0.5", True),
+    ],
+)
+def test_accept(accept: str, expected: bool) -> None:
+    assert wants_bytes(accept) is expected
+
+
+def test_base_names_mean_the_same_adapter(client: TestClient) -> None:
+    names = [entry["name"] for entry in client.get("/v1/base-models").json()["base_models"]]
+    bodies = [post(client, {"description": TASK, "base": name}).json() for name in names]
+    assert len(names) == 2
+    assert bodies[0] == bodies[1]
+
+
+def test_the_same_request_at_the_same_time_is_one_adapter(client: TestClient) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: post(client, {"description": TASK}), range(6)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 5 + [201]
+    assert len({answer.content for answer in answers}) == 1
+
+
+# Refusing
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "invalid-field"),
+        ([], "invalid-field"),
+        (None, "invalid-field"),
+        ("text", "invalid-field"),
+        ({"description": None}, "invalid-field"),
+        ({"description": 5}, "invalid-field"),
+        ({"description": " \n"}, "invalid-description"),
+        ({"description": "x" * 8193}, "invalid-description"),
+        ({"description": "\ud800"}, "invalid-description"),
+        ({"description": TASK, "rank": True}, "invalid-field"),
+        ({"description": TASK, "rank": "8"}, "invalid-field"),
+        ({"description": TASK, "rank": 8.0}, "invalid-field"),
+        ({"description": TASK, "rank": 0}, "invalid-field"),
+        ({"description": TASK, "rank": 193}, "invalid-field"),
+        ({"description": TASK, "rank": 257}, "invalid-field"),
+        ({"description": TASK, "strength": 0}, "invalid-field"),
+        ({"description": TASK, "strength": "1"}, "invalid-field"),
+        ({"description": TASK, "strength": True}, "invalid-field"),
+        ({"description": TASK, "strength": 10**400}, "invalid-field"),
+        ({"description": TASK, "seed": -1}, "invalid-field"),
+        ({"description": TASK, "seed": 2**53}, "invalid-field"),
+        ({"description": TASK, "profile": "gguf"}, "invalid-field"),
+        ({"description": TASK, "Rank": 8}, "invalid-field"),
+        ({"description": TASK, "\ud800": 8}, "invalid-field"),
+        ({"description": TASK, "examples": "no"}, "invalid-field"),
+        ({"description": TASK, "examples": [0] * 300_000}, "invalid-field"),
+        ({"description": TASK, "examples": [{"input": "a"}]}, "invalid-field"),
+        ({"description": TASK, "generator": "lofa"}, "unknown-name"),
+        ({"description": TASK, "generator": "\ud800"}, "unknown-name"),
+        ({"description": TASK, "base": "openai-community/gpt2"}, "unknown-name"),
+        ({"description": TASK, "base": "/etc"}, "unknown-name"),
+        ({"description": TASK, "base": "../.."}, "unknown-name"),
+        ({"description": TASK, "base": ""}, "unknown-name"),
+    ],
+)
+def test_a_wrong_field_is_422(lasting: TestClient, body: Any, code: str) -> None:
+    assert_problem(post(lasting, body), 422, code)
+
+
+def test_what_is_wrong_is_said(lasting: TestClient) -> None:
+    def detail(**body: Any) -> str:
+        return assert_problem(post(lasting, body), 422)["detail"]
+
+    assert detail() == "the field 'description' is required"
+    assert detail(description=TASK, rnak=8) == "there is no field 'rnak'"
+    assert detail(description=TASK, rank="8") == "rank: input should be a valid integer"
+    examples = [{"input": "a", "output": "b"}]
+    assert "cannot use examples" in detail(description=TASK, examples=examples)
+    assert len(detail(description=TASK, generator="x\n" * 10_000)) <= 500
+
+
+def test_no_examples_and_null_are_as_good_as_absent(lasting: TestClient) -> None:
+    body = dict.fromkeys(AdapterRequest.model_fields) | {"description": TASK}
+    assert post(lasting, {**body, "examples": []}).json() == post(lasting, body).json()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"description": "caf\xe9"}',
+        '{"description": "x"}'.encode("utf-16"),
+        b'{"description": NaN}',
+        b'{"description": "x", "strength": Infinity}',
+        b"[" * 200_000,
+        b'{"a":' * 150_000,
+        b'{"description": "x", "seed": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_what_is_not_json_is_400(lasting: TestClient, body: bytes) -> None:
+    assert_problem(post(lasting, body), 400, "malformed-body")
+
+
+@pytest.mark.parametrize("nested", [b"[" * 900 + b"]" * 900, b'{"a":' * 900 + b"1" + b"}" * 900])
+def test_deep_json_is_422(lasting: TestClient, nested: bytes) -> None:
+    assert_problem(post(lasting, nested), 422)
+    assert_problem(post(lasting, b'{"description": "x", "examples": ' + nested + b"}"), 422)
+
+
+def test_an_infinite_strength_is_422(lasting: TestClient) -> None:
+    assert_problem(post(lasting, b'{"description": "x", "strength": 1e999}'), 422)
+
+
+@pytest.mark.parametrize("media", ["text/plain", "", "application/x-www-form-urlencoded", "json"])
+def test_other_media_types_are_415(lasting: TestClient, media: str) -> None:
+    assert_problem(post(lasting, {"description": TASK}, **{"Content-Type": media}), 415)
+
+
+@pytest.mark.parametrize("media", ["application/json; charset=utf-8", "Application/Problem+JSON"])
+def test_json_by_other_names_is_read(lasting: TestClient, media: str) -> None:
+    assert_problem(post(lasting, {}, **{"Content-Type": media}), 422)
+
+
+def test_a_body_may_have_one_mebibyte(lasting: TestClient) -> None:
+    padding = b" " * (MAX_BODY_BYTES - 2)
+    assert_problem(post(lasting, b"{" + padding + b"}"), 422)
+    assert_problem(post(lasting, b"{ " + padding + b"}"), 413, "body-too-large")
+    assert_problem(post(lasting, b"{ " + padding + b"}", **{"Content-Length": "10"}), 413)
+
+
+def test_unknown_paths_and_methods(lasting: TestClient) -> None:
+    for path in ["/", "/v1", "/v1/adapters/", "/v1/adapters/%ff", "/health", "/etc/passwd"]:
+        assert_problem(lasting.get(path), 404, "not-found")
+    for method, path, allowed in [
+        ("PUT", "/v1/adapters", "POST"),
+        ("POST", f"/v1/adapters/{UNKNOWN_ID}", "GET, DELETE"),
+        ("DELETE", f"/v1/adapters/{UNKNOWN_ID}/files/{WEIGHTS_FILE}", "GET, HEAD"),
+        ("POST", "/health/live", "GET"),
+    ]:
+        answer = lasting.request(method, path)
+        assert_problem(answer, 405, "method-not-allowed")
+        assert answer.headers["allow"] == allowed
+
+
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+    | st.sampled_from(["text-to-lora", DEFAULT_BASE, "portable", "\ud800", "../x", 8, 1.5])
+)  # fmt: skip
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+fields = st.sampled_from([*AdapterRequest.model_fields, "extra"])
+bodies = (
+    st.dictionaries(fields, values).map(json.dumps)
+    | values.map(json.dumps)
+    | st.dictionaries(fields, scalars).map(lambda d: json.dumps({"description": "x", **d}))
+).map(str.encode) | st.binary(max_size=64)
+
+
+@given(bodies)
+def test_no_body_makes_the_service_fail(lasting: TestClient, body: bytes) -> None:
+    answer = post(lasting, body)
+    if answer.status_code not in (200, 201):
+        assert answer.status_code in (400, 422)
+        assert_problem(answer, answer.status_code)
+
+
+# Files
+
+
+def test_files_have_tags_and_ranges(client: TestClient) -> None:
+    file = post(client, {"description": TASK}).json()["files"][WEIGHTS_FILE]
+    url, size, tag = file["url"], file["bytes"], f'"{file["sha256"]}"'
+    whole = client.get(url)
+    assert whole.headers["etag"] == tag
+    assert whole.headers["accept-ranges"] == "bytes"
+    assert whole.headers["content-length"] == str(size) == str(len(whole.content))
+
+    head = client.head(url)
+    assert (head.status_code, head.content) == (200, b"")
+    assert dict(head.headers) == dict(whole.headers)
+
+    for value in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        unchanged = client.get(url, headers={"If-None-Match": value})
+        assert (unchanged.status_code, unchanged.content) == (304, b"")
+        assert unchanged.headers["etag"] == tag
+    assert client.get(url, headers={"If-None-Match": '"other"'}).status_code == 200
+
+    part = client.get(url, headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, whole.content[10:20])
+    assert part.headers["content-range"] == f"bytes 10-19/{size}"
+    assert part.headers["content-length"] == "10"
+    assert client.get(url, headers={"Range": "bytes=-7"}).content == whole.content[-7:]
+    assert client.get(url, headers={"Range": "bytes=5-", "If-Range": tag}).status_code == 206
+    for headers in ({"Range": "bytes=5-", "If-Range": '"other"'}, {"Range": "bytes=1-2,4-5"}):
+        assert client.get(url, headers=headers).content == whole.content
+
+    beyond = client.get(url, headers={"Range": f"bytes={size}-"})
+    assert_problem(beyond, 416, "range-not-satisfiable")
+    assert beyond.headers["content-range"] == f"bytes */{size}"
+
+
+@given(st.integers(0, 12), st.integers(0, 12) | st.none(), st.integers(1, 10))
+def test_ranges_are_slices(first: int, last: int | None, size: int) -> None:
+    data = list(range(size))
+    header = f"bytes={first}-{'' if last is None else last}"
+    if last is not None and last < first:
+        assert parse_range(header, size) is None
+    elif first >= size:
+        with pytest.raises(RangeNotSatisfiable):
+            parse_range(header, size)
+    else:
+        stop = None if last is None else last + 1
+        assert list(parse_range(header, size) or ()) == data[first:stop]
+    if first:
+        assert list(parse_range(f"bytes=-{first}", size) or ()) == data[-first:]
+
+
+@pytest.mark.parametrize("header", ["", "bytes", "bytes=-", "items=0-1", "bytes=a-b", "bytes=٣-٤"])
+def test_senseless_ranges_are_ignored(header: str) -> None:
+    assert parse_range(header, 10) is None
+
+
+def test_unknown_adapters_and_files_are_not_found(client: TestClient) -> None:
+    url = post(client, {"description": TASK}).headers["location"]
+    for path in [
+        f"{url}/files/other.json",
+        f"{url}/files/..%2F..%2Fowners.sqlite3",
+        f"{url.upper()}",
+        f"{url}0",
+        f"/v1/adapters/{UNKNOWN_ID}",
+        f"/v1/adapters/{UNKNOWN_ID}/files/{WEIGHTS_FILE}",
+        "/v1/adapters/..%2F..",
+    ]:
+        assert_problem(client.get(path), 404, "not-found")
+        assert client.head(f"{url}/files/other.json").status_code == 404
+    assert_problem(client.delete(f"/v1/adapters/{UNKNOWN_ID}"), 404, "not-found")
+
+
+def test_a_deleted_adapter_is_gone_and_can_be_made_again(client: TestClient) -> None:
+    first = post(client, {"description": TASK})
+    url, file = first.headers["location"], first.json()["files"][WEIGHTS_FILE]["url"]
+    deleted = client.delete(url)
+    assert (deleted.status_code, deleted.content) == (204, b"")
+    for answer in (client.delete(url), client.get(url), client.get(file)):
+        assert_problem(answer, 404, "not-found")
+    again = post(client, {"description": TASK})
+    assert (again.status_code, again.content) == (201, first.content)
+
+
+def test_a_file_removed_by_hand_is_not_found_until_asked_for_again(
+    client: TestClient, settings: Settings
+) -> None:
+    body = post(client, {"description": TASK}).json()
+    (settings.data / "adapters" / body["id"] / WEIGHTS_FILE).unlink()
+    assert_problem(client.get(body["files"][WEIGHTS_FILE]["url"]), 404)
+    assert_problem(client.get(f"/v1/adapters/{body['id']}"), 404)
+    assert post(client, {"description": TASK}).json() == body
+    assert client.get(body["files"][WEIGHTS_FILE]["url"]).status_code == 200
+    shutil.rmtree(settings.data)
+    assert_problem(client.get(f"/v1/adapters/{body['id']}"), 404)
+    assert post(client, {"description": TASK}).status_code == 201
+
+
+# Limits and failures
+
+
+def test_over_the_quota_is_507(tmp_path: Path, generator: Generator) -> None:
+    with client_of(Settings(data=tmp_path, quota_bytes=10**6), generator) as client:
+        first = post(client, {"description": TASK})
+        assert first.status_code == 201
+        assert_problem(post(client, {"description": "Other."}), 507, "quota-exceeded")
+        assert len(list((tmp_path / "adapters").iterdir())) == 1
+        client.delete(first.headers["location"])
+        assert post(client, {"description": "Other."}).status_code == 201
+
+
+def test_a_full_line_is_503_with_retry_after(tmp_path: Path, generator: Generator) -> None:
+    settings = Settings(data=tmp_path, queue_length=0, retry_after=7)
+    with client_of(settings, generator) as client:
+        service: api.service.Service = client.app.state.service  # type: ignore[attr-defined]
+        with service.admission.place():
+            refused = post(client, {"description": TASK})
+            assert_problem(refused, 503, "overloaded")
+            assert refused.headers["retry-after"] == "7"
+            assert client.get("/health/ready").status_code == 200
+        assert post(client, {"description": TASK}).status_code == 201
+
+
+def test_before_the_generator_is_loaded_only_life_is_shown(settings: Settings) -> None:
+    client = TestClient(create_app(settings))  # without its lifespan nothing is loaded
+    assert client.get("/health/live").json() == {"status": "live"}
+    for answer in (
+        client.get("/health/ready"),
+        client.get("/v1/generators"),
+        post(client, {"description": TASK}),
+    ):
+        assert_problem(answer, 503, "not-ready")
+        assert answer.headers["retry-after"] == "2"
+
+
+def test_a_base_that_does_not_fit_is_409(tmp_path: Path, generator: Generator) -> None:
+    tiny.config("llama").save_pretrained(tmp_path / "tiny")
+    (tmp_path / "empty").mkdir()
+    bases = {"tiny": str(tmp_path / "tiny"), "empty": str(tmp_path / "empty")}
+    with client_of(Settings(data=tmp_path / "data", bases=bases), generator) as client:
+        body = assert_problem(post(client, {"description": TASK}), 409, "layout-mismatch")
+        assert "'tiny'" in body["detail"] and "text-to-lora" in body["detail"]
+        assert_problem(post(client, {"description": TASK, "base": "empty"}), 500, "base-unreadable")
+
+
+def test_an_accident_is_500_and_tells_nothing(client: TestClient, settings: Settings) -> None:
+    settings.data.mkdir()
+    (settings.data / "owners.sqlite3").write_bytes(b"not a database " * 100)
+    body = assert_problem(post(client, {"description": TASK}), 500, "internal")
+    assert "database" not in json.dumps(body)
+
+
+# What is offered
+
+
+def test_offers_and_health(lasting: TestClient, generator: Generator) -> None:
+    assert lasting.get("/health/ready").json() == {"status": "ready"}
+    (offer,) = lasting.get("/v1/generators").json()["generators"]
+    assert offer["name"] == "text-to-lora"
+    assert offer["checkpoint"] == generator.checkpoint.digest
+    assert offer["uses_examples"] is False
+    bases = lasting.get("/v1/base-models").json()["base_models"]
+    assert bases[0] == {"name": DEFAULT_BASE, "default": True, "base_model": DEFAULT_BASE}
+
+
+def test_the_openapi_document_is_true(lasting: TestClient) -> None:
+    document = lasting.get("/openapi.json").json()
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    operation = document["paths"]["/v1/adapters"]["post"]
+    statuses = {str(kind.status) for kind in PROBLEMS.values()} - {"404", "405", "416"}
+    assert set(operation["responses"]) == statuses | {"200", "201", "default"}
+    assert operation["requestBody"]["required"] is True
+    for path in document["paths"].values():
+        for method in path.values():
+            for status, answer in method["responses"].items():
+                if status == "default" or status >= "400":
+                    assert list(answer["content"]) == ["application/problem+json"]
+    codes = document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
+    assert codes == list(PROBLEMS)
+    assert lasting.get("/docs").status_code == 200
+
+
+def test_errors_and_the_listed_problems_agree() -> None:
+    def kinds(kind: type[LorasmithError]) -> set[type[LorasmithError]]:
+        return {kind}.union(*(kinds(sub) for sub in kind.__subclasses__()))
+
+    for kind in kinds(LorasmithError):
+        if kind.code in PROBLEMS:
+            assert PROBLEMS[kind.code].status == kind.status, kind
+
+
+# Settings
+
+
+def test_settings_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LORASMITH_DATA", str(tmp_path))
+    monkeypatch.setenv("LORASMITH_PORT", "")
+    monkeypatch.setenv("LORASMITH_BASES", json.dumps({"mine": str(tmp_path)}))
+    settings = load_settings(queue_length=1)
+    assert (settings.data, settings.port, settings.queue_length) == (tmp_path, 8000, 1)
+    assert settings.base().name == settings.base("mine").name == "mine"
+    assert settings.base().path == str(tmp_path)
+    with pytest.raises(UnknownName):
+        settings.base(str(tmp_path))
+    monkeypatch.setenv("LORASMITH_PORT", "99999")
+    with pytest.raises(UsageError, match="port"):
+        load_settings()
+    monkeypatch.setenv("LORASMITH_BASES", "{")
+    with pytest.raises(UsageError, match="bases"):
+        load_settings()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+def test_loopback_is_fine(host: str) -> None:
+    require_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.2", "example.org", "127.0.0.1.x"])
+def test_other_hosts_are_refused_without_keys(host: str, settings: Settings) -> None:
+    with pytest.raises(UsageError, match="loopback"):
+        require_loopback(host)
+    with pytest.raises(UsageError, match="loopback"):
+        serve(settings.model_copy(update={"host": host}))
+
+
+# A real server
+
+
+@pytest.fixture(scope="module")
+def port(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    app = create_app(Settings(data=tmp_path_factory.mktemp("served")), generator)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        thread.join()
+
+
+def talk(port: int, *pieces: bytes) -> tuple[int, bytes]:
+    """Send pieces as they are; the status and the body of the first answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += connection.recv(65536)
+        head, _, body = received.partition(b"\r\n\r\n")
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        length = int(fields[b"content-length"])
+        while len(body) < length and not head.startswith(b"HEAD"):
+            body += connection.recv(65536)
+        return int(head.split()[1]), body[:length]
+
+
+def request_head(*fields: str) -> bytes:
+    lines = ["POST /v1/adapters HTTP/1.1", "Host: x", "Content-Type: application/json", *fields]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def test_a_long_body_is_413_whatever_its_length_is_said_to_be(port: int) -> None:
+    mebibytes = b"x" * 3 * MAX_BODY_BYTES
+    chunked = b"".join(b"10000\r\n" + b"x" * 65536 + b"\r\n" for _ in range(48)) + b"0\r\n\r\n"
+    honest = talk(port, request_head(f"Content-Length: {len(mebibytes)}"), mebibytes)
+    unsaid = talk(port, request_head("Transfer-Encoding: chunked"), chunked)
+    started = time.monotonic()
+    boasting = talk(port, request_head("Content-Length: 999999999999"), b"{}")
+    assert time.monotonic() - started < 10
+    for status, body in (honest, unsaid, boasting):
+        assert status == 413
+        assert json.loads(body)["code"] == "body-too-large"
+    modest = talk(port, request_head("Content-Length: 10"), b'{"a": 1}  ' + b"x" * 100)
+    assert modest[0] == 422
+
+
+def test_a_client_that_leaves_early_does_no_harm(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(request_head("Content-Length: 1000") + b'{"descr')
+    status, body = talk(port, b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (status, json.loads(body)) == (200, {"status": "ready"})
+
+
+def test_a_chunked_request_is_answered(port: int) -> None:
+    content = json.dumps({"description": TASK}).encode()
+    chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content)
+    status, body = talk(port, request_head("Transfer-Encoding: chunked"), chunks)
+    assert status == 201
+    AdapterAnswer.model_validate_json(body)
+
+
+def test_a_taken_port_is_one_sentence(port: int, settings: Settings) -> None:
+    with pytest.raises(ListenError, match=f"127.0.0.1:{port}") as caught:
+        serve(settings.model_copy(update={"port": port}))
+    assert caught.value.exit_code == 1
+
+
+def test_serve_ends_with_the_reason_if_the_generator_cannot_be_loaded(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(MissingPath, match="no checkpoint"):
+        serve(settings.model_copy(update={"port": 0, "checkpoint": tmp_path / "none"}))
+
+
+def test_serve_starts_and_ctrl_c_stops_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from api.app import serve;"
+        "from api.settings import Settings; serve(Settings(port=0, data=Path(sys.argv[1])))"
+    )
+    process = tiny.start_python(code, str(tmp_path))
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    port = int(line.split("http://127.0.0.1:")[1].split(";")[0])
+    assert talk(port, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
+    assert talk(port, b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n")[0] in (200, 503)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
