@@ -1,14 +1,52 @@
-"""Progress on stderr, and silence where libraries would chatter."""
+"""What every command shares: exit codes, errors of one sentence, progress, quiet libraries.
 
+Exit 0: done. 2: the command line alone is wrong. 1: found out later. 130: Ctrl-C. No traceback
+without --debug.
+"""
+
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from library.errors import LorasmithError
+
+
+def guarded(run: Callable[[], int | None], *, debug: bool = False) -> int:
+    """Run a command; print an error as one sentence on stderr; return the exit code."""
+    try:
+        result = run()
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(*_explain(error))
+    return result if isinstance(result, int) else 0
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    if isinstance(error, LorasmithError):
+        return str(error), error.exit_code
+    # Typer carries its own copy of click's exceptions; their messages can be several lines long.
+    message = getattr(error, "format_message", None)
+    if message is not None:
+        return " ".join(message().split()).rstrip("."), 2
+    if type(error).__name__ == "Abort":
+        return "interrupted", 130
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or error}", 1
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    return f"unexpected {type(error).__name__}: {first} (--debug shows where)", 1
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"lorasmith: {message}", file=sys.stderr)
+    return code
 
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr; call what it yields with (done, total)."""
-    import sys
-
     from tqdm import tqdm
 
     with tqdm(desc=label, file=sys.stderr, unit="cell", dynamic_ncols=True) as bar:

@@ -110,16 +110,22 @@ def from_pretrained(folder: Path) -> Checkpoint:
         if config["storage"] == "int8":
             state = _dequantise(state)
     except _UNREADABLE as error:
-        raise CheckpointError(f"checkpoint {folder} cannot be read: {_first_line(error)}") from error
+        raise CheckpointError(
+            f"checkpoint {folder} cannot be read: {_first_line(error)}"
+        ) from error
     except LorasmithError as error:
         raise CheckpointError(f"checkpoint {folder} cannot be read: {error}") from error
     _load_strictly(folder, module, state)
-    return Checkpoint(config["generator"], module.eval(), info, digest(config_bytes + weights_bytes))
+    return Checkpoint(
+        config["generator"], module.eval(), info, digest(config_bytes + weights_bytes)
+    )
 
 
 def _build(config: dict[str, Any]) -> tuple[TextToLoRA, CheckpointInfo]:
     if config["format"] != FORMAT or config["generator"] != "text-to-lora":
-        raise ValueError(f"format {config['format']!r} of {config['generator']!r} is not known here")
+        raise ValueError(
+            f"format {config['format']!r} of {config['generator']!r} is not known here"
+        )
     if config["storage"] not in get_args(Storage):
         raise ValueError(f"storage {config['storage']!r} is not known here")
     layout = Layout.from_dict(config["layout"])

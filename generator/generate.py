@@ -17,13 +17,15 @@ from generator.checkpoint import Checkpoint, from_pretrained
 from index.encoder import DescriptionEncoder, normalise
 from library.adapter import Adapter
 from library.base import BaseReference, base_layout, identity
-from library.errors import MissingPath, UnknownName, UsageError
+from library.errors import CheckpointError, UnknownName, UsageError
 from library.peft_io import Profile, to_peft
 from library.provenance import AdapterFiles, Provenance, finish
 
 GENERATORS = ("text-to-lora",)
 DEFAULT_GENERATOR = "text-to-lora"
 MAX_STRENGTH = 10.0
+MAX_RANK = 256
+MAX_SEED = 2**53 - 1  # what JSON numbers hold exactly
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,15 @@ class Request:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "description", normalise(self.description))
-        if self.rank is not None and not 1 <= self.rank <= 256:
-            raise UsageError(f"rank must be from 1 to 256, not {self.rank}")
+        if self.rank is not None and not 1 <= self.rank <= MAX_RANK:
+            raise UsageError(f"rank must be from 1 to {MAX_RANK}, not {self.rank}")
         if not math.isfinite(self.strength) or not 0 < abs(self.strength) <= MAX_STRENGTH:
             raise UsageError(
-                f"strength must be from -10 to 10 and not zero, not {self.strength}"
+                f"strength must be from -{MAX_STRENGTH:g} to {MAX_STRENGTH:g} and not zero, "
+                f"not {self.strength}"
             )
-        if not 0 <= self.seed < 2**53:
-            raise UsageError(f"seed must be from 0 to 2^53 - 1, not {self.seed}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise UsageError(f"seed must be from 0 to {MAX_SEED}, not {self.seed}")
         if self.profile not in ("portable", "lossless"):
             raise UsageError(f"profile must be portable or lossless, not {self.profile!r}")
 
@@ -104,6 +107,7 @@ class Generator:
         self.name = self.checkpoint.generator
         self.device = device
         self._module = self.checkpoint.module.to(device=device, dtype=torch.float64)
+        self._identities: dict[BaseReference, tuple[str | None, str]] = {}
 
     @cached_property
     def encoder(self) -> DescriptionEncoder:
@@ -122,14 +126,26 @@ class Generator:
     def generate(self, requests: Sequence[Request], base: BaseReference) -> list[Generated]:
         """Finished adapters for requests, all for one base.
 
-        Raises LayoutMismatch if the base's layout differs from the checkpoint's.
+        Raises:
+            LayoutMismatch: the base's layout differs from the checkpoint's.
+            UsageError: a rank that the base's modules are too small for.
         """
+        self._require_fit(base)
+        for request in requests:
+            if request.rank is not None:
+                self.checkpoint.layout.with_rank(request.rank)  # before any work, if too large
+        batch = self.adapters([request.description for request in requests])
+        return [self._finish(request, batch[[i]], base) for i, request in enumerate(requests)]
+
+    def _require_fit(self, base: BaseReference) -> None:
+        """Compare layouts and learn the base's identity, once for each base."""
+        if base in self._identities:
+            return
         layout = self.checkpoint.layout
         base_layout(base, layout).require_same(
             layout, f"base model '{base.name}'", f"the {self.name} checkpoint"
         )
-        batch = self.adapters([request.description for request in requests])
-        return [self._finish(request, batch[[i]], base) for i, request in enumerate(requests)]
+        self._identities[base] = identity(base)
 
     def _finish(self, request: Request, adapter: Adapter, base: BaseReference) -> Generated:
         adapter = adapter.to(device="cpu")
@@ -137,7 +153,7 @@ class Generator:
             adapter = adapter.scaled(request.strength)
         if request.rank is not None and request.rank != adapter.layout.rank:
             adapter = adapter.with_rank(request.rank)
-        sha256, source = identity(base)
+        sha256, source = self._identities[base]
         provenance = Provenance(
             generator=self.name,
             checkpoint=self.checkpoint.digest,
@@ -170,14 +186,12 @@ class Generator:
 
 
 def shipped(name: str) -> Path:
-    """The checkpoint that came with the package. Raises UnknownName, MissingPath."""
+    """The checkpoint that came with the package. Raises UnknownName, CheckpointError."""
     if name not in GENERATORS:
         raise UnknownName(f"unknown generator '{name}'; known: {', '.join(GENERATORS)}")
     import pretrained
 
     folder = Path(pretrained.__file__).parent / name
     if not folder.is_dir():
-        raise MissingPath(f"this installation has no checkpoint of {name}")
+        raise CheckpointError(f"this installation has no checkpoint of {name}")
     return folder
-
-

@@ -159,7 +159,9 @@ class HeadL(nn.Module):
     def __init__(self, config: TextToLoRAConfig, group: Group) -> None:
         super().__init__()
         self.group, self.gain = group, config.b_gain
-        self.linear = nn.Linear(config.head_in, group.rank * (group.in_features + group.out_features))
+        self.linear = nn.Linear(
+            config.head_in, group.rank * (group.in_features + group.out_features)
+        )
         nn.init.zeros_(self.linear.weight)
         with torch.no_grad():
             self.linear.bias.zero_()

@@ -6,7 +6,14 @@ generators, training, HTTP. Nothing in here imports another package of this repo
 """
 
 from library.adapter import Adapter, stack, zeros
-from library.base import DEFAULT_BASE, BaseModel, BaseReference, load_base, load_config, resolve_base
+from library.base import (
+    DEFAULT_BASE,
+    BaseModel,
+    BaseReference,
+    load_base,
+    load_config,
+    resolve_base,
+)
 from library.decode import greedy
 from library.errors import LorasmithError
 from library.forward import MultiAdapter, adapted, lora_delta

@@ -87,7 +87,9 @@ class Adapter:
 
 def zeros(layout: Layout, n: int = 1, **kwargs) -> Adapter:
     """`n` adapters that change nothing."""
-    a = {g.key: torch.zeros(n, len(g.sites), g.rank, g.in_features, **kwargs) for g in layout.groups}
+    a = {
+        g.key: torch.zeros(n, len(g.sites), g.rank, g.in_features, **kwargs) for g in layout.groups
+    }
     b = {
         g.key: torch.zeros(n, len(g.sites), g.out_features, g.rank, **kwargs) for g in layout.groups
     }

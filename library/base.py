@@ -7,7 +7,7 @@ The offline default is SmolLM2-135M-Instruct, carried as a 4-bit GGUF by the reg
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,6 @@ def base_layout(reference: BaseReference, like: Layout) -> Layout:
     ranks = {site.name: site.rank for site in like.sites}
     if {site.name for site in full.sites} != set(ranks):
         return full
-    from dataclasses import replace
-
     return replace(full, sites=tuple(replace(s, rank=ranks[s.name]) for s in full.sites))
 
 
@@ -125,7 +123,8 @@ def load_base(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
-    model.requires_grad_(False).eval().to(device)
+    model.requires_grad_(False).eval()
+    torch.nn.Module.to(model, device)
     sha256, source = identity(reference)
     return BaseModel(reference, model, tokenizer, sha256, source)
 

@@ -62,7 +62,7 @@ def _encode(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """A double as ECMAScript prints it; Python's shortest digits are the same, its layout is not."""
+    """A double as ECMAScript prints it: Python's shortest digits, laid out otherwise."""
     if not math.isfinite(value):
         raise ValueError("canonical JSON cannot hold NaN or an infinity")
     if value == 0:

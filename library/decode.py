@@ -48,7 +48,7 @@ def greedy(
             batch = order[start : start + batch_size]
             state = _Batch(base, [prompts[i] for i in batch], which[batch], hooks, adapter)
             for i, tokens in zip(batch, state.run(max_new_tokens), strict=True):
-                answers[i] = base.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+                answers[i] = _text(base, tokens)
             if progress is not None:
                 progress(len(batch))
     finally:
@@ -120,6 +120,13 @@ class _Batch:
     def _set_adapters(self) -> None:
         if self.hooks is not None and self.adapter is not None:
             self.hooks.set(self.adapter, self.which)
+
+
+def _text(base: BaseModel, tokens: list[int]) -> str:
+    """Trimmed text; no clean-up of spaces, which would change what a BPE model said."""
+    return base.tokenizer.decode(
+        tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    ).strip()
 
 
 def _eos_ids(base: BaseModel) -> set[int]:

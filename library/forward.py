@@ -57,13 +57,15 @@ class MultiAdapter:
     def set(self, adapter: Adapter, rows: Int[Tensor, "batch"]) -> None:
         """Apply adapter `rows[i]` to row i of the batches that follow.
 
-        Factors are cast to the floating-point type of each module's input.
+        Factors are cast to the floating-point type of the modules, or of their input if that
+        is another.
         Raises LayoutMismatch if the adapter has another layout.
         """
         self._layout.require_same(adapter.layout, "the adapted model", "the adapter")
         for group in self._layout.groups:
-            a = adapter.A[group.key].index_select(0, rows)  # (batch, sites, r, in)
-            b = adapter.B[group.key].index_select(0, rows)  # (batch, sites, out, r)
+            dtype = _dtype(self._modules[group.sites[0].name])
+            a = adapter.A[group.key].to(dtype).index_select(0, rows)  # (batch, sites, r, in)
+            b = adapter.B[group.key].to(dtype).index_select(0, rows)  # (batch, sites, out, r)
             for site, site_a, site_b in zip(group.sites, a.unbind(1), b.unbind(1), strict=True):
                 _attach(self._modules[site.name], (site_a, site_b))
 
@@ -101,6 +103,12 @@ def adapted(model: nn.Module, adapter: Adapter, rows: Int[Tensor, "batch"]) -> I
         yield model
     finally:
         hooks.close()
+
+
+def _dtype(module: nn.Module) -> torch.dtype | None:
+    """The type of the weight; None (no cast) where that is not a floating-point number."""
+    weight = module.get_parameter("weight")
+    return weight.dtype if weight.is_floating_point() else None
 
 
 def _shape(module: nn.Module) -> tuple[int, int] | None:

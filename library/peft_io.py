@@ -293,7 +293,7 @@ def _stacked(
 
 
 def _scaling(config: dict[str, Any], site: Site) -> float:
-    """alpha / r, or alpha / sqrt(r) with rsLoRA; patterns match as a suffix at a dot, as in PEFT."""
+    """alpha / r, or alpha / sqrt(r) with rsLoRA; patterns match as they do in PEFT."""
     rank = _by_pattern(config.get("rank_pattern") or {}, site.name, config.get("r", 8))
     alpha = _by_pattern(config.get("alpha_pattern") or {}, site.name, config.get("lora_alpha", 8))
     if rank != site.rank:

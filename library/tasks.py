@@ -126,7 +126,9 @@ def read_task(path: Path) -> Task:
     except TaskFileError:
         raise
     except _MALFORMED as error:
-        raise TaskFileError(f"{path} is not a task file: {type(error).__name__}: {error}") from error
+        raise TaskFileError(
+            f"{path} is not a task file: {type(error).__name__}: {error}"
+        ) from error
     if not task.instances:
         raise TaskFileError(f"{path} holds a task without instances")
     return task

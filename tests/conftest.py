@@ -19,6 +19,13 @@ settings.register_profile("lorasmith", deadline=None, derandomize=True, max_exam
 settings.load_profile("lorasmith")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what loads the packaged encoder or starts processes."""
+    for item in items:
+        if {"encoder", "fresh"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def encoder() -> Any:
     """The packaged description encoder, as it serves (float64)."""
@@ -64,6 +71,26 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) 
     folder = tmp_path_factory.mktemp("checkpoint") / "small"
     base = {"id": "tiny", "sha256": None, "source": "random"}
     save_pretrained(folder, module, CheckpointInfo(base, DEFAULT_ENCODER, ["seen"]))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text-to-LoRA for the offline default base with random weights everywhere, rank 8."""
+    import tiny
+
+    from generator import CheckpointInfo, TextToLoRA, TextToLoRAConfig, save_pretrained
+    from index.encoder import DEFAULT_ENCODER
+    from library.base import identity, load_config, resolve_base
+    from library.layout import layout_of
+
+    base = resolve_base()
+    module = TextToLoRA(TextToLoRAConfig(384, latent=16, head_in=24), layout_of(load_config(base)))
+    tiny.randomise(module, std=0.1)
+    sha256, source = identity(base)
+    info = CheckpointInfo({"id": base.name, "sha256": sha256, "source": source}, DEFAULT_ENCODER)
+    folder = tmp_path_factory.mktemp("checkpoint") / "default"
+    save_pretrained(folder, module, info)
     return folder
 
 

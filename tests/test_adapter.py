@@ -87,7 +87,7 @@ def test_zero_adapters_are_known_as_such(layout: Layout) -> None:
 
 
 def test_a_module_of_another_layout_is_not_found(layout: Layout) -> None:
-    with pytest.raises(LayoutMismatch, match="h.0.attn.c_attn"):
+    with pytest.raises(LayoutMismatch, match=r"h\.0\.attn\.c_attn"):
         tiny.adapter(layout).site(layout_of(tiny.config("gpt2")).sites[0])
 
 

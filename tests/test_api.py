@@ -1,4 +1,4 @@
-"""The REST service against the contract, with the shipped generator and nothing replaced."""
+"""The REST service against the contract, with a real generator and nothing replaced."""
 
 import json
 import shutil
@@ -39,13 +39,13 @@ UNKNOWN_ID = "ad_" + "0" * 40
 
 
 @pytest.fixture(scope="module")
-def generator() -> Generator:
-    return Generator()
+def generator(checkpoint: Path) -> Generator:
+    return Generator(checkpoint)
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data=tmp_path / "data")
+def settings(tmp_path: Path, checkpoint: Path) -> Settings:
+    return Settings(data=tmp_path / "data", checkpoint=checkpoint)
 
 
 @contextmanager

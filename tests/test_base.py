@@ -75,6 +75,7 @@ def test_a_folder_that_is_no_model_is_an_error(tmp_path: Path) -> None:
                 load(resolve_base(str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_the_packaged_base_is_what_its_config_says() -> None:
     base = load_base(resolve_base())
     layout = layout_of(load_config(base.reference))

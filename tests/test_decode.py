@@ -1,5 +1,6 @@
 """Greedy decoding of many prompts at once, held to transformers' generate, one row at a time."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,21 @@ def test_without_an_adapter_the_base_answers(base: BaseModel, adapter: Adapter) 
     assert first == [text(base, alone(base, p, adapter, 0)) for p in prompts(base)]
     assert first != bare
     assert greedy(base, prompts(base), max_new_tokens=NEW) == bare  # no hooks left
+
+
+@pytest.mark.parametrize("family", ["gpt2", "mistral"])
+def test_learned_positions_and_sliding_windows(base: BaseModel, family: str) -> None:
+    size, end = len(base.tokenizer), base.tokenizer.eos_token_id
+    changes: dict[str, Any] = {"vocab_size": size, "eos_token_id": end, "pad_token_id": end}
+    window = {"sliding_window": 4} if family == "mistral" else {}
+    model = tiny.model(tiny.config(family, **changes, **window))
+    other = replace(base, model=model)
+    adapter = tiny.adapter(layout_of(model.config, rank=3), 3)
+    expected = [
+        text(other, alone(other, prompt, adapter, row))
+        for prompt, row in zip(prompts(base), ROWS, strict=True)
+    ]
+    assert greedy(other, prompts(base), adapter, ROWS, max_new_tokens=NEW) == expected
 
 
 def test_hooks_are_removed_when_decoding_fails(base: BaseModel, adapter: Adapter) -> None:

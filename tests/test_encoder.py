@@ -79,7 +79,7 @@ def test_windows_join_to_the_text_and_fit_the_encoder(
     text = alphabet * 90 if seed < 0 else "".join(rng.choices(alphabet, k=1500))
     pieces = encoder.windows(normalise(text))
     assert "".join(pieces) == normalise(text)
-    tokenizer, room = encoder._model.tokenizer, encoder._model.max_seq_length
+    tokenizer, room = encoder._model.tokenizer, encoder._model.max_seq_length or 0
     assert all(len(tokenizer(piece)["input_ids"]) <= room for piece in pieces)
 
 

@@ -269,6 +269,7 @@ def test_the_layout_of_another_base_is_a_mismatch(folder: Path) -> None:
 
 def test_a_rank_beyond_a_modules_size_is_an_error_of_the_file(tmp_path: Path) -> None:
     settings = peft.LoraConfig(r=20, target_modules=["v_proj"])  # v_proj is 32 to 16
-    peft.get_peft_model(tiny.model(tiny.config("llama")), settings).save_pretrained(tmp_path)
+    model: Any = peft.get_peft_model(tiny.model(tiny.config("llama")), settings)
+    model.save_pretrained(tmp_path)
     with pytest.raises(AdapterFileError, match="rank 20"):
         read_peft(tmp_path)

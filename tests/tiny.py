@@ -92,9 +92,7 @@ def adapter(
 
 def with_ranks(layout: Layout, ranks: list[int]) -> Layout:
     """The same modules with ranks that repeat `ranks`."""
-    sites = [
-        replace(site, rank=ranks[i % len(ranks)]) for i, site in enumerate(layout.sites)
-    ]
+    sites = [replace(site, rank=ranks[i % len(ranks)]) for i, site in enumerate(layout.sites)]
     return replace(layout, sites=tuple(sites))
 
 

@@ -1,14 +1,18 @@
 """`lorasmith train`: Lightning's own command line over our modules and data."""
 
+import argparse
+import sys
 from collections.abc import Sequence
 
-from library.errors import BaseModelError
+from library.errors import BaseModelError, UsageError
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run fit, validate or test as LightningCLI does.
 
-    Raises BaseModelError if jsonargparse, on which LightningCLI rests, is not installed.
+    Raises:
+        BaseModelError: jsonargparse, on which LightningCLI rests, is not installed.
+        UsageError: the arguments or the YAML are wrong.
     """
     try:
         from lightning.pytorch.cli import LightningCLI
@@ -20,11 +24,15 @@ def main(arguments: Sequence[str]) -> None:
     import torch
 
     torch.set_float32_matmul_precision("high")
-    LightningCLI(
-        lightning.LightningModule,
-        lightning.LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_kwargs={"overwrite": True},
-        args=list(arguments),
-    )
+    sys.argv = ["lorasmith train", *arguments]
+    try:
+        LightningCLI(
+            lightning.LightningModule,
+            lightning.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={"exit_on_error": False},
+        )
+    except argparse.ArgumentError as error:
+        raise UsageError(" ".join(str(error).split())) from error

@@ -7,7 +7,7 @@ batches that it would have seen.
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import lightning
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from index.encoder import DEFAULT_ENCODER, DescriptionEncoder, Embeddings, join
 from library.base import resolve_base
@@ -74,9 +74,7 @@ class SamplingConfig:
 class StepDataset(Dataset[TaskBatch]):
     """Item i is step i of training."""
 
-    def __init__(
-        self, bank: "Rows", config: SamplingConfig, steps: int, seed: int
-    ) -> None:
+    def __init__(self, bank: "Rows", config: SamplingConfig, steps: int, seed: int) -> None:
         self.bank, self.config, self.steps, self.seed = bank, config, steps, seed
 
     def __len__(self) -> int:
@@ -161,6 +159,8 @@ class Rows:
 
 def _cuts(lengths: Sequence[int], parts: int) -> list[tuple[int, int]]:
     """Cut sorted lengths into at most `parts` runs of about equally many tokens."""
+    if not lengths:
+        return []
     share = sum(lengths) / parts
     edges, filled = [0], 0
     for i, length in enumerate(lengths):
@@ -223,7 +223,7 @@ class TaskDataModule(lightning.LightningDataModule):
         tasks: list[str],
         base: str | None = None,
         encoder: str = DEFAULT_ENCODER,
-        sampling: SamplingConfig = SamplingConfig(),  # noqa: B008 (frozen)
+        sampling: SamplingConfig = SamplingConfig(),
         steps: int = 1500,
         set_aside_share: float = 0.0,
         exclude_license_classes: list[str] | None = None,
@@ -240,12 +240,21 @@ class TaskDataModule(lightning.LightningDataModule):
         self.training: list[Task] = []
         self.held_back: list[Task] = []
         self._bank: list[Embeddings] = []
+        self._first_step = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where in the epoch a checkpoint was written; Lightning itself would begin it again."""
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if self.trainer else 0
+        return {"step": done % self.steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._first_step = state_dict["step"]
 
     def setup(self, stage: str) -> None:
         if self.training:
             return
         found = [task for folder in self.folders for task in read_tasks(Path(folder))]
-        kept = [task for task in found if task.license_class not in self.excluded]
+        kept = [t for t in found if t.license_class not in self.excluded and t.train]
         if not kept:
             raise TaskFileError("no tasks are left to train on")
         self.training, self.held_back = set_aside(kept, self.share, self.seed)
@@ -260,7 +269,7 @@ class TaskDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[TaskBatch]:
         data = StepDataset(self._train_rows, self.sampling, self.steps, self.seed)
-        return self._loader(data)
+        return self._loader(data, _Resumed(self.steps, self._first_step))
 
     def val_dataloader(self) -> DataLoader[TaskBatch]:
         return self._loader(ValidationDataset(self._val_rows, self.sampling))
@@ -284,15 +293,32 @@ class TaskDataModule(lightning.LightningDataModule):
         )
         return replace(batch, rows=rows, embeddings=moved)
 
-    def _loader(self, data: Dataset[TaskBatch]) -> DataLoader[TaskBatch]:
+    def _loader(
+        self, data: Dataset[TaskBatch], sampler: Sampler[int] | None = None
+    ) -> DataLoader[TaskBatch]:
         return DataLoader(
             data,
             batch_size=None,
             shuffle=False,
+            sampler=sampler,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             prefetch_factor=4 if self.workers else None,
         )
+
+
+class _Resumed(Sampler[int]):
+    """Steps in order; the first pass starts at `first`. Its length is that of a whole epoch."""
+
+    def __init__(self, steps: int, first: int) -> None:
+        self.steps, self.first = steps, first
+
+    def __iter__(self) -> Iterator[int]:
+        first, self.first = self.first, 0
+        yield from range(first, self.steps)
+
+    def __len__(self) -> int:
+        return self.steps
 
 
 def load_tokenizer(base: Any) -> Any:

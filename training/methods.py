@@ -103,5 +103,3 @@ def adapters_for(generator: Generator, texts: Sequence[str]) -> Adapter:
         {key: torch.cat([item.A[key] for item in made]) for key in made[0].A},
         {key: torch.cat([item.B[key] for item in made]) for key in made[0].B},
     )
-
-

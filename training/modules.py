@@ -17,6 +17,7 @@ from generator.text_to_lora import Size, TextToLoRA, TextToLoRAConfig
 from index.encoder import DEFAULT_ENCODER, Embeddings
 from library.adapter import Adapter
 from library.base import identity, load_base, load_config, resolve_base
+from library.errors import TaskFileError
 from library.forward import MultiAdapter
 from library.layout import layout_of
 from training.data import TaskBatch
@@ -95,9 +96,7 @@ class GeneratorModule(lightning.LightningModule):
             tasks=self._training_tasks(),
             training=self._record(),
         )
-        save_pretrained(
-            Path(self.out), self.generator, info, storage=self.storage, overwrite=True
-        )
+        save_pretrained(Path(self.out), self.generator, info, storage=self.storage, overwrite=True)
 
     def _rate(self, total: int) -> Any:
         rise = max(1, round(total * self.warmup))
@@ -198,6 +197,8 @@ class TextToLoRASFT(GeneratorModule):
 
     def validation_step(self, batch: TaskBatch, batch_idx: int) -> None:
         """Loss on tasks set aside, and what another task's description costs (steering margin)."""
+        if not batch.rows:  # every row of these tasks is longer than max_length
+            return
         embeddings = _embeddings(batch)
         adapter = self.generator(embeddings)
         own = self._batch_loss(batch, adapter, training=False)
@@ -212,6 +213,8 @@ class TextToLoRASFT(GeneratorModule):
 
     def _batch_loss(self, batch: TaskBatch, adapter: Adapter, *, training: bool) -> Tensor:
         """Loss of every row of the step."""
+        if not batch.rows:
+            raise TaskFileError("no row of this step is short enough; raise sampling.max_length")
         model, hooks = self._frozen
         losses = []
         for group in batch.rows:
@@ -232,5 +235,3 @@ def _embeddings(batch: TaskBatch) -> Embeddings:
     if batch.embeddings is None:
         raise ValueError("the batch has not been moved to its device by TaskDataModule")
     return batch.embeddings
-
-

@@ -59,7 +59,12 @@ def evaluate(
     with progress_bar("evaluating") as advance:
         outcome = run(plan, loaded, generator, advance)
     report = build_report(
-        plan, outcome, command=_command(), commit=_commit(), device=_device_name(device), base=loaded
+        plan,
+        outcome,
+        command=_command(),
+        commit=_commit(),
+        device=_device_name(device),
+        base=loaded,
     )
     if generator is not None:
         report["checkpoint"] = generator.checkpoint.digest

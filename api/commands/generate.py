@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,8 @@ from library.errors import UnknownName, UsageError
 from library.files import require_absent, write_folder
 
 if TYPE_CHECKING:
-    from generator.generate import Generated
+    from generator.generate import Generated, Request
+    from library.base import BaseReference
 
 
 def generate(
@@ -37,61 +39,55 @@ def generate(
     Example: lorasmith generate "Say whether the review is positive or negative." --out my-adapter
     --try "The soup was cold and the waiter rude."
     """
-    from generator.generate import GENERATORS, Generator, Request
-    from library.base import resolve_base
+    from generator.generate import GENERATORS, Request
 
     if generator not in GENERATORS:
         raise UnknownName(f"unknown generator '{generator}'; known: {', '.join(GENERATORS)}")
     if examples is not None:
         raise UsageError(f"{generator} cannot use --examples: it reads the description alone")
     request = Request(description, rank, strength, seed, _profile(profile))
-    require_absent(out, overwrite)
-    reference = resolve_base(base)
+    summary = produce(
+        request,
+        out,
+        base=base,
+        checkpoint=checkpoint,
+        attempts=attempts or [],
+        overwrite=overwrite,
+        device=device,
+    )
+    typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else readable(summary))
+
+
+def produce(
+    request: "Request",
+    out: Path,
+    *,
+    base: str | None = None,
+    checkpoint: Path | None = None,
+    attempts: Sequence[str] = (),
+    overwrite: bool = False,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Make the adapter, ask the base, write the folder; return what `--json` prints."""
     from api.commands.common import check_device
     from api.console import quiet_libraries
+    from generator.generate import Generator
+    from library.base import resolve_base
 
+    if any(not text.strip() for text in attempts):
+        raise UsageError("--try needs some text")
+    require_absent(out, overwrite)
+    reference = resolve_base(base)
     check_device(device)
     quiet_libraries()
     made = Generator(checkpoint, device=device).generate([request], reference)[0]
-    tries = _tries(made, reference, attempts or [], device)
+    tries = _tries(made, reference, attempts, device)
     write_folder(out, made.files.files, overwrite=overwrite)
-    summary = {**made.summary(), "out": str(out), "tries": tries}
-    typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else _readable(summary))
+    return {**made.summary(), "out": str(out), "tries": tries}
 
 
-def _profile(text: str) -> Any:
-    if text not in ("portable", "lossless"):
-        raise UsageError(f"profile must be portable or lossless, not {text!r}")
-    return text
-
-
-def _tries(
-    made: "Generated", reference: Any, inputs: list[str], device: str
-) -> list[dict[str, str]]:
-    """The base's answers with and without the adapter, as it is stored."""
-    if not inputs:
-        return []
-    import torch
-
-    from library.base import load_base
-    from library.decode import greedy
-    from library.prompts import prompt_ids
-
-    if any(not text.strip() for text in inputs):
-        raise UsageError("--try needs some text")
-    print("asking the base model ...", file=sys.stderr)
-    base = load_base(reference, device=device)
-    prompts = [prompt_ids(base.tokenizer, text) for text in inputs]
-    stored = made.stored().to(device, torch.float32)
-    plain = greedy(base, prompts)
-    adapted = greedy(base, prompts, stored, [0] * len(prompts))
-    return [
-        {"input": text, "base": before, "adapted": after}
-        for text, before, after in zip(inputs, plain, adapted, strict=True)
-    ]
-
-
-def _readable(summary: dict[str, Any]) -> str:
+def readable(summary: dict[str, Any]) -> str:
+    """The summary for a person."""
     lines = [
         f"{summary['id']}  {summary['out']}",
         f"  {summary['generator']} for {summary['base_model']}, rank {summary['rank']}, "
@@ -105,6 +101,36 @@ def _readable(summary: dict[str, Any]) -> str:
             f"  adapted  {_one_line(attempt['adapted'])}",
         ]
     return "\n".join(lines)
+
+
+def _profile(text: str) -> Any:
+    if text not in ("portable", "lossless"):
+        raise UsageError(f"profile must be portable or lossless, not {text!r}")
+    return text
+
+
+def _tries(
+    made: "Generated", reference: "BaseReference", inputs: Sequence[str], device: str
+) -> list[dict[str, str]]:
+    """The base's answers with and without the adapter, as it is stored."""
+    if not inputs:
+        return []
+    import torch
+
+    from library.base import load_base
+    from library.decode import greedy
+    from library.prompts import prompt_ids
+
+    print("asking the base model ...", file=sys.stderr)
+    base = load_base(reference, device=device)
+    prompts = [prompt_ids(base.tokenizer, text) for text in inputs]
+    stored = made.stored().to(device, torch.float32)
+    plain = greedy(base, prompts)
+    adapted = greedy(base, prompts, stored, [0] * len(prompts))
+    return [
+        {"input": text, "base": before, "adapted": after}
+        for text, before, after in zip(inputs, plain, adapted, strict=True)
+    ]
 
 
 def _one_line(text: str) -> str:

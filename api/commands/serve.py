@@ -6,17 +6,18 @@ import typer
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Loopback only, until there are keys.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    host: Annotated[str | None, typer.Option(help="Loopback only, until there are keys.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000.")] = None,
 ) -> None:
-    """Serve adapters over HTTP; stop with Ctrl-C.
+    """Serve adapters over HTTP; stop with Ctrl-C. Settings come from LORASMITH_* as well.
 
     Example: lorasmith serve --port 8000
     """
     from api.app import serve as run
     from api.console import quiet_libraries
-    from api.settings import Settings, require_loopback
+    from api.settings import load_settings
 
-    require_loopback(host)
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    settings = load_settings(**given)
     quiet_libraries()
-    run(Settings(host=host, port=port))
+    run(settings)

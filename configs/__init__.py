@@ -1,0 +1,1 @@
+"""YAML for `lorasmith train`, one file per generator. Data only."""

@@ -1,0 +1,95 @@
+"""Which package may import which, and that the core runs where optional packages do not exist."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import tiny
+
+# design.md, "Layout of the repository"; pretrained is package data.
+ALLOWED: dict[str, set[str]] = {
+    "library": set(),
+    "index": {"library"},
+    "generator": {"library", "index", "pretrained"},
+    "verification": {"library", "index"},
+    "training": {"library", "index", "generator"},
+    "api": {"library", "index", "generator", "verification", "training", "pretrained"},
+    "pretrained": set(),
+}
+OURS = {*ALLOWED, "tests", "benchmarks", "conftest", "tiny"}
+OPTIONAL = (
+    "faiss", "fastapi", "sqlalchemy", "ray", "beartype", "typer", "pydantic_settings", "uvicorn",
+    "rfc8785", "hypothesis", "jsonargparse",
+)  # fmt: skip
+
+
+def imported(file: Path) -> set[str]:
+    """The top-level names that a file imports anywhere, in functions and strings of types too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are written in full"
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+def test_arrows_point_one_way_only() -> None:
+    seen: set[str] = set()
+    for package, allowed in ALLOWED.items():
+        for file in sorted((tiny.ROOT / package).rglob("*.py")):
+            wrong = imported(file) & OURS - allowed - {package}
+            assert not wrong, f"{file.relative_to(tiny.ROOT)} imports {wrong}"
+            seen.add(package)
+    assert {"library", "index", "generator", "training", "api"} <= seen
+
+
+def test_optional_packages_are_imported_inside_functions() -> None:
+    for package in ("library", "index", "generator", "training"):
+        for file in sorted((tiny.ROOT / package).rglob("*.py")):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            for node in tree.body:
+                names = {a.name for a in node.names} if isinstance(node, ast.Import) else set()
+                if isinstance(node, ast.ImportFrom):
+                    names.add(node.module or "")
+                roots = {name.split(".")[0] for name in names}
+                assert not roots & set(OPTIONAL), f"{file.relative_to(tiny.ROOT)}: {roots}"
+
+
+BLOCKED = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BLOCK:
+            BLOCK_SEEN.add(name)
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+BLOCK, BLOCK_SEEN = set(sys.argv[1].split(",")), set()
+import importlib.util
+found = importlib.util.find_spec
+def find_spec(name, package=None):  # as where the package is not installed: no error, no module
+    return None if name.split(".")[0] in BLOCK else found(name, package)
+importlib.util.find_spec = find_spec
+sys.meta_path.insert(0, Absent())
+try:
+    import fastapi
+except ModuleNotFoundError:
+    print("blocked")
+import library, index, generator, training.data, training.modules
+from index import DescriptionEncoder
+DescriptionEncoder()
+from library.base import resolve_base, load_config
+from library.layout import layout_of
+print(layout_of(load_config(resolve_base())).digest)
+print(library.rouge_l("a b", ["a b"]))
+assert not {name.split(".")[0] for name in sys.modules} & BLOCK
+"""
+
+
+@pytest.mark.slow
+def test_the_core_runs_without_optional_packages() -> None:
+    process = tiny.start_python(BLOCKED, ",".join(OPTIONAL))
+    lines = tiny.output_of(process).splitlines()
+    assert lines[0] == "blocked"
+    assert len(lines[1]) == 64
+    assert lines[-1] == "1.0"
