@@ -50,4 +50,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command.main(args=wanted, prog_name="lorasmith", standalone_mode=False)
 
     return guarded(run, debug="--debug" in given)
-

@@ -126,14 +126,9 @@ class Generator:
     def generate(self, requests: Sequence[Request], base: BaseReference) -> list[Generated]:
         """Finished adapters for requests, all for one base.
 
-        Raises:
-            LayoutMismatch: the base's layout differs from the checkpoint's.
-            UsageError: a rank that the base's modules are too small for.
+        Raises LayoutMismatch if the base's layout differs from the checkpoint's.
         """
         self._require_fit(base)
-        for request in requests:
-            if request.rank is not None:
-                self.checkpoint.layout.with_rank(request.rank)  # before any work, if too large
         batch = self.adapters([request.description for request in requests])
         return [self._finish(request, batch[[i]], base) for i, request in enumerate(requests)]
 

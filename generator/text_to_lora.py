@@ -38,7 +38,7 @@ class TextToLoRAConfig:
         b_gain: factor on the L head's B, which keeps the first steps small.
     """
 
-    embedding_dim: int
+    embedding_dim: int = 384
     size: Size = "L"
     latent: int = 128
     head_in: int = 512

@@ -40,6 +40,9 @@ class Embeddings:
     def __len__(self) -> int:
         return self.pooled.shape[0]
 
+    def to(self, device: str | torch.device) -> "Embeddings":
+        return Embeddings(self.pooled.to(device), self.tokens.to(device), self.mask.to(device))
+
 
 def normalise(description: Any) -> str:
     """A description as it is embedded and recorded: Unicode NFC, trimmed.

@@ -77,19 +77,18 @@ def read_tasks(path: Path) -> list[Task]:
         MissingPath: nothing is there.
         TaskFileError: a file is not in one of the formats, or two tasks have one name.
     """
-    if path.is_file():
-        return [read_task(path)]
-    if not path.is_dir():
+    if not path.exists():
         raise MissingPath(f"there is no task folder at {path}")
-    tasks = [read_task(file) for file in task_files(path)]
+    folder = path if path.is_dir() else path.parent
+    tasks = [read_task(file) for file in (task_files(path) if path.is_dir() else [path])]
     if not tasks:
         raise TaskFileError(f"{path} holds no task files (*.jsonl.gz, *.json or *.jsonl)")
     names = [task.name for task in tasks]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise TaskFileError(f"{path} holds two tasks named {min(twice)}")
-    paraphrases = _read_paraphrases(path)
-    classes = _read_license_classes(path)
+    paraphrases = _read_paraphrases(folder)
+    classes = _read_license_classes(folder)
     return [
         replace(
             task,

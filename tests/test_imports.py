@@ -75,7 +75,8 @@ try:
     import fastapi
 except ModuleNotFoundError:
     print("blocked")
-import library, index, generator, training.data, training.modules
+import library, index, generator, training.data, training.evaluate
+import training.reconstruction, training.report, training.sft
 from index import DescriptionEncoder
 DescriptionEncoder()
 from library.base import resolve_base, load_config

@@ -136,10 +136,10 @@ def test_targets_that_do_not_fit_are_refused() -> None:
         layout_of(tiny.config("llama"), ["input_layernorm"])
     with pytest.raises(UsageError, match="at least one"):
         layout_of(tiny.config("llama"), [])
-    for rank in (0, -1, 17):  # v_proj is 32x16
+    for rank in (0, -1):
         with pytest.raises(UsageError, match=f"rank {rank}"):
             layout_of(tiny.config("llama"), rank=rank)
-    layout = layout_of(tiny.config("llama"), rank=16)
+    layout = layout_of(tiny.config("llama"))
     with pytest.raises(UsageError, match="twice"):
         replace(layout, sites=(*layout.sites, layout.sites[0]))
 

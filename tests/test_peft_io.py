@@ -267,9 +267,8 @@ def test_the_layout_of_another_base_is_a_mismatch(folder: Path) -> None:
             read_peft(folder, other)
 
 
-def test_a_rank_beyond_a_modules_size_is_an_error_of_the_file(tmp_path: Path) -> None:
+def test_a_rank_beyond_a_modules_size_is_read(tmp_path: Path) -> None:
     settings = peft.LoraConfig(r=20, target_modules=["v_proj"])  # v_proj is 32 to 16
     model: Any = peft.get_peft_model(tiny.model(tiny.config("llama")), settings)
     model.save_pretrained(tmp_path)
-    with pytest.raises(AdapterFileError, match="rank 20"):
-        read_peft(tmp_path)
+    assert read_peft(tmp_path).layout.rank == 20

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generator.checkpoint import from_pretrained
+from generator.text_to_lora import TextToLoRAConfig
 from library.base import resolve_base
 from library.errors import TaskFileError, UsageError
-from library.forward import adapted
+from library.forward import MultiAdapter, adapted
 from library.layout import DEFAULT_TARGETS, layout_of
 from library.prompts import prompt_ids
 from library.tasks import Instance, Task
@@ -28,8 +29,9 @@ from training.data import (
     load_tokenizer,
     set_aside,
 )
+from training.generator_module import OptimiserConfig
 from training.lm_loss import answer_logits, answer_loss
-from training.modules import TextToLoRASFT
+from training.sft import TextToLoRASFT, compile_layers
 
 STEPS = 6
 
@@ -238,11 +240,9 @@ class Run:
             base=str(base),
             targets=["q_proj", "v_proj", "down_proj"],
             rank=4,
-            latent=16,
-            head_in=32,
-            dropout=0.0,
+            architecture=TextToLoRAConfig(latent=16, head_in=32, dropout=0.0),
+            optimiser=OptimiserConfig(lr=1e-2),
             neftune_alpha=0.0,
-            lr=1e-2,
             out=None if out is None else str(out),
             storage="float32",
         )
@@ -262,7 +262,7 @@ class Run:
         )
 
     def fit(self, checkpoint: Path | None = None) -> dict[str, torch.Tensor]:
-        self.trainer.fit(self.module, self.data, ckpt_path=checkpoint, weights_only=False)
+        self.trainer.fit(self.module, self.data, ckpt_path=checkpoint, weights_only=True)
         return self.module.generator.state_dict()
 
 
@@ -305,3 +305,27 @@ def test_tasks_that_cannot_be_trained_on(tiny_base: Path, tmp_path: Path) -> Non
     write_tasks(tmp_path / "long", ["red", "blue", "green"])
     with pytest.raises(TaskFileError, match="max_length"):
         Run(tiny_base, tmp_path / "long", max_length=8).fit()
+
+
+def test_compiled_layers_answer_alike_for_all_shapes() -> None:
+    """Shapes are dynamic: what is compiled for one batch serves others, and gradients agree."""
+    config = tiny.config("llama")
+    layout = layout_of(config, rank=2)
+    found = []
+    for compiled in (False, True):
+        model, adapter = tiny.model(config), tiny.adapter(layout, 3)
+        for factor in (*adapter.A.values(), *adapter.B.values()):
+            factor.requires_grad_()
+        hooks = MultiAdapter(model, layout)
+        if compiled:
+            torch.compiler.reset()
+            compile_layers(model, backend="aot_eager")
+        for batch, length in ((5, 9), (4, 13), (7, 11), (6, 10), (9, 12), (3, 15)):
+            ids, answer = tiny.tokens(batch, length), torch.zeros(batch, length, dtype=torch.bool)
+            answer[:, 3:6] = True
+            hooks.set(adapter, torch.arange(batch) % 3)
+            answer_loss(answer_logits(model, ids, answer), ids, answer).sum().backward()
+        found.append([f.grad for f in (*adapter.A.values(), *adapter.B.values())])
+    for eager, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, eager)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3

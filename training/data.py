@@ -8,7 +8,7 @@ batches that it would have seen.
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +250,22 @@ class TaskDataModule(lightning.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._first_step = state_dict["step"]
 
+    @property
+    def task_names(self) -> list[str]:
+        """Names of the tasks that are trained on."""
+        return [task.name for task in self.training]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the checkpoint says of its data."""
+        return {
+            "descriptions": sum(len(task.descriptions) for task in self.training),
+            "excluded_license_classes": sorted(self.excluded),
+            "sampling": asdict(self.sampling),
+            "seed": self.seed,
+            "set_aside": sorted(task.name for task in self.held_back),
+        }
+
     def setup(self, stage: str) -> None:
         if self.training:
             return
@@ -288,10 +304,7 @@ class TaskDataModule(lightning.LightningDataModule):
             )
             for g in batch.rows
         ]
-        moved = Embeddings(
-            chosen.pooled.to(device), chosen.tokens.to(device), chosen.mask.to(device)
-        )
-        return replace(batch, rows=rows, embeddings=moved)
+        return replace(batch, rows=rows, embeddings=chosen.to(device))
 
     def _loader(
         self, data: Dataset[TaskBatch], sampler: Sampler[int] | None = None

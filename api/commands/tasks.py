@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from library.errors import LorasmithError
+from library.errors import LorasmithError, MissingPath, TaskFileError
 from library.tasks import read_task, read_tasks, task_files
 
 tasks = typer.Typer(help="List or check task files.", rich_markup_mode=None)
@@ -28,14 +28,14 @@ def check_tasks(path: Annotated[Path, typer.Argument(help="Folder or file.")]) -
 
     Example: lorasmith tasks check tasks/train
     """
-    if not path.is_dir():
-        read_task(path)
-        typer.echo("1 task file, none broken")
-        return
-    files, broken = task_files(path), 0
+    files, broken = (task_files(path) if path.is_dir() else [path]), 0
+    if not files:
+        raise TaskFileError(f"{path} holds no task files (*.jsonl.gz, *.json or *.jsonl)")
     for file in files:
         try:
             read_task(file)
+        except MissingPath:
+            raise
         except LorasmithError as error:
             broken += 1
             typer.echo(str(error), err=True)

@@ -1,0 +1,129 @@
+"""SFT of a generator: its adapters act in the frozen base, and the base's answers are scored.
+
+The base is not a submodule: it is frozen, belongs in no checkpoint, and is loaded once.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from index.encoder import Embeddings
+from library.adapter import Adapter
+from library.base import load_base
+from library.errors import TaskFileError
+from library.forward import MultiAdapter
+from training.data import TaskBatch
+from training.generator_module import GeneratorModule
+from training.lm_loss import answer_logits, answer_loss
+
+
+class TextToLoRASFT(GeneratorModule):
+    """Train through the base.
+
+    Loss (Charakorn et al. 2025, eq. 3): cross-entropy of the answers, label-smoothed, plus
+    `weight_penalty` times the sum over groups of mean(A²) + mean(B²).
+
+    Args:
+        label_smoothing: of the answers' tokens.
+        neftune_alpha: noise on the base's input embeddings; 0 for none.
+        weight_penalty: keeps the adapters small.
+        compile_layers: compile the base's layers with torch.compile; for GPUs.
+        **kwargs: see GeneratorModule.
+    """
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.1,
+        neftune_alpha: float = 5.0,
+        weight_penalty: float = 1e-3,
+        compile_layers: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.label_smoothing, self.neftune_alpha = label_smoothing, neftune_alpha
+        self.weight_penalty, self.compile_layers = weight_penalty, compile_layers
+        self._frozen: list[Any] = []  # [model, hooks]; in a list, so that it is no submodule
+
+    def settings(self) -> dict[str, Any]:
+        names = ("label_smoothing", "neftune_alpha", "weight_penalty", "compile_layers")
+        return {name: getattr(self, name) for name in names}
+
+    def setup(self, stage: str) -> None:
+        if self._frozen:
+            return
+        device = self.trainer.strategy.root_device
+        # bfloat16 is fast on GPUs and six times slower than float32 on most CPUs.
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        model = load_base(self.reference, device=device, dtype=dtype).model
+        hooks = MultiAdapter(model, self.generator.layout)
+        if self.compile_layers:
+            compile_layers(model)
+        self._frozen = [model, hooks]
+
+    def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:
+        adapter = self.generator(_embeddings(batch))
+        if not batch.rows:
+            raise TaskFileError("no row of this step is short enough; raise sampling.max_length")
+        loss = self._batch_loss(batch, adapter, training=True).mean()
+        self.log("train_loss", loss, prog_bar=True)
+        self.log("tokens", float(batch.tokens))
+        return loss + self.weight_penalty * _size(adapter)
+
+    def validation_step(self, batch: TaskBatch, batch_idx: int) -> None:
+        """Loss on tasks set aside, and what another task's description costs (steering margin)."""
+        if not batch.rows:  # every row of these tasks is longer than max_length
+            return
+        adapter = self.generator(_embeddings(batch))
+        own = self._batch_loss(batch, adapter, training=False)
+        n = len(own)
+        self.log("val_loss", own.mean(), prog_bar=True, batch_size=n)
+        if len(adapter) > 1:
+            shifted = adapter[[*range(1, len(adapter)), 0]]
+            other = self._batch_loss(batch, shifted, training=False)
+            self.log("val_margin", (other - own).mean(), prog_bar=True, batch_size=n)
+
+    test_step = validation_step
+
+    def _batch_loss(
+        self, batch: TaskBatch, adapter: Adapter, *, training: bool
+    ) -> Float[Tensor, " rows"]:
+        """Loss of every row of the step."""
+        model, hooks = self._frozen
+        noise = self.neftune_alpha if training else 0.0
+        smoothing = self.label_smoothing if training else 0.0
+        losses = []
+        for group in batch.rows:
+            hooks.set(adapter, group.rows)
+            logits = answer_logits(model, group.ids, group.answer, neftune_alpha=noise)
+            losses.append(answer_loss(logits, group.ids, group.answer, label_smoothing=smoothing))
+        hooks.clear()
+        return torch.cat(losses)
+
+
+def compile_layers(model: Any, *, backend: str = "inductor") -> None:
+    """Compile the decoder layers of a base in place; all of them share one graph.
+
+    Batches differ in rows and length, and the adapters' factors hang on the modules: both have to
+    count as dynamic, or each new shape compiles anew until torch gives up and runs eagerly.
+    """
+    import torch._dynamo.config
+    import torch.fx.experimental._config
+
+    torch._dynamo.config.force_nn_module_property_static_shapes = False
+    torch.fx.experimental._config.use_duck_shape = False
+    for layer in model.get_decoder().layers:
+        layer.compile(dynamic=True, backend=backend)
+
+
+def _size(adapter: Adapter) -> Float[Tensor, ""]:
+    """Sum over groups of mean(A²) + mean(B²)."""
+    factors = [*adapter.A.values(), *adapter.B.values()]
+    return torch.stack([factor.square().mean() for factor in factors]).sum()
+
+
+def _embeddings(batch: TaskBatch) -> Embeddings:
+    if batch.embeddings is None:
+        raise ValueError("the batch has not been moved to its device by TaskDataModule")
+    return batch.embeddings
