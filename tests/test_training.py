@@ -15,7 +15,7 @@ from generator.checkpoint import from_pretrained
 from generator.text_to_lora import TextToLoRAConfig
 from library.base import resolve_base
 from library.errors import TaskFileError, UsageError
-from library.forward import MultiAdapter, adapted
+from library.forward import adapted
 from library.layout import DEFAULT_TARGETS, layout_of
 from library.prompts import prompt_ids
 from library.tasks import Instance, Task
@@ -31,7 +31,7 @@ from training.data import (
 )
 from training.generator_module import OptimiserConfig
 from training.lm_loss import answer_logits, answer_loss
-from training.sft import TextToLoRASFT, compile_layers
+from training.sft import TextToLoRASFT
 
 STEPS = 6
 
@@ -307,25 +307,36 @@ def test_tasks_that_cannot_be_trained_on(tiny_base: Path, tmp_path: Path) -> Non
         Run(tiny_base, tmp_path / "long", max_length=8).fit()
 
 
-def test_compiled_layers_answer_alike_for_all_shapes() -> None:
-    """Shapes are dynamic: what is compiled for one batch serves others, and gradients agree."""
-    config = tiny.config("llama")
-    layout = layout_of(config, rank=2)
-    found = []
-    for compiled in (False, True):
-        model, adapter = tiny.model(config), tiny.adapter(layout, 3)
-        for factor in (*adapter.A.values(), *adapter.B.values()):
-            factor.requires_grad_()
-        hooks = MultiAdapter(model, layout)
-        if compiled:
-            torch.compiler.reset()
-            compile_layers(model, backend="aot_eager")
-        for batch, length in ((5, 9), (4, 13), (7, 11), (6, 10), (9, 12), (3, 15)):
-            ids, answer = tiny.tokens(batch, length), torch.zeros(batch, length, dtype=torch.bool)
-            answer[:, 3:6] = True
-            hooks.set(adapter, torch.arange(batch) % 3)
-            answer_loss(answer_logits(model, ids, answer), ids, answer).sum().backward()
-        found.append([f.grad for f in (*adapter.A.values(), *adapter.B.values())])
-    for eager, compiled in zip(*found, strict=True):
-        torch.testing.assert_close(compiled, eager)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+COMPILE = """
+import tiny, torch
+from library.forward import MultiAdapter
+from library.layout import layout_of
+from training.lm_loss import answer_logits, answer_loss
+from training.sft import compile_layers
+
+config = tiny.config("llama")
+found = []
+for compiled in (False, True):
+    model, adapter = tiny.model(config), tiny.adapter(layout_of(config, rank=2), 3)
+    factors = [*adapter.A.values(), *adapter.B.values()]
+    for factor in factors:
+        factor.requires_grad_()
+    hooks = MultiAdapter(model, adapter.layout)
+    if compiled:
+        compile_layers(model, backend="aot_eager")
+    for batch, length in ((5, 9), (4, 13), (7, 11), (6, 10), (9, 12), (3, 15)):
+        ids, answer = tiny.tokens(batch, length), torch.zeros(batch, length, dtype=torch.bool)
+        answer[:, 3:6] = True
+        hooks.set(adapter, torch.arange(batch) % 3)
+        answer_loss(answer_logits(model, ids, answer), ids, answer).sum().backward()
+    found.append([factor.grad for factor in factors])
+for eager, compiled in zip(*found, strict=True):
+    torch.testing.assert_close(compiled, eager)
+print(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+"""
+
+
+def test_compiled_layers_answer_alike_with_one_graph_for_all_shapes() -> None:
+    """In a process of its own: the shape checks of the test run would break the graph."""
+    graphs = int(tiny.output_of(tiny.start_python(COMPILE, hash_seed=0)).splitlines()[-1])
+    assert graphs == 1

@@ -60,22 +60,31 @@ def descriptions(
 ) -> tuple[list[str | None], list[list[str]]]:
     """The description that each task goes by, and the (task, source) pairs of a swap.
 
-    None where a task has no paraphrase. `wrong-description` is a seeded derangement within each
-    split, by text too: a task never gets another's definition that equals its own.
+    None where there is no such description: a task without paraphrases, or one that is alone in
+    its split. `wrong-description` is a seeded derangement within each split, by text too: a task
+    never gets another's definition that equals its own. Raises UsageError if all are None.
     """
     if suffix == "":
         return [task.definition for task in tasks], []
     if suffix == "gibberish":
         return [GIBBERISH[i % len(GIBBERISH)] for i in range(len(tasks))], []
     if suffix == "paraphrase":
-        return [_paraphrase(task, seed) for task in tasks], []
+        given = [_paraphrase(task, seed) for task in tasks]
+        if not any(given):
+            raise UsageError("no task has paraphrases (descriptions*.jsonl.gz beside the tasks)")
+        return given, []
     source = list(range(len(tasks)))
     for split in sorted(set(splits)):
         members = [i for i, s in enumerate(splits) if s == split]
         for i, j in zip(members, _derangement([tasks[i] for i in members], seed), strict=True):
             source[i] = members[j]
-    pairs = [[task.name, tasks[j].name] for task, j in zip(tasks, source, strict=True)]
-    return [tasks[j].definition for j in source], pairs
+    swapped = [(i, j) for i, j in enumerate(source) if i != j]
+    if not swapped:
+        raise UsageError("wrong-description needs two tasks with different definitions in a split")
+    texts: list[str | None] = [None] * len(tasks)
+    for i, j in swapped:
+        texts[i] = tasks[j].definition
+    return texts, [[tasks[i].name, tasks[j].name] for i, j in swapped]
 
 
 def _paraphrase(task: Task, seed: int) -> str | None:
@@ -85,6 +94,7 @@ def _paraphrase(task: Task, seed: int) -> str | None:
 
 
 def _derangement(tasks: Sequence[Task], seed: int) -> list[int]:
+    """An order in which no definition is in its place; the given order if there is none."""
     n = len(tasks)
     rng = random.Random(seed)
     for _ in range(1000):
@@ -92,7 +102,7 @@ def _derangement(tasks: Sequence[Task], seed: int) -> list[int]:
         rng.shuffle(order)
         if all(tasks[i].definition != tasks[order[i]].definition for i in range(n)):
             return order
-    raise UsageError("wrong-description needs at least two tasks with different definitions")
+    return list(range(n))
 
 
 def adapters_for(generator: Generator, texts: Sequence[str]) -> Adapter:
