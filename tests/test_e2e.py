@@ -44,8 +44,7 @@ def trained(tasks: Path) -> Path:
         "--data.sampling.rows_per_task", "2", "--data.sampling.prompted_share", "0",
         "--trainer.max_steps", "36", "--trainer.val_check_interval", "36",
         "--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", runs,
-        "--trainer.logger.init_args.save_dir", runs, "--trainer.callbacks", "null",
-        "--trainer.enable_checkpointing", "false", "--trainer.accelerator", "cpu",
+        "--trainer.logger.init_args.save_dir", runs, "--trainer.accelerator", "cpu",
         "--model.out", str(out),
     ]  # fmt: skip
     threads = torch.get_num_threads()

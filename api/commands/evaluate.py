@@ -6,13 +6,16 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from api.console import progress_bar
-from library.errors import UsageError
+from library.errors import CheckpointError, UsageError
 from library.files import require_absent, write_file
+
+if TYPE_CHECKING:
+    from generator.generate import Generator
 
 
 def evaluate(
@@ -41,7 +44,6 @@ def evaluate(
         if target is not None:
             require_absent(target, overwrite)
     from api.commands.common import check_device
-    from generator.generate import Generator
     from library.base import load_base, resolve_base
     from library.tasks import read_tasks
     from training.evaluate import Plan
@@ -50,9 +52,8 @@ def evaluate(
 
     check_device(device)
     found = read_tasks(tasks)[:limit]
-    needs_generator = any(method.generator for method in parsed)
-    generator = Generator(checkpoint, device=device) if needs_generator or checkpoint else None
-    seen = set((generator or Generator(device=device)).checkpoint.info.tasks)
+    generator = _generator(checkpoint, device, any(method.generator for method in parsed))
+    seen = set(generator.checkpoint.info.tasks) if generator else set()
     splits = ["seen" if task.name in seen else "held-out" for task in found]
     loaded = load_base(resolve_base(base), device=device)
     plan = Plan(found, splits, parsed, modes, seed, batch_size)
@@ -72,6 +73,18 @@ def evaluate(
     if predictions is not None:
         write_file(predictions, predictions_lines(outcome.cells, seed))
     typer.echo(table(report))
+
+
+def _generator(checkpoint: Path | None, device: str, needed: bool) -> "Generator | None":
+    """The checkpoint also says which tasks are seen; without any, `base` still has its scores."""
+    from generator.generate import Generator
+
+    try:
+        return Generator(checkpoint, device=device)
+    except CheckpointError:
+        if needed or checkpoint is not None:
+            raise
+        return None
 
 
 def _modes(text: str) -> list[Any]:

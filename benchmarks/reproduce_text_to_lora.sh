@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Train the shipped Text-to-LoRA checkpoint and measure it: every number of the README's table.
+#
+#   benchmarks/reproduce_text_to_lora.sh TASKS OUT [STEPS]
+#
+# TASKS holds train/, train_extra/ and public_heldout/; OUT gets all/ and train-only/ (checkpoints and
+# loss curves) and results/ (reports). Needs a CUDA GPU. The trainings run side by side, because one
+# alone does not fill a large GPU.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tasks=$1 out=$2 steps=${3:-1800}
+mkdir -p "$out/results"
+
+train() { # name, steps, folders
+    python3 -m api train fit --config configs/text_to_lora.yaml \
+        --data.tasks "$3" --data.steps "$2" --data.workers 6 --trainer.max_steps "$2" \
+        --trainer.default_root_dir "$out/$1" --trainer.logger.init_args.save_dir "$out/$1" \
+        --trainer.enable_progress_bar false --model.compile_layers "${COMPILE:-true}" \
+        --model.out "$out/$1/checkpoint" >"$out/$1.log" 2>&1
+}
+
+evaluate() { # report, tasks, methods, mode, more
+    python3 -m api evaluate --device cuda --batch-size 2048 --overwrite --tasks "$tasks/$2" \
+        --methods "$3" --mode "$4" --out "$out/results/$1.json" "${@:5}" 2>"$out/results/$1.log"
+}
+
+# The base's answers need no checkpoint; evaluate keeps them in the cache.
+(evaluate base-heldout public_heldout base bare,prompted
+ evaluate base-seen train base bare,prompted) &
+# As many visits to each task as in the run on all of them: 256 of 558 tasks.
+train all "$steps" "[$tasks/train,$tasks/train_extra]" &
+train train-only $((steps * 256 / 558)) "[$tasks/train]" &
+wait
+
+four=base,text-to-lora,text-to-lora:wrong-description,text-to-lora:gibberish
+two=text-to-lora,text-to-lora:wrong-description
+evaluate heldout public_heldout "$four" bare,prompted --checkpoint "$out/all/checkpoint"
+evaluate heldout-train-only public_heldout "$two" bare --checkpoint "$out/train-only/checkpoint"
+evaluate seen train "$four" bare,prompted --checkpoint "$out/all/checkpoint"
