@@ -1,0 +1,51 @@
+"""A picture of one or more training runs from Lightning's metrics.csv.
+
+python benchmarks/plot_loss.py --out docs/results/loss.png NAME=metrics.csv ...
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+
+def curve(path: Path, column: str) -> tuple[list[int], list[float]]:
+    """Steps and values of a column, where it has one."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get(column)]
+    return [int(row["step"]) for row in rows], [float(row[column]) for row in rows]
+
+
+def smooth(values: list[float], width: int = 5) -> list[float]:
+    """Running mean over the last `width` values."""
+    windows = [values[max(0, i - width + 1) : i + 1] for i in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", help="NAME=metrics.csv")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for run in options.runs:
+        name, _, path = run.partition("=")
+        steps, losses = curve(Path(path), "train_loss")
+        (line,) = axes.plot(steps, smooth(losses), label=f"{name}, training rows")
+        axes.plot(steps, losses, color=line.get_color(), alpha=0.2, linewidth=0.8)
+        steps, losses = curve(Path(path), "val_loss")
+        if steps:
+            axes.plot(steps, losses, "o--", color=line.get_color(), label=f"{name}, set aside")
+    axes.set(xlabel="step", ylabel="loss per answer token (nats)", title="Text-to-LoRA, SFT")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(options.out, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
