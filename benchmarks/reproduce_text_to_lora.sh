@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
 # Train the shipped Text-to-LoRA checkpoint and measure it: every number of the README's table.
 #
-#   benchmarks/reproduce_text_to_lora.sh TASKS OUT [STEPS]
+#   benchmarks/reproduce_text_to_lora.sh TASKS OUT [STEPS [option of train ...]]
 #
 # TASKS holds train/, train_extra/ and public_heldout/; OUT gets all/ and train-only/ (checkpoints and
 # loss curves) and results/ (reports). Needs a CUDA GPU. The trainings run side by side, because one
 # alone does not fill a large GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-tasks=$1 out=$2 steps=${3:-1800}
+tasks=$1 out=$2 steps=${3:-1800} more=("${@:4}")
 mkdir -p "$out/results"
 
 train() { # name, steps, folders
     python3 -m api train fit --config configs/text_to_lora.yaml \
-        --data.tasks "$3" --data.steps "$2" --data.workers 6 --trainer.max_steps "$2" \
+        --data.tasks "$3" --data.steps "$2" --data.workers "${WORKERS:-6}" --trainer.max_steps "$2" \
         --trainer.default_root_dir "$out/$1" --trainer.logger.init_args.save_dir "$out/$1" \
         --trainer.enable_progress_bar false --model.compile_layers "${COMPILE:-true}" \
-        --model.out "$out/$1/checkpoint" >"$out/$1.log" 2>&1
+        --model.out "$out/$1/checkpoint" "${more[@]}" >"$out/$1.log" 2>&1
 }
 
 evaluate() { # report, tasks, methods, mode, more
-    python3 -m api evaluate --device cuda --batch-size 2048 --overwrite --tasks "$tasks/$2" \
-        --methods "$3" --mode "$4" --out "$out/results/$1.json" "${@:5}" 2>"$out/results/$1.log"
+    python3 -m api evaluate --device "${DEVICE:-cuda}" --batch-size "${BATCH:-2048}" --overwrite \
+        --tasks "$tasks/$2" --methods "$3" --mode "$4" --out "$out/results/$1.json" "${@:5}" 2>"$out/results/$1.log"
 }
 
 # The base's answers need no checkpoint; evaluate keeps them in the cache.

@@ -37,8 +37,8 @@ def write_folder(target: Path, files: Mapping[str, bytes], *, overwrite: bool = 
         OutputError: it cannot be written; nothing is left behind.
     """
     require_absent(target, overwrite)
-    if target.is_file():
-        raise OutputExists(f"{target} is a file, not a folder")
+    if target.exists() and not target.is_dir():
+        raise OutputExists(f"{target} is not a folder")
     staging: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,14 @@ def write_folder(target: Path, files: Mapping[str, bytes], *, overwrite: bool = 
 
 
 def write_file(target: Path, content: bytes) -> None:
-    """Replace file `target` as one step. Raises OutputError if it cannot be written."""
+    """Replace file `target` as one step.
+
+    Raises:
+        OutputExists: there is a folder or a device.
+        OutputError: it cannot be written.
+    """
+    if target.exists() and not target.is_file():
+        raise OutputExists(f"{target} is not a file")
     staging = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

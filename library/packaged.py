@@ -128,7 +128,3 @@ def _repair(tokenizer: Any) -> None:
     )
     tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
     tokenizer.model_max_length = 8192
-
-
-if __name__ == "__main__":
-    print(f"offline base model: {ensure_converted()}")

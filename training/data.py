@@ -5,6 +5,7 @@ description and a few rows of each. A step is a function of (seed, step), so a r
 batches that it would have seen.
 """
 
+import functools
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
@@ -94,15 +95,20 @@ class StepDataset(Dataset[TaskBatch]):
 
     def _task_at(self, visit: int, n: int) -> int:
         """Every task once per round, in an order of the round's own."""
-        order = list(range(n))
-        random.Random(f"{self.seed}/round/{visit // n}").shuffle(order)
-        return order[visit % n]
+        return _order(f"{self.seed}/round/{visit // n}", n)[visit % n]
 
     def _description(self, rng: random.Random, task: int) -> int:
         first, count = self.bank.spans[task]
         if count == 1 or rng.random() < self.config.definition_share:
             return first
         return first + rng.randrange(1, count)
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed: str, n: int) -> list[int]:
+    order = list(range(n))
+    random.Random(seed).shuffle(order)
+    return order
 
 
 class ValidationDataset(Dataset[TaskBatch]):
