@@ -16,8 +16,11 @@ def entry() -> None:
     foreign = shadowing()
     if foreign:
         sys.exit(f"lorasmith: {foreign} hides our package of that name; rename or move it")
-    from api.cli import main
-
+    try:
+        from api.cli import main
+    except KeyboardInterrupt:  # torch takes a second or two to import
+        print("lorasmith: interrupted", file=sys.stderr)
+        sys.exit(130)
     sys.exit(main())
 
 

@@ -21,6 +21,8 @@ def guarded(run: Callable[[], int | None], *, debug: bool = False) -> int:
         if debug:
             raise
         return _fail(*_explain(error))
+    if result == 130:  # typer turns Ctrl-C into this, without a word
+        return _fail("interrupted", 130)
     return result if isinstance(result, int) else 0
 
 

@@ -35,7 +35,7 @@ class AdapterRequest(_Strict):
     base: str | None = Field(default=None, description="A name from /v1/base-models.")
     rank: int | None = Field(
         default=None,
-        description="The generator's own by default; at most what the base's modules allow.",
+        description="The generator's own by default; above it, padded with zeros.",
         json_schema_extra={"minimum": 1, "maximum": 256},
     )
     strength: float | None = Field(

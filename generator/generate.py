@@ -128,12 +128,15 @@ class Generator:
 
         Raises LayoutMismatch if the base's layout differs from the checkpoint's.
         """
-        self._require_fit(base)
+        self.require_fit(base)
         batch = self.adapters([request.description for request in requests])
         return [self._finish(request, batch[[i]], base) for i, request in enumerate(requests)]
 
-    def _require_fit(self, base: BaseReference) -> None:
-        """Compare layouts and learn the base's identity, once for each base."""
+    def require_fit(self, base: BaseReference) -> None:
+        """Compare layouts and learn the base's identity, once for each base.
+
+        Raises LayoutMismatch if the base's layout differs from the checkpoint's.
+        """
         if base in self._identities:
             return
         layout = self.checkpoint.layout

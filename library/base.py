@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from library import packaged
 from library.canonical import digest, file_digest
@@ -118,7 +119,7 @@ def load_base(
             reference.path, dtype=dtype, trust_remote_code=False
         )
         tokenizer = AutoTokenizer.from_pretrained(reference.path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BaseModelError(_cannot_read(reference, error)) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -149,4 +150,5 @@ def identity(reference: BaseReference) -> tuple[str | None, str]:
 
 def _cannot_read(reference: BaseReference, error: Exception) -> str:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"base model '{reference.name}' cannot be read: {first}"
+    hint = f"; delete {reference.path} to have it converted anew" if reference.packaged else ""
+    return f"base model '{reference.name}' cannot be read: {first.strip().rstrip('.:')}{hint}"

@@ -29,24 +29,29 @@ def require_absent(path: Path, overwrite: bool) -> None:
         raise OutputExists(f"{path} already exists; use --overwrite to replace it")
 
 
+def require_kind(path: Path, *, folder: bool) -> None:
+    """Raise OutputExists if a thing of another kind, such as a device, is at `path`."""
+    if path.exists() and not (path.is_dir() if folder else path.is_file()):
+        raise OutputExists(f"{path} is not a {'folder' if folder else 'file'}")
+
+
 def write_folder(target: Path, files: Mapping[str, bytes], *, overwrite: bool = False) -> None:
     """Create folder `target` holding `files`, as one step.
 
     Raises:
-        OutputExists: `target` exists and `overwrite` is false.
+        OutputExists: `target` exists and `overwrite` is false, or it is no folder.
         OutputError: it cannot be written; nothing is left behind.
     """
     require_absent(target, overwrite)
-    if target.exists() and not target.is_dir():
-        raise OutputExists(f"{target} is not a folder")
+    require_kind(target, folder=True)
     staging: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        staging = Path(tempfile.mkdtemp(prefix=_hidden(target), dir=target.parent))
         staging.chmod(0o755)
         for name, content in files.items():
             _write_synced(staging / name, content)
-        _rename(staging, target)
+        _rename(staging, target, overwrite)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
@@ -61,9 +66,8 @@ def write_file(target: Path, content: bytes) -> None:
         OutputExists: there is a folder or a device.
         OutputError: it cannot be written.
     """
-    if target.exists() and not target.is_file():
-        raise OutputExists(f"{target} is not a file")
-    staging = target.with_name(f".{target.name}.{os.getpid()}")
+    require_kind(target, folder=False)
+    staging = target.with_name(f"{_hidden(target)}{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _write_synced(staging, content)
@@ -82,17 +86,26 @@ def _write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _rename(staging: Path, target: Path) -> None:
-    """Put `staging` at `target`; an old folder there is moved aside first and then deleted."""
-    if not target.exists():
+def _hidden(target: Path) -> str:
+    """How temporary names beside `target` begin; short, as names have at most 255 bytes."""
+    return f".{target.name[:40]}."
+
+
+def _rename(staging: Path, target: Path, overwrite: bool) -> None:
+    """Put `staging` at `target`; an old folder there is moved aside first and then deleted.
+
+    A link is replaced itself; what it points to stays.
+    """
+    if not overwrite or not os.path.lexists(target):
         staging.rename(target)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    target.rename(aside / "old")
+    aside = Path(tempfile.mkdtemp(prefix=_hidden(target), dir=target.parent))
     try:
-        staging.rename(target)
-    except OSError:
-        (aside / "old").rename(target)
-        raise
+        target.rename(aside / "old")
+        try:
+            staging.rename(target)
+        except BaseException:  # Ctrl-C included: the old folder goes back to its place
+            (aside / "old").rename(target)
+            raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)

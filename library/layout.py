@@ -126,7 +126,7 @@ class Layout:
         return digest(canonical_json(self.to_dict()))
 
     def with_rank(self, rank: int) -> "Layout":
-        """The same modules, all at `rank`. Raises UsageError where a module is too small for it."""
+        """The same modules, all at `rank`. Raises UsageError if that is below 1."""
         return replace(self, sites=tuple(replace(site, rank=rank) for site in self.sites))
 
     def to_dict(self) -> dict[str, Any]:

@@ -85,15 +85,33 @@ def ensure_converted() -> Path:
         raise OutputError(f"cannot write {target}: {error.strerror}") from error
     try:
         _convert(source, staging)
+        _let_others_read(staging)
         if not (target / "model.safetensors").is_file():
-            shutil.rmtree(target, ignore_errors=True)
-            staging.rename(target)
+            _put(staging, target)
     except OSError as error:
         if not (target / "model.safetensors").is_file():  # another process may have been first
             raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def _put(staging: Path, target: Path) -> None:
+    """Rename; first without looking, so that what another process just put there stays."""
+    try:
+        staging.rename(target)
+    except OSError:
+        if (target / "model.safetensors").is_file():
+            return
+        shutil.rmtree(target, ignore_errors=True)
+        staging.rename(target)
+
+
+def _let_others_read(folder: Path) -> None:
+    """Temporary folders, and the files that safetensors writes, begin as their owner's alone."""
+    folder.chmod(0o755)
+    for file in folder.iterdir():
+        file.chmod(0o644)
 
 
 def _convert(source: Path, target: Path) -> None:

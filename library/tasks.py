@@ -19,7 +19,9 @@ TEST_ROWS = 40
 TUNE_ROWS = 20
 TRAIN_ROWS = 200
 SUFFIXES = (".jsonl.gz", ".jsonl", ".json")
-_MALFORMED = (OSError, EOFError, ValueError, LookupError, TypeError, csv.Error, zlib.error)
+_MALFORMED = (
+    OSError, EOFError, ValueError, LookupError, TypeError, RecursionError, csv.Error, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def read_task(path: Path) -> Task:
         if path.name.endswith(".jsonl.gz"):
             task = _from_jsonl(name, path)
         elif path.suffix == ".json":
-            task = _from_sni(name, json.loads(path.read_text(encoding="utf-8")))
+            task = _from_sni(name, json.loads(path.read_text(encoding="utf-8-sig")))
         else:
             task = _from_plain(name, path)
     except TaskFileError:
@@ -130,6 +132,8 @@ def read_task(path: Path) -> Task:
         ) from error
     if not task.instances:
         raise TaskFileError(f"{path} holds a task without instances")
+    if not task.definition:
+        raise TaskFileError(f"{path} holds a task without a definition")
     return task
 
 
@@ -152,9 +156,9 @@ def _from_jsonl(name: str, path: Path) -> Task:
     if head.get("kind") != "task":
         raise TaskFileError(f"{path}: the first line is not a task")
     return Task(
-        name=head.get("name", name),
+        name=str(head.get("name") or name),
         definition=_text(head["definition"]),
-        summary=head.get("summary") or "",
+        summary=_text(head.get("summary") or ""),
         categories=tuple(head.get("categories") or ()),
         sources=tuple(head.get("source") or ()),
         licenses=tuple(head.get("license") or ()),
@@ -184,7 +188,7 @@ def _from_plain(name: str, path: Path) -> Task:
         raise TaskFileError(f"{path} needs its description in {description}")
     return Task(
         name=name,
-        definition=description.read_text(encoding="utf-8").strip(),
+        definition=description.read_text(encoding="utf-8-sig").strip(),
         instances=tuple(_instance(f"{name}-{i}", row) for i, row in enumerate(_lines(path))),
     )
 
@@ -194,16 +198,20 @@ def _instance(identity: str, row: dict[str, Any]) -> Instance:
     outputs = [output] if isinstance(output, str) else list(output)
     if not outputs or not all(isinstance(text, str) for text in [row["input"], *outputs]):
         raise ValueError(f"{identity}: input and output must be text")
+    for text in (row["input"], *outputs):
+        text.encode("utf-8")  # JSON can hold lone surrogates, which no tokenizer takes
     return Instance(identity, row["input"], tuple(outputs))
 
 
 def _text(value: str | list[str]) -> str:
-    return value.strip() if isinstance(value, str) else "\n".join(value).strip()
+    text = value.strip() if isinstance(value, str) else "\n".join(value).strip()
+    text.encode("utf-8")  # as in _instance
+    return text
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as file:
+    with opener(path, "rt", encoding="utf-8-sig") as file:  # some editors put a mark first
         for line in file:
             if line.strip():
                 yield _object(json.loads(line))

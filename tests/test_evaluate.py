@@ -156,3 +156,47 @@ def test_method_names() -> None:
     for wrong in ("best", "base:gibberish", "text-to-lora:", "text-to-lora:nonsense"):
         with pytest.raises(UnknownName):
             parse_methods(wrong)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--predictions", "report.json"], "two files"),
+        (["--predictions", "tasks", "--overwrite"], "is not a file"),
+        (["--predictions", "/dev/null", "--overwrite"], "is not a file"),
+    ],
+)
+def test_outputs_are_checked_before_the_work(
+    command: list[str],
+    more: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("library.base.load_base", None)  # not reached
+    assert main([*command, "--methods", "base", *more]) == 2
+    assert words in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tasks"]
+
+
+def test_damaged_answers_in_the_cache_are_decoded_anew(command: list[str], tmp_path: Path) -> None:
+    assert main([*command, "--methods", "base"]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    for content in ("[]", "[1, 2, 3, 4, 5, 6]", "{}", "["):
+        for file in (tmp_path / "cache").glob("evaluate/*/*.json"):
+            file.write_text(content)
+        assert main([*command, "--methods", "base", "--overwrite"]) == 0
+        again = json.loads((tmp_path / "report.json").read_text())
+        assert again["rows"] == report["rows"]
+
+
+def test_a_base_of_another_layout_is_refused(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tiny
+
+    tiny.model(tiny.config("llama", num_hidden_layers=3)).save_pretrained(tmp_path / "deeper")
+    assert main([*command, "--methods", "text-to-lora", "--base", str(tmp_path / "deeper")]) == 1
+    assert "text-to-lora checkpoint has layout" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Writing that is whole or absent."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,57 @@ def test_the_two_roots_follow_the_environment(
     assert (cache_dir(), data_dir()) == (tmp_path / "c", tmp_path / "d")
     monkeypatch.setenv("LORASMITH_CACHE", "")
     assert cache_dir() == Path.home() / ".cache" / "lorasmith"
+
+
+def test_a_link_is_replaced_itself_and_what_it_points_to_stays(tmp_path: Path) -> None:
+    write_folder(tmp_path / "real", {"mine": b"1"})
+    for name, goal in (("link", tmp_path / "real"), ("dangling", tmp_path / "nowhere")):
+        (tmp_path / name).symlink_to(goal)
+        write_folder(tmp_path / name, FILES, overwrite=True)
+        assert not (tmp_path / name).is_symlink()
+        assert contents(tmp_path / name) == FILES
+    assert contents(tmp_path / "real") == {"mine": b"1"}
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["dangling", "link", "real"]
+
+
+def test_pipes_and_the_like_are_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputExists):
+        write_folder(pipe, FILES, overwrite=True)
+    with pytest.raises(OutputExists):
+        write_file(pipe, b"x")
+    with pytest.raises(OutputExists):
+        write_file(tmp_path, b"x")
+    assert pipe.is_fifo()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_an_old_folder_survives_a_failure_at_any_step(
+    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out"
+    write_folder(target, {"old": b"1"})
+    rename = Path.rename
+    for failing in (1, 2):
+        calls = []
+
+        def broken(self: Path, goal: Path, failing: int = failing, calls: list = calls) -> Path:
+            calls.append(goal)
+            if len(calls) == failing:
+                raise error("no")
+            return rename(self, goal)
+
+        monkeypatch.setattr(Path, "rename", broken)
+        with pytest.raises(OutputError if error is OSError else error):
+            write_folder(target, FILES, overwrite=True)
+        monkeypatch.setattr(Path, "rename", rename)
+        assert contents(target) == {"old": b"1"}
+        assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+def test_names_may_be_as_long_as_the_disk_allows(tmp_path: Path) -> None:
+    write_folder(tmp_path / ("n" * 255), FILES)
+    write_file(tmp_path / ("ü" * 127), b"x")
+    assert len(list(tmp_path.iterdir())) == 2

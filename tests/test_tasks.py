@@ -120,6 +120,11 @@ MALFORMED: dict[str, bytes] = {
     "number-as-output.json": b'{"Definition": "d", "Instances": [{"input": "a", "output": 1}]}',
     "no-outputs.json": b'{"Definition": "d", "Instances": [{"input": "a", "output": []}]}',
     "without-description.jsonl": b'{"input": "a", "output": "b"}',
+    "without-definition.json": b'{"Definition": [], "Instances": [{"input": "a", "output": "b"}]}',
+    "surrogate.json": b'{"Definition": "d", "Instances": [{"input": "\\ud800", "output": "b"}]}',
+    "surrogate-definition.json": b'{"Definition": "\\ud800", "Instances": [{"input": "a", '
+    b'"output": "b"}]}',
+    "nested.json": b"[" * 100_000,
 }
 
 
@@ -148,6 +153,12 @@ def test_a_malformed_file_beside_the_tasks_is_named(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TaskFileError, match=name):
         read_tasks(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"input": "a", "output": "b"}\n', encoding="utf-8-sig")
+    (tmp_path / "a.txt").write_text("Do it.", encoding="utf-8-sig")
+    assert read_task(tmp_path / "a.jsonl").definition == "Do it."
 
 
 def test_missing_empty_and_doubled(tmp_path: Path) -> None:

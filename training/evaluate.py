@@ -91,7 +91,7 @@ def evaluate(
     """
     cells, adapters, pairs, abstentions = _cells(plan, base, generator)
     for cell in cells:
-        cell.predictions = _cached(cell.key)
+        cell.predictions = _cached(cell.key, len(cell.task.test))
     todo = [cell for cell in cells if cell.predictions is None]
     chunk = max(1, 16 * plan.batch_size // 40)
     done = len(cells) - len(todo)
@@ -212,9 +212,11 @@ def _cache_file(key: str) -> Path:
     return cache_dir() / "evaluate" / key[:2] / f"{key}.json"
 
 
-def _cached(key: str) -> list[str] | None:
+def _cached(key: str, rows: int) -> list[str] | None:
+    """The answers that are kept for a cell; None if there are none, or they are damaged."""
     try:
         value: Any = json.loads(_cache_file(key).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return value if isinstance(value, list) else None
+    whole = isinstance(value, list) and len(value) == rows
+    return value if whole and all(isinstance(text, str) for text in value) else None

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from generator.generate import GENERATORS, Generator
-from index.encoder import normalise
+from index.encoder import InvalidDescription, normalise
 from library.adapter import Adapter
-from library.errors import UnknownName, UsageError
+from library.errors import TaskFileError, UnknownName, UsageError
 from library.tasks import Task
 
 GIBBERISH = (
@@ -106,8 +106,15 @@ def _derangement(tasks: Sequence[Task], seed: int) -> list[int]:
 
 
 def adapters_for(generator: Generator, texts: Sequence[str]) -> Adapter:
-    """Adapters as they would leave the system: generated in float64, stored as bfloat16."""
-    made = [generator.adapters([normalise(text)]).to("cpu", torch.bfloat16) for text in texts]
+    """Adapters as they would leave the system: generated in float64, stored as bfloat16.
+
+    Raises TaskFileError for a task's text that cannot be a description.
+    """
+    try:
+        given = [normalise(text) for text in texts]
+    except InvalidDescription as error:
+        raise TaskFileError(f"a task cannot be evaluated: {error}") from error
+    made = [generator.adapters([text]).to("cpu", torch.bfloat16) for text in given]
     return Adapter(
         made[0].layout,
         {key: torch.cat([item.A[key] for item in made]) for key in made[0].A},

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.console import progress_bar
+from api.console import progress_bar, quiet_libraries
 from library.errors import CheckpointError, UsageError
-from library.files import require_absent, write_file
+from library.files import require_absent, require_kind, write_file
 
 if TYPE_CHECKING:
     from generator.generate import Generator
@@ -40,9 +40,12 @@ def evaluate(
     from training.methods import parse_methods
 
     parsed, modes = parse_methods(methods), _modes(mode)
-    for target in (out, predictions):
-        if target is not None:
-            require_absent(target, overwrite)
+    targets = [out] if predictions is None else [out, predictions]
+    for target in targets:
+        require_absent(target, overwrite)
+        require_kind(target, folder=False)
+    if len({target.resolve() for target in targets}) < len(targets):
+        raise UsageError("--out and --predictions must be two files")
     from api.commands.common import check_device
     from library.base import load_base, resolve_base
     from library.tasks import read_tasks
@@ -51,11 +54,15 @@ def evaluate(
     from training.report import build_report, predictions_lines, table
 
     check_device(device)
+    quiet_libraries()
     found = read_tasks(tasks)[:limit]
     generator = _generator(checkpoint, device, any(method.generator for method in parsed))
     seen = set(generator.checkpoint.info.tasks) if generator else set()
     splits = ["seen" if task.name in seen else "held-out" for task in found]
-    loaded = load_base(resolve_base(base), device=device)
+    reference = resolve_base(base)
+    if generator is not None and any(method.generator for method in parsed):
+        generator.require_fit(reference)
+    loaded = load_base(reference, device=device)
     plan = Plan(found, splits, parsed, modes, seed, batch_size)
     with progress_bar("evaluating") as advance:
         outcome = run(plan, loaded, generator, advance)
@@ -69,9 +76,9 @@ def evaluate(
     )
     if generator is not None:
         report["checkpoint"] = generator.checkpoint.digest
-    write_file(out, (json.dumps(report, indent=1) + "\n").encode())
-    if predictions is not None:
+    if predictions is not None:  # before the report, which says that all is done
         write_file(predictions, predictions_lines(outcome.cells, seed))
+    write_file(out, (json.dumps(report, indent=1) + "\n").encode())
     typer.echo(table(report))
 
 
@@ -100,13 +107,16 @@ def _command() -> str:
 
 def _commit() -> str | None:
     """The commit of the working copy that this code runs from, if it is one."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent.parent.parent
+    given = os.environ.get("LORASMITH_COMMIT")
+    if not (folder / ".git").exists():  # installed; a repository further up is somebody else's
+        return given
     try:
         done = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("LORASMITH_COMMIT")
+        return given
     return done.stdout.strip()
 
 

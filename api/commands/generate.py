@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from library.errors import UnknownName, UsageError
-from library.files import require_absent, write_folder
+from library.files import require_absent, require_kind, write_folder
 
 if TYPE_CHECKING:
     from generator.generate import Generated, Request
@@ -77,6 +77,7 @@ def produce(
     if any(not text.strip() for text in attempts):
         raise UsageError("--try needs some text")
     require_absent(out, overwrite)
+    require_kind(out, folder=True)
     reference = resolve_base(base)
     check_device(device)
     quiet_libraries()

@@ -39,6 +39,8 @@ def check_tasks(path: Annotated[Path, typer.Argument(help="Folder or file.")]) -
         except LorasmithError as error:
             broken += 1
             typer.echo(str(error), err=True)
+    if not broken:
+        read_tasks(path)  # what concerns the folder: names that occur twice, paraphrases, index
     typer.echo(f"{len(files)} task files, {broken or 'none'} broken")
     if broken:
         raise typer.Exit(1)
