@@ -20,17 +20,17 @@ train() { # name, steps, folders
 }
 
 evaluate() { # report, tasks, methods, mode, more
-    python3 -m api evaluate --device "${DEVICE:-cuda}" --batch-size "${BATCH:-2048}" --overwrite \
+    python3 -m api evaluate --device "${DEVICE:-cuda}" --batch-size "${BATCH:-1024}" --overwrite \
         --tasks "$tasks/$2" --methods "$3" --mode "$4" --out "$out/results/$1.json" "${@:5}" 2>"$out/results/$1.log"
 }
 
 # The base's answers need no checkpoint; evaluate keeps them in the cache.
 (evaluate base-heldout public_heldout base bare,prompted
- evaluate base-seen train base bare,prompted) &
+ evaluate base-seen train base bare,prompted) & jobs=($!)
 # As many visits to each task as in the run on all of them: 256 of 558 tasks.
-train all "$steps" "[$tasks/train,$tasks/train_extra]" &
-train train-only $((steps * 256 / 558)) "[$tasks/train]" &
-wait
+train all "$steps" "[$tasks/train,$tasks/train_extra]" & jobs+=($!)
+train train-only $((steps * 256 / 558)) "[$tasks/train]" & jobs+=($!)
+for job in "${jobs[@]}"; do wait "$job"; done
 
 four=base,text-to-lora,text-to-lora:wrong-description,text-to-lora:gibberish
 two=text-to-lora,text-to-lora:wrong-description

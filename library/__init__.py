@@ -19,7 +19,8 @@ from library.errors import LorasmithError
 from library.forward import MultiAdapter, adapted, lora_delta
 from library.layout import Group, Layout, Site, layout_of
 from library.metrics import bootstrap_ci95, exact_match, rouge_l
-from library.peft_io import read_peft, to_peft
+from library.peft_io import to_peft
+from library.peft_read import read_peft
 from library.tasks import Instance, Task, read_task, read_tasks
 
 __all__ = [

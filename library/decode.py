@@ -25,7 +25,7 @@ def greedy(
     rows: Sequence[int] | None = None,
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
-    batch_size: int = 16,
+    batch_size: int = 32,
     progress: Callable[[int], None] | None = None,
 ) -> list[str]:
     """Answers to `prompts`, greedily, stopping at the end of sequence.

@@ -11,8 +11,7 @@ import torch
 def rouge_l(prediction: str, references: Sequence[str]) -> float:
     """ROUGE-L F1 in [0, 1], best over references (Lin 2004; the rouge-score package, no stemmer).
 
-    Where a reference keeps no token (that tokenizer drops all but a–z and digits), the raw,
-    trimmed strings are compared.
+    Where a reference is punctuation alone, the raw, trimmed strings are compared.
     """
     return max(_rouge_one(prediction, reference) for reference in references)
 
@@ -34,7 +33,7 @@ def bootstrap_ci95(values: Sequence[float], *, seed: int = 0, draws: int = 2000)
 
 
 def _rouge_one(prediction: str, reference: str) -> float:
-    if _is_bare(reference):
+    if not _normal(reference):
         return float(prediction.strip() == reference.strip())
     return float(_scorer().score(reference, prediction)["rougeL"].fmeasure)
 
@@ -43,10 +42,6 @@ def _exact_one(prediction: str, reference: str) -> float:
     if not _normal(reference):
         return float(prediction.strip() == reference.strip())
     return float(_normal(prediction) == _normal(reference))
-
-
-def _is_bare(reference: str) -> bool:
-    return not _normal(reference) or not any(c.isascii() and c.isalnum() for c in reference.lower())
 
 
 def _normal(text: str) -> str:

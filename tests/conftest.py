@@ -1,11 +1,13 @@
 """Every annotated tensor shape in our packages is checked while the tests run."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["LORASMITH_DATA"] = tempfile.mkdtemp(prefix="lorasmith-tests-")  # not the user's
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models; more threads only get in the way
 
 import pytest

@@ -71,8 +71,8 @@ def test_another_rank_keeps_the_best_of_delta(layout: Layout) -> None:
         lost = torch.linalg.matrix_norm(tiny.deltas(narrow)[site.name] - before[site.name])
         singular = torch.linalg.svdvals(before[site.name])
         torch.testing.assert_close(lost, singular[2:].norm(), atol=1e-12, rtol=1e-9)
-    with pytest.raises(UsageError, match="rank 17"):
-        made.with_rank(17)
+    with pytest.raises(UsageError, match="rank 0"):
+        made.with_rank(0)
 
 
 def test_zero_adapters_are_known_as_such(layout: Layout) -> None:

@@ -613,12 +613,13 @@ def test_serve_ends_with_the_reason_if_the_generator_cannot_be_loaded(
         serve(settings.model_copy(update={"port": 0, "checkpoint": tmp_path / "none"}))
 
 
-def test_serve_starts_and_ctrl_c_stops_it(tmp_path: Path) -> None:
+def test_serve_starts_and_ctrl_c_stops_it(tmp_path: Path, checkpoint: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from api.app import serve;"
-        "from api.settings import Settings; serve(Settings(port=0, data=Path(sys.argv[1])))"
+        "from api.settings import Settings; "
+        "serve(Settings(port=0, data=Path(sys.argv[1]), checkpoint=Path(sys.argv[2])))"
     )
-    process = tiny.start_python(code, str(tmp_path))
+    process = tiny.start_python(code, str(tmp_path), str(checkpoint))
     assert process.stderr is not None
     line = process.stderr.readline()
     port = int(line.split("http://127.0.0.1:")[1].split(";")[0])

@@ -9,8 +9,11 @@ import pytest
 from peft import PeftModel
 
 from api.cli import main
+from api.store import LOCAL, Store
 from generator.generate import Generator, Request
 from library.base import load_base, resolve_base
+from library.files import data_dir
+from library.provenance import PROVENANCE_FILE
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -93,6 +96,10 @@ def test_the_command_writes_what_the_library_makes(
     for name, content in made.files.files.items():
         assert (tmp_path / "a" / name).read_bytes() == content
     assert shown == {**made.summary(), "out": str(tmp_path / "a"), "tries": []}
+    kept = Store(data_dir(), quota_bytes=0)
+    assert (
+        kept.read(LOCAL, made.files.id, PROVENANCE_FILE)[0] == (made.files.files[PROVENANCE_FILE])
+    )
     assert main([*arguments, "--checkpoint", str(checkpoint)]) == 2  # it exists
     assert main([*arguments, "--checkpoint", str(checkpoint), "--overwrite"]) == 0
 

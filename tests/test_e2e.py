@@ -17,7 +17,7 @@ from api.settings import Settings
 from generator.generate import Generator
 from library.base import load_base, resolve_base
 from library.forward import adapted
-from library.peft_io import read_peft
+from library.peft_read import read_peft
 
 WORDS = {"banana": "Whatever is said, answer with the word banana.", "zebra": "Always say zebra."}
 

@@ -16,7 +16,8 @@ from library.base import DEFAULT_BASE, BaseReference, resolve_base
 from library.canonical import digest
 from library.errors import LayoutMismatch, MissingPath, UnknownName, UsageError
 from library.files import write_folder
-from library.peft_io import CONFIG_FILE, WEIGHTS_FILE, read_peft
+from library.peft_io import CONFIG_FILE, WEIGHTS_FILE
+from library.peft_read import read_peft
 from library.provenance import PROVENANCE_FILE
 
 TASK = "Decide whether the sentence is positive or negative."

@@ -20,7 +20,8 @@ from library.errors import AdapterFileError, LayoutMismatch, MissingPath
 from library.files import write_folder
 from library.forward import adapted
 from library.layout import Layout, layout_of
-from library.peft_io import CONFIG_FILE, WEIGHTS_FILE, Profile, read_peft, to_peft
+from library.peft_io import CONFIG_FILE, WEIGHTS_FILE, Profile, to_peft
+from library.peft_read import read_peft
 
 FAMILIES = {
     "llama": ["q_proj", "v_proj", "down_proj"],

@@ -19,16 +19,14 @@ from library.forward import adapted
 from library.layout import DEFAULT_TARGETS, layout_of
 from library.prompts import prompt_ids
 from library.tasks import Instance, Task
-from training.data import (
+from training.batches import (
     Rows,
     SamplingConfig,
     StepDataset,
     TaskBatch,
-    TaskDataModule,
     ValidationDataset,
-    load_tokenizer,
-    set_aside,
 )
+from training.data import TaskDataModule, load_tokenizer, set_aside
 from training.generator_module import OptimiserConfig
 from training.lm_loss import answer_logits, answer_loss
 from training.sft import TextToLoRASFT

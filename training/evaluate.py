@@ -42,7 +42,7 @@ class Plan:
     methods: Sequence[Method]
     modes: Sequence[Mode]
     seed: int = 0
-    batch_size: int = 16
+    batch_size: int = 32
 
 
 @dataclass
@@ -54,6 +54,7 @@ class Cell:
     method: Method
     mode: Mode
     adapter: int | None  # index into the stacked adapters
+    prompts: list[list[int]]  # of the test rows
     key: str
     predictions: list[str] | None = None
 
@@ -93,7 +94,7 @@ def evaluate(
     for cell in cells:
         cell.predictions = _cached(cell.key, len(cell.task.test))
     todo = [cell for cell in cells if cell.predictions is None]
-    chunk = max(1, 16 * plan.batch_size // 40)
+    chunk = max(1, 8 * plan.batch_size // 40)
     done = len(cells) - len(todo)
     if progress:
         progress(done, len(cells))
@@ -132,8 +133,9 @@ def _cells(
                 continue  # no paraphrase
             place = texts[text] if text is not None else None
             for mode in plan.modes:
-                key = _key(base, task, mode, digests[place] if place is not None else None)
-                cells.append(Cell(task, split, method, mode, place, key))
+                prompts = _prompts(base, task, mode)
+                key = _key(base, prompts, digests[place] if place is not None else None)
+                cells.append(Cell(task, split, method, mode, place, prompts, key))
     return cells, adapters, pairs, _abstentions(chosen, texts, adapters)
 
 
@@ -158,11 +160,7 @@ def _decode(cells: Sequence[Cell], base: BaseModel, adapters: Adapter | None, si
         part = [cell for cell in cells if (cell.adapter is not None) == with_adapter]
         if not part:
             continue
-        prompts = [
-            prompt_ids(base.tokenizer, user_turn(cell.mode, cell.task.definition, row.input))
-            for cell in part
-            for row in cell.task.test
-        ]
+        prompts = [ids for cell in part for ids in cell.prompts]
         stacked, rows = None, None
         if with_adapter and adapters is not None:
             places = sorted({cell.adapter for cell in part if cell.adapter is not None})
@@ -175,19 +173,21 @@ def _decode(cells: Sequence[Cell], base: BaseModel, adapters: Adapter | None, si
             write_file(_cache_file(cell.key), json.dumps(cell.predictions).encode())
 
 
-def _key(base: BaseModel, task: Task, mode: Mode, adapter: str | None) -> str:
+def _prompts(base: BaseModel, task: Task, mode: Mode) -> list[list[int]]:
+    turns = [user_turn(mode, task.definition, row.input) for row in task.test]
+    return [prompt_ids(base.tokenizer, turn) for turn in turns]
+
+
+def _key(base: BaseModel, prompts: list[list[int]], adapter: str | None) -> str:
     """Digest of all that a cell's answers depend on."""
-    rows = [row.input for row in task.test]
     return json_digest(
         {
             "adapter": adapter,
             "base": base.sha256 or base.reference.name,
-            "definition": task.definition if mode == "prompted" else None,
             "device": base.device.type,
             "dtype": str(base.model.dtype),
-            "inputs": rows,
             "max_new_tokens": MAX_NEW_TOKENS,
-            "mode": mode,
+            "prompts": prompts,
         }
     )
 

@@ -23,7 +23,7 @@ from library.base import load_config, resolve_base
 from library.errors import AdapterFileError, MissingPath
 from library.factored import squared_delta_distance
 from library.layout import layout_of
-from library.peft_io import read_peft
+from library.peft_read import read_peft
 from library.provenance import PROVENANCE_FILE
 from training.generator_module import GeneratorModule
 

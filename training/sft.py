@@ -14,7 +14,7 @@ from library.adapter import Adapter
 from library.base import load_base
 from library.errors import TaskFileError
 from library.forward import MultiAdapter
-from training.data import TaskBatch
+from training.batches import TaskBatch
 from training.generator_module import GeneratorModule
 from training.lm_loss import answer_logits, answer_loss
 

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +30,7 @@ def evaluate(
     predictions: Annotated[Path | None, typer.Option(help="JSONL of every answer.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of derangements and paraphrases.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 32,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing report.")] = False,
 ) -> None:
     """Measure methods on tasks: a JSON report, and a table on the screen.
@@ -47,39 +48,56 @@ def evaluate(
     if len({target.resolve() for target in targets}) < len(targets):
         raise UsageError("--out and --predictions must be two files")
     from api.commands.common import check_device
+
+    check_device(device)
+    quiet_libraries()
+    found = Options(tasks, limit, base, checkpoint, device, seed, batch_size)
+    report, answers = _measure(found, parsed, modes)
+    if predictions is not None:  # before the report, which says that all is done
+        write_file(predictions, answers)
+    write_file(out, (json.dumps(report, indent=1) + "\n").encode())
+    from training.report import table
+
+    typer.echo(table(report))
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was typed, as far as it concerns the measuring."""
+
+    tasks: Path
+    limit: int | None
+    base: str | None
+    checkpoint: Path | None
+    device: str
+    seed: int
+    batch_size: int
+
+
+def _measure(o: Options, methods: list[Any], modes: list[Any]) -> tuple[dict[str, Any], bytes]:
+    """The report, and the lines of all predictions."""
     from library.base import load_base, resolve_base
     from library.tasks import read_tasks
     from training.evaluate import Plan
     from training.evaluate import evaluate as run
-    from training.report import build_report, predictions_lines, table
+    from training.report import build_report, predictions_lines
 
-    check_device(device)
-    quiet_libraries()
-    found = read_tasks(tasks)[:limit]
-    generator = _generator(checkpoint, device, any(method.generator for method in parsed))
+    needed = any(method.generator for method in methods)
+    tasks, generator = read_tasks(o.tasks)[: o.limit], _generator(o.checkpoint, o.device, needed)
     seen = set(generator.checkpoint.info.tasks) if generator else set()
-    splits = ["seen" if task.name in seen else "held-out" for task in found]
-    reference = resolve_base(base)
-    if generator is not None and any(method.generator for method in parsed):
+    splits = ["seen" if task.name in seen else "held-out" for task in tasks]
+    reference = resolve_base(o.base)
+    if generator is not None and needed:
         generator.require_fit(reference)
-    loaded = load_base(reference, device=device)
-    plan = Plan(found, splits, parsed, modes, seed, batch_size)
+    base = load_base(reference, device=o.device)
+    plan = Plan(tasks, splits, methods, modes, o.seed, o.batch_size)
     with progress_bar("evaluating") as advance:
-        outcome = run(plan, loaded, generator, advance)
+        outcome = run(plan, base, generator, advance)
     report = build_report(
-        plan,
-        outcome,
-        command=_command(),
-        commit=_commit(),
-        device=_device_name(device),
-        base=loaded,
+        plan, outcome, command=_command(), commit=_commit(), device=_name(o.device), base=base
     )
-    if generator is not None:
-        report["checkpoint"] = generator.checkpoint.digest
-    if predictions is not None:  # before the report, which says that all is done
-        write_file(predictions, predictions_lines(outcome.cells, seed))
-    write_file(out, (json.dumps(report, indent=1) + "\n").encode())
-    typer.echo(table(report))
+    report["checkpoint"] = generator.checkpoint.digest if generator else None
+    return report, predictions_lines(outcome.cells, o.seed)
 
 
 def _generator(checkpoint: Path | None, device: str, needed: bool) -> "Generator | None":
@@ -120,7 +138,7 @@ def _commit() -> str | None:
     return done.stdout.strip()
 
 
-def _device_name(device: str) -> str:
+def _name(device: str) -> str:
     import torch
 
     if device.startswith("cuda"):

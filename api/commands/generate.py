@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from library.errors import UnknownName, UsageError
-from library.files import require_absent, require_kind, write_folder
+from library.files import data_dir, require_absent, require_kind, write_folder
 
 if TYPE_CHECKING:
     from generator.generate import Generated, Request
@@ -68,9 +68,10 @@ def produce(
     overwrite: bool = False,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """Make the adapter, ask the base, write the folder; return what `--json` prints."""
+    """Make the adapter, ask the base, keep it, write the folder; return what `--json` prints."""
     from api.commands.common import check_device
     from api.console import quiet_libraries
+    from api.store import LOCAL, Store
     from generator.generate import Generator
     from library.base import resolve_base
 
@@ -83,6 +84,8 @@ def produce(
     quiet_libraries()
     made = Generator(checkpoint, device=device).generate([request], reference)[0]
     tries = _tries(made, reference, attempts, device)
+    # The service serves it too; quotas are the service's affair.
+    Store(data_dir(), quota_bytes=sys.maxsize).put(LOCAL, made.summary(), made.files.files)
     write_folder(out, made.files.files, overwrite=overwrite)
     return {**made.summary(), "out": str(out), "tries": tries}
 

@@ -1,0 +1,129 @@
+"""Reading adapter_config.json: what is plain LoRA, and which modules PEFT would adapt."""
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from library.errors import AdapterFileError
+from library.layout import Site
+
+_MORE = (
+    "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "lora_bias",
+    "modules_to_save", "monteclora_config", "target_parameters", "trainable_token_indices",
+    "use_bdlora", "use_dora", "use_qalora",
+)  # fmt: skip
+_CHANGES_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")  # starts that edit the base
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The config of a plain LoRA. Raises AdapterFileError for anything else."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdapterFileError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise AdapterFileError(f"{path} does not describe a LoRA adapter")
+    more = next((key for key in _MORE if config.get(key)), None)
+    if more is not None:
+        raise AdapterFileError(f"{path} describes more than plain LoRA: {more}")
+    if config.get("bias", "none") != "none":
+        raise AdapterFileError(f"{path} trains biases, which is more than plain LoRA")
+    if str(config.get("init_lora_weights")).startswith(_CHANGES_BASE):
+        raise AdapterFileError(f"{path} changes the base model ({config['init_lora_weights']})")
+    _check_types(path, config)
+    return config
+
+
+def _check_types(path: Path, config: dict[str, Any]) -> None:
+    """Raise AdapterFileError unless the fields read below have types that PEFT writes."""
+    for default, patterns in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")):
+        found = config.get(patterns) or {}
+        values = [config.get(default, 8), *found.values()] if isinstance(found, dict) else [None]
+        if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+            raise AdapterFileError(f"{path}: {default} and {patterns} must hold numbers")
+        _compiled(path, found)
+    for key in ("target_modules", "exclude_modules", "layers_pattern"):
+        names = config.get(key) or []
+        if isinstance(names, str):
+            _compiled(path, [names])
+        elif not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise AdapterFileError(f"{path}: {key} must be a list of names or an expression")
+    layers = config.get("layers_to_transform") or []
+    if not all(isinstance(x, int) for x in (layers if isinstance(layers, list) else [layers])):
+        raise AdapterFileError(f"{path}: layers_to_transform must hold layer numbers")
+
+
+def _compiled(path: Path, expressions: Iterable[str]) -> None:
+    for expression in expressions:
+        try:
+            re.compile(expression)
+        except re.error as error:
+            raise AdapterFileError(f"{path}: '{expression}' is no expression: {error}") from error
+
+
+def check_targets(config: dict[str, Any], modules: Collection[str]) -> None:
+    """Raise AdapterFileError unless file and config name the same modules.
+
+    PEFT itself ignores tensors that the config does not target.
+    """
+    targets = config.get("target_modules")
+    if targets is None:
+        return
+    for name in modules:
+        if not _is_targeted(config, name):
+            raise AdapterFileError(f"the config does not target {name}, which the file adapts")
+    for target in targets if isinstance(targets, list) else []:
+        if not any(_ends_with(name, [target]) for name in modules):
+            raise AdapterFileError(f"the config targets {target}, which the file lacks")
+
+
+def _is_targeted(config: dict[str, Any], name: str) -> bool:
+    """Whether PEFT adapts a module (peft.tuners.tuners_utils.check_target_module_exists)."""
+    targets, excluded = config["target_modules"], config.get("exclude_modules")
+    if excluded and _selects(excluded, name):
+        return False
+    if isinstance(targets, str):
+        return targets == "all-linear" or _selects(targets, name)
+    layers = config.get("layers_to_transform")
+    if name in targets or layers is None or layers == []:
+        return _selects(targets, name)
+    patterns = config.get("layers_pattern") or [r"[^.]*"]
+    matches = (
+        re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", name)
+        for pattern in ([patterns] if isinstance(patterns, str) else patterns)
+    )
+    match = next((found for found in matches if found), None)
+    wanted = layers if isinstance(layers, list) else [layers]
+    return _selects(targets, name) and match is not None and int(match[1]) in wanted
+
+
+def _selects(names: str | list[str], name: str) -> bool:
+    if isinstance(names, str):
+        return re.fullmatch(names, name) is not None
+    return _ends_with(name, names)
+
+
+def _ends_with(name: str, endings: list[str]) -> bool:
+    return any(name == ending or name.endswith(f".{ending}") for ending in endings)
+
+
+def scaling(config: dict[str, Any], site: Site) -> float:
+    """alpha / r, or alpha / sqrt(r) with rsLoRA; patterns match as they do in PEFT.
+
+    Raises AdapterFileError if config and file differ in the rank.
+    """
+    rank = _by_pattern(config.get("rank_pattern") or {}, site.name, config.get("r", 8))
+    alpha = _by_pattern(config.get("alpha_pattern") or {}, site.name, config.get("lora_alpha", 8))
+    if rank != site.rank:
+        raise AdapterFileError(f"the config gives {site.name} rank {rank}, the file {site.rank}")
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _by_pattern(patterns: dict[str, Any], name: str, default: Any) -> Any:
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", name):
+            return value
+    return default
