@@ -94,3 +94,15 @@ def test_the_core_runs_without_optional_packages() -> None:
     assert lines[0] == "blocked"
     assert len(lines[1]) == 64
     assert lines[-1] == "1.0"
+
+
+def test_the_library_names_its_public_surface() -> None:
+    """Every public name is there, and help and wrong flags do not wait for torch."""
+    code = (
+        "import sys, library, api.cli\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert sorted(n for ns in library._HOME.values() for n in ns) == sorted(library.__all__)\n"
+        "assert all(getattr(library, name) is not None for name in library.__all__)\n"
+        "print('torch' in sys.modules)"
+    )
+    assert tiny.output_of(tiny.start_python(code)).strip() == "True"
