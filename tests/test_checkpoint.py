@@ -20,7 +20,9 @@ from generator.checkpoint import (
     from_pretrained,
     save_pretrained,
 )
+from generator.generate import shipped
 from generator.text_to_lora import TextToLoRA, TextToLoRAConfig
+from library.base import identity, load_config, resolve_base
 from library.canonical import digest
 from library.errors import CheckpointError, MissingPath, OutputExists
 from library.layout import layout_of
@@ -197,3 +199,13 @@ print(from_pretrained(Path(sys.argv[1])).digest)
 def test_loading_needs_neither_base_nor_encoder(small_checkpoint: Path) -> None:
     process = tiny.start_python(LOAD_ALONE, str(small_checkpoint))
     assert tiny.output_of(process).strip() == from_pretrained(small_checkpoint).digest
+
+
+def test_the_shipped_checkpoint_is_for_the_packaged_base() -> None:
+    found = from_pretrained(shipped("text-to-lora"))
+    targets = list(dict.fromkeys(site.module_type for site in found.layout.sites))
+    base = resolve_base()
+    assert found.layout == layout_of(load_config(base), targets, rank=found.layout.rank)
+    assert found.info.base["id"] == base.name
+    assert found.info.base["sha256"] == identity(base)[0]
+    assert found.info.tasks == sorted(set(found.info.tasks))
