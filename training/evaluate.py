@@ -127,15 +127,16 @@ def _cells(
                 texts.setdefault(text, len(texts))
     adapters = adapters_for(generator, list(texts)) if generator and texts else None
     digests = _digests(adapters)
+    prompts = {(t.name, mode): _prompts(base, t, mode) for t in plan.tasks for mode in plan.modes}
     for method, given in chosen:
         for task, split, text in zip(plan.tasks, plan.splits, given, strict=True):
             if method.generator is not None and text is None:
                 continue  # no paraphrase
             place = texts[text] if text is not None else None
             for mode in plan.modes:
-                prompts = _prompts(base, task, mode)
-                key = _key(base, prompts, digests[place] if place is not None else None)
-                cells.append(Cell(task, split, method, mode, place, prompts, key))
+                asked = prompts[task.name, mode]
+                key = _key(base, asked, digests[place] if place is not None else None)
+                cells.append(Cell(task, split, method, mode, place, asked, key))
     return cells, adapters, pairs, _abstentions(chosen, texts, adapters)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from generator.generate import GENERATORS, Generator
 from index.encoder import InvalidDescription, normalise
-from library.adapter import Adapter
+from library.adapter import Adapter, stack
 from library.errors import TaskFileError, UnknownName, UsageError
 from library.tasks import Task
 
@@ -114,9 +114,4 @@ def adapters_for(generator: Generator, texts: Sequence[str]) -> Adapter:
         given = [normalise(text) for text in texts]
     except InvalidDescription as error:
         raise TaskFileError(f"a task cannot be evaluated: {error}") from error
-    made = [generator.adapters([text]).to("cpu", torch.bfloat16) for text in given]
-    return Adapter(
-        made[0].layout,
-        {key: torch.cat([item.A[key] for item in made]) for key in made[0].A},
-        {key: torch.cat([item.B[key] for item in made]) for key in made[0].B},
-    )
+    return stack([generator.adapters([text]).to("cpu", torch.bfloat16) for text in given])
