@@ -34,6 +34,8 @@ class TextToLoRAConfig:
         head_in: width of the trunk's output, which the heads read.
         queries: learned queries that attend to the description's tokens; 0 uses the pooled
             vector alone, as the paper does.
+        words_dim: length of the encoder's input embeddings, if the queries shall read these beside
+            the token vectors; 0 leaves them out.
         dropout: in the trunk.
         b_gain: factor on the L head's B, which keeps the first steps small.
     """
@@ -43,6 +45,7 @@ class TextToLoRAConfig:
     latent: int = 128
     head_in: int = 512
     queries: int = 0
+    words_dim: int = 0
     dropout: float = 0.05
     b_gain: float = 0.1
 
@@ -51,6 +54,8 @@ class TextToLoRAConfig:
             raise UsageError(f"size must be S, M or L, not {self.size!r}")
         if self.latent % 4:
             raise UsageError(f"latent must be a multiple of 4, not {self.latent}")
+        if self.words_dim and not self.queries:
+            raise UsageError("words_dim needs queries, which read the words")
 
 
 class TextToLoRA(nn.Module):
@@ -113,8 +118,9 @@ class TaskEncoder(nn.Module):
         if config.queries:
             self.queries = nn.Parameter(torch.randn(config.queries, width))
             self.token_norm = nn.LayerNorm(d)
-            self.key = nn.Linear(d, width, bias=False)
-            self.value = nn.Linear(d, width, bias=False)
+            self.word_norm = nn.LayerNorm(config.words_dim) if config.words_dim else None
+            self.key = nn.Linear(d + config.words_dim, width, bias=False)
+            self.value = nn.Linear(d + config.words_dim, width, bias=False)
             self.join = nn.Linear(config.queries * width, width, bias=False)
             self.dropout = nn.Dropout(config.dropout)
 
@@ -123,6 +129,8 @@ class TaskEncoder(nn.Module):
         state = self.pooled(descriptions.pooled * self.scale)
         if self.queries is not None:
             tokens = self.token_norm(descriptions.tokens)  # (n, t, d)
+            if self.word_norm is not None:
+                tokens = torch.cat([tokens, self.word_norm(descriptions.words)], dim=-1)
             keys = self.key(tokens)
             scores = keys @ self.queries.T / math.sqrt(keys.shape[-1])  # (n, t, q)
             scores = scores.masked_fill(~descriptions.mask[..., None], float("-inf"))

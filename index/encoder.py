@@ -31,17 +31,27 @@ class InvalidDescription(UsageError):
 
 @dataclass(frozen=True)
 class Embeddings:
-    """n embedded descriptions: one unit vector each, and the encoder's token vectors behind it."""
+    """n embedded descriptions: one unit vector each, and what is behind it.
+
+    `tokens` are the encoder's last hidden states, which say what a token means where it stands;
+    `words` its input embeddings, which say which token it is.
+    """
 
     pooled: Float[Tensor, "n d"]
     tokens: Float[Tensor, "n t d"]
+    words: Float[Tensor, "n t w"]
     mask: Bool[Tensor, "n t"]
 
     def __len__(self) -> int:
         return self.pooled.shape[0]
 
-    def to(self, device: str | torch.device) -> "Embeddings":
-        return Embeddings(self.pooled.to(device), self.tokens.to(device), self.mask.to(device))
+    def to(
+        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> "Embeddings":
+        pooled, tokens, words = (
+            x.to(device, dtype) for x in (self.pooled, self.tokens, self.words)
+        )
+        return Embeddings(pooled, tokens, words, self.mask.to(device))
 
 
 def normalise(description: Any) -> str:
@@ -138,7 +148,20 @@ class DescriptionEncoder:
         pooled = self._model.encode(
             list(texts), batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False
         )
-        return [_row(vector, states) for vector, states in zip(pooled, tokens, strict=True)]
+        rows = zip(pooled, tokens, self._words(texts), strict=True)
+        return [_row(vector, states, words) for vector, states, words in rows]
+
+    def _words(self, texts: Sequence[str]) -> list[Float[Tensor, "t w"]]:
+        """Input embeddings of each text's tokens, special tokens included."""
+        transformer: Any = self._model[0]
+        table = transformer.auto_model.get_input_embeddings().weight
+        prompt = self._model.prompts.get(self._model.default_prompt_name or "", "")
+        found = self._model.tokenizer(
+            [f"{prompt}{text}".strip() for text in texts],
+            truncation=True,
+            max_length=self._model.max_seq_length,
+        )
+        return [table[torch.tensor(ids, device=table.device)] for ids in found["input_ids"]]
 
     @torch.inference_mode()
     def _encode_one(self, description: str) -> Embeddings:
@@ -151,14 +174,17 @@ class DescriptionEncoder:
         return Embeddings(
             torch.nn.functional.normalize(mean, dim=-1),
             torch.cat([row.tokens for row in rows], dim=1),
+            torch.cat([row.words for row in rows], dim=1),
             torch.cat([row.mask for row in rows], dim=1),
         )
 
 
-def _row(vector: Float[Tensor, " d"], states: Float[Tensor, "t d"]) -> Embeddings:
+def _row(
+    vector: Float[Tensor, " d"], states: Float[Tensor, "t d"], words: Float[Tensor, "t w"]
+) -> Embeddings:
     pooled = torch.nn.functional.normalize(vector, dim=-1)
     mask = torch.ones(1, len(states), dtype=torch.bool, device=states.device)
-    return Embeddings(pooled[None], states[None], mask)
+    return Embeddings(pooled[None], states[None], words[None], mask)
 
 
 def _padded(rows: Sequence[Embeddings]) -> Embeddings:
@@ -168,6 +194,7 @@ def _padded(rows: Sequence[Embeddings]) -> Embeddings:
     return Embeddings(
         torch.cat([row.pooled for row in rows]),
         torch.cat([pad(row.tokens, (0, 0, 0, p)) for row, p in zip(rows, pads, strict=True)]),
+        torch.cat([pad(row.words, (0, 0, 0, p)) for row, p in zip(rows, pads, strict=True)]),
         torch.cat([pad(row.mask, (0, p)) for row, p in zip(rows, pads, strict=True)]),
     )
 

@@ -50,6 +50,15 @@ class Adapter:
     ) -> "Adapter":
         return self._map(lambda tensor, _: tensor.to(device=device, dtype=dtype))
 
+    def factors(self) -> list[Tensor]:
+        """Every A, then every B, in the layout's order of groups."""
+        keys = [group.key for group in self.layout.groups]
+        return [*(self.A[key] for key in keys), *(self.B[key] for key in keys)]
+
+    def detached(self) -> "Adapter":
+        """The same numbers as leaves that gather gradients of their own."""
+        return self._map(lambda tensor, _: tensor.detach().requires_grad_())
+
     def scaled(self, strength: float) -> "Adapter":
         """ΔW times `strength`, folded into B."""
         return replace(self, B={key: b * strength for key, b in self.B.items()})

@@ -107,14 +107,36 @@ def test_batches_for_training_agree_with_serving(encoder: DescriptionEncoder) ->
     batch = join(encoder.encode_batch(texts, batch_size=2))
     torch.testing.assert_close(batch.pooled, serving.pooled, atol=1e-9, rtol=0)
     torch.testing.assert_close(batch.tokens, serving.tokens, atol=1e-9, rtol=0)
+    assert torch.equal(batch.words, serving.words)
     assert torch.equal(batch.mask, serving.mask)
 
 
+def test_words_tell_tokens_apart_wherever_they_stand(encoder: DescriptionEncoder) -> None:
+    """The same token has the same word vector, and other tokens another; hidden states differ."""
+    embedded = encoder.encode(["Say yes if yes is right, else say no."])
+    ids = encoder._model.tokenizer("Say yes if yes is right, else say no.")["input_ids"]
+    vectors = embedded.words[0]
+    assert len(vectors) == len(ids)
+    for i, one in enumerate(ids):
+        for j, other in enumerate(ids):
+            assert torch.equal(vectors[i], vectors[j]) == (one == other)
+    first, second = (i for i, one in enumerate(ids) if one == ids[2])
+    assert not torch.allclose(embedded.tokens[0, first], embedded.tokens[0, second], atol=1e-3)
+
+
 def test_joining_pads_with_what_the_mask_hides() -> None:
-    one = Embeddings(torch.ones(1, 4), torch.ones(1, 2, 4), torch.ones(1, 2, dtype=torch.bool))
-    two = Embeddings(torch.ones(1, 4), torch.ones(1, 5, 4), torch.ones(1, 5, dtype=torch.bool))
+    one, two = (
+        Embeddings(
+            torch.ones(1, 4),
+            torch.ones(1, length, 4),
+            torch.ones(1, length, 3),
+            torch.ones(1, length, dtype=torch.bool),
+        )
+        for length in (2, 5)
+    )
     joined = join([one, two])
     assert joined.tokens.shape == (2, 5, 4)
+    assert torch.equal(joined.words.any(dim=-1), joined.mask)
     assert joined.mask.sum(dim=1).tolist() == [2, 5]
     assert torch.equal(joined.tokens.any(dim=-1), joined.mask)
 

@@ -15,7 +15,7 @@ from library.factored import squared_delta_distance
 from library.layout import Layout, Site, layout_of
 
 SIZES: tuple[Size, ...] = get_args(Size)
-WIDTH = 12
+WIDTH, WORDS = 12, 7
 
 # Square, wider than high, higher than wide; two shapes of one type; ranks differ within a group.
 LAYOUT = Layout(
@@ -38,8 +38,8 @@ def made(size: Size, queries: int = 2, layout: Layout = LAYOUT, **more: Any) -> 
     return TextToLoRA(config, layout).double().eval()
 
 
-def random_size(size: Size, queries: int = 2) -> TextToLoRA:
-    module = made(size, queries)
+def random_size(size: Size, queries: int = 2, **more: Any) -> TextToLoRA:
+    module = made(size, queries, **more)
     tiny.randomise(module)
     return module
 
@@ -54,12 +54,13 @@ def descriptions(lengths: list[int], seed: int = 0) -> Embeddings:
     n, width = len(lengths), max(lengths)
     mask = torch.arange(width) < torch.tensor(lengths)[:, None]
     pooled = torch.nn.functional.normalize(randn(n, WIDTH), dim=-1)
-    return Embeddings(pooled, randn(n, width, WIDTH), mask)
+    return Embeddings(pooled, randn(n, width, WIDTH), randn(n, width, WORDS), mask)
 
 
 def row(e: Embeddings, i: int) -> Embeddings:
     length = int(e.mask[i].sum())
-    return Embeddings(e.pooled[[i]], e.tokens[[i], :length], e.mask[[i], :length])
+    tokens, words = e.tokens[[i], :length], e.words[[i], :length]
+    return Embeddings(e.pooled[[i]], tokens, words, e.mask[[i], :length])
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -75,10 +76,12 @@ def test_the_start_changes_nothing_and_a_is_ready_to_learn(size: Size) -> None:
         assert a.std() == pytest.approx((3 * site.in_features) ** -0.5, rel=0.5)
 
 
-@pytest.mark.parametrize("queries", [0, 2])
+@pytest.mark.parametrize(("queries", "words"), [(0, 0), (2, 0), (2, WORDS)])
 @pytest.mark.parametrize("size", SIZES)
-def test_training_from_the_zero_start_reaches_every_parameter(size: Size, queries: int) -> None:
-    module, embedded = made(size, queries), descriptions([3, 5])
+def test_training_from_the_zero_start_reaches_every_parameter(
+    size: Size, queries: int, words: int
+) -> None:
+    module, embedded = made(size, queries, words_dim=words), descriptions([3, 5])
     target = tiny.adapter(LAYOUT, 2, dtype=torch.float64)
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
     losses = []
@@ -110,12 +113,12 @@ def test_ranks_beyond_a_sites_own_are_zero(size: Size) -> None:
             assert a[: site.rank].all() and b[:, : site.rank].all()
 
 
-@pytest.mark.parametrize("queries", [0, 2])
+@pytest.mark.parametrize(("queries", "words"), [(0, 0), (2, 0), (2, WORDS)])
 @pytest.mark.parametrize("size", SIZES)
 def test_a_batch_is_its_rows_one_by_one_and_padding_does_not_matter(
-    size: Size, queries: int
+    size: Size, queries: int, words: int
 ) -> None:
-    module, embedded = random_size(size, queries), descriptions([3, 1, 7])
+    module, embedded = random_size(size, queries, words_dim=words), descriptions([3, 1, 7])
     together = module(embedded)
     for i in range(3):
         alone = module(row(embedded, i))
@@ -136,9 +139,12 @@ def test_description_layer_and_module_are_told_apart(size: Size) -> None:
     assert not torch.allclose(q[1], q[2], rtol=1e-2)
     assert not torch.allclose(q[0], adapter.A["v_10x6"][0, 0, 0], rtol=1e-2)
     # With queries the tokens count, not the pooled vector alone; without them they do not.
-    other = Embeddings(embedded.pooled, embedded.tokens.flip(0), embedded.mask)
-    pooled_only = random_size(size, queries=0)
+    other = replace(embedded, tokens=embedded.tokens.flip(0))
+    pooled_only, lexical = random_size(size, queries=0), random_size(size, words_dim=WORDS)
+    renamed = replace(embedded, words=embedded.words.flip(0))
     for key in adapter.A:
+        assert torch.equal(module(renamed).A[key], adapter.A[key])
+        assert not torch.allclose(lexical(renamed).A[key], lexical(embedded).A[key], rtol=1e-2)
         assert not torch.allclose(module(other).A[key], adapter.A[key], rtol=1e-2)
         assert torch.equal(pooled_only(other).A[key], pooled_only(embedded).A[key])
 
@@ -154,6 +160,8 @@ def test_sizes_differ_in_what_their_heads_cost() -> None:
 def test_what_cannot_be_built_is_refused() -> None:
     with pytest.raises(UsageError, match="multiple of 4"):
         TextToLoRAConfig(WIDTH, latent=18)
+    with pytest.raises(UsageError, match="needs queries"):
+        TextToLoRAConfig(WIDTH, words_dim=WORDS)
     twin = replace(LAYOUT.sites[0], name="m.layers.0.cross.q")
     with pytest.raises(UnsupportedModel, match="two q modules"):
         made("L", layout=replace(LAYOUT, sites=(*LAYOUT.sites, twin)))

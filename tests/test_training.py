@@ -1,6 +1,8 @@
 """Training: batches as a function of (seed, step), exact losses, and runs that resume."""
 
+import re
 from collections.abc import Sequence
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,13 @@ from training.batches import (
     StepDataset,
     TaskBatch,
     ValidationDataset,
+    _cuts,
 )
 from training.data import TaskDataModule, load_tokenizer, set_aside
 from training.generator_module import OptimiserConfig
 from training.lm_loss import answer_logits, answer_loss
-from training.sft import TextToLoRASFT
+from training.relabel import Relabelling
+from training.sft import TextToLoRASFT, _size
 
 STEPS = 6
 
@@ -71,10 +75,41 @@ def test_a_step_is_a_function_of_seed_and_step(tokenizer: Any) -> None:
     assert not same(first[0], StepDataset(rows, config, 100, seed=2)[0])
 
 
+def test_relabelled_steps_change_description_prompt_and_answer_alike(tokenizer: Any) -> None:
+    """The words that a description promises are those that its answers hold."""
+    task = Task(
+        "t",
+        "Answer 'yes' or 'no'.",
+        tuple(Instance(f"t-{i}", f"question {i}", (("yes", "no")[i % 2],)) for i in range(70)),
+        summary="Judge it.",
+    )
+    other = Relabelling("Answer 'red' or 'blue'.", {"yes": "red", "no": "blue"})
+    rows = Rows([task], tokenizer, [[other]])
+    assert rows.texts == [task.definition, task.summary, other.definition]
+    for share, wanted in ((0.0, {0, 1}), (1.0, {2}), (0.5, {0, 1, 2})):
+        config = SamplingConfig(1, 8, prompted_share=0.5, relabel_share=share, micro_batches=1)
+        seen = set()
+        for batch in (StepDataset(rows, config, 40, seed=0)[step] for step in range(40)):
+            place = int(batch.descriptions[0])
+            seen.add(place)
+            for ids, answer in zip(batch.rows[0].ids, batch.rows[0].answer, strict=True):
+                asked = tokenizer.decode(ids[: int(answer.nonzero()[0]) + 1])
+                row = task.instances[int(re.findall(r"question (\d+)", asked)[0])]
+                said = tokenizer.decode(ids.roll(-1)[answer]).removesuffix("<|im_end|>")
+                assert said == (other.labels if place == 2 else {}).get(*row.outputs * 2)
+                assert (task.definition in asked) <= (place != 2)
+                assert (other.definition in asked) <= (place == 2)
+        assert seen == wanted
+
+
 def test_every_task_is_seen_once_per_round(tokenizer: Any) -> None:
     rows = Rows([task(f"t{i}") for i in range(5)], tokenizer)
     data = StepDataset(rows, SamplingConfig(tasks_per_step=2, rows_per_task=1), 10, seed=0)
-    owner = {d: i for i, (first, n) in enumerate(rows.spans) for d in range(first, first + n)}
+    owner = {
+        d: i
+        for i, (first, n) in enumerate(zip(rows.first, map(len, rows.wordings), strict=True))
+        for d in range(first, first + n)
+    }
     visits = [owner[d] for step in range(10) for d in data[step].descriptions.tolist()]
     rounds = [visits[i : i + 5] for i in range(0, 20, 5)]
     assert all(sorted(visit) == list(range(5)) for visit in rounds)
@@ -86,7 +121,7 @@ def test_a_batch_holds_prompt_answer_and_where_the_answer_is(tokenizer: Any) -> 
     config = SamplingConfig(
         tasks_per_step=2, rows_per_task=3, prompted_share=0.5, definition_share=0.5
     )
-    data = StepDataset(Rows(tasks, tokenizer, first_description=10), config, 20, seed=0)
+    data = StepDataset(Rows(tasks, tokenizer, first=10), config, 20, seed=0)
     modes, names, count = set(), set(), 0
     for step in range(20):
         batch = data[step]
@@ -127,6 +162,20 @@ def test_micro_batches_hold_rows_of_similar_length(tokenizer: Any, parts: int) -
     widths = [group.ids.shape[1] for group in groups]
     assert widths == sorted(widths)
     assert parts == 1 or len(set(widths)) > 1
+
+
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=9), st.integers(1, 4))
+def test_cuts_take_the_least_padding(lengths: list[int], parts: int) -> None:
+    lengths.sort()
+
+    def cells(edges: Sequence[int]) -> int:
+        return sum((b - a) * -(-lengths[b - 1] // 8) * 8 for a, b in pairwise([0, *edges]))
+
+    n = len(lengths)
+    every = [[*inner, n] for k in range(min(parts, n)) for inner in combinations(range(1, n), k)]
+    cuts = _cuts(lengths, parts)
+    assert [a for a, _ in cuts] == [0, *(b for _, b in cuts[:-1])] and len(cuts) <= parts
+    assert cells([b for _, b in cuts]) == min(map(cells, every))
 
 
 def test_long_rows_are_left_out_and_validation_takes_tune_rows(tokenizer: Any) -> None:
@@ -291,6 +340,39 @@ def test_steps_reduce_the_loss_and_a_resumed_run_ends_where_an_unbroken_one_does
         torch.testing.assert_close(resumed[key], value, atol=1e-6, rtol=1e-5)
 
 
+class DirectGradients(lightning.Callback):
+    """Compares the gradients of each step with those of the loss run backward in one piece."""
+
+    compared = 0
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: TaskBatch, batch_idx: int
+    ) -> None:
+        adapter = pl_module.generator(batch.embeddings)
+        loss = pl_module._batch_loss(batch, adapter).mean()
+        loss = loss + pl_module.weight_penalty * _size(adapter)
+        self.direct = torch.autograd.grad(loss, list(pl_module.generator.parameters()))
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        for parameter, wanted in zip(pl_module.generator.parameters(), self.direct, strict=True):
+            torch.testing.assert_close(parameter.grad, wanted, atol=1e-6, rtol=1e-4)
+            self.compared += bool(wanted.any())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_groups_run_backward_one_by_one_give_the_gradient_of_the_whole(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    write_tasks(tmp_path / "tasks", ["red", "blue", "green"])
+    run = Run(tiny_base, tmp_path / "tasks")
+    run.module.label_smoothing, run.module.weight_penalty = 0.0, 0.1
+    check = DirectGradients()
+    run.trainer.callbacks.append(check)
+    run.fit()
+    assert check.compared > STEPS
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_tasks_that_cannot_be_trained_on(tiny_base: Path, tmp_path: Path) -> None:
@@ -310,6 +392,7 @@ import tiny, torch
 from library.forward import MultiAdapter
 from library.layout import layout_of
 from training.lm_loss import answer_logits, answer_loss
+from training.relabel import Relabelling
 from training.sft import compile_layers
 
 config = tiny.config("llama")

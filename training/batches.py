@@ -6,8 +6,8 @@ description and a few rows of each. A step is a function of (seed, step).
 
 import functools
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from index.encoder import Embeddings
 from library.prompts import Mode, answer_ids, prompt_ids, user_turn
 from library.tasks import Instance, Task
+from training.relabel import Relabelling
 
 
 @dataclass
@@ -44,6 +45,29 @@ class TaskBatch:
 
 
 @dataclass(frozen=True)
+class Wording:
+    """One way to put a task: description, definition for prompts, and what answers become."""
+
+    text: str
+    definition: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def sample(self, position: int, instance: Instance, mode: Mode) -> "Sample":
+        answer = instance.outputs[0]
+        turn = user_turn(mode, self.definition, instance.input)
+        return Sample(position, turn, self.labels.get(answer, answer))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A row before it is tokenised: which task of the step, what is asked, what is to be said."""
+
+    position: int
+    turn: str
+    answer: str
+
+
+@dataclass(frozen=True)
 class SamplingConfig:
     """How a step is drawn.
 
@@ -54,14 +78,19 @@ class SamplingConfig:
             bare, so the adapter has to carry the task.
         definition_share: share of steps in which a task goes by its definition; otherwise by a
             random one of its summary and paraphrases.
+        relabel_share: share of steps in which a task that has relabellings goes by one of them.
+        relabellings: how many a task has (training.relabel).
         max_length: longer rows are left out.
-        micro_batches: groups of similar length and equal weight that a step's rows are split into.
+        micro_batches: groups of similar length that a step's rows are split into; each is padded to
+            its longest row and run forward and backward on its own.
     """
 
     tasks_per_step: int = 32
     rows_per_task: int = 8
     prompted_share: float = 0.15
     definition_share: float = 0.4
+    relabel_share: float = 0.0
+    relabellings: int = 48
     max_length: int = 320
     micro_batches: int = 6
 
@@ -81,21 +110,26 @@ class StepDataset(Dataset[TaskBatch]):
         chosen = [self._task_at(step * c.tasks_per_step + i, n) for i in range(c.tasks_per_step)]
         descriptions, samples = [], []
         for position, index in enumerate(chosen):
-            descriptions.append(self._description(rng, index))
+            place = self._wording(rng, index)
+            descriptions.append(self.bank.first[index] + place)
+            wording = self.bank.wordings[index][place]
             for instance in rng.choices(self.bank.tasks[index].train, k=c.rows_per_task):
                 mode: Mode = "prompted" if rng.random() < c.prompted_share else "bare"
-                samples.append((position, index, instance, mode))
+                samples.append(wording.sample(position, instance, mode))
         return self.bank.batch(descriptions, samples, c)
 
     def _task_at(self, visit: int, n: int) -> int:
         """Every task once per round, in an order of the round's own."""
         return _order(f"{self.seed}/round/{visit // n}", n)[visit % n]
 
-    def _description(self, rng: random.Random, task: int) -> int:
-        first, count = self.bank.spans[task]
-        if count == 1 or rng.random() < self.config.definition_share:
-            return first
-        return first + rng.randrange(1, count)
+    def _wording(self, rng: random.Random, task: int) -> int:
+        """Which of the task's wordings: the definition comes first, relabellings last."""
+        count, plain = len(self.bank.wordings[task]), len(self.bank.tasks[task].descriptions)
+        if count > plain and rng.random() < self.config.relabel_share:
+            return rng.randrange(plain, count)
+        if plain == 1 or rng.random() < self.config.definition_share:
+            return 0
+        return rng.randrange(1, plain)
 
 
 @functools.lru_cache(maxsize=4)
@@ -118,38 +152,56 @@ class ValidationDataset(Dataset[TaskBatch]):
 
     def __getitem__(self, item: int) -> TaskBatch:
         chosen = range(len(self.bank.tasks))[item * self.PER_ITEM : (item + 1) * self.PER_ITEM]
-        samples: list[tuple[int, int, Instance, Mode]] = [
-            (position, index, instance, "bare")
+        samples = [
+            self.bank.wordings[index][0].sample(position, instance, "bare")
             for position, index in enumerate(chosen)
             for instance in self.bank.tasks[index].tune
         ]
-        return self.bank.batch([self.bank.spans[i][0] for i in chosen], samples, self.config)
+        return self.bank.batch([self.bank.first[i] for i in chosen], samples, self.config)
 
 
 class Rows:
-    """Tasks, the places of their descriptions in the bank of embeddings, and a tokenizer."""
+    """Tasks, their wordings and where these lie in the bank of embeddings, and a tokenizer.
 
-    def __init__(self, tasks: Sequence[Task], tokenizer: Any, first_description: int = 0) -> None:
+    Args:
+        tasks: the tasks.
+        tokenizer: the base's.
+        relabelled: relabellings of each task, if there are any.
+        first: place of the first wording in the bank.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        tokenizer: Any,
+        relabelled: Sequence[Sequence[Relabelling]] | None = None,
+        first: int = 0,
+    ) -> None:
         self.tasks, self.tokenizer = list(tasks), tokenizer
-        self.spans: list[tuple[int, int]] = []
-        for task in self.tasks:
-            self.spans.append((first_description, len(task.descriptions)))
-            first_description += len(task.descriptions)
+        self.wordings: list[list[Wording]] = []
+        self.first: list[int] = []
+        for task, variants in zip(tasks, relabelled or [[]] * len(tasks), strict=True):
+            plain = [Wording(text, task.definition) for text in task.descriptions]
+            swapped = [Wording(v.definition, v.definition, v.labels) for v in variants]
+            self.first.append(first)
+            self.wordings.append([*plain, *swapped])
+            first += len(self.wordings[-1])
+
+    @property
+    def texts(self) -> list[str]:
+        """What is to be embedded, in the order of the bank."""
+        return [wording.text for wordings in self.wordings for wording in wordings]
 
     def batch(
-        self,
-        descriptions: Sequence[int],
-        samples: Sequence[tuple[int, int, Instance, Mode]],
-        config: SamplingConfig,
+        self, descriptions: Sequence[int], samples: Sequence[Sample], config: SamplingConfig
     ) -> TaskBatch:
-        """Tokenise samples of (position in the step, task, row, mode) and group them by length."""
+        """Tokenise samples and group them by length; too long ones are left out."""
         rows = []
-        for position, index, instance, mode in samples:
-            turn = user_turn(mode, self.tasks[index].definition, instance.input)
-            prompt = prompt_ids(self.tokenizer, turn)
-            answer = answer_ids(self.tokenizer, instance.outputs[0])
+        for sample in samples:
+            prompt = prompt_ids(self.tokenizer, sample.turn)
+            answer = answer_ids(self.tokenizer, sample.answer)
             if len(prompt) + len(answer) <= config.max_length:
-                rows.append((position, prompt, answer))
+                rows.append((sample.position, prompt, answer))
         rows.sort(key=lambda row: len(row[1]) + len(row[2]))
         lengths = [len(prompt) + len(answer) for _, prompt, answer in rows]
         pad = self.tokenizer.pad_token_id
@@ -158,20 +210,30 @@ class Rows:
 
 
 def _cuts(lengths: Sequence[int], parts: int) -> list[tuple[int, int]]:
-    """Cut sorted lengths into at most `parts` runs of about equally many tokens."""
-    if not lengths:
-        return []
-    share = sum(lengths) / parts
-    edges, filled = [0], 0
-    for i, length in enumerate(lengths):
-        if filled >= share * len(edges):
-            edges.append(i)
-        filled += length
-    return list(zip(edges, [*edges[1:], len(lengths)], strict=True))
+    """Cut sorted lengths into at most `parts` runs, so that padding takes the least."""
+    widths = [_width(length) for length in lengths]
+    ends = [i + 1 for i, w in enumerate(widths) if widths[i + 1 : i + 2] != [w]]
+    best: dict[int, tuple[int, list[int]]] = {0: (0, [])}  # rows so far: cells, cuts
+    for _ in range(min(parts, len(ends))):
+        best |= {
+            end: min(
+                (cells + (end - start) * widths[end - 1], [*cuts, end])
+                for start, (cells, cuts) in best.items()
+                if start < end
+            )
+            for end in ends
+        }
+    edges = best[len(lengths)][1]
+    return list(zip([0, *edges], edges, strict=False))
+
+
+def _width(length: int) -> int:
+    """The length that a row is padded to: kernels like multiples of 8."""
+    return -(-length // 8) * 8
 
 
 def _pad(rows: Sequence[tuple[int, list[int], list[int]]], pad: int) -> TokenBatch:
-    width = -(-max(len(prompt) + len(answer) for _, prompt, answer in rows) // 8) * 8
+    width = _width(max(len(prompt) + len(answer) for _, prompt, answer in rows))
     ids = torch.full((len(rows), width), pad)
     answers = torch.zeros(len(rows), width, dtype=torch.bool)
     for i, (_, prompt, answer) in enumerate(rows):

@@ -25,6 +25,7 @@ from training.batches import (
     TokenBatch,
     ValidationDataset,
 )
+from training.relabel import relabellings
 
 
 def set_aside(tasks: Sequence[Task], share: float, seed: int) -> tuple[list[Task], list[Task]]:
@@ -121,13 +122,16 @@ class TaskDataModule(lightning.LightningDataModule):
             raise TaskFileError("no tasks are left to train on")
         self.training, self.held_back = set_aside(kept, self.share, self.seed)
         tokenizer = load_tokenizer(self.base)
-        self._train_rows = Rows(self.training, tokenizer)
-        count = sum(len(task.descriptions) for task in self.training)
-        self._val_rows = Rows(self.held_back, tokenizer, count)
-        texts = [t for task in [*self.training, *self.held_back] for t in task.descriptions]
+        count = self.sampling.relabellings if self.sampling.relabel_share else 0
+        relabelled = relabellings(self.training, count, self.seed)
+        self._train_rows = Rows(self.training, tokenizer, relabelled)
+        texts = self._train_rows.texts
+        self._val_rows = Rows(self.held_back, tokenizer, first=len(texts))
+        texts += self._val_rows.texts
         device = "cuda" if torch.cuda.is_available() else "cpu"
         encoder = DescriptionEncoder(self.encoder_name, dtype=torch.float32, device=device)
-        self._bank = encoder.encode_batch(texts)
+        # In half precision, as thousands of texts with all their tokens take gigabytes.
+        self._bank = [row.to(dtype=torch.float16) for row in encoder.encode_batch(texts)]
 
     def train_dataloader(self) -> DataLoader[TaskBatch]:
         data = StepDataset(self._train_rows, self.sampling, self.steps, self.seed)
@@ -150,7 +154,7 @@ class TaskDataModule(lightning.LightningDataModule):
             )
             for g in batch.rows
         ]
-        return replace(batch, rows=rows, embeddings=chosen.to(device))
+        return replace(batch, rows=rows, embeddings=chosen.to(device, torch.float32))
 
     def _loader(
         self, data: Dataset[TaskBatch], sampler: Sampler[int] | None = None

@@ -3,6 +3,7 @@
 The base is not a submodule: it is frozen, belongs in no checkpoint, and is loaded once.
 """
 
+import time
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from library.adapter import Adapter
 from library.base import load_base
 from library.errors import TaskFileError
 from library.forward import MultiAdapter
-from training.batches import TaskBatch
+from training.batches import TaskBatch, TokenBatch
 from training.generator_module import GeneratorModule
 from training.lm_loss import answer_logits, answer_loss
 
@@ -62,44 +63,76 @@ class TextToLoRASFT(GeneratorModule):
             compile_layers(model)
         self._frozen = [model, hooks]
 
+    def on_train_start(self) -> None:
+        self._begin, self._tokens = time.monotonic(), 0
+
     def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:
-        adapter = self.generator(_embeddings(batch))
         if not batch.rows:
             raise TaskFileError("no row of this step is short enough; raise sampling.max_length")
-        loss = self._batch_loss(batch, adapter, training=True).mean()
+        adapter = self.generator(_embeddings(batch))
+        cut = adapter.detached()
+        loss = self._backward(batch, cut)
         self.log("train_loss", loss, prog_bar=True)
-        self.log("tokens", float(batch.tokens))
-        return loss + self.weight_penalty * _size(adapter)
+        self._log_figures(batch)
+        # The gradient of this sum is the loss's own: what came back to the cut is passed on.
+        passed = [
+            (made * leaf.grad).sum()
+            for made, leaf in zip(adapter.factors(), cut.factors(), strict=True)
+        ]
+        return torch.stack(passed).sum() + self.weight_penalty * _size(adapter)
 
     def validation_step(self, batch: TaskBatch, batch_idx: int) -> None:
         """Loss on tasks set aside, and what another task's description costs (steering margin)."""
         if not batch.rows:  # every row of these tasks is longer than max_length
             return
         adapter = self.generator(_embeddings(batch))
-        own = self._batch_loss(batch, adapter, training=False)
+        own = self._batch_loss(batch, adapter)
         n = len(own)
         self.log("val_loss", own.mean(), prog_bar=True, batch_size=n)
         if len(adapter) > 1:
             shifted = adapter[[*range(1, len(adapter)), 0]]
-            other = self._batch_loss(batch, shifted, training=False)
+            other = self._batch_loss(batch, shifted)
             self.log("val_margin", (other - own).mean(), prog_bar=True, batch_size=n)
 
     test_step = validation_step
 
-    def _batch_loss(
-        self, batch: TaskBatch, adapter: Adapter, *, training: bool
-    ) -> Float[Tensor, " rows"]:
-        """Loss of every row of the step."""
+    def _backward(self, batch: TaskBatch, cut: Adapter) -> Float[Tensor, ""]:
+        """Mean loss of the rows; its gradient is left on the adapter's factors.
+
+        Each group of rows is run backward before the next, so memory holds one group.
+        """
+        count = sum(len(group.ids) for group in batch.rows)
+        total = torch.zeros((), device=self.device)
+        for group in batch.rows:
+            share = self._group_loss(group, cut, training=True).sum() / count
+            share.backward()
+            total += share.detach()
+        self._frozen[1].clear()
+        return total
+
+    def _batch_loss(self, batch: TaskBatch, adapter: Adapter) -> Float[Tensor, " rows"]:
+        """Loss of every row of the step, without training's noise."""
+        losses = [self._group_loss(group, adapter, training=False) for group in batch.rows]
+        self._frozen[1].clear()
+        return torch.cat(losses)
+
+    def _group_loss(
+        self, group: TokenBatch, adapter: Adapter, *, training: bool
+    ) -> Float[Tensor, " batch"]:
         model, hooks = self._frozen
+        hooks.set(adapter, group.rows)
         noise = self.neftune_alpha if training else 0.0
         smoothing = self.label_smoothing if training else 0.0
-        losses = []
-        for group in batch.rows:
-            hooks.set(adapter, group.rows)
-            logits = answer_logits(model, group.ids, group.answer, neftune_alpha=noise)
-            losses.append(answer_loss(logits, group.ids, group.answer, label_smoothing=smoothing))
-        hooks.clear()
-        return torch.cat(losses)
+        logits = answer_logits(model, group.ids, group.answer, neftune_alpha=noise)
+        return answer_loss(logits, group.ids, group.answer, label_smoothing=smoothing)
+
+    def _log_figures(self, batch: TaskBatch) -> None:
+        """What training costs: tokens without padding and seconds since it began, peak memory."""
+        self._tokens += batch.tokens
+        self.log("tokens", float(self._tokens))
+        self.log("seconds", time.monotonic() - self._begin)
+        if self.device.type == "cuda":
+            self.log("memory_gb", torch.cuda.max_memory_allocated(self.device) / 1e9)
 
 
 def compile_layers(model: Any, *, backend: str = "inductor") -> None:
@@ -119,8 +152,7 @@ def compile_layers(model: Any, *, backend: str = "inductor") -> None:
 
 def _size(adapter: Adapter) -> Float[Tensor, ""]:
     """Sum over groups of mean(A²) + mean(B²)."""
-    factors = [*adapter.A.values(), *adapter.B.values()]
-    return torch.stack([factor.square().mean() for factor in factors]).sum()
+    return torch.stack([factor.square().mean() for factor in adapter.factors()]).sum()
 
 
 def _embeddings(batch: TaskBatch) -> Embeddings:
