@@ -126,6 +126,9 @@ def load_base(
     tokenizer.padding_side = "left"
     model.requires_grad_(False).eval()
     torch.nn.Module.to(model, device)
+    # cuDNN's attention builds a plan for every new shape, and our batches differ in shape: with it
+    # a training step takes three times as long.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     sha256, source = identity(reference)
     return BaseModel(reference, model, tokenizer, sha256, source)
 
