@@ -5,8 +5,9 @@ how they are trained (training), nor how requests arrive (api).
 """
 
 from generator.checkpoint import Checkpoint, CheckpointInfo, from_pretrained, save_pretrained
+from generator.config import TextToLoRAConfig
 from generator.generate import GENERATORS, Generated, Generator, Request, shipped
-from generator.text_to_lora import TextToLoRA, TextToLoRAConfig
+from generator.text_to_lora import TextToLoRA
 
 __all__ = [
     "GENERATORS",

@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from generator.text_to_lora import TextToLoRA, TextToLoRAConfig
+from generator.config import TextToLoRAConfig
+from generator.text_to_lora import TextToLoRA
 from library.canonical import digest
 from library.errors import CheckpointError, LorasmithError, MissingPath
 from library.files import write_folder
@@ -154,14 +155,14 @@ def _load_strictly(folder: Path, module: nn.Module, state: dict[str, Tensor]) ->
 
 
 def _quantise(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices to int8 rows: x ≈ scale·q with scale = max|row| / 127."""
+    """Matrices, and stacks of them, to int8 rows: x ≈ scale·q with scale = max|row| / 127."""
     out = {}
     for key, value in state.items():
-        if value.ndim != 2 or value.numel() < MIN_QUANTISED:
+        if value.ndim < 2 or value.numel() < MIN_QUANTISED:
             out[key] = value
             continue
-        scale = (value.abs().amax(dim=1) / 127).clamp_min(1e-12)  # (rows,)
-        out[key] = (value / scale[:, None]).round().to(torch.int8)
+        scale = (value.abs().amax(dim=-1) / 127).clamp_min(1e-12)  # (rows,), (stack, rows)
+        out[key] = (value / scale[..., None]).round().to(torch.int8)
         out[key + SCALE] = scale
     return out
 
@@ -172,9 +173,9 @@ def _dequantise(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for scale_key in state.keys() - out.keys():
         key = scale_key.removesuffix(SCALE)
         rows, scale = out.get(key), state[scale_key]
-        if rows is None or rows.dtype != torch.int8 or scale.shape != rows.shape[:1]:
+        if rows is None or rows.dtype != torch.int8 or scale.shape != rows.shape[:-1]:
             raise ValueError(f"{scale_key} does not fit {key}")
-        out[key] = rows.float() * scale[:, None]
+        out[key] = rows.float() * scale[..., None]
     return out
 
 

@@ -2,60 +2,25 @@
 
 A descriptor per target module (description, layer, module type) goes through a small residual MLP
 and one linear head per group of modules. Head sizes: L emits A and B at once, M shares one head
-between A and B, S emits one row of A or B at a time. Three things differ from the paper: ΔW is
+between A and B, S emits one row of A or B at a time. Four things differ from the paper: ΔW is
 exactly zero at the start for every size; the order of modules is part of the layout, hence of the
-checkpoint; and the description may be read token by token beside its pooled vector.
+checkpoint; the description may be read token by token beside its pooled vector; and a reader may
+carry its words straight to B.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from generator.config import TextToLoRAConfig
+from generator.heads import Trunk, make_head
+from generator.word_reader import WordReader
 from index.encoder import Embeddings
 from library.adapter import Adapter, rank_mask
-from library.errors import UnsupportedModel, UsageError
+from library.errors import UnsupportedModel
 from library.layout import Group, Layout
-
-Size = Literal["S", "M", "L"]
-
-
-@dataclass(frozen=True)
-class TextToLoRAConfig:
-    """The architecture.
-
-    Attributes:
-        embedding_dim: length of a description's vector.
-        size: which head (paper, section 3.2).
-        latent: width h of the descriptor and trunk.
-        head_in: width of the trunk's output, which the heads read.
-        queries: learned queries that attend to the description's tokens; 0 uses the pooled
-            vector alone, as the paper does.
-        words_dim: length of the encoder's input embeddings, if the queries shall read these beside
-            the token vectors; 0 leaves them out.
-        dropout: in the trunk.
-        b_gain: factor on the L head's B, which keeps the first steps small.
-    """
-
-    embedding_dim: int = 384
-    size: Size = "L"
-    latent: int = 128
-    head_in: int = 512
-    queries: int = 0
-    words_dim: int = 0
-    dropout: float = 0.05
-    b_gain: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.size not in ("S", "M", "L"):
-            raise UsageError(f"size must be S, M or L, not {self.size!r}")
-        if self.latent % 4:
-            raise UsageError(f"latent must be a multiple of 4, not {self.latent}")
-        if self.words_dim and not self.queries:
-            raise UsageError("words_dim needs queries, which read the words")
 
 
 class TextToLoRA(nn.Module):
@@ -72,7 +37,11 @@ class TextToLoRA(nn.Module):
         self.module_embedding = nn.Embedding(len(layout.groups), h // 4)
         self.module_norm = nn.LayerNorm(h // 4)
         self.trunk = Trunk(config)
-        self.heads = nn.ModuleDict({g.key: _make_head(config, g) for g in layout.groups})
+        self.heads = nn.ModuleDict({g.key: make_head(config, g) for g in layout.groups})
+        self.reader: WordReader | None = None
+        if config.reader_dim:
+            sizes = (config.embedding_dim, config.words_dim, config.reader_dim)
+            self.reader = WordReader(*sizes, layout)
         for group in layout.groups:
             depths = torch.tensor([site.depth for site in group.sites])
             self.register_buffer(f"depths_{group.key}", depths, persistent=False)
@@ -81,9 +50,12 @@ class TextToLoRA(nn.Module):
     def forward(self, descriptions: Embeddings) -> Adapter:
         """n embedded descriptions to n adapters."""
         task = self.task_encoder(descriptions)  # (n, h/2)
+        said = {} if self.reader is None else self.reader(descriptions)
         a, b = {}, {}
         for index, group in enumerate(self.layout.groups):
             site_a, site_b = self.heads[group.key](self.trunk, self._descriptor(task, index, group))
+            if group.key in said:
+                site_b = site_b + said[group.key]
             mask = self.get_buffer(f"mask_{group.key}").to(site_a)  # (sites, r)
             a[group.key] = site_a * mask[:, :, None]
             b[group.key] = site_b * mask[:, None, :]
@@ -137,115 +109,6 @@ class TaskEncoder(nn.Module):
             read = scores.softmax(dim=1).mT @ self.value(tokens)  # (n, q, width)
             state = state + self.join(self.dropout(read.flatten(1)))
         return self.norm(state)
-
-
-class Trunk(nn.Module):
-    """Mixer, two residual blocks, and a block that widens to what the heads read."""
-
-    def __init__(self, config: TextToLoRAConfig) -> None:
-        super().__init__()
-        h, p = config.latent, config.dropout
-        self.mixer = _mlp(h, h, p, norm=False)
-        self.block1 = _mlp(h, h, p)
-        self.block2 = _mlp(h, h, p)
-        self.block3 = _mlp(h, config.head_in, p)[:-1]
-
-    def first(self, x: Float[Tensor, "*n h"]) -> Float[Tensor, "*n h"]:
-        x = self.mixer(x)
-        return x + self.block1(x)
-
-    def second(self, x: Float[Tensor, "*n h"]) -> Float[Tensor, "*n h"]:
-        return x + self.block2(x)
-
-    def forward(self, x: Float[Tensor, "*n h"]) -> Float[Tensor, "*n out"]:
-        return self.block3(self.second(self.first(x)))
-
-
-class HeadL(nn.Module):
-    """One linear layer to A and B together: r·(in + out) numbers."""
-
-    def __init__(self, config: TextToLoRAConfig, group: Group) -> None:
-        super().__init__()
-        self.group, self.gain = group, config.b_gain
-        self.linear = nn.Linear(
-            config.head_in, group.rank * (group.in_features + group.out_features)
-        )
-        nn.init.zeros_(self.linear.weight)
-        with torch.no_grad():
-            self.linear.bias.zero_()
-            self.linear.bias[: group.rank * group.in_features] = _kaiming_a(group).flatten()
-
-    def forward(self, trunk: Trunk, x: Tensor) -> tuple[Tensor, Tensor]:
-        g = self.group
-        out = self.linear(trunk(x))  # (n, sites, r·(in+out))
-        flat_a, flat_b = out.split([g.rank * g.in_features, g.rank * g.out_features], dim=-1)
-        a = flat_a.unflatten(-1, (g.rank, g.in_features))
-        return a, flat_b.unflatten(-1, (g.rank, g.out_features)).mT * self.gain
-
-
-class HeadM(nn.Module):
-    """One head for both factors, told which by a learned vector; a zero scale on B's rows."""
-
-    def __init__(self, config: TextToLoRAConfig, group: Group) -> None:
-        super().__init__()
-        self.group = group
-        self.side = nn.Parameter(torch.randn(2, config.latent))
-        self.side_norm = nn.LayerNorm(config.latent)
-        self.b_scale = nn.Parameter(torch.zeros(group.rank))
-        width = max(group.in_features, group.out_features)
-        self.linear = nn.Linear(config.head_in, self._rows() * width)
-        nn.init.zeros_(self.linear.weight)
-        with torch.no_grad():
-            bias = torch.zeros(self._rows(), width)
-            bias[:, : group.in_features] = _kaiming_a(group)[: self._rows()]
-            self.linear.bias.copy_(bias.flatten())
-
-    def forward(self, trunk: Trunk, x: Tensor) -> tuple[Tensor, Tensor]:
-        g = self.group
-        state = trunk.first(x)  # (n, sites, h)
-        sides = self.side_norm(self.side)
-        a, b = (self._factor(trunk, state + side) for side in sides)  # (n, sites, r, max)
-        a = a[..., : g.in_features]
-        return a, (b[..., : g.out_features] * self.b_scale[:, None]).mT
-
-    def _rows(self) -> int:
-        return self.group.rank
-
-    def _factor(self, trunk: Trunk, state: Tensor) -> Tensor:
-        out = self.linear(trunk.block3(trunk.second(state)))
-        return out.unflatten(-1, (self.group.rank, -1))
-
-
-class HeadS(HeadM):
-    """As M, and one row of a factor at a time, told which by a learned rank embedding."""
-
-    def __init__(self, config: TextToLoRAConfig, group: Group) -> None:
-        super().__init__(config, group)
-        self.ranks = nn.Parameter(torch.randn(group.rank, config.latent))
-        self.ranks_norm = nn.LayerNorm(config.latent)
-
-    def _rows(self) -> int:
-        return 1
-
-    def _factor(self, trunk: Trunk, state: Tensor) -> Tensor:
-        ranks = trunk.second(self.ranks_norm(self.ranks))  # (r, h)
-        rows = trunk.second(state)[..., None, :] + ranks  # (n, sites, r, h)
-        return self.linear(trunk.block3(rows))
-
-
-def _make_head(config: TextToLoRAConfig, group: Group) -> nn.Module:
-    return {"L": HeadL, "M": HeadM, "S": HeadS}[config.size](config, group)
-
-
-def _mlp(h: int, out: int, p: float, norm: bool = True) -> nn.Sequential:
-    start = [nn.LayerNorm(h)] if norm else [nn.Dropout(p)]
-    hidden = [nn.Linear(h, 4 * h), nn.SiLU(), nn.Dropout(p)]
-    return nn.Sequential(*start, *hidden, nn.Linear(4 * h, out), nn.SiLU(), nn.Dropout(p))
-
-
-def _kaiming_a(group: Group) -> Float[Tensor, "r i"]:
-    """PEFT's start for A: uniform in ±1/sqrt(in)."""
-    return torch.empty(group.rank, group.in_features).uniform_(-1, 1) / math.sqrt(group.in_features)
 
 
 def _require_one_per_layer(layout: Layout) -> None:

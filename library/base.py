@@ -20,6 +20,7 @@ from library.errors import BaseModelError, MissingPath, UnknownName
 from library.layout import Layout, layout_of
 
 DEFAULT_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 _HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 
 
@@ -110,7 +111,7 @@ def load_base(
 
     Raises BaseModelError if it cannot be read or its package is missing.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     if reference.packaged:
         packaged.ensure_converted()
@@ -118,12 +119,9 @@ def load_base(
         model = AutoModelForCausalLM.from_pretrained(
             reference.path, dtype=dtype, trust_remote_code=False
         )
-        tokenizer = AutoTokenizer.from_pretrained(reference.path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except _UNREADABLE as error:
         raise BaseModelError(_cannot_read(reference, error)) from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "left"
+    tokenizer = load_tokenizer(reference)
     model.requires_grad_(False).eval()
     torch.nn.Module.to(model, device)
     # cuDNN's attention builds a plan for every new shape, and our batches differ in shape: with it
@@ -131,6 +129,25 @@ def load_base(
     torch.backends.cuda.enable_cudnn_sdp(False)
     sha256, source = identity(reference)
     return BaseModel(reference, model, tokenizer, sha256, source)
+
+
+def load_tokenizer(reference: BaseReference) -> Any:
+    """The base's tokenizer alone, with a padding token; pads on the left.
+
+    Raises BaseModelError if it cannot be read or its package is missing.
+    """
+    from transformers import AutoTokenizer
+
+    if reference.packaged:
+        packaged.ensure_converted()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(reference.path, trust_remote_code=False)
+    except _UNREADABLE as error:
+        raise BaseModelError(_cannot_read(reference, error)) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return tokenizer
 
 
 def identity(reference: BaseReference) -> tuple[str | None, str]:

@@ -41,8 +41,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer Llama with the packaged base's tokenizer, as a folder to load."""
     import tiny
 
-    from library.base import resolve_base
-    from training.data import load_tokenizer
+    from library.base import load_tokenizer, resolve_base
 
     folder = tmp_path_factory.mktemp("base")
     tokenizer = load_tokenizer(resolve_base())
@@ -87,7 +86,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from library.layout import layout_of
 
     base = resolve_base()
-    module = TextToLoRA(TextToLoRAConfig(384, latent=16, head_in=24), layout_of(load_config(base)))
+    config = TextToLoRAConfig(384, latent=16, head_in=24, queries=2, words_dim=384, reader_dim=16)
+    module = TextToLoRA(config, layout_of(load_config(base)))
     tiny.randomise(module, std=0.1)
     sha256, source = identity(base)
     info = CheckpointInfo({"id": base.name, "sha256": sha256, "source": source}, DEFAULT_ENCODER)

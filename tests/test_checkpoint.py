@@ -20,8 +20,9 @@ from generator.checkpoint import (
     from_pretrained,
     save_pretrained,
 )
+from generator.config import TextToLoRAConfig
 from generator.generate import shipped
-from generator.text_to_lora import TextToLoRA, TextToLoRAConfig
+from generator.text_to_lora import TextToLoRA
 from library.base import identity, load_config, resolve_base
 from library.canonical import digest
 from library.errors import CheckpointError, MissingPath, OutputExists

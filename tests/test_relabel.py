@@ -22,7 +22,7 @@ def task(definition: str, labels: list[str], name: str = "t", text: str = WORDS)
 
 def others() -> list[Task]:
     """Tasks that lend their labels and words."""
-    sets = (["True", "False"], ["1", "2", "3"], ["spam", "ham"])
+    sets = (["True", "False"], ["1", "2", "3"], ["spam", "ham"], ["up", "down"], ["x", "y"])
     return [task("Sort it.", labels, f"o{i}") for i, labels in enumerate(sets)]
 
 

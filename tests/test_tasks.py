@@ -187,8 +187,7 @@ def test_examples_are_rows_of_input_and_output(tmp_path: Path) -> None:
 
 
 def test_prompts_are_bare_or_hold_the_definition_and_end_where_the_answer_starts() -> None:
-    from library.base import resolve_base
-    from training.data import load_tokenizer
+    from library.base import load_tokenizer, resolve_base
 
     tokenizer = load_tokenizer(resolve_base())
     assert user_turn("bare", "Define.", "input") == "input"

@@ -8,7 +8,9 @@ import tiny
 import torch
 from torch import Tensor
 
-from generator.text_to_lora import Size, TextToLoRA, TextToLoRAConfig
+from generator.config import Size, TextToLoRAConfig
+from generator.text_to_lora import TextToLoRA
+from generator.word_reader import GAIN, WordReader
 from index.encoder import Embeddings
 from library.errors import UnsupportedModel, UsageError
 from library.factored import squared_delta_distance
@@ -16,6 +18,12 @@ from library.layout import Layout, Site, layout_of
 
 SIZES: tuple[Size, ...] = get_args(Size)
 WIDTH, WORDS = 12, 7
+VARIANTS = (
+    {"queries": 0},
+    {"queries": 2},
+    {"queries": 2, "words_dim": WORDS},
+    {"queries": 0, "words_dim": WORDS, "reader_dim": 5},
+)
 
 # Square, wider than high, higher than wide; two shapes of one type; ranks differ within a group.
 LAYOUT = Layout(
@@ -63,10 +71,13 @@ def row(e: Embeddings, i: int) -> Embeddings:
     return Embeddings(e.pooled[[i]], tokens, words, e.mask[[i], :length])
 
 
+@pytest.mark.parametrize("more", VARIANTS)
 @pytest.mark.parametrize("size", SIZES)
-def test_the_start_changes_nothing_and_a_is_ready_to_learn(size: Size) -> None:
+def test_the_start_changes_nothing_and_a_is_ready_to_learn(
+    size: Size, more: dict[str, int]
+) -> None:
     with torch.no_grad():
-        adapter = made(size)(descriptions([3, 5]))
+        adapter = made(size, **more)(descriptions([3, 5]))
     assert adapter.layout == LAYOUT
     for site in LAYOUT.sites:
         a, b = adapter.site(site)
@@ -76,12 +87,12 @@ def test_the_start_changes_nothing_and_a_is_ready_to_learn(size: Size) -> None:
         assert a.std() == pytest.approx((3 * site.in_features) ** -0.5, rel=0.5)
 
 
-@pytest.mark.parametrize(("queries", "words"), [(0, 0), (2, 0), (2, WORDS)])
+@pytest.mark.parametrize("more", VARIANTS)
 @pytest.mark.parametrize("size", SIZES)
 def test_training_from_the_zero_start_reaches_every_parameter(
-    size: Size, queries: int, words: int
+    size: Size, more: dict[str, int]
 ) -> None:
-    module, embedded = made(size, queries, words_dim=words), descriptions([3, 5])
+    module, embedded = made(size, **more), descriptions([3, 5])
     target = tiny.adapter(LAYOUT, 2, dtype=torch.float64)
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
     losses = []
@@ -113,12 +124,12 @@ def test_ranks_beyond_a_sites_own_are_zero(size: Size) -> None:
             assert a[: site.rank].all() and b[:, : site.rank].all()
 
 
-@pytest.mark.parametrize(("queries", "words"), [(0, 0), (2, 0), (2, WORDS)])
+@pytest.mark.parametrize("more", VARIANTS)
 @pytest.mark.parametrize("size", SIZES)
 def test_a_batch_is_its_rows_one_by_one_and_padding_does_not_matter(
-    size: Size, queries: int, words: int
+    size: Size, more: dict[str, int]
 ) -> None:
-    module, embedded = random_size(size, queries, words_dim=words), descriptions([3, 1, 7])
+    module, embedded = random_size(size, **more), descriptions([3, 1, 7])
     together = module(embedded)
     for i in range(3):
         alone = module(row(embedded, i))
@@ -149,6 +160,52 @@ def test_description_layer_and_module_are_told_apart(size: Size) -> None:
         assert torch.equal(pooled_only(other).A[key], pooled_only(embedded).A[key])
 
 
+def test_the_reader_adds_to_b_where_modules_speak_and_only_to_b() -> None:
+    """A module's column is linear in the word read, through a map of its own."""
+    layout = layout_of(tiny.config("llama"), ["q_proj", "v_proj", "down_proj"], rank=3)
+    torch.manual_seed(0)
+    reader = WordReader(WIDTH, WORDS, 5, layout).double()
+    tiny.randomise(reader)
+    embedded = descriptions([4, 6])
+    added = reader(embedded)
+    q, *speaking = layout.groups
+    assert q.module_type == "q_proj"
+    assert list(added) == [group.key for group in speaking]
+    read = reader.read(embedded)  # (2, 3, 5)
+    for group in speaking:
+        for site in range(2):
+            for rank in range(3):
+                wanted = GAIN * read[:, rank] @ reader.maps[group.key][site].T
+                torch.testing.assert_close(added[group.key][:, site, :, rank], wanted)
+    # A layout that only routes gets its words all the same.
+    assert list(WordReader(WIDTH, WORDS, 5, replace(layout, sites=q.sites)).maps) == [q.key]
+
+
+def test_a_reader_learns_to_say_words_that_it_was_never_trained_on() -> None:
+    """Copying is linear: from half of a vocabulary it carries over to the other half."""
+    layout = Layout("one", 1, (Site("m.layers.0.attn.v", 6, 9, 2),))
+    torch.manual_seed(0)
+    vocabulary, truth = torch.randn(40, WORDS), torch.randn(WORDS, 9)
+
+    def batch(words: range) -> tuple[Embeddings, Tensor]:
+        n = len(words)
+        vectors = vocabulary[list(words)][:, None]  # one word a description
+        tokens, mask = torch.zeros(n, 1, WIDTH), torch.ones(n, 1, dtype=torch.bool)
+        normed = torch.nn.functional.layer_norm(vectors[:, 0], (WORDS,))
+        return Embeddings(torch.zeros(n, WIDTH), tokens, vectors, mask), normed @ truth
+
+    reader = WordReader(WIDTH, WORDS, 16, layout)
+    optimizer = torch.optim.Adam(reader.parameters(), lr=2e-2)
+    (seen, wanted), (unseen, hidden) = batch(range(25)), batch(range(25, 40))
+    for _ in range(400):
+        loss = (reader(seen)["v_6x9"][:, 0, :, 0] - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    error = (reader(unseen)["v_6x9"][:, 0, :, 0] - hidden).square().mean()
+    assert error < 0.02 * hidden.square().mean()
+
+
 def test_sizes_differ_in_what_their_heads_cost() -> None:
     layout = layout_of(tiny.config("llama"), rank=8)
     heads = {size: made(size, 0, layout).heads for size in SIZES}
@@ -160,8 +217,10 @@ def test_sizes_differ_in_what_their_heads_cost() -> None:
 def test_what_cannot_be_built_is_refused() -> None:
     with pytest.raises(UsageError, match="multiple of 4"):
         TextToLoRAConfig(WIDTH, latent=18)
-    with pytest.raises(UsageError, match="needs queries"):
+    with pytest.raises(UsageError, match="needs queries or a reader"):
         TextToLoRAConfig(WIDTH, words_dim=WORDS)
+    with pytest.raises(UsageError, match="reader_dim needs words_dim"):
+        TextToLoRAConfig(WIDTH, queries=2, reader_dim=5)
     twin = replace(LAYOUT.sites[0], name="m.layers.0.cross.q")
     with pytest.raises(UnsupportedModel, match="two q modules"):
         made("L", layout=replace(LAYOUT, sites=(*LAYOUT.sites, twin)))

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generator.checkpoint import from_pretrained
-from generator.text_to_lora import TextToLoRAConfig
-from library.base import resolve_base
+from generator.config import TextToLoRAConfig
+from library.base import load_tokenizer, resolve_base
 from library.errors import TaskFileError, UsageError
 from library.forward import adapted
 from library.layout import DEFAULT_TARGETS, layout_of
@@ -29,7 +29,7 @@ from training.batches import (
     ValidationDataset,
     _cuts,
 )
-from training.data import TaskDataModule, load_tokenizer, set_aside
+from training.data import TaskDataModule, set_aside
 from training.generator_module import OptimiserConfig
 from training.lm_loss import answer_logits, answer_loss
 from training.relabel import Relabelling

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from index.encoder import DEFAULT_ENCODER, DescriptionEncoder, Embeddings, join
-from library.base import resolve_base
+from library.base import load_tokenizer, resolve_base
 from library.errors import TaskFileError, UsageError
 from library.tasks import Task, read_tasks
 from training.batches import (
@@ -182,17 +182,3 @@ class _Resumed(Sampler[int]):
 
     def __len__(self) -> int:
         return self.steps
-
-
-def load_tokenizer(base: Any) -> Any:
-    """The base's tokenizer alone."""
-    from transformers import AutoTokenizer
-
-    from library import packaged
-
-    if base.packaged:
-        packaged.ensure_converted()
-    tokenizer = AutoTokenizer.from_pretrained(base.path, trust_remote_code=False)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer

@@ -10,7 +10,8 @@ import lightning
 import torch
 
 from generator.checkpoint import CheckpointInfo, Storage, save_pretrained
-from generator.text_to_lora import TextToLoRA, TextToLoRAConfig
+from generator.config import TextToLoRAConfig
+from generator.text_to_lora import TextToLoRA
 from index.encoder import DEFAULT_ENCODER
 from library.base import identity, load_config, resolve_base
 from library.layout import layout_of

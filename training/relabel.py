@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from library.tasks import Task
 
 MAX_LABELS = 20
-MIN_TASKS = 3  # a word has to occur in the rows of as many tasks to serve as a label
+MIN_TASKS = 6  # a word has to occur in the rows of as many tasks to serve as a label
 MAX_IN_INPUTS = 0.3  # above this share of inputs that hold a label, the labels are the input's
 _OPEN, _CLOSE = "'\"`“‘([", "'\"`”’)]"
 _ARTICLES = {"a", "A", "I"}  # words of the language, too: swapped only where they are quoted
@@ -88,11 +88,12 @@ def _free(labels: Sequence[str], old: Sequence[str]) -> list[str]:
 def _draw(
     rng: random.Random, n: int, lent: Sequence[Sequence[str]], words: Sequence[str]
 ) -> list[str]:
-    """n new labels: of another task or, half of the time, words in one of three styles."""
-    if lent and rng.random() < 0.5:
-        return rng.sample(rng.choice(lent), n)
-    style = rng.choice((str.lower, str.capitalize, str.upper))
-    return [style(word) for word in rng.sample(words, n)]
+    """n new labels: of another task or, half of the time, words.
+
+    Words are in lower case: many encoders do not see case, so a generator could not follow it.
+    """
+    source = rng.choice(lent) if lent and rng.random() < 0.5 else words
+    return rng.sample(source, n)
 
 
 def _swap(task: Task, pattern: re.Pattern[str], labels: Mapping[str, str]) -> Relabelling:
