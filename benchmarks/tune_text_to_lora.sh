@@ -26,6 +26,7 @@ variant() { # name
     python3 -m api train fit --config configs/text_to_lora.yaml \
         --data.tasks "[$tasks/train,$tasks/train_extra]" --data.set_aside_share 0.15 \
         --data.steps "$steps" --data.workers "${WORKERS:-2}" --trainer.max_steps "$steps" \
+        --trainer.val_check_interval "$(((steps + 3) / 4))" \
         --trainer.default_root_dir "$run" --trainer.logger.init_args.save_dir "$run" \
         --trainer.enable_progress_bar false --model.compile_layers "${COMPILE:-true}" \
         --model.out "$run/checkpoint" ${options[$1]} ${MORE:-} >"$run.log" 2>&1
