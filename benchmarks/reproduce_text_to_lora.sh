@@ -8,7 +8,7 @@
 # process alone does not fill a large GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-tasks=$1 out=$2 steps=${3:-3000} more=("${@:4}")
+tasks=$1 out=$2 steps=${3:-3500} more=("${@:4}")
 mkdir -p "$out/results"
 
 train() { # name, steps, folders

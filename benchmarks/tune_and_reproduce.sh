@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Choose settings on tasks set aside, then train on all tasks with the best and measure: one call, for a
-# machine that is not there for long (25 minutes on an H200 with the numbers below).
+# machine that is not there for long (30 minutes on an H200 with the numbers below).
 #
 #   benchmarks/tune_and_reproduce.sh TASKS OUT [TUNE_STEPS [STEPS]]
 #
