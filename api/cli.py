@@ -7,6 +7,7 @@ import typer
 
 from api.commands.evaluate import evaluate
 from api.commands.generate import generate
+from api.commands.library import library
 from api.commands.serve import serve
 from api.commands.tasks import tasks
 from api.console import guarded
@@ -24,6 +25,7 @@ app.command()(generate)
 app.command()(evaluate)
 app.command()(serve)
 app.add_typer(tasks, name="tasks")
+app.add_typer(library, name="library")
 
 
 @app.command(

@@ -19,19 +19,19 @@ from library.base import load_tokenizer, resolve_base
 from library.errors import TaskFileError, UsageError
 from library.forward import adapted
 from library.layout import DEFAULT_TARGETS, layout_of
+from library.lm_loss import answer_logits, answer_loss
 from library.prompts import prompt_ids
 from library.tasks import Instance, Task
+from library.token_batch import cuts
 from training.batches import (
     Rows,
     SamplingConfig,
     StepDataset,
     TaskBatch,
     ValidationDataset,
-    _cuts,
 )
 from training.data import TaskDataModule, set_aside
 from training.generator_module import OptimiserConfig
-from training.lm_loss import answer_logits, answer_loss
 from training.relabel import Relabelling
 from training.sft import TextToLoRASFT, _size
 
@@ -173,9 +173,9 @@ def test_cuts_take_the_least_padding(lengths: list[int], parts: int) -> None:
 
     n = len(lengths)
     every = [[*inner, n] for k in range(min(parts, n)) for inner in combinations(range(1, n), k)]
-    cuts = _cuts(lengths, parts)
-    assert [a for a, _ in cuts] == [0, *(b for _, b in cuts[:-1])] and len(cuts) <= parts
-    assert cells([b for _, b in cuts]) == min(map(cells, every))
+    found = cuts(lengths, parts)
+    assert [a for a, _ in found] == [0, *(b for _, b in found[:-1])] and len(found) <= parts
+    assert cells([b for _, b in found]) == min(map(cells, every))
 
 
 def test_long_rows_are_left_out_and_validation_takes_tune_rows(tokenizer: Any) -> None:
@@ -391,9 +391,9 @@ COMPILE = """
 import tiny, torch
 from library.forward import MultiAdapter
 from library.layout import layout_of
-from training.lm_loss import answer_logits, answer_loss
+from library.lm_loss import answer_logits, answer_loss
 from training.relabel import Relabelling
-from training.sft import compile_layers
+from library.compiled import compile_layers
 
 config = tiny.config("llama")
 found = []

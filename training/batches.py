@@ -11,27 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from index.encoder import Embeddings
 from library.prompts import Mode, answer_ids, prompt_ids, user_turn
 from library.tasks import Instance, Task
+from library.token_batch import TokenBatch, TokenRow, grouped
 from training.relabel import Relabelling
-
-
-@dataclass
-class TokenBatch:
-    """Rows of similar length, padded on the right; `rows` says which task each belongs to.
-
-    With causal attention and padding on the right no real token sees padding, so no attention mask
-    is needed. `answer` marks the positions whose *next* token is to be predicted.
-    """
-
-    ids: Int[Tensor, "batch length"]
-    answer: Bool[Tensor, "batch length"]
-    rows: Int[Tensor, " batch"]
 
 
 @dataclass
@@ -199,45 +187,8 @@ class Rows:
         rows = []
         for sample in samples:
             prompt = prompt_ids(self.tokenizer, sample.turn)
-            answer = answer_ids(self.tokenizer, sample.answer)
-            if len(prompt) + len(answer) <= config.max_length:
-                rows.append((sample.position, prompt, answer))
-        rows.sort(key=lambda row: len(row[1]) + len(row[2]))
-        lengths = [len(prompt) + len(answer) for _, prompt, answer in rows]
-        pad = self.tokenizer.pad_token_id
-        groups = [_pad(rows[a:b], pad) for a, b in _cuts(lengths, config.micro_batches)]
-        return TaskBatch(torch.tensor(descriptions), groups, sum(lengths))
-
-
-def _cuts(lengths: Sequence[int], parts: int) -> list[tuple[int, int]]:
-    """Cut sorted lengths into at most `parts` runs, so that padding takes the least."""
-    widths = [_width(length) for length in lengths]
-    ends = [i + 1 for i, w in enumerate(widths) if widths[i + 1 : i + 2] != [w]]
-    best: dict[int, tuple[int, list[int]]] = {0: (0, [])}  # rows so far: cells, cuts
-    for _ in range(min(parts, len(ends))):
-        best |= {
-            end: min(
-                (cells + (end - start) * widths[end - 1], [*cuts, end])
-                for start, (cells, cuts) in best.items()
-                if start < end
-            )
-            for end in ends
-        }
-    edges = best[len(lengths)][1]
-    return list(zip([0, *edges], edges, strict=False))
-
-
-def _width(length: int) -> int:
-    """The length that a row is padded to: kernels like multiples of 8."""
-    return -(-length // 8) * 8
-
-
-def _pad(rows: Sequence[tuple[int, list[int], list[int]]], pad: int) -> TokenBatch:
-    width = _width(max(len(prompt) + len(answer) for _, prompt, answer in rows))
-    ids = torch.full((len(rows), width), pad)
-    answers = torch.zeros(len(rows), width, dtype=torch.bool)
-    for i, (_, prompt, answer) in enumerate(rows):
-        end = len(prompt) + len(answer)
-        ids[i, :end] = torch.tensor(prompt + answer)
-        answers[i, len(prompt) - 1 : end - 1] = True
-    return TokenBatch(ids, answers, torch.tensor([position for position, _, _ in rows]))
+            row = TokenRow(sample.position, prompt, answer_ids(self.tokenizer, sample.answer))
+            if len(row) <= config.max_length:
+                rows.append(row)
+        groups = grouped(rows, self.tokenizer.pad_token_id, config.micro_batches) if rows else []
+        return TaskBatch(torch.tensor(descriptions), groups, sum(map(len, rows)))

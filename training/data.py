@@ -22,7 +22,6 @@ from training.batches import (
     SamplingConfig,
     StepDataset,
     TaskBatch,
-    TokenBatch,
     ValidationDataset,
 )
 from training.relabel import relabellings
@@ -146,14 +145,7 @@ class TaskDataModule(lightning.LightningDataModule):
         self, batch: TaskBatch, device: torch.device, dataloader_idx: int
     ) -> TaskBatch:
         chosen = join([self._bank[i] for i in batch.descriptions.tolist()])
-        rows = [
-            TokenBatch(
-                g.ids.to(device, non_blocking=True),
-                g.answer.to(device, non_blocking=True),
-                g.rows.to(device, non_blocking=True),
-            )
-            for g in batch.rows
-        ]
+        rows = [group.to(device) for group in batch.rows]
         return replace(batch, rows=rows, embeddings=chosen.to(device, torch.float32))
 
     def _loader(

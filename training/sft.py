@@ -13,11 +13,13 @@ from torch import Tensor
 from index.encoder import Embeddings
 from library.adapter import Adapter
 from library.base import load_base
+from library.compiled import compile_layers
 from library.errors import TaskFileError
 from library.forward import MultiAdapter
-from training.batches import TaskBatch, TokenBatch
+from library.lm_loss import answer_logits, answer_loss
+from library.token_batch import TokenBatch
+from training.batches import TaskBatch
 from training.generator_module import GeneratorModule
-from training.lm_loss import answer_logits, answer_loss
 
 
 class TextToLoRASFT(GeneratorModule):
@@ -133,21 +135,6 @@ class TextToLoRASFT(GeneratorModule):
         self.log("seconds", time.monotonic() - self._begin)
         if self.device.type == "cuda":
             self.log("memory_gb", torch.cuda.max_memory_allocated(self.device) / 1e9)
-
-
-def compile_layers(model: Any, *, backend: str = "inductor") -> None:
-    """Compile the decoder layers of a base in place; all of them share one graph.
-
-    Batches differ in rows and length, and the adapters' factors hang on the modules: both have to
-    count as dynamic, or each new shape compiles anew until torch gives up and runs eagerly.
-    """
-    import torch._dynamo.config
-    import torch.fx.experimental._config
-
-    torch._dynamo.config.force_nn_module_property_static_shapes = False
-    torch.fx.experimental._config.use_duck_shape = False
-    for layer in model.get_decoder().layers:
-        layer.compile(dynamic=True, backend=backend)
 
 
 def _size(adapter: Adapter) -> Float[Tensor, ""]:

@@ -52,6 +52,22 @@ def output_logits(
     return torch.tanh(logits / cap) * cap if cap else logits
 
 
+def token_losses(
+    logits: Float[Tensor, "answers vocabulary"],
+    ids: Int[Tensor, "batch length"],
+    answer: Bool[Tensor, "batch length"],
+    *,
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Tensor, " answers"], Int[Tensor, " answers"]]:
+    """Cross-entropy of each answer token, and which row of the batch it stands in."""
+    targets = ids.roll(-1, dims=1)[answer]
+    exact = logits if logits.dtype == torch.float64 else logits.float()
+    losses = functional.cross_entropy(
+        exact, targets, reduction="none", label_smoothing=label_smoothing
+    )
+    return losses, answer.nonzero()[:, 0]
+
+
 def answer_loss(
     logits: Float[Tensor, "answers vocabulary"],
     ids: Int[Tensor, "batch length"],
@@ -60,10 +76,6 @@ def answer_loss(
     label_smoothing: float = 0.0,
 ) -> Float[Tensor, " batch"]:
     """Cross-entropy of each row, averaged over the row's answer tokens."""
-    targets = ids.roll(-1, dims=1)[answer]
-    losses = functional.cross_entropy(
-        logits.float(), targets, reduction="none", label_smoothing=label_smoothing
-    )
-    row = answer.nonzero()[:, 0]  # (answers,)
-    total = torch.zeros(len(ids), device=losses.device).index_add(0, row, losses)
+    losses, row = token_losses(logits, ids, answer, label_smoothing=label_smoothing)
+    total = losses.new_zeros(len(ids)).index_add(0, row, losses)
     return total / answer.sum(dim=1)

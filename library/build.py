@@ -1,0 +1,215 @@
+"""Building a library: shard by shard, adapter by adapter, and again where it was stopped.
+
+An adapter is in the library once its record is. Records are written after the adapter's files and
+never rewritten, so a build may be killed at any moment and go on: a shard with all its records is
+skipped, another is replayed, and what it stored already stays as it is.
+"""
+
+import datetime
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from library.base import BaseModel
+from library.errors import LayoutMismatch, OutputExists, UsageError
+from library.folder import MANIFEST, RECORDS, LibraryFolder
+from library.peft_io import to_peft
+from library.plan import JobPlan, Plan, job_for, rows_digest, rows_of
+from library.provenance import Provenance, finish
+from library.slot import Check
+from library.tasks import Task
+from library.trainer import BatchedTrainer, Figures, Trained
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class BuildReport:
+    """What a build did: adapters stored and given up, and what it cost."""
+
+    stored: int = 0
+    kept: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    steps: int = 0
+    tokens: int = 0
+    cells: int = 0
+
+    def add(self, figures: Figures) -> None:
+        self.steps += figures.steps
+        self.tokens += figures.tokens
+        self.cells += figures.cells
+
+    def summary(self) -> dict[str, Any]:
+        seconds = self.seconds or 1.0
+        return {
+            "adapters": self.stored,
+            "kept": self.kept,
+            "failed": self.failed,
+            "seconds": round(self.seconds, 2),
+            "tokens": self.tokens,
+            "tokens_per_second": round(self.tokens / seconds, 1),
+            "adapters_per_second": round(self.stored / seconds, 4),
+            "padding": round(1 - self.tokens / self.cells, 4) if self.cells else 0.0,
+        }
+
+
+def begin(folder: LibraryFolder, plan: Plan, *, resume: bool) -> Plan:
+    """Write the manifest, or hold a resumed build to the one that is there.
+
+    Raises:
+        OutputExists: something is there and `resume` is false.
+        LayoutMismatch, UsageError: the library was begun for another base, or otherwise.
+    """
+    if not folder.exists(MANIFEST):
+        if folder.names(""):
+            raise OutputExists(f"{folder.place} is not empty and not a library")
+        folder.write_json(MANIFEST, plan.to_dict())
+        return plan
+    if not resume:
+        raise OutputExists(f"{folder.place} already exists; use --resume to go on with it")
+    there = Plan.from_dict(folder.read_json(MANIFEST))
+    there.layout.require_same(plan.layout, f"the library {folder.place}", "this build")
+    if there.base != plan.base:
+        raise LayoutMismatch(
+            f"the library was made for {there.base['id']} with weights {there.base['sha256']}, "
+            f"not {plan.base['id']} with {plan.base['sha256']}"
+        )
+    ours, theirs = plan.to_dict(), there.to_dict()
+    changed = sorted(key for key in ours if ours[key] != theirs[key])
+    if changed:
+        raise UsageError(f"the library was begun with other settings: {', '.join(changed)}")
+    return there
+
+
+def build(
+    folder: LibraryFolder,
+    plan: Plan,
+    tasks: Mapping[str, Task],
+    base: BaseModel,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Build every shard that is not finished."""
+    report, started = BuildReport(), time.monotonic()
+    total = sum(map(len, plan.shards))
+    for number in range(len(plan.shards)):
+        for _ in build_shard(folder, plan, number, tasks, base, report):
+            if progress:
+                progress(report.stored + report.kept + report.failed, total)
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def build_shard(
+    folder: LibraryFolder,
+    plan: Plan,
+    number: int,
+    tasks: Mapping[str, Task],
+    base: BaseModel,
+    report: BuildReport,
+) -> Iterator[None]:
+    """Train one shard, storing each adapter as it is done; yields after each."""
+    jobs = {job.name: job for job in plan.shards[number]}
+    done = set(folder.names(f"{RECORDS}/{number:04}"))
+    missing = [name for name in jobs if f"{name}.json" not in done]
+    if not missing:
+        report.kept += len(jobs)
+        yield
+        return
+    trainer = BatchedTrainer(
+        base.model,
+        plan.layout,
+        plan.recipe,
+        plan.config,
+        pad=base.tokenizer.pad_token_id,
+        seed=plan.seed,
+    )
+    ready = [job_for(job, tasks[job.task], base.tokenizer, plan) for job in jobs.values()]
+    for made in trainer.run(ready):
+        job = jobs[made.job.name]
+        if job.name in missing:
+            _store(folder, plan, number, job, tasks[job.task], made, base)
+            report.stored += made.adapter is not None
+            report.failed += made.adapter is None
+        else:
+            report.kept += 1
+        yield
+    report.add(trainer.figures)
+
+
+def _store(
+    folder: LibraryFolder,
+    plan: Plan,
+    number: int,
+    job: JobPlan,
+    task: Task,
+    made: Trained,
+    base: BaseModel,
+) -> None:
+    """Files, then snapshots, then the record that makes them count."""
+    record = _record(plan, number, job, task, made)
+    if made.adapter is not None:
+        provenance = Provenance(
+            generator=f"oracle:{plan.recipe.name}",
+            checkpoint=None,
+            description=task.definition,
+            examples=rows_digest(rows_of(job, task, plan.seed)),
+            seed=plan.seed,
+            numerics=numerics(base),
+            layout_digest=plan.layout.digest,
+            base=plan.base,
+            details={"task": task.name, "variant": job.variant, "steps": made.steps},
+        )
+        weights = to_peft(made.adapter, base_name=plan.base["id"])
+        files = finish(weights, provenance)
+        folder.write_adapter(files.id, files.files)
+        record |= {"id": files.id, "sha256": files.sha256}
+    if made.snapshots:
+        folder.write(f"snapshots/{number:04}/{job.name}.safetensors", _snapshots(made))
+    record["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    folder.write_json(f"{RECORDS}/{number:04}/{job.name}.json", record)
+
+
+def _record(plan: Plan, number: int, job: JobPlan, task: Task, made: Trained) -> dict[str, Any]:
+    best = max(made.checks, key=Check.merit, default=None)
+    scores = {"tune_accuracy": best.accuracy, "tune_loss": best.loss} if best else {}
+    return {
+        "id": None,
+        "sha256": None,
+        "task": task.name,
+        "variant": job.variant,
+        "description": task.definition,
+        "categories": list(task.categories),
+        "licenses": list(task.licenses),
+        "license_class": task.license_class,
+        "recipe": plan.recipe.name,
+        "base_model": plan.base["id"],
+        "base_sha256": plan.base["sha256"],
+        "layout_digest": plan.layout.digest,
+        "rank": plan.layout.rank,
+        "seed": plan.seed,
+        "parents": [],
+        "shard": number,
+        "steps": made.steps,
+        "best_step": best.step if best else made.steps,
+        "restarts": made.restarts,
+        "scores": scores,
+    }
+
+
+def numerics(base: BaseModel) -> str:
+    """What the bytes depend on beside the plan: device kind, dtype of the base, runtime."""
+    kind = {torch.bfloat16: "bf16", torch.float64: "f64"}.get(base.model.dtype, "f32")
+    return f"{base.device.type}-{kind}-torch"
+
+
+def _snapshots(made: Trained) -> bytes:
+    """All states of one adapter: `A.<group>` [n, sites, rank, in], `B.<group>` likewise."""
+    keys = list(made.snapshots[0].A)
+    tensors = {f"A.{k}": torch.cat([s.A[k] for s in made.snapshots]) for k in keys}
+    tensors |= {f"B.{k}": torch.cat([s.B[k] for s in made.snapshots]) for k in keys}
+    return save(dict(sorted(tensors.items())), metadata={"format": "pt"})

@@ -1,0 +1,243 @@
+"""The batched trainer: many adapters learn at once, in one forward pass of the frozen base.
+
+Each slot holds one adapter and its own rows, schedule, early stop and restarts. A slot that is done
+takes the next job. What a job becomes depends on its rows and its seed, not on its neighbours:
+tests hold it to PEFT, one task alone.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from library.adapter import Adapter
+from library.forward import MultiAdapter
+from library.layout import Layout
+from library.lm_loss import answer_logits, token_losses
+from library.optimiser import StackedAdamW, shared_start
+from library.recipes import Recipe
+from library.slot import Check, Job, Slot
+from library.token_batch import TokenBatch, TokenRow, grouped
+
+TUNE_BATCH = 256  # rows that are scored together
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how wide.
+
+    Attributes:
+        steps: the most steps of an adapter.
+        rows: rows of a step, for each adapter.
+        slots: adapters at once.
+        micro_batches: groups of similar length that a step is cut into.
+        check_every: steps between looks at the tune rows.
+        patience: looks without a better one before an adapter stops early; 0 for never.
+        snapshots: how many of the last states to keep, and
+        snapshot_every: the steps between them.
+        restarts: how often an adapter that went non-finite may start again at half its rate.
+    """
+
+    steps: int = 300
+    rows: int = 8
+    slots: int = 32
+    micro_batches: int = 3
+    check_every: int = 50
+    patience: int = 3
+    snapshots: int = 0
+    snapshot_every: int = 4
+    restarts: int = 4
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished job. `adapter` is None if it never stayed finite; scale is in its B."""
+
+    job: Job
+    adapter: Adapter | None
+    steps: int
+    restarts: int
+    checks: list[Check]
+    snapshots: list[Adapter]
+
+
+@dataclass
+class Figures:
+    """What training has cost so far."""
+
+    steps: int = 0
+    tokens: int = 0  # without padding
+    cells: int = 0  # with padding
+
+
+class BatchedTrainer:
+    """Trains jobs side by side.
+
+    Args:
+        model: the frozen base, a causal LM of transformers.
+        layout: what the adapters adapt.
+        recipe: how one is trained.
+        config: how many at once, for how long.
+        pad: id of the padding token.
+        seed: of the A that all start from.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        layout: Layout,
+        recipe: Recipe,
+        config: TrainConfig,
+        *,
+        pad: int,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.recipe, self.config, self.pad = model, recipe, config, pad
+        # Adapters stay in float32 where the base runs in half precision.
+        dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
+        start = shared_start(layout, seed, dtype).to(model.device)
+        self.optimiser = StackedAdamW(start, config.slots, recipe)
+        self.layout, self.figures = layout, Figures()
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Trained]:
+        """Train all jobs, in their order as slots become free; yield each as it is done."""
+        waiting = deque(jobs)
+        slots: list[Slot | None] = [None] * len(self.optimiser)
+        hooks = MultiAdapter(self.model, self.layout)
+        try:
+            while True:
+                for place in range(len(slots)):
+                    if slots[place] is None and waiting:
+                        self.optimiser.reset(place)
+                        slots[place] = Slot(waiting.popleft())
+                active = {i: slot for i, slot in enumerate(slots) if slot is not None}
+                if not active:
+                    return
+                for place in self._step(active, hooks):
+                    yield self._finish(active[place], place)
+                    slots[place] = None
+        finally:
+            hooks.close()
+
+    def _step(self, active: dict[int, Slot], hooks: MultiAdapter) -> list[int]:
+        """One step of every active slot; which of them are done."""
+        c, device = self.config, self.model.device
+        rows = [replace(r, owner=i) for i, slot in active.items() for r in slot.draw(c.rows)]
+        batches = grouped(rows, self.pad, c.micro_batches)
+        answers = torch.zeros(len(self.optimiser), dtype=torch.float64)
+        for batch in batches:
+            answers.index_add_(0, batch.rows, batch.answer.sum(dim=1).double())
+        weights = (1 / answers.clamp(min=1)).to(device)
+        adapters = self.optimiser.adapters()
+        cut = adapters.detached()
+        for batch in batches:
+            moved = batch.to(device)
+            hooks.set(cut, moved.rows)
+            _adapter_losses(self.model, moved, weights).sum().backward()
+        hooks.clear()
+        _pass_on(adapters, cut)
+        self._count(rows, batches)
+        finite = self.optimiser.step([self._rate(active.get(i)) for i in range(len(weights))])
+        return self._after(active, finite.tolist(), hooks)
+
+    def _after(self, active: dict[int, Slot], finite: list[bool], hooks: MultiAdapter) -> list[int]:
+        """Count the step, restart what went non-finite, look at tune rows, find what is done."""
+        c, done, due = self.config, [], []
+        for place, slot in active.items():
+            if not finite[place]:
+                self.optimiser.reset(place)
+                if not slot.restart(c.restarts):
+                    done.append(place)
+                continue
+            slot.step += 1
+            if c.snapshots and slot.step % c.snapshot_every == 0:
+                slot.keep(self._state(place), c.snapshots)
+            if slot.job.tune and (slot.step % c.check_every == 0 or slot.step == c.steps):
+                due.append(place)
+        for place, check in self._look(due, active, hooks).items():
+            if active[place].better(check):
+                active[place].best = self._state(place)
+            if c.patience and active[place].waited >= c.patience:
+                done.append(place)
+        done += [i for i, slot in active.items() if slot.step >= c.steps and i not in done]
+        return sorted(done)
+
+    @torch.no_grad()
+    def _look(
+        self, due: Sequence[int], active: dict[int, Slot], hooks: MultiAdapter
+    ) -> dict[int, Check]:
+        """Score the tune rows of some slots."""
+        rows = [replace(row, owner=i) for i in due for row in active[i].job.tune]
+        rows.sort(key=len)
+        accuracy, loss = torch.zeros(len(self.optimiser)), torch.zeros(len(self.optimiser))
+        adapters = self.optimiser.adapters()
+        for start in range(0, len(rows), TUNE_BATCH):
+            (batch,) = grouped(rows[start : start + TUNE_BATCH], self.pad, 1)
+            moved = batch.to(self.model.device)
+            hooks.set(adapters, moved.rows)
+            right, cost = _row_scores(self.model, moved)
+            accuracy.index_add_(0, batch.rows, right.cpu())
+            loss.index_add_(0, batch.rows, cost.cpu())
+        hooks.clear()
+        found = {}
+        for i in due:
+            count = len(active[i].job.tune)
+            step, a, b = active[i].step, accuracy[i].item() / count, loss[i].item() / count
+            found[i] = Check(step, a, b)
+        return found
+
+    def _finish(self, slot: "Slot", place: int) -> Trained:
+        adapter = None
+        if slot.alive:
+            adapter = slot.best if slot.best is not None else self._state(place)
+        return Trained(
+            slot.job, adapter, slot.step, slot.restarts, slot.checks, list(slot.snapshots)
+        )
+
+    def _state(self, place: int) -> Adapter:
+        with torch.no_grad():
+            return self.optimiser.adapters()[[place]].to("cpu")
+
+    def _rate(self, slot: Slot | None) -> float:
+        if slot is None:
+            return 0.0
+        return self.recipe.lr * self.recipe.rate(slot.step, self.config.steps) / 2**slot.restarts
+
+    def _count(self, rows: Sequence[TokenRow], batches: Sequence[TokenBatch]) -> None:
+        self.figures.steps += 1
+        self.figures.tokens += sum(map(len, rows))
+        self.figures.cells += sum(batch.ids.numel() for batch in batches)
+
+
+def _adapter_losses(
+    model: Any, batch: TokenBatch, weights: Float[Tensor, " slots"]
+) -> Float[Tensor, " answers"]:
+    """Each answer token's share of its adapter's loss: the mean over the adapter's tokens."""
+    logits = answer_logits(model, batch.ids, batch.answer)
+    losses, row = token_losses(logits, batch.ids, batch.answer)
+    return losses * weights[batch.rows[row]].to(losses.dtype)
+
+
+def _row_scores(
+    model: Any, batch: TokenBatch
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """For each row: the share of answer tokens that are right, and the mean loss."""
+    logits = answer_logits(model, batch.ids, batch.answer)
+    losses, row = token_losses(logits, batch.ids, batch.answer)
+    right = (logits.argmax(-1) == batch.ids.roll(-1, dims=1)[batch.answer]).to(losses.dtype)
+    count, zero = batch.answer.sum(dim=1), torch.zeros(len(batch.ids), device=losses.device)
+    return (
+        zero.to(losses.dtype).index_add(0, row, right).float() / count,
+        zero.to(losses.dtype).index_add(0, row, losses).float() / count,
+    )
+
+
+def _pass_on(adapters: Adapter, cut: Adapter) -> None:
+    """The gradient that lies on the cut goes on to the factors themselves."""
+    made, leaves = adapters.factors(), cut.factors()
+    pairs = [(m, leaf.grad) for m, leaf in zip(made, leaves, strict=True) if m.requires_grad]
+    torch.autograd.backward([m for m, _ in pairs], [g for _, g in pairs])

@@ -1,0 +1,202 @@
+"""A library: built whole, killed and resumed, checked, on a disk and in an object store."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from api.cli import main
+from library import catalogue
+from library.errors import MissingPath, OutputError, OutputExists, UsageError
+from library.folder import LibraryFolder
+from library.layout import layout_of
+from library.peft_read import read_peft
+from library.plan import JobPlan, Plan, rows_of
+from library.tasks import read_tasks
+
+WORDS = ["red", "green", "blue", "white", "black", "brown", "grey", "pink", "gold", "cyan", "lime"]
+BUILD = ("--steps", "6", "--slots", "2", "--rows", "2", "--shard-size", "3", "--lr", "0.01")
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five tasks of 70 rows."""
+    folder = tmp_path_factory.mktemp("tasks")
+    for n in range(5):
+        rows = [
+            {"input": f"{WORDS[(i + n) % 11]} {i}", "output": WORDS[(i * n) % 11]}
+            for i in range(70)
+        ]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"task{n}.jsonl").write_text(lines)
+        (folder / f"task{n}.txt").write_text(f"Name a colour, the way of task {n}.")
+    return folder
+
+
+def command(tasks: Path, base: Path, out: str, *more: str) -> list[str]:
+    return ["library", "build", "--tasks", str(tasks), "--base", str(base), "--out", out,
+            *BUILD, *more]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def built(tasks: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("libraries") / "whole"
+    assert main(command(tasks, tiny_base, str(out))) == 0
+    return out
+
+
+def content(library: Path | str) -> list[dict[str, Any]]:
+    """All records, less the time, which must be all that differs between builds."""
+    found = catalogue.records(catalogue.open_library(str(library)))
+    return [{k: v for k, v in record.items() if k != "created"} for record in found]
+
+
+def test_every_task_has_an_adapter_that_peft_reads(built: Path, tiny_base: Path) -> None:
+    assert [record["task"] for record in content(built)] == [f"task{n}" for n in range(5)]
+    base = AutoModelForCausalLM.from_pretrained(tiny_base)
+    ids, layout = tiny.tokens(2, 6), layout_of(base.config)
+    for record in content(built):
+        folder = built / "adapters" / record["id"]
+        adapter = read_peft(folder, layout)
+        expected = tiny.merged(base, adapter)(input_ids=ids).logits
+        model = PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(tiny_base), str(folder)
+        )
+        torch.testing.assert_close(model(input_ids=ids).logits, expected, atol=1e-4, rtol=0)
+        assert not adapter.is_zero()
+
+
+def test_a_build_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
+    tasks: Path, tiny_base: Path, built: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    arguments = [sys.executable, "-m", "api", *command(tasks, tiny_base, str(out), "--resume")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def stored() -> int:
+        return len(list(out.glob("records/*/*.json")))
+
+    for _ in range(2):
+        process = subprocess.Popen(
+            arguments, cwd=tiny.ROOT, env=environment, stderr=subprocess.DEVNULL
+        )
+        before = stored()
+        while stored() == before and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    times = {file: file.stat().st_mtime_ns for file in out.glob("adapters/ad_*/*")}
+    assert times
+    assert main(command(tasks, tiny_base, str(out), "--resume")) == 0
+    assert content(out) == content(built)
+    assert all(file.stat().st_mtime_ns == then for file, then in times.items())
+    ours = {f.relative_to(out): f.read_bytes() for f in out.glob("adapters/ad_*/*")}
+    theirs = {f.relative_to(built): f.read_bytes() for f in built.glob("adapters/ad_*/*")}
+    assert ours == theirs
+
+
+def test_an_object_store_holds_the_same_library(tasks: Path, tiny_base: Path, built: Path) -> None:
+    assert main(command(tasks, tiny_base, "memory://library")) == 0
+    assert content("memory://library") == content(built)
+    assert catalogue.check(catalogue.open_library("memory://library")) == []
+
+
+def test_check_names_what_is_damaged(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(built, copy)
+    assert main(["library", "check", "--library", str(copy)]) == 0
+    first, second, third, *_ = content(copy)
+    weights = copy / "adapters" / first["id"] / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    (copy / "adapters" / second["id"] / "provenance.json").unlink()
+    provenance = copy / "adapters" / third["id"] / "provenance.json"
+    provenance.write_text(provenance.read_text().replace("Name a colour", "Name a flavour"))
+    capsys.readouterr()
+    assert main(["library", "check", "--library", str(copy)]) == 1
+    said = capsys.readouterr().err
+    assert [r["id"] in said for r in content(copy)] == [True, True, True, False, False]
+    assert main(["library", "remove", first["id"], "--library", str(copy)]) == 0
+    assert len(content(copy)) == 4 and not weights.exists()
+
+
+def test_a_build_is_held_to_its_plan(tasks: Path, tiny_base: Path, built: Path) -> None:
+    again = command(tasks, tiny_base, str(built))
+    assert main(again) == 2
+    assert main([*again, "--resume"]) == 0  # nothing left to do
+    before = content(built)
+    assert main([*again, "--resume", "--steps", "7"]) == 2
+    assert main([*again, "--resume", "--rank", "4"]) == 1
+    assert content(built) == before
+
+
+def test_bad_requests_say_what_is_wrong(tasks: Path, tiny_base: Path, tmp_path: Path) -> None:
+    fresh = command(tasks, tiny_base, str(tmp_path / "new"))
+    assert main([*fresh, "--recipe", "magic"]) == 2
+    assert main([*fresh, "--targets", "lm_head"]) == 2
+    assert main(command(tmp_path / "none", tiny_base, str(tmp_path / "new"))) == 2
+    assert main(["library", "list", "--library", str(tmp_path / "none")]) == 2
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(OutputError, match="cannot be opened"):
+        LibraryFolder("nosuch://place")
+    with pytest.raises(MissingPath):
+        catalogue.open_library(str(tmp_path))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "file").write_text("mine")
+    assert main(command(tasks, tiny_base, str(other), "--resume")) == 2
+    assert [p.name for p in other.iterdir()] == ["file"]
+
+
+def test_broken_and_unfit_tasks_are_named(
+    tasks: Path, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    mixed = tmp_path / "mixed"
+    shutil.copytree(tasks, mixed)
+    (mixed / "broken.jsonl").write_text('{"input": "a"\n')
+    (mixed / "broken.txt").write_text("Broken.")
+    (mixed / "few.jsonl").write_text('{"input": "a", "output": "b"}\n' * 60)
+    (mixed / "few.txt").write_text("Too few rows.")
+    arguments = command(mixed, tiny_base, str(tmp_path / "new"))
+    assert main(arguments) == 1
+    capsys.readouterr()
+    assert main([*arguments, "--skip-broken", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["adapters"] == 5
+    assert set(summary["skipped"]) == {"broken.jsonl", "few"}
+
+
+def test_plans_round_trip_and_variants_differ(built: Path, tasks: Path) -> None:
+    data = json.loads((built / "library.json").read_text())
+    assert Plan.from_dict(data).to_dict() == data
+    with pytest.raises(UsageError, match="format 99"):
+        Plan.from_dict({**data, "format": 99})
+    task = read_tasks(tasks)[0]
+    halves = [rows_of(JobPlan(task.name, v), task, 0) for v in (1, 2)]
+    assert rows_of(JobPlan(task.name), task, 0) == task.train
+    assert all(len(half) == 5 and set(half) < set(task.train) for half in halves)
+    assert halves[0] != halves[1]
+
+
+def test_a_folder_that_is_not_empty_is_not_taken(tmp_path: Path, built: Path) -> None:
+    from library.build import begin
+
+    (tmp_path / "file").write_text("mine")
+    plan = Plan.from_dict(json.loads((built / "library.json").read_text()))
+    with pytest.raises(OutputExists):
+        begin(LibraryFolder(tmp_path), plan, resume=True)
