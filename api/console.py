@@ -61,11 +61,13 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def quiet_libraries() -> None:
-    """No progress bars and no advice from transformers; errors still show."""
+    """No progress bars, no advice, no word of every retry; errors still show."""
+    import logging as standard
     import warnings
 
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    standard.getLogger("huggingface_hub").setLevel(standard.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)

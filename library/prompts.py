@@ -4,6 +4,7 @@ Bare, the user turn is the input alone, so the adapter has to carry the task. Pr
 task's definition, a blank line and the input.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 Mode = Literal["bare", "prompted"]
@@ -26,6 +27,25 @@ def prompt_ids(tokenizer: Any, user: str) -> list[int]:
         )
         return tokenizer(text, add_special_tokens=False)["input_ids"]
     return tokenizer(user + "\n")["input_ids"]
+
+
+def shots_ids(tokenizer: Any, shots: Sequence[tuple[str, str]], user: str) -> list[int]:
+    """As `prompt_ids`, after examples of (user's message, answer) as earlier turns."""
+    if getattr(tokenizer, "chat_template", None):
+        turns = [
+            turn
+            for asked, answered in shots
+            for turn in (
+                {"role": "user", "content": asked},
+                {"role": "assistant", "content": answered},
+            )
+        ]
+        text = tokenizer.apply_chat_template(
+            [*turns, {"role": "user", "content": user}], tokenize=False, add_generation_prompt=True
+        )
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+    examples = "".join(f"{asked}\n{answered}\n\n" for asked, answered in shots)
+    return tokenizer(f"{examples}{user}\n")["input_ids"]
 
 
 def answer_ids(tokenizer: Any, answer: str) -> list[int]:

@@ -149,7 +149,7 @@ def test_wrong_descriptions_are_never_ones_own(n: int, seed: int, data: st.DataO
 
 def test_method_names() -> None:
     parsed = parse_methods("base, text-to-lora:paraphrase")
-    assert [(m.generator, m.suffix) for m in parsed] == [(None, ""), ("text-to-lora", "paraphrase")]
+    assert [(m.head, m.suffix) for m in parsed] == [("base", ""), ("text-to-lora", "paraphrase")]
     for wrong in ("", "base,base", ","):
         with pytest.raises(UsageError):
             parse_methods(wrong)

@@ -6,23 +6,26 @@ that was stopped goes on where it was.
 """
 
 import json
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from generator.generate import Generator
 from library.adapter import Adapter
 from library.base import BaseModel
-from library.canonical import digest, json_digest
+from library.canonical import json_digest
 from library.decode import MAX_NEW_TOKENS, greedy
 from library.files import cache_dir, write_file
 from library.metrics import exact_match, rouge_l
-from library.prompts import Mode, prompt_ids, user_turn
-from library.tasks import Task
-from training.methods import Method, adapters_for, descriptions
+from library.prompts import Mode, shots_ids, user_turn
+from library.tasks import Instance, Task
+from training.library_methods import LibraryMethods
+from training.methods import PLAIN, Method, descriptions, generated
+from training.pool import Pool
+
+SHOTS = 3
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Cell:
     split: str
     method: Method
     mode: Mode
-    adapter: int | None  # index into the stacked adapters
+    adapter: int | None  # place in the pool
     prompts: list[list[int]]  # of the test rows
     key: str
     predictions: list[str] | None = None
@@ -80,6 +83,7 @@ def evaluate(
     plan: Plan,
     base: BaseModel,
     generator: Generator | None,
+    library: LibraryMethods | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Decode and score a plan.
@@ -87,10 +91,20 @@ def evaluate(
     Args:
         plan: tasks, methods, modes.
         base: the loaded base.
-        generator: needed by every method but `base`.
+        generator: needed by the generator's methods, and
+        library: by those that take adapters from a library.
         progress: called with (cells finished, cells in all).
     """
-    cells, adapters, pairs, abstentions = _cells(plan, base, generator)
+    pool, cells, pairs, abstentions = Pool(), [], {}, {}
+    for method in plan.methods:
+        adapters, swapped = _adapters(method, plan, generator, library)
+        if swapped:
+            pairs[method.name] = swapped
+        places = [pool.add(a) if a is not None else None for a in adapters]
+        if method.head not in PLAIN:
+            zeros = [pool.is_zero(place) for place in places if place is not None]
+            abstentions[method.name] = sum(zeros)
+        cells += _cells(method, places, plan, base, pool)
     for cell in cells:
         cell.predictions = _cached(cell.key, len(cell.task.test))
     todo = [cell for cell in cells if cell.predictions is None]
@@ -100,72 +114,50 @@ def evaluate(
         progress(done, len(cells))
     for start in range(0, len(todo), chunk):
         part = todo[start : start + chunk]
-        _decode(part, base, adapters, plan.batch_size)
+        _decode(part, base, pool, plan.batch_size)
         done += len(part)
         if progress:
             progress(done, len(cells))
     return Outcome(cells, pairs, abstentions)
 
 
+def _adapters(
+    method: Method, plan: Plan, generator: Generator | None, library: LibraryMethods | None
+) -> tuple[list[Adapter | None], list[list[str]]]:
+    """A method's adapter for each task, and the pairs of a swap."""
+    if method.generates and generator is not None:
+        texts, swapped = descriptions(method.suffix, plan.tasks, plan.splits, plan.seed)
+        return generated(generator, texts), swapped
+    if method.from_library and library is not None:
+        return library.adapters(method.head, plan.tasks), []
+    return [None] * len(plan.tasks), []
+
+
 def _cells(
-    plan: Plan, base: BaseModel, generator: Generator | None
-) -> tuple[list[Cell], Adapter | None, dict[str, list[list[str]]], dict[str, int]]:
-    cells: list[Cell] = []
-    texts: dict[str, int] = {}  # description to its place among the adapters
-    pairs: dict[str, list[list[str]]] = {}
-    chosen: list[tuple[Method, list[str | None]]] = []
-    for method in plan.methods:
-        if method.generator is None:
-            chosen.append((method, [None] * len(plan.tasks)))
+    method: Method, places: Sequence[int | None], plan: Plan, base: BaseModel, pool: Pool
+) -> list[Cell]:
+    """One for each task that the method has something for, and mode."""
+    cells = []
+    for task, split, place in zip(plan.tasks, plan.splits, places, strict=True):
+        if place is None and method.head not in PLAIN:
             continue
-        given, swapped = descriptions(method.suffix, plan.tasks, plan.splits, plan.seed)
-        if swapped:
-            pairs[method.name] = swapped
-        chosen.append((method, given))
-        for text in given:
-            if text is not None:
-                texts.setdefault(text, len(texts))
-    adapters = adapters_for(generator, list(texts)) if generator and texts else None
-    digests = _digests(adapters)
-    prompts = {(t.name, mode): _prompts(base, t, mode) for t in plan.tasks for mode in plan.modes}
-    for method, given in chosen:
-        for task, split, text in zip(plan.tasks, plan.splits, given, strict=True):
-            if method.generator is not None and text is None:
-                continue  # no paraphrase
-            place = texts[text] if text is not None else None
-            for mode in plan.modes:
-                asked = prompts[task.name, mode]
-                key = _key(base, asked, digests[place] if place is not None else None)
-                cells.append(Cell(task, split, method, mode, place, asked, key))
-    return cells, adapters, pairs, _abstentions(chosen, texts, adapters)
+        for mode in plan.modes:
+            asked = _prompts(base, task, mode, shots=_shots(method, task, plan.seed))
+            key = _key(base, asked, pool.digests[place] if place is not None else None)
+            cells.append(Cell(task, split, method, mode, place, asked, key))
+    return cells
 
 
-def _abstentions(
-    chosen: Sequence[tuple[Method, list[str | None]]],
-    texts: dict[str, int],
-    adapters: Adapter | None,
-) -> dict[str, int]:
-    if adapters is None:
-        return {}
-    zero = {text: adapters[[place]].is_zero() for text, place in texts.items()}
-    return {
-        method.name: sum(zero[text] for text in given if text is not None)
-        for method, given in chosen
-        if method.generator is not None
-    }
-
-
-def _decode(cells: Sequence[Cell], base: BaseModel, adapters: Adapter | None, size: int) -> None:
+def _decode(cells: Sequence[Cell], base: BaseModel, pool: Pool, size: int) -> None:
     """Answer the cells' test rows, many adapters to a batch, and keep the answers."""
-    for with_adapter in (False, True):
-        part = [cell for cell in cells if (cell.adapter is not None) == with_adapter]
-        if not part:
-            continue
+    layouts = [None if c.adapter is None else pool.layout_digest(c.adapter) for c in cells]
+    for layout in dict.fromkeys(layouts):
+        part = [cell for cell, found in zip(cells, layouts, strict=True) if found == layout]
         prompts = [ids for cell in part for ids in cell.prompts]
         stacked, rows = None, None
-        if with_adapter and adapters is not None:
+        if layout is not None:
             places = sorted({cell.adapter for cell in part if cell.adapter is not None})
-            stacked = adapters[places].to(base.device, torch.float32)
+            stacked = pool.stacked(places, base.device)
             rows = [places.index(cell.adapter or 0) for cell in part for _ in cell.task.test]
         answers = greedy(base, prompts, stacked, rows, batch_size=size)
         for cell in part:
@@ -174,9 +166,23 @@ def _decode(cells: Sequence[Cell], base: BaseModel, adapters: Adapter | None, si
             write_file(_cache_file(cell.key), json.dumps(cell.predictions).encode())
 
 
-def _prompts(base: BaseModel, task: Task, mode: Mode) -> list[list[int]]:
-    turns = [user_turn(mode, task.definition, row.input) for row in task.test]
-    return [prompt_ids(base.tokenizer, turn) for turn in turns]
+def _shots(method: Method, task: Task, seed: int) -> list[Instance]:
+    """Examples that go before the question."""
+    if method.head != "in-context":
+        return []
+    rng = random.Random(f"{seed}/{task.name}/shots")
+    return rng.sample(task.train, min(SHOTS, len(task.train)))
+
+
+def _prompts(base: BaseModel, task: Task, mode: Mode, shots: Sequence[Instance]) -> list[list[int]]:
+    """Prompted, the definition stands at the top, once."""
+    asked = [
+        user_turn(mode if i == 0 else "bare", task.definition, s.input) for i, s in enumerate(shots)
+    ]
+    examples = [(text, s.outputs[0]) for text, s in zip(asked, shots, strict=True)]
+    last: Mode = "bare" if shots else mode
+    turns = [user_turn(last, task.definition, row.input) for row in task.test]
+    return [shots_ids(base.tokenizer, examples, turn) for turn in turns]
 
 
 def _key(base: BaseModel, prompts: list[list[int]], adapter: str | None) -> str:
@@ -191,22 +197,6 @@ def _key(base: BaseModel, prompts: list[list[int]], adapter: str | None) -> str:
             "prompts": prompts,
         }
     )
-
-
-def _digests(adapters: Adapter | None) -> list[str]:
-    if adapters is None:
-        return []
-    keys = sorted(adapters.A)
-    return [
-        digest(
-            b"".join(
-                factors[key][i].contiguous().view(torch.int16).numpy().tobytes()
-                for key in keys
-                for factors in (adapters.A, adapters.B)
-            )
-        )
-        for i in range(len(adapters))
-    ]
 
 
 def _cache_file(key: str) -> Path:

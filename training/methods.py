@@ -1,18 +1,16 @@
-"""What can be evaluated: the base alone, or a generator given one of four kinds of description.
+"""What can be evaluated: the base, alone or with examples, a library's adapters, a generator.
 
-A method turns tasks into adapters (or none). The suffix after the colon swaps the description, and
-with it tests whether the adapter listens to it.
+A method turns tasks into adapters (or none). A generator's suffix after the colon swaps the
+description, and with it tests whether the adapter listens to it.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from generator.generate import GENERATORS, Generator
 from index.encoder import InvalidDescription, normalise
-from library.adapter import Adapter, stack
+from library.adapter import Adapter
 from library.errors import TaskFileError, UnknownName, UsageError
 from library.tasks import Task
 
@@ -23,16 +21,26 @@ GIBBERISH = (
     "%% 0x7f :: ~~ [[]] // ;; @@",
     "nnnnnnnn oooooo kkkkkk aaaa zzzzzzzzz",
 )
+PLAIN = ("base", "in-context")
+FROM_LIBRARY = ("oracle", "soup", "nearest", "top-k")
 SUFFIXES = ("", "wrong-description", "gibberish", "paraphrase")
 
 
 @dataclass(frozen=True)
 class Method:
-    """A name as it was typed, and its parts."""
+    """A name as it was typed, and its parts. `head` is what makes the answers."""
 
     name: str
-    generator: str | None
-    suffix: str
+    head: str
+    suffix: str = ""
+
+    @property
+    def generates(self) -> bool:
+        return self.head in GENERATORS
+
+    @property
+    def from_library(self) -> bool:
+        return self.head in FROM_LIBRARY
 
 
 def parse_methods(text: str) -> list[Method]:
@@ -46,11 +54,12 @@ def parse_methods(text: str) -> list[Method]:
 
 
 def _parse(name: str) -> Method:
+    if name in (*PLAIN, *FROM_LIBRARY):
+        return Method(name, name)
     head, _, suffix = name.partition(":")
-    if head == "base" and not suffix and ":" not in name:
-        return Method(name, None, "")
     if head not in GENERATORS or suffix not in SUFFIXES or name.endswith(":"):
-        known = ", ".join(["base", *GENERATORS, *(f"{GENERATORS[0]}:{s}" for s in SUFFIXES[1:])])
+        swapped = (f"{GENERATORS[0]}:{s}" for s in SUFFIXES[1:])
+        known = ", ".join([*PLAIN, *FROM_LIBRARY, *GENERATORS, *swapped])
         raise UnknownName(f"unknown method '{name}'; known: {known}")
     return Method(name, head, suffix)
 
@@ -105,13 +114,15 @@ def _derangement(tasks: Sequence[Task], seed: int) -> list[int]:
     return list(range(n))
 
 
-def adapters_for(generator: Generator, texts: Sequence[str]) -> Adapter:
-    """Adapters as they would leave the system: generated in float64, stored as bfloat16.
+def generated(generator: Generator, texts: Sequence[str | None]) -> list[Adapter | None]:
+    """An adapter for each description; None where there is none.
 
     Raises TaskFileError for a task's text that cannot be a description.
     """
-    try:
-        given = [normalise(text) for text in texts]
-    except InvalidDescription as error:
-        raise TaskFileError(f"a task cannot be evaluated: {error}") from error
-    return stack([generator.adapters([text]).to("cpu", torch.bfloat16) for text in given])
+    made: dict[str, Adapter] = {}
+    for text in dict.fromkeys(text for text in texts if text is not None):
+        try:
+            made[text] = generator.adapters([normalise(text)])
+        except InvalidDescription as error:
+            raise TaskFileError(f"a task cannot be evaluated: {error}") from error
+    return [made[text] if text is not None else None for text in texts]

@@ -17,6 +17,7 @@ from library.files import require_absent, require_kind, write_file
 
 if TYPE_CHECKING:
     from generator.generate import Generator
+    from training.library_methods import LibraryMethods
 
 
 def evaluate(
@@ -26,6 +27,8 @@ def evaluate(
     mode: Annotated[str, typer.Option(help="bare, prompted, or both with a comma.")] = "bare",
     base: Annotated[str | None, typer.Option(help="Hub id, hub:ID or folder.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Generator; default: shipped.")] = None,
+    library: Annotated[str | None, typer.Option(help="For soup, nearest, top-k, oracle.")] = None,
+    oracles: Annotated[str | None, typer.Option(help="For oracle; default: --library.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first N tasks by name.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="JSONL of every answer.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of derangements and paraphrases.")] = 0,
@@ -51,7 +54,7 @@ def evaluate(
 
     check_device(device)
     quiet_libraries()
-    found = Options(tasks, limit, base, checkpoint, device, seed, batch_size)
+    found = Options(tasks, limit, base, checkpoint, library, oracles, device, seed, batch_size)
     report, answers = _measure(found, parsed, modes)
     if predictions is not None:  # before the report, which says that all is done
         write_file(predictions, answers)
@@ -69,6 +72,8 @@ class Options:
     limit: int | None
     base: str | None
     checkpoint: Path | None
+    library: str | None
+    oracles: str | None
     device: str
     seed: int
     batch_size: int
@@ -82,17 +87,18 @@ def _measure(o: Options, methods: list[Any], modes: list[Any]) -> tuple[dict[str
     from training.evaluate import evaluate as run
     from training.report import build_report, predictions_lines
 
-    needed = any(method.generator for method in methods)
+    needed = any(method.generates for method in methods)
     tasks, generator = read_tasks(o.tasks)[: o.limit], _generator(o.checkpoint, o.device, needed)
     seen = set(generator.checkpoint.info.tasks) if generator else set()
     splits = ["seen" if task.name in seen else "held-out" for task in tasks]
     reference = resolve_base(o.base)
     if generator is not None and needed:
         generator.require_fit(reference)
+    library = _library(o, methods, reference)
     base = load_base(reference, device=o.device)
     plan = Plan(tasks, splits, methods, modes, o.seed, o.batch_size)
     with progress_bar("evaluating") as advance:
-        outcome = run(plan, base, generator, advance)
+        outcome = run(plan, base, generator, library, advance)
     report = build_report(
         plan, outcome, command=_command(), commit=_commit(), device=_name(o.device), base=base
     )
@@ -110,6 +116,21 @@ def _generator(checkpoint: Path | None, device: str, needed: bool) -> "Generator
         if needed or checkpoint is not None:
             raise
         return None
+
+
+def _library(o: Options, methods: list[Any], base: Any) -> "LibraryMethods | None":
+    wanted = [method.head for method in methods if method.from_library]
+    if not wanted:
+        return None
+    place = o.library or (o.oracles if wanted == ["oracle"] else None)
+    if place is None:
+        raise UsageError(f"{wanted[0]} needs --library")
+    from index.encoder import DescriptionEncoder
+    from library.catalogue import open_library
+    from training.library_methods import LibraryMethods
+
+    encoder = DescriptionEncoder(device=o.device)
+    return LibraryMethods(open_library(place), open_library(o.oracles or place), base, encoder)
 
 
 def _modes(text: str) -> list[Any]:

@@ -30,6 +30,7 @@ def build(
     steps: Annotated[int, typer.Option(min=1, help="The most, for each adapter.")] = 300,
     rows: Annotated[int, typer.Option(min=1, help="Rows of a step, for each adapter.")] = 8,
     lr: Annotated[float | None, typer.Option(help="Peak rate; default: the recipe's.")] = None,
+    check_every: Annotated[int, typer.Option(min=1, help="Steps between looks.")] = 50,
     patience: Annotated[int, typer.Option(min=0, help="Looks before stopping; 0: never.")] = 3,
     snapshots: Annotated[int, typer.Option(min=0, help="Last states to keep.")] = 0,
     variants: Annotated[int, typer.Option(min=1, help="Adapters a task.")] = 1,
@@ -79,7 +80,12 @@ def build(
     loaded = load_base(reference, device=device, dtype=dtype)
     sha256, source = identity(reference)
     config = TrainConfig(
-        steps=steps, rows=rows, slots=slots, patience=patience, snapshots=snapshots
+        steps=steps,
+        rows=rows,
+        slots=slots,
+        check_every=check_every,
+        patience=patience,
+        snapshots=snapshots,
     )
     plan = make_plan(
         list(found.values()),

@@ -1,0 +1,134 @@
+"""Methods that take adapters from a library, and examples in the prompt."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from api.cli import main
+from index.encoder import DescriptionEncoder
+from library.base import load_tokenizer, resolve_base
+from library.catalogue import open_library, records
+from library.errors import UsageError
+from library.peft_read import read_peft
+from library.prompts import prompt_ids, shots_ids
+from library.tasks import Task, read_tasks
+from training.library_methods import LibraryMethods
+
+NAMES = {"sum": "Add the two numbers.", "sub": "Subtract one number from the other.",
+         "poem": "Write a line of verse about love."}  # fmt: skip
+
+
+def write_tasks(folder: Path, names: dict[str, str]) -> Path:
+    folder.mkdir()
+    for name, text in names.items():
+        rows = [json.dumps({"input": f"{name} {i}", "output": f"{i % 7}"}) for i in range(66)]
+        (folder / f"{name}.jsonl").write_text("\n".join(rows))
+        (folder / f"{name}.txt").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """Three tasks and a library of their adapters."""
+    folder = tmp_path_factory.mktemp("shelf")
+    tasks = write_tasks(folder / "tasks", NAMES)
+    build = ["library", "build", "--tasks", str(tasks), "--base", str(tiny_base)]
+    assert main([*build, "--out", str(folder / "lib"), "--steps", "4", "--rank", "4"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def methods(place: Path, tiny_base: Path, encoder: DescriptionEncoder) -> LibraryMethods:
+    library = open_library(str(place / "lib"))
+    return LibraryMethods(library, library, resolve_base(str(tiny_base)), encoder)
+
+
+def stored(place: Path) -> dict[str, Any]:
+    found = records(open_library(str(place / "lib")))
+    return {r["task"]: read_peft(place / "lib" / "adapters" / r["id"]) for r in found}
+
+
+def same(ours: Any, theirs: Any) -> bool:
+    mine, yours = tiny.deltas(ours), tiny.deltas(theirs)
+    return all(torch.allclose(mine[name], yours[name], atol=1e-6) for name in mine)
+
+
+def test_a_tasks_own_adapter_is_its_oracle_and_no_neighbour(
+    methods: LibraryMethods, place: Path, encoder: DescriptionEncoder
+) -> None:
+    tasks, own = read_tasks(place / "tasks"), stored(place)
+    for task, oracle in zip(tasks, methods.adapters("oracle", tasks), strict=True):
+        assert oracle is not None and same(oracle, own[task.name])
+    by_name = dict(zip([t.name for t in tasks], methods.adapters("nearest", tasks), strict=True))
+    assert same(by_name["sum"], own["sub"]) and same(by_name["sub"], own["sum"])
+    vectors = {n: encoder.encode([text]).pooled[0] for n, text in NAMES.items()}
+    nearest = max(("sum", "sub"), key=lambda n: float(vectors["poem"] @ vectors[n]))
+    assert same(by_name["poem"], own[nearest])
+
+
+def test_soup_is_the_mean_and_top_k_leans_to_the_nearest(
+    methods: LibraryMethods, place: Path
+) -> None:
+    new = Task("new", "Add the two numbers!", read_tasks(place / "tasks")[0].instances)
+    own = list(stored(place).values())
+    (soup,) = methods.adapters("soup", [new])
+    (top,) = methods.adapters("top-k", [new])
+    assert soup is not None and top is not None
+    for key in soup.A:
+        mean = torch.stack([adapter.A[key] for adapter in own]).mean(0)
+        torch.testing.assert_close(soup.A[key], mean)
+
+    def distance(adapter: Any) -> float:
+        near = stored(place)["sum"]
+        return sum(float((adapter.B[key] - near.B[key]).norm()) for key in near.B)
+
+    assert distance(top) < distance(soup)
+    tasks = read_tasks(place / "tasks")
+    without = methods.adapters("soup", tasks[:1])[0]
+    assert without is not None and not same(without, soup)
+    with pytest.raises(UsageError, match="holds no adapter"):
+        methods.adapters("oracle", [new])
+
+
+def test_all_of_them_in_one_report(
+    place: Path, tiny_base: Path, small_checkpoint: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("LORASMITH_CACHE", str(tmp_path / "cache"))
+    names = "base,in-context,oracle,soup,nearest,top-k,text-to-lora"
+    command = ["evaluate", "--tasks", str(place / "tasks"), "--base", str(tiny_base)]
+    command += ["--checkpoint", str(small_checkpoint), "--methods", names]
+    command += ["--mode", "bare,prompted"]
+    report = tmp_path / "report.json"
+    assert main([*command, "--out", str(report)]) == 2  # no library
+    assert main([*command, "--out", str(report), "--library", str(place / "lib")]) == 0
+    rows = json.loads(report.read_text())["rows"]
+    assert {r["method"] for r in rows} == set(names.split(",")) and len(rows) == 7 * 3 * 2
+    assert json.loads(report.read_text())["abstentions"]["oracle"] == 0
+
+
+def test_a_library_for_other_weights_is_refused(
+    place: Path, tmp_path: Path, small_checkpoint: Path
+) -> None:
+    other = tmp_path / "other"
+    tokenizer = load_tokenizer(resolve_base())
+    config = tiny.config("llama", vocab_size=len(tokenizer), eos_token_id=2)
+    tiny.model(config, seed=7).save_pretrained(other)
+    tokenizer.save_pretrained(other)
+    command = ["evaluate", "--tasks", str(place / "tasks"), "--base", str(other), "--checkpoint",
+               str(small_checkpoint), "--methods", "soup", "--out", str(tmp_path / "r.json"),
+               "--library", str(place / "lib")]  # fmt: skip
+    assert main(command) == 1
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_shots_are_earlier_turns() -> None:
+    tokenizer = load_tokenizer(resolve_base())
+    ids = shots_ids(tokenizer, [("one", "1"), ("two", "2")], "three")
+    text = tokenizer.decode(ids)
+    order = [text.index(piece) for piece in ("one", "1", "two", "2", "three")]
+    assert order == sorted(order) and text.endswith("<|im_start|>assistant\n")
+    assert shots_ids(tokenizer, [], "three") == prompt_ids(tokenizer, "three")
