@@ -161,7 +161,7 @@ def test_method_names() -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--predictions", "report.json"], "two files"),
+        (["--predictions", "report.json"], "must differ"),
         (["--predictions", "tasks", "--overwrite"], "is not a file"),
         (["--predictions", "/dev/null", "--overwrite"], "is not a file"),
     ],

@@ -104,10 +104,17 @@ def test_all_of_them_in_one_report(
     command += ["--mode", "bare,prompted"]
     report = tmp_path / "report.json"
     assert main([*command, "--out", str(report)]) == 2  # no library
-    assert main([*command, "--out", str(report), "--library", str(place / "lib")]) == 0
-    rows = json.loads(report.read_text())["rows"]
+    pages = ["--html", str(tmp_path / "r.html"), "--markdown", str(tmp_path / "r.md")]
+    assert main([*command, "--out", str(report), "--library", str(place / "lib"), *pages]) == 0
+    found = json.loads(report.read_text())
+    rows = found["rows"]
     assert {r["method"] for r in rows} == set(names.split(",")) and len(rows) == 7 * 3 * 2
-    assert json.loads(report.read_text())["abstentions"]["oracle"] == 0
+    assert found["abstentions"]["oracle"] == 0
+    assert len(found["pairs"]) == 2 * 7 * 6 // 2 and set(found["similarity"]) == set(NAMES)
+    page = (tmp_path / "r.html").read_text()
+    assert page.count("<svg") >= 1 and all(f"<td>{name}</td>" in page for name in NAMES)
+    assert "src=" not in page and 'href="http' not in page and "@import" not in page
+    assert (tmp_path / "r.md").read_text().startswith("| method | mode |")
 
 
 def test_a_library_for_other_weights_is_refused(

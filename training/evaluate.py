@@ -72,11 +72,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All cells, the pairs of swapped descriptions, and how often a zero adapter came out."""
+    """All cells, and what else a report says.
+
+    Attributes:
+        pairs: (task, source) of swapped descriptions, by method.
+        abstentions: how often a zero adapter came out, by method.
+        similarity: of each task's description to the nearest in the library, if there is one.
+    """
 
     cells: list[Cell]
     pairs: dict[str, list[list[str]]]
     abstentions: dict[str, int]
+    similarity: dict[str, float]
 
 
 def evaluate(
@@ -118,7 +125,8 @@ def evaluate(
         done += len(part)
         if progress:
             progress(done, len(cells))
-    return Outcome(cells, pairs, abstentions)
+    similarity = library.similarity(plan.tasks) if library is not None else {}
+    return Outcome(cells, pairs, abstentions, similarity)
 
 
 def _adapters(

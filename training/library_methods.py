@@ -65,6 +65,15 @@ class LibraryMethods:
             raise UsageError(f"{place.place} holds no adapter that {method} could use")
         return found
 
+    def similarity(self, tasks: Sequence[Task]) -> dict[str, float]:
+        """Cosine of each task's description with the nearest other one of the library."""
+        found = {}
+        for task in tasks:
+            cosines = self._similarity(task) if self._others(task) else []
+            if cosines:
+                found[task.name] = max(cosines[i] for i in self._others(task))
+        return found
+
     def _oracle(self, task: Task) -> Adapter | None:
         record = self._own.get(task.name)
         return self._read(self.oracles, record) if record else None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from library.metrics import bootstrap_ci95
+from training.comparison import by_kind, calibration, pairs, recovery
 from training.evaluate import Cell, Outcome, Plan
 
 SCHEMA = 1
@@ -28,6 +29,11 @@ def build_report(
         "seed": plan.seed,
         "rows": rows,
         "means": _means(rows),
+        "kinds": by_kind(rows),
+        "recovery": recovery(rows),
+        "pairs": pairs(rows),
+        "similarity": outcome.similarity,
+        "calibration": calibration(rows, outcome.similarity),
         "wrong_description_pairs": outcome.pairs,
         "abstentions": outcome.abstentions,
     }

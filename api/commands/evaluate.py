@@ -31,6 +31,8 @@ def evaluate(
     oracles: Annotated[str | None, typer.Option(help="For oracle; default: --library.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first N tasks by name.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="JSONL of every answer.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="The table, for a document.")] = None,
+    html: Annotated[Path | None, typer.Option(help="One page with tables and pictures.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of derangements and paraphrases.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 32,
@@ -44,23 +46,30 @@ def evaluate(
     from training.methods import parse_methods
 
     parsed, modes = parse_methods(methods), _modes(mode)
-    targets = [out] if predictions is None else [out, predictions]
+    targets = [path for path in (out, predictions, markdown, html) if path is not None]
     for target in targets:
         require_absent(target, overwrite)
         require_kind(target, folder=False)
     if len({target.resolve() for target in targets}) < len(targets):
-        raise UsageError("--out and --predictions must be two files")
+        raise UsageError("--out, --predictions, --markdown and --html must differ")
     from api.commands.common import check_device
 
     check_device(device)
     quiet_libraries()
     found = Options(tasks, limit, base, checkpoint, library, oracles, device, seed, batch_size)
     report, answers = _measure(found, parsed, modes)
-    if predictions is not None:  # before the report, which says that all is done
-        write_file(predictions, answers)
-    write_file(out, (json.dumps(report, indent=1) + "\n").encode())
     from training.report import table
 
+    if predictions is not None:
+        write_file(predictions, answers)
+    if markdown is not None:
+        write_file(markdown, (table(report) + "\n").encode())
+    if html is not None:
+        from training.page import page
+
+        write_file(html, page(report).encode())
+    # Last, as it says that all is done.
+    write_file(out, (json.dumps(report, indent=1) + "\n").encode())
     typer.echo(table(report))
 
 
