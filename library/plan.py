@@ -5,7 +5,7 @@ however often it was stopped, builds it from the plan alone.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -142,16 +142,21 @@ def job_for(job: JobPlan, task: Task, tokenizer: Any, plan: Plan) -> Job:
 
 
 def tokenised(rows: Sequence[Instance], tokenizer: Any, longest: int) -> tuple[TokenRow, ...]:
-    made = (
-        TokenRow(0, prompt_ids(tokenizer, row.input), answer_ids(tokenizer, row.outputs[0]))
-        for row in rows
-    )
-    return tuple(row for row in made if len(row) <= longest)
+    """Bare prompts and first answers as token ids; rows of more than `longest` are left out."""
+    return tuple(_fitting(rows, tokenizer, longest))
+
+
+def _fitting(rows: Sequence[Instance], tokenizer: Any, longest: int) -> Iterator[TokenRow]:
+    for row in rows:
+        prompt = prompt_ids(tokenizer, row.input)
+        made = TokenRow(0, prompt, answer_ids(tokenizer, row.outputs[0]))
+        if len(made) <= longest:
+            yield made
 
 
 def _unfit(task: Task, tokenizer: Any, longest: int) -> str:
     if not task.train:
         return f"{task.name} has {len(task.instances)} rows, which leaves none to train on"
-    if not tokenised(task.train, tokenizer, longest):
+    if next(_fitting(task.train, tokenizer, longest), None) is None:
         return f"every train row of {task.name} is longer than {longest} tokens"
     return ""
