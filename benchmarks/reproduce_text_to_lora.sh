@@ -19,35 +19,18 @@ train() { # name, steps, folders
         --model.out "$out/$1/checkpoint" "${more[@]}" >"$out/$1.log" 2>&1
 }
 
-evaluate() { # report, tasks, methods, mode, more
-    python3 -m api evaluate --device "${DEVICE:-cuda}" --batch-size "${BATCH:-1024}" --overwrite \
-        --tasks "$tasks/$2" --methods "$3" --mode "$4" --out "$out/results/$1.json" "${@:5}" \
-        ${BASE:+--base "$BASE"} 2>"$out/results/$1.log"
-}
-
 await() { # process ...: all of them, and fail if one did
     for job in "$@"; do wait "$job"; done
 }
 
-# The base's answers need no checkpoint; evaluate keeps them in the cache.
-evaluate base-heldout public_heldout base bare,prompted & jobs=($!)
-evaluate base-seen train base bare,prompted & jobs+=($!)
 # As many visits to each task as in the run on all of them: 256 of 558 tasks.
-train all "$steps" "[$tasks/train,$tasks/train_extra]" & jobs+=($!)
+train all "$steps" "[$tasks/train,$tasks/train_extra]" & jobs=($!)
 train train-only $((steps * 256 / 558)) "[$tasks/train]" & jobs+=($!)
 await "${jobs[@]}"
 
-own=text-to-lora wrong=text-to-lora:wrong-description gibberish=text-to-lora:gibberish
-all=(--checkpoint "$out/all/checkpoint")
-evaluate heldout public_heldout "base,$own,$wrong,$gibberish" bare,prompted "${all[@]}" & jobs=($!)
-evaluate heldout-train-only public_heldout "$own,$wrong" bare \
-    --checkpoint "$out/train-only/checkpoint" & jobs+=($!)
-# One process for each part of the large table; the last one finds their answers in the cache.
-for method in "$own" "$wrong" "$gibberish"; do
-    for mode in bare prompted; do
-        evaluate "seen-$method-$mode" train "$method" "$mode" "${all[@]}" & jobs+=($!)
-    done
-done
+benchmarks/measure_text_to_lora.sh "$tasks" "$out/results" "$out/all/checkpoint" & jobs=($!)
+python3 -m api evaluate --device "${DEVICE:-cuda}" --batch-size "${BATCH:-1024}" --overwrite \
+    --tasks "$tasks/public_heldout" --methods text-to-lora,text-to-lora:wrong-description \
+    --checkpoint "$out/train-only/checkpoint" --out "$out/results/heldout-train-only.json" \
+    ${BASE:+--base "$BASE"} & jobs+=($!)
 await "${jobs[@]}"
-evaluate seen train "base,$own,$wrong,$gibberish" bare,prompted "${all[@]}"
-rm -f "$out"/results/base-*.json "$out"/results/seen-*.json

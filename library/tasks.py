@@ -8,6 +8,7 @@ import csv
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,6 +135,9 @@ def read_task(path: Path) -> Task:
         raise TaskFileError(f"{path} holds a task without instances")
     if not task.definition:
         raise TaskFileError(f"{path} holds a task without a definition")
+    counts = Counter(row.id for row in task.instances)
+    if len(counts) < len(task.instances):
+        raise TaskFileError(f"{path} holds two instances with id {counts.most_common(1)[0][0]}")
     return task
 
 
@@ -212,9 +216,12 @@ def _text(value: str | list[str]) -> str:
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig") as file:  # some editors put a mark first
-        for line in file:
+        for number, line in enumerate(file, 1):
             if line.strip():
-                yield _object(json.loads(line))
+                try:
+                    yield _object(json.loads(line))
+                except ValueError as error:
+                    raise ValueError(f"line {number}: {error}") from error
 
 
 def _object(value: Any) -> dict[str, Any]:

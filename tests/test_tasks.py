@@ -125,7 +125,16 @@ MALFORMED: dict[str, bytes] = {
     "surrogate-definition.json": b'{"Definition": "\\ud800", "Instances": [{"input": "a", '
     b'"output": "b"}]}',
     "nested.json": b"[" * 100_000,
+    "same-id.json": b'{"Definition": "d", "Instances": [{"id": "x", "input": "a", "output": "b"}, '
+    b'{"id": "x", "input": "c", "output": "d"}]}',
 }
+
+
+def test_a_broken_line_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Do it.")
+    (tmp_path / "a.jsonl").write_text('{"input": "a", "output": "b"}\n\n{"input": "a"\n')
+    with pytest.raises(TaskFileError, match="line 3: "):
+        read_task(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("name", MALFORMED)
