@@ -47,11 +47,11 @@ def _fail(message: str, code: int) -> int:
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(label: str, unit: str = "cell") -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr; call what it yields with (done, total)."""
     from tqdm import tqdm
 
-    with tqdm(desc=label, file=sys.stderr, unit="cell", dynamic_ncols=True) as bar:
+    with tqdm(desc=label, file=sys.stderr, unit=unit, dynamic_ncols=True) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total

@@ -7,7 +7,7 @@ skipped, another is replayed, and what it stored already stays as it is.
 
 import datetime
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,10 @@ class BuildReport:
     steps: int = 0
     tokens: int = 0
     cells: int = 0
+
+    @property
+    def done(self) -> int:
+        return self.stored + self.kept + self.failed
 
     def add(self, figures: Figures) -> None:
         self.steps += figures.steps
@@ -93,13 +97,16 @@ def build(
     base: BaseModel,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Build every shard that is not finished."""
+    """Build every shard that is not finished; `progress` is told of (steps done, steps in all)."""
     report, started = BuildReport(), time.monotonic()
-    total = sum(map(len, plan.shards))
+    total = plan.config.steps * sum(map(len, plan.shards))
+
+    def tick(unfinished: int) -> None:
+        if progress:
+            progress(plan.config.steps * report.done + unfinished, total)
+
     for number in range(len(plan.shards)):
-        for _ in build_shard(folder, plan, number, tasks, base, report):
-            if progress:
-                progress(report.stored + report.kept + report.failed, total)
+        build_shard(folder, plan, number, tasks, base, report, tick)
     report.seconds = time.monotonic() - started
     return report
 
@@ -111,14 +118,15 @@ def build_shard(
     tasks: Mapping[str, Task],
     base: BaseModel,
     report: BuildReport,
-) -> Iterator[None]:
-    """Train one shard, storing each adapter as it is done; yields after each."""
+    tick: Callable[[int], None],
+) -> None:
+    """Train one shard, storing each adapter as it is done."""
     jobs = {job.name: job for job in plan.shards[number]}
     done = set(folder.names(f"{RECORDS}/{number:04}"))
     missing = [name for name in jobs if f"{name}.json" not in done]
     if not missing:
         report.kept += len(jobs)
-        yield
+        tick(0)
         return
     trainer = BatchedTrainer(
         base.model,
@@ -129,7 +137,7 @@ def build_shard(
         seed=plan.seed,
     )
     ready = [job_for(job, tasks[job.task], base.tokenizer, plan) for job in jobs.values()]
-    for made in trainer.run(ready):
+    for made in trainer.run(ready, tick):
         job = jobs[made.job.name]
         if job.name in missing:
             _store(folder, plan, number, job, tasks[job.task], made, base)
@@ -137,7 +145,6 @@ def build_shard(
             report.failed += made.adapter is None
         else:
             report.kept += 1
-        yield
     report.add(trainer.figures)
 
 

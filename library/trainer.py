@@ -6,7 +6,7 @@ tests hold it to PEFT, one task alone.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,8 +103,13 @@ class BatchedTrainer:
         self.optimiser = StackedAdamW(start, config.slots, recipe)
         self.layout, self.figures = layout, Figures()
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Trained]:
-        """Train all jobs, in their order as slots become free; yield each as it is done."""
+    def run(
+        self, jobs: Sequence[Job], tick: Callable[[int], None] | None = None
+    ) -> Iterator[Trained]:
+        """Train all jobs, in their order as slots become free; yield each as it is done.
+
+        `tick` is called after every step with the steps that unfinished adapters have behind them.
+        """
         waiting = deque(jobs)
         slots: list[Slot | None] = [None] * len(self.optimiser)
         hooks = MultiAdapter(self.model, self.layout)
@@ -118,8 +123,10 @@ class BatchedTrainer:
                 if not active:
                     return
                 for place in self._step(active, hooks):
-                    yield self._finish(active[place], place)
+                    yield self._finish(active.pop(place), place)
                     slots[place] = None
+                if tick:
+                    tick(sum(slot.step for slot in active.values()))
         finally:
             hooks.close()
 

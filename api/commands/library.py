@@ -102,7 +102,7 @@ def build(
     plan = begin(folder, plan, resume=resume)
     if compile_layers:
         compiled(loaded.model)
-    with progress_bar("training") as progress:
+    with progress_bar("training", unit="step") as progress:
         report = run(folder, plan, found, loaded, progress)
     summary = report.summary() | {"skipped": {**broken, **plan.skipped}}
     if device != "cpu":
