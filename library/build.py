@@ -35,7 +35,6 @@ class BuildReport:
     kept: int = 0
     failed: int = 0
     seconds: float = 0.0
-    steps: int = 0
     tokens: int = 0
     cells: int = 0
 
@@ -44,7 +43,6 @@ class BuildReport:
         return self.stored + self.kept + self.failed
 
     def add(self, figures: Figures) -> None:
-        self.steps += figures.steps
         self.tokens += figures.tokens
         self.cells += figures.cells
 
@@ -62,6 +60,15 @@ class BuildReport:
         }
 
 
+def require_room(folder: LibraryFolder, resume: bool) -> None:
+    """Raise OutputExists unless nothing is there, or a library to go on with."""
+    if folder.exists(MANIFEST):
+        if not resume:
+            raise OutputExists(f"{folder.place} already exists; use --resume to go on with it")
+    elif folder.names(""):
+        raise OutputExists(f"{folder.place} is not empty and not a library")
+
+
 def begin(folder: LibraryFolder, plan: Plan, *, resume: bool) -> Plan:
     """Write the manifest, or hold a resumed build to the one that is there.
 
@@ -69,13 +76,10 @@ def begin(folder: LibraryFolder, plan: Plan, *, resume: bool) -> Plan:
         OutputExists: something is there and `resume` is false.
         LayoutMismatch, UsageError: the library was begun for another base, or otherwise.
     """
+    require_room(folder, resume)
     if not folder.exists(MANIFEST):
-        if folder.names(""):
-            raise OutputExists(f"{folder.place} is not empty and not a library")
         folder.write_json(MANIFEST, plan.to_dict())
         return plan
-    if not resume:
-        raise OutputExists(f"{folder.place} already exists; use --resume to go on with it")
     there = Plan.from_dict(folder.read_json(MANIFEST))
     there.layout.require_same(plan.layout, f"the library {folder.place}", "this build")
     if there.base != plan.base:

@@ -28,11 +28,6 @@ def records(folder: LibraryFolder) -> list[Record]:
     return sorted(found, key=lambda r: (r["task"], r["variant"], r["id"]))
 
 
-def failures(folder: LibraryFolder) -> list[Record]:
-    """Records of jobs that never stayed finite."""
-    return [record for _, record in _every(folder) if record["id"] is None]
-
-
 def find(folder: LibraryFolder, identity: str) -> Record:
     """The record of an adapter, by id or by task. Raises UnknownName."""
     for record in records(folder):
@@ -49,13 +44,17 @@ def files_of(folder: LibraryFolder, identity: str) -> dict[str, bytes]:
         raise AdapterFileError(f"{identity} has lost a file: {error}") from error
 
 
-def remove(folder: LibraryFolder, identity: str) -> None:
-    """Take an adapter out: its record first, then its files. Raises UnknownName."""
-    identity = find(folder, identity)["id"]
+def remove(folder: LibraryFolder, identity: str) -> Record:
+    """Take an adapter out: its record first, then its files; return the record.
+
+    Raises UnknownName.
+    """
+    found = find(folder, identity)
     for name, record in list(_every(folder)):
-        if record["id"] == identity:
+        if record["id"] == found["id"]:
             folder.remove(name)
-    folder.remove(f"{ADAPTERS}/{identity}")
+    folder.remove(f"{ADAPTERS}/{found['id']}")
+    return found
 
 
 def check(folder: LibraryFolder) -> list[str]:

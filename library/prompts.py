@@ -21,12 +21,7 @@ def prompt_ids(tokenizer: Any, user: str) -> list[int]:
 
     A model without a chat template is asked with the message and a line break.
     """
-    if getattr(tokenizer, "chat_template", None):
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": user}], tokenize=False, add_generation_prompt=True
-        )
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-    return tokenizer(user + "\n")["input_ids"]
+    return shots_ids(tokenizer, [], user)
 
 
 def shots_ids(tokenizer: Any, shots: Sequence[tuple[str, str]], user: str) -> list[int]:

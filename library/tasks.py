@@ -9,12 +9,12 @@ import gzip
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from library.errors import MissingPath, TaskFileError
+from library.errors import LorasmithError, MissingPath, TaskFileError
 
 TEST_ROWS = 40
 TUNE_ROWS = 20
@@ -70,11 +70,14 @@ class Task:
         return tuple(text for text in (self.definition, self.summary, *self.paraphrases) if text)
 
 
-def read_tasks(path: Path) -> list[Task]:
+def read_tasks(
+    path: Path, on_broken: Callable[[Path, LorasmithError], None] | None = None
+) -> list[Task]:
     """Every task of a folder (or the one task of a file), sorted by name.
 
     Paraphrases come from `descriptions*.jsonl.gz` and licence classes from `index*.csv` in the
-    folder or its parent.
+    folder or its parent. A file that cannot be read is given to `on_broken`, if there is one, and
+    left out.
 
     Raises:
         MissingPath: nothing is there.
@@ -83,7 +86,14 @@ def read_tasks(path: Path) -> list[Task]:
     if not path.exists():
         raise MissingPath(f"there is no task folder at {path}")
     folder = path if path.is_dir() else path.parent
-    tasks = [read_task(file) for file in (task_files(path) if path.is_dir() else [path])]
+    tasks = []
+    for file in task_files(path) if path.is_dir() else [path]:
+        try:
+            tasks.append(read_task(file))
+        except LorasmithError as error:
+            if on_broken is None:
+                raise
+            on_broken(file, error)
     if not tasks:
         raise TaskFileError(f"{path} holds no task files (*.jsonl.gz, *.json or *.jsonl)")
     names = [task.name for task in tasks]

@@ -69,7 +69,6 @@ class Trained:
 class Figures:
     """What training has cost so far."""
 
-    steps: int = 0
     tokens: int = 0  # without padding
     cells: int = 0  # with padding
 
@@ -215,7 +214,6 @@ class BatchedTrainer:
         return self.recipe.lr * self.recipe.rate(slot.step, self.config.steps) / 2**slot.restarts
 
     def _count(self, rows: Sequence[TokenRow], batches: Sequence[TokenBatch]) -> None:
-        self.figures.steps += 1
         self.figures.tokens += sum(map(len, rows))
         self.figures.cells += sum(batch.ids.numel() for batch in batches)
 

@@ -190,5 +190,5 @@ class Rows:
             row = TokenRow(sample.position, prompt, answer_ids(self.tokenizer, sample.answer))
             if len(row) <= config.max_length:
                 rows.append(row)
-        groups = grouped(rows, self.tokenizer.pad_token_id, config.micro_batches) if rows else []
+        groups = grouped(rows, self.tokenizer.pad_token_id, config.micro_batches)
         return TaskBatch(torch.tensor(descriptions), groups, sum(map(len, rows)))

@@ -14,19 +14,24 @@ Row = dict[str, Any]
 LEAST_GAIN = 0.1  # of an oracle over the base, for a task's recovery to mean something
 
 
+def means(rows: Sequence[Row], *keys: str) -> list[Row]:
+    """Mean scores of the rows that agree in `keys`, with intervals that resample tasks."""
+    return [
+        {
+            **dict(zip(keys, key, strict=True)),
+            "rouge_l": _mean([row["rouge_l"] for row in members]),
+            "ci95": bootstrap_ci95([row["rouge_l"] for row in members]),
+            "exact_match": _mean([row["exact_match"] for row in members]),
+            "tasks": len(members),
+        }
+        for key, members in _grouped(rows, *keys).items()
+    ]
+
+
 def by_kind(rows: Sequence[Row]) -> list[Row]:
     """Means of the held-out tasks of each kind (their category was seen in training, or not)."""
     held_out = [row for row in rows if row["split"] == "held-out" and row["kind"]]
-    groups = _grouped(held_out, "method", "mode", "kind")
-    return [
-        {
-            **dict(zip(("method", "mode", "kind"), key, strict=True)),
-            "rouge_l": _mean([row["rouge_l"] for row in members]),
-            "ci95": bootstrap_ci95([row["rouge_l"] for row in members]),
-            "tasks": len(members),
-        }
-        for key, members in groups.items()
-    ]
+    return means(held_out, "method", "mode", "kind")
 
 
 def recovery(rows: Sequence[Row]) -> list[Row]:

@@ -102,7 +102,8 @@ def evaluate(
         library: by those that take adapters from a library.
         progress: called with (cells finished, cells in all).
     """
-    pool, cells, pairs, abstentions = Pool(), [], {}, {}
+    pool, prompts = Pool(), _Prompts(base, plan.seed)
+    cells, pairs, abstentions = [], {}, {}
     for method in plan.methods:
         adapters, swapped = _adapters(method, plan, generator, library)
         if swapped:
@@ -111,7 +112,7 @@ def evaluate(
         if method.head not in PLAIN:
             zeros = [pool.is_zero(place) for place in places if place is not None]
             abstentions[method.name] = sum(zeros)
-        cells += _cells(method, places, plan, base, pool)
+        cells += _cells(method, places, plan, prompts, pool)
     for cell in cells:
         cell.predictions = _cached(cell.key, len(cell.task.test))
     todo = [cell for cell in cells if cell.predictions is None]
@@ -142,7 +143,7 @@ def _adapters(
 
 
 def _cells(
-    method: Method, places: Sequence[int | None], plan: Plan, base: BaseModel, pool: Pool
+    method: Method, places: Sequence[int | None], plan: Plan, prompts: "_Prompts", pool: Pool
 ) -> list[Cell]:
     """One for each task that the method has something for, and mode."""
     cells = []
@@ -150,8 +151,8 @@ def _cells(
         if place is None and method.head not in PLAIN:
             continue
         for mode in plan.modes:
-            asked = _prompts(base, task, mode, shots=_shots(method, task, plan.seed))
-            key = _key(base, asked, pool.digests[place] if place is not None else None)
+            asked = prompts.of(task, mode, shots=method.head == "in-context")
+            key = _key(prompts.base, asked, pool.digests[place] if place is not None else None)
             cells.append(Cell(task, split, method, mode, place, asked, key))
     return cells
 
@@ -174,23 +175,32 @@ def _decode(cells: Sequence[Cell], base: BaseModel, pool: Pool, size: int) -> No
             write_file(_cache_file(cell.key), json.dumps(cell.predictions).encode())
 
 
-def _shots(method: Method, task: Task, seed: int) -> list[Instance]:
-    """Examples that go before the question."""
-    if method.head != "in-context":
-        return []
-    rng = random.Random(f"{seed}/{task.name}/shots")
-    return rng.sample(task.train, min(SHOTS, len(task.train)))
+class _Prompts:
+    """Prompts of the tasks' test rows: each task is tokenised once a mode, not once a method."""
 
+    def __init__(self, base: BaseModel, seed: int) -> None:
+        self.base, self.seed = base, seed
+        self._known: dict[tuple[str, Mode, bool], list[list[int]]] = {}
 
-def _prompts(base: BaseModel, task: Task, mode: Mode, shots: Sequence[Instance]) -> list[list[int]]:
-    """Prompted, the definition stands at the top, once."""
-    asked = [
-        user_turn(mode if i == 0 else "bare", task.definition, s.input) for i, s in enumerate(shots)
-    ]
-    examples = [(text, s.outputs[0]) for text, s in zip(asked, shots, strict=True)]
-    last: Mode = "bare" if shots else mode
-    turns = [user_turn(last, task.definition, row.input) for row in task.test]
-    return [shots_ids(base.tokenizer, examples, turn) for turn in turns]
+    def of(self, task: Task, mode: Mode, *, shots: bool) -> list[list[int]]:
+        key = (task.name, mode, shots)
+        if key not in self._known:
+            self._known[key] = self._made(task, mode, self._shots(task) if shots else [])
+        return self._known[key]
+
+    def _made(self, task: Task, mode: Mode, shots: Sequence[Instance]) -> list[list[int]]:
+        """Prompted, the definition stands at the top, once."""
+        modes: list[Mode] = [mode, *("bare" for _ in shots)]
+        examples = [
+            (user_turn(m, task.definition, s.input), s.outputs[0])
+            for m, s in zip(modes, shots, strict=False)
+        ]
+        turns = [user_turn(modes[-1], task.definition, row.input) for row in task.test]
+        return [shots_ids(self.base.tokenizer, examples, turn) for turn in turns]
+
+    def _shots(self, task: Task) -> list[Instance]:
+        rng = random.Random(f"{self.seed}/{task.name}/shots")
+        return rng.sample(task.train, min(SHOTS, len(task.train)))
 
 
 def _key(base: BaseModel, prompts: list[list[int]], adapter: str | None) -> str:

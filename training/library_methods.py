@@ -49,6 +49,7 @@ class LibraryMethods:
     ) -> None:
         self.library, self.oracles, self.encoder = library, oracles, encoder
         self._layouts = {f.place: _layout(f, base) for f in (library, oracles)}
+        self._embedded: dict[str, Tensor] = {}
         self._own = {r["task"]: r for r in records(oracles) if not r["variant"]}
 
     def adapters(self, method: str, tasks: Sequence[Task]) -> list[Adapter | None]:
@@ -115,7 +116,10 @@ class LibraryMethods:
         return Adapter(parts[0].layout, a, b)
 
     def _embed(self, text: str) -> Float[Tensor, " d"]:
-        return self.encoder.encode([normalise(text)]).pooled[0]
+        """Each text once: nearest, top-k and similarity all ask for it."""
+        if text not in self._embedded:
+            self._embedded[text] = self.encoder.encode([normalise(text)]).pooled[0]
+        return self._embedded[text]
 
     @cached_property
     def _records(self) -> list[Record]:

@@ -4,8 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from library.metrics import bootstrap_ci95
-from training.comparison import by_kind, calibration, pairs, recovery
+from training.comparison import by_kind, calibration, means, pairs, recovery
 from training.evaluate import Cell, Outcome, Plan
 
 SCHEMA = 1
@@ -28,7 +27,7 @@ def build_report(
         "base_sha256": base.sha256,
         "seed": plan.seed,
         "rows": rows,
-        "means": _means(rows),
+        "means": means(rows, "method", "mode", "split"),
         "kinds": by_kind(rows),
         "recovery": recovery(rows),
         "pairs": pairs(rows),
@@ -88,25 +87,3 @@ def _row(cell: Cell, seed: int) -> dict[str, Any]:
         "rouge_l": rouge,
         "exact_match": exact,
     }
-
-
-def _means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["method"], row["mode"], row["split"]), []).append(row)
-    return [
-        {
-            "method": method,
-            "mode": mode,
-            "split": split,
-            "rouge_l": _mean([row["rouge_l"] for row in members]),
-            "ci95": bootstrap_ci95([row["rouge_l"] for row in members]),
-            "exact_match": _mean([row["exact_match"] for row in members]),
-            "tasks": len(members),
-        }
-        for (method, mode, split), members in groups.items()
-    ]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

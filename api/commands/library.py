@@ -61,8 +61,8 @@ def build(
     quiet_libraries()
     import torch
 
-    from library.base import identity, load_base, load_config, resolve_base
-    from library.build import begin
+    from library.base import load_base, load_config, resolve_base
+    from library.build import begin, require_room
     from library.build import build as run
     from library.compiled import compile_layers as compiled
     from library.folder import LibraryFolder
@@ -74,11 +74,9 @@ def build(
     names = targets.split(",") if targets else None
     layout = layout_of(load_config(reference), names, rank=rank)
     folder = LibraryFolder(out)
-    if not resume and folder.names(""):
-        raise UsageError(f"{out} already exists; use --resume to go on with it")
+    require_room(folder, resume)
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     loaded = load_base(reference, device=device, dtype=dtype)
-    sha256, source = identity(reference)
     config = TrainConfig(
         steps=steps,
         rows=rows,
@@ -90,7 +88,7 @@ def build(
     plan = make_plan(
         list(found.values()),
         loaded.tokenizer,
-        base={"id": reference.name, "sha256": sha256, "source": source},
+        base={"id": reference.name, "sha256": loaded.sha256, "source": loaded.source},
         layout=layout,
         recipe=chosen,
         config=config,
@@ -168,12 +166,10 @@ def remove(identity: Annotated[str, typer.Argument(help="Id or task.")], place: 
 
     Example: lorasmith library remove ad_0123 --library my-library
     """
-    from library.catalogue import find, open_library
+    from library.catalogue import open_library
     from library.catalogue import remove as take_out
 
-    folder = open_library(place)
-    record = find(folder, identity)
-    take_out(folder, record["id"])
+    record = take_out(open_library(place), identity)
     typer.echo(f"removed {record['id']} ({record['task']})")
 
 
@@ -197,21 +193,16 @@ def check(place: Place) -> None:
 
 def _read(folders: list[Path], skip_broken: bool) -> tuple[dict[str, "Task"], dict[str, str]]:
     """Tasks by name, and the reason for each file that was left out."""
-    from library.tasks import read_tasks, task_files
+    from library.tasks import read_tasks
 
     found: dict[str, Task] = {}
     broken: dict[str, str] = {}
+
+    def leave_out(file: Path, error: LorasmithError) -> None:
+        broken[file.name] = str(error)
+
     for folder in folders:
-        if not skip_broken or not folder.is_dir():
-            tasks = read_tasks(folder)
-        else:
-            tasks = []
-            for file in task_files(folder):
-                try:
-                    tasks += read_tasks(file)
-                except LorasmithError as error:
-                    broken[file.name] = str(error)
-        for task in tasks:
+        for task in read_tasks(folder, on_broken=leave_out if skip_broken else None):
             if task.name in found:
                 raise UsageError(f"two folders hold a task named {task.name}")
             found[task.name] = task
