@@ -37,6 +37,7 @@ class BuildReport:
     seconds: float = 0.0
     tokens: int = 0
     cells: int = 0
+    memory: int = 0  # bytes of GPU memory at the most, of one worker
 
     @property
     def done(self) -> int:
@@ -45,6 +46,12 @@ class BuildReport:
     def add(self, figures: Figures) -> None:
         self.tokens += figures.tokens
         self.cells += figures.cells
+
+    def join(self, other: "BuildReport") -> None:
+        """Add what a worker did."""
+        for name in ("stored", "kept", "failed", "tokens", "cells"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.memory = max(self.memory, other.memory)
 
     def summary(self) -> dict[str, Any]:
         seconds = self.seconds or 1.0
@@ -57,6 +64,7 @@ class BuildReport:
             "tokens_per_second": round(self.tokens / seconds, 1),
             "adapters_per_second": round(self.stored / seconds, 4),
             "padding": round(1 - self.tokens / self.cells, 4) if self.cells else 0.0,
+            **({"gpu_memory_gb": round(self.memory / 1e9, 2)} if self.memory else {}),
         }
 
 

@@ -1,6 +1,7 @@
 """`lorasmith library`: build a library of adapters, and look after it."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,6 +40,10 @@ def build(
     max_length: Annotated[int, typer.Option(min=8, help="Longer rows are left out.")] = 320,
     exclude_license: Annotated[str, typer.Option(help="Licence classes, with commas.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of the shared A and of orders.")] = 0,
+    micro_batches: Annotated[int, typer.Option(min=1, help="Parts of a step.")] = 3,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, shard by shard.")] = 1,
+    executor: Annotated[str, typer.Option(help="local or ray.")] = "local",
+    ray_address: Annotated[str | None, typer.Option(help="Of a cluster; else one here.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     compile_layers: Annotated[bool, typer.Option("--compile", help="torch.compile.")] = False,
     skip_broken: Annotated[bool, typer.Option(help="Leave broken task files out.")] = False,
@@ -52,6 +57,8 @@ def build(
     from library.recipes import recipe_named
 
     chosen = recipe_named(recipe, lr=lr)
+    if executor not in ("local", "ray"):
+        raise UsageError(f"executor must be local or ray, not {executor!r}")
     found, broken = _read(tasks, skip_broken)
     excluded = set(filter(None, exclude_license.split(",")))
     found = {name: task for name, task in found.items() if task.license_class not in excluded}
@@ -59,12 +66,9 @@ def build(
 
     check_device(device)
     quiet_libraries()
-    import torch
-
-    from library.base import load_base, load_config, resolve_base
+    from library.base import identity, load_config, load_tokenizer, resolve_base
     from library.build import begin, require_room
-    from library.build import build as run
-    from library.compiled import compile_layers as compiled
+    from library.executors import Workplace, build_library
     from library.folder import LibraryFolder
     from library.layout import layout_of
     from library.plan import make_plan
@@ -75,20 +79,20 @@ def build(
     layout = layout_of(load_config(reference), names, rank=rank)
     folder = LibraryFolder(out)
     require_room(folder, resume)
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    loaded = load_base(reference, device=device, dtype=dtype)
     config = TrainConfig(
         steps=steps,
         rows=rows,
         slots=slots,
+        micro_batches=micro_batches,
         check_every=check_every,
         patience=patience,
         snapshots=snapshots,
     )
+    sha256, source = identity(reference)
     plan = make_plan(
         list(found.values()),
-        loaded.tokenizer,
-        base={"id": reference.name, "sha256": loaded.sha256, "source": loaded.source},
+        load_tokenizer(reference),
+        base={"id": reference.name, "sha256": sha256, "source": source},
         layout=layout,
         recipe=chosen,
         config=config,
@@ -98,13 +102,20 @@ def build(
         shard_size=shard_size,
     )
     plan = begin(folder, plan, resume=resume)
-    if compile_layers:
-        compiled(loaded.model)
+    alone = executor == "local" and workers == 1
+    threads = None if alone else max(1, (os.cpu_count() or 1) // workers)
+    place = Workplace(out, reference, device, compile_layers, threads)
     with progress_bar("training", unit="step") as progress:
-        report = run(folder, plan, found, loaded, progress)
+        report = build_library(
+            place,
+            plan,
+            found,
+            workers=workers,
+            ray=executor == "ray",
+            ray_address=ray_address,
+            progress=progress,
+        )
     summary = report.summary() | {"skipped": {**broken, **plan.skipped}}
-    if device != "cpu":
-        summary["gpu_memory_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
     typer.echo(json.dumps(summary) if as_json else _readable(summary, out))
 
 
