@@ -20,6 +20,7 @@ from generator.text_to_lora import TextToLoRA
 from library.canonical import digest
 from library.errors import CheckpointError, LorasmithError, MissingPath
 from library.files import write_folder
+from library.int8 import dequantise, quantise
 from library.layout import Layout
 
 FORMAT = 1
@@ -155,15 +156,13 @@ def _load_strictly(folder: Path, module: nn.Module, state: dict[str, Tensor]) ->
 
 
 def _quantise(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices, and stacks of them, to int8 rows: x ≈ scale·q with scale = max|row| / 127."""
+    """Matrices, and stacks of them, to int8 rows."""
     out = {}
     for key, value in state.items():
         if value.ndim < 2 or value.numel() < MIN_QUANTISED:
             out[key] = value
             continue
-        scale = (value.abs().amax(dim=-1) / 127).clamp_min(1e-12)  # (rows,), (stack, rows)
-        out[key] = (value / scale[..., None]).round().to(torch.int8)
-        out[key + SCALE] = scale
+        out[key], out[key + SCALE] = quantise(value)
     return out
 
 
@@ -175,7 +174,7 @@ def _dequantise(state: dict[str, Tensor]) -> dict[str, Tensor]:
         rows, scale = out.get(key), state[scale_key]
         if rows is None or rows.dtype != torch.int8 or scale.shape != rows.shape[:-1]:
             raise ValueError(f"{scale_key} does not fit {key}")
-        out[key] = rows.float() * scale[..., None]
+        out[key] = dequantise(rows, scale)
     return out
 
 

@@ -1,25 +1,41 @@
 """What a library holds, read from its records: list, find, export, remove, check."""
 
 import json
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from library.adapter import Adapter
 from library.canonical import digest
-from library.errors import AdapterFileError, MissingPath, UnknownName
-from library.folder import ADAPTERS, MANIFEST, RECORDS, LibraryFolder
+from library.errors import AdapterFileError, MissingPath, UnknownName, UsageError
+from library.folder import ADAPTERS, MANIFEST, PACKED, RECORDS, LibraryFolder
+from library.layout import Layout
 from library.peft_io import CONFIG_FILE, WEIGHTS_FILE
+from library.peft_read import read_peft
 from library.provenance import PROVENANCE_FILE, adapter_id
 
 Record = dict[str, Any]
 FILES = (CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE)
 
 
-def open_library(place: str) -> LibraryFolder:
-    """The library at a folder or URL. Raises MissingPath if there is none."""
+def open_library(place: str, *, write: bool = False) -> LibraryFolder:
+    """The library at a folder or URL; a packed one (library.packed) opens as its unpacked copy.
+
+    Raises:
+        MissingPath: there is none.
+        UsageError: it is packed, and `write` is meant.
+    """
     folder = LibraryFolder(place)
     if not folder.exists(MANIFEST):
         raise MissingPath(f"there is no library at {place}")
-    return folder
+    if not folder.exists(PACKED):
+        return folder
+    if write:
+        raise UsageError(f"the library {place} is packed and cannot be changed")
+    from library.packed import unpacked
+
+    return LibraryFolder(unpacked(Path(place)))
 
 
 def records(folder: LibraryFolder) -> list[Record]:
@@ -42,6 +58,14 @@ def files_of(folder: LibraryFolder, identity: str) -> dict[str, bytes]:
         return {name: folder.read(f"{ADAPTERS}/{identity}/{name}") for name in FILES}
     except FileNotFoundError as error:
         raise AdapterFileError(f"{identity} has lost a file: {error}") from error
+
+
+def read_adapter(folder: LibraryFolder, identity: str, layout: Layout) -> Adapter:
+    """An adapter of a library. Raises AdapterFileError, LayoutMismatch."""
+    with tempfile.TemporaryDirectory() as place:
+        for name, content in files_of(folder, identity).items():
+            (Path(place) / name).write_bytes(content)
+        return read_peft(Path(place), layout)
 
 
 def remove(folder: LibraryFolder, identity: str) -> Record:

@@ -12,6 +12,7 @@ from library.errors import OutputError
 from library.files import write_file, write_folder
 
 ADAPTERS, RECORDS, MANIFEST = "adapters", "records", "library.json"
+PACKED = "adapters.safetensors"  # of a packed library
 
 
 class LibraryFolder:

@@ -4,10 +4,8 @@ Retrieval never sees the evaluated task's own adapter: on a task of the library 
 that task were new.
 """
 
-import tempfile
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -16,11 +14,10 @@ from torch import Tensor
 from index.encoder import DescriptionEncoder, normalise
 from library.adapter import Adapter
 from library.base import BaseReference, base_layout, identity
-from library.catalogue import Record, files_of, records
+from library.catalogue import Record, read_adapter, records
 from library.errors import LayoutMismatch, UsageError
 from library.folder import MANIFEST, LibraryFolder
 from library.layout import Layout
-from library.peft_read import read_peft
 from library.plan import Plan
 from library.tasks import Task
 
@@ -134,10 +131,7 @@ class LibraryMethods:
         return torch.stack([self._embed(record["description"]) for record in self._records])
 
     def _read(self, folder: LibraryFolder, record: Record) -> Adapter:
-        with tempfile.TemporaryDirectory() as place:
-            for name, content in files_of(folder, record["id"]).items():
-                (Path(place) / name).write_bytes(content)
-            return read_peft(Path(place), self._layouts[folder.place])
+        return read_adapter(folder, record["id"], self._layouts[folder.place])
 
 
 def _layout(folder: LibraryFolder, base: BaseReference) -> Layout:

@@ -172,6 +172,26 @@ def export(
 
 
 @library.command()
+def pack(
+    place: Place,
+    out: Annotated[Path, typer.Option(help="Folder for the packed library.")],
+    task: Annotated[list[str] | None, typer.Option(help="Only this task's; repeatable.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+) -> None:
+    """Write a library as three small files, adapters as int8 rows: the form that ships.
+
+    Example: lorasmith library pack --library my-library --out small
+    """
+    require_absent(out, overwrite)
+    from library.catalogue import open_library
+    from library.packed import pack as write
+
+    count = write(open_library(place), out, task or (), overwrite=overwrite)
+    size = sum(file.stat().st_size for file in out.iterdir())
+    typer.echo(f"{count} adapters, {size / 1e6:.2f} MB  {out}")
+
+
+@library.command()
 def remove(identity: Annotated[str, typer.Argument(help="Id or task.")], place: Place) -> None:
     """Take an adapter out of the library.
 
@@ -180,7 +200,7 @@ def remove(identity: Annotated[str, typer.Argument(help="Id or task.")], place: 
     from library.catalogue import open_library
     from library.catalogue import remove as take_out
 
-    record = take_out(open_library(place), identity)
+    record = take_out(open_library(place, write=True), identity)
     typer.echo(f"removed {record['id']} ({record['task']})")
 
 
