@@ -134,6 +134,7 @@ def build_on_ray(
     """
     try:
         import ray
+        from ray.exceptions import RayTaskError, WorkerCrashedError
     except ImportError as error:
         raise UsageError(
             "building on Ray needs it installed: pip install 'lorasmith[cluster]'"
@@ -150,9 +151,9 @@ def build_on_ray(
             for report in ray.get(done):
                 total.join(report)
             _tell(at, plan, progress)
-    except ray.exceptions.RayTaskError as error:
+    except RayTaskError as error:
         raise error.cause if isinstance(error.cause, LorasmithError) else error from error
-    except ray.exceptions.WorkerCrashedError as error:
+    except WorkerCrashedError as error:
         raise WorkerLost(f"Ray lost a shard's workers {LOST_IN_A_ROW} times") from error
     finally:
         ray.shutdown()

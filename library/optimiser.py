@@ -40,7 +40,7 @@ class StackedAdamW:
         self._second = [torch.zeros_like(f) for f in self.factors]
         self._clock = torch.zeros(slots, device=self.factors[0].device, dtype=torch.float64)
         columns = zip(self.layout.groups, self.factors[self._a_count :], strict=True)
-        self._scales = [_scale(group, recipe).to(b) for group, b in columns]
+        self._scales = [column_scale(group, recipe).to(b) for group, b in columns]
 
     def __len__(self) -> int:
         return len(self._clock)
@@ -129,7 +129,7 @@ def shared_start(layout: Layout, seed: int, dtype: torch.dtype = torch.float32) 
     return Adapter(layout, a, b)
 
 
-def _scale(group: Group, recipe: Recipe) -> Float[Tensor, "sites 1 rank"]:
+def column_scale(group: Group, recipe: Recipe) -> Float[Tensor, "sites 1 rank"]:
     """The scale of each column of B; zero beyond a site's own rank, so that padding stays zero."""
     scale = torch.tensor([recipe.scale(site.rank) for site in group.sites])
     return scale[:, None, None] * rank_mask(group)[:, None, :]

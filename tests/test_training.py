@@ -31,6 +31,7 @@ from training.batches import (
     ValidationDataset,
 )
 from training.data import TaskDataModule, set_aside
+from training.frozen_base import QUIET
 from training.generator_module import OptimiserConfig
 from training.relabel import Relabelling
 from training.sft import TextToLoRASFT, _size
@@ -349,7 +350,7 @@ class DirectGradients(lightning.Callback):
         self, trainer: Any, pl_module: Any, batch: TaskBatch, batch_idx: int
     ) -> None:
         adapter = pl_module.generator(batch.embeddings)
-        loss = pl_module._batch_loss(batch, adapter).mean()
+        loss = pl_module._base.losses(batch.rows, adapter).mean()
         loss = loss + pl_module.weight_penalty * _size(adapter)
         self.direct = torch.autograd.grad(loss, list(pl_module.generator.parameters()))
 
@@ -366,7 +367,7 @@ def test_groups_run_backward_one_by_one_give_the_gradient_of_the_whole(
 ) -> None:
     write_tasks(tmp_path / "tasks", ["red", "blue", "green"])
     run = Run(tiny_base, tmp_path / "tasks")
-    run.module.label_smoothing, run.module.weight_penalty = 0.0, 0.1
+    run.module.noise, run.module.weight_penalty = QUIET, 0.1
     check = DirectGradients()
     run.trainer.callbacks.append(check)
     run.fit()

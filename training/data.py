@@ -55,7 +55,7 @@ class TaskDataModule(lightning.LightningDataModule):
     Args:
         tasks: folders (or files) of tasks.
         base: Hub id or folder of the base model, for its tokenizer; the default base if None.
-        encoder: the description encoder.
+        encoder: the description encoder; None where nothing reads descriptions.
         sampling: how a step is drawn.
         steps: steps of training that exist (an epoch).
         set_aside_share: share of tasks kept for validation and early stop.
@@ -68,7 +68,7 @@ class TaskDataModule(lightning.LightningDataModule):
         self,
         tasks: list[str],
         base: str | None = None,
-        encoder: str = DEFAULT_ENCODER,
+        encoder: str | None = DEFAULT_ENCODER,
         sampling: SamplingConfig = SamplingConfig(),
         steps: int = 1500,
         set_aside_share: float = 0.0,
@@ -127,6 +127,8 @@ class TaskDataModule(lightning.LightningDataModule):
         texts = self._train_rows.texts
         self._val_rows = Rows(self.held_back, tokenizer, first=len(texts))
         texts += self._val_rows.texts
+        if self.encoder_name is None:
+            return
         device = "cuda" if torch.cuda.is_available() else "cpu"
         encoder = DescriptionEncoder(self.encoder_name, dtype=torch.float32, device=device)
         # In half precision, as thousands of texts with all their tokens take gigabytes.
@@ -144,8 +146,10 @@ class TaskDataModule(lightning.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: TaskBatch, device: torch.device, dataloader_idx: int
     ) -> TaskBatch:
-        chosen = join([self._bank[i] for i in batch.descriptions.tolist()])
         rows = [group.to(device) for group in batch.rows]
+        if not self._bank:
+            return replace(batch, rows=rows)
+        chosen = join([self._bank[i] for i in batch.descriptions.tolist()])
         return replace(batch, rows=rows, embeddings=chosen.to(device, torch.float32))
 
     def _loader(

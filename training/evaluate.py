@@ -7,8 +7,8 @@ that was stopped goes on where it was.
 
 import json
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from library.metrics import exact_match, rouge_l
 from library.prompts import Mode, shots_ids, user_turn
 from library.tasks import Instance, Task
 from training.library_methods import LibraryMethods
-from training.methods import PLAIN, Method, descriptions, generated
+from training.methods import MULTI_TASK, PLAIN, Method, descriptions, generated
 from training.pool import Pool
 
 SHOTS = 3
@@ -91,6 +91,7 @@ def evaluate(
     base: BaseModel,
     generator: Generator | None,
     library: LibraryMethods | None = None,
+    multi_task: Mapping[Mode, Adapter] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Decode and score a plan.
@@ -99,12 +100,18 @@ def evaluate(
         plan: tasks, methods, modes.
         base: the loaded base.
         generator: needed by the generator's methods, and
-        library: by those that take adapters from a library.
+        library: by those that take adapters from a library, and
+        multi_task: by that method: one adapter for all tasks, by mode.
         progress: called with (cells finished, cells in all).
     """
     pool, prompts = Pool(), _Prompts(base, plan.seed)
     cells, pairs, abstentions = [], {}, {}
     for method in plan.methods:
+        if method.head == MULTI_TASK and multi_task is not None:
+            for mode, adapter in multi_task.items():
+                places = [pool.add(adapter)] * len(plan.tasks)
+                cells += _cells(method, places, replace(plan, modes=[mode]), prompts, pool)
+            continue
         adapters, swapped = _adapters(method, plan, generator, library)
         if swapped:
             pairs[method.name] = swapped

@@ -22,6 +22,7 @@ GIBBERISH = (
     "nnnnnnnn oooooo kkkkkk aaaa zzzzzzzzz",
 )
 PLAIN = ("base", "in-context")
+MULTI_TASK = "multi-task"
 FROM_LIBRARY = ("oracle", "soup", "nearest", "top-k")
 SUFFIXES = ("", "wrong-description", "gibberish", "paraphrase")
 
@@ -54,12 +55,12 @@ def parse_methods(text: str) -> list[Method]:
 
 
 def _parse(name: str) -> Method:
-    if name in (*PLAIN, *FROM_LIBRARY):
+    if name in (*PLAIN, MULTI_TASK, *FROM_LIBRARY):
         return Method(name, name)
     head, _, suffix = name.partition(":")
     if head not in GENERATORS or suffix not in SUFFIXES or name.endswith(":"):
         swapped = (f"{GENERATORS[0]}:{s}" for s in SUFFIXES[1:])
-        known = ", ".join([*PLAIN, *FROM_LIBRARY, *GENERATORS, *swapped])
+        known = ", ".join([*PLAIN, MULTI_TASK, *FROM_LIBRARY, *GENERATORS, *swapped])
         raise UnknownName(f"unknown method '{name}'; known: {known}")
     return Method(name, head, suffix)
 

@@ -4,6 +4,7 @@ The base is not a submodule: it is frozen, belongs in no checkpoint, and is load
 """
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,13 +13,9 @@ from torch import Tensor
 
 from index.encoder import Embeddings
 from library.adapter import Adapter
-from library.base import load_base
-from library.compiled import compile_layers
 from library.errors import TaskFileError
-from library.forward import MultiAdapter
-from library.lm_loss import answer_logits, answer_loss
-from library.token_batch import TokenBatch
 from training.batches import TaskBatch
+from training.frozen_base import FrozenBase, Noise, passed_on
 from training.generator_module import GeneratorModule
 
 
@@ -45,25 +42,19 @@ class TextToLoRASFT(GeneratorModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.label_smoothing, self.neftune_alpha = label_smoothing, neftune_alpha
+        self.noise = Noise(label_smoothing, neftune_alpha)
         self.weight_penalty, self.compile_layers = weight_penalty, compile_layers
-        self._frozen: list[Any] = []  # [model, hooks]; in a list, so that it is no submodule
+        self.frozen: FrozenBase | None = None
 
     def settings(self) -> dict[str, Any]:
-        names = ("label_smoothing", "neftune_alpha", "weight_penalty", "compile_layers")
-        return {name: getattr(self, name) for name in names}
+        names = ("weight_penalty", "compile_layers")
+        return {**asdict(self.noise), **{name: getattr(self, name) for name in names}}
 
     def setup(self, stage: str) -> None:
-        if self._frozen:
-            return
-        device = self.trainer.strategy.root_device
-        # bfloat16 is fast on GPUs and six times slower than float32 on most CPUs.
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        model = load_base(self.reference, device=device, dtype=dtype).model
-        hooks = MultiAdapter(model, self.generator.layout)
-        if self.compile_layers:
-            compile_layers(model)
-        self._frozen = [model, hooks]
+        if self.frozen is None:
+            device = self.trainer.strategy.root_device
+            layout, compiled = self.generator.layout, self.compile_layers
+            self.frozen = FrozenBase(self.reference, layout, device, compiled=compiled)
 
     def on_train_start(self) -> None:
         self._begin, self._tokens = time.monotonic(), 0
@@ -73,60 +64,30 @@ class TextToLoRASFT(GeneratorModule):
             raise TaskFileError("no row of this step is short enough; raise sampling.max_length")
         adapter = self.generator(_embeddings(batch))
         cut = adapter.detached()
-        loss = self._backward(batch, cut)
+        loss = self._base.backward(batch.rows, cut, self.noise)
         self.log("train_loss", loss, prog_bar=True)
         self._log_figures(batch)
-        # The gradient of this sum is the loss's own: what came back to the cut is passed on.
-        passed = [
-            (made * leaf.grad).sum()
-            for made, leaf in zip(adapter.factors(), cut.factors(), strict=True)
-        ]
-        return torch.stack(passed).sum() + self.weight_penalty * _size(adapter)
+        return passed_on(adapter, cut) + self.weight_penalty * _size(adapter)
 
     def validation_step(self, batch: TaskBatch, batch_idx: int) -> None:
         """Loss on tasks set aside, and what another task's description costs (steering margin)."""
         if not batch.rows:  # every row of these tasks is longer than max_length
             return
         adapter = self.generator(_embeddings(batch))
-        own = self._batch_loss(batch, adapter)
+        own = self._base.losses(batch.rows, adapter)
         n = len(own)
         self.log("val_loss", own.mean(), prog_bar=True, batch_size=n)
         if len(adapter) > 1:
             shifted = adapter[[*range(1, len(adapter)), 0]]
-            other = self._batch_loss(batch, shifted)
+            other = self._base.losses(batch.rows, shifted)
             self.log("val_margin", (other - own).mean(), prog_bar=True, batch_size=n)
 
     test_step = validation_step
 
-    def _backward(self, batch: TaskBatch, cut: Adapter) -> Float[Tensor, ""]:
-        """Mean loss of the rows; its gradient is left on the adapter's factors.
-
-        Each group of rows is run backward before the next, so memory holds one group.
-        """
-        count = sum(len(group.ids) for group in batch.rows)
-        total = torch.zeros((), device=self.device)
-        for group in batch.rows:
-            share = self._group_loss(group, cut, training=True).sum() / count
-            share.backward()
-            total += share.detach()
-        self._frozen[1].clear()
-        return total
-
-    def _batch_loss(self, batch: TaskBatch, adapter: Adapter) -> Float[Tensor, " rows"]:
-        """Loss of every row of the step, without training's noise."""
-        losses = [self._group_loss(group, adapter, training=False) for group in batch.rows]
-        self._frozen[1].clear()
-        return torch.cat(losses)
-
-    def _group_loss(
-        self, group: TokenBatch, adapter: Adapter, *, training: bool
-    ) -> Float[Tensor, " batch"]:
-        model, hooks = self._frozen
-        hooks.set(adapter, group.rows)
-        noise = self.neftune_alpha if training else 0.0
-        smoothing = self.label_smoothing if training else 0.0
-        logits = answer_logits(model, group.ids, group.answer, neftune_alpha=noise)
-        return answer_loss(logits, group.ids, group.answer, label_smoothing=smoothing)
+    @property
+    def _base(self) -> FrozenBase:
+        assert self.frozen is not None, "Lightning calls setup first"
+        return self.frozen
 
     def _log_figures(self, batch: TaskBatch) -> None:
         """What training costs: tokens without padding and seconds since it began, peak memory."""

@@ -17,6 +17,8 @@ from library.files import require_absent, require_kind, write_file
 
 if TYPE_CHECKING:
     from generator.generate import Generator
+    from library.adapter import Adapter
+    from library.base import BaseReference
     from training.library_methods import LibraryMethods
 
 
@@ -29,6 +31,7 @@ def evaluate(
     checkpoint: Annotated[Path | None, typer.Option(help="Generator; default: shipped.")] = None,
     library: Annotated[str | None, typer.Option(help="For soup, nearest, top-k, oracle.")] = None,
     oracles: Annotated[str | None, typer.Option(help="For oracle; default: --library.")] = None,
+    multi_task: Annotated[Path | None, typer.Option(help="Adapter, or one a mode in it.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first N tasks by name.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="JSONL of every answer.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="The table, for a document.")] = None,
@@ -56,7 +59,9 @@ def evaluate(
 
     check_device(device)
     quiet_libraries()
-    found = Options(tasks, limit, base, checkpoint, library, oracles, device, seed, batch_size)
+    found = Options(
+        tasks, limit, base, checkpoint, library, oracles, multi_task, device, seed, batch_size
+    )
     report, answers = _measure(found, parsed, modes)
     from training.report import table
 
@@ -83,6 +88,7 @@ class Options:
     checkpoint: Path | None
     library: str | None
     oracles: str | None
+    multi_task: Path | None
     device: str
     seed: int
     batch_size: int
@@ -104,10 +110,11 @@ def _measure(o: Options, methods: list[Any], modes: list[Any]) -> tuple[dict[str
     if generator is not None and needed:
         generator.require_fit(reference)
     library = _library(o, methods, reference)
+    single = _multi_task(o, methods, modes, reference)
     base = load_base(reference, device=o.device)
     plan = Plan(tasks, splits, methods, modes, o.seed, o.batch_size)
     with progress_bar("evaluating") as advance:
-        outcome = run(plan, base, generator, library, advance)
+        outcome = run(plan, base, generator, library, single, advance)
     report = build_report(
         plan, outcome, command=_command(), commit=_commit(), device=_name(o.device), base=base
     )
@@ -140,6 +147,25 @@ def _library(o: Options, methods: list[Any], base: Any) -> "LibraryMethods | Non
 
     encoder = DescriptionEncoder(device=o.device)
     return LibraryMethods(open_library(place), open_library(o.oracles or place), base, encoder)
+
+
+def _multi_task(
+    o: Options, methods: list[Any], modes: list[Any], base: "BaseReference"
+) -> "dict[Any, Adapter] | None":
+    """The multi-task adapter of each mode: PATH/MODE, or PATH for all."""
+    if all(method.name != "multi-task" for method in methods):
+        return None
+    if o.multi_task is None:
+        raise UsageError("multi-task needs --multi-task, an adapter of lorasmith train")
+    from library.base import base_layout
+    from library.peft_read import read_peft
+
+    found: dict[Any, Adapter] = {}
+    for mode in modes:
+        own = o.multi_task / mode
+        folder = own if own.is_dir() else o.multi_task
+        found[mode] = read_peft(folder, base_layout(base, read_peft(folder).layout))
+    return found
 
 
 def _modes(text: str) -> list[Any]:
