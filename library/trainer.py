@@ -11,19 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from library.adapter import Adapter
 from library.forward import MultiAdapter
 from library.layout import Layout
-from library.lm_loss import answer_logits, token_losses
 from library.optimiser import StackedAdamW, shared_start
+from library.passes import GroupedPasses, PackedPasses, Passes
 from library.recipes import Recipe
 from library.slot import Check, Job, Slot
-from library.token_batch import TokenBatch, TokenRow, grouped
-
-TUNE_BATCH = 256  # rows that are scored together
 
 
 @dataclass(frozen=True)
@@ -83,6 +79,7 @@ class BatchedTrainer:
         config: how many at once, for how long.
         pad: id of the padding token.
         seed: of the A that all start from.
+        packed: how rows are run (library.passes); by default packed on a GPU.
     """
 
     def __init__(
@@ -94,6 +91,7 @@ class BatchedTrainer:
         *,
         pad: int,
         seed: int = 0,
+        packed: bool | None = None,
     ) -> None:
         self.model, self.recipe, self.config, self.pad = model, recipe, config, pad
         # Adapters stay in float32 where the base runs in half precision.
@@ -101,6 +99,7 @@ class BatchedTrainer:
         start = shared_start(layout, seed, dtype).to(model.device)
         self.optimiser = StackedAdamW(start, config.slots, recipe)
         self.layout, self.figures = layout, Figures()
+        self.packed = model.device.type == "cuda" if packed is None else packed
 
     def run(
         self, jobs: Sequence[Job], tick: Callable[[int], None] | None = None
@@ -112,6 +111,7 @@ class BatchedTrainer:
         waiting = deque(jobs)
         slots: list[Slot | None] = [None] * len(self.optimiser)
         hooks = MultiAdapter(self.model, self.layout)
+        passes = self._passes(hooks)
         try:
             while True:
                 for place in range(len(slots)):
@@ -121,7 +121,7 @@ class BatchedTrainer:
                 active = {i: slot for i, slot in enumerate(slots) if slot is not None}
                 if not active:
                     return
-                for place in self._step(active, hooks):
+                for place in self._step(active, passes):
                     yield self._finish(active.pop(place), place)
                     slots[place] = None
                 if tick:
@@ -129,28 +129,28 @@ class BatchedTrainer:
         finally:
             hooks.close()
 
-    def _step(self, active: dict[int, Slot], hooks: MultiAdapter) -> list[int]:
-        """One step of every active slot; which of them are done."""
-        c, device = self.config, self.model.device
-        rows = [replace(r, owner=i) for i, slot in active.items() for r in slot.draw(c.rows)]
-        batches = grouped(rows, self.pad, c.micro_batches)
-        answers = torch.zeros(len(self.optimiser), dtype=torch.float64)
-        for batch in batches:
-            answers.index_add_(0, batch.rows, batch.answer.sum(dim=1).double())
-        weights = (1 / answers.clamp(min=1)).to(device)
-        adapters = self.optimiser.adapters()
-        cut = adapters.detached()
-        for batch in batches:
-            moved = batch.to(device)
-            hooks.set(cut, moved.rows)
-            _adapter_losses(self.model, moved, weights).sum().backward()
-        hooks.clear()
-        _pass_on(adapters, cut)
-        self._count(rows, batches)
-        finite = self.optimiser.step([self._rate(active.get(i)) for i in range(len(weights))])
-        return self._after(active, finite.tolist(), hooks)
+    def _passes(self, hooks: MultiAdapter) -> Passes:
+        if self.packed:
+            like = self.optimiser.adapters()
+            return PackedPasses(self.model, hooks, self.pad, like)
+        return GroupedPasses(self.model, hooks, self.pad, self.config.micro_batches)
 
-    def _after(self, active: dict[int, Slot], finite: list[bool], hooks: MultiAdapter) -> list[int]:
+    def _step(self, active: dict[int, Slot], passes: Passes) -> list[int]:
+        """One step of every active slot; which of them are done."""
+        c = self.config
+        rows = [replace(r, owner=i) for i, slot in active.items() for r in slot.draw(c.rows)]
+        answers = [0] * len(self.optimiser)
+        for row in rows:
+            answers[row.owner] += len(row.answer)
+        weights = [1 / max(1, count) for count in answers]
+        adapters = self.optimiser.adapters()
+        _pass_on(adapters, passes.gradients(rows, weights, adapters))
+        self.figures.tokens += sum(map(len, rows))
+        self.figures.cells = passes.cells
+        finite = self.optimiser.step([self._rate(active.get(i)) for i in range(len(weights))])
+        return self._after(active, finite.tolist(), passes)
+
+    def _after(self, active: dict[int, Slot], finite: list[bool], passes: Passes) -> list[int]:
         """Count the step, restart what went non-finite, look at tune rows, find what is done."""
         c, done, due = self.config, [], []
         for place, slot in active.items():
@@ -164,7 +164,7 @@ class BatchedTrainer:
                 slot.keep(self._state(place), c.snapshots)
             if slot.job.tune and (slot.step % c.check_every == 0 or slot.step == c.steps):
                 due.append(place)
-        for place, check in self._look(due, active, hooks).items():
+        for place, check in self._look(due, active, passes).items():
             if active[place].better(check):
                 active[place].best = self._state(place)
             if c.patience and active[place].waited >= c.patience:
@@ -174,26 +174,18 @@ class BatchedTrainer:
 
     @torch.no_grad()
     def _look(
-        self, due: Sequence[int], active: dict[int, Slot], hooks: MultiAdapter
+        self, due: Sequence[int], active: dict[int, Slot], passes: Passes
     ) -> dict[int, Check]:
         """Score the tune rows of some slots."""
+        if not due:
+            return {}
         rows = [replace(row, owner=i) for i in due for row in active[i].job.tune]
-        rows.sort(key=len)
-        accuracy, loss = torch.zeros(len(self.optimiser)), torch.zeros(len(self.optimiser))
-        adapters = self.optimiser.adapters()
-        for start in range(0, len(rows), TUNE_BATCH):
-            (batch,) = grouped(rows[start : start + TUNE_BATCH], self.pad, 1)
-            moved = batch.to(self.model.device)
-            hooks.set(adapters, moved.rows)
-            right, cost = _row_scores(self.model, moved)
-            accuracy.index_add_(0, batch.rows, right.cpu())
-            loss.index_add_(0, batch.rows, cost.cpu())
-        hooks.clear()
-        found = {}
+        right, cost = passes.scores(rows, self.optimiser.adapters())
+        found, start = {}, 0
         for i in due:
-            count = len(active[i].job.tune)
-            step, a, b = active[i].step, accuracy[i].item() / count, loss[i].item() / count
-            found[i] = Check(step, a, b)
+            end = start + len(active[i].job.tune)
+            accuracy, loss = right[start:end].mean().item(), cost[start:end].mean().item()
+            found[i], start = Check(active[i].step, accuracy, loss), end
         return found
 
     def _finish(self, slot: "Slot", place: int) -> Trained:
@@ -213,36 +205,9 @@ class BatchedTrainer:
             return 0.0
         return self.recipe.lr * self.recipe.rate(slot.step, self.config.steps) / 2**slot.restarts
 
-    def _count(self, rows: Sequence[TokenRow], batches: Sequence[TokenBatch]) -> None:
-        self.figures.tokens += sum(map(len, rows))
-        self.figures.cells += sum(batch.ids.numel() for batch in batches)
 
-
-def _adapter_losses(
-    model: Any, batch: TokenBatch, weights: Float[Tensor, " slots"]
-) -> Float[Tensor, " answers"]:
-    """Each answer token's share of its adapter's loss: the mean over the adapter's tokens."""
-    logits = answer_logits(model, batch.ids, batch.answer)
-    losses, row = token_losses(logits, batch.ids, batch.answer)
-    return losses * weights[batch.rows[row]].to(losses.dtype)
-
-
-def _row_scores(
-    model: Any, batch: TokenBatch
-) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """For each row: the share of answer tokens that are right, and the mean loss."""
-    logits = answer_logits(model, batch.ids, batch.answer)
-    losses, row = token_losses(logits, batch.ids, batch.answer)
-    right = (logits.argmax(-1) == batch.ids.roll(-1, dims=1)[batch.answer]).to(losses.dtype)
-    count, zero = batch.answer.sum(dim=1), torch.zeros(len(batch.ids), device=losses.device)
-    return (
-        zero.to(losses.dtype).index_add(0, row, right).float() / count,
-        zero.to(losses.dtype).index_add(0, row, losses).float() / count,
-    )
-
-
-def _pass_on(adapters: Adapter, cut: Adapter) -> None:
-    """The gradient that lies on the cut goes on to the factors themselves."""
-    made, leaves = adapters.factors(), cut.factors()
-    pairs = [(m, leaf.grad) for m, leaf in zip(made, leaves, strict=True) if m.requires_grad]
-    torch.autograd.backward([m for m, _ in pairs], [g for _, g in pairs])
+def _pass_on(adapters: Adapter, gradients: Sequence[Tensor]) -> None:
+    """The gradient on the adapters goes on to the factors themselves."""
+    pairs = zip(adapters.factors(), gradients, strict=True)
+    trained = [(made, gradient) for made, gradient in pairs if made.requires_grad]
+    torch.autograd.backward([made for made, _ in trained], [g for _, g in trained])
