@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from library.token_batch import TokenRow, width
+from library.token_batch import TokenRow
 
-LENGTH = 512  # of a sequence; longer where a row is
+LENGTH = 256  # of a sequence; where a row is longer, a multiple of
+STEP = 64
 CELLS = 16_384  # of a batch
 EVEN = 2  # sequences of a batch are a multiple of this, and
 ANSWERS = 1024  # answer tokens of this, so that few shapes occur
@@ -61,7 +62,7 @@ def packed(
     Returns:
         The batches, each with the rows (by number) that its segments are.
     """
-    length = max(LENGTH, width(max(map(len, rows))))
+    length = -(-max(LENGTH, *map(len, rows)) // STEP) * STEP
     bins = _bins([len(row) for row in rows], length)
     count = -(-len(bins) * length // CELLS)
     size = -(-len(bins) // count)
