@@ -36,7 +36,7 @@ def require_kind(path: Path, *, folder: bool) -> None:
 
 
 def write_folder(target: Path, files: Mapping[str, bytes], *, overwrite: bool = False) -> None:
-    """Create folder `target` holding `files`, as one step.
+    """Create folder `target` holding `files`, whose names may have folders, as one step.
 
     Raises:
         OutputExists: `target` exists and `overwrite` is false, or it is no folder.
@@ -50,6 +50,7 @@ def write_folder(target: Path, files: Mapping[str, bytes], *, overwrite: bool = 
         staging = Path(tempfile.mkdtemp(prefix=_hidden(target), dir=target.parent))
         staging.chmod(0o755)
         for name, content in files.items():
+            (staging / name).parent.mkdir(parents=True, exist_ok=True)
             _write_synced(staging / name, content)
         _rename(staging, target, overwrite)
     except OSError as error:
