@@ -42,6 +42,10 @@ WRONG = [
     (["evaluate", "--tasks", ".", "--methods", "base", "--mode", "x", "--out", "r"], 2, "mode"),
     (["tasks", "list", "no"], 2, "no task folder"),
     (["tasks", "list", "."], 1, "holds no task files"),
+    (["tasks", "import", ".", "--out", "new"], 2, "give --sni"),
+    (["tasks", "import", ".", "--sni", "--out", "."], 2, "already exists"),
+    (["tasks", "import", ".", "--sni", "--out", ".", "--overwrite"], 2, "another --out"),
+    (["tasks", "import", ".", "--sni", "--out", "new", "--split", "x"], 2, "unknown split 'x'"),
     (["serve", "--host", "0.0.0.0"], 2, "loopback only"),
     (["serve", "--port", "70000"], 2, "--port"),
     (["train"], 2, "subcommand"),
@@ -80,7 +84,8 @@ def test_a_foreign_checkpoint_is_refused(
 
 
 def test_commands_show_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in (["generate"], ["evaluate"], ["serve"], ["tasks", "list"], ["tasks", "check"]):
+    tasks = (["tasks", "list"], ["tasks", "check"], ["tasks", "import"])
+    for command in (["generate"], ["evaluate"], ["serve"], *tasks):
         assert main([*command, "--help"]) == 0
         assert "Example: lorasmith" in " ".join(capsys.readouterr().out.split())
 

@@ -1,14 +1,16 @@
-"""`lorasmith tasks`: look at task files before relying on them."""
+"""`lorasmith tasks`: look at task files before relying on them, or rebuild ours."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from library.errors import LorasmithError, MissingPath, TaskFileError
+from api.console import progress_bar
+from library.errors import LorasmithError, MissingPath, TaskFileError, UnknownName, UsageError
+from library.files import require_absent, write_folder
 from library.tasks import read_task, read_tasks, task_files
 
-tasks = typer.Typer(help="List or check task files.", rich_markup_mode=None)
+tasks = typer.Typer(help="List, check or import task files.", rich_markup_mode=None)
 
 
 @tasks.command("list")
@@ -43,4 +45,40 @@ def check_tasks(path: Annotated[Path, typer.Argument(help="Folder or file.")]) -
         read_tasks(path)  # what concerns the folder: names that occur twice, paraphrases, index
     typer.echo(f"{len(files)} task files, {broken or 'none'} broken")
     if broken:
+        raise typer.Exit(1)
+
+
+@tasks.command("import")
+def import_tasks(
+    path: Annotated[Path, typer.Argument(help="Clone of allenai/natural-instructions.")],
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
+    sni: Annotated[bool, typer.Option("--sni", help="Super-NaturalInstructions.")] = False,
+    split: Annotated[str, typer.Option(help="train, train_extra, public_heldout or all.")] = "all",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+) -> None:
+    """Rebuild the tasks that lorasmith was trained and measured on; exit 1 if any is incomplete.
+
+    Example: lorasmith tasks import natural-instructions --sni --out tasks
+    """
+    from library.sni import rebuild_tasks
+    from library.sni_manifest import SHIPPED, SPLITS, read_manifest
+
+    if not sni:
+        raise UsageError("give --sni: only Super-NaturalInstructions can be imported so far")
+    if split not in (*SPLITS, "all"):
+        raise UnknownName(f"unknown split '{split}'; known: {', '.join(SPLITS)}, all")
+    require_absent(out, overwrite)
+    if path.resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"{out} holds what is to be imported: choose another --out")
+    wanted = [task for task in read_manifest(SHIPPED) if split in ("all", task.split)]
+    with progress_bar("tasks", unit="task") as progress:
+        rebuilt = rebuild_tasks(path, wanted, progress)
+    for problem in rebuilt.problems:
+        typer.echo(problem, err=True)
+    if not rebuilt.tasks:
+        raise TaskFileError(f"none of the {len(wanted)} tasks is complete in {path}")
+    write_folder(out, rebuilt.files, overwrite=overwrite)
+    typer.echo(f"{rebuilt.tasks} of {len(wanted)} tasks in {out}, equal to the manifest")
+    typer.echo("not rebuilt: paraphrased descriptions, which do not come from SNI", err=True)
+    if rebuilt.problems:
         raise typer.Exit(1)
