@@ -7,7 +7,7 @@ tests hold it to PEFT, one task alone.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from library.adapter import Adapter
 from library.forward import MultiAdapter
 from library.layout import Layout
-from library.lm_loss import answer_logits, token_losses
+from library.lm_loss import answer_logits, row_scores, token_losses
 from library.optimiser import StackedAdamW, shared_start
 from library.recipes import Recipe
 from library.slot import Check, Job, Slot
@@ -55,7 +55,10 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished job. `adapter` is None if it never stayed finite; scale is in its B."""
+    """A finished job. `adapter` is None if it never stayed finite; scale is in its B.
+
+    `scores` is what was measured on the adapter itself, where that is not what was trained.
+    """
 
     job: Job
     adapter: Adapter | None
@@ -63,6 +66,7 @@ class Trained:
     restarts: int
     checks: list[Check]
     snapshots: list[Adapter]
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -185,7 +189,7 @@ class BatchedTrainer:
             (batch,) = grouped(rows[start : start + TUNE_BATCH], self.pad, 1)
             moved = batch.to(self.model.device)
             hooks.set(adapters, moved.rows)
-            right, cost = _row_scores(self.model, moved)
+            right, cost = row_scores(self.model, moved)
             accuracy.index_add_(0, batch.rows, right.cpu())
             loss.index_add_(0, batch.rows, cost.cpu())
         hooks.clear()
@@ -225,20 +229,6 @@ def _adapter_losses(
     logits = answer_logits(model, batch.ids, batch.answer)
     losses, row = token_losses(logits, batch.ids, batch.answer)
     return losses * weights[batch.rows[row]].to(losses.dtype)
-
-
-def _row_scores(
-    model: Any, batch: TokenBatch
-) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """For each row: the share of answer tokens that are right, and the mean loss."""
-    logits = answer_logits(model, batch.ids, batch.answer)
-    losses, row = token_losses(logits, batch.ids, batch.answer)
-    right = (logits.argmax(-1) == batch.ids.roll(-1, dims=1)[batch.answer]).to(losses.dtype)
-    count, zero = batch.answer.sum(dim=1), torch.zeros(len(batch.ids), device=losses.device)
-    return (
-        zero.to(losses.dtype).index_add(0, row, right).float() / count,
-        zero.to(losses.dtype).index_add(0, row, losses).float() / count,
-    )
 
 
 def _pass_on(adapters: Adapter, cut: Adapter) -> None:
