@@ -61,12 +61,12 @@ RECIPES = {
         Recipe("lora-fa", freeze_a=True),
         Recipe("lora-plus", b_rate=16.0, lr=1e-4),
         Recipe("dora", trained_by="peft"),
-        Recipe("pissa", lr=1e-4, trained_by="peft"),
-        Recipe("olora", lr=1e-4, trained_by="peft"),
+        Recipe("pissa", trained_by="peft"),
+        Recipe("olora", trained_by="peft"),
         Recipe("eva", trained_by="peft"),
-        Recipe("adalora", lr=2e-3, trained_by="peft"),
+        Recipe("adalora", lr=1e-2, trained_by="peft"),
         Recipe("randlora", lr=1e-3, trained_by="peft"),
-        Recipe("vera", lr=1e-2, trained_by="peft"),
+        Recipe("vera", lr=3e-2, trained_by="peft"),
     )
 }
 REFUSED = {
