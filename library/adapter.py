@@ -5,7 +5,7 @@ For each group of a layout: A `[n, sites, rank, in]` and B `[n, sites, out, rank
 rank are zero.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -115,6 +115,21 @@ def stack(adapters: Sequence[Adapter]) -> Adapter:
         {key: torch.cat([item.A[key] for item in adapters]) for key in first.A},
         {key: torch.cat([item.B[key] for item in adapters]) for key in first.B},
     )
+
+
+def from_sites(layout: Layout, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> Adapter:
+    """One adapter of each site's factors, A `(rank, in)` and B `(out, rank)`, by the site's name.
+
+    The ranks are the factors' own; the layout gives the order.
+    """
+    sites = tuple(replace(site, rank=len(pairs[site.name][0])) for site in layout.sites)
+    made = zeros(replace(layout, sites=sites), dtype=pairs[sites[0].name][0].dtype)
+    for group in made.layout.groups:
+        for position, site in enumerate(group.sites):
+            a, b = pairs[site.name]
+            made.A[group.key][0, position, : site.rank] = a
+            made.B[group.key][0, position, :, : site.rank] = b
+    return made
 
 
 def rank_mask(group: Group, device: torch.device | None = None) -> Tensor:

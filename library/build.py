@@ -17,12 +17,14 @@ from safetensors.torch import save
 from library.base import BaseModel
 from library.errors import LayoutMismatch, OutputExists, UsageError
 from library.folder import MANIFEST, RECORDS, LibraryFolder
+from library.layout import Layout
 from library.peft_io import to_peft
 from library.plan import JobPlan, Plan, job_for, rows_digest, rows_of
 from library.provenance import Provenance, finish
 from library.slot import Check
 from library.tasks import Task
-from library.trainer import BatchedTrainer, Figures, Trained
+from library.trainer import Figures, Trained
+from library.trainers import trainer_for
 
 Progress = Callable[[int, int], None]
 
@@ -140,7 +142,7 @@ def build_shard(
         report.kept += len(jobs)
         tick(0)
         return
-    trainer = BatchedTrainer(
+    trainer = trainer_for(
         base.model,
         plan.layout,
         plan.recipe,
@@ -170,7 +172,9 @@ def _store(
     base: BaseModel,
 ) -> None:
     """Files, then snapshots, then the record that makes them count."""
-    record = _record(plan, number, job, task, made)
+    layout = made.adapter.layout if made.adapter else plan.layout
+    layout = layout.with_rank(layout.rank)  # as the portable profile stores it
+    record = _record(plan, number, job, task, made, layout)
     if made.adapter is not None:
         provenance = Provenance(
             generator=f"oracle:{plan.recipe.name}",
@@ -179,7 +183,7 @@ def _store(
             examples=rows_digest(rows_of(job, task, plan.seed)),
             seed=plan.seed,
             numerics=numerics(base),
-            layout_digest=plan.layout.digest,
+            layout_digest=layout.digest,
             base=plan.base,
             details={"task": task.name, "variant": job.variant, "steps": made.steps},
         )
@@ -193,7 +197,9 @@ def _store(
     folder.write_json(f"{RECORDS}/{number:04}/{job.name}.json", record)
 
 
-def _record(plan: Plan, number: int, job: JobPlan, task: Task, made: Trained) -> dict[str, Any]:
+def _record(
+    plan: Plan, number: int, job: JobPlan, task: Task, made: Trained, layout: Layout
+) -> dict[str, Any]:
     best = max(made.checks, key=Check.merit, default=None)
     scores = {"tune_accuracy": best.accuracy, "tune_loss": best.loss} if best else {}
     return {
@@ -208,15 +214,15 @@ def _record(plan: Plan, number: int, job: JobPlan, task: Task, made: Trained) ->
         "recipe": plan.recipe.name,
         "base_model": plan.base["id"],
         "base_sha256": plan.base["sha256"],
-        "layout_digest": plan.layout.digest,
-        "rank": plan.layout.rank,
+        "layout_digest": layout.digest,
+        "rank": layout.rank,
         "seed": plan.seed,
         "parents": [],
         "shard": number,
         "steps": made.steps,
         "best_step": best.step if best else made.steps,
         "restarts": made.restarts,
-        "scores": scores,
+        "scores": scores | made.scores,
     }
 
 

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from library.token_batch import TokenBatch
+
 
 def answer_logits(
     model: Any,
@@ -79,3 +81,17 @@ def answer_loss(
     losses, row = token_losses(logits, ids, answer, label_smoothing=label_smoothing)
     total = losses.new_zeros(len(ids)).index_add(0, row, losses)
     return total / answer.sum(dim=1)
+
+
+def row_scores(
+    model: Any, batch: TokenBatch
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """For each row: the share of answer tokens that are right, and the mean loss."""
+    logits = answer_logits(model, batch.ids, batch.answer)
+    losses, row = token_losses(logits, batch.ids, batch.answer)
+    right = (logits.argmax(-1) == batch.ids.roll(-1, dims=1)[batch.answer]).to(losses.dtype)
+    count, zero = batch.answer.sum(dim=1), torch.zeros(len(batch.ids), device=losses.device)
+    return (
+        zero.to(losses.dtype).index_add(0, row, right).float() / count,
+        zero.to(losses.dtype).index_add(0, row, losses).float() / count,
+    )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from library.adapter import Adapter
 from library.forward import MultiAdapter
-from library.lm_loss import answer_logits, token_losses
+from library.lm_loss import answer_logits, row_scores, token_losses
 from library.packed_loss import PackedLoss, answer_losses
 from library.packing import packed
 from library.token_batch import TokenBatch, TokenRow, grouped
@@ -76,10 +76,7 @@ class GroupedPasses:
             (batch,) = grouped([rows[i] for i in part], self._pad, 1)
             moved = batch.to(self._model.device)
             self._hooks.set(adapters, moved.rows)
-            logits = answer_logits(self._model, moved.ids, moved.answer)
-            losses, row = token_losses(logits, moved.ids, moved.answer)
-            hits = logits.argmax(-1) == moved.ids.roll(-1, dims=1)[moved.answer]
-            found = _by_row(hits, losses, row, len(part))
+            found = row_scores(self._model, moved)
             right[part], cost[part] = found[0].cpu(), found[1].cpu()
         self._hooks.clear()
         return right, cost

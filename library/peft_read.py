@@ -5,12 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from library.adapter import Adapter
+from library.adapter import Adapter, from_sites
 from library.errors import AdapterFileError, LayoutMismatch, MissingPath, UsageError
 from library.layout import Layout, Site
 from library.peft_config import check_targets, read_config, scaling
@@ -46,7 +45,12 @@ def read_peft(folder: Path, layout: Layout | None = None) -> Adapter:
         raise AdapterFileError(f"{folder} cannot be used: {error}") from error
     if layout is not None:
         found = _in_order_of(found, layout)
-    return _stacked(found, config, pairs)
+    scaled = {
+        site.name: (a.float(), b.float() * scaling(config, site))
+        for site in found.sites
+        for a, b in [pairs[site.name]]
+    }
+    return from_sites(found, scaled)
 
 
 def _pairs(tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -90,18 +94,3 @@ def _in_order_of(found: Layout, layout: Layout) -> Layout:
                 f"the base's is {site.in_features}x{site.out_features}"
             )
     return replace(layout, sites=sites)
-
-
-def _stacked(
-    layout: Layout, config: dict[str, Any], pairs: dict[str, tuple[Tensor, Tensor]]
-) -> Adapter:
-    factors_a, factors_b = {}, {}
-    for group in layout.groups:
-        a = torch.zeros(1, len(group.sites), group.rank, group.in_features)
-        b = torch.zeros(1, len(group.sites), group.out_features, group.rank)
-        for position, site in enumerate(group.sites):
-            site_a, site_b = pairs[site.name]
-            a[0, position, : site.rank] = site_a.float()
-            b[0, position, :, : site.rank] = site_b.float() * scaling(config, site)
-        factors_a[group.key], factors_b[group.key] = a, b
-    return Adapter(layout, factors_a, factors_b)

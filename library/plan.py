@@ -13,7 +13,7 @@ from library.canonical import json_digest
 from library.errors import TaskFileError, UsageError
 from library.layout import Layout
 from library.prompts import answer_ids, prompt_ids
-from library.recipes import Recipe
+from library.recipes import Recipe, require_fit
 from library.slot import Job
 from library.tasks import Instance, Task
 from library.token_batch import TokenRow
@@ -105,7 +105,12 @@ def make_plan(
     variants: int = 1,
     shard_size: int = 64,
 ) -> Plan:
-    """Plan a library of `variants` adapters a task. Raises TaskFileError if none can be trained."""
+    """Plan a library of `variants` adapters a task.
+
+    Raises UsageError if the recipe cannot serve the layout, TaskFileError if no task can be trained
+    on.
+    """
+    require_fit(recipe, layout, config.steps)
     kept, skipped = [], {}
     for task in tasks:
         reason = _unfit(task, tokenizer, max_length)

@@ -1,13 +1,16 @@
 """Recipes: how one adapter is trained, by name.
 
-What the batched trainer can train is here: they differ in scale, in what is trained and in the rate
-of B, and end in plain LoRA.
+The batched trainer trains those that differ from LoRA in scale, in what is trained and in the rate
+of B, many adapters at once; PEFT trains the others, one adapter after another. All end in plain
+LoRA on the original base.
 """
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from library.errors import UnknownName
+from library.errors import UnknownName, UsageError
+from library.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Recipe:
         warmup: share of the steps over which the rate rises.
         weight_decay: AdamW's.
         clip: the gradient's norm, adapter by adapter.
+        trained_by: which trainer knows it.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Recipe:
     warmup: float = 0.05
     weight_decay: float = 0.0
     clip: float = 1.0
+    trained_by: Literal["batched", "peft"] = "batched"
 
     def scale(self, rank: int) -> float:
         """ΔW = scale·B·A."""
@@ -55,12 +60,48 @@ RECIPES = {
         Recipe("rslora", rank_stabilised=True),
         Recipe("lora-fa", freeze_a=True),
         Recipe("lora-plus", b_rate=16.0, lr=1e-4),
+        Recipe("dora", trained_by="peft"),
+        Recipe("pissa", trained_by="peft"),
+        Recipe("olora", trained_by="peft"),
+        Recipe("eva", trained_by="peft"),
+        Recipe("adalora", lr=1e-2, trained_by="peft"),
+        Recipe("randlora", lr=1e-3, trained_by="peft"),
+        Recipe("vera", lr=3e-2, trained_by="peft"),
     )
+}
+REFUSED = {
+    "loftq": "it trains on quantised weights that take the base's place",
+    "corda": "it edits the base's weights by statistics of its own, and nothing here undoes that",
+    "lora-ga": "it edits the base's weights by a first gradient, and nothing here undoes that",
+    "full-fine-tuning": "it trains the base's own weights, and no LoRA holds that change",
 }
 
 
 def recipe_named(name: str, *, lr: float | None = None) -> Recipe:
-    """A recipe, with another rate if one is given. Raises UnknownName."""
+    """A recipe, with another rate if one is given.
+
+    Raises UsageError for one that does not end in LoRA on the original base, UnknownName.
+    """
+    if name in REFUSED:
+        raise UsageError(f"recipe '{name}' is refused: {REFUSED[name]}")
     if name not in RECIPES:
         raise UnknownName(f"unknown recipe '{name}'; known: {', '.join(RECIPES)}")
     return RECIPES[name] if lr is None else replace(RECIPES[name], lr=lr)
+
+
+def require_fit(recipe: Recipe, layout: Layout, steps: int) -> None:
+    """Raise UsageError where a recipe cannot serve a layout, or not in so few steps."""
+    if recipe.trained_by == "batched":
+        return
+    smallest = min(min(site.in_features, site.out_features) for site in layout.sites)
+    if any(site.rank != layout.rank for site in layout.sites):
+        raise UsageError(f"recipe '{recipe.name}' takes one rank for all modules")
+    if layout.rank > smallest:
+        raise UsageError(
+            f"recipe '{recipe.name}' takes a rank of at most {smallest}, the smallest side of a "
+            f"target module, not {layout.rank}"
+        )
+    if recipe.name == "adalora" and steps < 2:
+        raise UsageError("recipe 'adalora' takes at least 2 steps")
+    if recipe.name == "olora" and layout.sites[0].transposed:
+        raise UsageError(f"recipe 'olora' cannot start on {layout.model_type}'s transposed layers")

@@ -7,7 +7,7 @@ tests hold it to PEFT, one task alone.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -51,7 +51,10 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished job. `adapter` is None if it never stayed finite; scale is in its B."""
+    """A finished job. `adapter` is None if it never stayed finite; scale is in its B.
+
+    `scores` is what was measured on the adapter itself, where that is not what was trained.
+    """
 
     job: Job
     adapter: Adapter | None
@@ -59,6 +62,7 @@ class Trained:
     restarts: int
     checks: list[Check]
     snapshots: list[Adapter]
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
