@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 
 from library.base import BaseModel
-from library.errors import LayoutMismatch, OutputExists, UsageError
+from library.errors import LayoutMismatch, OutputError, OutputExists, UsageError
 from library.folder import MANIFEST, RECORDS, LibraryFolder
 from library.peft_io import to_peft
 from library.plan import JobPlan, Plan, job_for, rows_digest, rows_of
@@ -62,10 +62,11 @@ class BuildReport:
 
 def require_room(folder: LibraryFolder, resume: bool) -> None:
     """Raise OutputExists unless nothing is there, or a library to go on with."""
-    if folder.exists(MANIFEST):
+    there = folder.names("")  # looked at once: another builder may be about to begin
+    if MANIFEST in there:
         if not resume:
             raise OutputExists(f"{folder.place} already exists; use --resume to go on with it")
-    elif folder.names(""):
+    elif there:
         raise OutputExists(f"{folder.place} is not empty and not a library")
 
 
@@ -143,7 +144,7 @@ def build_shard(
     ready = [job_for(job, tasks[job.task], base.tokenizer, plan) for job in jobs.values()]
     for made in trainer.run(ready, tick):
         job = jobs[made.job.name]
-        if job.name in missing:
+        if job.name in missing and not folder.exists(f"{RECORDS}/{number:04}/{job.name}.json"):
             _store(folder, plan, number, job, tasks[job.task], made, base)
             report.stored += made.adapter is not None
             report.failed += made.adapter is None
@@ -161,7 +162,12 @@ def _store(
     made: Trained,
     base: BaseModel,
 ) -> None:
-    """Files, then snapshots, then the record that makes them count."""
+    """Files, then snapshots, then the record that makes them count.
+
+    Raises OutputError if the library is not there any more.
+    """
+    if not folder.exists(MANIFEST):
+        raise OutputError(f"the library {folder.place} has vanished")
     record = _record(plan, number, job, task, made)
     if made.adapter is not None:
         provenance = Provenance(
@@ -194,6 +200,7 @@ def _record(plan: Plan, number: int, job: JobPlan, task: Task, made: Trained) ->
         "task": task.name,
         "variant": job.variant,
         "description": task.definition,
+        "descriptions": list(task.descriptions),
         "categories": list(task.categories),
         "licenses": list(task.licenses),
         "license_class": task.license_class,
