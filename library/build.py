@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 
 from library.base import BaseModel
-from library.errors import LayoutMismatch, OutputExists, UsageError
+from library.errors import LayoutMismatch, OutputError, OutputExists, UsageError
 from library.folder import MANIFEST, RECORDS, LibraryFolder
 from library.layout import Layout
 from library.peft_io import to_peft
@@ -72,10 +72,11 @@ class BuildReport:
 
 def require_room(folder: LibraryFolder, resume: bool) -> None:
     """Raise OutputExists unless nothing is there, or a library to go on with."""
-    if folder.exists(MANIFEST):
+    there = folder.names("")  # looked at once: another builder may be about to begin
+    if MANIFEST in there:
         if not resume:
             raise OutputExists(f"{folder.place} already exists; use --resume to go on with it")
-    elif folder.names(""):
+    elif there:
         raise OutputExists(f"{folder.place} is not empty and not a library")
 
 
@@ -153,7 +154,7 @@ def build_shard(
     ready = [job_for(job, tasks[job.task], base.tokenizer, plan) for job in jobs.values()]
     for made in trainer.run(ready, tick):
         job = jobs[made.job.name]
-        if job.name in missing:
+        if job.name in missing and not folder.exists(f"{RECORDS}/{number:04}/{job.name}.json"):
             _store(folder, plan, number, job, tasks[job.task], made, base)
             report.stored += made.adapter is not None
             report.failed += made.adapter is None
@@ -171,7 +172,12 @@ def _store(
     made: Trained,
     base: BaseModel,
 ) -> None:
-    """Files, then snapshots, then the record that makes them count."""
+    """Files, then snapshots, then the record that makes them count.
+
+    Raises OutputError if the library is not there any more.
+    """
+    if not folder.exists(MANIFEST):
+        raise OutputError(f"the library {folder.place} has vanished")
     layout = made.adapter.layout if made.adapter else plan.layout
     layout = layout.with_rank(layout.rank)  # as the portable profile stores it
     record = _record(plan, number, job, task, made, layout)
@@ -208,6 +214,7 @@ def _record(
         "task": task.name,
         "variant": job.variant,
         "description": task.definition,
+        "descriptions": list(task.descriptions),
         "categories": list(task.categories),
         "licenses": list(task.licenses),
         "license_class": task.license_class,

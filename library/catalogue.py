@@ -1,22 +1,61 @@
-"""What a library holds, read from its records: list, find, export, remove, check."""
+"""What a library holds: list, find, export, remove, check.
+
+Asked through a catalogue in SQL, or, where SQLAlchemy is not installed, read from the records.
+"""
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from library.adapter import Adapter
 from library.canonical import digest
-from library.errors import AdapterFileError, MissingPath, UnknownName, UsageError
+from library.errors import AdapterFileError, MissingPath, OutputError, UnknownName, UsageError
 from library.folder import ADAPTERS, MANIFEST, PACKED, RECORDS, LibraryFolder
 from library.layout import Layout
 from library.peft_io import CONFIG_FILE, WEIGHTS_FILE
 from library.peft_read import read_peft
 from library.provenance import PROVENANCE_FILE, adapter_id
+from library.records import Entry, Record, Selection, chosen, read_record, record_stamps
 
-Record = dict[str, Any]
 FILES = (CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE)
+
+
+@runtime_checkable
+class Catalogue(Protocol):
+    """What can be asked of a library. See `library.sql_catalogue.SqlCatalogue`."""
+
+    folder: LibraryFolder
+    broken: tuple[str, ...]
+
+    def refresh(self) -> None: ...
+    def entries(self, wanted: Selection) -> list[Entry]: ...
+    def named(self, identity: str) -> list[Entry]: ...
+
+
+class FileCatalogue:
+    """Answers from the record files themselves, which it reads at every `refresh`."""
+
+    def __init__(self, folder: LibraryFolder) -> None:
+        self.folder, self.broken = folder, ()
+        self._records: list[tuple[str, Record]] = []
+
+    def refresh(self) -> None:
+        broken, self._records = [], []
+        for path in record_stamps(self.folder):
+            try:
+                self._records.append((path, read_record(self.folder, path)))
+            except OutputError as error:
+                broken.append(str(error))
+        self.broken = tuple(broken)
+
+    def entries(self, wanted: Selection) -> list[Entry]:
+        return chosen(self._records, wanted)
+
+    def named(self, identity: str) -> list[Entry]:
+        return [e for e in self.entries(Selection()) if identity in (e.id, e.task)]
 
 
 def open_library(place: str, *, write: bool = False) -> LibraryFolder:
@@ -38,18 +77,34 @@ def open_library(place: str, *, write: bool = False) -> LibraryFolder:
     return LibraryFolder(unpacked(Path(place)))
 
 
+def open_catalogue(
+    folder: LibraryFolder, url: str | None = None, note: Callable[[str], None] | None = None
+) -> Catalogue:
+    """A library's catalogue, not yet up to date. Arguments and errors are SqlCatalogue's."""
+    if find_spec("sqlalchemy") is None or find_spec("alembic") is None:
+        return FileCatalogue(folder)
+    from library.sql_catalogue import SqlCatalogue, warn
+
+    return SqlCatalogue(folder, url, note or warn)
+
+
 def records(folder: LibraryFolder) -> list[Record]:
-    """Every adapter's record, sorted by task and variant."""
-    found = [r for _, r in _every(folder) if r["id"] is not None]
-    return sorted(found, key=lambda r: (r["task"], r["variant"], r["id"]))
+    """Every adapter's record, sorted by task and variant. Raises OutputError for a damaged one."""
+    every = [(path, read_record(folder, path)) for path in record_stamps(folder)]
+    by_path = dict(every)
+    return [by_path[entry.path] for entry in chosen(every, Selection())]
 
 
-def find(folder: LibraryFolder, identity: str) -> Record:
-    """The record of an adapter, by id or by task. Raises UnknownName."""
-    for record in records(folder):
-        if identity in (record["id"], record["task"]):
-            return record
-    raise UnknownName(f"{folder.place} holds no adapter {identity}")
+def find(catalogue: Catalogue, identity: str) -> Record:
+    """The record of an adapter, by id or by task.
+
+    Raises UnknownName, or OutputError if it may be among records that are damaged.
+    """
+    for entry in catalogue.named(identity):
+        return read_record(catalogue.folder, entry.path)
+    if catalogue.broken:
+        raise OutputError(catalogue.broken[0])
+    raise UnknownName(f"{catalogue.folder.place} holds no adapter {identity}")
 
 
 def files_of(folder: LibraryFolder, identity: str) -> dict[str, bytes]:
@@ -68,40 +123,58 @@ def read_adapter(folder: LibraryFolder, identity: str, layout: Layout) -> Adapte
         return read_peft(Path(place), layout)
 
 
-def remove(folder: LibraryFolder, identity: str) -> Record:
-    """Take an adapter out: its record first, then its files; return the record.
+def remove(catalogue: Catalogue, identity: str) -> Record:
+    """Take an adapter out: its record, then its row, then its files; return the record.
 
     Raises UnknownName.
     """
-    found = find(folder, identity)
-    for name, record in list(_every(folder)):
-        if record["id"] == found["id"]:
-            folder.remove(name)
-    folder.remove(f"{ADAPTERS}/{found['id']}")
+    found = find(catalogue, identity)
+    for entry in catalogue.named(found["id"]):
+        catalogue.folder.remove(entry.path)
+    catalogue.refresh()
+    catalogue.folder.remove(f"{ADAPTERS}/{found['id']}")
     return found
 
 
-def check(folder: LibraryFolder) -> list[str]:
+def check(catalogue: Catalogue) -> list[str]:
     """Hash everything again; one sentence for each thing that is damaged or missing."""
-    problems = []
-    for record in records(folder):
-        identity = record["id"]
-        try:
-            files = files_of(folder, identity)
-            config, provenance = (json.loads(files[n]) for n in (CONFIG_FILE, PROVENANCE_FILE))
-        except (AdapterFileError, ValueError) as error:
-            problems.append(f"{identity} ({record['task']}): {error}")
-            continue
-        sha256 = digest(files[WEIGHTS_FILE])
-        if sha256 != record["sha256"]:
-            problems.append(f"{identity} ({record['task']}): the weights have changed")
-        elif adapter_id(config, sha256, provenance) != identity:
-            problems.append(f"{identity} ({record['task']}): its config or provenance has changed")
+    problems = list(catalogue.broken)
+    for entry in catalogue.entries(Selection()):
+        problem = _damage(catalogue.folder, entry)
+        if problem:
+            problems.append(f"{entry.id} ({entry.task}): {problem}")
     return problems
 
 
-def _every(folder: LibraryFolder) -> Iterator[tuple[str, Record]]:
-    for shard in folder.names(RECORDS):
-        for name in folder.names(f"{RECORDS}/{shard}"):
-            path = f"{RECORDS}/{shard}/{name}"
-            yield path, folder.read_json(path)
+def _damage(folder: LibraryFolder, entry: Entry) -> str:
+    """What is wrong with an adapter's files, or nothing."""
+    try:
+        files = files_of(folder, entry.id)
+        config, provenance = (json.loads(files[n]) for n in (CONFIG_FILE, PROVENANCE_FILE))
+    except (AdapterFileError, ValueError) as error:
+        return str(error)
+    sha256 = digest(files[WEIGHTS_FILE])
+    if sha256 != entry.sha256:
+        return "the weights have changed"
+    if adapter_id(config, sha256, provenance) != entry.id:
+        return "its config or provenance has changed"
+    return ""
+
+
+def surplus(catalogue: Catalogue) -> list[str]:
+    """What lies in a library and does not count: adapters without a record, unfinished files.
+
+    A build that was stopped leaves them, or one that is still running has them.
+    """
+    folder = catalogue.folder
+    known = {entry.id for entry in catalogue.entries(Selection())}
+    shards = [f"{RECORDS}/{shard}" for shard in folder.names(RECORDS)]
+    notes = [
+        f"{ADAPTERS}/{name} is an orphan: no record names it"
+        for name in folder.names(ADAPTERS)
+        if name not in known
+    ]
+    for where in (ADAPTERS, RECORDS, *shards):
+        hidden = sorted(name for name in folder.stamps(where) if name[0] == ".")
+        notes += [f"{where}/{name} is unfinished" for name in hidden]
+    return notes

@@ -55,6 +55,12 @@ class OutputError(LorasmithError):
     status = 507
 
 
+class CatalogueError(LorasmithError):
+    """A catalogue that cannot be reached or written, or is of a newer version."""
+
+    code = "catalogue-unusable"
+
+
 class LayoutMismatch(LorasmithError):
     """Two layouts that had to be the same are not; the message names both sides."""
 

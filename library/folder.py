@@ -3,12 +3,15 @@
 A write is whole or absent. Locally that takes a hidden file and a rename; object stores promise it.
 """
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from library.errors import OutputError
+from library.errors import OutputError, OutputExists
 from library.files import write_file, write_folder
 
 ADAPTERS, RECORDS, MANIFEST = "adapters", "records", "library.json"
@@ -29,25 +32,35 @@ class LibraryFolder:
         except (ImportError, ValueError) as error:
             raise OutputError(f"{place} cannot be opened: {error}") from error
         self.place = str(place)
-        self._local = Path(self._root) if "file" in _protocols(self._fs) else None
+        self.url = str(self._fs.unstrip_protocol(self._root))
+        self.local = Path(self._root) if "file" in _protocols(self._fs) else None
 
     def write(self, name: str, content: bytes) -> None:
         """Create or replace one file."""
-        if self._local is not None:
-            write_file(self._local / name, content)
+        if self.local is not None:
+            write_file(self.local / name, content)
         else:
             self._try(lambda: self._fs.pipe_file(f"{self._root}/{name}", content))
 
     def write_adapter(self, identity: str, files: Mapping[str, bytes]) -> None:
         """Store an adapter's files under its id; what is there already stays as it is."""
         name = f"{ADAPTERS}/{identity}"
-        if all(self.exists(f"{name}/{file}") for file in files):
+        there = self.exists(name)
+
+        def whole() -> bool:
+            return all(self.exists(f"{name}/{file}") for file in files)
+
+        if there and whole():
             return
-        if self._local is not None:
-            write_folder(self._local / name, files, overwrite=True)
-        else:
+        if self.local is None:
             for file, content in files.items():
                 self.write(f"{name}/{file}", content)
+            return
+        try:  # what is there has lost a file; what comes meanwhile is another builder's and whole
+            write_folder(self.local / name, files, overwrite=there)
+        except (OutputError, OutputExists):
+            if not whole():
+                raise
 
     def read(self, name: str) -> bytes:
         """The content of a file. Raises FileNotFoundError if it is not there."""
@@ -58,12 +71,18 @@ class LibraryFolder:
 
     def names(self, folder: str) -> list[str]:
         """What lies directly in a folder, sorted; hidden names are work in progress."""
+        return sorted(name for name in self.stamps(folder) if name[:1] != ".")
+
+    def stamps(self, folder: str) -> dict[str, str]:
+        """What lies directly in a folder, hidden or not, with what changes when it is rewritten."""
+        if self.local is not None:
+            return self._try(partial(_local_stamps, self.local / folder))
         self._fs.invalidate_cache()
         try:
-            found = self._try(lambda: self._fs.ls(f"{self._root}/{folder}", detail=False))
+            found = self._try(lambda: self._fs.ls(f"{self._root}/{folder}", detail=True))
         except FileNotFoundError:
-            return []
-        return sorted(n for n in (str(p).rsplit("/", 1)[-1] for p in found) if n[:1] != ".")
+            return {}
+        return {str(entry["name"]).rsplit("/", 1)[-1]: _stamp(entry) for entry in found}
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder with all in it; nothing happens if it is not there."""
@@ -93,3 +112,20 @@ class LibraryFolder:
 
 def _protocols(fs: Any) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _local_stamps(folder: Path) -> dict[str, str]:
+    found = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # removed a moment ago
+                status = entry.stat(follow_symlinks=False)
+                found[entry.name] = f"{status.st_size} {status.st_mtime_ns}"
+    return found
+
+
+def _stamp(entry: Mapping[str, Any]) -> str:
+    """From what a store says about a file: its size and a digest or time, whatever it is called."""
+    said = (entry.get(key) for key in ("ETag", "etag", "mtime", "LastModified", "updated"))
+    changing = next((value for value in said if value), entry.get("created"))
+    return f"{entry.get('size')} {changing}"

@@ -15,10 +15,11 @@ from library.attached import Attached, State, attached
 from library.forward import adapted
 from library.layout import Layout
 from library.lm_loss import answer_logits, row_scores, token_losses
+from library.passes import SCORED
 from library.recipes import Recipe, require_fit
 from library.slot import Check, Job, Slot
 from library.token_batch import TokenRow, grouped
-from library.trainer import TUNE_BATCH, Figures, TrainConfig, Trained
+from library.trainer import Figures, TrainConfig, Trained
 
 
 class PeftTrainer:
@@ -143,8 +144,8 @@ class PeftTrainer:
         """Score the tune rows with the model as it stands."""
         ordered = sorted(tune, key=len)
         accuracy, loss = 0.0, 0.0
-        for start in range(0, len(ordered), TUNE_BATCH):
-            (batch,) = grouped(ordered[start : start + TUNE_BATCH], self.pad, 1)
+        for start in range(0, len(ordered), SCORED):
+            (batch,) = grouped(ordered[start : start + SCORED], self.pad, 1)
             right, cost = row_scores(self.model, batch.to(self.model.device))
             accuracy, loss = accuracy + float(right.sum()), loss + float(cost.sum())
         return Check(step, accuracy / len(tune), loss / len(tune))
@@ -153,7 +154,7 @@ class PeftTrainer:
         """How the adapter does on the tune rows, which after a conversion is not what was seen."""
         if not job.tune:
             return {}
-        most = min(len(job.tune), TUNE_BATCH)
+        most = min(len(job.tune), SCORED)
         rows = torch.zeros(most, dtype=torch.long, device=self.model.device)
         with adapted(self.model, adapter.to(self.model.device), rows):
             found = self._look(job.tune, 0)

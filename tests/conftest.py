@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"encoder", "fresh"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A running PostgreSQL."""
+    from postgres import running
+
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def catalogue_url(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> str | None:
+    """Commands keep their catalogue in SQLite (None: by default), then in PostgreSQL (its URL)."""
+    monkeypatch.delenv("LORASMITH_CATALOGUE", raising=False)
+    monkeypatch.setenv("LORASMITH_CACHE", str(tmp_path / "cache"))
+    if request.param == "sqlite":
+        return None
+    url = request.getfixturevalue("postgres").database()
+    monkeypatch.setenv("LORASMITH_CATALOGUE", url)
+    return url
 
 
 @pytest.fixture(scope="session")

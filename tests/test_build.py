@@ -2,10 +2,12 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from api.cli import main
-from library import catalogue
+from library.catalogue import open_library, records
 from library.errors import MissingPath, OutputError, OutputExists, UsageError
 from library.folder import LibraryFolder
 from library.layout import layout_of
@@ -48,6 +50,9 @@ def command(tasks: Path, base: Path, out: str, *more: str) -> list[str]:
             *BUILD, *more]  # fmt: skip
 
 
+on_both = pytest.mark.usefixtures("catalogue_url")  # SQLite and PostgreSQL
+
+
 @pytest.fixture(scope="module")
 def built(tasks: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("libraries") / "whole"
@@ -57,8 +62,33 @@ def built(tasks: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
 
 def content(library: Path | str) -> list[dict[str, Any]]:
     """All records, less the time, which must be all that differs between builds."""
-    found = catalogue.records(catalogue.open_library(str(library)))
+    found = records(open_library(str(library)))
     return [{k: v for k, v in record.items() if k != "created"} for record in found]
+
+
+def start(tasks: Path, base: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
+    """A build in a process of its own."""
+    arguments = [sys.executable, "-m", "api", *command(tasks, base, str(out), "--resume", *more)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        arguments,
+        cwd=tiny.ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def wait_for_a_record(out: Path, process: "subprocess.Popen[str]") -> None:
+    while not list(out.glob("records/*/*.json")) and process.poll() is None:
+        time.sleep(0.002)
+
+
+def said_at_the_end(process: "subprocess.Popen[str]") -> str:
+    """The last line on stderr; progress bars come before it."""
+    _, errors = process.communicate(timeout=120)
+    return errors.splitlines()[-1]
 
 
 def test_every_task_has_an_adapter_that_peft_reads(built: Path, tiny_base: Path) -> None:
@@ -80,21 +110,17 @@ def test_a_build_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
     tasks: Path, tiny_base: Path, built: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
-    arguments = [sys.executable, "-m", "api", *command(tasks, tiny_base, str(out), "--resume")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def stored() -> int:
         return len(list(out.glob("records/*/*.json")))
 
     for _ in range(2):
-        process = subprocess.Popen(
-            arguments, cwd=tiny.ROOT, env=environment, stderr=subprocess.DEVNULL
-        )
+        process = start(tasks, tiny_base, out)
         before = stored()
         while stored() == before and process.poll() is None:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
     times = {file: file.stat().st_mtime_ns for file in out.glob("adapters/ad_*/*")}
     assert times
     assert main(command(tasks, tiny_base, str(out), "--resume")) == 0
@@ -105,12 +131,87 @@ def test_a_build_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
     assert ours == theirs
 
 
-def test_an_object_store_holds_the_same_library(tasks: Path, tiny_base: Path, built: Path) -> None:
-    assert main(command(tasks, tiny_base, "memory://library")) == 0
-    assert content("memory://library") == content(built)
-    assert catalogue.check(catalogue.open_library("memory://library")) == []
+SLOW = ("--steps", "40", "--slots", "1")  # one after the other, with time to get in between
 
 
+def test_a_disk_that_fills_up_leaves_what_is_stored(
+    tasks: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "full"
+    process = start(tasks, tiny_base, out, *SLOW)
+    wait_for_a_record(out, process)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100, 100))
+    said = said_at_the_end(process)
+    assert process.returncode == 1 and "cannot write" in said and str(out) in said
+    stored = {file: file.read_bytes() for file in out.glob("records/*/*.json")}
+    assert 0 < len(stored) < 5
+    assert main(["library", "check", "--library", str(out)]) == 0
+    assert main(command(tasks, tiny_base, str(out), "--resume", *SLOW)) == 0
+    assert len(content(out)) == 5
+    assert all(file.read_bytes() == before for file, before in stored.items())
+
+
+def test_a_library_that_vanishes_is_not_begun_again(
+    tasks: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "going"
+    process = start(tasks, tiny_base, out, *SLOW)
+    wait_for_a_record(out, process)
+    out.rename(tmp_path / "gone")
+    assert said_at_the_end(process).endswith(f"the library {out} has vanished")
+    assert process.returncode == 1
+
+
+def test_an_adapter_that_many_store_at_once_is_stored(tmp_path: Path) -> None:
+    folder = LibraryFolder(tmp_path)
+    files = {name: name.encode() for name in ("a", "b", "c")}
+    with ThreadPoolExecutor(8) as pool:
+        for n in range(20):
+            waiting = [pool.submit(folder.write_adapter, f"ad_{n}", files) for _ in range(8)]
+            assert [future.result() for future in waiting] == [None] * 8
+            assert folder.stamps(f"adapters/ad_{n}").keys() == files.keys()
+    assert len(folder.stamps("adapters")) == 20
+
+
+@on_both
+def test_two_builders_at_once_make_one_library(
+    tasks: Path, tiny_base: Path, built: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "both"
+    processes = [start(tasks, tiny_base, out) for _ in range(2)]
+    ends = [(said_at_the_end(process), process.returncode) for process in processes]
+    assert [code for _, code in ends] == [0, 0], ends
+    assert content(out) == content(built)
+    assert sorted(p.name for p in (out / "adapters").iterdir()) == sorted(
+        record["id"] for record in content(built)
+    )
+    assert main(["library", "check", "--library", str(out)]) == 0
+
+
+@on_both
+def test_list_says_what_the_contract_does(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["library", "list", "--library", str(built), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["adapters"] == [
+        {
+            **{k: r[k] for k in ("id", "sha256", "task", "recipe", "base_model", "rank")},
+            "score": r["scores"]["tune_accuracy"],
+        }
+        for r in content(built)
+    ]
+
+
+@on_both
+def test_an_object_store_holds_the_same_library(
+    tasks: Path, tiny_base: Path, built: Path, tmp_path: Path
+) -> None:
+    place = f"memory://{tmp_path.name}"
+    assert main(command(tasks, tiny_base, place)) == 0
+    assert content(place) == content(built)
+    assert main(["library", "check", "--library", place]) == 0
+
+
+@on_both
 def test_check_names_what_is_damaged(
     built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +234,7 @@ def test_check_names_what_is_damaged(
     assert len(content(copy)) == 4 and not weights.exists()
 
 
+@on_both
 def test_a_build_is_held_to_its_plan(tasks: Path, tiny_base: Path, built: Path) -> None:
     again = command(tasks, tiny_base, str(built))
     assert main(again) == 2
@@ -143,6 +245,7 @@ def test_a_build_is_held_to_its_plan(tasks: Path, tiny_base: Path, built: Path) 
     assert content(built) == before
 
 
+@on_both
 def test_bad_requests_say_what_is_wrong(tasks: Path, tiny_base: Path, tmp_path: Path) -> None:
     fresh = command(tasks, tiny_base, str(tmp_path / "new"))
     assert main([*fresh, "--recipe", "magic"]) == 2
@@ -153,7 +256,7 @@ def test_bad_requests_say_what_is_wrong(tasks: Path, tiny_base: Path, tmp_path: 
     with pytest.raises(OutputError, match="cannot be opened"):
         LibraryFolder("nosuch://place")
     with pytest.raises(MissingPath):
-        catalogue.open_library(str(tmp_path))
+        open_library(str(tmp_path))
     other = tmp_path / "other"
     other.mkdir()
     (other / "file").write_text("mine")

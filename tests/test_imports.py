@@ -16,10 +16,10 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"library", "index", "generator", "verification", "training", "pretrained"},
     "pretrained": set(),
 }
-OURS = {*ALLOWED, "tests", "benchmarks", "conftest", "tiny"}
+OURS = {*ALLOWED, "tests", "benchmarks", "conftest", "tiny", "postgres"}
 OPTIONAL = (
-    "faiss", "fastapi", "sqlalchemy", "ray", "beartype", "typer", "pydantic_settings", "uvicorn",
-    "rfc8785", "hypothesis", "jsonargparse",
+    "faiss", "fastapi", "sqlalchemy", "alembic", "psycopg", "ray", "beartype", "typer",
+    "pydantic_settings", "uvicorn", "rfc8785", "hypothesis", "jsonargparse",
 )  # fmt: skip
 
 

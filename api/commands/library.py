@@ -8,6 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from api.commands.library_list import (
+    CatalogueUrl,
+    Place,
+    catalogue_at,
+    catalogue_of_build,
+    list_adapters,
+    note,
+)
 from api.console import progress_bar, quiet_libraries
 from library.errors import LorasmithError, UsageError
 from library.files import require_absent, write_folder
@@ -16,7 +24,6 @@ if TYPE_CHECKING:
     from library.tasks import Task
 
 library = typer.Typer(help="Build a library of adapters, list and check it.", rich_markup_mode=None)
-Place = Annotated[str, typer.Option("--library", help="Folder or URL of the library.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -48,6 +55,7 @@ def build(
     compile_layers: Annotated[bool, typer.Option("--compile", help="torch.compile.")] = False,
     skip_broken: Annotated[bool, typer.Option(help="Leave broken task files out.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
+    catalogue: CatalogueUrl = None,
     as_json: Json = False,
 ) -> None:
     """Train an adapter for every task, many at once.
@@ -117,38 +125,26 @@ def build(
         )
     summary = report.summary() | {"skipped": {**broken, **plan.skipped}}
     typer.echo(json.dumps(summary) if as_json else _readable(summary, out))
+    catalogue_of_build(folder, catalogue)
 
 
-@library.command("list")
-def list_adapters(place: Place, as_json: Json = False) -> None:
-    """One line an adapter: id, score on its tune rows, task.
-
-    Example: lorasmith library list --library my-library
-    """
-    from library.catalogue import open_library, records
-
-    keys = ("id", "sha256", "task", "recipe", "base_model", "rank")
-    rows = [
-        {**{key: record[key] for key in keys}, "score": record["scores"].get("tune_accuracy")}
-        for record in records(open_library(place))
-    ]
-    if as_json:
-        typer.echo(json.dumps({"adapters": rows}))
-        return
-    for row in rows:
-        score = "     -" if row["score"] is None else f"{row['score']:6.3f}"
-        typer.echo(f"{row['id']}  {score}  {row['task']}")
+library.command("list")(list_adapters)
 
 
 @library.command()
-def show(identity: Annotated[str, typer.Argument(help="Id or task.")], place: Place) -> None:
+def show(
+    identity: Annotated[str, typer.Argument(help="Id or task.")],
+    place: Place,
+    catalogue: CatalogueUrl = None,
+) -> None:
     """An adapter's whole record, as JSON.
 
     Example: lorasmith library show task001_x --library my-library
     """
-    from library.catalogue import find, open_library
+    from library.catalogue import find
 
-    typer.echo(json.dumps(find(open_library(place), identity), indent=1, ensure_ascii=False))
+    record = find(catalogue_at(place, catalogue), identity)
+    typer.echo(json.dumps(record, indent=1, ensure_ascii=False))
 
 
 @library.command()
@@ -157,17 +153,18 @@ def export(
     place: Place,
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+    catalogue: CatalogueUrl = None,
 ) -> None:
     """Write an adapter as an ordinary PEFT folder.
 
     Example: lorasmith library export task001_x --library my-library --out my-adapter
     """
     require_absent(out, overwrite)
-    from library.catalogue import files_of, find, open_library
+    from library.catalogue import files_of, find
 
-    folder = open_library(place)
-    record = find(folder, identity)
-    write_folder(out, files_of(folder, record["id"]), overwrite=overwrite)
+    opened = catalogue_at(place, catalogue)
+    record = find(opened, identity)
+    write_folder(out, files_of(opened.folder, record["id"]), overwrite=overwrite)
     typer.echo(f"{record['id']}  {out}")
 
 
@@ -192,32 +189,38 @@ def pack(
 
 
 @library.command()
-def remove(identity: Annotated[str, typer.Argument(help="Id or task.")], place: Place) -> None:
+def remove(
+    identity: Annotated[str, typer.Argument(help="Id or task.")],
+    place: Place,
+    catalogue: CatalogueUrl = None,
+) -> None:
     """Take an adapter out of the library.
 
     Example: lorasmith library remove ad_0123 --library my-library
     """
-    from library.catalogue import open_library
     from library.catalogue import remove as take_out
 
-    record = take_out(open_library(place, write=True), identity)
+    record = take_out(catalogue_at(place, catalogue, write=True), identity)
     typer.echo(f"removed {record['id']} ({record['task']})")
 
 
 @library.command()
-def check(place: Place) -> None:
+def check(place: Place, catalogue: CatalogueUrl = None) -> None:
     """Hash every file again; name what is damaged or missing, and exit 1 if anything is.
 
     Example: lorasmith library check --library my-library
     """
     from library.catalogue import check as problems_of
-    from library.catalogue import open_library, records
+    from library.catalogue import surplus
+    from library.records import Selection
 
-    folder = open_library(place)
-    problems = problems_of(folder)
+    opened = catalogue_at(place, catalogue)
+    problems, adapters = problems_of(opened), len(opened.entries(Selection()))
     for problem in problems:
         typer.echo(problem, err=True)
-    typer.echo(f"{len(records(folder))} adapters, {len(problems) or 'none'} damaged or incomplete")
+    for sentence in surplus(opened):
+        note(sentence)
+    typer.echo(f"{adapters} adapters, {len(problems) or 'none'} damaged or incomplete")
     if problems:
         raise typer.Exit(1)
 
