@@ -9,7 +9,6 @@ import typer
 
 from api.console import progress_bar, quiet_libraries
 from library.errors import LorasmithError, UsageError
-from library.files import require_absent, write_folder
 
 if TYPE_CHECKING:
     from library.tasks import Task
@@ -138,26 +137,6 @@ def show(identity: Annotated[str, typer.Argument(help="Id or task.")], place: Pl
     from library.catalogue import find, open_library
 
     typer.echo(json.dumps(find(open_library(place), identity), indent=1, ensure_ascii=False))
-
-
-@library.command()
-def export(
-    identity: Annotated[str, typer.Argument(help="Id or task.")],
-    place: Place,
-    out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
-) -> None:
-    """Write an adapter as an ordinary PEFT folder.
-
-    Example: lorasmith library export task001_x --library my-library --out my-adapter
-    """
-    require_absent(out, overwrite)
-    from library.catalogue import files_of, find, open_library
-
-    folder = open_library(place)
-    record = find(folder, identity)
-    write_folder(out, files_of(folder, record["id"]), overwrite=overwrite)
-    typer.echo(f"{record['id']}  {out}")
 
 
 @library.command()
