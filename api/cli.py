@@ -8,6 +8,7 @@ import typer
 from api.commands.evaluate import evaluate
 from api.commands.generate import generate
 from api.commands.library import library
+from api.commands.library_import import export, import_adapter
 from api.commands.serve import serve
 from api.commands.tasks import tasks
 from api.console import guarded
@@ -25,6 +26,8 @@ app.command()(generate)
 app.command()(evaluate)
 app.command()(serve)
 app.add_typer(tasks, name="tasks")
+library.command("import")(import_adapter)
+library.command()(export)
 app.add_typer(library, name="library")
 
 

@@ -48,10 +48,10 @@ def _fail(message: str, code: int) -> int:
 
 @contextmanager
 def progress_bar(label: str, unit: str = "cell") -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr; call what it yields with (done, total)."""
+    """A bar on stderr after two seconds; call what it yields with (done, total)."""
     from tqdm import tqdm
 
-    with tqdm(desc=label, file=sys.stderr, unit=unit, dynamic_ncols=True) as bar:
+    with tqdm(desc=label, file=sys.stderr, unit=unit, dynamic_ncols=True, delay=2) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total

@@ -19,7 +19,7 @@ from library.errors import LayoutMismatch, OutputError, OutputExists, UsageError
 from library.folder import MANIFEST, RECORDS, LibraryFolder
 from library.layout import Layout
 from library.peft_io import to_peft
-from library.plan import JobPlan, Plan, job_for, rows_digest, rows_of
+from library.plan import JobPlan, Plan, has_plan, job_for, rows_digest, rows_of
 from library.provenance import Provenance, finish
 from library.slot import Check
 from library.tasks import Task
@@ -88,7 +88,7 @@ def begin(folder: LibraryFolder, plan: Plan, *, resume: bool) -> Plan:
         LayoutMismatch, UsageError: the library was begun for another base, or otherwise.
     """
     require_room(folder, resume)
-    if not folder.exists(MANIFEST):
+    if not folder.exists(MANIFEST) or not has_plan(folder.read_json(MANIFEST)):
         folder.write_json(MANIFEST, plan.to_dict())
         return plan
     there = Plan.from_dict(folder.read_json(MANIFEST))

@@ -71,10 +71,16 @@ def open_library(place: str, *, write: bool = False) -> LibraryFolder:
     if not folder.exists(PACKED):
         return folder
     if write:
-        raise UsageError(f"the library {place} is packed and cannot be changed")
+        require_unpacked(folder)
     from library.packed import unpacked
 
     return LibraryFolder(unpacked(Path(place)))
+
+
+def require_unpacked(folder: LibraryFolder) -> None:
+    """Raise UsageError for a packed library, which cannot be changed."""
+    if folder.exists(PACKED):
+        raise UsageError(f"the library {folder.place} is packed and cannot be changed")
 
 
 def open_catalogue(

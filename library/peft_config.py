@@ -20,11 +20,25 @@ _CHANGES_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")  # starts that e
 
 def read_config(path: Path) -> dict[str, Any]:
     """The config of a plain LoRA. Raises AdapterFileError for anything else."""
+    config = read_any_config(path)
+    require_plain(path, config)
+    return config
+
+
+def read_any_config(path: Path) -> dict[str, Any]:
+    """The config of any adapter of PEFT's. Raises AdapterFileError if it is not a JSON object."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AdapterFileError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+    if not isinstance(config, dict):
+        raise AdapterFileError(f"{path} does not describe a LoRA adapter")
+    return config
+
+
+def require_plain(path: Path, config: dict[str, Any]) -> None:
+    """Raise AdapterFileError unless the config is that of a plain LoRA; `path` is for messages."""
+    if config.get("peft_type") != "LORA":
         raise AdapterFileError(f"{path} does not describe a LoRA adapter")
     more = next((key for key in _MORE if config.get(key)), None)
     if more is not None:
@@ -34,7 +48,6 @@ def read_config(path: Path) -> dict[str, Any]:
     if str(config.get("init_lora_weights")).startswith(_CHANGES_BASE):
         raise AdapterFileError(f"{path} changes the base model ({config['init_lora_weights']})")
     _check_types(path, config)
-    return config
 
 
 def _check_types(path: Path, config: dict[str, Any]) -> None:
@@ -115,14 +128,15 @@ def scaling(config: dict[str, Any], site: Site) -> float:
 
     Raises AdapterFileError if config and file differ in the rank.
     """
-    rank = _by_pattern(config.get("rank_pattern") or {}, site.name, config.get("r", 8))
-    alpha = _by_pattern(config.get("alpha_pattern") or {}, site.name, config.get("lora_alpha", 8))
+    rank = by_pattern(config.get("rank_pattern") or {}, site.name, config.get("r", 8))
+    alpha = by_pattern(config.get("alpha_pattern") or {}, site.name, config.get("lora_alpha", 8))
     if rank != site.rank:
         raise AdapterFileError(f"the config gives {site.name} rank {rank}, the file {site.rank}")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _by_pattern(patterns: dict[str, Any], name: str, default: Any) -> Any:
+def by_pattern(patterns: dict[str, Any], name: str, default: Any) -> Any:
+    """The value of the first pattern that a name ends with (peft.utils.other.get_pattern_key)."""
     for pattern, value in patterns.items():
         if re.match(rf"(.*\.)?({pattern})$", name):
             return value

@@ -37,33 +37,50 @@ def read_peft(folder: Path, layout: Layout | None = None) -> Adapter:
         tensors = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise AdapterFileError(f"{folder / WEIGHTS_FILE} cannot be read: {error}") from error
-    pairs = _pairs(tensors)
-    check_targets(config, pairs)
-    try:
-        found = _layout_of_file(config, pairs)
-    except UsageError as error:
-        raise AdapterFileError(f"{folder} cannot be used: {error}") from error
+    found = layout_in(config, tensors)
     if layout is not None:
         found = _in_order_of(found, layout)
+    pairs = _pairs(tensors)
     scaled = {
-        site.name: (a.float(), b.float() * scaling(config, site))
+        site.name: (a.flatten(1).float(), b.flatten(1).float() * scaling(config, site))
         for site in found.sites
         for a, b in [pairs[site.name]]
     }
     return from_sites(found, scaled)
 
 
+def layout_in(config: dict[str, Any], tensors: dict[str, Tensor]) -> Layout:
+    """The layout that tensors and config of a plain LoRA agree on; the family is unknown.
+
+    Raises AdapterFileError: they disagree, or something is no factor of a pair.
+    """
+    pairs = _pairs(tensors)
+    check_targets(config, pairs)
+    try:
+        layout = _layout_of_file(config, pairs)
+    except UsageError as error:
+        raise AdapterFileError(f"the adapter cannot be used: {error}") from error
+    for site in layout.sites:
+        scaling(config, site)
+    return layout
+
+
 def _pairs(tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Tensors by module path. Raises AdapterFileError for strange keys and lone halves."""
+    """Tensors by module path: A `[r, in, *kernel]`, B `[out, r]` or `[out, r, 1, 1]`.
+
+    Raises AdapterFileError for strange keys and lone halves.
+    """
     halves: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = _KEY.match(key)
-        if match is None or tensor.ndim != 2:
-            raise AdapterFileError(f"{key} is not a LoRA factor of a linear layer")
+        if match is None or tensor.ndim < 2:
+            raise AdapterFileError(f"{key} is not a LoRA factor of a linear or convolution layer")
         halves.setdefault(match[1], {})[match[2]] = tensor
     for name, half in halves.items():
         if set(half) != {"A", "B"} or half["A"].shape[0] != half["B"].shape[1]:
             raise AdapterFileError(f"the factors of {name} are not a pair of one rank")
+        if half["A"].ndim != half["B"].ndim or half["B"][0, 0].numel() != 1:
+            raise AdapterFileError(f"the factors of {name} are not those of one kind of layer")
     if not halves:
         raise AdapterFileError("the adapter file holds no tensors")
     return {name: (half["A"], half["B"]) for name, half in halves.items()}
@@ -72,7 +89,7 @@ def _pairs(tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
 def _layout_of_file(config: dict[str, Any], pairs: dict[str, tuple[Tensor, Tensor]]) -> Layout:
     transposed = bool(config.get("fan_in_fan_out"))
     sites = [
-        Site(name, a.shape[1], b.shape[0], a.shape[0], transposed=transposed)
+        Site(name, a.shape[1], b.shape[0], a.shape[0], a[0, 0].numel(), transposed)
         for name, (a, b) in pairs.items()
     ]
     sites.sort(key=lambda site: (site.depth, site.name))
@@ -88,9 +105,14 @@ def _in_order_of(found: Layout, layout: Layout) -> Layout:
     sites = tuple(replace(site, rank=by_name[site.name].rank) for site in layout.sites)
     for site in sites:
         other = by_name[site.name]
-        if (site.in_features, site.out_features) != (other.in_features, other.out_features):
+        if shape_of(site) != shape_of(other):
             raise LayoutMismatch(
                 f"the adapter's {site.name} is {other.in_features}x{other.out_features}; "
                 f"the base's is {site.in_features}x{site.out_features}"
             )
     return replace(layout, sites=sites)
+
+
+def shape_of(site: Site) -> tuple[str, int, int, int]:
+    """What files and bases have to agree on: name and shape, not the rank."""
+    return site.name, site.in_features, site.out_features, site.kernel

@@ -77,10 +77,14 @@ class Plan:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Plan":
-        """Raises UsageError for a library of a newer version."""
+        """Raises UsageError for a library of a newer version, or of imported adapters only."""
         if data["format"] > FORMAT:
             raise UsageError(
                 f"the library has format {data['format']}; this version reads up to {FORMAT}"
+            )
+        if not has_plan(data):
+            raise UsageError(
+                "the library has no plan, only imported adapters: `library build --resume` adds one"
             )
         names = ("base", "seed", "max_length", "tasks", "skipped")
         return cls(
@@ -90,6 +94,11 @@ class Plan:
             shards=tuple(tuple(JobPlan(**job) for job in shard) for shard in data["shards"]),
             **{name: data[name] for name in names},
         )
+
+
+def has_plan(manifest: dict[str, Any]) -> bool:
+    """Whether a manifest says more than its format; an import begins a library without a plan."""
+    return "layout" in manifest
 
 
 def make_plan(

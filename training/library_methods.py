@@ -17,7 +17,6 @@ from library.base import BaseReference, base_layout, identity
 from library.catalogue import Record, read_adapter, records
 from library.errors import LayoutMismatch, UsageError
 from library.folder import MANIFEST, LibraryFolder
-from library.layout import Layout
 from library.plan import Plan
 from library.tasks import Task
 
@@ -45,9 +44,9 @@ class LibraryMethods:
         encoder: DescriptionEncoder,
     ) -> None:
         self.library, self.oracles, self.encoder = library, oracles, encoder
-        self._layouts = {f.place: _layout(f, base) for f in (library, oracles)}
+        self._plans = {f.place: _plan(f, base) for f in (library, oracles)}
         self._embedded: dict[str, Tensor] = {}
-        self._own = {r["task"]: r for r in records(oracles) if not r["variant"]}
+        self._own = {record["task"]: record for record in self._fitting(oracles)}
 
     def adapters(self, method: str, tasks: Sequence[Task]) -> list[Adapter | None]:
         """One adapter a task; None where the method has none. Raises UsageError if all are None."""
@@ -77,7 +76,7 @@ class LibraryMethods:
         return self._read(self.oracles, record) if record else None
 
     def _soup(self, task: Task) -> Adapter | None:
-        others = self._others(task)
+        others = self._sharing_a(task)
         return self._mean(others, [1 / len(others)] * len(others)) if others else None
 
     def _nearest(self, task: Task) -> Adapter | None:
@@ -87,7 +86,7 @@ class LibraryMethods:
     def _top_k(self, task: Task) -> Adapter | None:
         """Softmax-weighted mean of the nearest (SG-LoRA, arXiv 2509.10535, sparse aggregator)."""
         similarity = self._similarity(task)
-        near = sorted(self._others(task), key=lambda i: (-similarity[i], i))[:NEIGHBOURS]
+        near = sorted(self._sharing_a(task), key=lambda i: (-similarity[i], i))[:NEIGHBOURS]
         if not near:
             return None
         cosines = torch.tensor([similarity[i] for i in near], dtype=torch.float64)
@@ -95,6 +94,11 @@ class LibraryMethods:
 
     def _others(self, task: Task) -> list[int]:
         return [i for i, record in enumerate(self._records) if record["task"] != task.name]
+
+    def _sharing_a(self, task: Task) -> list[int]:
+        """Those whose factors may be averaged: all that the library's own build trained."""
+        records = self._records
+        return [i for i in self._others(task) if not records[i]["recipe"].startswith("imported:")]
 
     def _similarity(self, task: Task) -> list[float]:
         return (self._vectors @ self._embed(task.definition)).tolist()
@@ -120,7 +124,7 @@ class LibraryMethods:
 
     @cached_property
     def _records(self) -> list[Record]:
-        return [record for record in records(self.library) if not record["variant"]]
+        return self._fitting(self.library)
 
     @cached_property
     def _stock(self) -> list[Adapter]:
@@ -130,12 +134,19 @@ class LibraryMethods:
     def _vectors(self) -> Float[Tensor, "n d"]:
         return torch.stack([self._embed(record["description"]) for record in self._records])
 
+    def _fitting(self, folder: LibraryFolder) -> list[Record]:
+        """Records of the library's own base and layout; an imported adapter may have another."""
+        plan = self._plans[folder.place]
+        wanted = (plan.layout.digest, plan.base["id"], 0)
+        keys = ("layout_digest", "base_model", "variant")
+        return [r for r in records(folder) if tuple(r[key] for key in keys) == wanted]
+
     def _read(self, folder: LibraryFolder, record: Record) -> Adapter:
-        return read_adapter(folder, record["id"], self._layouts[folder.place])
+        return read_adapter(folder, record["id"], self._plans[folder.place].layout)
 
 
-def _layout(folder: LibraryFolder, base: BaseReference) -> Layout:
-    """The library's layout, once it has been held to the base."""
+def _plan(folder: LibraryFolder, base: BaseReference) -> Plan:
+    """The library's plan, once it has been held to the base. Raises UsageError if it has none."""
     plan = Plan.from_dict(folder.read_json(MANIFEST))
     ours = base_layout(base, plan.layout)
     ours.require_same(plan.layout, f"base model '{base.name}'", f"the library {folder.place}")
@@ -144,4 +155,4 @@ def _layout(folder: LibraryFolder, base: BaseReference) -> Layout:
         raise LayoutMismatch(
             f"the library {folder.place} was made for other weights of {plan.base['id']}"
         )
-    return plan.layout
+    return plan

@@ -18,7 +18,7 @@ from api.commands.library_list import (
 )
 from api.console import progress_bar, quiet_libraries
 from library.errors import LorasmithError, UsageError
-from library.files import require_absent, write_folder
+from library.files import require_absent
 
 if TYPE_CHECKING:
     from library.tasks import Task
@@ -145,27 +145,6 @@ def show(
 
     record = find(catalogue_at(place, catalogue), identity)
     typer.echo(json.dumps(record, indent=1, ensure_ascii=False))
-
-
-@library.command()
-def export(
-    identity: Annotated[str, typer.Argument(help="Id or task.")],
-    place: Place,
-    out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
-    catalogue: CatalogueUrl = None,
-) -> None:
-    """Write an adapter as an ordinary PEFT folder.
-
-    Example: lorasmith library export task001_x --library my-library --out my-adapter
-    """
-    require_absent(out, overwrite)
-    from library.catalogue import files_of, find
-
-    opened = catalogue_at(place, catalogue)
-    record = find(opened, identity)
-    write_folder(out, files_of(opened.folder, record["id"]), overwrite=overwrite)
-    typer.echo(f"{record['id']}  {out}")
 
 
 @library.command()

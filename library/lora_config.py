@@ -1,0 +1,55 @@
+"""adapter_config.json for factors whose file says rank and scale of each module."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+
+def lora_config(
+    ranks: Mapping[str, int],
+    alphas: Mapping[str, int | float],
+    *,
+    base_name: str,
+    use_rslora: bool = False,
+    fan_in_fan_out: bool = False,
+    task_type: str | None = None,
+) -> dict[str, Any]:
+    """The config of a plain LoRA with a rank and an alpha for each module, both kept as they are.
+
+    Args:
+        ranks: by module path; the most common one becomes `r`, the others patterns.
+        alphas: likewise.
+    """
+    rank, rank_pattern = _patterns(ranks)
+    alpha, alpha_pattern = _patterns(alphas)
+    return {
+        "alpha_pattern": alpha_pattern,
+        "base_model_name_or_path": base_name,
+        "bias": "none",
+        "fan_in_fan_out": fan_in_fan_out,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": rank,
+        "rank_pattern": rank_pattern,
+        "target_modules": sorted(ranks),
+        "task_type": task_type,
+        "use_dora": False,
+        "use_rslora": use_rslora,
+    }
+
+
+def _patterns(
+    values: Mapping[str, int | float],
+) -> tuple[int | float, dict[str, int | float]]:
+    """The most common value, and one expression for the modules of each other value."""
+    usual = Counter(values[name] for name in sorted(values)).most_common(1)[0][0]
+    others: dict[int | float, list[str]] = {}
+    for name in sorted(values):
+        if values[name] != usual:
+            others.setdefault(values[name], []).append(re.escape(name))
+    return usual, {f"^(?:{'|'.join(names)})": value for value, names in others.items()}
