@@ -32,9 +32,17 @@ INDEX, SCALE = "records.jsonl", ".scale"
 
 
 def pack(
-    folder: LibraryFolder, out: Path, tasks: Collection[str] = (), *, overwrite: bool = False
+    folder: LibraryFolder,
+    out: Path,
+    tasks: Collection[str] = (),
+    *,
+    rank: int | None = None,
+    overwrite: bool = False,
 ) -> int:
     """Write the adapters of some tasks (of all, if none is named) as a packed library.
+
+    With `rank` each is cut to the best approximation of that rank, which gives it factors of its
+    own: their means would mean nothing, and the recipe in the record says so.
 
     Returns how many. Raises UnknownName for a task that has none, OutputExists.
     """
@@ -44,11 +52,16 @@ def pack(
     if lacking or not chosen:
         raise UnknownName(f"{folder.place} holds no adapter of {', '.join(lacking) or 'any task'}")
     adapters = stack([read_adapter(folder, record["id"], plan.layout) for record in chosen])
+    if rank is not None and rank < plan.layout.rank:
+        adapters = adapters.with_rank(rank)
+        plan = replace(plan, layout=adapters.layout)
+        chosen = [{**record, **_truncated(record, plan.layout)} for record in chosen]
     tensors = _quantised(adapters)
     lines = []
     for record, files in zip(chosen, _files(folder, chosen, tensors, plan), strict=True):
         provenance = json.loads(files.files[PROVENANCE_FILE])
-        record = {**record, "id": files.id, "sha256": files.sha256, "parents": [record["id"]]}
+        parents = provenance["parents"]
+        record = {**record, "id": files.id, "sha256": files.sha256, "parents": parents}
         lines.append(json.dumps({"record": record, "provenance": provenance}, sort_keys=True))
     jobs = tuple(JobPlan(record["task"], record["variant"]) for record in chosen)
     kept = {record["task"]: plan.tasks[record["task"]] for record in chosen}
@@ -102,6 +115,14 @@ def _unpack(content: Mapping[str, bytes]) -> dict[str, bytes]:
     return files
 
 
+def _truncated(record: Record, layout: Layout) -> Record:
+    return {
+        "recipe": f"truncated:{record['recipe']}",
+        "rank": layout.rank,
+        "layout_digest": layout.digest,
+    }
+
+
 def _files(
     folder: LibraryFolder, chosen: list[Record], tensors: dict[str, Tensor], plan: Plan
 ) -> list[AdapterFiles]:
@@ -109,7 +130,9 @@ def _files(
     made = []
     for row, record in enumerate(chosen):
         provenance = json.loads(folder.read(f"adapters/{record['id']}/{PROVENANCE_FILE}"))
-        provenance["parents"] = [record["id"]]
+        if provenance["details"].get("storage") != "int8":  # a copy's copy names the original
+            provenance["parents"] = [record["id"]]
+        provenance["layout_digest"] = plan.layout.digest
         provenance["details"] = {**provenance["details"], "storage": "int8"}
         made.append(_finished(tensors, row, provenance, plan))
     return made

@@ -86,9 +86,9 @@ def wait_for_a_record(out: Path, process: "subprocess.Popen[str]") -> None:
 
 
 def said_at_the_end(process: "subprocess.Popen[str]") -> str:
-    """The last line on stderr; progress bars come before it."""
+    """The last line on stderr, if there is any; progress bars come before it."""
     _, errors = process.communicate(timeout=120)
-    return errors.splitlines()[-1]
+    return (errors.splitlines() or [""])[-1]
 
 
 def test_every_task_has_an_adapter_that_peft_reads(built: Path, tiny_base: Path) -> None:

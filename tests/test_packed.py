@@ -56,3 +56,21 @@ def test_other_rows_are_refused(packed: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(AdapterFileError, match="damaged"):
         open_library(str(packed))
+
+
+def test_a_lower_rank_is_the_best_approximation(built: Path, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "cut"
+    arguments = ["--library", str(built), "--out", str(out), "--rank", "2"]
+    assert main(["library", "pack", *arguments]) == 0
+    source, copy = open_library(str(built)), open_library(str(out))
+    whole = Plan.from_dict(source.read_json(MANIFEST)).layout
+    cut = Plan.from_dict(copy.read_json(MANIFEST)).layout
+    assert cut.rank == 2 and len(records(copy)) == len(records(source))
+    for record in records(copy):
+        assert (record["rank"], record["recipe"]) == (2, "truncated:lora")
+        ours = read_adapter(copy, record["id"], cut)
+        best = read_adapter(source, record["parents"][0], whole).with_rank(2)
+        for key in ours.A:
+            pair = (best.A[key], best.B[key])
+            error = delta_distance(ours.A[key], ours.B[key], *pair)
+            assert (error < 0.02 * delta_norm(*pair)).all()

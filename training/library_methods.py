@@ -96,9 +96,8 @@ class LibraryMethods:
         return [i for i, record in enumerate(self._records) if record["task"] != task.name]
 
     def _sharing_a(self, task: Task) -> list[int]:
-        """Those whose factors may be averaged: all that the library's own build trained."""
-        records = self._records
-        return [i for i in self._others(task) if not records[i]["recipe"].startswith("imported:")]
+        """Those whose factors may be averaged: neither imported nor truncated."""
+        return [i for i in self._others(task) if ":" not in self._records[i]["recipe"]]
 
     def _similarity(self, task: Task) -> list[float]:
         return (self._vectors @ self._embed(task.definition)).tolist()

@@ -1,10 +1,10 @@
 """Reports of an evaluation: JSON as others rely on it, and a table to read."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.comparison import by_kind, calibration, means, pairs, recovery
+from training.comparison import Row, by_kind, calibration, means, pairs, recovery
 from training.evaluate import Cell, Outcome, Plan
 
 SCHEMA = 1
@@ -27,14 +27,21 @@ def build_report(
         "base_sha256": base.sha256,
         "seed": plan.seed,
         "rows": rows,
+        "similarity": outcome.similarity,
+        **summaries(rows, outcome.similarity),
+        "wrong_description_pairs": outcome.pairs,
+        "abstentions": outcome.abstentions,
+    }
+
+
+def summaries(rows: Sequence[Row], similarity: Mapping[str, float]) -> dict[str, Any]:
+    """What a report says of its rows: means, kinds, recovery, pairs, calibration."""
+    return {
         "means": means(rows, "method", "mode", "split"),
         "kinds": by_kind(rows),
         "recovery": recovery(rows),
         "pairs": pairs(rows),
-        "similarity": outcome.similarity,
-        "calibration": calibration(rows, outcome.similarity),
-        "wrong_description_pairs": outcome.pairs,
-        "abstentions": outcome.abstentions,
+        "calibration": calibration(rows, similarity),
     }
 
 

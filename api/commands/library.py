@@ -152,17 +152,18 @@ def pack(
     place: Place,
     out: Annotated[Path, typer.Option(help="Folder for the packed library.")],
     task: Annotated[list[str] | None, typer.Option(help="Only this task's; repeatable.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, max=256, help="Cut each to this rank.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
 ) -> None:
     """Write a library as three small files, adapters as int8 rows: the form that ships.
 
-    Example: lorasmith library pack --library my-library --out small
+    Example: lorasmith library pack --library my-library --out small --rank 2
     """
     require_absent(out, overwrite)
     from library.catalogue import open_library
     from library.packed import pack as write
 
-    count = write(open_library(place), out, task or (), overwrite=overwrite)
+    count = write(open_library(place), out, task or (), rank=rank, overwrite=overwrite)
     size = sum(file.stat().st_size for file in out.iterdir())
     typer.echo(f"{count} adapters, {size / 1e6:.2f} MB  {out}")
 
