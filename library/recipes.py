@@ -56,7 +56,7 @@ class Recipe:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("lora"),
+        Recipe("lora", lr=2e-3),
         Recipe("rslora", rank_stabilised=True),
         Recipe("lora-fa", freeze_a=True),
         Recipe("lora-plus", b_rate=16.0, lr=1e-4),

@@ -42,8 +42,8 @@ class TrainConfig:
     rows: int = 8
     slots: int = 32
     micro_batches: int = 3
-    check_every: int = 50
-    patience: int = 3
+    check_every: int = 25
+    patience: int = 4
     snapshots: int = 0
     snapshot_every: int = 4
     restarts: int = 4

@@ -5,12 +5,14 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from api.commands.library_list import SHIPPED
 from api.console import progress_bar, quiet_libraries
 from library.errors import CheckpointError, UsageError
 from library.files import require_absent, require_kind, write_file
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from generator.generate import Generator
     from library.adapter import Adapter
     from library.base import BaseReference
+    from library.tasks import Task
     from training.library_methods import LibraryMethods
 
 
@@ -29,7 +32,7 @@ def evaluate(
     mode: Annotated[str, typer.Option(help="bare, prompted, or both with a comma.")] = "bare",
     base: Annotated[str | None, typer.Option(help="Hub id, hub:ID or folder.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Generator; default: shipped.")] = None,
-    library: Annotated[str | None, typer.Option(help="For soup, nearest, top-k, oracle.")] = None,
+    library: Annotated[str | None, typer.Option(help="Default: the shipped sample.")] = None,
     oracles: Annotated[str | None, typer.Option(help="For oracle; default: --library.")] = None,
     multi_task: Annotated[Path | None, typer.Option(help="Adapter, or one a mode in it.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first N tasks by name.")] = None,
@@ -109,7 +112,7 @@ def _measure(o: Options, methods: list[Any], modes: list[Any]) -> tuple[dict[str
     reference = resolve_base(o.base)
     if generator is not None and needed:
         generator.require_fit(reference)
-    library = _library(o, methods, reference)
+    library = _library(o, methods, tasks, reference)
     single = _multi_task(o, methods, modes, reference)
     base = load_base(reference, device=o.device)
     plan = Plan(tasks, splits, methods, modes, o.seed, o.batch_size)
@@ -134,19 +137,24 @@ def _generator(checkpoint: Path | None, device: str, needed: bool) -> "Generator
         return None
 
 
-def _library(o: Options, methods: list[Any], base: Any) -> "LibraryMethods | None":
+def _library(
+    o: Options, methods: list[Any], tasks: "Sequence[Task]", base: "BaseReference"
+) -> "LibraryMethods | None":
     wanted = [method.head for method in methods if method.from_library]
     if not wanted:
         return None
-    place = o.library or (o.oracles if wanted == ["oracle"] else None)
-    if place is None:
-        raise UsageError(f"{wanted[0]} needs --library")
     from index.encoder import DescriptionEncoder
     from library.catalogue import open_library
     from training.library_methods import LibraryMethods
+    from training.oracles import trained_oracles
 
+    oracles = o.oracles or o.library or SHIPPED
+    if "oracle" in wanted and o.oracles is None and o.library is None:
+        with progress_bar("training oracles", unit="step") as progress:
+            oracles = trained_oracles(tasks, base, o.device, progress)
+    place = o.library or (oracles if wanted == ["oracle"] else SHIPPED)
     encoder = DescriptionEncoder(device=o.device)
-    return LibraryMethods(open_library(place), open_library(o.oracles or place), base, encoder)
+    return LibraryMethods(open_library(place), open_library(oracles), base, encoder)
 
 
 def _multi_task(

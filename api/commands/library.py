@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.commands.library_list import (
+    SHIPPED,
     CatalogueUrl,
     Place,
     catalogue_at,
@@ -38,8 +39,8 @@ def build(
     steps: Annotated[int, typer.Option(min=1, help="The most, for each adapter.")] = 300,
     rows: Annotated[int, typer.Option(min=1, help="Rows of a step, for each adapter.")] = 8,
     lr: Annotated[float | None, typer.Option(help="Peak rate; default: the recipe's.")] = None,
-    check_every: Annotated[int, typer.Option(min=1, help="Steps between looks.")] = 50,
-    patience: Annotated[int, typer.Option(min=0, help="Looks before stopping; 0: never.")] = 3,
+    check_every: Annotated[int, typer.Option(min=1, help="Steps between looks.")] = 25,
+    patience: Annotated[int, typer.Option(min=0, help="Looks before stopping; 0: never.")] = 4,
     snapshots: Annotated[int, typer.Option(min=0, help="Last states to keep.")] = 0,
     variants: Annotated[int, typer.Option(min=1, help="Adapters a task.")] = 1,
     slots: Annotated[int, typer.Option(min=1, help="Adapters at once.")] = 32,
@@ -134,7 +135,7 @@ library.command("list")(list_adapters)
 @library.command()
 def show(
     identity: Annotated[str, typer.Argument(help="Id or task.")],
-    place: Place,
+    place: Place = SHIPPED,
     catalogue: CatalogueUrl = None,
 ) -> None:
     """An adapter's whole record, as JSON.
@@ -185,7 +186,7 @@ def remove(
 
 
 @library.command()
-def check(place: Place, catalogue: CatalogueUrl = None) -> None:
+def check(place: Place = SHIPPED, catalogue: CatalogueUrl = None) -> None:
     """Hash every file again; name what is damaged or missing, and exit 1 if anything is.
 
     Example: lorasmith library check --library my-library

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from api.commands.library_list import CatalogueUrl, Place, catalogue_at
+from api.commands.library_list import SHIPPED, CatalogueUrl, Place, catalogue_at
 from api.console import progress_bar, quiet_libraries
 from library.errors import UsageError
 from library.files import require_absent, write_folder
@@ -50,8 +50,8 @@ def import_adapter(
 
 def export(
     identity: Annotated[str, typer.Argument(help="Id or task.")],
-    place: Place,
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
+    place: Place = SHIPPED,
     profile: Annotated[Profile | None, typer.Option(help="lossless or portable.")] = None,
     format: Annotated[Format | None, typer.Option(help="peft, diffusers or kohya.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,

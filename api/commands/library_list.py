@@ -2,10 +2,12 @@
 
 import json
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+import pretrained
 from library.errors import OutputError
 
 if TYPE_CHECKING:
@@ -22,7 +24,13 @@ def _checked(url: str | None) -> str | None:
     return url
 
 
-Place = Annotated[str, typer.Option("--library", help="Folder or URL of the library.")]
+SHIPPED = str(Path(pretrained.__file__).parent / "library")
+Place = Annotated[
+    str,
+    typer.Option(
+        "--library", help="Folder or URL of the library.", show_default="the shipped sample"
+    ),
+]
 CatalogueUrl = Annotated[
     str | None,
     typer.Option(
@@ -59,7 +67,7 @@ def catalogue_of_build(folder: "LibraryFolder", url: str | None) -> None:
 
 
 def list_adapters(
-    place: Place,
+    place: Place = SHIPPED,
     catalogue: CatalogueUrl = None,
     task: Annotated[str | None, typer.Option(help="Its name, or a pattern with * and ?.")] = None,
     recipe: Annotated[str | None, typer.Option(help="How it was trained.")] = None,

@@ -1,0 +1,40 @@
+"""Oracles trained on the spot, for an evaluation that was given none: kept in the cache."""
+
+from collections.abc import Sequence
+
+from library.base import BaseReference, identity, load_config, load_tokenizer
+from library.build import Progress, begin
+from library.canonical import json_digest
+from library.executors import Workplace, build_library
+from library.files import cache_dir
+from library.folder import LibraryFolder
+from library.layout import layout_of
+from library.plan import make_plan
+from library.recipes import RECIPES
+from library.tasks import Task
+from library.trainer import TrainConfig
+
+
+def trained_oracles(
+    tasks: Sequence[Task], base: BaseReference, device: str, progress: Progress | None = None
+) -> str:
+    """The folder of a library with an adapter for each task that has rows to train on.
+
+    Built with the defaults of `library build`; a build that was stopped goes on where it was.
+    Raises TaskFileError if no task can be trained on.
+    """
+    sha256, source = identity(base)
+    plan = make_plan(
+        tasks,
+        load_tokenizer(base),
+        base={"id": base.name, "sha256": sha256, "source": source},
+        layout=layout_of(load_config(base)),
+        recipe=RECIPES["lora"],
+        config=TrainConfig(),
+    )
+    kind = "cpu" if device == "cpu" else "gpu"
+    place = cache_dir() / "oracles" / f"{kind}-{json_digest(plan.to_dict())[:16]}"
+    plan = begin(LibraryFolder(place), plan, resume=True)
+    at = Workplace(str(place), base, device)
+    build_library(at, plan, {task.name: task for task in tasks}, progress=progress)
+    return str(place)
