@@ -12,7 +12,8 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
        color: #1c2024; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #e3e6e8; }
+th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #e3e6e8;
+         white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } th { border-bottom: 2px solid #9aa3aa; }
 figure { margin: 1rem 0; } svg { max-width: 100%; height: auto; }
 code { background: #f2f4f5; padding: .1rem .3rem; overflow-wrap: anywhere; }
@@ -29,7 +30,8 @@ def page(report: dict[str, Any]) -> str:
         "<h1>lorasmith evaluation</h1>",
         f"<p>Base model <b>{html.escape(str(report['base']))}</b>, {html.escape(report['device'])}."
         " ROUGE-L x 100, means over tasks, intervals 95 %.</p>",
-        f"<p><code>{html.escape(report['command'])}</code></p>",
+        "<details><summary>How it was measured</summary>",
+        f"<p><code>{html.escape(report['command'])}</code></p></details>",
         "<h2>Means</h2>",
         _markdown_table(table(report)),
         "<figure>", _bars(report["means"]), "</figure>",
