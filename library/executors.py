@@ -35,6 +35,12 @@ class WorkerLost(LorasmithError):
     code = "worker-lost"
 
 
+class ClusterError(LorasmithError):
+    """A cluster that cannot be reached."""
+
+    code = "no-cluster"
+
+
 @dataclass(frozen=True)
 class Workplace:
     """What every worker has to know.
@@ -130,6 +136,7 @@ def build_on_ray(
 
     Raises:
         UsageError: Ray is not installed.
+        ClusterError: there is no cluster at the address.
         WorkerLost: a shard's workers died again and again.
     """
     try:
@@ -140,7 +147,10 @@ def build_on_ray(
             "building on Ray needs it installed: pip install 'lorasmith[cluster]'"
         ) from error
     local: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False}
-    ray.init(address=address, log_to_driver=False, **({} if address else local))
+    try:
+        ray.init(address=address, log_to_driver=False, **({} if address else local))
+    except ConnectionError as error:
+        raise ClusterError(f"no Ray cluster answers at {address}") from error
     total, started = BuildReport(), time.monotonic()
     gpus = min(1.0, max(1, torch.cuda.device_count()) / workers) if at.device != "cpu" else 0
     remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=LOST_IN_A_ROW)(run_shard)
