@@ -27,7 +27,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.utils import logging
 
 from library.adapter import Adapter, stack
-from library.base import BaseModel, load_base, load_config, resolve_base
+from library.base import BaseModel, fast_dtype, load_base, load_config, resolve_base
 from library.compiled import compile_layers
 from library.decode import greedy
 from library.layout import Layout, layout_of
@@ -175,8 +175,7 @@ def main() -> None:
     logging.set_verbosity_error()
     cuda = o.device != "cpu"
     reference = resolve_base(o.base)
-    dtype = torch.bfloat16 if cuda else torch.float32
-    base = load_base(reference, device=o.device, dtype=dtype)
+    base = load_base(reference, device=o.device, dtype=fast_dtype(o.device))
     layout, recipe = layout_of(load_config(reference)), RECIPES["lora"]
     every = read_tasks(o.tasks)
     stride = max(1, len(every) // o.count)

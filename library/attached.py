@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from library.adapter import Adapter, from_sites
+from library.factored import Residual, best_of_rank
 from library.layout import Layout
 from library.peft_recipes import (
     CHANGES_BASE,
     NAME,
-    best_of_rank,
     low_rank,
     orthogonality,
     peft_settings,
@@ -75,17 +75,16 @@ class Attached:
         """
         for name, value in state.items():
             self._trained[name].copy_(value)
-        pairs, lost, whole = {}, 0.0, 0.0
+        pairs, residual = {}, Residual()
         for site in self._layout.sites:
             module = self._modules[site.name]
             delta = trained_delta(module, self._recipe)
             delta = delta.T if site.transposed else delta
             pair = low_rank(module, self._recipe)
             a, b = pair if pair is not None else best_of_rank(delta, site.rank)
-            lost += float((delta - b.double() @ a.double()).square().sum())
-            whole += float(delta.square().sum())
+            residual.add(delta, a, b)
             pairs[site.name] = (a.cpu(), b.cpu())
-        return from_sites(self._layout, pairs), (lost / whole) ** 0.5 if whole else 0.0
+        return from_sites(self._layout, pairs), residual.relative
 
 
 @contextmanager

@@ -5,7 +5,6 @@ never rewritten, so a build may be killed at any moment and go on: a shard with 
 skipped, another is replayed, and what it stored already stays as it is.
 """
 
-import datetime
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,13 +13,14 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from library.base import BaseModel
+from library.base import BaseModel, numerics
 from library.errors import LayoutMismatch, OutputError, OutputExists, UsageError
 from library.folder import MANIFEST, RECORDS, LibraryFolder
 from library.layout import Layout
 from library.peft_io import to_peft
 from library.plan import JobPlan, Plan, has_plan, job_for, rows_digest, rows_of
 from library.provenance import Provenance, finish
+from library.records import Record, new_record, write_record
 from library.slot import Check
 from library.tasks import Task
 from library.trainer import Figures, Trained
@@ -188,7 +188,7 @@ def _store(
             description=task.definition,
             examples=rows_digest(rows_of(job, task, plan.seed)),
             seed=plan.seed,
-            numerics=numerics(base),
+            numerics=numerics(base.model),
             layout_digest=layout.digest,
             base=plan.base,
             details={"task": task.name, "variant": job.variant, "steps": made.steps},
@@ -199,44 +199,33 @@ def _store(
         record |= {"id": files.id, "sha256": files.sha256}
     if made.snapshots:
         folder.write(f"snapshots/{number:04}/{job.name}.safetensors", _snapshots(made))
-    record["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    folder.write_json(f"{RECORDS}/{number:04}/{job.name}.json", record)
+    write_record(folder, f"{RECORDS}/{number:04}/{job.name}.json", record)
 
 
 def _record(
     plan: Plan, number: int, job: JobPlan, task: Task, made: Trained, layout: Layout
-) -> dict[str, Any]:
+) -> Record:
     best = max(made.checks, key=Check.merit, default=None)
     scores = {"tune_accuracy": best.accuracy, "tune_loss": best.loss} if best else {}
-    return {
-        "id": None,
-        "sha256": None,
-        "task": task.name,
-        "variant": job.variant,
-        "description": task.definition,
-        "descriptions": list(task.descriptions),
-        "categories": list(task.categories),
-        "licenses": list(task.licenses),
-        "license_class": task.license_class,
-        "recipe": plan.recipe.name,
-        "base_model": plan.base["id"],
-        "base_sha256": plan.base["sha256"],
-        "layout_digest": layout.digest,
-        "rank": layout.rank,
-        "seed": plan.seed,
-        "parents": [],
-        "shard": number,
-        "steps": made.steps,
-        "best_step": best.step if best else made.steps,
-        "restarts": made.restarts,
-        "scores": scores | made.scores,
-    }
-
-
-def numerics(base: BaseModel) -> str:
-    """What the bytes depend on beside the plan: device kind, dtype of the base, runtime."""
-    kind = {torch.bfloat16: "bf16", torch.float64: "f64"}.get(base.model.dtype, "f32")
-    return f"{base.device.type}-{kind}-torch"
+    return new_record(
+        task=task.name,
+        description=task.definition,
+        recipe=plan.recipe.name,
+        base=plan.base,
+        variant=job.variant,
+        descriptions=list(task.descriptions),
+        categories=list(task.categories),
+        licenses=list(task.licenses),
+        license_class=task.license_class,
+        layout_digest=layout.digest,
+        rank=layout.rank,
+        seed=plan.seed,
+        shard=number,
+        steps=made.steps,
+        best_step=best.step if best else made.steps,
+        restarts=made.restarts,
+        scores=scores | made.scores,
+    )
 
 
 def _snapshots(made: Trained) -> bytes:

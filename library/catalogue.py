@@ -4,7 +4,6 @@ Asked through a catalogue in SQL, or, where SQLAlchemy is not installed, read fr
 """
 
 import json
-import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +15,7 @@ from library.errors import AdapterFileError, MissingPath, OutputError, UnknownNa
 from library.folder import ADAPTERS, MANIFEST, PACKED, RECORDS, LibraryFolder
 from library.layout import Layout
 from library.peft_io import CONFIG_FILE, WEIGHTS_FILE
-from library.peft_read import read_peft
+from library.peft_read import adapter_of
 from library.provenance import PROVENANCE_FILE, adapter_id
 from library.records import Entry, Record, Selection, chosen, read_record, record_stamps
 
@@ -68,10 +67,10 @@ def open_library(place: str, *, write: bool = False) -> LibraryFolder:
     folder = LibraryFolder(place)
     if not folder.exists(MANIFEST):
         raise MissingPath(f"there is no library at {place}")
-    if not folder.exists(PACKED):
-        return folder
     if write:
         require_unpacked(folder)
+    if not folder.exists(PACKED):
+        return folder
     from library.packed import unpacked
 
     return LibraryFolder(unpacked(Path(place)))
@@ -123,10 +122,7 @@ def files_of(folder: LibraryFolder, identity: str) -> dict[str, bytes]:
 
 def read_adapter(folder: LibraryFolder, identity: str, layout: Layout) -> Adapter:
     """An adapter of a library. Raises AdapterFileError, LayoutMismatch."""
-    with tempfile.TemporaryDirectory() as place:
-        for name, content in files_of(folder, identity).items():
-            (Path(place) / name).write_bytes(content)
-        return read_peft(Path(place), layout)
+    return adapter_of(files_of(folder, identity), layout)
 
 
 def remove(catalogue: Catalogue, identity: str) -> Record:

@@ -7,7 +7,6 @@ shard that it was at: another worker replays it.
 
 import functools
 import multiprocessing
-import os
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from library.base import BaseModel, BaseReference, load_base
+from library.base import BaseModel, BaseReference, fast_dtype, load_base
 from library.build import BuildReport, Progress, build, build_shard
 from library.compiled import compile_layers
 from library.errors import LorasmithError, UsageError
@@ -204,18 +203,16 @@ def _pool(
 
 
 def _begin(at: Workplace, places: Any) -> None:
-    """A local worker's start: its share of the threads, and a GPU of its own where there are."""
+    """A local worker's start: a GPU of its own where there are."""
     if at.device == "cuda":
         torch.cuda.set_device(places.get() % torch.cuda.device_count())
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 @functools.lru_cache(maxsize=1)
 def _base(at: Workplace) -> BaseModel:
     if at.threads is not None:
         torch.set_num_threads(at.threads)
-    dtype = torch.float32 if at.device == "cpu" else torch.bfloat16
-    base = load_base(at.base, device=at.device, dtype=dtype)
+    base = load_base(at.base, device=at.device, dtype=fast_dtype(at.device))
     if at.compiled:
         compile_layers(base.model)
     return base

@@ -1,7 +1,6 @@
 """Taking an adapter out of a library: as it is stored, as its original was, or for any server."""
 
 import json
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from library.folder import LibraryFolder
 from library.image_lora import restored
 from library.layout import REFUSED
 from library.peft_io import WEIGHTS_FILE, Profile, to_peft
-from library.peft_read import read_peft
+from library.peft_read import adapter_of
 from library.provenance import PROVENANCE_FILE, Provenance, finish
 
 Format = Literal["peft", "diffusers", "kohya"]
@@ -62,10 +61,7 @@ def _portable(stored: dict[str, bytes], record: Record, *, image: bool) -> dict[
     if image:
         raise AdapterFileError("servers of language models do not read an image model's adapter")
     provenance = _provenance(stored)
-    with tempfile.TemporaryDirectory() as place:
-        for name, content in stored.items():
-            (Path(place) / name).write_bytes(content)
-        adapter = read_peft(Path(place))
+    adapter = adapter_of(stored)
     for site in adapter.layout.sites:
         if site.kernel > 1 or site.module_type in REFUSED:
             raise AdapterFileError(f"servers refuse an adapter of {site.name}; use lossless")

@@ -1,8 +1,10 @@
-"""Linear algebra on ΔW = B·A that never forms ΔW.
+"""Linear algebra on ΔW = B·A that never forms ΔW, and factors of one that others have formed.
 
 Everything works on stacks: A `[..., rank, in]`, B `[..., out, rank]`. Results that people compare
 are computed in float64 through QR; only the training loss uses Gram matrices (see below).
 """
+
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -81,3 +83,33 @@ def with_rank(
         torch.nn.functional.pad(a, (0, 0, 0, extra)),
         torch.nn.functional.pad(b, (0, extra)),
     )
+
+
+def best_of_rank(
+    delta: Float[Tensor, "o i"], rank: int
+) -> tuple[Float[Tensor, "r i"], Float[Tensor, "o r"]]:
+    """Float32 factors of the matrix of `rank` that is nearest to a dense ΔW; √S goes to both."""
+    u, s, vh = torch.linalg.svd(delta.double(), full_matrices=False)
+    root = s[:rank].sqrt()
+    a, b = root[:, None] * vh[:rank], u[:, :rank] * root
+    return a.float().contiguous(), b.float().contiguous()
+
+
+@dataclass
+class Residual:
+    """What factors leave of a ΔW, module by module: sums of squares of the rest and of ΔW."""
+
+    left: float = 0.0
+    whole: float = 0.0
+
+    def add(
+        self, delta: Float[Tensor, "o i"], a: Float[Tensor, "r i"], b: Float[Tensor, "o r"]
+    ) -> None:
+        """Count one module, in float64."""
+        self.left += float((delta - b.double() @ a.double()).square().sum())
+        self.whole += float(delta.square().sum())
+
+    @property
+    def relative(self) -> float:
+        """‖ΔW − B·A‖ / ‖ΔW‖ over all modules; 0 where ΔW is zero."""
+        return (self.left / self.whole) ** 0.5 if self.whole else 0.0

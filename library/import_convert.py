@@ -7,7 +7,6 @@ multiplies the base's weights, such as OFT.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from library.base import BaseModel
 from library.errors import AdapterFileError
+from library.factored import Residual, best_of_rank
 from library.import_source import Source, peft_weights
 from library.lora_config import lora_config
 from library.peft_config import read_any_config, require_plain
@@ -29,18 +29,6 @@ CONVERTED = (
     "WAVEFT",
 )  # fmt: skip
 Progress = Callable[[int, int], None]
-
-
-@dataclass
-class _Error:
-    """Sums of squares over all modules: what is left of ΔW, and ΔW."""
-
-    left: float = 0.0
-    whole: float = 0.0
-
-    @property
-    def relative(self) -> float:
-        return (self.left / self.whole) ** 0.5 if self.whole else 0.0
 
 
 def require_convertible(path: Path, config: dict[str, Any]) -> str:
@@ -68,11 +56,10 @@ def convert(
     model = _loaded(folder, base, set(file.tensors))
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
-    error, kinds = _Error(), set[bool]()
+    residual, kinds = Residual(), set[bool]()
     for name, delta, transposed in _deltas(model, progress):
-        a, b = _nearest(delta, rank)
-        error.left += (delta - b.double() @ a.double()).square().sum().item()
-        error.whole += delta.square().sum().item()
+        a, b = best_of_rank(delta, rank)
+        residual.add(delta, a, b)
         tensors |= {f"{PREFIX}{name}.lora_A.weight": a, f"{PREFIX}{name}.lora_B.weight": b}
         ranks[name] = len(a)
         kinds.add(transposed)
@@ -83,7 +70,7 @@ def convert(
         fan_in_fan_out=True in kinds,
         task_type="CAUSAL_LM",
     )
-    conversion = {"from": kind, "rank": rank, "relative_error": error.relative}
+    conversion = {"from": kind, "rank": rank, "relative_error": residual.relative}
     note = {"file": file.name, "sha256": file.sha256, "conversion": conversion}
     return Source(kind.lower(), made, None, tensors, note)
 
@@ -136,13 +123,3 @@ def _change(name: str, layer: Any, base: Any) -> Float[Tensor, "rows columns"]:
     change = base.weight.detach() - weight
     base.weight.data = base.weight.data[:0]  # float64 copies of a whole base would be too much
     return change
-
-
-def _nearest(
-    delta: Float[Tensor, "out in"], rank: int
-) -> tuple[Float[Tensor, "r in"], Float[Tensor, "out r"]]:
-    """Factors of the nearest matrix of a rank, in float32; √S goes to both."""
-    u, s, v = torch.linalg.svd(delta, full_matrices=False)
-    root = s[:rank].sqrt()
-    a, b = root[:, None] * v[:rank], u[:, :rank] * root
-    return a.float().contiguous(), b.float().contiguous()

@@ -4,7 +4,6 @@ Tensors, scale and patterns are stored unrounded (the lossless profile), so that
 the original back. A library that holds imports only has a manifest without a plan.
 """
 
-import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 
 from safetensors.torch import save
 
-from library.base import BaseReference, identity, load_base, load_config, resolve_base
+from library.base import BaseReference, described, load_base, load_config, resolve_base
 from library.canonical import json_digest
-from library.catalogue import Record, require_unpacked
+from library.catalogue import require_unpacked
 from library.errors import (
     AdapterFileError,
     BaseModelError,
@@ -32,6 +31,7 @@ from library.peft_io import CONFIG_FILE, PeftFiles
 from library.peft_read import layout_in, shape_of
 from library.plan import FORMAT
 from library.provenance import AdapterFiles, Provenance, finish
+from library.records import Record, new_record, write_record
 
 IMPORTED = "imported"
 Progress = Callable[[int, int], None]
@@ -91,9 +91,8 @@ def import_adapter(
     if not folder.exists(MANIFEST):
         folder.write_json(MANIFEST, {"format": FORMAT})
     folder.write_adapter(files.id, files.files)
-    record["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    folder.write_json(f"{RECORDS}/{IMPORTED}/{files.id}.json", record)
-    return Outcome(record, source, False)
+    written = write_record(folder, f"{RECORDS}/{IMPORTED}/{files.id}.json", record)
+    return Outcome(written, source, False)
 
 
 def _read(request: Request, progress: Progress | None) -> tuple[Source, BaseReference | None]:
@@ -165,8 +164,7 @@ def _files(source: Source, request: Request, base: dict[str, Any], layout: Layou
 def _base(source: Source, request: Request, reference: BaseReference | None) -> dict[str, Any]:
     """Id, weights' digest and where they come from; the digest only of a base that was named."""
     if reference is not None:
-        sha256, origin = identity(reference)
-        return {"id": reference.name, "sha256": sha256, "source": origin}
+        return described(reference)
     said = _said_base(source.config, request)
     return {"id": said, "sha256": None, "source": "--base" if request.base else CONFIG_FILE}
 
@@ -190,29 +188,18 @@ def _record(
     layout: Layout,
     files: AdapterFiles,
 ) -> Record:
-    """The members of a built adapter's record (build.py)."""
-    return {
-        "id": files.id,
-        "sha256": files.sha256,
-        "task": _task(request),
-        "variant": 0,
-        "description": request.description or _task(request),
-        "categories": [],
-        "licenses": [request.license] if request.license else [],
-        "license_class": request.license_class,
-        "recipe": f"imported:{source.format}",
-        "base_model": base["id"],
-        "base_sha256": base["sha256"],
-        "layout_digest": layout.digest,
-        "rank": layout.rank,
-        "seed": 0,
-        "parents": [],
-        "shard": None,
-        "steps": 0,
-        "best_step": 0,
-        "restarts": 0,
-        "scores": {},
-    }
+    return new_record(
+        task=_task(request),
+        description=request.description or _task(request),
+        recipe=f"imported:{source.format}",
+        base=base,
+        id=files.id,
+        sha256=files.sha256,
+        licenses=[request.license] if request.license else [],
+        license_class=request.license_class,
+        layout_digest=layout.digest,
+        rank=layout.rank,
+    )
 
 
 def _same(folder: LibraryFolder, source: Source, record: Record) -> Record | None:

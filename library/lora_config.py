@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from library.peft_config import PLAIN
+
 
 def lora_config(
     ranks: Mapping[str, int],
@@ -24,21 +26,15 @@ def lora_config(
     rank, rank_pattern = _patterns(ranks)
     alpha, alpha_pattern = _patterns(alphas)
     return {
+        **PLAIN,
         "alpha_pattern": alpha_pattern,
         "base_model_name_or_path": base_name,
-        "bias": "none",
         "fan_in_fan_out": fan_in_fan_out,
-        "inference_mode": True,
-        "init_lora_weights": True,
         "lora_alpha": alpha,
-        "lora_dropout": 0.0,
-        "modules_to_save": None,
-        "peft_type": "LORA",
         "r": rank,
         "rank_pattern": rank_pattern,
         "target_modules": sorted(ranks),
         "task_type": task_type,
-        "use_dora": False,
         "use_rslora": use_rslora,
     }
 

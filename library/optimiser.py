@@ -5,7 +5,7 @@ knows about them: one step is a handful of tensor operations, whatever n is. Not
 that axis, so each adapter moves as it would alone (Loshchilov & Hutter 2019, algorithm 2).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -47,12 +47,8 @@ class StackedAdamW:
 
     def adapters(self) -> Adapter:
         """The adapters as they act, scale in B; differentiable in `factors`."""
-        keys = [group.key for group in self.layout.groups]
         a, b = self.factors[: self._a_count], self.factors[self._a_count :]
-        scaled = [x * scale for x, scale in zip(b, self._scales, strict=True)]
-        return Adapter(
-            self.layout, dict(zip(keys, a, strict=True)), dict(zip(keys, scaled, strict=True))
-        )
+        return acting(self.layout, a, b, self._scales)
 
     @torch.no_grad()
     def reset(self, slot: int) -> None:
@@ -127,6 +123,15 @@ def shared_start(layout: Layout, seed: int, dtype: torch.dtype = torch.float32) 
         a[group.key] = (uniform * bound * rank_mask(group)[None, :, :, None]).to(dtype)
         b[group.key] = torch.zeros(1, sites, group.out_features, group.rank, dtype=dtype)
     return Adapter(layout, a, b)
+
+
+def acting(
+    layout: Layout, a: Iterable[Tensor], b: Iterable[Tensor], scales: Iterable[Tensor]
+) -> Adapter:
+    """Adapters of trained factors, one for each group; their scale goes to B's columns."""
+    keys = [group.key for group in layout.groups]
+    scaled = [factor * scale for factor, scale in zip(b, scales, strict=True)]
+    return Adapter(layout, dict(zip(keys, a, strict=True)), dict(zip(keys, scaled, strict=True)))
 
 
 def column_scale(group: Group, recipe: Recipe) -> Float[Tensor, "sites 1 rank"]:

@@ -15,6 +15,15 @@ _MORE = (
     "modules_to_save", "monteclora_config", "target_parameters", "trainable_token_indices",
     "use_bdlora", "use_dora", "use_qalora",
 )  # fmt: skip
+PLAIN = {
+    "bias": "none",
+    "inference_mode": True,
+    "init_lora_weights": True,
+    "lora_dropout": 0.0,
+    "modules_to_save": None,
+    "peft_type": "LORA",
+    "use_dora": False,
+}  # what every config says that we write
 _CHANGES_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")  # starts that edit the base
 
 
@@ -28,8 +37,17 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_any_config(path: Path) -> dict[str, Any]:
     """The config of any adapter of PEFT's. Raises AdapterFileError if it is not a JSON object."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = path.read_bytes()
+    except OSError as error:
+        raise AdapterFileError(f"{path} cannot be read: {error}") from error
+    return parse_config(path, content)
+
+
+def parse_config(path: Path, content: bytes) -> dict[str, Any]:
+    """The config in a file's content; `path` is for messages. Raises AdapterFileError."""
+    try:
+        config = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise AdapterFileError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise AdapterFileError(f"{path} does not describe a LoRA adapter")

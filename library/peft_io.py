@@ -16,6 +16,7 @@ from torch import Tensor
 
 from library.adapter import Adapter
 from library.layout import Layout
+from library.peft_config import PLAIN
 
 Profile = Literal["portable", "lossless"]
 CONFIG_FILE = "adapter_config.json"
@@ -81,23 +82,17 @@ def _config(layout: Layout, base_name: str, revision: str | None) -> dict[str, A
     modules, layers = target_modules(layout)
     patterns = {s.name: s.rank for s in layout.sites if s.rank != layout.rank}
     return {
+        **PLAIN,
         "alpha_pattern": patterns,
         "base_model_name_or_path": base_name,
-        "bias": "none",
         "fan_in_fan_out": any(site.transposed for site in layout.sites),
-        "inference_mode": True,
-        "init_lora_weights": True,
         "layers_to_transform": layers,
         "lora_alpha": layout.rank,
-        "lora_dropout": 0.0,
-        "modules_to_save": None,
-        "peft_type": "LORA",
         "r": layout.rank,
         "rank_pattern": dict(patterns),
         "revision": revision,
         "target_modules": modules,
         "task_type": "CAUSAL_LM",
-        "use_dora": False,
         "use_rslora": False,
     }
 

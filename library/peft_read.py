@@ -1,18 +1,19 @@
 """Reading adapter folders, ours and anyone's, into the one representation."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor
 
 from library.adapter import Adapter, from_sites
 from library.errors import AdapterFileError, LayoutMismatch, MissingPath, UsageError
 from library.layout import Layout, Site
-from library.peft_config import check_targets, read_config, scaling
+from library.peft_config import check_targets, parse_config, read_config, require_plain, scaling
 from library.peft_io import CONFIG_FILE, PREFIX, WEIGHTS_FILE
 
 _KEY = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight$")
@@ -37,6 +38,22 @@ def read_peft(folder: Path, layout: Layout | None = None) -> Adapter:
         tensors = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise AdapterFileError(f"{folder / WEIGHTS_FILE} cannot be read: {error}") from error
+    return _adapter(config, tensors, layout)
+
+
+def adapter_of(files: Mapping[str, bytes], layout: Layout | None = None) -> Adapter:
+    """The same from the content of an adapter's files, by name. Raises as `read_peft` does."""
+    name = Path(CONFIG_FILE)
+    config = parse_config(name, files[CONFIG_FILE])
+    require_plain(name, config)
+    try:
+        tensors = load(files[WEIGHTS_FILE])
+    except SafetensorError as error:
+        raise AdapterFileError(f"{WEIGHTS_FILE} cannot be read: {error}") from error
+    return _adapter(config, tensors, layout)
+
+
+def _adapter(config: dict[str, Any], tensors: dict[str, Tensor], layout: Layout | None) -> Adapter:
     found = layout_in(config, tensors)
     if layout is not None:
         found = _in_order_of(found, layout)

@@ -146,10 +146,3 @@ def trained_delta(module: Any, recipe: Recipe) -> Float[Tensor, "rows columns"]:
         return module.lora_variant[NAME].merge_safe(module, NAME, weight) - weight
     names = (NAME, START) if recipe.name in CHANGES_BASE else (NAME,)
     return torch.stack([module.get_delta_weight(name).double() for name in names]).sum(0)
-
-
-def best_of_rank(delta: Float[Tensor, "out in"], rank: int) -> Pair:
-    """The best approximation of ΔW by factors of `rank`, in float32."""
-    u, s, vh = torch.linalg.svd(delta.double(), full_matrices=False)
-    root = s[:rank].sqrt()
-    return (root[:, None] * vh[:rank]).float(), (u[:, :rank] * root).float()

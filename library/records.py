@@ -3,9 +3,10 @@
 Here they are read, summed up and chosen; a catalogue in SQL answers the same, only faster.
 """
 
+import datetime
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -82,6 +83,41 @@ class Selection:
         if self.task is None or not set(self.task) & {"*", "?"}:
             return None
         return "^" + re.escape(self.task).replace(r"\*", ".*").replace(r"\?", ".") + "$"
+
+
+def new_record(
+    *, task: str, description: str, recipe: str, base: Mapping[str, Any], **known: Any
+) -> Record:
+    """A record of an adapter: what is `known`, and of what is not that there is none.
+
+    Args:
+        base: {"id", "sha256"} of the base model.
+        known: any other member; `layout_digest` and `rank` always are.
+    """
+    blank: Record = {
+        "id": None,
+        "sha256": None,
+        "variant": 0,
+        "categories": [],
+        "licenses": [],
+        "license_class": "",
+        "seed": 0,
+        "parents": [],
+        "shard": None,
+        "steps": 0,
+        "best_step": 0,
+        "restarts": 0,
+        "scores": {},
+    }
+    named = {"task": task, "description": description, "recipe": recipe}
+    return {**blank, **named, "base_model": base["id"], "base_sha256": base["sha256"], **known}
+
+
+def write_record(folder: LibraryFolder, path: str, record: Record) -> Record:
+    """Write a record with the time; from now on its adapter counts. Returns what was written."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    folder.write_json(path, written := {**record, "created": now})
+    return written
 
 
 def record_stamps(folder: LibraryFolder) -> dict[str, str]:

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from library.adapter import Adapter
-from library.base import BaseReference, load_base
+from library.base import BaseReference, fast_dtype, load_base, numerics
 from library.compiled import compile_layers
+from library.errors import TaskFileError
 from library.forward import MultiAdapter
 from library.layout import Layout
 from library.lm_loss import answer_logits, answer_loss
@@ -42,9 +43,8 @@ class FrozenBase:
     def __init__(
         self, reference: BaseReference, layout: Layout, device: torch.device, *, compiled: bool
     ) -> None:
-        # bfloat16 is fast on GPUs and six times slower than float32 on most CPUs.
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self._model = load_base(reference, device=device, dtype=dtype).model
+        self._model = load_base(reference, device=device, dtype=fast_dtype(device)).model
+        self.numerics = numerics(self._model)
         self._hooks = MultiAdapter(self._model, layout)
         if compiled:
             compile_layers(self._model)
@@ -63,7 +63,10 @@ class FrozenBase:
         """Mean loss of the rows; its gradient is left on the adapters' factors.
 
         Each group of rows is run backward before the next, so memory holds one group.
+        Raises TaskFileError if there are no rows.
         """
+        if not groups:
+            raise TaskFileError("no row of this step is short enough; raise sampling.max_length")
         count = sum(len(group.ids) for group in groups)
         total = torch.zeros((), device=self._model.device)
         for group in groups:

@@ -13,7 +13,7 @@ from generator.checkpoint import CheckpointInfo, Storage, save_pretrained
 from generator.config import TextToLoRAConfig
 from generator.text_to_lora import TextToLoRA
 from index.encoder import DEFAULT_ENCODER
-from library.base import identity, load_config, resolve_base
+from library.base import described, load_config, resolve_base
 from library.layout import layout_of
 
 
@@ -82,9 +82,8 @@ class GeneratorModule(lightning.LightningModule):
         """Export the generator; weights averaged by a callback are in place by now."""
         if self.out is None or not self.trainer.is_global_zero:
             return
-        sha256, source = identity(self.reference)
         info = CheckpointInfo(
-            base={"id": self.reference.name, "sha256": sha256, "source": source},
+            base=described(self.reference),
             encoder=self.encoder_name,
             tasks=sorted(getattr(self._data(), "task_names", [])),
             training=self._record(),

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from library.adapter import Adapter
-from library.base import identity, load_config, resolve_base
-from library.errors import TaskFileError
+from library.base import described, load_config, resolve_base
 from library.files import write_folder
 from library.layout import layout_of
-from library.optimiser import column_scale, shared_start
+from library.optimiser import acting, column_scale, shared_start
 from library.peft_io import to_peft
 from library.provenance import Provenance, finish
 from library.recipes import recipe_named
@@ -67,11 +66,8 @@ class MultiTaskLoRA(lightning.LightningModule):
 
     def adapter(self) -> Adapter:
         """As it acts, scale in B (n = 1)."""
-        keys = [group.key for group in self.layout.groups]
-        scaled = [b * getattr(self, f"scale_{i}") for i, b in enumerate(self.B)]
-        return Adapter(
-            self.layout, dict(zip(keys, self.A, strict=True)), dict(zip(keys, scaled, strict=True))
-        )
+        scales = [getattr(self, f"scale_{i}") for i in range(len(self.B))]
+        return acting(self.layout, self.A, self.B, scales)
 
     def setup(self, stage: str) -> None:
         if self.frozen is None:
@@ -94,8 +90,6 @@ class MultiTaskLoRA(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:
-        if not batch.rows:
-            raise TaskFileError("no row of this step is short enough; raise sampling.max_length")
         assert self.frozen is not None, "Lightning calls setup first"
         adapter = self.adapter()
         cut = adapter.detached()
@@ -116,16 +110,16 @@ class MultiTaskLoRA(lightning.LightningModule):
         """Write the adapter as an ordinary PEFT folder."""
         if self.out is None or not self.trainer.is_global_zero:
             return
-        sha256, source = identity(self.reference)
+        assert self.frozen is not None, "Lightning calls setup first"
         data = getattr(self.trainer, "datamodule", None)
         provenance = Provenance(
             generator=f"multi-task:{self.recipe.name}",
             checkpoint=None,
             description=None,
             seed=self.seed,
-            numerics=f"{self.device.type}-{'bf16' if self.device.type == 'cuda' else 'f32'}-torch",
+            numerics=self.frozen.numerics,
             layout_digest=self.layout.digest,
-            base={"id": self.reference.name, "sha256": sha256, "source": source},
+            base=described(self.reference),
             details={"steps": self.trainer.global_step, "data": getattr(data, "record", None),
                      "tasks": sorted(getattr(data, "task_names", []))},
         )  # fmt: skip

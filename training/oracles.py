@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from library.base import BaseReference, identity, load_config, load_tokenizer
+from library.base import BaseReference, described, load_config, load_tokenizer
 from library.build import Progress, begin
 from library.canonical import json_digest
 from library.executors import Workplace, build_library
@@ -23,11 +23,10 @@ def trained_oracles(
     Built with the defaults of `library build`; a build that was stopped goes on where it was.
     Raises TaskFileError if no task can be trained on.
     """
-    sha256, source = identity(base)
     plan = make_plan(
         tasks,
         load_tokenizer(base),
-        base={"id": base.name, "sha256": sha256, "source": source},
+        base=described(base),
         layout=layout_of(load_config(base)),
         recipe=RECIPES["lora"],
         config=TrainConfig(),

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from index.encoder import Embeddings
 from library.adapter import Adapter
-from library.errors import TaskFileError
 from training.batches import TaskBatch
 from training.frozen_base import FrozenBase, Noise, passed_on
 from training.generator_module import GeneratorModule
@@ -60,8 +59,6 @@ class TextToLoRASFT(GeneratorModule):
         self._begin, self._tokens = time.monotonic(), 0
 
     def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:
-        if not batch.rows:
-            raise TaskFileError("no row of this step is short enough; raise sampling.max_length")
         adapter = self.generator(_embeddings(batch))
         cut = adapter.detached()
         loss = self._base.backward(batch.rows, cut, self.noise)

@@ -75,7 +75,7 @@ def build(
 
     check_device(device)
     quiet_libraries()
-    from library.base import identity, load_config, load_tokenizer, resolve_base
+    from library.base import described, load_config, load_tokenizer, resolve_base
     from library.build import begin, require_room
     from library.executors import Workplace, build_library
     from library.folder import LibraryFolder
@@ -97,11 +97,10 @@ def build(
         patience=patience,
         snapshots=snapshots,
     )
-    sha256, source = identity(reference)
     plan = make_plan(
         list(found.values()),
         load_tokenizer(reference),
-        base={"id": reference.name, "sha256": sha256, "source": source},
+        base=described(reference),
         layout=layout,
         recipe=chosen,
         config=config,
