@@ -5,7 +5,7 @@
 #   benchmarks/measure_text_to_lora.sh TASKS RESULTS [CHECKPOINT]
 #
 # RESULTS gets heldout.json and seen.json. Each part of the large table is a process of its own, because
-# one alone does not fill a large GPU; a last one finds their answers in the cache.
+# one alone does not fill a large GPU; their reports are joined.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tasks=$1 results=$2 checkpoint=${3:-pretrained/text-to-lora}
@@ -26,5 +26,5 @@ for method in base "$own" "$wrong" "$gibberish"; do
     done
 done
 for job in "${jobs[@]}"; do wait "$job"; done
-evaluate seen train "$all" bare,prompted
+python3 benchmarks/join_reports.py "$results"/part-*.json --out "$results/seen.json"
 rm -f "$results"/part-*
