@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import tiny
 
-COPIED = ("api", "configs", "generator", "index", "library", "pretrained", "training")
+COPIED = (
+    "api", "configs", "generator", "index", "library", "pretrained", "training", "verification",
+)  # fmt: skip
 
 
 def run(*command: str | Path, **options: object) -> str:
