@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from index.recompress import recompressed
 from library.adapter import Adapter, rank_mask
 from library.errors import UsageError
 from library.layout import Layout
@@ -26,8 +27,8 @@ def weighted_sum(
         adapters: of one layout up to rank; their ranks, and those of their modules, may differ.
         weights: one finite number for each.
         rank: None keeps the sum exact, at the sum of the ranks. Otherwise every module gets this
-            rank: below the sum of the ranks it is the best approximation (Eckart-Young, through the
-            QR of the stacked factors and an SVD of the small core, in float64), else zero-padded.
+            rank: below the sum of the ranks it is the best approximation (see index.recompress),
+            else zero-padded.
     Returns:
         Factors in float32, or in float64 if any adapter has them.
     Raises:
@@ -37,20 +38,35 @@ def weighted_sum(
     require_mergeable(adapters, weights)
     if rank is not None and rank < 1:
         raise UsageError(f"rank must be at least 1, not {rank}")
+    numbers = torch.tensor(list(weights), dtype=torch.float64, device=_device(adapters[0]))
+    by_module = numbers[:, None, None].expand(-1, 1, len(adapters[0].layout.sites))
+    joined = sum_by_module(adapters, by_module)
+    return joined if rank is None else recompressed(joined, rank)
+
+
+def sum_by_module(
+    adapters: Sequence[Adapter], weights: Float[Tensor, "adapters #n sites"]
+) -> Adapter:
+    """The same with a weight for each module, in the layout's order; differentiable in them.
+
+    The adapters are of one layout up to rank; the result has the sum of the ranks.
+    """
     wide = any(factor.dtype == torch.float64 for item in adapters for factor in item.factors())
     parts = [item.to(dtype=torch.float64 if wide else torch.float32) for item in adapters]
     layout = _sum_of_ranks([part.layout for part in parts])
+    place = {site.name: i for i, site in enumerate(layout.sites)}
     a, b = {}, {}
     for i, group in enumerate(layout.groups):
         key = group.key
+        own = weights[..., [place[site.name] for site in group.sites], None, None]
         joined_a = torch.cat([part.A[key] for part in parts], dim=-2)
         joined_b = torch.cat(
-            [part.B[key] * weight for part, weight in zip(parts, weights, strict=True)], dim=-1
+            [part.B[key] * w.to(part.B[key].dtype) for part, w in zip(parts, own, strict=True)],
+            dim=-1,
         )
-        own = [rank_mask(part.layout.groups[i], joined_a.device) for part in parts]
-        a[key], b[key] = _without_padding(joined_a, joined_b, torch.cat(own, -1) > 0, group.rank)
-    joined = Adapter(layout, a, b)
-    return joined if rank is None else joined.with_rank(rank)
+        masks = [rank_mask(part.layout.groups[i], joined_a.device) for part in parts]
+        a[key], b[key] = _without_padding(joined_a, joined_b, torch.cat(masks, -1) > 0, group.rank)
+    return Adapter(layout, a, b)
 
 
 def require_mergeable(adapters: Sequence[Adapter], weights: Sequence[float]) -> None:
@@ -64,6 +80,10 @@ def require_mergeable(adapters: Sequence[Adapter], weights: Sequence[float]) -> 
     shapes = adapters[0].layout.with_rank(1)
     for number, other in enumerate(adapters[1:], start=2):
         shapes.require_same(other.layout.with_rank(1), "adapter 1", f"adapter {number}")
+
+
+def _device(adapter: Adapter) -> torch.device:
+    return adapter.factors()[0].device
 
 
 def _sum_of_ranks(layouts: Sequence[Layout]) -> Layout:

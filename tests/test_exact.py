@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from index.exact import weighted_sum
+from index.exact import sum_by_module, weighted_sum
 from library.adapter import Adapter
 from library.errors import LayoutMismatch, UsageError
 from library.layout import Layout, layout_of
@@ -102,3 +102,32 @@ def test_what_cannot_be_summed_is_said() -> None:
         weighted_sum([adapter], [1.0], 0)
     with pytest.raises(LayoutMismatch, match=r"adapter 1 has .* adapter 2 has"):
         weighted_sum([adapter, other], [1.0, 1.0])
+
+
+def test_weights_by_module_and_their_gradient() -> None:
+    adapters = some([[2], [1, 3]])
+    weights = torch.rand(2, 1, len(LAYOUT.sites), dtype=torch.float64, requires_grad=True)
+    made = sum_by_module(adapters, weights)
+    found = [tiny.deltas(item) for item in adapters]
+    for i, (name, delta) in enumerate(tiny.deltas(made).items()):
+        wanted = sum(w * part[name] for w, part in zip(weights[:, 0, i], found, strict=True))
+        torch.testing.assert_close(delta, wanted.float())
+    torch.stack(list(tiny.deltas(made).values())[:1]).sum().backward()
+    expected = torch.stack([next(iter(part.values())).sum() for part in found])
+    assert weights.grad is not None
+    torch.testing.assert_close(weights.grad[:, 0, 0].float(), expected)
+    assert not weights.grad[:, 0, 1:].any()
+
+
+def test_a_large_sum_is_projected_and_as_good_as_the_best() -> None:
+    layout = layout_of(tiny.config("llama", hidden_size=80), rank=16)
+    adapters = [tiny.adapter(layout, seed=i) for i in range(40)]
+    shared = adapters[0].A
+    near = [Adapter(layout, {k: shared[k] + 0.1 * a.A[k] for k in a.A}, a.B) for a in adapters]
+    weights = [1 / 40] * 40
+    made, again = (weighted_sum(near, weights, 6) for _ in range(2))
+    assert all(torch.equal(x, y) for x, y in zip(made.factors(), again.factors(), strict=True))
+    for name, delta in dense_sum(near, weights).items():
+        best = float(torch.linalg.svdvals(delta)[6:].norm())
+        ours = float((tiny.deltas(made)[name].double() - delta).norm())
+        assert best * (1 - 1e-6) <= ours < 1.001 * best
