@@ -100,7 +100,9 @@ def compose(
         UsageError and its kinds, LayoutMismatch, AdapterFileError, BaseModelError, CheckpointError.
     """
     parents = read_parents(request.names, catalogue, base)
-    loaded = load_predictor(predictor or _shipped()) if request.method == "lora-rar" else None
+    loaded = (
+        load_predictor(predictor or shipped_predictor()) if request.method == "lora-rar" else None
+    )
     losses, numerics = None, NUMERICS
     if request.method == "lorahub":
         losses, numerics = _losses(parents, base, examples, device)
@@ -167,7 +169,8 @@ def _provenance(
     )
 
 
-def _shipped() -> Path:
+def shipped_predictor() -> Path:
+    """The predictor of lora-rar that came with the package."""
     import pretrained
 
     return Path(pretrained.__file__).parent / "lora-rar"
