@@ -89,6 +89,7 @@ class PairDataModule(lightning.LightningDataModule):
         names = ("pairs_per_step", "rows_per_task", "max_length", "steps", "seed")
         return {
             **{name: getattr(self, name) for name in names},
+            "set_aside_share": self.share,
             "base": self.plan.base,
             "tasks": [member.task.name for member in self.training],
             "set_aside": [member.task.name for member in self.held_back],
