@@ -21,6 +21,7 @@ from library.peft_io import CONFIG_FILE, WEIGHTS_FILE, to_peft
 from library.peft_read import read_peft
 from library.prompts import prompt_ids, shots_ids
 from library.tasks import Task, read_tasks
+from training import library_methods
 from training.library_methods import LibraryMethods
 
 NAMES = {"sum": "Add the two numbers.", "sub": "Subtract one number from the other.",
@@ -224,3 +225,19 @@ def test_adapters_of_another_rank_take_part(
     assert soup is not None and soup.layout.rank == 13
     for name, delta in tiny.deltas(soup).items():
         torch.testing.assert_close(delta, wanted[name])
+
+
+def test_the_soup_of_a_large_library_leaves_the_own_adapter_out(
+    methods: LibraryMethods, place: Path, tiny_base: Path, monkeypatch: Any
+) -> None:
+    task = read_tasks(place / "tasks")[0]
+    (exact,) = methods.adapters("soup", [task])
+    monkeypatch.setattr(library_methods, "LARGEST", 1)
+    (cut,) = methods.adapters("soup", [task])  # all three at twice the rank, less one
+    (all_of_them,) = methods.adapters("soup", [Task("new", "Add.", task.instances)])
+    assert exact is not None and cut is not None and all_of_them is not None
+    assert cut.layout.rank == all_of_them.layout.rank == 4
+    best = tiny.deltas(exact.with_rank(4))
+    for name, delta in tiny.deltas(exact).items():
+        error = float((tiny.deltas(cut)[name] - delta).norm())
+        assert error <= 1.2 * float((best[name] - delta).norm()) + 0.1 * float(delta.norm())

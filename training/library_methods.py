@@ -6,6 +6,7 @@ description alone, but for LoraHub, which is given the first rows of the task's 
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from index.lorahub import CANDIDATES
 from index.merge import Mix, merge
 from index.merge_predictor import load_predictor
 from index.mixture_loss import MixtureLoss
+from index.recompress import recompressed
 from library.adapter import Adapter
 from library.base import BaseModel, BaseReference
 from library.errors import TaskFileError, UsageError
@@ -54,7 +56,6 @@ class LibraryMethods:
         same = oracles.place == library.place
         self.oracles = self.library if same else Shelf(oracles, base, encoder)
         self._predictor, self._seed = predictor, seed
-        self._soups: dict[tuple[int, ...], Adapter] = {}
 
     def adapters(
         self, method: str, tasks: Sequence[Task], base: BaseModel | None = None
@@ -95,13 +96,27 @@ class LibraryMethods:
         }[method]
 
     def _soup(self, task: Task) -> Adapter | None:
-        """The mean of all others; for tasks that are not in the library it is the same."""
-        others = self.library.others(task)
-        key = tuple(others)
-        if others and key not in self._soups:
-            mix = Mix([self.library.adapter(i) for i in others], rank=self._rank(len(others)))
-            self._soups[key] = merge("soup", mix).adapter
-        return self._soups.get(key)
+        """The mean of all others.
+
+        Of a large library the mean of all is made once, at twice the rank, and a task's own is
+        taken out of it.
+        """
+        count, others = len(self.library.records), self.library.others(task)
+        rank = self._rank(len(others))
+        if rank is None:
+            mix = Mix([self.library.adapter(i) for i in others])
+            return merge("soup", mix).adapter if others else None
+        if len(others) == count:
+            return recompressed(self._everything, rank)
+        own = [self.library.adapter(i) for i in range(count) if i not in others]
+        weights = [count / len(others), *[-1 / len(others)] * len(own)]
+        return merge("cat", Mix([self._everything, *own], weights, rank)).adapter
+
+    @cached_property
+    def _everything(self) -> Adapter:
+        """The mean of a large library."""
+        every = [self.library.adapter(i) for i in range(len(self.library.records))]
+        return merge("soup", Mix(every, rank=2 * LARGEST * self.library.plan.layout.rank)).adapter
 
     def _nearest(self, task: Task) -> Adapter | None:
         near = self.library.nearest(task, 1)
