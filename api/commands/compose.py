@@ -37,7 +37,7 @@ def spread(arguments: list[str]) -> list[str]:
 def compose(
     adapters: Annotated[list[str], typer.Argument(help="Folders, or ids or tasks of a library.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
-    method: Annotated[str, typer.Option(help="See the example; cat is the exact sum.")] = "cat",
+    method: Annotated[str, typer.Option(help="One of those above; cat is the exact sum.")] = "cat",
     weights: Annotated[
         list[float] | None, typer.Option(help="One for each adapter; default: equal, sum 1.")
     ] = None,
