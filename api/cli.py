@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
+from api.commands.compose import ComposeCommand, compose
 from api.commands.evaluate import evaluate
 from api.commands.generate import generate
 from api.commands.library import library
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(generate)
 app.command()(evaluate)
+app.command(cls=ComposeCommand)(compose)
 app.command()(serve)
 app.add_typer(tasks, name="tasks")
 library.command("import")(import_adapter)

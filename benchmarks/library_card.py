@@ -32,8 +32,7 @@ adapters trained at rank {whole_rank}, stored as int8 rows; `adapters.safetensor
 `{sha256}`.
 
 `--library` takes this folder by default; opened, it is an ordinary library. `lorasmith library
-export TASK --out DIR` writes an adapter as a PEFT folder. Factors are each adapter's own, so that
-means of factors (`soup`, `top-k`) leave them out.
+export TASK --out DIR` writes an adapter as a PEFT folder.
 
 ## Made with
 `benchmarks/build_library.sh TASKS OUT` on an H200 (recipe {recipe}), then `lorasmith library pack

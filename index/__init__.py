@@ -1,6 +1,6 @@
-"""Descriptions as vectors: the encoder that generators and search share.
+"""Descriptions as vectors, and adapters merged: what generators and search share.
 
-Lives here: the description encoder. Does not: generators, training, HTTP.
+Lives here: the description encoder, composition. Does not: generators, training, HTTP.
 """
 
 from index.encoder import DEFAULT_ENCODER, DescriptionEncoder, Embeddings, normalise

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -31,7 +31,7 @@ def packed_delta(
     x: Float[Tensor, "sequences length in_features"],
     a: Float[Tensor, "columns in_features"],
     b: Float[Tensor, "out_features columns"],
-    mine: Float[Tensor, "sequences length columns"],
+    mine: Float[Tensor, "sequences #length columns"],
 ) -> Float[Tensor, "sequences length out_features"]:
     """The same with one (A, B) per token: all adapters side by side, the others' ranks masked.
 
@@ -88,13 +88,23 @@ class MultiAdapter:
 
         Raises LayoutMismatch if the adapter has another layout.
         """
-        self._layout.require_same(adapter.layout, "the adapted model", "the adapter")
         numbers = torch.arange(len(adapter), device=owners.device)
-        own = owners[..., None] == numbers  # (sequences, length, n)
+        self._set_columns(adapter, owners[..., None] == numbers)  # (sequences, length, n)
+
+    def set_mixture(self, adapter: Adapter, weights: Float[Tensor, "batch n"]) -> None:
+        """Apply Σ weights[i, j]·ΔW of adapter j to row i: any number of weighted sums in one pass.
+
+        Raises LayoutMismatch if the adapters have another layout.
+        """
+        self._set_columns(adapter, weights[:, None, :])
+
+    def _set_columns(self, adapter: Adapter, shares: Shaped[Tensor, "batch #length n"]) -> None:
+        """Lay all adapters side by side, each with its share of every token."""
+        self._layout.require_same(adapter.layout, "the adapted model", "the adapter")
         for group in self._layout.groups:
             module = self._modules[group.sites[0].name]
             dtype = _dtype(module) or module.get_parameter("weight").dtype
-            mine = own.to(dtype).repeat_interleave(group.rank, dim=-1)
+            mine = shares.to(dtype).repeat_interleave(group.rank, dim=-1)
             # (sites, n·r, in) and (sites, out, n·r)
             a = adapter.A[group.key].to(dtype).transpose(0, 1).flatten(1, 2)
             b = adapter.B[group.key].to(dtype).permute(1, 2, 0, 3).flatten(2, 3)

@@ -42,7 +42,7 @@ def pack(
     """Write the adapters of some tasks (of all, if none is named) as a packed library.
 
     With `rank` each is cut to the best approximation of that rank, which gives it factors of its
-    own: their means would mean nothing, and the recipe in the record says so.
+    own, and the recipe in the record says so.
 
     Returns how many. Raises UnknownName for a task that has none, OutputExists.
     """

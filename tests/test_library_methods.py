@@ -1,6 +1,7 @@
 """Methods that take adapters from a library, and examples in the prompt."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,17 @@ import torch
 
 from api.cli import main
 from index.encoder import DescriptionEncoder
-from library.base import load_tokenizer, resolve_base
+from index.exact import weighted_sum
+from index.merge_predictor import MergePredictor, save_predictor
+from library.base import base_layout, load_base, load_tokenizer, resolve_base
 from library.catalogue import open_library, records
 from library.errors import UsageError
+from library.files import write_folder
+from library.peft_io import CONFIG_FILE, WEIGHTS_FILE, to_peft
 from library.peft_read import read_peft
 from library.prompts import prompt_ids, shots_ids
 from library.tasks import Task, read_tasks
+from training import library_methods
 from training.library_methods import LibraryMethods
 
 NAMES = {"sum": "Add the two numbers.", "sub": "Subtract one number from the other.",
@@ -78,13 +84,13 @@ def test_soup_is_the_mean_and_top_k_leans_to_the_nearest(
     (soup,) = methods.adapters("soup", [new])
     (top,) = methods.adapters("top-k", [new])
     assert soup is not None and top is not None
-    for key in soup.A:
-        mean = torch.stack([adapter.A[key] for adapter in own]).mean(0)
-        torch.testing.assert_close(soup.A[key], mean)
+    deltas = [tiny.deltas(adapter) for adapter in own]
+    for name, delta in tiny.deltas(soup).items():
+        torch.testing.assert_close(delta, torch.stack([d[name] for d in deltas]).mean(0))
 
     def distance(adapter: Any) -> float:
-        near = stored(place)["sum"]
-        return sum(float((adapter.B[key] - near.B[key]).norm()) for key in near.B)
+        near, ours = tiny.deltas(stored(place)["sum"]), tiny.deltas(adapter)
+        return sum(float((ours[name] - near[name]).norm()) for name in near)
 
     assert distance(top) < distance(soup)
     tasks = read_tasks(place / "tasks")
@@ -155,3 +161,83 @@ def test_oracles_are_trained_on_the_spot_once(
     assert first == again
     scores = {r["task"]: r["rouge_l"] for r in first if r["method"] == "oracle"}
     assert set(scores) == {"poem", "sub"}
+
+
+MERGED = "top-k,lego,lora-rar,lorahub:5,lorahub:16"
+
+
+def test_merged_methods_in_one_report_and_no_own_adapter(
+    place: Path, tiny_base: Path, encoder: DescriptionEncoder, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("LORASMITH_CACHE", str(tmp_path / "cache"))
+    network = MergePredictor(8)
+    save_predictor(tmp_path / "predictor", network, {})
+    command = ["evaluate", "--tasks", str(place / "tasks"), "--base", str(tiny_base)]
+    command += ["--library", str(place / "lib"), "--methods", MERGED, "--limit", "2"]
+    command += ["--predictor", str(tmp_path / "predictor"), "--out", str(tmp_path / "r.json")]
+    assert main(command) == 0
+    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert {(r["task"], r["method"]) for r in rows} == {
+        (task, method) for task in ("poem", "sub") for method in MERGED.split(",")
+    }
+    base = load_base(resolve_base(str(tiny_base)))
+    folder = open_library(str(place / "lib"))
+    methods = LibraryMethods(folder, folder, base.reference, encoder, tmp_path / "predictor", 3)
+    task, own = read_tasks(place / "tasks")[0], stored(place)
+    others = [own[name] for name in sorted(own) if name != task.name]
+    pair = tiny.deltas(weighted_sum(others, [0.5, 0.5]))
+    (rar,) = methods.adapters("lora-rar", [task])
+    assert rar is not None  # a network of zeros: the mean of the two that are left
+    for name, delta in tiny.deltas(rar).items():
+        torch.testing.assert_close(delta, pair[name])
+    (hub,) = methods.adapters("lorahub:5", [task], base)
+    assert hub is not None
+    flat = [torch.cat([d.flatten() for d in tiny.deltas(a).values()]) for a in (*others, hub)]
+    basis = torch.stack(flat[:2], dim=1).double()
+    found = torch.linalg.lstsq(basis, flat[2].double()[:, None]).solution
+    torch.testing.assert_close((basis @ found)[:, 0], flat[2].double(), atol=1e-5, rtol=1e-4)
+    with pytest.raises(UsageError, match="lora-rar needs a predictor"):
+        LibraryMethods(folder, folder, base.reference, encoder).adapters("lora-rar", [task])
+
+
+def test_adapters_of_another_rank_take_part(
+    place: Path, tiny_base: Path, encoder: DescriptionEncoder, tmp_path: Path
+) -> None:
+    """One that was truncated and imported is as good as any other."""
+    shutil.copytree(place / "lib", tmp_path / "lib")
+    (record,) = (r for r in records(open_library(str(place / "lib"))) if r["task"] == "sum")
+    layout = base_layout(
+        resolve_base(str(tiny_base)), read_peft(place / "lib/adapters" / record["id"]).layout
+    )
+    short = read_peft(place / "lib/adapters" / record["id"], layout).with_rank(1)
+    files = to_peft(short, base_name=str(tiny_base), profile="lossless")
+    write_folder(tmp_path / "short", {CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.weights})
+    command = ["library", "import", str(tmp_path / "short"), "--library", str(tmp_path / "lib")]
+    command += ["--base", str(tiny_base), "--task", "total", "--description", NAMES["sum"]]
+    assert main(command) == 0
+    folder = open_library(str(tmp_path / "lib"))
+    methods = LibraryMethods(folder, folder, resolve_base(str(tiny_base)), encoder)
+    new = Task("new", "Add the two numbers!", read_tasks(place / "tasks")[0].instances)
+    (soup,) = methods.adapters("soup", [new])
+    whole = [place / "lib/adapters" / r["id"] for r in records(open_library(str(place / "lib")))]
+    parts = [*(read_peft(path, layout) for path in whole), short]
+    wanted = tiny.deltas(weighted_sum(parts, [0.25] * 4))
+    assert soup is not None and soup.layout.rank == 13
+    for name, delta in tiny.deltas(soup).items():
+        torch.testing.assert_close(delta, wanted[name])
+
+
+def test_the_soup_of_a_large_library_leaves_the_own_adapter_out(
+    methods: LibraryMethods, place: Path, tiny_base: Path, monkeypatch: Any
+) -> None:
+    task = read_tasks(place / "tasks")[0]
+    (exact,) = methods.adapters("soup", [task])
+    monkeypatch.setattr(library_methods, "LARGEST", 1)
+    (cut,) = methods.adapters("soup", [task])  # all three at twice the rank, less one
+    (all_of_them,) = methods.adapters("soup", [Task("new", "Add.", task.instances)])
+    assert exact is not None and cut is not None and all_of_them is not None
+    assert cut.layout.rank == all_of_them.layout.rank == 4
+    best = tiny.deltas(exact.with_rank(4))
+    for name, delta in tiny.deltas(exact).items():
+        error = float((tiny.deltas(cut)[name] - delta).norm())
+        assert error <= 1.2 * float((best[name] - delta).norm()) + 0.1 * float(delta.norm())

@@ -112,7 +112,7 @@ def evaluate(
                 places = [pool.add(adapter)] * len(plan.tasks)
                 cells += _cells(method, places, replace(plan, modes=[mode]), prompts, pool)
             continue
-        adapters, swapped = _adapters(method, plan, generator, library)
+        adapters, swapped = _adapters(method, plan, base, generator, library)
         if swapped:
             pairs[method.name] = swapped
         places = [pool.add(a) if a is not None else None for a in adapters]
@@ -138,14 +138,18 @@ def evaluate(
 
 
 def _adapters(
-    method: Method, plan: Plan, generator: Generator | None, library: LibraryMethods | None
+    method: Method,
+    plan: Plan,
+    base: BaseModel,
+    generator: Generator | None,
+    library: LibraryMethods | None,
 ) -> tuple[list[Adapter | None], list[list[str]]]:
     """A method's adapter for each task, and the pairs of a swap."""
     if method.generates and generator is not None:
         texts, swapped = descriptions(method.suffix, plan.tasks, plan.splits, plan.seed)
         return generated(generator, texts), swapped
     if method.from_library and library is not None:
-        return library.adapters(method.head, plan.tasks), []
+        return library.adapters(method.head, plan.tasks, base), []
     return [None] * len(plan.tasks), []
 
 

@@ -1,37 +1,44 @@
-"""Methods that take adapters from a library: oracle, soup, nearest and top-k.
+"""Methods that take adapters from a library: oracle, nearest, and what is merged of several.
 
-Retrieval never sees the evaluated task's own adapter: on a task of the library it is measured as if
-that task were new.
+Every merge is one of ΔW (index.merge), so imported and truncated adapters take part. Retrieval
+never sees the evaluated task's own adapter (training.shelf). What takes part is decided by the
+description alone, but for LoraHub, which is given the first rows of the task's train rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from index.encoder import DescriptionEncoder, normalise
+from index.encoder import DescriptionEncoder
+from index.lorahub import CANDIDATES
+from index.merge import Mix, merge
+from index.merge_predictor import load_predictor
+from index.mixture_loss import MixtureLoss
+from index.recompress import recompressed
 from library.adapter import Adapter
-from library.base import BaseReference, base_layout, identity
-from library.catalogue import Record, read_adapter, records
-from library.errors import LayoutMismatch, UsageError
-from library.folder import MANIFEST, LibraryFolder
-from library.plan import Plan
+from library.base import BaseModel, BaseReference
+from library.errors import TaskFileError, UsageError
+from library.folder import LibraryFolder
 from library.tasks import Task
+from training.shelf import Shelf
 
 NEIGHBOURS = 4  # SG-LoRA's K
 TEMPERATURE = 0.05  # of the softmax over cosines
+LARGEST = 8  # a sum is exact up to this many times the library's rank, then its best approximation
 
 
 class LibraryMethods:
     """Adapters for tasks, by method.
 
     Args:
-        library: what soup, nearest and top-k read; its adapters share one A.
+        library: what methods read, and
         oracles: where `oracle` looks for a task's own adapter.
         base: the evaluated base, which must be the libraries' own.
         encoder: of descriptions.
+        predictor: checkpoint of lora-rar.
+        seed: of LoraHub's search.
     Raises:
         LayoutMismatch: a library was made for another base.
     """
@@ -42,116 +49,119 @@ class LibraryMethods:
         oracles: LibraryFolder,
         base: BaseReference,
         encoder: DescriptionEncoder,
+        predictor: Path | None = None,
+        seed: int = 0,
     ) -> None:
-        self.library, self.oracles, self.encoder = library, oracles, encoder
-        self._plans = {f.place: _plan(f, base) for f in (library, oracles)}
-        self._embedded: dict[str, Tensor] = {}
-        self._own = {record["task"]: record for record in self._fitting(oracles)}
+        self.library = Shelf(library, base, encoder)
+        same = oracles.place == library.place
+        self.oracles = self.library if same else Shelf(oracles, base, encoder)
+        self._predictor, self._seed = predictor, seed
 
-    def adapters(self, method: str, tasks: Sequence[Task]) -> list[Adapter | None]:
-        """One adapter a task; None where the method has none. Raises UsageError if all are None."""
-        make = {
-            "oracle": self._oracle,
-            "soup": self._soup,
-            "nearest": self._nearest,
-            "top-k": self._top_k,
-        }[method]
-        found = [make(task) for task in tasks]
-        if all(adapter is None for adapter in found):
-            place = self.oracles if method == "oracle" else self.library
-            raise UsageError(f"{place.place} holds no adapter that {method} could use")
-        return found
+    def adapters(
+        self, method: str, tasks: Sequence[Task], base: BaseModel | None = None
+    ) -> list[Adapter | None]:
+        """One adapter a task; None where the method has none.
+
+        Args:
+            base: the loaded base, for LoraHub.
+        Raises UsageError if all are None.
+        """
+        found = self._maker(method, base)
+        made = [found(task) for task in tasks]
+        if all(adapter is None for adapter in made):
+            place = (self.oracles if method == "oracle" else self.library).folder.place
+            raise UsageError(f"{place} holds no adapter that {method} could use")
+        return made
 
     def similarity(self, tasks: Sequence[Task]) -> dict[str, float]:
         """Cosine of each task's description with the nearest other one of the library."""
-        found = {}
-        for task in tasks:
-            cosines = self._similarity(task) if self._others(task) else []
-            if cosines:
-                found[task.name] = max(cosines[i] for i in self._others(task))
-        return found
+        return {
+            task.name: self.library.similarities(task)[near[0]]
+            for task in tasks
+            if (near := self.library.nearest(task, 1))
+        }
 
-    def _oracle(self, task: Task) -> Adapter | None:
-        record = self._own.get(task.name)
-        return self._read(self.oracles, record) if record else None
+    def _maker(self, method: str, base: BaseModel | None) -> Callable[[Task], Adapter | None]:
+        if method == "lora-rar":
+            return self._lora_rar()
+        if method.startswith("lorahub:"):
+            count = int(method.removeprefix("lorahub:"))
+            return lambda task: self._lorahub(task, count, base)
+        return {
+            "oracle": self.oracles.of_task,
+            "soup": self._soup,
+            "nearest": self._nearest,
+            "top-k": lambda task: self._near("cat", task),
+            "lego": lambda task: self._near("lego", task),
+        }[method]
 
     def _soup(self, task: Task) -> Adapter | None:
-        others = self._sharing_a(task)
-        return self._mean(others, [1 / len(others)] * len(others)) if others else None
+        """The mean of all others.
+
+        Of a large library the mean of all is made once, at twice the rank, and a task's own is
+        taken out of it.
+        """
+        count, others = len(self.library.records), self.library.others(task)
+        rank = self._rank(len(others))
+        if rank is None:
+            mix = Mix([self.library.adapter(i) for i in others])
+            return merge("soup", mix).adapter if others else None
+        if len(others) == count:
+            return recompressed(self._everything, rank)
+        own = [self.library.adapter(i) for i in range(count) if i not in others]
+        weights = [count / len(others), *[-1 / len(others)] * len(own)]
+        return merge("cat", Mix([self._everything, *own], weights, rank)).adapter
+
+    @cached_property
+    def _everything(self) -> Adapter:
+        """The mean of a large library."""
+        every = [self.library.adapter(i) for i in range(len(self.library.records))]
+        return merge("soup", Mix(every, rank=2 * LARGEST * self.library.plan.layout.rank)).adapter
 
     def _nearest(self, task: Task) -> Adapter | None:
-        others = self._others(task)
-        return self._stock[max(others, key=self._similarity(task).__getitem__)] if others else None
+        near = self.library.nearest(task, 1)
+        return self.library.adapter(near[0]) if near else None
 
-    def _top_k(self, task: Task) -> Adapter | None:
-        """Softmax-weighted mean of the nearest (SG-LoRA, arXiv 2509.10535, sparse aggregator)."""
-        similarity = self._similarity(task)
-        near = sorted(self._sharing_a(task), key=lambda i: (-similarity[i], i))[:NEIGHBOURS]
+    def _near(self, method: str, task: Task) -> Adapter | None:
+        """The nearest, by softmax of the cosines (SG-LoRA, arXiv 2509.10535, sparse aggregator)."""
+        near = self.library.nearest(task, NEIGHBOURS)
         if not near:
             return None
-        cosines = torch.tensor([similarity[i] for i in near], dtype=torch.float64)
-        return self._mean(near, (cosines / TEMPERATURE).softmax(0).tolist())
+        similarities = self.library.similarities(task)
+        cosines = torch.tensor([similarities[i] for i in near], dtype=torch.float64)
+        weights = (cosines / TEMPERATURE).softmax(0).tolist()
+        return merge(method, Mix([self.library.adapter(i) for i in near], weights)).adapter
 
-    def _others(self, task: Task) -> list[int]:
-        return [i for i, record in enumerate(self._records) if record["task"] != task.name]
+    def _lora_rar(self) -> Callable[[Task], Adapter | None]:
+        """The two nearest, by the predictor's weights."""
+        if self._predictor is None:
+            raise UsageError("lora-rar needs a predictor")
+        predictor = load_predictor(self._predictor)
 
-    def _sharing_a(self, task: Task) -> list[int]:
-        """Those whose factors may be averaged: neither imported nor truncated."""
-        return [i for i in self._others(task) if ":" not in self._records[i]["recipe"]]
+        def made(task: Task) -> Adapter | None:
+            pair = self.library.nearest(task, 2)
+            if len(pair) < 2:
+                return None
+            mix = Mix([self.library.adapter(i) for i in pair], predictor=predictor)
+            return merge("lora-rar", mix).adapter
 
-    def _similarity(self, task: Task) -> list[float]:
-        return (self._vectors @ self._embed(task.definition)).tolist()
+        return made
 
-    def _mean(self, places: Sequence[int], weights: Sequence[float]) -> Adapter:
-        """Mean of the factors, which share an A to start from."""
-        parts = [self._stock[i] for i in places]
-        a, b = (
-            {
-                key: torch.stack([getattr(p, side)[key] * w for p, w in pairs]).sum(0)
-                for key in getattr(parts[0], side)
-            }
-            for side in ("A", "B")
-            for pairs in [list(zip(parts, weights, strict=True))]
-        )
-        return Adapter(parts[0].layout, a, b)
+    def _lorahub(self, task: Task, count: int, base: BaseModel | None) -> Adapter | None:
+        """The 20 nearest, by weights that suit the first `count` train rows."""
+        if base is None:
+            raise UsageError("lorahub needs a loaded base")
+        near = self.library.nearest(task, CANDIDATES)
+        if not near:
+            return None
+        adapters = [self.library.adapter(i) for i in near]
+        try:
+            losses = MixtureLoss(base, adapters, task.train[:count])
+        except TaskFileError:  # none of these rows is short enough
+            return None
+        mix = Mix(adapters, rank=self._rank(len(near)), seed=self._seed, losses=losses)
+        return merge("lorahub", mix).adapter
 
-    def _embed(self, text: str) -> Float[Tensor, " d"]:
-        """Each text once: nearest, top-k and similarity all ask for it."""
-        if text not in self._embedded:
-            self._embedded[text] = self.encoder.encode([normalise(text)]).pooled[0]
-        return self._embedded[text]
-
-    @cached_property
-    def _records(self) -> list[Record]:
-        return self._fitting(self.library)
-
-    @cached_property
-    def _stock(self) -> list[Adapter]:
-        return [self._read(self.library, record) for record in self._records]
-
-    @cached_property
-    def _vectors(self) -> Float[Tensor, "n d"]:
-        return torch.stack([self._embed(record["description"]) for record in self._records])
-
-    def _fitting(self, folder: LibraryFolder) -> list[Record]:
-        """Records of the library's own base and layout; an imported adapter may have another."""
-        plan = self._plans[folder.place]
-        wanted = (plan.layout.digest, plan.base["id"], 0)
-        keys = ("layout_digest", "base_model", "variant")
-        return [r for r in records(folder) if tuple(r[key] for key in keys) == wanted]
-
-    def _read(self, folder: LibraryFolder, record: Record) -> Adapter:
-        return read_adapter(folder, record["id"], self._plans[folder.place].layout)
-
-
-def _plan(folder: LibraryFolder, base: BaseReference) -> Plan:
-    """The library's plan, once it has been held to the base. Raises UsageError if it has none."""
-    plan = Plan.from_dict(folder.read_json(MANIFEST))
-    ours = base_layout(base, plan.layout)
-    ours.require_same(plan.layout, f"base model '{base.name}'", f"the library {folder.place}")
-    sha256, _ = identity(base)
-    if plan.base["sha256"] != sha256:
-        raise LayoutMismatch(
-            f"the library {folder.place} was made for other weights of {plan.base['id']}"
-        )
-    return plan
+    def _rank(self, count: int) -> int | None:
+        """None, for an exact sum, while that is of a rank that can still be decoded quickly."""
+        return None if count <= LARGEST else LARGEST * self.library.plan.layout.rank

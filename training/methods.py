@@ -23,7 +23,9 @@ GIBBERISH = (
 )
 PLAIN = ("base", "in-context")
 MULTI_TASK = "multi-task"
-FROM_LIBRARY = ("oracle", "soup", "nearest", "top-k")
+FROM_LIBRARY = (
+    "oracle", "soup", "nearest", "top-k", "lego", "lora-rar", "lorahub:5", "lorahub:16",
+)  # fmt: skip
 SUFFIXES = ("", "wrong-description", "gibberish", "paraphrase")
 
 

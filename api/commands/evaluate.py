@@ -35,6 +35,7 @@ def evaluate(
     library: Annotated[str | None, typer.Option(help="Default: the shipped sample.")] = None,
     oracles: Annotated[str | None, typer.Option(help="For oracle; default: --library.")] = None,
     multi_task: Annotated[Path | None, typer.Option(help="Adapter, or one a mode in it.")] = None,
+    predictor: Annotated[Path | None, typer.Option(help="Of lora-rar; default: shipped.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first N tasks by name.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="JSONL of every answer.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="The table, for a document.")] = None,
@@ -63,8 +64,9 @@ def evaluate(
     check_device(device)
     quiet_libraries()
     found = Options(
-        tasks, limit, base, checkpoint, library, oracles, multi_task, device, seed, batch_size
-    )
+        tasks, limit, base, checkpoint, library, oracles, multi_task, predictor, device, seed,
+        batch_size,
+    )  # fmt: skip
     report, answers = _measure(found, parsed, modes)
     from training.report import table
 
@@ -92,6 +94,7 @@ class Options:
     library: str | None
     oracles: str | None
     multi_task: Path | None
+    predictor: Path | None
     device: str
     seed: int
     batch_size: int
@@ -154,7 +157,11 @@ def _library(
             oracles = trained_oracles(tasks, base, o.device, progress)
     place = o.library or (oracles if wanted == ["oracle"] else SHIPPED)
     encoder = DescriptionEncoder(device=o.device)
-    return LibraryMethods(open_library(place), open_library(oracles), base, encoder)
+    from api.merging import shipped_predictor
+
+    predictor = o.predictor or shipped_predictor()
+    opened = open_library(place), open_library(oracles)
+    return LibraryMethods(*opened, base, encoder, predictor, o.seed)
 
 
 def _multi_task(

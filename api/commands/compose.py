@@ -1,0 +1,110 @@
+"""`lorasmith compose`: adapters become one, exactly in ΔW."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand
+
+from api.commands.library_list import SHIPPED, CatalogueUrl, Place, catalogue_at
+from library.errors import UsageError
+from library.files import require_absent, require_kind, write_folder
+
+MAX_RANK = 256
+
+
+class ComposeCommand(TyperCommand):
+    """Takes `--weights 0.7 0.3`: each number that follows belongs to the option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, spread(args))
+
+
+def spread(arguments: list[str]) -> list[str]:
+    """`--weights 1 2` as `--weights 1 --weights 2`."""
+    out: list[str] = []
+    taking = False
+    for argument in arguments:
+        number = _is_number(argument)
+        if taking and number and out[-1] != "--weights":
+            out.append("--weights")
+        taking = argument == "--weights" or (taking and number)
+        out.append(argument)
+    return out
+
+
+def compose(
+    adapters: Annotated[list[str], typer.Argument(help="Folders, or ids or tasks of a library.")],
+    out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
+    method: Annotated[str, typer.Option(help="One of those above; cat is the exact sum.")] = "cat",
+    weights: Annotated[
+        list[float] | None, typer.Option(help="One for each adapter; default: equal, sum 1.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(min=1, max=MAX_RANK, help="Of the result.")] = None,
+    density: Annotated[float | None, typer.Option(help="Of ties and dare: what is kept.")] = None,
+    examples: Annotated[Path | None, typer.Option(help="JSONL, for lorahub.")] = None,
+    place: Place = SHIPPED,
+    base: Annotated[str | None, typer.Option(help="Default: what the adapters say.")] = None,
+    predictor: Annotated[Path | None, typer.Option(help="Of lora-rar; default: shipped.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**53 - 1, help="Of dare and lorahub.")] = 0,
+    profile: Annotated[
+        Literal["portable", "lossless"], typer.Option(help="bfloat16 or float32.")
+    ] = "portable",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda, for lorahub.")] = "cpu",
+    catalogue: CatalogueUrl = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Merge adapters: cat, soup, ties, dare, lego, klora, orthogonal, lora-rar or lorahub.
+
+    Example: lorasmith compose my-adapter task092_check_prime_classification --weights 0.7 0.3
+    --method ties --out merged
+    """
+    require_absent(out, overwrite)
+    require_kind(out, folder=True)
+    from api.merging import MergeRequest, require_examples
+    from api.merging import compose as run
+    from library.tasks import read_examples
+
+    request = MergeRequest(adapters, method, weights, rank, density, seed, profile)
+    rows = read_examples(examples) if examples is not None else None
+    require_examples(method, rows)
+    if predictor is not None and method != "lora-rar":
+        raise UsageError(f"{method} takes no --predictor")
+    from api.commands.common import check_device
+    from api.console import quiet_libraries
+
+    check_device(device)
+    quiet_libraries()
+    made = run(
+        request,
+        catalogue_at(place, catalogue),
+        base=base,
+        examples=rows or (),
+        device=device,
+        predictor=predictor,
+    )
+    write_folder(out, made.files.files, overwrite=overwrite)
+    summary = {**made.summary(), "out": str(out)}
+    typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else _readable(summary))
+
+
+def _readable(summary: dict[str, Any]) -> str:
+    lines = [
+        f"{summary['id']}  {summary['out']}",
+        f"  {summary['method']} for {summary['base_model']}, rank {summary['rank']}, "
+        f"sha256 {summary['sha256'][:16]}…",
+    ]
+    weights = summary["weights"] or [None] * len(summary["parents"])
+    for weight, parent in zip(weights, summary["parents"], strict=True):
+        lines.append(f"  {'by module' if weight is None else f'{weight:9.4f}'}  {parent}")
+    return "\n".join(lines)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,135 @@
+"""The adapters that a merge is made from: folders or adapters of a library, all for one base."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from library.adapter import Adapter
+from library.base import BaseReference, base_layout, described, resolve_base
+from library.canonical import digest
+from library.catalogue import Catalogue, files_of, find
+from library.errors import (
+    AdapterFileError,
+    BaseModelError,
+    LayoutMismatch,
+    MissingPath,
+    UnknownName,
+    UnsupportedModel,
+)
+from library.layout import Layout
+from library.peft_io import CONFIG_FILE, WEIGHTS_FILE
+from library.peft_read import adapter_of
+from library.provenance import PROVENANCE_FILE, adapter_id
+
+
+@dataclass(frozen=True)
+class Parent:
+    """An adapter to merge.
+
+    Attributes:
+        name: as it was asked for.
+        id: of its provenance; of an adapter from elsewhere, `sha256:` and its weights' digest.
+        base: {"id", "sha256", "source"} of its base model.
+    """
+
+    name: str
+    id: str
+    base: dict[str, Any]
+    files: dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Parents:
+    """Adapters of one base and one layout up to rank, and what provenance says of the base."""
+
+    ids: list[str]
+    adapters: list[Adapter]
+    base: dict[str, Any]
+
+
+def read_parents(names: Sequence[str], catalogue: Catalogue, base: str | None) -> Parents:
+    """Read adapters, a folder each or an id or task of the library.
+
+    Args:
+        names: what was typed.
+        catalogue: of the library that ids and tasks are looked up in.
+        base: Hub id or folder of their base; None for what they say themselves.
+    Raises:
+        MissingPath, UnknownName: there is no such adapter.
+        AdapterFileError: damaged, or not a plain LoRA.
+        LayoutMismatch: they are for different bases, or not for the one that was named.
+    """
+    parents = [_parent(name, catalogue) for name in names]
+    record = described(resolve_base(base)) if base is not None else parents[0].base
+    for other in parents:
+        _require_same_base(other, record, parents[0].name if base is None else "--base")
+    layout = _layout(parents[0], resolve_base(base) if base is not None else None)
+    adapters = [adapter_of(parent.files, layout) for parent in parents]
+    return Parents([parent.id for parent in parents], adapters, record)
+
+
+def _parent(name: str, catalogue: Catalogue) -> Parent:
+    folder = Path(name)
+    if not folder.exists():
+        try:
+            identity = find(catalogue, name)["id"]
+        except UnknownName as error:
+            if folder.name != name:  # it looks like a path
+                raise MissingPath(f"there is no adapter folder at {name}") from error
+            raise
+        return _named(name, files_of(catalogue.folder, identity))
+    if not folder.is_dir():
+        raise AdapterFileError(f"{name} is not an adapter folder")
+    files = {}
+    for file in (CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE):
+        if (folder / file).is_file():
+            files[file] = (folder / file).read_bytes()
+        elif file != PROVENANCE_FILE:
+            raise AdapterFileError(f"{name} holds no {file}")
+    return _named(name, files)
+
+
+def _named(name: str, files: dict[str, bytes]) -> Parent:
+    """With the identity of its provenance, as far as that is true of the files."""
+    sha256 = digest(files[WEIGHTS_FILE])
+    try:
+        config = json.loads(files[CONFIG_FILE])
+        said = json.loads(files.get(PROVENANCE_FILE, b"null"))
+        if said is not None and adapter_id(config, sha256, said) == said["id"]:
+            return Parent(name, said["id"], dict(said["base"]), files)
+        base = config["base_model_name_or_path"]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise AdapterFileError(f"{name} does not say what it is: {error}") from error
+    if not isinstance(base, str) or not base:
+        raise BaseModelError(f"{name} does not name its base model")
+    known = {"id": base, "sha256": None, "source": CONFIG_FILE}
+    return Parent(name, f"sha256:{sha256}", known, files)
+
+
+def _require_same_base(parent: Parent, record: dict[str, Any], other: str) -> None:
+    if parent.base["id"] != record["id"]:
+        raise LayoutMismatch(
+            f"{parent.name} is for {parent.base['id']}, and {other} for {record['id']}"
+        )
+    digests = {parent.base["sha256"], record["sha256"]} - {None}
+    if len(digests) > 1:
+        raise LayoutMismatch(
+            f"{parent.name} and {other} are for different weights of {record['id']}"
+        )
+
+
+def _layout(parent: Parent, reference: BaseReference | None) -> Layout:
+    """The adapters' layout in the base's order; in the file's if the base's config is not here.
+
+    Raises LayoutMismatch: the base that was named has other modules.
+    """
+    found = adapter_of(parent.files).layout
+    try:
+        base = reference or resolve_base(parent.base["id"])
+        return base_layout(base, found)
+    except (BaseModelError, UnsupportedModel, UnknownName, MissingPath):
+        if reference is not None:
+            raise
+        return found
