@@ -10,6 +10,7 @@ from api.commands.evaluate import evaluate
 from api.commands.generate import generate
 from api.commands.library import library
 from api.commands.library_import import export, import_adapter
+from api.commands.route import route
 from api.commands.serve import serve
 from api.commands.tasks import tasks
 from api.console import guarded
@@ -31,6 +32,7 @@ app.add_typer(tasks, name="tasks")
 library.command("import")(import_adapter)
 library.command()(export)
 app.add_typer(library, name="library")
+app.add_typer(route, name="route")
 
 
 @app.command(

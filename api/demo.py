@@ -6,7 +6,7 @@ from pathlib import Path
 
 from api.commands.generate import produce, readable
 from api.console import guarded
-from generator.generate import Request
+from generator.request import Request
 from library.files import write_file
 
 DESCRIPTION = (

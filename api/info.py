@@ -11,27 +11,42 @@ from api.schemas import (
     Health,
 )
 from api.service import ServiceOf
+from generator.strategies import (
+    DEFAULT_GENERATOR,
+    FROM_CHECKPOINT,
+    GENERATORS,
+    WITH_EXAMPLES,
+)
 
 router = APIRouter()
 
 
 @router.get("/v1/generators", tags=["offers"], responses=documented("not-ready"))
 def list_generators(service: ServiceOf) -> GeneratorList:
-    """The generators that requests may name."""
-    loaded = service.generator
-    return GeneratorList(
-        generators=[
+    """The generators that requests may name, those of the library if it fits the default base."""
+    made, base = service.strategies, service.settings.base()
+    offers = []
+    for name in GENERATORS:
+        if name in FROM_CHECKPOINT and made.generator is not None:
+            checkpoint = made.generator.checkpoint
+            about, layout, digest = checkpoint.info.base, checkpoint.layout, checkpoint.digest
+        elif name not in FROM_CHECKPOINT and made.has_library(base):
+            plan = made.shelf(base).plan
+            about, layout, digest = plan.base, plan.layout, None
+        else:
+            continue
+        offers.append(
             GeneratorInfo(
-                name=loaded.name,
-                default=True,
-                checkpoint=loaded.checkpoint.digest,
-                base_model=loaded.checkpoint.info.base["id"],
-                layout_digest=loaded.checkpoint.layout.digest,
-                rank=loaded.checkpoint.layout.rank,
-                uses_examples=False,
+                name=name,
+                default=name == DEFAULT_GENERATOR,
+                checkpoint=digest,
+                base_model=about["id"],
+                layout_digest=layout.digest,
+                rank=layout.rank,
+                uses_examples=name in WITH_EXAMPLES,
             )
-        ]
-    )
+        )
+    return GeneratorList(generators=offers)
 
 
 @router.get("/v1/base-models", tags=["offers"])
@@ -59,5 +74,5 @@ async def live() -> Health:
 @router.get("/health/ready", tags=["health"], responses=documented("not-ready"))
 async def ready(service: ServiceOf) -> Health:
     """Adapters can be made: generator and encoder are loaded."""
-    _ = service.generator
+    _ = service.strategies
     return Health(status="ready")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from api.problems import PROBLEMS
-from generator.generate import MAX_STRENGTH
+from generator.request import MAX_STRENGTH
 
 
 class _Strict(BaseModel):
@@ -29,7 +29,8 @@ class AdapterRequest(_Strict):
         examples=["Say whether the review is positive or negative."],
     )
     examples: Annotated[list[Example] | None, FailFast()] = Field(
-        default=None, description="For generators that can use them; others refuse them."
+        default=None,
+        description="At most 200, for generators that can use them; others refuse them.",
     )
     generator: str | None = Field(default=None, description="A name from /v1/generators.")
     base: str | None = Field(default=None, description="A name from /v1/base-models.")
@@ -67,6 +68,9 @@ class Chosen(BaseModel):
     strategy: str
     reason: str
     neighbours: list[Neighbour]
+    predicted_recovery: float | None = Field(
+        description="Share of an own adapter's gain over the base that is to be expected."
+    )
 
 
 class StoredFile(BaseModel):
@@ -96,10 +100,12 @@ class GeneratorInfo(BaseModel):
 
     name: str
     default: bool
-    checkpoint: str = Field(description="Digest of the checkpoint; part of every adapter's id.")
-    base_model: str = Field(description="The base model that it was trained for.")
-    layout_digest: str
-    rank: int
+    checkpoint: str | None = Field(
+        description="Digest of the checkpoint, which is part of an adapter's id; null without one."
+    )
+    base_model: str = Field(description="The base model that it makes adapters for.")
+    layout_digest: str = Field(description="Of the checkpoint, or of the library's adapters.")
+    rank: int = Field(description="As in the layout; `compose` sums the ranks of its parts.")
     uses_examples: bool
 
 

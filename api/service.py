@@ -1,7 +1,8 @@
-"""What the routes call: the loaded generator behind its waiting line, and the store."""
+"""What the routes call: the loaded strategies behind their waiting line, and the store."""
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
@@ -9,14 +10,18 @@ from anyio import to_thread
 from fastapi import Depends, Request
 
 from api.admission import Admission
+from api.commands.common import shipped_library
 from api.errors import NotReady
 from api.schemas import AdapterRequest
 from api.settings import Settings
 from api.store import LOCAL, Record, Store
 from generator.generate import Generator
-from generator.generate import Request as Wish
+from generator.request import Example
+from generator.request import Request as Wish
+from generator.strategies import DEFAULT_GENERATOR, Strategies, require_known
 from library.base import BaseReference
-from library.errors import UnknownName, UsageError
+from library.catalogue import open_library
+from library.errors import LorasmithError
 from library.peft_io import WEIGHTS_FILE
 
 
@@ -30,7 +35,7 @@ class Made:
 
 
 class Service:
-    """One generator, one store, one waiting line.
+    """One checkpoint, one library, one store, one waiting line.
 
     Args:
         settings: what it is started with.
@@ -45,50 +50,54 @@ class Service:
         self.store = Store(settings.data, quota_bytes=settings.quota_bytes)
         self.admission = Admission(waiting=settings.queue_length, retry_after=settings.retry_after)
         self.on_failure: Callable[[Exception], None] = _log_failure
-        self._generator = None if loaded is None else _warm(loaded)
+        self._strategies = None if loaded is None else _warm(loaded, settings)
 
     @property
-    def generator(self) -> Generator:
-        """The generator, with its encoder. Raises NotReady until both are loaded."""
-        if self._generator is None:
+    def strategies(self) -> Strategies:
+        """Every way to make an adapter. Raises NotReady until all that they need is loaded."""
+        if self._strategies is None:
             raise NotReady("the generator is still being loaded", self.settings.retry_after)
-        return self._generator
+        return self._strategies
 
     async def load(self) -> None:
-        """Read the generator in a thread, unless there is one. Never raises."""
-        if self._generator is not None:
+        """Read checkpoint and library in a thread, unless that is done. Never raises."""
+        if self._strategies is not None:
             return
         try:
-            self._generator = await to_thread.run_sync(
-                lambda: _warm(Generator(self.settings.checkpoint))
+            self._strategies = await to_thread.run_sync(
+                lambda: _warm(Generator(self.settings.checkpoint), self.settings)
             )
         except Exception as error:
             self.on_failure(error)
 
     async def create(self, wanted: AdapterRequest) -> Made:
         """Make and keep an adapter; the same request finds the one that is kept."""
-        made = self.generator
-        if wanted.generator not in (None, made.name):
-            raise UnknownName(f"unknown generator '{wanted.generator}'; known: {made.name}")
-        if wanted.examples:
-            raise UsageError(f"{made.name} cannot use examples: it reads the description alone")
+        name = wanted.generator or DEFAULT_GENERATOR
+        require_known(name, examples=bool(wanted.examples))
+        made = self.strategies
         base = self.settings.base(wanted.base)
         given = wanted.model_dump(
             include={"description", "rank", "strength", "seed", "profile"}, exclude_none=True
         )
-        return await self.admission.run(self._create, made, Wish(**given), base)
+        examples = tuple(Example(e.input, e.output) for e in wanted.examples or ())
+        wish = Wish(**given, examples=examples)
+        return await self.admission.run(self._create, made, name, wish, base)
 
-    def _create(self, made: Generator, wish: Wish, base: BaseReference) -> Made:
-        adapter = made.generate([wish], base)[0]
+    def _create(self, made: Strategies, name: str, wish: Wish, base: BaseReference) -> Made:
+        adapter = made.generate(name, [wish], base)[0]
         files = adapter.files.files
         record, new = self.store.put(LOCAL, adapter.summary(), files)
         return Made(record, files[WEIGHTS_FILE], new)
 
 
-def _warm(loaded: Generator) -> Generator:
-    """The generator with its encoder loaded, which the first request should not wait for."""
+def _warm(loaded: Generator, settings: Settings) -> Strategies:
+    """The strategies with encoder and library read, which the first request should not wait for."""
+    place = settings.library or shipped_library()
+    made = Strategies(loaded, open_library(place) if place else None)
     _ = loaded.encoder
-    return loaded
+    with suppress(LorasmithError):  # a request for this base will be told
+        made.shelf(settings.base()).nearest("Anything.", 1)
+    return made
 
 
 def _log_failure(error: Exception) -> None:

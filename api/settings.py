@@ -25,6 +25,7 @@ class Settings(BaseSettings):
         port: port to listen on; 0 takes a free one.
         data: where adapters and their owners are kept (`LORASMITH_DATA`).
         checkpoint: folder of the generator; the shipped one if None.
+        library: folder or URL that neighbours are looked up in; the shipped sample if None.
         bases: base models by the names that requests may use; the first is the default.
         queue_length: how many requests may wait while one is computed.
         retry_after: seconds that a refused client is told to wait.
@@ -37,6 +38,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     data: Path = Field(default_factory=data_dir)
     checkpoint: Path | None = None
+    library: str | None = None
     bases: dict[str, str] = Field(
         default={DEFAULT_BASE: DEFAULT_BASE, DEFAULT_BASE.split("/")[1]: DEFAULT_BASE},
         min_length=1,

@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import peft
 import torch
 
-from generator.generate import Generator, Request
+from generator.generate import Generator
+from generator.request import Request
 from library.base import load_base, resolve_base
 from library.peft_io import target_modules
 

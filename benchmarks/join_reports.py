@@ -18,7 +18,7 @@ from training.page import page
 from training.report import summaries, table
 
 SAME = ("schema", "base", "base_sha256", "seed", "device")
-JOINED = ("similarity", "wrong_description_pairs", "abstentions")
+JOINED = ("similarity", "wrong_description_pairs", "abstentions", "chosen")
 
 
 def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:

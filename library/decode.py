@@ -22,7 +22,7 @@ def greedy(
     base: BaseModel,
     prompts: Sequence[Sequence[int]],
     adapter: Adapter | None = None,
-    rows: Sequence[int] | None = None,
+    rows: Sequence[int] | Sequence[Sequence[float]] | None = None,
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 32,
@@ -34,13 +34,13 @@ def greedy(
         base: the loaded base model.
         prompts: token ids, as `prompt_ids` makes them.
         adapter: n adapters; None for the base alone.
-        rows: for each prompt, which of the n adapters answers it.
+        rows: for each prompt, which of the n adapters answers it, or n weights of their sum.
         max_new_tokens: the most tokens in an answer.
         batch_size: prompts decoded together.
         progress: called with the number of prompts finished since the last call.
     """
     hooks = MultiAdapter(base.model, adapter.layout) if adapter is not None else None
-    which = torch.tensor(rows if rows is not None else [0] * len(prompts), dtype=torch.long)
+    which = torch.tensor(rows if rows is not None else [0] * len(prompts))
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[str] = [""] * len(prompts)
     try:
@@ -119,7 +119,8 @@ class _Batch:
 
     def _set_adapters(self) -> None:
         if self.hooks is not None and self.adapter is not None:
-            self.hooks.set(self.adapter, self.which)
+            mixed = self.which.ndim == 2
+            (self.hooks.set_mixture if mixed else self.hooks.set)(self.adapter, self.which)
 
 
 def _text(base: BaseModel, tokens: list[int]) -> str:

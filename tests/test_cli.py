@@ -9,9 +9,13 @@ import pytest
 from peft import PeftModel
 
 from api.cli import main
+from api.commands.common import SHIPPED
 from api.store import LOCAL, Store
-from generator.generate import Generator, Request
+from generator.generate import Generator
+from generator.request import Request
+from generator.strategies import Strategies
 from library.base import load_base, resolve_base
+from library.catalogue import open_library
 from library.files import data_dir
 from library.provenance import PROVENANCE_FILE
 
@@ -35,7 +39,13 @@ WRONG = [
     (["generate", "x", "--out", "new", "--base", "nonsense"], 2, "not a known base model"),
     (["generate", "x", "--out", "new", "--checkpoint", "no"], 2, "no checkpoint folder"),
     (["generate", "x", "--out", "new", "--device", "tpu"], 2, "device must be cpu or cuda"),
-    (["generate", "x", "--out", "new", "--examples", "e"], 2, "cannot use --examples"),
+    (["generate", "x", "--out", "new", "--examples", "e"], 2, "no file at e"),
+    (
+        ["generate", "x", "--out", "new", "--generator", "text-to-lora", "--examples", "e"],
+        2,
+        "cannot use examples",
+    ),
+    (["generate", "x", "--out", "new", "--library", "no"], 2, "no library at no"),
     (["generate", "x", "--out", "."], 2, "already exists"),
     (["evaluate", "--tasks", "no", "--methods", "base", "--out", "r"], 2, "no task folder"),
     (["evaluate", "--tasks", ".", "--methods", "best", "--out", "r"], 2, "unknown method 'best'"),
@@ -97,7 +107,9 @@ def test_the_command_writes_what_the_library_makes(
     arguments = ["generate", description, "--out", str(tmp_path / "a"), "--json", "--rank", "4"]
     assert main([*arguments, "--checkpoint", str(checkpoint)]) == 0
     shown = json.loads(capsys.readouterr().out)
-    made = Generator(checkpoint).generate([Request(description, rank=4)], resolve_base())[0]
+    strategies = Strategies(Generator(checkpoint), open_library(SHIPPED))
+    made = strategies.generate("auto", [Request(description, rank=4)], resolve_base())[0]
+    assert made.chosen["strategy"] == "text-to-lora" and len(made.chosen["neighbours"]) == 4
     for name, content in made.files.files.items():
         assert (tmp_path / "a" / name).read_bytes() == content
     assert shown == {**made.summary(), "out": str(tmp_path / "a"), "tries": []}

@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.cli import main
-from generator.generate import Generator, Request
+from generator.generate import Generator
+from generator.request import Request
 from library.base import load_base, resolve_base
 from library.decode import greedy
 from library.errors import UnknownName, UsageError
 from library.metrics import rouge_l
 from library.prompts import prompt_ids
 from library.tasks import Instance, Task, read_tasks
-from training import evaluate as evaluation
+from training import cells as evaluation
 from training.methods import GIBBERISH, descriptions, parse_methods
 
 METHODS = "base,text-to-lora,text-to-lora:wrong-description,text-to-lora:gibberish"

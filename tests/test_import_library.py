@@ -120,6 +120,8 @@ def test_a_library_of_imports_can_be_built_on(
 ) -> None:
     from transformers import AutoModelForCausalLM
 
+    from generator import Strategies
+    from index.shelf import Shelf
     from library.base import resolve_base
     from library.tasks import read_tasks
     from training.library_methods import LibraryMethods
@@ -138,10 +140,10 @@ def test_a_library_of_imports_can_be_built_on(
                "--steps", "2", "--rank", "4") == 0  # fmt: skip
     assert [r["task"] for r in stored(library)] == ["colour", "r2", "r4"]
     folder = LibraryFolder(library)
-    methods = LibraryMethods(folder, folder, resolve_base(str(tiny_base)), encoder)
-    (task,) = read_tasks(colours)
-    (nearest,) = methods.adapters("nearest", [task])
-    assert nearest is not None
+    base, (task,) = resolve_base(str(tiny_base)), read_tasks(colours)
+    shelf = Shelf(folder, base, encoder)
+    methods, strategies = LibraryMethods(shelf, shelf), Strategies(None, folder)
+    nearest = strategies.propose("nearest", task.definition, base, without=task.name).adapter
     expected = tiny.deltas(read_peft(library / "adapters" / stored(library)[2]["id"]))
     assert all(torch.equal(delta, expected[name]) for name, delta in tiny.deltas(nearest).items())
     (soup,) = methods.adapters("soup", [task])

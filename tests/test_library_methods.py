@@ -10,9 +10,11 @@ import tiny
 import torch
 
 from api.cli import main
+from generator import Strategies
 from index.encoder import DescriptionEncoder
 from index.exact import weighted_sum
 from index.merge_predictor import MergePredictor, save_predictor
+from index.shelf import Shelf
 from library.base import base_layout, load_base, load_tokenizer, resolve_base
 from library.catalogue import open_library, records
 from library.errors import UsageError
@@ -23,39 +25,22 @@ from library.prompts import prompt_ids, shots_ids
 from library.tasks import Task, read_tasks
 from training import library_methods
 from training.library_methods import LibraryMethods
-
-NAMES = {"sum": "Add the two numbers.", "sub": "Subtract one number from the other.",
-         "poem": "Write a line of verse about love."}  # fmt: skip
+from training.methods import parse_methods, proposed
 
 
-def write_tasks(folder: Path, names: dict[str, str]) -> Path:
-    folder.mkdir()
-    for name, text in names.items():
-        rows = [json.dumps({"input": f"{name} {i}", "output": f"{i % 7}"}) for i in range(66)]
-        (folder / f"{name}.jsonl").write_text("\n".join(rows))
-        (folder / f"{name}.txt").write_text(text)
-    return folder
+def shelf_of(library: Path, base: Path, encoder: DescriptionEncoder) -> Shelf:
+    return Shelf(open_library(str(library)), resolve_base(str(base)), encoder)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
-    """Three tasks and a library of their adapters."""
-    folder = tmp_path_factory.mktemp("shelf")
-    tasks = write_tasks(folder / "tasks", NAMES)
-    build = ["library", "build", "--tasks", str(tasks), "--base", str(tiny_base)]
-    assert main([*build, "--out", str(folder / "lib"), "--steps", "4", "--rank", "4"]) == 0
-    return folder
+def methods(small_library: Path, tiny_base: Path, encoder: DescriptionEncoder) -> LibraryMethods:
+    shelf = shelf_of(small_library / "lib", tiny_base, encoder)
+    return LibraryMethods(shelf, shelf)
 
 
-@pytest.fixture(scope="module")
-def methods(place: Path, tiny_base: Path, encoder: DescriptionEncoder) -> LibraryMethods:
-    library = open_library(str(place / "lib"))
-    return LibraryMethods(library, library, resolve_base(str(tiny_base)), encoder)
-
-
-def stored(place: Path) -> dict[str, Any]:
-    found = records(open_library(str(place / "lib")))
-    return {r["task"]: read_peft(place / "lib" / "adapters" / r["id"]) for r in found}
+def stored(small_library: Path) -> dict[str, Any]:
+    found = records(open_library(str(small_library / "lib")))
+    return {r["task"]: read_peft(small_library / "lib" / "adapters" / r["id"]) for r in found}
 
 
 def same(ours: Any, theirs: Any) -> bool:
@@ -64,23 +49,26 @@ def same(ours: Any, theirs: Any) -> bool:
 
 
 def test_a_tasks_own_adapter_is_its_oracle_and_no_neighbour(
-    methods: LibraryMethods, place: Path, encoder: DescriptionEncoder
+    methods: LibraryMethods, small_library: Path, encoder: DescriptionEncoder, tiny_base: Path
 ) -> None:
-    tasks, own = read_tasks(place / "tasks"), stored(place)
+    tasks, own = read_tasks(small_library / "tasks"), stored(small_library)
     for task, oracle in zip(tasks, methods.adapters("oracle", tasks), strict=True):
         assert oracle is not None and same(oracle, own[task.name])
-    by_name = dict(zip([t.name for t in tasks], methods.adapters("nearest", tasks), strict=True))
+    strategies = Strategies(None, open_library(str(small_library / "lib")))
+    base, (method,) = resolve_base(str(tiny_base)), parse_methods("nearest")
+    found = [proposed(strategies, method, base, task, task.definition) for task in tasks]
+    by_name = {t.name: made.adapter for t, made in zip(tasks, found, strict=True) if made}
     assert same(by_name["sum"], own["sub"]) and same(by_name["sub"], own["sum"])
-    vectors = {n: encoder.encode([text]).pooled[0] for n, text in NAMES.items()}
+    vectors = {n: encoder.encode([text]).pooled[0] for n, text in tiny.LIBRARY_TASKS.items()}
     nearest = max(("sum", "sub"), key=lambda n: float(vectors["poem"] @ vectors[n]))
     assert same(by_name["poem"], own[nearest])
 
 
 def test_soup_is_the_mean_and_top_k_leans_to_the_nearest(
-    methods: LibraryMethods, place: Path
+    methods: LibraryMethods, small_library: Path
 ) -> None:
-    new = Task("new", "Add the two numbers!", read_tasks(place / "tasks")[0].instances)
-    own = list(stored(place).values())
+    new = Task("new", "Add the two numbers!", read_tasks(small_library / "tasks")[0].instances)
+    own = list(stored(small_library).values())
     (soup,) = methods.adapters("soup", [new])
     (top,) = methods.adapters("top-k", [new])
     assert soup is not None and top is not None
@@ -89,11 +77,11 @@ def test_soup_is_the_mean_and_top_k_leans_to_the_nearest(
         torch.testing.assert_close(delta, torch.stack([d[name] for d in deltas]).mean(0))
 
     def distance(adapter: Any) -> float:
-        near, ours = tiny.deltas(stored(place)["sum"]), tiny.deltas(adapter)
+        near, ours = tiny.deltas(stored(small_library)["sum"]), tiny.deltas(adapter)
         return sum(float((ours[name] - near[name]).norm()) for name in near)
 
     assert distance(top) < distance(soup)
-    tasks = read_tasks(place / "tasks")
+    tasks = read_tasks(small_library / "tasks")
     without = methods.adapters("soup", tasks[:1])[0]
     assert without is not None and not same(without, soup)
     with pytest.raises(UsageError, match="holds no adapter"):
@@ -101,39 +89,46 @@ def test_soup_is_the_mean_and_top_k_leans_to_the_nearest(
 
 
 def test_all_of_them_in_one_report(
-    place: Path, tiny_base: Path, small_checkpoint: Path, tmp_path: Path, monkeypatch: Any
+    small_library: Path, tiny_base: Path, small_checkpoint: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setenv("LORASMITH_CACHE", str(tmp_path / "cache"))
     names = "base,in-context,oracle,soup,nearest,top-k,text-to-lora"
-    command = ["evaluate", "--tasks", str(place / "tasks"), "--base", str(tiny_base)]
+    command = ["evaluate", "--tasks", str(small_library / "tasks"), "--base", str(tiny_base)]
     command += ["--checkpoint", str(small_checkpoint), "--methods", names]
     command += ["--mode", "bare,prompted"]
     report = tmp_path / "report.json"
     assert main([*command, "--out", str(report)]) == 1  # the shipped sample is for another base
     pages = ["--html", str(tmp_path / "r.html"), "--markdown", str(tmp_path / "r.md")]
-    assert main([*command, "--out", str(report), "--library", str(place / "lib"), *pages]) == 0
+    assert (
+        main([*command, "--out", str(report), "--library", str(small_library / "lib"), *pages]) == 0
+    )
     found = json.loads(report.read_text())
     rows = found["rows"]
     assert {r["method"] for r in rows} == set(names.split(",")) and len(rows) == 7 * 3 * 2
     assert found["abstentions"]["oracle"] == 0
-    assert len(found["pairs"]) == 2 * 7 * 6 // 2 and set(found["similarity"]) == set(NAMES)
+    assert len(found["pairs"]) == 2 * 7 * 6 // 2 and set(found["similarity"]) == set(
+        tiny.LIBRARY_TASKS
+    )
     page = (tmp_path / "r.html").read_text()
-    assert page.count("<svg") >= 1 and all(f"<td>{name}</td>" in page for name in NAMES)
+    assert page.count("<svg") >= 1 and all(
+        f"<td>{name}</td>" in page for name in tiny.LIBRARY_TASKS
+    )
     assert "src=" not in page and 'href="http' not in page and "@import" not in page
     assert (tmp_path / "r.md").read_text().startswith("| method | mode |")
 
 
 def test_a_library_for_other_weights_is_refused(
-    place: Path, tmp_path: Path, small_checkpoint: Path
+    small_library: Path, tmp_path: Path, small_checkpoint: Path
 ) -> None:
     other = tmp_path / "other"
     tokenizer = load_tokenizer(resolve_base())
     config = tiny.config("llama", vocab_size=len(tokenizer), eos_token_id=2)
     tiny.model(config, seed=7).save_pretrained(other)
     tokenizer.save_pretrained(other)
-    command = ["evaluate", "--tasks", str(place / "tasks"), "--base", str(other), "--checkpoint",
-               str(small_checkpoint), "--methods", "soup", "--out", str(tmp_path / "r.json"),
-               "--library", str(place / "lib")]  # fmt: skip
+    command = ["evaluate", "--tasks", str(small_library / "tasks"), "--base", str(other),
+               "--checkpoint", str(small_checkpoint), "--methods", "soup",
+               "--out", str(tmp_path / "r.json"),
+               "--library", str(small_library / "lib")]  # fmt: skip
     assert main(command) == 1
     assert not (tmp_path / "r.json").exists()
 
@@ -148,10 +143,10 @@ def test_shots_are_earlier_turns() -> None:
 
 
 def test_oracles_are_trained_on_the_spot_once(
-    place: Path, tiny_base: Path, tmp_path: Path, monkeypatch: Any
+    small_library: Path, tiny_base: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setenv("LORASMITH_CACHE", str(tmp_path / "cache"))
-    command = ["evaluate", "--tasks", str(place / "tasks"), "--base", str(tiny_base)]
+    command = ["evaluate", "--tasks", str(small_library / "tasks"), "--base", str(tiny_base)]
     command += ["--methods", "base,oracle", "--limit", "2", "--overwrite", "--out"]
     for n in range(2):
         assert main([*command, str(tmp_path / f"{n}.json")]) == 0
@@ -167,13 +162,17 @@ MERGED = "top-k,lego,lora-rar,lorahub:5,lorahub:16"
 
 
 def test_merged_methods_in_one_report_and_no_own_adapter(
-    place: Path, tiny_base: Path, encoder: DescriptionEncoder, tmp_path: Path, monkeypatch: Any
+    small_library: Path,
+    tiny_base: Path,
+    encoder: DescriptionEncoder,
+    tmp_path: Path,
+    monkeypatch: Any,
 ) -> None:
     monkeypatch.setenv("LORASMITH_CACHE", str(tmp_path / "cache"))
     network = MergePredictor(8)
     save_predictor(tmp_path / "predictor", network, {})
-    command = ["evaluate", "--tasks", str(place / "tasks"), "--base", str(tiny_base)]
-    command += ["--library", str(place / "lib"), "--methods", MERGED, "--limit", "2"]
+    command = ["evaluate", "--tasks", str(small_library / "tasks"), "--base", str(tiny_base)]
+    command += ["--library", str(small_library / "lib"), "--methods", MERGED, "--limit", "2"]
     command += ["--predictor", str(tmp_path / "predictor"), "--out", str(tmp_path / "r.json")]
     assert main(command) == 0
     rows = json.loads((tmp_path / "r.json").read_text())["rows"]
@@ -181,9 +180,9 @@ def test_merged_methods_in_one_report_and_no_own_adapter(
         (task, method) for task in ("poem", "sub") for method in MERGED.split(",")
     }
     base = load_base(resolve_base(str(tiny_base)))
-    folder = open_library(str(place / "lib"))
-    methods = LibraryMethods(folder, folder, base.reference, encoder, tmp_path / "predictor", 3)
-    task, own = read_tasks(place / "tasks")[0], stored(place)
+    shelf = shelf_of(small_library / "lib", tiny_base, encoder)
+    methods = LibraryMethods(shelf, shelf, tmp_path / "predictor", 3)
+    task, own = read_tasks(small_library / "tasks")[0], stored(small_library)
     others = [own[name] for name in sorted(own) if name != task.name]
     pair = tiny.deltas(weighted_sum(others, [0.5, 0.5]))
     (rar,) = methods.adapters("lora-rar", [task])
@@ -197,29 +196,40 @@ def test_merged_methods_in_one_report_and_no_own_adapter(
     found = torch.linalg.lstsq(basis, flat[2].double()[:, None]).solution
     torch.testing.assert_close((basis @ found)[:, 0], flat[2].double(), atol=1e-5, rtol=1e-4)
     with pytest.raises(UsageError, match="lora-rar needs a predictor"):
-        LibraryMethods(folder, folder, base.reference, encoder).adapters("lora-rar", [task])
+        LibraryMethods(shelf, shelf).adapters("lora-rar", [task])
 
 
 def test_adapters_of_another_rank_take_part(
-    place: Path, tiny_base: Path, encoder: DescriptionEncoder, tmp_path: Path
+    small_library: Path, tiny_base: Path, encoder: DescriptionEncoder, tmp_path: Path
 ) -> None:
     """One that was truncated and imported is as good as any other."""
-    shutil.copytree(place / "lib", tmp_path / "lib")
-    (record,) = (r for r in records(open_library(str(place / "lib"))) if r["task"] == "sum")
+    shutil.copytree(small_library / "lib", tmp_path / "lib")
+    (record,) = (r for r in records(open_library(str(small_library / "lib"))) if r["task"] == "sum")
     layout = base_layout(
-        resolve_base(str(tiny_base)), read_peft(place / "lib/adapters" / record["id"]).layout
+        resolve_base(str(tiny_base)),
+        read_peft(small_library / "lib/adapters" / record["id"]).layout,
     )
-    short = read_peft(place / "lib/adapters" / record["id"], layout).with_rank(1)
+    short = read_peft(small_library / "lib/adapters" / record["id"], layout).with_rank(1)
     files = to_peft(short, base_name=str(tiny_base), profile="lossless")
     write_folder(tmp_path / "short", {CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.weights})
     command = ["library", "import", str(tmp_path / "short"), "--library", str(tmp_path / "lib")]
-    command += ["--base", str(tiny_base), "--task", "total", "--description", NAMES["sum"]]
+    command += [
+        "--base",
+        str(tiny_base),
+        "--task",
+        "total",
+        "--description",
+        tiny.LIBRARY_TASKS["sum"],
+    ]
     assert main(command) == 0
-    folder = open_library(str(tmp_path / "lib"))
-    methods = LibraryMethods(folder, folder, resolve_base(str(tiny_base)), encoder)
-    new = Task("new", "Add the two numbers!", read_tasks(place / "tasks")[0].instances)
+    shelf = shelf_of(tmp_path / "lib", tiny_base, encoder)
+    methods = LibraryMethods(shelf, shelf)
+    new = Task("new", "Add the two numbers!", read_tasks(small_library / "tasks")[0].instances)
     (soup,) = methods.adapters("soup", [new])
-    whole = [place / "lib/adapters" / r["id"] for r in records(open_library(str(place / "lib")))]
+    whole = [
+        small_library / "lib/adapters" / r["id"]
+        for r in records(open_library(str(small_library / "lib")))
+    ]
     parts = [*(read_peft(path, layout) for path in whole), short]
     wanted = tiny.deltas(weighted_sum(parts, [0.25] * 4))
     assert soup is not None and soup.layout.rank == 13
@@ -228,9 +238,9 @@ def test_adapters_of_another_rank_take_part(
 
 
 def test_the_soup_of_a_large_library_leaves_the_own_adapter_out(
-    methods: LibraryMethods, place: Path, tiny_base: Path, monkeypatch: Any
+    methods: LibraryMethods, small_library: Path, tiny_base: Path, monkeypatch: Any
 ) -> None:
-    task = read_tasks(place / "tasks")[0]
+    task = read_tasks(small_library / "tasks")[0]
     (exact,) = methods.adapters("soup", [task])
     monkeypatch.setattr(library_methods, "LARGEST", 1)
     (cut,) = methods.adapters("soup", [task])  # all three at twice the rank, less one

@@ -8,8 +8,8 @@ import pytest
 import tiny
 import torch
 
+from generator import Generator, Request
 from generator.config import TextToLoRAConfig
-from generator.generate import Generator, Request
 from library.base import resolve_base
 from library.errors import AdapterFileError, MissingPath
 from library.files import write_folder

@@ -1,6 +1,7 @@
 """Tiny random models, layouts and adapters that the tests share."""
 
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,12 @@ from library.adapter import Adapter
 from library.layout import Layout
 
 ROOT = Path(__file__).resolve().parent.parent
+
+LIBRARY_TASKS = {
+    "sum": "Add the two numbers.",
+    "sub": "Subtract one number from the other.",
+    "poem": "Write a line of verse about love.",
+}
 
 # Query heads outnumber key heads, so q_proj and v_proj differ in shape and v_proj is not square.
 _LLAMA: dict[str, Any] = {
@@ -120,6 +127,15 @@ def tokens(batch: int, length: int, *, vocabulary: int = 61, seed: int = 0) -> T
     """Random token ids that are none of pad, bos and eos."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(3, vocabulary, (batch, length), generator=generator)
+
+
+def write_tasks(folder: Path, texts: dict[str, str]) -> None:
+    """Task files of 66 rows each, with these descriptions."""
+    folder.mkdir()
+    for name, text in texts.items():
+        rows = [json.dumps({"input": f"{name} {i}", "output": f"{i % 7}"}) for i in range(66)]
+        (folder / f"{name}.jsonl").write_text("\n".join(rows))
+        (folder / f"{name}.txt").write_text(text)
 
 
 def randomise(module: nn.Module, *, seed: int = 0, std: float = 0.3) -> None:

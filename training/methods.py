@@ -1,16 +1,19 @@
 """What can be evaluated: the base, alone or with examples, a library's adapters, a generator.
 
 A method turns tasks into adapters (or none). A generator's suffix after the colon swaps the
-description, and with it tests whether the adapter listens to it.
+description, and with it tests whether the adapter listens to it; or it is a number, of train rows
+that the generator is given as examples.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from generator.generate import GENERATORS, Generator
+from generator.makers import COMPOSE, NEAREST
+from generator.request import MAX_EXAMPLES, Example, Proposal
+from generator.strategies import AUTO, GENERATORS, WITH_EXAMPLES, Strategies
 from index.encoder import InvalidDescription, normalise
-from library.adapter import Adapter
+from library.base import BaseReference
 from library.errors import TaskFileError, UnknownName, UsageError
 from library.tasks import Task
 
@@ -23,9 +26,8 @@ GIBBERISH = (
 )
 PLAIN = ("base", "in-context")
 MULTI_TASK = "multi-task"
-FROM_LIBRARY = (
-    "oracle", "soup", "nearest", "top-k", "lego", "lora-rar", "lorahub:5", "lorahub:16",
-)  # fmt: skip
+FROM_LIBRARY = ("oracle", "soup", "top-k", "lego", "lora-rar", "lorahub:5", "lorahub:16")
+ROUTED = ("per-request", "dlp")  # each row has an adapter, or a sum of some, of its own
 SUFFIXES = ("", "wrong-description", "gibberish", "paraphrase")
 
 
@@ -42,8 +44,22 @@ class Method:
         return self.head in GENERATORS
 
     @property
+    def examples(self) -> int:
+        """How many of a task's train rows it is given."""
+        return int(self.suffix) if self.suffix.isdecimal() else 0
+
+    @property
     def from_library(self) -> bool:
         return self.head in FROM_LIBRARY
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether it takes anything from a library."""
+        return self.from_library or self.routed or self.head in (AUTO, NEAREST, COMPOSE)
+
+    @property
+    def routed(self) -> bool:
+        return self.head in ROUTED
 
 
 def parse_methods(text: str) -> list[Method]:
@@ -57,12 +73,14 @@ def parse_methods(text: str) -> list[Method]:
 
 
 def _parse(name: str) -> Method:
-    if name in (*PLAIN, MULTI_TASK, *FROM_LIBRARY):
+    if name in (*PLAIN, MULTI_TASK, *FROM_LIBRARY, *ROUTED):
         return Method(name, name)
     head, _, suffix = name.partition(":")
-    if head not in GENERATORS or suffix not in SUFFIXES or name.endswith(":"):
-        swapped = (f"{GENERATORS[0]}:{s}" for s in SUFFIXES[1:])
-        known = ", ".join([*PLAIN, MULTI_TASK, *FROM_LIBRARY, *GENERATORS, *swapped])
+    counted = head in WITH_EXAMPLES and suffix.isdecimal() and 0 < int(suffix) <= MAX_EXAMPLES
+    swaps = suffix in SUFFIXES and not name.endswith(":")
+    if head not in GENERATORS or not (counted or swaps):
+        more = [f"{WITH_EXAMPLES[0]}:5", *(f"{GENERATORS[0]}:{s}" for s in SUFFIXES[1:])]
+        known = ", ".join([*PLAIN, MULTI_TASK, *FROM_LIBRARY, *ROUTED, *GENERATORS, *more])
         raise UnknownName(f"unknown method '{name}'; known: {known}")
     return Method(name, head, suffix)
 
@@ -76,7 +94,7 @@ def descriptions(
     its split. `wrong-description` is a seeded derangement within each split, by text too: a task
     never gets another's definition that equals its own. Raises UsageError if all are None.
     """
-    if suffix == "":
+    if suffix == "" or suffix.isdecimal():
         return [task.definition for task in tasks], []
     if suffix == "gibberish":
         return [GIBBERISH[i % len(GIBBERISH)] for i in range(len(tasks))], []
@@ -117,15 +135,20 @@ def _derangement(tasks: Sequence[Task], seed: int) -> list[int]:
     return list(range(n))
 
 
-def generated(generator: Generator, texts: Sequence[str | None]) -> list[Adapter | None]:
-    """An adapter for each description; None where there is none.
+def proposed(
+    strategies: Strategies, method: Method, base: BaseReference, task: Task, text: str | None
+) -> Proposal | None:
+    """A generator's adapter for a task that goes by `text`; the task's own is not retrieved.
 
-    Raises TaskFileError for a task's text that cannot be a description.
+    None where there is no text, or where examples are wanted and the task has no train rows.
+    Raises TaskFileError for a text that cannot be a description, else as `propose` does.
     """
-    made: dict[str, Adapter] = {}
-    for text in dict.fromkeys(text for text in texts if text is not None):
-        try:
-            made[text] = generator.adapters([normalise(text)])
-        except InvalidDescription as error:
-            raise TaskFileError(f"a task cannot be evaluated: {error}") from error
-    return [made[text] if text is not None else None for text in texts]
+    rows = task.train[: method.examples]
+    if text is None or (method.examples and not rows):
+        return None
+    examples = [Example(row.input, row.outputs[0]) for row in rows]
+    try:
+        description = normalise(text)
+    except InvalidDescription as error:
+        raise TaskFileError(f"a task cannot be evaluated: {error}") from error
+    return strategies.propose(method.head, description, base, examples, without=task.name)

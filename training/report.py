@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from training.cells import Cell
 from training.comparison import Row, by_kind, calibration, means, pairs, recovery
-from training.evaluate import Cell, Outcome, Plan
+from training.evaluate import Outcome, Plan
 
 SCHEMA = 1
 
@@ -31,6 +32,7 @@ def build_report(
         **summaries(rows, outcome.similarity),
         "wrong_description_pairs": outcome.pairs,
         "abstentions": outcome.abstentions,
+        "chosen": outcome.chosen,
     }
 
 

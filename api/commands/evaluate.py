@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.commands.library_list import SHIPPED
+from api.commands.common import SHIPPED, check_device, open_strategies
 from api.console import progress_bar, quiet_libraries
-from library.errors import CheckpointError, UsageError
+from library.errors import UsageError
 from library.files import require_absent, require_kind, write_file
 
 if TYPE_CHECKING:
-    from generator.generate import Generator
+    from generator.strategies import Strategies
     from library.adapter import Adapter
     from library.base import BaseReference
     from library.tasks import Task
     from training.library_methods import LibraryMethods
+    from training.routing import Routing
 
 
 def evaluate(
@@ -36,6 +37,7 @@ def evaluate(
     oracles: Annotated[str | None, typer.Option(help="For oracle; default: --library.")] = None,
     multi_task: Annotated[Path | None, typer.Option(help="Adapter, or one a mode in it.")] = None,
     predictor: Annotated[Path | None, typer.Option(help="Of lora-rar; default: shipped.")] = None,
+    router: Annotated[Path | None, typer.Option(help="For per-request and dlp.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first N tasks by name.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="JSONL of every answer.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="The table, for a document.")] = None,
@@ -59,14 +61,22 @@ def evaluate(
         require_kind(target, folder=False)
     if len({target.resolve() for target in targets}) < len(targets):
         raise UsageError("--out, --predictions, --markdown and --html must differ")
-    from api.commands.common import check_device
-
     check_device(device)
     quiet_libraries()
     found = Options(
-        tasks, limit, base, checkpoint, library, oracles, multi_task, predictor, device, seed,
+        tasks,
+        limit,
+        base,
+        checkpoint,
+        library,
+        oracles,
+        multi_task,
+        predictor,
+        router,
+        device,
+        seed,
         batch_size,
-    )  # fmt: skip
+    )
     report, answers = _measure(found, parsed, modes)
     from training.report import table
 
@@ -95,6 +105,7 @@ class Options:
     oracles: str | None
     multi_task: Path | None
     predictor: Path | None
+    router: Path | None
     device: str
     seed: int
     batch_size: int
@@ -102,25 +113,32 @@ class Options:
 
 def _measure(o: Options, methods: list[Any], modes: list[Any]) -> tuple[dict[str, Any], bytes]:
     """The report, and the lines of all predictions."""
-    from library.base import load_base, resolve_base
+    from generator.generate import TEXT_TO_LORA
+    from library.base import resolve_base
     from library.tasks import read_tasks
     from training.evaluate import Plan
     from training.evaluate import evaluate as run
     from training.report import build_report, predictions_lines
 
-    needed = any(method.generates for method in methods)
-    tasks, generator = read_tasks(o.tasks)[: o.limit], _generator(o.checkpoint, o.device, needed)
+    tasks, reference = read_tasks(o.tasks)[: o.limit], resolve_base(o.base)
+    # The checkpoint also says which tasks are seen; without any, `base` still has its scores.
+    needed = any(method.head == TEXT_TO_LORA for method in methods)
+    takes = any(method.takes_adapters for method in methods)
+    oracles = _oracles(o, methods, tasks, reference)
+    place = (o.library or (oracles if _only_oracles(methods) else SHIPPED)) if takes else None
+    strategies = open_strategies(o.checkpoint, place, o.device, needed=needed)
+    generator = strategies.generator
     seen = set(generator.checkpoint.info.tasks) if generator else set()
     splits = ["seen" if task.name in seen else "held-out" for task in tasks]
-    reference = resolve_base(o.base)
     if generator is not None and needed:
         generator.require_fit(reference)
-    library = _library(o, methods, tasks, reference)
+    library = _library(o, strategies, oracles, reference) if oracles else None
     single = _multi_task(o, methods, modes, reference)
-    base = load_base(reference, device=o.device)
+    routing = _routing(o, methods, strategies, reference)
+    base = strategies.base(reference)
     plan = Plan(tasks, splits, methods, modes, o.seed, o.batch_size)
     with progress_bar("evaluating") as advance:
-        outcome = run(plan, base, generator, library, single, advance)
+        outcome = run(plan, base, strategies, library, single, routing, advance)
     report = build_report(
         plan, outcome, command=_command(), commit=_commit(), device=_name(o.device), base=base
     )
@@ -128,40 +146,37 @@ def _measure(o: Options, methods: list[Any], modes: list[Any]) -> tuple[dict[str
     return report, predictions_lines(outcome.cells, o.seed)
 
 
-def _generator(checkpoint: Path | None, device: str, needed: bool) -> "Generator | None":
-    """The checkpoint also says which tasks are seen; without any, `base` still has its scores."""
-    from generator.generate import Generator
-
-    try:
-        return Generator(checkpoint, device=device)
-    except CheckpointError:
-        if needed or checkpoint is not None:
-            raise
-        return None
+def _only_oracles(methods: list[Any]) -> bool:
+    return {method.head for method in methods if method.takes_adapters} == {"oracle"}
 
 
-def _library(
+def _oracles(
     o: Options, methods: list[Any], tasks: "Sequence[Task]", base: "BaseReference"
-) -> "LibraryMethods | None":
+) -> str | None:
+    """Where `oracle` looks, if methods need a library at all; trained on the spot if need be."""
     wanted = [method.head for method in methods if method.from_library]
     if not wanted:
         return None
-    from index.encoder import DescriptionEncoder
-    from library.catalogue import open_library
-    from training.library_methods import LibraryMethods
+    if "oracle" not in wanted or o.oracles is not None or o.library is not None:
+        return o.oracles or o.library or SHIPPED
     from training.oracles import trained_oracles
 
-    oracles = o.oracles or o.library or SHIPPED
-    if "oracle" in wanted and o.oracles is None and o.library is None:
-        with progress_bar("training oracles", unit="step") as progress:
-            oracles = trained_oracles(tasks, base, o.device, progress)
-    place = o.library or (oracles if wanted == ["oracle"] else SHIPPED)
-    encoder = DescriptionEncoder(device=o.device)
-    from api.merging import shipped_predictor
+    with progress_bar("training oracles", unit="step") as progress:
+        return trained_oracles(tasks, base, o.device, progress)
 
-    predictor = o.predictor or shipped_predictor()
-    opened = open_library(place), open_library(oracles)
-    return LibraryMethods(*opened, base, encoder, predictor, o.seed)
+
+def _library(
+    o: Options, strategies: "Strategies", oracles: str, base: "BaseReference"
+) -> "LibraryMethods":
+    from api.merging import shipped_predictor
+    from index.shelf import Shelf
+    from library.catalogue import open_library
+    from training.library_methods import LibraryMethods
+
+    shelf = strategies.shelf(base)
+    folder = open_library(oracles)
+    own = shelf if folder.place == shelf.folder.place else Shelf(folder, base, strategies.encoder)
+    return LibraryMethods(shelf, own, o.predictor or shipped_predictor(), o.seed)
 
 
 def _multi_task(
@@ -181,6 +196,25 @@ def _multi_task(
         folder = own if own.is_dir() else o.multi_task
         found[mode] = read_peft(folder, base_layout(base, read_peft(folder).layout))
     return found
+
+
+def _routing(
+    o: Options, methods: list[Any], strategies: "Strategies", base: "BaseReference"
+) -> "Routing | None":
+    """The router of the methods that choose for each row, over the library."""
+    if not any(method.routed for method in methods):
+        return None
+    if o.router is None:
+        raise UsageError("per-request and dlp need --router, a router of lorasmith train")
+    from index.encoder import DescriptionEncoder
+    from index.router import load_router
+    from training.routing import Routing
+
+    router = load_router(o.router)
+    encoder = strategies.encoder
+    if encoder.name != router.encoder:
+        encoder = DescriptionEncoder(router.encoder, device=o.device)
+    return Routing(router, strategies.shelf(base), encoder)
 
 
 def _modes(text: str) -> list[Any]:

@@ -8,20 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from library.errors import UnknownName, UsageError
+from api.commands.common import check_device, open_strategies, shipped_library
+from api.console import quiet_libraries
+from library.errors import UsageError
 from library.files import data_dir, require_absent, require_kind, write_folder
 
 if TYPE_CHECKING:
-    from generator.generate import Generated, Request
+    from generator.request import Example, Generated, Request
+    from generator.strategies import Strategies
     from library.base import BaseReference
 
 
 def generate(
     description: Annotated[str, typer.Argument(help="What the adapter shall make the base do.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
-    generator: Annotated[str, typer.Option(help="Which generator.")] = "text-to-lora",
+    generator: Annotated[
+        str, typer.Option(help="auto, text-to-lora, nearest or compose.")
+    ] = "auto",
     base: Annotated[str | None, typer.Option(help="Hub id, hub:ID or folder.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Default: the shipped one.")] = None,
+    library: Annotated[str | None, typer.Option(help="Default: the shipped sample.")] = None,
     examples: Annotated[Path | None, typer.Option(help="JSONL of input and output.")] = None,
     rank: Annotated[int | None, typer.Option(help="Default: the generator's.")] = None,
     strength: Annotated[float, typer.Option(help="Factor on the adapter's effect.")] = 1.0,
@@ -39,18 +45,19 @@ def generate(
     Example: lorasmith generate "Say whether the review is positive or negative." --out my-adapter
     --try "The soup was cold and the waiter rude."
     """
-    from generator.generate import GENERATORS, Request
+    from generator.request import Request
+    from generator.strategies import require_known
 
-    if generator not in GENERATORS:
-        raise UnknownName(f"unknown generator '{generator}'; known: {', '.join(GENERATORS)}")
-    if examples is not None:
-        raise UsageError(f"{generator} cannot use --examples: it reads the description alone")
-    request = Request(description, rank, strength, seed, _profile(profile))
+    require_known(generator, examples=examples is not None)
+    given = tuple(_examples(examples)) if examples is not None else ()
+    request = Request(description, rank, strength, seed, _profile(profile), given)
     summary = produce(
         request,
         out,
+        generator=generator,
         base=base,
         checkpoint=checkpoint,
+        library=library,
         attempts=attempts or [],
         overwrite=overwrite,
         device=device,
@@ -62,17 +69,17 @@ def produce(
     request: "Request",
     out: Path,
     *,
+    generator: str = "auto",
     base: str | None = None,
     checkpoint: Path | None = None,
+    library: str | None = None,
     attempts: Sequence[str] = (),
     overwrite: bool = False,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Make the adapter, ask the base, keep it, write the folder; return what `--json` prints."""
-    from api.commands.common import check_device
-    from api.console import quiet_libraries
     from api.store import LOCAL, Store
-    from generator.generate import Generator
+    from generator.generate import TEXT_TO_LORA
     from library.base import resolve_base
 
     if any(not text.strip() for text in attempts):
@@ -82,8 +89,10 @@ def produce(
     reference = resolve_base(base)
     check_device(device)
     quiet_libraries()
-    made = Generator(checkpoint, device=device).generate([request], reference)[0]
-    tries = _tries(made, reference, attempts, device)
+    needed = generator == TEXT_TO_LORA
+    strategies = open_strategies(checkpoint, library or shipped_library(), device, needed=needed)
+    made = strategies.generate(generator, [request], reference)[0]
+    tries = _tries(made, strategies, reference, attempts)
     # The service serves it too; quotas are the service's affair.
     Store(data_dir(), quota_bytes=sys.maxsize).put(LOCAL, made.summary(), made.files.files)
     write_folder(out, made.files.files, overwrite=overwrite)
@@ -94,8 +103,9 @@ def readable(summary: dict[str, Any]) -> str:
     """The summary for a person."""
     lines = [
         f"{summary['id']}  {summary['out']}",
-        f"  {summary['generator']} for {summary['base_model']}, rank {summary['rank']}, "
+        f"  {_made_by(summary)} for {summary['base_model']}, rank {summary['rank']}, "
         f"sha256 {summary['sha256'][:16]}…",
+        f"  {summary['chosen']['reason']}",
     ]
     for attempt in summary["tries"]:
         lines += [
@@ -114,27 +124,40 @@ def _profile(text: str) -> Any:
 
 
 def _tries(
-    made: "Generated", reference: "BaseReference", inputs: Sequence[str], device: str
+    made: "Generated", strategies: "Strategies", reference: "BaseReference", inputs: Sequence[str]
 ) -> list[dict[str, str]]:
     """The base's answers with and without the adapter, as it is stored."""
     if not inputs:
         return []
     import torch
 
-    from library.base import load_base
     from library.decode import greedy
     from library.prompts import prompt_ids
 
     print("asking the base model ...", file=sys.stderr)
-    base = load_base(reference, device=device)
+    base = strategies.base(reference)
     prompts = [prompt_ids(base.tokenizer, text) for text in inputs]
-    stored = made.stored().to(device, torch.float32)
+    stored = made.stored().to(base.device, torch.float32)
     plain = greedy(base, prompts)
     adapted = greedy(base, prompts, stored, [0] * len(prompts))
     return [
         {"input": text, "base": before, "adapted": after}
         for text, before, after in zip(inputs, plain, adapted, strict=True)
     ]
+
+
+def _examples(path: Path) -> "list[Example]":
+    """Lines of {"input", "output"}. Raises MissingPath, TaskFileError."""
+    from generator.request import Example
+    from library.tasks import read_examples
+
+    return [Example(row.input, row.outputs[0]) for row in read_examples(path)]
+
+
+def _made_by(summary: dict[str, Any]) -> str:
+    """The generator, and the strategy if it chose one."""
+    name, strategy = summary["generator"], summary["chosen"]["strategy"]
+    return name if name == strategy else f"{name}: {strategy}"
 
 
 def _one_line(text: str) -> str:

@@ -2,12 +2,11 @@
 
 import json
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-import pretrained
+from api.commands.common import SHIPPED
 from library.errors import OutputError
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ def _checked(url: str | None) -> str | None:
     return url
 
 
-SHIPPED = str(Path(pretrained.__file__).parent / "library")
 Place = Annotated[
     str,
     typer.Option(

@@ -8,6 +8,7 @@ import typer
 def serve(
     host: Annotated[str | None, typer.Option(help="Loopback only, until there are keys.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000.")] = None,
+    library: Annotated[str | None, typer.Option(help="Default: the shipped sample.")] = None,
 ) -> None:
     """Serve adapters over HTTP; stop with Ctrl-C. Settings come from LORASMITH_* as well.
 
@@ -17,7 +18,7 @@ def serve(
     from api.console import quiet_libraries
     from api.settings import load_settings
 
-    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    settings = load_settings(**given)
+    given = {"host": host, "port": port, "library": library}
+    settings = load_settings(**{name: v for name, v in given.items() if v is not None})
     quiet_libraries()
     run(settings)

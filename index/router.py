@@ -1,0 +1,115 @@
+"""Which tasks of a library an input is like: routing of requests that come without a description.
+
+LoraRetriever (arXiv 2402.09997) takes the adapter whose task's samples are nearest to the input.
+DLP-LoRA (arXiv 2410.01497) lets a small MLP guess the task and sums the adapters of the likeliest
+ones, as many as it takes to reach the probability p. Both read one sentence vector of the input.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from index.encoder import MAX_CHARACTERS, DescriptionEncoder
+from library.errors import CheckpointError, MissingPath
+from library.files import write_folder
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+FORMAT = 1
+TOP_P = 0.9
+MOST = 4  # adapters in a sum
+Mix = list[tuple[str, float]]  # tasks and the weights of their adapters
+
+
+class Router(nn.Module):
+    """A vector for each task, and an MLP over the tasks.
+
+    Args:
+        tasks: their names, which are the classes.
+        dimension: of the encoder's vectors.
+        hidden: width of the MLP.
+        encoder: name of the encoder.
+    """
+
+    samples: Tensor
+
+    def __init__(self, tasks: Sequence[str], dimension: int, hidden: int, encoder: str) -> None:
+        super().__init__()
+        self.tasks, self.encoder, self.hidden = list(tasks), encoder, hidden
+        self.register_buffer("samples", torch.zeros(len(tasks), dimension))
+        self.mlp = nn.Sequential(
+            nn.Linear(dimension, hidden), nn.ReLU(), nn.Linear(hidden, len(tasks))
+        )
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n tasks"]:
+        return self.mlp(x)
+
+    @torch.inference_mode()
+    def nearest(self, x: Float[Tensor, "n d"], among: Sequence[str]) -> list[Mix]:
+        """LoraRetriever, selection: the one task whose samples are nearest, of those `among`."""
+        cosines = x.float() @ self.samples.T
+        best = self._masked(cosines, among).argmax(dim=-1)
+        return [[(self.tasks[i], 1.0)] for i in best.tolist()]
+
+    @torch.inference_mode()
+    def top_p(self, x: Float[Tensor, "n d"], among: Sequence[str], p: float = TOP_P) -> list[Mix]:
+        """DLP-LoRA: the likeliest tasks up to probability p, four at most, weights summing to 1."""
+        probabilities = self._masked(self(x.float()), among).softmax(dim=-1)
+        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        kept = (ordered.cumsum(-1) - ordered < p) & (torch.arange(len(self.tasks)) < MOST)
+        kept &= ordered > 0
+        found = []
+        for row, places, keep in zip(ordered, order, kept, strict=True):
+            weights = row[keep] / row[keep].sum()
+            names = [self.tasks[i] for i in places[keep].tolist()]
+            found.append(list(zip(names, weights.tolist(), strict=True)))
+        return found
+
+    def _masked(self, values: Float[Tensor, "n tasks"], among: Sequence[str]) -> Tensor:
+        wanted = set(among)
+        out = torch.tensor([name not in wanted for name in self.tasks])
+        return values.masked_fill(out, -torch.inf)
+
+
+def embed_inputs(encoder: DescriptionEncoder, texts: Sequence[str]) -> Float[Tensor, "n d"]:
+    """Unit vectors of inputs, in batches; what is empty counts as a full stop."""
+    rows = encoder.encode_batch([text.strip()[:MAX_CHARACTERS] or "." for text in texts])
+    return torch.cat([row.pooled for row in rows]).cpu()
+
+
+def save_router(folder: Path, router: Router, about: dict[str, Any]) -> None:
+    """Write a router as config.json and model.safetensors. Raises OutputError."""
+    config = {
+        "format": FORMAT,
+        "tasks": router.tasks,
+        "encoder": router.encoder,
+        "dimension": router.samples.shape[1],
+        "hidden": router.hidden,
+        "about": about,
+    }
+    state = {k: v.detach().cpu().contiguous() for k, v in sorted(router.state_dict().items())}
+    text = json.dumps(config, indent=1, sort_keys=True) + "\n"
+    files = {CONFIG_FILE: text.encode(), WEIGHTS_FILE: save(state, metadata={"format": "pt"})}
+    write_folder(folder, files, overwrite=True)
+
+
+def load_router(folder: Path) -> Router:
+    """Read a router. Raises MissingPath, or CheckpointError if it is damaged or foreign."""
+    if not folder.is_dir():
+        raise MissingPath(f"there is no router at {folder}")
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_bytes())
+        if config["format"] != FORMAT:
+            raise ValueError(f"format {config['format']!r} is not known here")
+        router = Router(*(config[k] for k in ("tasks", "dimension", "hidden", "encoder")))
+        router.load_state_dict(load((folder / WEIGHTS_FILE).read_bytes()))
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"the router {folder} cannot be read: {first}") from error
+    return router.eval()
