@@ -51,7 +51,9 @@ def measured(o: argparse.Namespace) -> dict[str, Any]:
     predictor = load_predictor(o.predictor)
     said = predictor.training["data"]
     names = ("max_length", "set_aside_share", "seed")
-    data = PairDataModule(o.library, o.tasks, o.base, **{name: said[name] for name in names})
+    same = {name: said[name] for name in names}
+    same["exclude_license_classes"] = said["excluded_license_classes"]
+    data = PairDataModule(o.library, o.tasks, o.base, **same)
     data.setup("fit")
     known = {member.task.name for member in data.held_back} & set(said["tasks"])
     if known:

@@ -145,11 +145,17 @@ class DescriptionEncoder:
             batch_size=batch_size,
             show_progress_bar=False,
         )
+        pooled = self.pooled_batch(texts, batch_size=batch_size)
+        rows = zip(pooled, tokens, self._words(texts), strict=True)
+        return [_row(vector, states, words) for vector, states, words in rows]
+
+    @torch.inference_mode()
+    def pooled_batch(self, texts: Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "n d"]:
+        """Unit vectors alone of many texts, for training; windows beyond the first dropped."""
         pooled = self._model.encode(
             list(texts), batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False
         )
-        rows = zip(pooled, tokens, self._words(texts), strict=True)
-        return [_row(vector, states, words) for vector, states, words in rows]
+        return torch.nn.functional.normalize(pooled, dim=-1)
 
     def _words(self, texts: Sequence[str]) -> list[Float[Tensor, "t w"]]:
         """Input embeddings of each text's tokens, special tokens included."""

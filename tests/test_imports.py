@@ -9,7 +9,7 @@ import tiny
 # design.md, "Layout of the repository"; pretrained is package data.
 ALLOWED: dict[str, set[str]] = {
     "library": set(),
-    "index": {"library"},
+    "index": {"library", "pretrained"},
     "generator": {"library", "index", "pretrained"},
     "verification": {"library", "index"},
     "training": {"library", "index", "generator"},
@@ -76,7 +76,7 @@ try:
 except ModuleNotFoundError:
     print("blocked")
 import library, index, generator, training.data, training.evaluate
-import training.reconstruction, training.report, training.sft
+import training.reconstruction, training.report, training.sft, training.weight_encoder
 from index import DescriptionEncoder
 DescriptionEncoder()
 from library.base import resolve_base, load_config

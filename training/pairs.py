@@ -58,6 +58,7 @@ class PairDataModule(lightning.LightningDataModule):
         set_aside_share: share of the tasks that are kept for validation.
         validation_pairs: how many of their pairs are looked at.
         seed: of all drawing.
+        exclude_license_classes: tasks of these classes take no part.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class PairDataModule(lightning.LightningDataModule):
         set_aside_share: float = 0.25,
         validation_pairs: int = 12,
         seed: int = 0,
+        exclude_license_classes: list[str] | None = None,
     ) -> None:
         super().__init__()
+        self.excluded = set(exclude_license_classes or [])
         self.folder, self.task_folders = open_library(library), tasks
         self.base = resolve_base(base)
         self.plan = Plan.from_dict(self.folder.read_json(MANIFEST))
@@ -90,6 +93,7 @@ class PairDataModule(lightning.LightningDataModule):
         return {
             **{name: getattr(self, name) for name in names},
             "set_aside_share": self.share,
+            "excluded_license_classes": sorted(self.excluded),
             "base": self.plan.base,
             "tasks": [member.task.name for member in self.training],
             "set_aside": [member.task.name for member in self.held_back],
@@ -98,7 +102,8 @@ class PairDataModule(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         if self.training:
             return
-        tasks = {t.name: t for folder in self.task_folders for t in read_tasks(Path(folder))}
+        found = [task for folder in self.task_folders for task in read_tasks(Path(folder))]
+        tasks = {t.name: t for t in found if t.license_class not in self.excluded}
         wanted = (self.plan.layout.digest, 0)
         fitting = [
             record
