@@ -1,6 +1,7 @@
 """What the routes call: the loaded generator behind its waiting line, and the store."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
@@ -15,9 +16,14 @@ from api.settings import Settings
 from api.store import LOCAL, Record, Store
 from generator.generate import Generator
 from generator.generate import Request as Wish
+from index.encoder import DescriptionEncoder
+from index.entries import Filter
+from index.search import Result, Searcher
 from library.base import BaseReference
 from library.errors import UnknownName, UsageError
 from library.peft_io import WEIGHTS_FILE
+
+FOLLOW_SECONDS = 2  # between two looks at what changed in the library
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Made:
 
 
 class Service:
-    """One generator, one store, one waiting line.
+    """One generator, one store, one library to search in, one waiting line.
 
     Args:
         settings: what it is started with.
@@ -45,6 +51,8 @@ class Service:
         self.store = Store(settings.data, quota_bytes=settings.quota_bytes)
         self.admission = Admission(waiting=settings.queue_length, retry_after=settings.retry_after)
         self.on_failure: Callable[[Exception], None] = _log_failure
+        self._searcher: Searcher | None = None
+        self._followed = 0.0
         self._generator = None if loaded is None else _warm(loaded)
 
     @property
@@ -83,6 +91,22 @@ class Service:
         files = adapter.files.files
         record, new = self.store.put(LOCAL, adapter.summary(), files)
         return Made(record, files[WEIGHTS_FILE], new)
+
+    async def search(self, text: str, k: int, wanted: Filter) -> list[Result]:
+        """The adapters of the library that are nearest to a text. Raises as Searcher does."""
+        return await self.admission.run(self._search, self.generator.encoder, text, k, wanted)
+
+    def _search(
+        self, encoder: DescriptionEncoder, text: str, k: int, wanted: Filter
+    ) -> list[Result]:
+        """One at a time, as the waiting line has it; the first opens the index, or makes one."""
+        now = time.monotonic()
+        if self._searcher is None:
+            self._searcher, self._followed = Searcher(self.settings.library, encoder), now
+        elif now - self._followed > FOLLOW_SECONDS:
+            self._searcher.follow()
+            self._followed = now
+        return self._searcher.search(text, k=k, wanted=wanted)
 
 
 def _warm(loaded: Generator) -> Generator:

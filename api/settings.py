@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from api.commands.library_list import SHIPPED
 from library.base import DEFAULT_BASE, BaseReference, resolve_base
 from library.errors import UnknownName, UsageError
 from library.files import data_dir
@@ -25,6 +26,7 @@ class Settings(BaseSettings):
         port: port to listen on; 0 takes a free one.
         data: where adapters and their owners are kept (`LORASMITH_DATA`).
         checkpoint: folder of the generator; the shipped one if None.
+        library: folder or URL of the library to search in; the shipped sample by default.
         bases: base models by the names that requests may use; the first is the default.
         queue_length: how many requests may wait while one is computed.
         retry_after: seconds that a refused client is told to wait.
@@ -37,6 +39,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     data: Path = Field(default_factory=data_dir)
     checkpoint: Path | None = None
+    library: str = SHIPPED
     bases: dict[str, str] = Field(
         default={DEFAULT_BASE: DEFAULT_BASE, DEFAULT_BASE.split("/")[1]: DEFAULT_BASE},
         min_length=1,

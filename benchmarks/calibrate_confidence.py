@@ -111,7 +111,10 @@ def main() -> None:
     same, near = families(alike, SAME), families(alike, NEAR)
     queries, owners = queries_of(tasks)
     rng, rows = np.random.default_rng(0), []
-    for index in ([d.definition for d in tasks], [mean_row(d.definition, d.indexed) for d in tasks]):
+    for index in (
+        [d.definition for d in tasks],
+        [mean_row(d.definition, d.indexed) for d in tasks],
+    ):
         scores = cosines_of(queries, index)
         for size in (*SIZES, len(tasks)):
             for _ in range(max(REPEATS, REPEATS * 120 // size)):

@@ -16,7 +16,7 @@ import numpy as np
 
 from index.entries import IndexEntry
 from index.parts import Vectors
-from index.snapshot import IndexDamaged, again
+from index.snapshot import AGAIN, IndexDamaged
 from library.canonical import digest
 from library.errors import OutputError
 
@@ -92,7 +92,7 @@ def read(log: Path, dimension: int, start: int = 0) -> Iterator[tuple[Change, in
         content = line[_MARK + 1 : -1]
         if not line.endswith(b"\n") or digest(content)[:_MARK].encode() != line[:_MARK]:
             if number < len(lines) - 1:
-                raise IndexDamaged(f"{log} is damaged; {again(log)}")
+                raise IndexDamaged(f"{log} is damaged; {AGAIN}")
             return
         start += len(line)
         yield Change.from_content(content, dimension), start

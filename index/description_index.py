@@ -18,10 +18,10 @@ from index.entries import EVERYTHING, Filter
 from index.index_folder import Current, IndexFolder
 from index.parts import Hits, Part, Query, owners_of
 from index.snapshot import (
+    AGAIN,
     EncoderMismatch,
     IndexDamaged,
     Snapshot,
-    again,
     read_snapshot,
     write_snapshot,
 )
@@ -80,9 +80,7 @@ class DescriptionIndex:
         """Whether it was ever written."""
         return self._opened.current is not None
 
-    def search(
-        self, query: Query, k: int, wanted: Filter = EVERYTHING, *, more: int = 0
-    ) -> Hits:
+    def search(self, query: Query, k: int, wanted: Filter = EVERYTHING, *, more: int = 0) -> Hits:
         """See State.search; every call sees one moment."""
         return self._opened.state.search(query, k, wanted, more=more)
 
@@ -131,11 +129,10 @@ class DescriptionIndex:
             state = before.state if change is NO_CHANGE else before.state.changed(change)
             generation = folder.last_generation() + 1
             entries, vectors = tuple(state.entries()), state.vectors()
-            write_snapshot(folder.snapshot(generation), self.encoder, entries, vectors)
+            manifest = write_snapshot(folder.snapshot(generation), self.encoder, entries, vectors)
             content = faiss_file.to_bytes(faiss_file.build(vectors, owners_of(entries)))
-            made = Current(
-                generation, faiss_file.factory(len(vectors)), digest(content), state.records
-            )
+            kind = faiss_file.factory(len(vectors))
+            made = Current(generation, manifest, kind, digest(content), state.records)
             with self._writing, folder.locked("write"):
                 self._swap(folder, before, made, content)
 
@@ -165,16 +162,14 @@ class DescriptionIndex:
                 return
             except FileNotFoundError:
                 if folder.stamp() == stamp:
-                    raise IndexDamaged(
-                        f"{folder.path} has lost files; {again(folder.path)}"
-                    ) from None
+                    raise IndexDamaged(f"{folder.path} has lost files; {AGAIN}") from None
         raise IndexDamaged(f"{folder.path} changes too fast to be read")
 
     def _open(self, folder: IndexFolder, stamp: tuple[int, ...]) -> _Opened:
         current = folder.current()
         if current is None:
             return self._opened
-        snapshot = read_snapshot(folder.snapshot(current.generation))
+        snapshot = read_snapshot(folder.snapshot(current.generation), current.manifest_sha256)
         require_same(snapshot.encoder, self.encoder, folder.path)
         faiss = self._faiss(folder, current, snapshot)
         part = Part(snapshot.entries, snapshot.vectors, faiss)
@@ -218,7 +213,7 @@ def require_same(theirs: EncoderIdentity, ours: EncoderIdentity, place: Path) ->
     if theirs != ours:
         raise EncoderMismatch(
             f"{place} was made with encoder {_named(theirs)}, not {_named(ours)}; name that one "
-            f"with --encoder, or {again(place)}"
+            f"with --encoder, or {AGAIN}"
         )
 
 

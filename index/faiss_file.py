@@ -26,9 +26,7 @@ def factory(rows: int) -> str:
     return f"IVF{4 * math.isqrt(rows)},SQfp16"
 
 
-def build(
-    vectors: Float[np.ndarray, "rows d"], owners: Int64[np.ndarray, " rows"]
-) -> Any:
+def build(vectors: Float[np.ndarray, "rows d"], owners: Int64[np.ndarray, " rows"]) -> Any:
     """A FAISS index of unit vectors by inner product, with `owners` as ids.
 
     The same on every run of one FAISS: seeded, on one thread.
@@ -36,9 +34,7 @@ def build(
     import faiss
 
     faiss.omp_set_num_threads(1)
-    index = faiss.index_factory(
-        vectors.shape[1], factory(len(vectors)), faiss.METRIC_INNER_PRODUCT
-    )
+    index = faiss.index_factory(vectors.shape[1], factory(len(vectors)), faiss.METRIC_INNER_PRODUCT)
     if not index.is_trained:
         clusters = faiss.extract_index_ivf(index).cp
         clusters.niter, clusters.seed = ROUNDS, 1
@@ -84,7 +80,9 @@ def search(
     if mask is not None:
         bits = np.packbits(mask, bitorder="little")
         selector = faiss.IDSelectorBitmap(len(mask), faiss.swig_ptr(bits))
-    scores, ids = index.search(query[None].astype(np.float32), rows, params=_params(index, selector))
+    scores, ids = index.search(
+        query[None].astype(np.float32), rows, params=_params(index, selector)
+    )
     there = ids[0] >= 0
     return scores[0][there], ids[0][there]
 

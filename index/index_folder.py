@@ -1,6 +1,6 @@
 """Where an index lies on the disk: generations of files, and one file that names the current one.
 
-    current.json      the generation, the digest of its FAISS file, the stamp of the records
+    current.json      the generation, digests of its manifest and FAISS file, the records' stamp
     000001/           its snapshot (index.snapshot)
     000001.faiss      FAISS over the snapshot's vectors: a cache
     000001.log        what was added and removed since (index.delta)
@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from index.snapshot import FORMAT, IndexDamaged, again
+from index.snapshot import AGAIN, FORMAT, IndexDamaged
 from library.canonical import canonical_json
 from library.errors import OutputError
 from library.files import write_file
@@ -32,6 +32,7 @@ class Current:
     """What current.json says."""
 
     generation: int
+    manifest_sha256: str
     factory: str
     faiss_sha256: str
     records: str
@@ -59,12 +60,12 @@ class IndexFolder:
         file = self.path / CURRENT
         try:
             current = Current(**json.loads(file.read_bytes()))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, TypeError) as error:
-            raise IndexDamaged(f"{file} is damaged; {again(file)}") from error
+            raise IndexDamaged(f"{file} is damaged; {AGAIN}") from error
         if current.format != FORMAT:
-            raise IndexDamaged(f"{file} is of another version; {again(file)}")
+            raise IndexDamaged(f"{file} is of another version; {AGAIN}")
         return current
 
     def publish(self, current: Current) -> None:
@@ -83,7 +84,7 @@ class IndexFolder:
         """What changes at every swap."""
         try:
             status = (self.path / CURRENT).stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return ()
         return status.st_ino, status.st_mtime_ns, status.st_size
 

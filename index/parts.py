@@ -60,9 +60,10 @@ class Part:
         if wanted.conditions:
             allowed = self.allowed(wanted)
             mask = allowed if live is None else allowed & live
-        few = mask is not None and int(mask.sum()) * self.most <= EXACT
-        places = self._compared(query, mask) if few or self.faiss is None else None
-        if places is None:
+        wanted_rows = self.most * (len(self.entries) if mask is None else int(mask.sum()))
+        if self.faiss is None or wanted_rows == 0 or (mask is not None and wanted_rows <= EXACT):
+            places = self._compared(query, mask)
+        else:
             places = self._asked(query, k, mask)
         return [(score, self.entries[place]) for place, score in itertools.islice(places, k)]
 

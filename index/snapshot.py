@@ -24,6 +24,7 @@ from library.files import write_folder
 FORMAT = 1
 VECTORS, ENTRIES, MANIFEST = "vectors.safetensors", "entries.jsonl", "manifest.json"
 METRIC = "inner product"
+AGAIN = "make the index again with `lorasmith index build`"
 
 
 class IndexDamaged(LorasmithError):
@@ -50,8 +51,8 @@ class Snapshot:
 
 def write_snapshot(
     place: Path, encoder: EncoderIdentity, entries: Sequence[IndexEntry], vectors: Vectors
-) -> None:
-    """Write a snapshot as one step. Raises OutputError, OutputExists."""
+) -> str:
+    """Write a snapshot as one step; return its manifest's digest. Raises OutputError."""
     lines = "".join(
         json.dumps(entry.to_dict(), sort_keys=True, ensure_ascii=False) + "\n" for entry in entries
     )
@@ -67,42 +68,40 @@ def write_snapshot(
         "rows": len(vectors),
         "files": {name: digest(content) for name, content in files.items()},
     }
-    write_folder(place, {**files, MANIFEST: canonical_json(manifest)})
+    content = canonical_json(manifest)
+    write_folder(place, {**files, MANIFEST: content})
+    return digest(content)
 
 
-def read_snapshot(place: Path) -> Snapshot:
-    """Read a snapshot, every file held to its digest. Raises IndexDamaged, FileNotFoundError."""
+def read_snapshot(place: Path, sha256: str) -> Snapshot:
+    """Read a snapshot whose manifest has this digest, and its files those in the manifest.
+
+    Raises IndexDamaged, FileNotFoundError.
+    """
     try:
-        manifest = read_manifest(place)
+        manifest = _manifest(place, sha256)
         for name in (VECTORS, ENTRIES):
             if file_digest(place / name) != manifest["files"][name]:
-                raise IndexDamaged(f"{place / name} is damaged; {again(place)}")
+                raise IndexDamaged(f"{place / name} is damaged; {AGAIN}")
         lines = (place / ENTRIES).read_text(encoding="utf-8").splitlines()
         entries = tuple(IndexEntry.from_dict(json.loads(line)) for line in lines)
         vectors = _mapped(place / VECTORS)
         encoder = EncoderIdentity.from_dict(manifest["encoder"])
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise IndexDamaged(f"{place} is damaged ({error!r}); {again(place)}") from error
+        raise IndexDamaged(f"{place} is damaged ({error!r}); {AGAIN}") from error
     if len(vectors) != sum(entry.rows for entry in entries):
-        raise IndexDamaged(f"{place} has lost vectors; {again(place)}")
+        raise IndexDamaged(f"{place} has lost vectors; {AGAIN}")
     return Snapshot(encoder, entries, vectors)
 
 
-def read_manifest(place: Path) -> dict[str, Any]:
-    """Raises IndexDamaged, FileNotFoundError."""
-    try:
-        manifest = json.loads((place / MANIFEST).read_bytes())
-        newer = manifest["format"] > FORMAT
-    except (ValueError, KeyError, TypeError) as error:
-        raise IndexDamaged(f"{place / MANIFEST} is damaged; {again(place)}") from error
-    if newer:
-        raise IndexDamaged(f"{place} is of a newer version; {again(place)}")
+def _manifest(place: Path, sha256: str) -> dict[str, Any]:
+    content = (place / MANIFEST).read_bytes()
+    if digest(content) != sha256:
+        raise IndexDamaged(f"{place / MANIFEST} is damaged; {AGAIN}")
+    manifest = json.loads(content)
+    if manifest["format"] > FORMAT:
+        raise IndexDamaged(f"{place} is of a newer version; {AGAIN}")
     return manifest
-
-
-def again(place: Path) -> str:
-    """What helps against a damaged index."""
-    return "make the index again with `lorasmith index build`"
 
 
 def _mapped(file: Path) -> Vectors:

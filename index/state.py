@@ -46,9 +46,7 @@ class State:
         """Whether anything was added to the snapshot, or removed."""
         return self.live is not None or bool(self.delta.entries)
 
-    def search(
-        self, query: Query, k: int, wanted: Filter = EVERYTHING, *, more: int = 0
-    ) -> Hits:
+    def search(self, query: Query, k: int, wanted: Filter = EVERYTHING, *, more: int = 0) -> Hits:
         """The k adapters whose descriptions are most alike, best first; equals by task and id.
 
         Args:

@@ -69,7 +69,7 @@ def _show(found: "Sequence[Result]") -> None:
 
 def _text_and_adapter(query: str, adapter: Path | None) -> tuple[str | None, Path | None]:
     """What to search by. What exists, or is written as a path, is one."""
-    written = query.startswith(("/", "./", "../", "~")) or query.endswith(".safetensors")
+    written = query.startswith(("/", "./", "../")) or query.endswith(".safetensors")
     is_path = len(query) < 1024 and "\0" not in query and os.path.lexists(query)
     if not is_path and not (written and not any(map(str.isspace, query))):
         return query, adapter

@@ -8,6 +8,12 @@ import typer
 def serve(
     host: Annotated[str | None, typer.Option(help="Loopback only, until there are keys.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000.")] = None,
+    library: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or URL of the library to search in.", show_default="the shipped sample"
+        ),
+    ] = None,
 ) -> None:
     """Serve adapters over HTTP; stop with Ctrl-C. Settings come from LORASMITH_* as well.
 
@@ -16,8 +22,11 @@ def serve(
     from api.app import serve as run
     from api.console import quiet_libraries
     from api.settings import load_settings
+    from library.catalogue import open_library
 
-    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    settings = load_settings(**given)
+    wanted = {"host": host, "port": port, "library": library}
+    settings = load_settings(**{name: value for name, value in wanted.items() if value is not None})
+    if library is not None:
+        open_library(library)
     quiet_libraries()
     run(settings)
