@@ -11,6 +11,7 @@ of sample: five folds of tasks, near duplicates (cosine above 0.9) in one fold.
 """
 
 import argparse
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -88,7 +89,7 @@ def reliability(rows: list[dict[str, Any]]) -> dict[str, Any]:
     top = [r for r in rows if r["rank"] == 0]
     claimed, right = (np.array([r[key] for r in top], dtype=float) for key in ("claim", "right"))
     bins, error = [], 0.0
-    for low, high in zip(BINS[:-1], BINS[1:], strict=True):
+    for low, high in itertools.pairwise(BINS):
         inside = (claimed >= low) & (claimed < high if high < 1 else claimed <= 1)
         if inside.any():
             pair = float(claimed[inside].mean()), float(right[inside].mean())
@@ -110,11 +111,10 @@ def main() -> None:
     alike = definitions @ definitions.T
     same, near = families(alike, SAME), families(alike, NEAR)
     queries, owners = queries_of(tasks)
-    rng, rows = np.random.default_rng(0), []
-    for index in (
-        [d.definition for d in tasks],
-        [mean_row(d.definition, d.indexed) for d in tasks],
-    ):
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
+    with_means = [mean_row(d.definition, d.indexed) for d in tasks]
+    for index in ([d.definition for d in tasks], with_means):
         scores = cosines_of(queries, index)
         for size in (*SIZES, len(tasks)):
             for _ in range(max(REPEATS, REPEATS * 120 // size)):

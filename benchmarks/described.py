@@ -1,4 +1,4 @@
-"""Tasks with the vectors of all their descriptions, which two scripts here need; kept in the cache."""
+"""Tasks with the vectors of all their descriptions, which two scripts need; kept in the cache."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

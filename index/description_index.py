@@ -96,23 +96,29 @@ class DescriptionIndex:
     def apply(self, change: Change, *, keep: bool = True) -> None:
         """Add, replace and remove adapters: on the disk first, then for every later search.
 
-        With `keep` false, and before the index was ever written, in memory alone: from then on
-        this object writes nothing more.
+        With `keep` false in memory alone; from then on this object writes nothing more.
 
         Raises OutputError; then nothing has changed.
         """
         with self._writing:
             self._keeps &= keep
-            if self._folder is None or not self.exists or not self._keeps:
+            folder = self._folder
+            if folder is None or not self._keeps:
                 self._opened = replace(self._opened, state=self.state.changed(change))
                 return
-            with self._folder.locked("write"):
-                self._refresh(self._folder)
-                opened = self._opened
-                assert opened.current is not None
-                log = self._folder.log(opened.current.generation)
-                end = delta.append(log, [change], opened.end)
-                self._opened = replace(opened, state=opened.state.changed(change), end=end)
+            self._refresh(folder)
+            if self.exists:
+                with folder.locked("write"):
+                    self._append(folder, change)
+                return
+        self.compact(change)
+
+    def _append(self, folder: IndexFolder, change: Change) -> None:
+        self._refresh(folder)  # others may have been faster
+        opened = self._opened
+        assert opened.current is not None
+        end = delta.append(folder.log(opened.current.generation), [change], opened.end)
+        self._opened = replace(opened, state=opened.state.changed(change), end=end)
 
     def compact(self, change: Change = NO_CHANGE) -> None:
         """Write everything that is there, with a change on top, as a new generation; swap.
@@ -180,11 +186,11 @@ class DescriptionIndex:
         """With what the log says since it was last read."""
         if opened.current is None:
             return opened
-        state, end = opened.state, opened.end
+        state, reached = opened.state, opened.end
         log = folder.log(opened.current.generation)
         for change, end in delta.read(log, self.encoder.dimension, opened.end):
-            state = state.changed(change)
-        return replace(opened, state=state, end=end)
+            state, reached = state.changed(change), end
+        return replace(opened, state=state, end=reached)
 
     def _faiss(self, folder: IndexFolder, current: Current, snapshot: Snapshot) -> Any:
         """The FAISS index of a generation; made again if its file is not the one that was written.

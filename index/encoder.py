@@ -140,7 +140,7 @@ class DescriptionEncoder:
     @property
     def prompt(self) -> str:
         """What is put before every text; nothing, for most encoders."""
-        return self._model.prompts.get(self._model.default_prompt_name or "", "")
+        return self._model.prompts.get(self._model.default_prompt_name or "") or ""
 
     @cached_property
     def identity(self) -> EncoderIdentity:

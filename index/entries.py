@@ -41,9 +41,9 @@ class IndexEntry:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "IndexEntry":
         """Raises KeyError or TypeError for anything that `to_dict` did not make."""
-        lists = {name: tuple(data[name]) for name in ("licenses", "tags", "texts")}
-        plain = {name: str(data[name]) for name in ("id", "task", "base", "layout", "recipe")}
-        return cls(**plain, **lists)
+        known: dict[str, Any] = {name: str(data[name]) for name in _FIELDS[:5]}
+        known |= {name: tuple(data[name]) for name in _FIELDS[5:]}
+        return cls(**known)
 
 
 _FIELDS = tuple(field.name for field in fields(IndexEntry))

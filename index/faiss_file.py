@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int64
 from library.canonical import digest
 
 EXACT_UP_TO = 50_000  # vectors; above it, lists of vectors near to each other
-TRAINED_ON = 48  # vectors a list, at most
-ROUNDS = 10  # of k-means
+TRAINED_ON = 40  # vectors a list, at most
+ROUNDS = 6  # of k-means
 PROBED = 48  # lists a query looks into, of 4·sqrt(n)
 
 
@@ -80,9 +80,8 @@ def search(
     if mask is not None:
         bits = np.packbits(mask, bitorder="little")
         selector = faiss.IDSelectorBitmap(len(mask), faiss.swig_ptr(bits))
-    scores, ids = index.search(
-        query[None].astype(np.float32), rows, params=_params(index, selector)
-    )
+    asked = query[None].astype(np.float32)
+    scores, ids = index.search(asked, rows, params=_params(index, selector))
     there = ids[0] >= 0
     return scores[0][there], ids[0][there]
 
@@ -90,6 +89,7 @@ def search(
 def _params(index: Any, selector: Any | None) -> Any:
     import faiss
 
+    parameters: Any = faiss  # its keyword arguments are made at run time
     if isinstance(index, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(sel=selector, nprobe=PROBED)
-    return None if selector is None else faiss.SearchParameters(sel=selector)
+        return parameters.SearchParametersIVF(sel=selector, nprobe=PROBED)
+    return None if selector is None else parameters.SearchParameters(sel=selector)

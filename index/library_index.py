@@ -85,10 +85,7 @@ def follow(
     if change is None:
         return
     try:
-        if index.exists:
-            index.apply(change)
-        else:
-            index.compact(change)
+        index.apply(change)
         delta = len(index.state.delta.entries)
         if delta > max(MOST_IN_DELTA, len(index.state) // 10):
             index.compact()

@@ -76,7 +76,7 @@ class State:
         rows = self.snapshot.vectors
         if self.live is not None:
             rows = rows[self.live[self.snapshot.owners]]
-        return np.concatenate([rows, self.delta.vectors]) if len(self.delta.vectors) else rows
+        return joined(rows, self.delta.vectors)
 
     def changed(self, change: Change) -> "State":
         """With adapters added, replaced and removed."""
@@ -102,7 +102,14 @@ class State:
             entries = tuple(entry for entry in entries if entry.id not in gone)
         if not change.added:
             return Part(entries, vectors)
-        return Part((*entries, *change.added), np.concatenate([vectors, change.vectors]))
+        return Part((*entries, *change.added), joined(vectors, change.vectors))
+
+
+def joined(rows: Vectors, more: Vectors) -> Vectors:
+    """One behind the other; not copied where one is empty, as both can be large."""
+    if len(rows) and len(more):
+        return np.concatenate([rows, more])
+    return rows if len(rows) else more
 
 
 def require_k(k: int) -> None:

@@ -88,8 +88,8 @@ def test_many_vectors_lie_in_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert faiss_file.factory(50_000) == "IDMap2,Flat"
     assert faiss_file.factory(10**6) == "IVF4000,SQfp16"
     monkeypatch.setattr(faiss_file, "EXACT_UP_TO", 1000)
-    monkeypatch.setattr(faiss_file, "PROBED", 120)  # random vectors have no clusters
-    adapters = [s.adapter(n) for n in range(4000)]
+    monkeypatch.setattr(faiss_file, "PROBED", 90)  # random vectors have no clusters
+    adapters = [s.adapter(n) for n in range(1500)]
     index, shelf = DescriptionIndex(s.ENCODER, tmp_path / "index"), s.shelf(adapters)
     index.compact(s.adding(adapters))
     assert isinstance(index.state.snapshot.faiss, faiss.IndexIVF)
@@ -97,14 +97,14 @@ def test_many_vectors_lie_in_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for limit, least in ((parts.EXACT, 1.0), (0, 0.9)):  # at 0 FAISS is asked in any case
         monkeypatch.setattr(parts, "EXACT", limit)
         hits, all_hits = 0, 0
-        for query in s.queries(20):
+        for query in s.queries(10):
             assert len(set(found(index, query, 10, Filter()))) == 10
             near = found(index, query, 10, few)
             hits += len(set(near) & set(s.expected(shelf, query, 10, few)))
             all_hits += len(
                 set(found(index, query, 10, Filter())) & set(s.expected(shelf, query, 10))
             )
-        assert hits >= least * 200 and all_hits >= 0.9 * 200
+        assert hits >= least * 100 and all_hits >= 0.9 * 100
     gone = s.expected(shelf, s.queries(1)[0], 5)
     index.apply(Change(removed=tuple(gone)))
     assert not set(gone) & set(found(index, s.queries(1)[0], 50, Filter()))
@@ -204,7 +204,7 @@ def test_wrong_questions(full: tuple[DescriptionIndex, s.Shelf]) -> None:
         Filter(license="no"),
         Filter(tags=("any", "no")),
     ):
-        with pytest.raises(UnknownName, match="no adapter with .* 'no'; known: "):
+        with pytest.raises(UnknownName, match=r"no adapter with .* 'no'; known: "):
             index.search(query, 3, wanted)
     assert index.search(query, 3, Filter(recipe="recipe0", tags=("tag0",), base="base0")) != []
     assert index.search(query, 1, Filter(tags=("tag0", "tag1"))) == []
