@@ -81,7 +81,7 @@ class Searcher:
         scores = [score for score, _ in hits]
         gaps = margins(scores, [entry.task for _, entry in hits])
         return [
-            Result(entry.id, entry.task, score, shipped().confidence(score, margin))
+            Result(entry.id, entry.task, min(score, 1.0), shipped().confidence(score, margin))
             for (score, entry), margin in list(zip(hits, gaps, strict=True))[:k]
         ]
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from index.delta import Change
 from index.entries import EVERYTHING, Filter, IndexEntry, require_known
@@ -105,7 +106,9 @@ class State:
         return Part((*entries, *change.added), joined(vectors, change.vectors))
 
 
-def joined(rows: Vectors, more: Vectors) -> Vectors:
+def joined(
+    rows: Float[np.ndarray, "n d"], more: Float[np.ndarray, "m d"]
+) -> Float[np.ndarray, "total d"]:
     """One behind the other; not copied where one is empty, as both can be large."""
     if len(rows) and len(more):
         return np.concatenate([rows, more])
