@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -154,55 +155,83 @@ def lost(place: Path, encoder: EncoderIdentity, vectors: Rows, first: int, added
     return missing
 
 
-def measure(options: argparse.Namespace, size: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Data:
+    """What one size is measured with; `more` is for the writer to add."""
+
+    vectors: Rows
+    more: Rows
+    queries: Rows
+    real: int
+
+    @property
+    def size(self) -> int:
+        return len(self.vectors)
+
+
+def prepared(options: argparse.Namespace, size: int) -> Data:
     rng = np.random.default_rng(0)
     real = load_file(options.texts)["vectors"]
     moves, queries = paraphrase_pairs(options.tasks, size, rng)
-    late = 100 * int(3 * options.seconds + 60)
+    late = RATE * int(3 * options.seconds + 60)
     vectors, count = spread(rng.permutation(real), moves, size + late, rng)
-    vectors, more = vectors[:size], rng.permutation(vectors)[-late:].copy()
+    more = rng.permutation(vectors)[-late:]
     more += 1e-3 * rng.normal(size=more.shape).astype(np.float32)  # none is there already
     more /= np.linalg.norm(more, axis=1, keepdims=True)
-    truth = exact(vectors, queries)
-    encoder = EncoderIdentity(DEFAULT_ENCODER, "benchmark", "", vectors.shape[1])
+    return Data(vectors[:size], more, queries, min(count, size))
+
+
+def built(index: DescriptionIndex, data: Data, place: Path) -> dict[str, Any]:
+    """Write the first snapshot; its recall, and what FAISS alone takes."""
+    begun = time.perf_counter()
+    index.compact(Change(tuple(entry(n) for n in range(data.size)), data.vectors))
+    seconds = time.perf_counter() - begun
+    found = [{int(e.id[3:], 16) for _, e in index.search(q, K)} for q in data.queries]
+    truth = exact(data.vectors, data.queries)
+    hits = sum(len(a & b) for a, b in zip(found, truth, strict=True))
+    files = [p for p in sorted(place.iterdir()) if p.suffix in (".faiss", "")]
+    return {
+        "adapters": data.size,
+        "vectors of real texts": data.real,
+        "factory": faiss_file.factory(data.size),
+        "probed lists": faiss_file.PROBED if data.size > faiss_file.EXACT_UP_TO else None,
+        "build_seconds": round(seconds, 1),
+        "files_mb": {p.suffix or "snapshot": round(_bytes(p) / 1e6, 1) for p in files},
+        "recall_at_10": round(hits / (K * len(data.queries)), 4),
+        "peer: FAISS alone": peer(index, data.queries),
+    }
+
+
+def asked(index: DescriptionIndex, data: Data, place: Path, seconds: float) -> dict[str, Any]:
+    """Searches by one client, then by eight, with a writer all the time and a swap."""
+    writer = Writer(index, data.more, data.size)
+    writer.start()
+    report = {"1 client": ask(index, data.queries, 1, seconds)}
+    swap = threading.Thread(target=index.compact) if data.size <= MOST_SWAPPED else None
+    if swap:
+        swap.start()
+    report["8 clients"] = ask(index, data.queries, 8, seconds)
+    if swap:
+        swap.join()
+    writer.stopped.set()
+    writer.join()
+    report["writer"] = {
+        "added": writer.added,
+        "per_second": round(writer.added / writer.seconds, 1),
+        "lost": lost(place, index.encoder, data.more, data.size, writer.added),
+        "snapshots swapped meanwhile": int(swap is not None),
+    }
+    return report
+
+
+def measure(options: argparse.Namespace, size: int) -> dict[str, Any]:
+    data = prepared(options, size)
+    encoder = EncoderIdentity(DEFAULT_ENCODER, "benchmark", "", data.vectors.shape[1])
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "index"
         index = DescriptionIndex(encoder, place)
-        begun = time.perf_counter()
-        index.compact(Change(tuple(entry(n) for n in range(size)), vectors))
-        built = time.perf_counter() - begun
-        found = [{int(e.id[3:], 16) for _, e in index.search(q, K)} for q in queries]
-        recall = sum(len(a & b) for a, b in zip(found, truth, strict=True)) / (K * len(queries))
-        report: dict[str, Any] = {
-            "adapters": size,
-            "vectors of real texts": min(count, size),
-            "factory": faiss_file.factory(size),
-            "probed lists": faiss_file.PROBED if size > faiss_file.EXACT_UP_TO else None,
-            "build_seconds": round(built, 1),
-            "files_mb": {
-                p.suffix or "snapshot": round(_bytes(p) / 1e6, 1)
-                for p in sorted(place.iterdir()) if p.suffix in (".faiss", "")
-            },
-            "recall_at_10": round(recall, 4),
-            "peer: FAISS alone": peer(index, queries),
-        }  # fmt: skip
-        writer = Writer(index, more, size)
-        writer.start()
-        swap = threading.Thread(target=index.compact) if size <= MOST_SWAPPED else None
-        report["1 client"] = ask(index, queries, 1, options.seconds)
-        if swap:
-            swap.start()
-        report["8 clients"] = ask(index, queries, 8, options.seconds)
-        if swap:
-            swap.join()
-        writer.stopped.set()
-        writer.join()
-        report["writer"] = {
-            "added": writer.added,
-            "per_second": round(writer.added / writer.seconds, 1),
-            "lost": lost(place, encoder, more, size, writer.added),
-            "snapshots swapped meanwhile": int(swap is not None),
-        }
+        report = built(index, data, place)
+        report |= asked(index, data, place, options.seconds)
     report["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     report["load_average"] = round(os.getloadavg()[0], 1)
     one, alone = report["1 client"]["p50_ms"], report["peer: FAISS alone"]["p50_ms"]
@@ -216,6 +245,19 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.iterdir())
 
 
+def in_processes(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Each size in a process of its own, whose memory is its own."""
+    reports = []
+    for size in options.sizes:
+        part = options.out.with_suffix(f".{size}.json")
+        arguments = ["--texts", options.texts, "--out", part, "--sizes", str(size)]
+        arguments += ["--seconds", str(options.seconds), "--tasks", *options.tasks]
+        subprocess.run([sys.executable, __file__, *map(str, arguments)], check=True)
+        reports += json.loads(part.read_text())["sizes"]
+        part.unlink()
+    return reports
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--texts", type=Path, required=True)
@@ -224,17 +266,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="of searching, for each row")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    if len(options.sizes) == 1:
-        reports = [measure(options, options.sizes[0])]
-    else:  # each in a process of its own, whose memory is its own
-        reports = []
-        for size in options.sizes:
-            part = options.out.with_suffix(f".{size}.json")
-            arguments = ["--texts", options.texts, "--out", part, "--sizes", str(size)]
-            arguments += ["--seconds", str(options.seconds), "--tasks", *options.tasks]
-            subprocess.run([sys.executable, __file__, *map(str, arguments)], check=True)
-            reports += json.loads(part.read_text())["sizes"]
-            part.unlink()
+    alone = len(options.sizes) == 1
+    reports = [measure(options, options.sizes[0])] if alone else in_processes(options)
     import faiss
 
     result = {
