@@ -175,7 +175,7 @@ def prepared(options: argparse.Namespace, size: int) -> Data:
     moves, queries = paraphrase_pairs(options.tasks, size, rng)
     late = RATE * int(3 * options.seconds + 60)
     vectors, count = spread(rng.permutation(real), moves, size + late, rng)
-    more = rng.permutation(vectors)[-late:]
+    more = vectors[rng.permutation(len(vectors))[:late]]
     more += 1e-3 * rng.normal(size=more.shape).astype(np.float32)  # none is there already
     more /= np.linalg.norm(more, axis=1, keepdims=True)
     return Data(vectors[:size], more, queries, min(count, size))
@@ -276,7 +276,7 @@ def main() -> None:
         "machine": {"cpus": os.cpu_count(), "cpu": platform.machine(), "faiss": faiss.__version__},
         "vectors": "real texts of the tasks; beyond them unit(v + p - q), v real and p, q "
         "paraphrases of one task",
-        "sizes": reports,
+        "sizes": sorted(reports, key=lambda report: report["adapters"]),
     }
     write_file(options.out, (json.dumps(result, indent=1) + "\n").encode())
     print(json.dumps(reports, indent=1))

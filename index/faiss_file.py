@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int64
 from library.canonical import digest
 
 EXACT_UP_TO = 50_000  # vectors; above it, lists of vectors near to each other
-TRAINED_ON = 64  # vectors a list, at most
-ROUNDS = 10  # of k-means
-PROBED = 44  # lists a query looks into, of 4·sqrt(n)
+TRAINED_ON = 40  # vectors a list, at most
+ROUNDS = 6  # of k-means
+PROBED = 40  # lists a query looks into, of 4·sqrt(n)
 
 
 def factory(rows: int) -> str:
