@@ -132,7 +132,7 @@ def ask(index: DescriptionIndex, queries: Rows, clients: int, seconds: float) ->
         thread.start()
     for thread in threads:
         thread.join()
-    return {**quantiles(times), "torn": len(torn)}
+    return {**quantiles(times), "per_second": round(len(times) / seconds), "torn": len(torn)}
 
 
 def peer(index: DescriptionIndex, queries: Rows) -> dict[str, Any]:

@@ -5,6 +5,7 @@ then into a new state; `compact` writes all that is there as a new generation, w
 and swaps at its end.
 """
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -64,6 +65,8 @@ class DescriptionIndex:
         self.encoder, self._note, self._keeps = encoder, note, True
         self._folder = None if folder is None else IndexFolder(folder)
         self._writing, self._opened = threading.RLock(), _Opened(State.empty(encoder.dimension))
+        # More searches at once than processors only hand Python's lock to and fro.
+        self._seats = threading.BoundedSemaphore(os.cpu_count() or 1)
         self.refresh()
 
     @property
@@ -82,7 +85,8 @@ class DescriptionIndex:
 
     def search(self, query: Query, k: int, wanted: Filter = EVERYTHING, *, more: int = 0) -> Hits:
         """See State.search; every call sees one moment."""
-        return self._opened.state.search(query, k, wanted, more=more)
+        with self._seats:
+            return self._opened.state.search(query, k, wanted, more=more)
 
     def refresh(self) -> None:
         """Take in what other processes changed. Who cannot have the lock is served as it was."""
