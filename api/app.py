@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from api import adapters, info, problems
+from api import adapters, info, problems, search
 from api.errors import ListenError
 from api.schemas import Problem
 from api.service import Service
@@ -52,6 +52,7 @@ def create_app(settings: Settings, generator: Generator | None = None) -> FastAP
     )
     app.state.service = service
     app.include_router(adapters.router)
+    app.include_router(search.router)
     app.include_router(info.router)
     problems.install(app)
     return app

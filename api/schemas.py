@@ -95,6 +95,21 @@ class AdapterAnswer(BaseModel):
     files: dict[str, StoredFile]
 
 
+class SearchResult(BaseModel):
+    """An adapter that was found."""
+
+    id: str = Field(pattern="^ad_[0-9a-f]{40}$")
+    task: str
+    score: float = Field(description="Cosine of the query with the adapter's descriptions.")
+    confidence: float = Field(
+        ge=0, le=1, description="How likely it is the adapter of the described task."
+    )
+
+
+class SearchAnswer(BaseModel):
+    results: list[SearchResult]
+
+
 class GeneratorInfo(BaseModel):
     """A generator that requests may name."""
 

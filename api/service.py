@@ -1,6 +1,7 @@
 """What the routes call: the loaded strategies behind their waiting line, and the store."""
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from anyio import to_thread
 from fastapi import Depends, Request
 
 from api.admission import Admission
-from api.commands.common import shipped_library
+from api.commands.common import SHIPPED, shipped_library
 from api.errors import NotReady
 from api.schemas import AdapterRequest
 from api.settings import Settings
@@ -19,10 +20,15 @@ from generator.generate import Generator
 from generator.request import Example
 from generator.request import Request as Wish
 from generator.strategies import DEFAULT_GENERATOR, Strategies, require_known
+from index.encoder import DescriptionEncoder
+from index.entries import Filter
+from index.search import Result, Searcher
 from library.base import BaseReference
 from library.catalogue import open_library
 from library.errors import LorasmithError
 from library.peft_io import WEIGHTS_FILE
+
+FOLLOW_SECONDS = 2  # between two looks at what changed in the library
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Service:
         self.store = Store(settings.data, quota_bytes=settings.quota_bytes)
         self.admission = Admission(waiting=settings.queue_length, retry_after=settings.retry_after)
         self.on_failure: Callable[[Exception], None] = _log_failure
+        self._searcher: Searcher | None = None
+        self._followed = 0.0
         self._strategies = None if loaded is None else _warm(loaded, settings)
 
     @property
@@ -88,6 +96,22 @@ class Service:
         files = adapter.files.files
         record, new = self.store.put(LOCAL, adapter.summary(), files)
         return Made(record, files[WEIGHTS_FILE], new)
+
+    async def search(self, text: str, k: int, wanted: Filter) -> list[Result]:
+        """The adapters of the library that are nearest to a text. Raises as Searcher does."""
+        return await self.admission.run(self._search, self.strategies.encoder, text, k, wanted)
+
+    def _search(
+        self, encoder: DescriptionEncoder, text: str, k: int, wanted: Filter
+    ) -> list[Result]:
+        """One at a time, as the waiting line has it; the first opens the index, or makes one."""
+        now, place = time.monotonic(), self.settings.library or SHIPPED
+        if self._searcher is None:
+            self._searcher, self._followed = Searcher(place, encoder), now
+        elif now - self._followed > FOLLOW_SECONDS:
+            self._searcher.follow()
+            self._followed = now
+        return self._searcher.search(text, k=k, wanted=wanted)
 
 
 def _warm(loaded: Generator, settings: Settings) -> Strategies:
