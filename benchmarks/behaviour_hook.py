@@ -1,0 +1,260 @@
+"""How often the behaviour check tells the right adapter from another task's.
+
+    python benchmarks/behaviour_hook.py --heldout TASKS/public_heldout --train TASKS/train \\
+        --library LIB --out docs/results/behaviour.json
+
+Right: the adapter that the shipped generator makes from a task's own description. Wrong: those that
+it makes from other tasks' descriptions. Both are held against the same rivals on the task's own
+examples: the first train rows of held-out tasks. Train tasks set aside from the rivals calibrate the
+threshold, on tune rows, as the adapters have seen the train rows; there the library's own adapters
+are measured too. The peer of the times is one PEFT forward of each example for each contender.
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import peft
+import torch
+
+from generator.generate import Generator
+from index.encoder import normalise
+from library.adapter import Adapter, zeros
+from library.base import BaseModel, load_base, resolve_base
+from library.catalogue import open_library, read_adapter, records
+from library.peft_io import to_peft
+from library.tasks import Instance, Task, read_tasks
+from verification.behaviour import (
+    MAX_LENGTH,
+    NONE,
+    Bounds,
+    Contender,
+    by_modules,
+    losses_under,
+    measure,
+    token_row,
+)
+from verification.calibration import area_under_curve, quantile
+from verification.rivals import rivals_of, spread
+
+COUNTS = (5, 16)
+WRONG = 2
+CALIBRATING = 16
+FALSE_ALARM = 0.05
+TIMED = 5
+RIGHT, LIBRARY_RIGHT, LIBRARY_WRONG = "right", "library right", "library wrong"
+
+Losses = dict[str, list[float]]  # by contender, one for each example
+
+
+class Field:
+    """Everything that a task's examples are tried with."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.generator = Generator(device=options.device)
+        self.library = open_library(str(options.library))
+        self.base = load_base(resolve_base(), device=options.device)
+        every = [r for r in records(self.library) if r["variant"] == 0 and r["id"]]
+        self.calibrating = [r["task"] for r in spread(every, CALIBRATING)]
+        self.own = {r["task"]: r for r in every}
+        rivals = rivals_of(self.library, self.base.reference, description=None)
+        self.rivals = [Contender(NONE, zeros(self.generator.checkpoint.layout)), *rivals]
+        overlap = {r.name for r in rivals} & set(self.calibrating)
+        assert not overlap, f"tasks are both rivals and set aside: {sorted(overlap)}"
+
+    def generated(self, task: Task) -> Adapter:
+        """As it would be served: bfloat16 in the file."""
+        made = self.generator.adapters([normalise(task.definition)])
+        return made.to("cpu", torch.bfloat16).to(dtype=torch.float32)
+
+    def from_library(self, name: str) -> Adapter:
+        return read_adapter(self.library, self.own[name]["id"], self.generator.checkpoint.layout)
+
+
+def losses_of(base: BaseModel, rows: Sequence[Instance], field: Sequence[Contender]) -> Losses:
+    """Losses of every contender on up to 16 examples, in one forward for each example."""
+    lots = by_modules([contender.adapter for contender in field], base.device)
+    fitting = [row for row in (token_row(base, r) for r in rows) if len(row) <= MAX_LENGTH]
+    found = torch.stack([losses_under(base, lots, row) for row in fitting[: max(COUNTS)]], dim=1)
+    return {c.name: losses.tolist() for c, losses in zip(field, found, strict=True)}
+
+
+def others(tasks: Sequence[Task], seed: int) -> dict[str, list[int]]:
+    """For each task the places of WRONG other ones: a seeded order, shifted."""
+    order = list(range(len(tasks)))
+    random.Random(seed).shuffle(order)
+    return {
+        tasks[place].name: [order[(i + shift) % len(order)] for shift in range(1, WRONG + 1)]
+        for i, place in enumerate(order)
+    }
+
+
+def measured(field: Field, tasks: Sequence[Task], cache: Path, *, seen: bool) -> dict[str, Losses]:
+    """Losses by task; what is in the cache is not measured again."""
+    kept = json.loads(cache.read_text()) if cache.exists() else {}
+    made = {task.name: field.generated(task) for task in tasks}
+    wrong = others(tasks, seed=0)
+    for number, task in enumerate(tasks, 1):
+        if task.name not in kept:
+            line = [Contender(RIGHT, made[task.name]), *field.rivals]
+            for i, place in enumerate(wrong[task.name]):
+                line.append(Contender(f"wrong {i}", made[tasks[place].name]))
+            if seen:
+                line.append(Contender(LIBRARY_RIGHT, field.from_library(task.name)))
+                other = tasks[wrong[task.name][0]].name
+                line.append(Contender(LIBRARY_WRONG, field.from_library(other)))
+            kept[task.name] = losses_of(field.base, task.tune if seen else task.train, line)
+            cache.write_text(json.dumps(kept))
+        print(f"{number}/{len(tasks)} {task.name}", file=sys.stderr, flush=True)
+    return {task.name: kept[task.name] for task in tasks}
+
+
+def margins(rows: Mapping[str, Losses], rivals: Sequence[str], who: str, n: int) -> list[float]:
+    """By task: how much lower the loss of `who` is than the best rival's, on the first n."""
+    found = []
+    for losses in rows.values():
+        best = min(statistics.fmean(losses[rival][:n]) for rival in rivals)
+        found.append(best - statistics.fmean(losses[who][:n]))
+    return found
+
+
+def wrong_margins(rows: Mapping[str, Losses], rivals: Sequence[str], n: int) -> list[float]:
+    return [m for i in range(WRONG) for m in margins(rows, rivals, f"wrong {i}", n)]
+
+
+def rates(right: Sequence[float], wrong: Sequence[float], threshold: float) -> dict[str, Any]:
+    def share(values: Sequence[float]) -> float:
+        return sum(value >= threshold for value in values) / len(values)
+
+    return {
+        "auc": area_under_curve(right, wrong),
+        "right_accepted": share(right),
+        "wrong_accepted": share(wrong),
+        "right": len(right),
+        "wrong": len(wrong),
+        "median_margin": {"right": statistics.median(right), "wrong": statistics.median(wrong)},
+    }
+
+
+def table(
+    heldout: Mapping[str, Losses], train: Mapping[str, Losses], rivals: Sequence[str]
+) -> dict[str, Any]:
+    """AUC and rates by number of examples."""
+    found = {}
+    for n in COUNTS:
+        alarms = wrong_margins(train, rivals, n)
+        threshold = quantile(alarms, 1 - FALSE_ALARM)
+        library = [margins(train, rivals, who, n) for who in (LIBRARY_RIGHT, LIBRARY_WRONG)]
+        found[str(n)] = {
+            "threshold": threshold,
+            "heldout": rates(
+                margins(heldout, rivals, RIGHT, n), wrong_margins(heldout, rivals, n), threshold
+            ),
+            "calibration": rates(margins(train, rivals, RIGHT, n), alarms, threshold),
+            "library_adapters": rates(*library, threshold),
+        }
+    return found
+
+
+def timed(field: Field, tasks: Sequence[Task]) -> dict[str, Any]:
+    """Seconds of a whole check, and of PEFT forwards of the same rows, one adapter at a time."""
+    found: dict[str, Any] = {"threads": torch.get_num_threads(), "tasks": len(tasks)}
+    rivals = field.rivals[1:]
+    for n in COUNTS:
+        ours, peer = [], []
+        for task in tasks:
+            adapter = field.generated(task)
+            start = time.perf_counter()
+            measure(field.base, adapter, rivals, task.train, Bounds(n, seconds=3600))
+            middle = time.perf_counter()
+            peft_losses(field.base, [adapter, *(r.adapter for r in field.rivals)], task.train[:n])
+            ours.append(middle - start)
+            peer.append(time.perf_counter() - middle)
+        ours_s, peer_s = statistics.median(ours), statistics.median(peer)
+        found[str(n)] = {"seconds": ours_s, "peft_seconds": peer_s, "ratio": peer_s / ours_s}
+    return found
+
+
+@torch.inference_mode()
+def peft_losses(base: BaseModel, adapters: Sequence[Adapter], rows: Sequence[Instance]) -> None:
+    """The peer: PEFT with every adapter loaded, row by row, adapter by adapter."""
+    model: Any = None
+    for i, adapter in enumerate(adapters):
+        config = peft.LoraConfig(**_lora_config(adapter))
+        if model is None:
+            model = peft.get_peft_model(base.model, config, adapter_name="a0")
+        else:
+            model.add_adapter(f"a{i}", config)
+    try:
+        for i in range(len(adapters)):
+            model.set_adapter(f"a{i}")
+            for row in (token_row(base, r) for r in rows):
+                ids = torch.tensor([row.prompt + row.answer], device=base.device)
+                labels = ids.clone()
+                labels[0, : len(row.prompt)] = -100
+                model(input_ids=ids, labels=labels)
+    finally:
+        model.unload()
+
+
+def _lora_config(adapter: Adapter) -> dict[str, Any]:
+    config = json.loads(to_peft(adapter, base_name="base").config_bytes())
+    keys = ("r", "lora_alpha", "target_modules")
+    return {key: config[key] for key in keys}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("heldout", "train", "library", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, default=Path("runs/behaviour"))
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    field = Field(options)
+    heldout = read_tasks(options.heldout)
+    wanted = set(field.calibrating)
+    train = [task for task in read_tasks(options.train) if task.name in wanted]
+    rivals = [rival.name for rival in field.rivals]
+    by_task = measured(field, heldout, options.cache / "heldout.json", seen=False)
+    by_train = measured(field, train, options.cache / "train.json", seen=True)
+    report = {
+        "command": "python benchmarks/behaviour_hook.py",
+        "device": options.device,
+        "base_sha256": field.base.sha256,
+        "checkpoint": field.generator.checkpoint.digest,
+        "rivals": rivals,
+        "calibration_tasks": [task.name for task in train],
+        "false_alarm": FALSE_ALARM,
+        "examples": table(by_task, by_train, rivals),
+        "time_per_check": timed(field, heldout[:: len(heldout) // TIMED][:TIMED]),
+        "heldout": [
+            {
+                "task": name,
+                **{
+                    f"margin_{who.replace(' ', '_')}_{n}": margins({name: losses}, rivals, who, n)[0]
+                    for n in COUNTS
+                    for who in (RIGHT, *(f"wrong {i}" for i in range(WRONG)))
+                },
+            }
+            for name, losses in by_task.items()
+        ],
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({k: report[k] for k in ("examples", "time_per_check")}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
