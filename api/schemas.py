@@ -1,11 +1,18 @@
 """The JSON of the service: what may be sent, strictly, and what comes back."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from fastapi import Path
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
+from api.job_store import JOB_ID, State
 from api.problems import PROBLEMS
 from generator.generate import MAX_STRENGTH
+
+MAX_EXAMPLES = 256
+
+# No validator: an id that no job can have is not found (404).
+JobId = Annotated[str, Path(json_schema_extra={"pattern": f"^{JOB_ID.pattern}$"})]
 
 
 class _Strict(BaseModel):
@@ -53,6 +60,23 @@ class AdapterRequest(_Strict):
     )
 
 
+class VerifyRequest(_Strict):
+    """What is to be looked at. Null means the same as leaving the field out."""
+
+    hooks: Annotated[list[str] | None, FailFast()] = Field(
+        default=None,
+        description="Names of hooks; all by default.",
+        examples=[["behaviour"]],
+        max_length=16,
+    )
+    examples: Annotated[list[Example] | None, FailFast()] = Field(
+        default=None,
+        description="Of the adapter's task, for the behaviour hook; by default those of the stored "
+        "task whose description is nearest.",
+        max_length=MAX_EXAMPLES,
+    )
+
+
 class Neighbour(BaseModel):
     """An adapter of the library that is close to the description."""
 
@@ -89,6 +113,35 @@ class AdapterAnswer(BaseModel):
     seed: int
     chosen: Chosen
     files: dict[str, StoredFile]
+
+
+class FindingAnswer(BaseModel):
+    """What a hook found; `code` is the reason, `evidence` the numbers behind it."""
+
+    hook: str
+    code: str
+    severity: Literal["info", "warn", "refuse"]
+    message: str
+    evidence: dict[str, Any]
+
+
+class Verification(BaseModel):
+    """The verdict of all findings: the gravest counts."""
+
+    verdict: Literal["accept", "warn", "refuse"]
+    findings: list[FindingAnswer]
+
+
+class JobAnswer(BaseModel):
+    """A job; `result` is there once it is done, `error` if it failed or was interrupted."""
+
+    id: str = Field(pattern=f"^{JOB_ID.pattern}$")
+    adapter: str
+    state: State
+    progress: float = Field(ge=0, le=1, description="The share that is done; it never falls.")
+    result: Verification | None
+    error: str | None
+    hooks: list[str]
 
 
 class GeneratorInfo(BaseModel):

@@ -1,4 +1,4 @@
-"""What the routes call: the loaded generator behind its waiting line, and the store."""
+"""What the routes call: the loaded generator behind its waiting line, the store, the jobs."""
 
 import logging
 from collections.abc import Callable
@@ -9,8 +9,11 @@ from anyio import to_thread
 from fastapi import Depends, Request
 
 from api.admission import Admission
+from api.checks import Subject, hooks_of
 from api.errors import NotReady
-from api.schemas import AdapterRequest
+from api.job_store import Job, JobStore
+from api.jobs import Jobs, Progress
+from api.schemas import AdapterRequest, VerifyRequest
 from api.settings import Settings
 from api.store import LOCAL, Record, Store
 from generator.generate import Generator
@@ -18,6 +21,8 @@ from generator.generate import Request as Wish
 from library.base import BaseReference
 from library.errors import UnknownName, UsageError
 from library.peft_io import WEIGHTS_FILE
+from library.tasks import Instance
+from verification.findings import verdict
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Made:
 
 
 class Service:
-    """One generator, one store, one waiting line.
+    """One generator, one store, one waiting line, one queue of jobs.
 
     Args:
         settings: what it is started with.
@@ -44,6 +49,13 @@ class Service:
         self.settings = settings
         self.store = Store(settings.data, quota_bytes=settings.quota_bytes)
         self.admission = Admission(waiting=settings.queue_length, retry_after=settings.retry_after)
+        self.hooks = hooks_of(settings, lambda: self.generator.encoder)
+        self.jobs = Jobs(
+            JobStore(settings.data),
+            self._verify,
+            waiting=settings.job_queue_length,
+            retry_after=settings.retry_after,
+        )
         self.on_failure: Callable[[Exception], None] = _log_failure
         self._generator = None if loaded is None else _warm(loaded)
 
@@ -77,6 +89,42 @@ class Service:
             include={"description", "rank", "strength", "seed", "profile"}, exclude_none=True
         )
         return await self.admission.run(self._create, made, Wish(**given), base)
+
+    async def verify(self, identity: str, wanted: VerifyRequest) -> Job:
+        """Queue a verification of an adapter. Raises NotFound, UnknownName, and as Jobs.submit."""
+        await to_thread.run_sync(self.store.require, LOCAL, identity)
+        hooks = [*self.hooks] if wanted.hooks is None else wanted.hooks
+        for name in hooks:
+            if name not in self.hooks:
+                raise UnknownName(f"unknown hook '{name}'; known: {', '.join(self.hooks)}")
+        examples = [example.model_dump() for example in wanted.examples or ()]
+        return await self.jobs.submit(identity, {"hooks": hooks, "examples": examples})
+
+    def job(self, identity: str) -> Job:
+        """A job of an adapter that may be seen. Raises NotFound."""
+        found = self.jobs.store.get(identity)
+        self.store.require(LOCAL, found.adapter)
+        return found
+
+    def _verify(self, job: Job, progress: Progress) -> dict[str, Any]:
+        """Every hook in its turn; ends when the adapter is deleted meanwhile."""
+        record = self.store.get(LOCAL, job.adapter)
+        files = {name: self.store.read(LOCAL, job.adapter, name)[0] for name in record["files"]}
+        examples = [
+            Instance(f"example-{i}", row["input"], (row["output"],))
+            for i, row in enumerate(job.wanted["examples"])
+        ]
+        subject = Subject(job.adapter, files, record["base_model"], examples)
+        names, findings = job.wanted["hooks"], []
+        for done, name in enumerate(names):
+
+            def advance(share: float, done: int = done) -> None:
+                self.store.require(LOCAL, job.adapter)
+                progress((done + share) / len(names))
+
+            findings += self.hooks[name](subject, advance)
+            advance(1.0)
+        return {"verdict": verdict(findings), "findings": [f.to_dict() for f in findings]}
 
     def _create(self, made: Generator, wish: Wish, base: BaseReference) -> Made:
         adapter = made.generate([wish], base)[0]

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from api.commands.library_list import SHIPPED
 from library.base import DEFAULT_BASE, BaseReference, resolve_base
 from library.errors import UnknownName, UsageError
 from library.files import data_dir
@@ -25,8 +26,11 @@ class Settings(BaseSettings):
         port: port to listen on; 0 takes a free one.
         data: where adapters and their owners are kept (`LORASMITH_DATA`).
         checkpoint: folder of the generator; the shipped one if None.
+        library: folder or URL of the library that rivals of a behaviour check come from.
+        tasks: folder of task files, where examples are looked up; none by default.
         bases: base models by the names that requests may use; the first is the default.
         queue_length: how many requests may wait while one is computed.
+        job_queue_length: how many verification jobs may wait while one runs.
         retry_after: seconds that a refused client is told to wait.
         quota_bytes: how much all adapters together may take.
     """
@@ -37,11 +41,14 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     data: Path = Field(default_factory=data_dir)
     checkpoint: Path | None = None
+    library: str = SHIPPED
+    tasks: Path | None = None
     bases: dict[str, str] = Field(
         default={DEFAULT_BASE: DEFAULT_BASE, DEFAULT_BASE.split("/")[1]: DEFAULT_BASE},
         min_length=1,
     )
     queue_length: int = Field(default=16, ge=0)
+    job_queue_length: int = Field(default=16, ge=0)
     retry_after: int = Field(default=2, ge=1)
     quota_bytes: int = Field(default=10 * 2**30, ge=0)
 

@@ -3,11 +3,12 @@
     python benchmarks/behaviour_hook.py --heldout TASKS/public_heldout --train TASKS/train \\
         --library LIB --out docs/results/behaviour.json
 
-Right: the adapter that the shipped generator makes from a task's own description. Wrong: those that
-it makes from other tasks' descriptions. Both are held against the same rivals on the task's own
-examples: the first train rows of held-out tasks. Train tasks set aside from the rivals calibrate the
-threshold, on tune rows, as the adapters have seen the train rows; there the library's own adapters
-are measured too. The peer of the times is one PEFT forward of each example for each contender.
+Right: the adapter that the shipped generator makes from a task's own description. Wrong: those
+that it makes from other tasks' descriptions. Both are held against the same rivals on the task's
+own examples: the first train rows of held-out tasks. Train tasks set aside from the rivals
+calibrate the threshold, on tune rows, as the adapters have seen the train rows; there the library's
+own adapters are measured too. The peer of the times is one PEFT forward of each example for each
+contender.
 """
 
 import argparse
@@ -18,7 +19,6 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,12 @@ def wrong_margins(rows: Mapping[str, Losses], rivals: Sequence[str], n: int) -> 
     return [m for i in range(WRONG) for m in margins(rows, rivals, f"wrong {i}", n)]
 
 
+def by_who(losses: Losses, rivals: Sequence[str]) -> dict[str, dict[str, float]]:
+    """One task's margins, by number of examples."""
+    people = (RIGHT, *(f"wrong {i}" for i in range(WRONG)))
+    return {str(n): {w: margins({"": losses}, rivals, w, n)[0] for w in people} for n in COUNTS}
+
+
 def rates(right: Sequence[float], wrong: Sequence[float], threshold: float) -> dict[str, Any]:
     def share(values: Sequence[float]) -> float:
         return sum(value >= threshold for value in values) / len(values)
@@ -209,7 +215,7 @@ def peft_losses(base: BaseModel, adapters: Sequence[Adapter], rows: Sequence[Ins
 
 
 def _lora_config(adapter: Adapter) -> dict[str, Any]:
-    config = json.loads(to_peft(adapter, base_name="base").config_bytes())
+    config = json.loads(to_peft(adapter, base_name="base").config_bytes)
     keys = ("r", "lora_alpha", "target_modules")
     return {key: config[key] for key in keys}
 
@@ -239,17 +245,7 @@ def main() -> None:
         "false_alarm": FALSE_ALARM,
         "examples": table(by_task, by_train, rivals),
         "time_per_check": timed(field, heldout[:: len(heldout) // TIMED][:TIMED]),
-        "heldout": [
-            {
-                "task": name,
-                **{
-                    f"margin_{who.replace(' ', '_')}_{n}": margins({name: losses}, rivals, who, n)[0]
-                    for n in COUNTS
-                    for who in (RIGHT, *(f"wrong {i}" for i in range(WRONG)))
-                },
-            }
-            for name, losses in by_task.items()
-        ],
+        "heldout": [{"task": name, **by_who(losses, rivals)} for name, losses in by_task.items()],
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -111,7 +111,9 @@ def measure(
     rows = [(example, token_row(base, example)) for example in examples]
     fitting = [pair for pair in rows if len(pair[1]) <= MAX_LENGTH]
     if not fitting:
-        raise UsageError(f"there is no example of at most {MAX_LENGTH} tokens to check behaviour on")
+        raise UsageError(
+            f"there is no example of at most {MAX_LENGTH} tokens to check behaviour on"
+        )
     wanted = fitting[: bounds.examples]
     steps = len(wanted) + min(bounds.scored, len(wanted))
     clock = _Clock(bounds.seconds, steps, progress or (lambda share: None))
