@@ -3,7 +3,8 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field
+from pydantic_core import PydanticCustomError
 
 from api.job_store import JOB_ID, State
 from api.problems import PROBLEMS
@@ -15,6 +16,18 @@ MAX_EXAMPLES = 256
 JobId = Annotated[str, Path(json_schema_extra={"pattern": f"^{JOB_ID.pattern}$"})]
 
 
+def _encodable(text: str) -> str:
+    """JSON can hold lone surrogates, which UTF-8 and tokenizers cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError("string_unicode", "not valid UTF-8") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
 class _Strict(BaseModel):
     """No unknown fields, no conversions: "8" and true are not numbers."""
 
@@ -24,8 +37,8 @@ class _Strict(BaseModel):
 class Example(_Strict):
     """One input of the task with its output."""
 
-    input: str
-    output: str
+    input: Text
+    output: Text
 
 
 class AdapterRequest(_Strict):
@@ -67,6 +80,7 @@ class VerifyRequest(_Strict):
         default=None,
         description="Names of hooks; all by default.",
         examples=[["behaviour"]],
+        min_length=1,
         max_length=16,
     )
     examples: Annotated[list[Example] | None, FailFast()] = Field(

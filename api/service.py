@@ -97,6 +97,8 @@ class Service:
         for name in hooks:
             if name not in self.hooks:
                 raise UnknownName(f"unknown hook '{name}'; known: {', '.join(self.hooks)}")
+        if len(set(hooks)) < len(hooks):
+            raise UsageError("hooks: each may be named once")
         examples = [example.model_dump() for example in wanted.examples or ()]
         return await self.jobs.submit(identity, {"hooks": hooks, "examples": examples})
 

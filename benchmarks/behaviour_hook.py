@@ -50,7 +50,7 @@ from verification.rivals import rivals_of, spread
 
 COUNTS = (5, 16)
 WRONG = 2
-CALIBRATING = 16
+CALIBRATING, CALIBRATED = 20, 8  # tasks, and examples of each
 FALSE_ALARM = 0.05
 TIMED = 5
 RIGHT, LIBRARY_RIGHT, LIBRARY_WRONG = "right", "library right", "library wrong"
@@ -66,12 +66,11 @@ class Field:
         self.library = open_library(str(options.library))
         self.base = load_base(resolve_base(), device=options.device)
         every = [r for r in records(self.library) if r["variant"] == 0 and r["id"]]
-        self.calibrating = [r["task"] for r in spread(every, CALIBRATING)]
         self.own = {r["task"]: r for r in every}
         rivals = rivals_of(self.library, self.base.reference, description=None)
         self.rivals = [Contender(NONE, zeros(self.generator.checkpoint.layout)), *rivals]
-        overlap = {r.name for r in rivals} & set(self.calibrating)
-        assert not overlap, f"tasks are both rivals and set aside: {sorted(overlap)}"
+        aside = [r for r in every if r["task"] not in {rival.name for rival in rivals}]
+        self.calibrating = [r["task"] for r in spread(aside, CALIBRATING)]
 
     def generated(self, task: Task) -> Adapter:
         """As it would be served: bfloat16 in the file."""
@@ -82,11 +81,13 @@ class Field:
         return read_adapter(self.library, self.own[name]["id"], self.generator.checkpoint.layout)
 
 
-def losses_of(base: BaseModel, rows: Sequence[Instance], field: Sequence[Contender]) -> Losses:
-    """Losses of every contender on up to 16 examples, in one forward for each example."""
+def losses_of(
+    base: BaseModel, rows: Sequence[Instance], field: Sequence[Contender], most: int
+) -> Losses:
+    """Losses of every contender on the first rows, in one forward for each example."""
     lots = by_modules([contender.adapter for contender in field], base.device)
     fitting = [row for row in (token_row(base, r) for r in rows) if len(row) <= MAX_LENGTH]
-    found = torch.stack([losses_under(base, lots, row) for row in fitting[: max(COUNTS)]], dim=1)
+    found = torch.stack([losses_under(base, lots, row) for row in fitting[:most]], dim=1)
     return {c.name: losses.tolist() for c, losses in zip(field, found, strict=True)}
 
 
@@ -114,7 +115,8 @@ def measured(field: Field, tasks: Sequence[Task], cache: Path, *, seen: bool) ->
                 line.append(Contender(LIBRARY_RIGHT, field.from_library(task.name)))
                 other = tasks[wrong[task.name][0]].name
                 line.append(Contender(LIBRARY_WRONG, field.from_library(other)))
-            kept[task.name] = losses_of(field.base, task.tune if seen else task.train, line)
+            rows, most = (task.tune, CALIBRATED) if seen else (task.train, max(COUNTS))
+            kept[task.name] = losses_of(field.base, rows, line, most)
             cache.write_text(json.dumps(kept))
         print(f"{number}/{len(tasks)} {task.name}", file=sys.stderr, flush=True)
     return {task.name: kept[task.name] for task in tasks}
@@ -161,14 +163,14 @@ def table(
     for n in COUNTS:
         alarms = wrong_margins(train, rivals, n)
         threshold = quantile(alarms, 1 - FALSE_ALARM)
-        library = [margins(train, rivals, who, n) for who in (LIBRARY_RIGHT, LIBRARY_WRONG)]
+        own, other = (margins(train, rivals, who, n) for who in (LIBRARY_RIGHT, LIBRARY_WRONG))
         found[str(n)] = {
             "threshold": threshold,
             "heldout": rates(
                 margins(heldout, rivals, RIGHT, n), wrong_margins(heldout, rivals, n), threshold
             ),
             "calibration": rates(margins(train, rivals, RIGHT, n), alarms, threshold),
-            "library_adapters": rates(*library, threshold),
+            "library_adapters": rates(own, other, threshold),
         }
     return found
 

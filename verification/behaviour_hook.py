@@ -54,7 +54,7 @@ def calibration() -> Calibration:
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples and where they come from: "request", or a task of which it is said how near it is."""
+    """Examples and where they come from: the request, or a task with its nearness."""
 
     rows: Sequence[Instance]
     source: str
@@ -77,10 +77,11 @@ def check_behaviour(
     limits = calibration()
     fits = found.margin >= limits.threshold
     evidence = _evidence(found, examples, limits, base)
+    side = "below" if found.margin >= 0 else "above"
     message = (
         f"on {found.examples} examples the loss is {found.losses[OWN]:.2f} nats a token, "
-        f"{abs(found.margin):.2f} {'below' if found.margin >= 0 else 'above'} that of the best rival "
-        f"({found.best_rival}); the threshold is {limits.threshold:.2f}, {limits.describe()}"
+        f"{abs(found.margin):.2f} {side} that of the best rival ({found.best_rival}); the "
+        f"threshold is {limits.threshold:.2f}, {limits.describe()}"
     )
     if fits:
         return Finding(HOOK, FITS, "info", message, evidence)
