@@ -18,7 +18,8 @@ from verification.behaviour import Contender as Rival
 from verification.findings import Finding
 
 HOOK = "behaviour"
-FITS, NO_BETTER, UNMEASURED = "behaviour-fits", "behaviour-no-better", "behaviour-unmeasured"
+FITS, UNDECIDED = "behaviour-fits", "behaviour-undecided"
+NO_BETTER, UNMEASURED = "behaviour-no-better", "behaviour-unmeasured"
 _CALIBRATION = Path(__file__).with_name("behaviour.json")
 
 
@@ -69,13 +70,12 @@ def check_behaviour(
     bounds: Bounds | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Finding:
-    """One finding: the adapter beats the best rival clearly on the examples, or it does not.
+    """One finding: the adapter beats every rival clearly, or by less, or it does not.
 
     Arguments and errors are those of `verification.behaviour.measure`.
     """
     found = measure(base, adapter, rivals, examples.rows, bounds, progress)
     limits = calibration()
-    fits = found.margin >= limits.threshold
     evidence = _evidence(found, examples, limits, base)
     side = "below" if found.margin >= 0 else "above"
     message = (
@@ -83,9 +83,10 @@ def check_behaviour(
         f"{abs(found.margin):.2f} {side} that of the best rival ({found.best_rival}); the "
         f"threshold is {limits.threshold:.2f}, {limits.describe()}"
     )
-    if fits:
-        return Finding(HOOK, FITS, "info", message, evidence)
-    return Finding(HOOK, NO_BETTER, "warn", message, evidence)
+    if found.margin <= 0:
+        return Finding(HOOK, NO_BETTER, "warn", message, evidence)
+    code = FITS if found.margin >= limits.threshold else UNDECIDED
+    return Finding(HOOK, code, "info", message, evidence)
 
 
 def unmeasured(reason: str) -> Finding:
