@@ -155,11 +155,11 @@ def by_who(losses: Losses, rivals: Sequence[str]) -> dict[str, dict[str, float]]
 
 def rates(right: Sequence[float], wrong: Sequence[float], threshold: float) -> dict[str, Any]:
     def share(values: Sequence[float], bound: float) -> float:
-        return sum(value >= bound for value in values) / len(values)
+        return sum(value > bound for value in values) / len(values)
 
     return {
         "auc": area_under_curve(right, wrong),
-        "share_at_threshold": {"right": share(right, threshold), "wrong": share(wrong, threshold)},
+        "share_above_threshold": {"right": share(right, threshold), "wrong": share(wrong, threshold)},
         "share_above_rivals": {"right": share(right, 0.0), "wrong": share(wrong, 0.0)},
         "right": len(right),
         "wrong": len(wrong),

@@ -28,8 +28,8 @@ class Calibration:
     """Where the threshold comes from.
 
     Attributes:
-        threshold: margin over the best rival, nats a token, from which an adapter fits.
-        false_alarm: share of other tasks' adapters that reach it, on `tasks` train tasks.
+        threshold: margin over the best rival, nats a token, beyond which an adapter fits.
+        false_alarm: share of other tasks' adapters that exceed it, on `tasks` train tasks.
         examples: of each task.
         base_sha256: the base's weights.
     """
@@ -44,7 +44,7 @@ class Calibration:
         """Half a sentence for people."""
         return (
             f"calibrated on {self.tasks} train tasks, where {self.false_alarm:.0%} of other tasks' "
-            "adapters reach it"
+            "adapters exceed it"
         )
 
 
@@ -85,7 +85,7 @@ def check_behaviour(
     )
     if found.margin <= 0:
         return Finding(HOOK, NO_BETTER, "warn", message, evidence)
-    code = FITS if found.margin >= limits.threshold else UNDECIDED
+    code = FITS if found.margin > limits.threshold else UNDECIDED
     return Finding(HOOK, code, "info", message, evidence)
 
 
