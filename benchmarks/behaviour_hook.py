@@ -159,7 +159,10 @@ def rates(right: Sequence[float], wrong: Sequence[float], threshold: float) -> d
 
     return {
         "auc": area_under_curve(right, wrong),
-        "share_above_threshold": {"right": share(right, threshold), "wrong": share(wrong, threshold)},
+        "share_above_threshold": {
+            "right": share(right, threshold),
+            "wrong": share(wrong, threshold),
+        },
         "share_above_rivals": {"right": share(right, 0.0), "wrong": share(wrong, 0.0)},
         "right": len(right),
         "wrong": len(wrong),
