@@ -140,7 +140,7 @@ def test_greedy_answers_are_scored_against_every_reference(base: BaseModel, layo
 def test_time_cuts_examples_and_never_what_is_said(base: BaseModel, layout: Layout) -> None:
     own, others = tiny.adapter(layout), rivals(layout, 1)
     seen: list[float] = []
-    hurried = measure(base, own, others, ROWS, Bounds(seconds=0, scored=3), seen.append)
+    hurried = measure(base, own, others, ROWS, Bounds(seconds=0.0, scored=3), seen.append)
     one = measure(base, own, others, ROWS, Bounds(examples=1))
     assert (hurried.examples, hurried.scored, hurried.given) == (1, 0, 6)
     assert hurried.losses == one.losses and hurried.rouge_l == {}
@@ -194,13 +194,16 @@ def test_examples_come_from_the_nearest_task(encoder: Any) -> None:
 # Calibration and verdicts
 
 
-@given(st.lists(st.integers(-9, 9), min_size=1), st.lists(st.integers(-9, 9), min_size=1))
-def test_area_under_curve(right: list[int], wrong: list[int]) -> None:
+scores = st.lists(st.integers(-9, 9).map(float), min_size=1)
+
+
+@given(scores, scores)
+def test_area_under_curve(right: list[float], wrong: list[float]) -> None:
     area = area_under_curve(right, wrong)
     assert 0 <= area <= 1
     assert area + area_under_curve(wrong, right) == pytest.approx(1)
     assert area == area_under_curve([2 * x + 1 for x in right], [2 * x + 1 for x in wrong])
-    assert area_under_curve([99], wrong) == 1 and area_under_curve(right, right) == 0.5
+    assert area_under_curve([99.0], wrong) == 1 and area_under_curve(right, right) == 0.5
 
 
 @given(st.lists(st.floats(-9, 9), min_size=1), st.floats(0, 1))
