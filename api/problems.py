@@ -49,7 +49,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("range-not-satisfiable", 416, "The range lies outside the file"),
         ProblemType("invalid-field", 422, "A field is invalid"),
         ProblemType("invalid-description", 422, "The description is invalid"),
-        ProblemType("unknown-name", 422, "Nothing that is known has this name"),
+        ProblemType("unknown-name", 422, "No generator, base model or hook has this name"),
         ProblemType("unsupported-model", 422, "The base model cannot be adapted"),
         ProblemType("internal", 500, "The service failed"),
         ProblemType("base-unreadable", 500, "The base model cannot be read"),
