@@ -8,9 +8,11 @@ import numpy as np
 
 from library.errors import AdapterFileError
 from library.image_lora import is_kohya, read_image_lora
+from library.layout import REFUSED
 from library.lora_files import DTYPES, TensorFile
 from library.peft_config import by_pattern, check_targets, check_types
 from library.peft_io import CONFIG_FILE, PREFIX
+from library.peft_read import layout_in
 from verification.findings import Finding, Severity
 from verification.header import BadFile, Header
 from verification.patterns import require_bounded
@@ -91,9 +93,13 @@ def _accounted_for(key: str, config: dict[str, Any]) -> bool:
         return key.startswith(PREFIX)
     if config.get("trainable_token_indices") and "token_adapter" in parts:
         return True
-    # PEFT saves whole embeddings when a vocabulary has grown (save_embedding_layers="auto").
-    whole = parts[-2:] in (["embed_tokens", "weight"], ["lm_head", "weight"])
-    return whole or (parts[-1] == "bias" and config.get("bias", "none") != "none")
+    return is_whole_embedding(key) or (parts[-1] == "bias" and config.get("bias", "none") != "none")
+
+
+def is_whole_embedding(key: str) -> bool:
+    """PEFT saves embeddings that it adapts, or whose vocabulary has grown, as a whole as well."""
+    parts = key.removeprefix(PREFIX).replace(".base_layer.", ".").split(".")
+    return parts[-1] == "weight" and len(parts) > 1 and parts[-2] in REFUSED
 
 
 def _require_sane(header: Header) -> None:
@@ -163,7 +169,8 @@ def _without_config(subject: Subject) -> Finding:
     tensors = dict(sorted(load(subject.files[subject.weights]).items()))
     file = TensorFile(subject.weights, "", tensors, subject.header.metadata)
     try:
-        read_image_lora(file, "unknown")
+        config, pairs, _ = read_image_lora(file, "unknown")
+        layout_in(config, pairs)
     except AdapterFileError as error:
         raise BadFile("keys", str(error)) from error
     kind = "kohya" if is_kohya(tensors) else "diffusers"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from library.base import DEFAULT_BASE, load_config
 from library.errors import BaseModelError
 from verification.findings import Finding
-from verification.format_hook import factors
+from verification.format_hook import factors, is_whole_embedding
 from verification.servers import (
     OLLAMA_FAMILIES,
     SERVERS,
@@ -53,6 +53,9 @@ def for_server(server: Server, subject: Subject, context: Context) -> list[Findi
         )
     modules = {name: a[0] for name, (a, _) in factors(subject).items()}
     found = [_refuse(code, server, why) for code, why in refusals(server, config, modules)]
+    whole = next((key for key in subject.shapes if is_whole_embedding(key)), None)
+    if server != "peft" and whole is not None and not found:
+        found.append(_refuse("embedding", server, f"{server} loads no whole embedding: {whole}"))
     if server == "sglang" and ADDED_TOKENS in subject.names:
         found.append(_refuse("adds-tokens", server, f"sglang refuses a folder with {ADDED_TOKENS}"))
     if not found:
