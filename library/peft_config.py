@@ -77,7 +77,7 @@ def check_types(path: Path, config: dict[str, Any]) -> None:
             raise AdapterFileError(f"{path}: {default} and {patterns} must hold numbers")
         _compiled(path, found)
     for key in ("target_modules", "exclude_modules", "layers_pattern"):
-        names = config.get(key) or []
+        names = [] if config.get(key) is None else config[key]
         if isinstance(names, str):
             _compiled(path, [names])
         elif not isinstance(names, list) or not all(isinstance(name, str) for name in names):
