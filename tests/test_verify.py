@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 from pathlib import Path
 from random import Random
@@ -325,3 +326,19 @@ def test_digests_are_those_of_the_bytes(ours: Files) -> None:
     assert len(root) == 64 and root == merkle_root(Subject(bare(ours)), found)
     for name in found:
         assert merkle_root(subject, found | {name: "0" * 64}) != root
+
+
+def test_every_code_is_in_the_documentation() -> None:
+    table = (tiny.ROOT / "docs" / "verification.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[2] for line in table.splitlines() if line.count("|") == 5]
+    written = {code for row in rows for code in re.findall(r"`([a-z0-9-]+)`", row)}
+    places = [
+        file
+        for file in sorted((tiny.ROOT / "verification").glob("*.py"))
+        if file.stem in ("header", "subject", "patterns", "format_hook", "integrity_hook",
+                         "target_hook", "base_hook", "servers", "signature_hook")
+    ]  # fmt: skip
+    call = re.compile(r'(?:BadFile|_refuse|_finding|HOOK,|append\(|\[)\(?\s*"([a-z0-9-]+)",\s')
+    used = {code for file in places for code in call.findall(file.read_text(encoding="utf-8"))}
+    assert {"wrong-strength", "truncated", "q-without-v", "rank-limit"} <= used
+    assert used | {"duplicate-keys"} <= written, used - written
