@@ -338,7 +338,7 @@ def test_every_code_is_in_the_documentation() -> None:
         if file.stem in ("header", "subject", "patterns", "format_hook", "integrity_hook",
                          "target_hook", "base_hook", "servers", "signature_hook")
     ]  # fmt: skip
-    call = re.compile(r'(?:BadFile|_refuse|_finding|HOOK,|append\(|\[)\(?\s*"([a-z0-9-]+)",\s')
+    call = re.compile(r'(?:BadFile\(|_refuse\(|_finding\(|HOOK,|append\(\(|\[\()\s*"([a-z0-9-]+)",\s')
     used = {code for file in places for code in call.findall(file.read_text(encoding="utf-8"))}
     assert {"wrong-strength", "truncated", "q-without-v", "rank-limit"} <= used
     assert used | {"duplicate-keys"} <= written, used - written
