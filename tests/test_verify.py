@@ -343,3 +343,18 @@ def test_every_code_is_in_the_documentation() -> None:
     used = {code for file in places for code in call.findall(file.read_text(encoding="utf-8"))}
     assert {"wrong-strength", "truncated", "q-without-v", "rank-limit"} <= used
     assert used | {"duplicate-keys"} <= written, used - written
+
+
+def test_hostile_names_reach_no_terminal(
+    ours: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, name in enumerate(("\\u001b[2J", "\\ud800", "\\u202e", "x" * 100_000)):
+        damaged = with_header(ours, lambda h, n=name: h.replace("base_model", n, 1))
+        folder = tmp_path / f"{place}"
+        write_folder(folder, damaged)
+        for options in ((), ("--json",)):
+            assert exit_code(folder, *options) == 1
+            captured = capsys.readouterr()
+            assert captured.err == "" and len(captured.out) < 3000
+            assert "\x1b" not in captured.out
+            assert options or all(char.isprintable() or char == "\n" for char in captured.out)
