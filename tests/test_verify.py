@@ -101,6 +101,8 @@ def test_every_tampering_has_its_reason(ours: Files) -> None:
         ("keys", with_tensors(ours, stranger)),
         ("dtype", with_tensors(ours, odd)),
         ("rank", with_config(ours, r=8)),
+        ("rank", with_config(ours, r=4.0)),
+        ("rank", with_config(ours, r=0, rank_pattern={"[qv]_proj": 4})),
         ("targets", with_config(ours, target_modules=["q_proj"])),
         ("targets", with_config(ours, target_modules=["q_proj", "v_proj", "k_proj"])),
         ("config", with_config(ours, lora_alpha="8")),
