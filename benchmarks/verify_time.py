@@ -4,8 +4,8 @@
 
 The adapter has rank 8 and 60 modules (bf16, with provenance, signed), for the packaged base. The
 peer is what loading it takes in any case: safetensors' `load_file` and PEFT's
-`LoraConfig.from_pretrained`. Both sides read the same folder from a warm file cache; times are medians in milliseconds. Building
-the base's shapes happens once per process and is given apart (`first`).
+`LoraConfig.from_pretrained`. Both sides read the same folder from a warm file cache; times are
+medians in milliseconds. Building the base's shapes happens once per process and is in `first`.
 """
 
 import argparse
