@@ -4,6 +4,7 @@ import json
 import os
 import re
 import struct
+import time
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -315,6 +316,13 @@ def test_expressions_that_never_finish_are_not_tried(ours: Files) -> None:
     for pattern in hostile:
         assert codes(bare(with_config(ours, target_modules=pattern))) == {"too-costly"}, pattern
         assert codes(bare(with_config(ours, alpha_pattern={pattern: 1}))) == {"too-costly"}
+
+
+def test_the_costliest_expressions_that_are_taken_finish(ours: Files) -> None:
+    for pattern in (".*" * 4 + "!", "[a-z._]*" * 5 + "!", "(a|b|ab)" * 3 + ".*.*!"):
+        start = time.process_time()
+        codes(bare(with_config(ours, alpha_pattern={pattern: 1}, target_modules=".*" * 3 + "proj")))
+        assert time.process_time() - start < 20
 
 
 def test_digests_are_those_of_the_bytes(ours: Files) -> None:
