@@ -15,9 +15,13 @@ from library.folder import LibraryFolder
 from library.peft_read import adapter_of
 from library.provenance import PROVENANCE_FILE
 from library.tasks import Instance, Task, read_tasks
+from verification import hooks
 from verification.behaviour_hook import Examples, check_behaviour, unmeasured
 from verification.findings import Finding
+from verification.hooks import Policy
 from verification.rivals import nearest_task, rivals_of
+from verification.subject import Context
+from verification.subject import Subject as FileSubject
 
 Progress = Callable[[float], None]
 
@@ -45,7 +49,12 @@ def hooks_of(settings: Settings, encoder: Callable[[], DescriptionEncoder]) -> d
     Args:
         encoder: gives the description encoder once it is loaded.
     """
-    return {"behaviour": BehaviourCheck(settings, encoder)}
+    return {"files": check_files, "behaviour": BehaviourCheck(settings, encoder)}
+
+
+def check_files(subject: Subject, progress: Progress) -> list[Finding]:
+    """What `lorasmith verify` says of the files: format, integrity, servers and base."""
+    return hooks.run(FileSubject(subject.files), Context(), Policy())
 
 
 class BehaviourCheck:

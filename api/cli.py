@@ -14,7 +14,9 @@ from api.commands.library_import import export, import_adapter
 from api.commands.route import route
 from api.commands.search import search
 from api.commands.serve import serve
+from api.commands.sign import sign
 from api.commands.tasks import tasks
+from api.commands.verify import verify
 from api.console import guarded
 
 app = typer.Typer(
@@ -30,6 +32,8 @@ app.command()(generate)
 app.command()(evaluate)
 app.command(cls=ComposeCommand)(compose)
 app.command()(search)
+app.command()(verify)
+app.command()(sign)
 app.command()(serve)
 app.add_typer(tasks, name="tasks")
 library.command("import")(import_adapter)
