@@ -1,0 +1,127 @@
+"""Adapters with planted backdoors and without, for screening: libraries read, folds, plants.
+
+A plant is made from adapters of one fold alone, so that no task stands on both sides of a split.
+"""
+
+import csv
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from library.adapter import Adapter, stack
+from library.catalogue import open_library, read_adapter, records
+from library.folder import MANIFEST
+from library.plan import Plan
+from verification.spectrum import singular_values
+
+FOLDS = 5
+RANK = 8
+PARTNERS = 2  # clean adapters that each poisoned one is merged with
+WEIGHTS = ((1.0, 1.0), (1.0, 0.5), (0.5, 0.5))  # of the clean one and of the other
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Adapters of one library with their tasks, sorted by task."""
+
+    tasks: list[str]
+    adapters: Adapter
+    base_sha256: str
+    recipe: str
+    steps: int
+
+    def rows(self, tasks: Sequence[str]) -> Adapter:
+        place = {task: row for row, task in enumerate(self.tasks)}
+        return self.adapters[[place[task] for task in tasks]]
+
+
+def read_pool(place: Path, left_out: frozenset[str] = frozenset()) -> Pool:
+    """Every adapter of a library but those of the tasks left out."""
+    folder = open_library(str(place))
+    plan = Plan.from_dict(folder.read_json(MANIFEST))
+    found = [record for record in records(folder) if record["task"] not in left_out]
+    adapters = stack([read_adapter(folder, record["id"], plan.layout) for record in found])
+    recipe, steps = found[0]["recipe"], found[0]["steps"]
+    tasks = [record["task"] for record in found]
+    return Pool(tasks, adapters, plan.base["sha256"], recipe, steps)
+
+
+def restricted(index: Path) -> frozenset[str]:
+    """Tasks whose data may not be passed on, by the task index's licence class."""
+    with index.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return frozenset(row["task"] for row in rows if row["license_class"] == "restricted")
+
+
+def fold(task: str) -> int:
+    """0 to 4, by the task's name alone."""
+    return int(hashlib.sha256(task.encode()).hexdigest(), 16) % FOLDS
+
+
+def spectra(adapters: Adapter) -> Tensor:
+    return singular_values(adapters, RANK)
+
+
+def summed(parts: Sequence[tuple[Adapter, float]]) -> Adapter:
+    """The exact weighted sum of ΔW: factors side by side, at the ranks' sum."""
+    first = parts[0][0]
+    layout = first.layout.with_rank(sum(part.layout.rank for part, _ in parts))
+    return Adapter(
+        layout,
+        {key: torch.cat([part.A[key] for part, _ in parts], dim=2) for key in first.A},
+        {key: torch.cat([part.B[key] * w for part, w in parts], dim=3) for key in first.B},
+    )
+
+
+@dataclass(frozen=True)
+class Merges:
+    """Each poisoned adapter merged with clean ones of other tasks of its fold.
+
+    Attributes:
+        tasks: of the poisoned one, row by row.
+        poisoned: spectra of the merges, as the best approximation of rank 8 has them.
+        benign: the same with the poisoned adapter's clean twin.
+        difference: clean + (poisoned − twin), the backdoor alone; one row per partner.
+    """
+
+    tasks: list[str]
+    poisoned: Tensor
+    benign: Tensor
+    difference: Tensor
+
+    @property
+    def difference_tasks(self) -> list[str]:
+        return self.tasks[: len(self.difference)]
+
+
+def merges(clean: Pool, poisoned: Pool, seed: int = 0) -> Merges:
+    """With PARTNERS each at WEIGHTS, in the same order for poisoned and benign."""
+    rng = random.Random(seed)
+    names = [task for task in poisoned.tasks if task in clean.tasks for _ in range(PARTNERS)]
+    partners = []
+    for task in names[::PARTNERS]:
+        same = [t for t in clean.tasks if fold(t) == fold(task) and t not in poisoned.tasks]
+        partners += rng.sample(same, PARTNERS)
+    own, bad, twin = clean.rows(partners), poisoned.rows(names), clean.rows(names)
+    return Merges(
+        names * len(WEIGHTS),
+        torch.cat([spectra(summed([(own, w1), (bad, w2)])) for w1, w2 in WEIGHTS]),
+        torch.cat([spectra(summed([(own, w1), (twin, w2)])) for w1, w2 in WEIGHTS]),
+        spectra(summed([(own, 1.0), (bad, 1.0), (twin, -1.0)])),
+    )
+
+
+def scaled_columns(pool: Pool, factor: float, seed: int = 0) -> Tensor:
+    """Spectra with one column of one module's B times `factor`, drawn anew for each adapter."""
+    rng = random.Random(seed)
+    made = replace(pool.adapters, B={key: b.clone() for key, b in pool.adapters.B.items()})
+    for row in range(len(pool.tasks)):
+        group = rng.choice(made.layout.groups)
+        site, column = rng.randrange(len(group.sites)), rng.randrange(group.rank)
+        made.B[group.key][row, site, :, column] *= factor
+    return spectra(made)

@@ -1,0 +1,77 @@
+"""How far an adapter is from those of a library: cosines, distances, E-DIEM.
+
+All in float64 through inner products ⟨B₁A₁, B₂A₂⟩ = Σ (A₁A₂ᵀ)∘(B₁ᵀB₂); a distance below about
+1e-8 of the norms cannot be told from zero. E-DIEM is SPLoRA's distance that does not depend on a
+module's size (arXiv 2506.18931): (d − mean d) / deviation of d, where mean and deviation are those
+of a reference set. There the reference are projections on an alignment matrix, here distances
+between pairs of clean library adapters.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from library.adapter import Adapter
+
+COPY = 1e-6  # a relative distance below this is a copy, up to storage
+
+
+def inner_products(one: Adapter, others: Adapter) -> Float[Tensor, "n m sites"]:
+    """⟨ΔW, ΔW'⟩ of every module, for n adapters and m others of the same modules at any ranks."""
+    place = {site.name: position for position, site in enumerate(one.layout.sites)}
+    found = torch.zeros(len(one), len(others), len(place), dtype=torch.float64)
+    for group in one.layout.groups:
+        a, b = one.A[group.key].double(), one.B[group.key].double()
+        a2, b2 = others.A[group.key].double(), others.B[group.key].double()
+        n, sites, r, _ = a.shape
+        m, s = len(others), a2.shape[-2]
+        left = a.transpose(0, 1).reshape(sites, n * r, -1)
+        right = a2.transpose(0, 1).reshape(sites, m * s, -1)
+        of_a = (left @ right.mT).view(sites, n, r, m, s)
+        left = b.permute(1, 0, 3, 2).reshape(sites, n * r, -1)
+        right = b2.permute(1, 0, 3, 2).reshape(sites, m * s, -1)
+        of_b = (left @ right.mT).view(sites, n, r, m, s)
+        where = [place[site.name] for site in group.sites]
+        found[..., where] = (of_a * of_b).sum(dim=(2, 4)).permute(1, 2, 0)
+    return found
+
+
+def squared_norms(adapter: Adapter) -> Float[Tensor, "n sites"]:
+    """‖ΔW‖² of every module, by the same formula."""
+    rows = [inner_products(adapter[[i]], adapter[[i]])[0, 0] for i in range(len(adapter))]
+    return torch.stack(rows)
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Of n adapters to m others: the cosine of the whole ΔW, and ‖ΔW − ΔW'‖ of each module."""
+
+    cosine: Float[Tensor, "n m"]
+    by_module: Float[Tensor, "n m sites"]
+    relative: Float[Tensor, "n m"]  # of the whole: ‖ΔW − ΔW'‖ / ‖ΔW‖
+
+
+def distances(
+    one: Adapter, others: Adapter, norms: Float[Tensor, "m sites"] | None = None
+) -> Distances:
+    """`norms` are the others' squared norms, where they are known. A zero ΔW has cosine zero."""
+    products = inner_products(one, others)
+    own = squared_norms(one)
+    theirs = squared_norms(others) if norms is None else norms
+    squared = (own[:, None] + theirs[None] - 2 * products).clamp_min(0)
+    size, their_size = own.sum(dim=-1), theirs.sum(dim=-1)
+    scale = (size[:, None] * their_size).sqrt()
+    cosine = products.sum(dim=-1) / torch.where(scale > 0, scale, 1.0)
+    whole = squared.sum(dim=-1).sqrt() / torch.where(size > 0, size, 1.0).sqrt()[:, None]
+    return Distances(cosine, squared.sqrt(), whole)
+
+
+def e_diem(
+    distance: Float[Tensor, "*n sites"],
+    mean: Float[Tensor, " sites"],
+    spread: Float[Tensor, " sites"],
+) -> Float[Tensor, "*n sites"]:
+    """(d − mean) / spread of each module; 0 is as far as two clean adapters are on average."""
+    return (distance - mean) / spread
