@@ -58,8 +58,12 @@ def statistics(values: Float[Tensor, "n sites rank"]) -> Statistics:
 
 
 def log_spectrum(values: Float[Tensor, "n sites rank"]) -> Float[Tensor, "n features"]:
-    """log σ of every module, in one row: the features of the known-kind score."""
-    return values.clamp_min(FLOOR).log().flatten(1)
+    """log σ of every module less their mean, in one row: the features of the known-kind score.
+
+    Taking out the mean makes them blind to the adapter's strength.
+    """
+    logs = values.clamp_min(FLOOR).log().flatten(1)
+    return logs - logs.mean(dim=-1, keepdim=True)
 
 
 def log_profile(values: Float[Tensor, "n sites rank"]) -> Float[Tensor, "n sites"]:
