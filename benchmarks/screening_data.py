@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from index.exact import weighted_sum
 from library.adapter import Adapter, stack
 from library.catalogue import open_library, read_adapter, records
 from library.folder import MANIFEST
@@ -30,6 +31,7 @@ class Pool:
     """Adapters of one library with their tasks, sorted by task."""
 
     tasks: list[str]
+    descriptions: list[str]
     adapters: Adapter
     base_sha256: str
     recipe: str
@@ -48,7 +50,8 @@ def read_pool(place: Path, left_out: frozenset[str] = frozenset()) -> Pool:
     adapters = stack([read_adapter(folder, record["id"], plan.layout) for record in found])
     recipe, steps = found[0]["recipe"], found[0]["steps"]
     tasks = [record["task"] for record in found]
-    return Pool(tasks, adapters, plan.base["sha256"], recipe, steps)
+    said = [record["description"] for record in found]
+    return Pool(tasks, said, adapters, plan.base["sha256"], recipe, steps)
 
 
 def restricted(index: Path) -> frozenset[str]:
@@ -65,17 +68,6 @@ def fold(task: str) -> int:
 
 def spectra(adapters: Adapter) -> Tensor:
     return singular_values(adapters, RANK)
-
-
-def summed(parts: Sequence[tuple[Adapter, float]]) -> Adapter:
-    """The exact weighted sum of ΔW: factors side by side, at the ranks' sum."""
-    first = parts[0][0]
-    layout = first.layout.with_rank(sum(part.layout.rank for part, _ in parts))
-    return Adapter(
-        layout,
-        {key: torch.cat([part.A[key] for part, _ in parts], dim=2) for key in first.A},
-        {key: torch.cat([part.B[key] * w for part, w in parts], dim=3) for key in first.B},
-    )
 
 
 @dataclass(frozen=True)
@@ -110,9 +102,9 @@ def merges(clean: Pool, poisoned: Pool, seed: int = 0) -> Merges:
     own, bad, twin = clean.rows(partners), poisoned.rows(names), clean.rows(names)
     return Merges(
         names * len(WEIGHTS),
-        torch.cat([spectra(summed([(own, w1), (bad, w2)])) for w1, w2 in WEIGHTS]),
-        torch.cat([spectra(summed([(own, w1), (twin, w2)])) for w1, w2 in WEIGHTS]),
-        spectra(summed([(own, 1.0), (bad, 1.0), (twin, -1.0)])),
+        torch.cat([spectra(weighted_sum([own, bad], pair)) for pair in WEIGHTS]),
+        torch.cat([spectra(weighted_sum([own, twin], pair)) for pair in WEIGHTS]),
+        spectra(weighted_sum([own, bad, twin], (1.0, 1.0, -1.0))),
     )
 
 

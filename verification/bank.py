@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from library.errors import CheckpointError
-from library.layout import Layout, Site
+from library.layout import Layout
+from library.peft_read import shape_of
 
 DIGITS = 6  # significant ones, in the file
 Row = tuple[str, int, int, int]  # a module's name, in, out, kernel
@@ -40,9 +41,6 @@ class Bank:
         profile_centre, profile_spread: median and robust deviation of the norms' profile.
         outlier_scores: quantiles of clean adapters' outlier scores, found the same way.
         limits: by statistic, the 0.5 %, 50 % and 99.5 % quantile of each module.
-        pair_mean, pair_spread: mean and standard deviation over pairs of clean adapters of
-            ‖ΔW₁ − ΔW₂‖, for E-DIEM.
-        nearest: quantiles 0, 0.01, ... 1 of a clean adapter's cosine with its nearest other.
     """
 
     name: str
@@ -63,18 +61,20 @@ class Bank:
     profile_spread: Tensor
     outlier_scores: Tensor
     limits: Mapping[str, Tensor]
-    pair_mean: Tensor
-    pair_spread: Tensor
-    nearest: Tensor
 
     def threshold(self, scores: Tensor, false_alarms: int) -> float:
         """The score that `false_alarms` in a hundred clean adapters exceed."""
         return float(scores[100 - false_alarms])
 
     def fits(self, layout: Layout) -> bool:
-        """Whether an adapter's modules are the bank's, at its rank or above."""
+        """Whether an adapter's modules are the bank's, in any order, at its rank or above."""
         enough = all(site.rank >= self.rank for site in layout.sites)
-        return enough and tuple(map(row_of, layout.sites)) == self.modules
+        return enough and sorted(map(shape_of, layout.sites)) == sorted(self.modules)
+
+    def in_order(self, layout: Layout, values: Tensor) -> Tensor:
+        """`[n, sites, ...]` of an adapter that fits, in the order of the bank's modules."""
+        place = {site.name: position for position, site in enumerate(layout.sites)}
+        return values[:, [place[row[0]] for row in self.modules]]
 
     def to_json(self) -> str:
         return json.dumps(_plain(asdict(self)), sort_keys=True) + "\n"
@@ -96,10 +96,6 @@ class Bank:
 def shipped() -> Bank:
     """The bank of the default base: recipe lora, rank 8, q_proj and v_proj."""
     return Bank.from_json((files("verification") / "screening_bank.json").read_text("utf-8"))
-
-
-def row_of(site: Site) -> Row:
-    return site.name, site.in_features, site.out_features, site.kernel
 
 
 def _numbers(values: Any) -> Tensor:

@@ -16,7 +16,7 @@ FLOOR = 1e-12  # stands for a singular value of zero where logarithms are taken
 
 
 def singular_values(adapter: Adapter, rank: int) -> Float[Tensor, "n sites rank"]:
-    """The `rank` largest singular values of every module's ΔW, descending, zero where there are less.
+    """The `rank` largest singular values of every module's ΔW, descending, then zeros.
 
     They come from the triangles of two QR factorisations, so ΔW is never formed.
     """
