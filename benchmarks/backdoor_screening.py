@@ -31,6 +31,7 @@ from benchmarks.screening_data import (
     scaled_columns,
     spectra,
 )
+from benchmarks.screening_neighbours import neighbour_rows
 from verification.screening import Linear, Profile, fit_linear, fit_profile
 
 FACTORS = (3.0, 5.0, 10.0, 30.0)
@@ -196,7 +197,7 @@ def measure(o: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[list[
             {"recipe": p.recipe, "steps": p.steps, "adapters": len(p.tasks)} for p in pools
         ],
         "attack_success": {"lora": success, "lora-fa": success_fa},
-        "within the recipe": rows,
+        "within the recipe": rows + neighbour_rows(pools[0], pools[1], auc),
         "across recipes": across,
         "controls": controls(clean, poisoned, clean_fa, poisoned_fa, split(success_fa)[0]),
     }

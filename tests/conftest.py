@@ -15,7 +15,9 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-_hook = install_import_hook(["library", "index", "generator", "training"], "beartype.beartype")
+_hook = install_import_hook(
+    ["library", "index", "generator", "training", "verification"], "beartype.beartype"
+)
 
 # Reproducible, and never failed by a busy machine.
 settings.register_profile("lorasmith", deadline=None, derandomize=True, max_examples=60)

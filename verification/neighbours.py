@@ -31,7 +31,9 @@ def inner_products(one: Adapter, others: Adapter) -> Float[Tensor, "n m sites"]:
     for group in one.layout.groups:
         order = [theirs[group.key].index(site.name) for site in group.sites]
         a, b = one.A[group.key].double(), one.B[group.key].double()
-        a2, b2 = (x[group.key][:, order].double() for x in (others.A, others.B))
+        a2, b2 = (x[group.key].double() for x in (others.A, others.B))
+        if order != sorted(order):
+            a2, b2 = a2[:, order], b2[:, order]
         n, sites, r, _ = a.shape
         m, s = len(others), a2.shape[-2]
         left = a.transpose(0, 1).reshape(sites, n * r, -1)
@@ -96,7 +98,7 @@ class Neighbours:
     Attributes:
         name: how findings name it.
         ids, tasks: of each adapter.
-        adapters, norms: stacked, with ‖ΔW‖² of each module.
+        adapters, norms: stacked in float64, with ‖ΔW‖² of each module.
         mean, spread: of ‖ΔW₁ − ΔW₂‖ by module, over pairs of at most REFERENCE adapters.
         nearest: for each of those, the cosine with its nearest other in the library, ascending.
     """
@@ -115,6 +117,7 @@ def gather(
     name: str, ids: tuple[str, ...], tasks: tuple[str, ...], adapters: Adapter
 ) -> Neighbours:
     """Measure the reference pairs of at least three adapters, once."""
+    adapters = _site_major(adapters)
     norms, m = squared_norms(adapters), len(adapters)
     rows = torch.linspace(0, m - 1, min(m, REFERENCE)).round().long()
     found = distances(adapters[rows], adapters, norms)
@@ -123,6 +126,16 @@ def gather(
     nearest = found.cosine.masked_fill(~other, -1).amax(dim=1).sort().values
     spread = pairs.std(dim=0).clamp_min(1e-12)
     return Neighbours(name, ids, tasks, adapters, norms, pairs.mean(dim=0), spread, nearest)
+
+
+def _site_major(adapters: Adapter) -> Adapter:
+    """The same in float64, laid out in memory as `inner_products` reads it, without a copy."""
+    a = {k: x.double().transpose(0, 1).contiguous().transpose(0, 1) for k, x in adapters.A.items()}
+    b = {
+        k: x.double().permute(1, 0, 3, 2).contiguous().permute(1, 0, 3, 2)
+        for k, x in adapters.B.items()
+    }
+    return Adapter(adapters.layout, a, b)
 
 
 def read_neighbours(place: str) -> Neighbours:

@@ -55,7 +55,9 @@ def profile(bank: Bank) -> Profile:
 
 
 def fit_linear(
-    clean: Float[Tensor, "n sites rank"], poisoned: Float[Tensor, "m sites rank"], ridge: float = 20
+    clean: Float[Tensor, "n sites rank"],
+    poisoned: Float[Tensor, "m sites rank"],
+    ridge: float = 20.0,
 ) -> Linear:
     """Logistic regression with an L2 penalty of ridge/2·‖weight‖², both classes weighing the same.
 
