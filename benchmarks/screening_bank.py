@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 from torch import Tensor
 
-from benchmarks.backdoor_screening import Set, in_folds
 from benchmarks.screening_data import FOLDS, RANK, Pool, merges, read_pool, restricted, spectra
+from benchmarks.screening_folds import Set, in_folds
 from library.files import write_file
 from library.peft_read import shape_of
 from verification.bank import Bank

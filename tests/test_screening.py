@@ -236,6 +236,8 @@ def test_modules_in_another_order_are_the_same_and_other_modules_are_refused_a_s
         {key: b.flip(1) for key, b in adapter.B.items()},
     )
     assert check_spectra(mirrored, own, reference) == check_spectra(adapter, own, reference)
+    adapter.A[adapter.layout.groups[0].key][0, 0, 0, 0] = float("inf")
+    assert codes(check_spectra(adapter, own, reference)) == ["screening-not-applicable"]
     for other in (layout((2,)), layout_of(tiny.config("llama"), ["k_proj"], rank=RANK)):
         found = check_spectra(tiny.adapter(other), own, reference)
         assert codes(found) == ["screening-not-applicable"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import pretrained
 from library.adapter import Adapter, zeros
-from library.errors import MissingPath
+from library.errors import MissingPath, UsageError
 from library.layout import layout_of
 from verification.neighbours import distances, e_diem, gather, inner_products, read_neighbours
 from verification.screening_hook import check_neighbours
@@ -84,12 +84,17 @@ def test_findings_name_the_nearest_and_tell_a_copy() -> None:
     assert check_neighbours(stored, near)[0].code == "neighbours-copy"
     other = check_neighbours(library(1, seed=9), near)
     assert other[0].code == "neighbours-nearest" and "a library of 5" in other[0].message
+    broken = library(1)
+    broken.A[LAYOUT.groups[0].key][0, 0, 0, 0] = float("nan")
+    assert [f.code for f in check_neighbours(broken, near)] == ["neighbours-not-comparable"]
     strange = tiny.adapter(layout_of(tiny.config("llama"), ["k_proj"], rank=2))
     assert [f.code for f in check_neighbours(strange, near)] == ["neighbours-not-comparable"]
     assert {f.severity for f in (*copy, *other)} == {"info"}
 
 
-def test_a_library_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_library_that_is_not_there_or_too_small_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a pair is too small"):
+        gather("a pair", ("a", "b"), ("v", "w"), library(2))
     with pytest.raises(MissingPath, match="there is no library"):
         read_neighbours(str(tmp_path / "none"))
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from library.adapter import Adapter, stack
 from library.catalogue import open_library, read_adapter, records
+from library.errors import UsageError
 from library.folder import MANIFEST
 from library.layout import Layout
 from library.peft_read import shape_of
@@ -116,7 +117,9 @@ class Neighbours:
 def gather(
     name: str, ids: tuple[str, ...], tasks: tuple[str, ...], adapters: Adapter
 ) -> Neighbours:
-    """Measure the reference pairs of at least three adapters, once."""
+    """Measure the reference pairs, once. Raises UsageError for fewer than three adapters."""
+    if len(adapters) < 3:
+        raise UsageError(f"{name} is too small to compare with: it takes at least 3 adapters")
     adapters = _site_major(adapters)
     norms, m = squared_norms(adapters), len(adapters)
     rows = torch.linspace(0, m - 1, min(m, REFERENCE)).round().long()
@@ -141,7 +144,7 @@ def _site_major(adapters: Adapter) -> Adapter:
 def read_neighbours(place: str) -> Neighbours:
     """Those of a library, by folder or URL.
 
-    Raises MissingPath, OutputError or AdapterFileError if it cannot be read.
+    Raises MissingPath, OutputError or AdapterFileError if it cannot be read, and as `gather`.
     """
     folder = open_library(place)
     layout = Plan.from_dict(folder.read_json(MANIFEST)).layout

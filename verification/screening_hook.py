@@ -45,8 +45,15 @@ def check_spectra(adapter: Adapter, subject: Subject, bank: Bank) -> list[Findin
             f"above, the adapter has {adapter.layout.describe()}"
         )
         return [Finding(SCREENING, NOT_APPLICABLE, "info", message)]
+    if not _finite(adapter):
+        message = "no screening: a weight is not a finite number"
+        return [Finding(SCREENING, NOT_APPLICABLE, "info", message)]
     values = bank.in_order(adapter.layout, singular_values(adapter, bank.rank))
     return [*_screening(values, subject, bank), _statistics(values, bank)]
+
+
+def _finite(adapter: Adapter) -> bool:
+    return all(bool(factor.isfinite().all()) for factor in adapter.factors())
 
 
 def _screening(
@@ -130,6 +137,9 @@ def check_neighbours(adapter: Adapter, neighbours: Neighbours, k: int = 5) -> li
     """The nearest library adapters by the cosine of ΔW, and E-DIEM of the nearest one."""
     if not same_modules(adapter.layout, neighbours.adapters.layout):
         message = f"the adapter's modules are not those of {neighbours.name}"
+        return [Finding(NEIGHBOURS, INCOMPARABLE, "info", message)]
+    if not _finite(adapter):
+        message = "no neighbours: a weight is not a finite number"
         return [Finding(NEIGHBOURS, INCOMPARABLE, "info", message)]
     found = distances(adapter, neighbours.adapters, neighbours.norms)
     order = found.cosine[0].argsort(descending=True, stable=True)[:k].tolist()
