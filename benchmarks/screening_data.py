@@ -91,15 +91,22 @@ class Merges:
         return self.tasks[: len(self.difference)]
 
 
+def partners(clean: Pool, poisoned: Pool, seed: int = 0) -> list[tuple[str, str]]:
+    """(poisoned task, clean task of its fold), PARTNERS for each poisoned one, drawn by seed."""
+    rng, found = random.Random(seed), []
+    for task in poisoned.tasks:
+        if task in clean.tasks:
+            same = [t for t in clean.tasks if fold(t) == fold(task) and t not in poisoned.tasks]
+            found += [(task, partner) for partner in rng.sample(same, PARTNERS)]
+    return found
+
+
 def merges(clean: Pool, poisoned: Pool, seed: int = 0) -> Merges:
     """With PARTNERS each at WEIGHTS, in the same order for poisoned and benign."""
-    rng = random.Random(seed)
-    names = [task for task in poisoned.tasks if task in clean.tasks for _ in range(PARTNERS)]
-    partners = []
-    for task in names[::PARTNERS]:
-        same = [t for t in clean.tasks if fold(t) == fold(task) and t not in poisoned.tasks]
-        partners += rng.sample(same, PARTNERS)
-    own, bad, twin = clean.rows(partners), poisoned.rows(names), clean.rows(names)
+    pairs = partners(clean, poisoned, seed)
+    names = [task for task, _ in pairs]
+    own = clean.rows([partner for _, partner in pairs])
+    bad, twin = poisoned.rows(names), clean.rows(names)
     return Merges(
         names * len(WEIGHTS),
         torch.cat([spectra(weighted_sum([own, bad], pair)) for pair in WEIGHTS]),
