@@ -33,5 +33,5 @@ class Finding:
 
 def verdict(findings: Sequence[Finding]) -> Verdict:
     """What the gravest finding says; accept if there is none."""
-    order: list[Severity] = ["info", "warn", "refuse"]
-    return _VERDICTS[max((f.severity for f in findings), key=order.index, default="info")]
+    gravity = list(_VERDICTS)
+    return _VERDICTS[gravity[max((gravity.index(f.severity) for f in findings), default=0)]]
