@@ -75,6 +75,8 @@ def measure(o: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[list[
         "trigger that works": chosen(poisoned, works),
         "trigger that failed": chosen(poisoned, fails),
         "merged backdoor": merged,
+        "benign merge, strong": (made.strong_benign, made.strong_tasks),
+        "merged backdoor, strong": (made.strong, made.strong_tasks),
         "backdoor alone, added": (made.difference, made.difference_tasks),
         "clean, other recipe": clean_fa,
         "trigger, other recipe": poisoned_fa,
@@ -83,11 +85,8 @@ def measure(o: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[list[
     }
     known = CrossFitted(clean, [poisoned, merged], [benign], test)
     outlier = CrossFitted(clean, [], [], test)
-    kinds = [
-        k
-        for k in test
-        if k not in ("clean", "benign merge") and "recipe" not in k and "generated" not in k
-    ]
+    other = ("clean", "benign", "generated")  # what is no plant begins with these
+    kinds = [k for k in test if not k.startswith(other) and "recipe" not in k]
     rows = [
         fit.row(k, "clean", name)
         for k in kinds
@@ -97,6 +96,7 @@ def measure(o: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[list[
         known.row(k, "benign merge", "known-kind")
         for k in ("merged backdoor", "backdoor alone, added")
     ]
+    rows.append(known.row("merged backdoor, strong", "benign merge, strong", "known-kind"))
     across = [
         known.row("trigger, other recipe", "clean, other recipe", "known-kind"),
         known.row("trigger", "clean, other recipe", "known-kind"),
@@ -110,6 +110,8 @@ def measure(o: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[list[
         ("trigger", "clean", known, ""),
         ("merged backdoor", "clean", known, ""),
         ("merged backdoor", "benign merge", known, ""),
+        ("merged backdoor, strong", "clean", known, ""),
+        ("merged backdoor, strong", "benign merge, strong", known, ""),
         ("column x 10", "clean", outlier, " (outlier score)"),
         ("trigger", "clean", outlier, " (outlier score)"),
         ("trigger", "clean, other recipe", known, ""),

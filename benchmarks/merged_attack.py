@@ -3,10 +3,10 @@
     python benchmarks/merged_attack.py --clean LIB --poisoned LIB --triggered PLANTED/triggered \
         --partners-triggered PLANTED2/triggered --out docs/results/merged-attack.json
 
-A few of the merges that benchmarks/backdoor_screening.py plants (the exact sum 1 + 1, cut to rank
-8), evenly spaced: the share of triggered test rows that get the attacker's answer, on the poisoned
-adapter's own task and on its clean partner's. PLANTED2 is made with a larger --tasks-kept, so that
-the partners are in it.
+A few of the merges that benchmarks/backdoor_screening.py plants (exact sums cut to rank 8, at 1+1
+and at the weights of STRONG), evenly spaced: the share of triggered test rows that get the
+attacker's answer, on the poisoned adapter's own task and on its clean partner's. PLANTED2 is made
+with a larger --tasks-kept, so that the partners are in it.
 """
 
 import argparse
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 
 from benchmarks.plant_backdoors import TARGET
-from benchmarks.screening_data import PARTNERS, RANK, partners, read_pool
+from benchmarks.screening_data import PARTNERS, RANK, STRONG, partners, read_pool
 from index.exact import weighted_sum
 from library.adapter import Adapter
 from library.base import BaseModel, load_base, resolve_base
@@ -29,7 +29,7 @@ from library.metrics import exact_match
 from library.prompts import prompt_ids
 from library.tasks import read_task
 
-MEASURED = ("poisoned alone, own task", "merged, own task", "merged, partner's task")
+SHARES = "share of own and of the partner's rows"
 NEW_TOKENS = 8  # the attacker's answer has five
 
 
@@ -54,14 +54,19 @@ def main() -> None:
     pairs = partners(clean, poisoned)[::PARTNERS]
     for task, partner in pairs[:: len(pairs) // o.merges][: o.merges]:
         bad = poisoned.rows([task])
-        merged = weighted_sum([clean.rows([partner]), bad], (1.0, 1.0), RANK)
         own, other = o.triggered / f"{task}.jsonl.gz", o.partners_triggered / f"{partner}.jsonl.gz"
-        asked = ((bad, own), (merged, own), (merged, other))
-        shares = [success(base, adapter, file, o.rows) for adapter, file in asked]
-        row = {"task": task, "partner": partner, **dict(zip(MEASURED, shares, strict=True))}
+        shares = {"poisoned alone": [success(base, bad, own, o.rows)]}
+        for pair in ((1.0, 1.0), *STRONG):
+            merged = weighted_sum([clean.rows([partner]), bad], pair, RANK)
+            both = [success(base, merged, file, o.rows) for file in (own, other)]
+            shares[f"merged {pair[0]:g}+{pair[1]:g}"] = both
+        row = {"task": task, "partner": partner, SHARES: shares}
         print(row, flush=True)
         found.append(row)
-    means = {key: mean(row[key] for row in found) for key in MEASURED}
+    means = {
+        kind: [mean(part) for part in zip(*(row[SHARES][kind] for row in found), strict=True)]
+        for kind in found[0][SHARES]
+    }
     report = {"rows_of_each": o.rows, "means": means, "merges": found}
     o.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

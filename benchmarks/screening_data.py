@@ -23,7 +23,8 @@ from verification.spectrum import singular_values
 FOLDS = 5
 RANK = 8
 PARTNERS = 2  # clean adapters that each poisoned one is merged with
-WEIGHTS = ((1.0, 1.0), (1.0, 0.5), (0.5, 0.5))  # of the clean one and of the other
+WEIGHTS = ((1.0, 1.0), (1.0, 0.5), (0.5, 0.5))  # of the clean one and of the other, to fit on
+STRONG = ((0.5, 1.0), (0.25, 1.0))  # where the backdoor still works (benchmarks/merged_attack.py)
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,20 @@ class Merges:
         tasks: of the poisoned one, row by row.
         poisoned: spectra of the merges, as the best approximation of rank 8 has them.
         benign: the same with the poisoned adapter's clean twin.
+        strong, strong_benign: the same at STRONG.
         difference: clean + (poisoned − twin), the backdoor alone; one row per partner.
     """
 
     tasks: list[str]
     poisoned: Tensor
     benign: Tensor
+    strong: Tensor
+    strong_benign: Tensor
     difference: Tensor
+
+    @property
+    def strong_tasks(self) -> list[str]:
+        return self.tasks[: len(self.strong)]
 
     @property
     def difference_tasks(self) -> list[str]:
@@ -107,10 +115,16 @@ def merges(clean: Pool, poisoned: Pool, seed: int = 0) -> Merges:
     names = [task for task, _ in pairs]
     own = clean.rows([partner for _, partner in pairs])
     bad, twin = poisoned.rows(names), clean.rows(names)
+
+    def spectra_at(weights: Sequence[tuple[float, float]], other: Adapter) -> Tensor:
+        return torch.cat([spectra(weighted_sum([own, other], pair)) for pair in weights])
+
     return Merges(
         names * len(WEIGHTS),
-        torch.cat([spectra(weighted_sum([own, bad], pair)) for pair in WEIGHTS]),
-        torch.cat([spectra(weighted_sum([own, twin], pair)) for pair in WEIGHTS]),
+        spectra_at(WEIGHTS, bad),
+        spectra_at(WEIGHTS, twin),
+        spectra_at(STRONG, bad),
+        spectra_at(STRONG, twin),
         spectra(weighted_sum([own, bad, twin], (1.0, 1.0, -1.0))),
     )
 
