@@ -6,27 +6,22 @@ depend on how ΔW is factored (index.pair_features), so one network serves any l
 It is a residual around the mean: a network of zeros merges with weights of one half.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from index.exact import require_mergeable, sum_by_module
 from index.pair_features import FEATURES, pair_features
 from index.recompress import recompressed
 from library.adapter import Adapter
-from library.canonical import digest
-from library.errors import CheckpointError, MissingPath
-from library.files import write_folder
+from library.errors import MissingPath
+from library.state_files import load_strictly, read_state, write_state
 
-FORMAT = 1
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+FORMAT, KIND = 1, "lora-rar"
 MEAN = 0.5
 
 
@@ -68,13 +63,8 @@ class Predictor:
 
 def save_predictor(folder: Path, module: MergePredictor, training: dict[str, Any]) -> None:
     """Write a checkpoint folder, in place of an older one. Raises OutputError."""
-    config = {"format": FORMAT, "kind": "lora-rar", "width": module.width, "training": training}
-    state = {k: v.detach().cpu().contiguous() for k, v in sorted(module.state_dict().items())}
-    files = {
-        CONFIG_FILE: (json.dumps(config, indent=1, sort_keys=True) + "\n").encode(),
-        WEIGHTS_FILE: save(state, metadata={"format": "pt"}),
-    }
-    write_folder(folder, files, overwrite=True)
+    config = {"format": FORMAT, "kind": KIND, "width": module.width, "training": training}
+    write_state(folder, config, module, overwrite=True)
 
 
 def load_predictor(place: Path) -> Predictor:
@@ -86,15 +76,12 @@ def load_predictor(place: Path) -> Predictor:
     """
     if not place.is_dir():
         raise MissingPath(f"there is no merge predictor at {place}")
-    try:
-        content = {name: (place / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE)}
-        config = json.loads(content[CONFIG_FILE])
-        if (config["kind"], config["format"]) != ("lora-rar", FORMAT):
-            raise ValueError("another kind or format")
-        module = MergePredictor(config["width"])
-        module.load_state_dict(load(content[WEIGHTS_FILE]))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        first = (str(error).strip().splitlines() or ["no message"])[0]
-        raise CheckpointError(f"the merge predictor at {place} cannot be read: {first}") from error
-    identity = digest(b"".join(content[name] for name in sorted(content)))
-    return Predictor(module.double().eval(), identity, config["training"])
+    found = read_state(place, _build)
+    load_strictly(place, found.built, found.state)
+    return Predictor(found.built.double().eval(), found.digest, found.config["training"])
+
+
+def _build(config: dict[str, Any]) -> MergePredictor:
+    if (config["kind"], config["format"], "training" in config) != (KIND, FORMAT, True):
+        raise ValueError("another kind or format")
+    return MergePredictor(config["width"])

@@ -5,22 +5,18 @@ DLP-LoRA (arXiv 2410.01497) lets a small MLP guess the task and sums the adapter
 ones, as many as it takes to reach the probability p. Both read one sentence vector of the input.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from index.encoder import MAX_CHARACTERS, DescriptionEncoder
-from library.errors import CheckpointError, MissingPath
-from library.files import write_folder
+from library.errors import MissingPath
+from library.state_files import load_strictly, read_state, write_state
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 FORMAT = 1
 TOP_P = 0.9
 MOST = 4  # adapters in a sum
@@ -93,23 +89,19 @@ def save_router(folder: Path, router: Router, about: dict[str, Any]) -> None:
         "hidden": router.hidden,
         "about": about,
     }
-    state = {k: v.detach().cpu().contiguous() for k, v in sorted(router.state_dict().items())}
-    text = json.dumps(config, indent=1, sort_keys=True) + "\n"
-    files = {CONFIG_FILE: text.encode(), WEIGHTS_FILE: save(state, metadata={"format": "pt"})}
-    write_folder(folder, files, overwrite=True)
+    write_state(folder, config, router, overwrite=True)
 
 
 def load_router(folder: Path) -> Router:
     """Read a router. Raises MissingPath, or CheckpointError if it is damaged or foreign."""
     if not folder.is_dir():
         raise MissingPath(f"there is no router at {folder}")
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_bytes())
-        if config["format"] != FORMAT:
-            raise ValueError(f"format {config['format']!r} is not known here")
-        router = Router(*(config[k] for k in ("tasks", "dimension", "hidden", "encoder")))
-        router.load_state_dict(load((folder / WEIGHTS_FILE).read_bytes()))
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"the router {folder} cannot be read: {first}") from error
-    return router.eval()
+    found = read_state(folder, _build)
+    load_strictly(folder, found.built, found.state)
+    return found.built.eval()
+
+
+def _build(config: dict[str, Any]) -> Router:
+    if config["format"] != FORMAT:
+        raise ValueError(f"format {config['format']!r} is not known here")
+    return Router(*(config[k] for k in ("tasks", "dimension", "hidden", "encoder")))
