@@ -8,8 +8,8 @@ from pathlib import Path
 
 from api.commands.common import SHIPPED
 from api.settings import Settings
-from index.encoder import DescriptionEncoder
-from library.base import BaseModel, BaseReference, load_base
+from generator.strategies import Strategies
+from library.base import BaseReference
 from library.catalogue import open_library
 from library.folder import LibraryFolder
 from library.peft_read import adapter_of
@@ -43,13 +43,13 @@ class Subject:
 Hook = Callable[[Subject, Progress], list[Finding]]
 
 
-def hooks_of(settings: Settings, encoder: Callable[[], DescriptionEncoder]) -> dict[str, Hook]:
+def hooks_of(settings: Settings, strategies: Callable[[], Strategies]) -> dict[str, Hook]:
     """Every hook by name, in the order in which they run.
 
     Args:
-        encoder: gives the description encoder once it is loaded.
+        strategies: gives what has the description encoder and the bases, once it is loaded.
     """
-    return {"files": check_files, "behaviour": BehaviourCheck(settings, encoder)}
+    return {"files": check_files, "behaviour": BehaviourCheck(settings, strategies)}
 
 
 def check_files(subject: Subject, progress: Progress) -> list[Finding]:
@@ -60,9 +60,8 @@ def check_files(subject: Subject, progress: Progress) -> list[Finding]:
 class BehaviourCheck:
     """The behaviour hook with what it needs of a service; the base is read at the first check."""
 
-    def __init__(self, settings: Settings, encoder: Callable[[], DescriptionEncoder]) -> None:
-        self._settings, self._encoder = settings, encoder
-        self._bases: dict[BaseReference, BaseModel] = {}
+    def __init__(self, settings: Settings, strategies: Callable[[], Strategies]) -> None:
+        self._settings, self._strategies = settings, strategies
 
     def __call__(self, subject: Subject, progress: Progress) -> list[Finding]:
         reference = self._reference(subject.base_model)
@@ -74,7 +73,7 @@ class BehaviourCheck:
         rivals = rivals_of(
             self._library, reference, description=subject.description, identity=subject.id
         )
-        base = self._base(reference)
+        base = self._strategies().base(reference)
         adapter = adapter_of(subject.files)
         return [check_behaviour(base, adapter, rivals, examples, progress=progress)]
 
@@ -84,17 +83,12 @@ class BehaviourCheck:
             return Examples(subject.examples, "request")
         if not self._tasks or subject.description is None:
             return None
-        near = nearest_task(subject.description, self._tasks, self._encoder())
+        near = nearest_task(subject.description, self._tasks, self._strategies().encoder)
         return Examples(near.task.train, near.task.name, near.similarity)
 
     def _reference(self, base_model: str) -> BaseReference | None:
         known = (self._settings.base(name) for name in self._settings.bases)
         return next((base for base in known if base.name == base_model), None)
-
-    def _base(self, reference: BaseReference) -> BaseModel:
-        if reference not in self._bases:
-            self._bases[reference] = load_base(reference)
-        return self._bases[reference]
 
     @cached_property
     def _library(self) -> LibraryFolder:

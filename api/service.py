@@ -60,7 +60,7 @@ class Service:
         self.settings = settings
         self.store = Store(settings.data, quota_bytes=settings.quota_bytes)
         self.admission = Admission(waiting=settings.queue_length, retry_after=settings.retry_after)
-        self.hooks = hooks_of(settings, lambda: self.strategies.encoder)
+        self.hooks = hooks_of(settings, lambda: self.strategies)
         self.jobs = Jobs(
             JobStore(settings.data),
             self._verify,

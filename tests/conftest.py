@@ -137,6 +137,33 @@ def small_library(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> 
 
 
 @pytest.fixture(scope="session")
+def generator(small_checkpoint: Path, encoder: Any) -> Any:
+    """The small checkpoint behind its door, with the encoder that is loaded already."""
+    from generator import Generator
+
+    made = Generator(small_checkpoint)
+    made.__dict__["encoder"] = encoder  # the one it would load
+    return made
+
+
+@pytest.fixture(scope="session")
+def strategies(generator: Any, small_library: Path) -> Any:
+    """That generator and the small library, behind the one door."""
+    from generator import Strategies
+    from library.catalogue import open_library
+
+    return Strategies(generator, open_library(str(small_library / "lib")))
+
+
+@pytest.fixture(scope="session")
+def base(tiny_base: Path) -> Any:
+    """The tiny base by its name."""
+    from library.base import resolve_base
+
+    return resolve_base(str(tiny_base))
+
+
+@pytest.fixture(scope="session")
 def fresh(small_checkpoint: Path, tiny_base: Path) -> list[dict[str, Any]]:
     """What fresh processes print with PYTHONHASHSEED 0 to 3; the first two generate as well."""
     import json

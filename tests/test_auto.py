@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from api.cli import main
-from generator import Example, Generator, Request, Strategies
+from generator import Example, Request, Strategies
 from generator.calibration import FILE, Calibration, calibration
 from generator.trial import trial
-from index.encoder import DescriptionEncoder
-from library.base import BaseReference, load_base, resolve_base
+from library.base import BaseReference, load_base
 from library.canonical import file_digest
 from library.catalogue import open_library
 from library.decode import greedy
@@ -30,23 +29,6 @@ from benchmarks.calibrate_auto import NEVER, best_threshold, left_out, mean_at
 
 ADD, LOVE = tiny.LIBRARY_TASKS["sum"], tiny.LIBRARY_TASKS["poem"]
 FAR = "Name the capital of the country."
-
-
-@pytest.fixture(scope="module")
-def generator(small_checkpoint: Path, encoder: DescriptionEncoder) -> Generator:
-    made = Generator(small_checkpoint)
-    made.__dict__["encoder"] = encoder  # the one it would load
-    return made
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base: Path) -> BaseReference:
-    return resolve_base(str(tiny_base))
-
-
-@pytest.fixture(scope="module")
-def strategies(generator: Generator, small_library: Path) -> Strategies:
-    return Strategies(generator, open_library(str(small_library / "lib")))
 
 
 def test_the_nearest_if_near_else_generated_else_composed(

@@ -24,18 +24,6 @@ TASK = "Decide whether the sentence is positive or negative."
 OTHER = "Translate the sentence into French."
 
 
-@pytest.fixture(scope="module")
-def generator(small_checkpoint: Path, encoder: DescriptionEncoder) -> Generator:
-    made = Generator(small_checkpoint)
-    made.__dict__["encoder"] = encoder  # the one it would load
-    return made
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base: Path) -> BaseReference:
-    return resolve_base(str(tiny_base))
-
-
 def one(generator: Generator, base: BaseReference, **request: Any) -> Generated:
     return generator.generate([Request(**{"description": TASK, **request})], base)[0]
 

@@ -23,23 +23,6 @@ ADD = tiny.LIBRARY_TASKS["sum"]
 NEW = "Multiply the two numbers."
 
 
-@pytest.fixture(scope="module")
-def generator(small_checkpoint: Path, encoder: DescriptionEncoder) -> Generator:
-    made = Generator(small_checkpoint)
-    made.__dict__["encoder"] = encoder  # the one it would load
-    return made
-
-
-@pytest.fixture(scope="module")
-def strategies(generator: Generator, small_library: Path) -> Strategies:
-    return Strategies(generator, open_library(str(small_library / "lib")))
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base: Path) -> BaseReference:
-    return resolve_base(str(tiny_base))
-
-
 def one(strategies: Strategies, name: str, base: BaseReference, **request: Any) -> Generated:
     return strategies.generate(name, [Request(**{"description": NEW, **request})], base)[0]
 

@@ -87,7 +87,7 @@ class LibraryMethods:
         if rank is None:
             return merge("soup", Mix(self._read(others))).adapter if others else None
         if len(others) == len(records):
-            return recompressed(self._everything, rank)
+            return self._mean_of_all
         own = self._read([r["id"] for r in records if not _other(task, r)])
         weights = [len(records) / len(others), *[-1 / len(others)] * len(own)]
         return merge("cat", Mix([self._everything, *own], weights, rank)).adapter
@@ -97,6 +97,11 @@ class LibraryMethods:
         """The mean of a large library."""
         every = self._read([record["id"] for record in self.library.records])
         return merge("soup", Mix(every, rank=2 * LARGEST * self.library.plan.layout.rank)).adapter
+
+    @cached_property
+    def _mean_of_all(self) -> Adapter:
+        """The same at the rank that is decoded: what every task outside the library gets."""
+        return recompressed(self._everything, LARGEST * self.library.plan.layout.rank)
 
     def _near(self, method: str, task: Task) -> Adapter | None:
         """The nearest, by softmax of the cosines (SG-LoRA, arXiv 2509.10535, sparse aggregator)."""
