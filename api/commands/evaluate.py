@@ -19,6 +19,7 @@ from library.files import require_absent, require_kind, write_file
 
 if TYPE_CHECKING:
     from generator.strategies import Strategies
+    from index.shelf import Shelf
     from library.adapter import Adapter
     from library.base import BaseReference
     from library.tasks import Task
@@ -123,16 +124,19 @@ def _measure(o: Options, methods: list[Any], modes: list[Any]) -> tuple[dict[str
     tasks, reference = read_tasks(o.tasks)[: o.limit], resolve_base(o.base)
     # The checkpoint also says which tasks are seen; without any, `base` still has its scores.
     needed = any(method.head == TEXT_TO_LORA for method in methods)
-    takes = any(method.takes_adapters for method in methods)
-    oracles = _oracles(o, methods, tasks, reference)
-    place = (o.library or (oracles if _only_oracles(methods) else SHIPPED)) if takes else None
+    only_oracles = {m.head for m in methods if m.takes_adapters} == {"oracle"}
+    takes = any(method.takes_adapters for method in methods) and not only_oracles
+    place = (o.library or SHIPPED) if takes else None
     strategies = open_strategies(o.checkpoint, place, o.device, needed=needed)
     generator = strategies.generator
     seen = set(generator.checkpoint.info.tasks) if generator else set()
     splits = ["seen" if task.name in seen else "held-out" for task in tasks]
     if generator is not None and needed:
         generator.require_fit(reference)
-    library = _library(o, strategies, oracles, reference) if oracles else None
+    library = None
+    if any(method.from_library for method in methods):
+        shelf = None if only_oracles else strategies.shelf(reference)  # before oracles are trained
+        library = _library(o, strategies, shelf, _oracles(o, methods, tasks, reference), reference)
     single = _multi_task(o, methods, modes, reference)
     routing = _routing(o, methods, strategies, reference)
     base = strategies.base(reference)
@@ -146,17 +150,9 @@ def _measure(o: Options, methods: list[Any], modes: list[Any]) -> tuple[dict[str
     return report, predictions_lines(outcome.cells, o.seed)
 
 
-def _only_oracles(methods: list[Any]) -> bool:
-    return {method.head for method in methods if method.takes_adapters} == {"oracle"}
-
-
-def _oracles(
-    o: Options, methods: list[Any], tasks: "Sequence[Task]", base: "BaseReference"
-) -> str | None:
-    """Where `oracle` looks, if methods need a library at all; trained on the spot if need be."""
-    wanted = [method.head for method in methods if method.from_library]
-    if not wanted:
-        return None
+def _oracles(o: Options, methods: list[Any], tasks: "Sequence[Task]", base: "BaseReference") -> str:
+    """Where `oracle` looks; trained on the spot if need be."""
+    wanted = [method.head for method in methods]
     if "oracle" not in wanted or o.oracles is not None or o.library is not None:
         return o.oracles or o.library or SHIPPED
     from training.oracles import trained_oracles
@@ -166,17 +162,22 @@ def _oracles(
 
 
 def _library(
-    o: Options, strategies: "Strategies", oracles: str, base: "BaseReference"
+    o: Options,
+    strategies: "Strategies",
+    shelf: "Shelf | None",
+    oracles: str,
+    base: "BaseReference",
 ) -> "LibraryMethods":
+    """What merges and looks up; the oracles' own shelf if there is no other."""
     from api.merging import shipped_predictor
     from index.shelf import Shelf
     from library.catalogue import open_library
     from training.library_methods import LibraryMethods
 
-    shelf = strategies.shelf(base)
     folder = open_library(oracles)
-    own = shelf if folder.place == shelf.folder.place else Shelf(folder, base, strategies.encoder)
-    return LibraryMethods(shelf, own, o.predictor or shipped_predictor(), o.seed)
+    same = shelf is not None and folder.place == shelf.folder.place
+    own = shelf if shelf and same else Shelf(folder, base, strategies.encoder)
+    return LibraryMethods(shelf or own, own, o.predictor or shipped_predictor(), o.seed)
 
 
 def _multi_task(
