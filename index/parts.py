@@ -69,8 +69,10 @@ class Part:
 
     def _compared(self, query: Query, mask: Mask | None) -> "Found":
         """Every adapter, best first."""
+        from index.faiss_file import inner_products
+
         rows = slice(None) if mask is None else np.flatnonzero(mask[self.owners])
-        scores, owners = self.vectors[rows] @ query, self.owners[rows]
+        scores, owners = inner_products(self.vectors[rows], query), self.owners[rows]
         order = np.argsort(-scores, kind="stable")
         return distinct(owners[order], scores[order])
 
