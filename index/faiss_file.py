@@ -91,8 +91,7 @@ def inner_products(
 ) -> Float[np.ndarray, " n"]:
     """`vectors @ query` in float32 on one thread.
 
-    NumPy would wake BLAS threads, which spin: eight requests at once then take a hundred times as
-    long.
+    NumPy would wake BLAS threads, which spin, and requests beside each other would crawl.
     """
     import faiss
 
