@@ -263,7 +263,7 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, required=True)
     parser.add_argument("--tasks", type=Path, nargs="+", required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10**4, 10**5, 10**6])
-    parser.add_argument("--seconds", type=float, default=20, help="of searching, for each row")
+    parser.add_argument("--seconds", type=float, default=10, help="of searching, for each row")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     alone = len(options.sizes) == 1

@@ -5,8 +5,8 @@ the query with its main description, or with the mean of all its descriptions if
 """
 
 import itertools
-from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,8 +18,10 @@ Vectors: TypeAlias = Float[np.ndarray, "rows d"]
 Query: TypeAlias = Float[np.ndarray, " d"]
 Mask: TypeAlias = Bool[np.ndarray, " entries"]
 Hits: TypeAlias = list[tuple[float, IndexEntry]]
+Found: TypeAlias = Iterator[tuple[int, float]]  # places of adapters and scores, best first
 
 EXACT = 20_000  # so many rows or fewer are compared one by one
+REMEMBERED = 16  # filters
 
 
 class Part:
@@ -38,16 +40,23 @@ class Part:
         self.entries, self.vectors, self.faiss = entries, vectors, faiss
         self.owners = owners_of(entries)
         self.most = max((entry.rows for entry in entries), default=1)
-        self.allowed = lru_cache(16)(self._allowed)
+        self._masks: dict[Filter, Mask] = {}
 
     @cached_property
     def places(self) -> dict[str, int]:
         """Where each adapter stands in `entries`, by id."""
         return {entry.id: place for place, entry in enumerate(self.entries)}
 
-    def _allowed(self, wanted: Filter) -> Mask:
+    def allowed(self, wanted: Filter) -> Mask:
         """Which adapters a filter lets through; remembered, as it is asked again and again."""
-        return np.fromiter((wanted.matches(e) for e in self.entries), bool, len(self.entries))
+        mask = self._masks.get(wanted)
+        if mask is None:
+            matching = (wanted.matches(entry) for entry in self.entries)
+            mask = np.fromiter(matching, bool, len(self.entries))
+            if len(self._masks) >= REMEMBERED:
+                self._masks.clear()
+            self._masks[wanted] = mask
+        return mask
 
     def nearest(self, query: Query, k: int, live: Mask | None, wanted: Filter) -> Hits:
         """The k adapters that are most alike, best first.
@@ -62,19 +71,24 @@ class Part:
             mask = allowed if live is None else allowed & live
         wanted_rows = self.most * (len(self.entries) if mask is None else int(mask.sum()))
         if self.faiss is None or wanted_rows == 0 or (mask is not None and wanted_rows <= EXACT):
-            places = self._compared(query, mask)
+            places = self._compared(query, k, mask)
         else:
             places = self._asked(query, k, mask)
         return [(score, self.entries[place]) for place, score in itertools.islice(places, k)]
 
-    def _compared(self, query: Query, mask: Mask | None) -> "Found":
-        """Every adapter, best first."""
+    def _compared(self, query: Query, k: int, mask: Mask | None) -> Found:
+        """The best of every row; so many that they are at least k adapters'."""
+        from index.faiss_file import inner_products
+
         rows = slice(None) if mask is None else np.flatnonzero(mask[self.owners])
-        scores, owners = self.vectors[rows] @ query, self.owners[rows]
+        scores, owners = inner_products(self.vectors[rows], query), self.owners[rows]
+        if len(scores) > k * self.most:
+            best = np.argpartition(-scores, k * self.most)[: k * self.most]
+            scores, owners = scores[best], owners[best]
         order = np.argsort(-scores, kind="stable")
         return distinct(owners[order], scores[order])
 
-    def _asked(self, query: Query, k: int, mask: Mask | None) -> "Found":
+    def _asked(self, query: Query, k: int, mask: Mask | None) -> Found:
         """What FAISS finds: more rows than k, as several may be one adapter's."""
         from index.faiss_file import search
 
@@ -88,10 +102,7 @@ class Part:
             fetch = min(rows, 4 * fetch)
 
 
-Found: TypeAlias = "itertools.chain[tuple[int, float]] | Any"
-
-
-def distinct(owners: Int64[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> Any:
+def distinct(owners: Int64[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> Found:
     """Pairs of an adapter's place and its score, from rows that are sorted: the first counts."""
     seen: set[int] = set()
     for owner, score in zip(owners.tolist(), scores.tolist(), strict=True):
