@@ -13,6 +13,7 @@ from api.commands.library_import import export, import_adapter
 from api.commands.route import route
 from api.commands.serve import serve
 from api.commands.tasks import tasks
+from api.commands.verify import verify
 from api.console import guarded
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command()(generate)
 app.command()(evaluate)
 app.command(cls=ComposeCommand)(compose)
+app.command()(verify)
 app.command()(serve)
 app.add_typer(tasks, name="tasks")
 library.command("import")(import_adapter)

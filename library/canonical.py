@@ -23,7 +23,7 @@ def canonical_json(value: Any) -> bytes:
     return _encode(value).encode("utf-8")
 
 
-def digest(data: bytes) -> str:
+def digest(data: bytes | memoryview) -> str:
     """SHA-256 of `data`, in lower-case hex."""
     return hashlib.sha256(data).hexdigest()
 

@@ -77,12 +77,13 @@ def _header(path: Path, content: bytes) -> dict[str, Any]:
     """The JSON of a header that safetensors has read (its length is the first eight bytes)."""
     (length,) = struct.unpack("<Q", content[:8])
     try:
-        return json.loads(content[8 : 8 + length], object_pairs_hook=_unique)
+        return json.loads(content[8 : 8 + length], object_pairs_hook=unique_keys)
     except ValueError as error:
         raise AdapterFileError(f"{path} has a damaged header: {error}") from error
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An `object_pairs_hook` for json. Raises ValueError for a key that is there twice."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:

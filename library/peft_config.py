@@ -65,10 +65,10 @@ def require_plain(path: Path, config: dict[str, Any]) -> None:
         raise AdapterFileError(f"{path} trains biases, which is more than plain LoRA")
     if str(config.get("init_lora_weights")).startswith(_CHANGES_BASE):
         raise AdapterFileError(f"{path} changes the base model ({config['init_lora_weights']})")
-    _check_types(path, config)
+    check_types(path, config)
 
 
-def _check_types(path: Path, config: dict[str, Any]) -> None:
+def check_types(path: Path, config: dict[str, Any]) -> None:
     """Raise AdapterFileError unless the fields read below have types that PEFT writes."""
     for default, patterns in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")):
         found = config.get(patterns) or {}
@@ -77,7 +77,7 @@ def _check_types(path: Path, config: dict[str, Any]) -> None:
             raise AdapterFileError(f"{path}: {default} and {patterns} must hold numbers")
         _compiled(path, found)
     for key in ("target_modules", "exclude_modules", "layers_pattern"):
-        names = config.get(key) or []
+        names = [] if config.get(key) is None else config[key]
         if isinstance(names, str):
             _compiled(path, [names])
         elif not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -15,7 +15,9 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-_hook = install_import_hook(["library", "index", "generator", "training"], "beartype.beartype")
+_hook = install_import_hook(
+    ["library", "index", "generator", "training", "verification"], "beartype.beartype"
+)
 
 # Reproducible, and never failed by a busy machine.
 settings.register_profile("lorasmith", deadline=None, derandomize=True, max_examples=60)
@@ -117,20 +119,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     info = CheckpointInfo({"id": base.name, "sha256": sha256, "source": source}, DEFAULT_ENCODER)
     folder = tmp_path_factory.mktemp("checkpoint") / "default"
     save_pretrained(folder, module, info)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def small_library(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
-    """A folder with `tasks`, three of them, and `lib`, a library of their adapters of rank 4."""
-    import tiny
-
-    from api.cli import main
-
-    folder = tmp_path_factory.mktemp("shelf")
-    tiny.write_tasks(folder / "tasks", tiny.LIBRARY_TASKS)
-    build = ["library", "build", "--tasks", str(folder / "tasks"), "--base", str(tiny_base)]
-    assert main([*build, "--out", str(folder / "lib"), "--steps", "4", "--rank", "4"]) == 0
     return folder
 
 

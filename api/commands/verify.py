@@ -1,0 +1,60 @@
+"""`lorasmith verify`: what can be said about any adapter before it is loaded."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from library.errors import MissingPath
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(help="An adapter's folder or one safetensors file.")],
+    target: Annotated[
+        Literal["peft", "vllm", "sglang", "llama.cpp", "ollama"] | None,
+        typer.Option(help="The server that is to load it."),
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="JSON: which hooks, which severities refuse.")
+    ] = None,
+    provenance: Annotated[
+        Path | None, typer.Option(help="A trusted provenance.json, in place of the folder's.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Base model; default: what the config says, if at hand.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> int:
+    """Check format, integrity, base and server; exit 1 if the adapter is refused.
+
+    Example: lorasmith verify my-adapter --target vllm
+    """
+    for given in (path, policy, provenance):
+        if given is not None and not given.exists() and not given.is_symlink():
+            raise MissingPath(f"there is nothing at {given}")
+    from api.console import quiet_libraries
+    from library.base import resolve_base
+    from verification.findings import verdict
+    from verification.hooks import read_policy
+    from verification.hooks import verify as check
+    from verification.subject import Context
+
+    quiet_libraries()
+    reference = None if base is None else resolve_base(base)
+    chosen = None if policy is None else read_policy(policy)
+    found = check(path, Context(target, reference), chosen, provenance)
+    summary = {
+        "verdict": verdict(found),
+        "findings": [finding.to_dict() for finding in found],
+    }
+    typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else _readable(path, summary))
+    return int(summary["verdict"] == "refuse")
+
+
+def _readable(path: Path, summary: dict[str, Any]) -> str:
+    lines = [f"{summary['verdict']}  {path}"]
+    lines += [
+        f"  {f['severity']:6}  {f['hook']}/{f['code']}: {f['message']}" for f in summary["findings"]
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,205 @@
+"""What `lorasmith verify` says: tampered files, others' adapters, and every server's answer."""
+
+import json
+import struct
+from random import Random
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load, save
+
+from library.layout import layout_of
+from library.peft_io import CONFIG_FILE, WEIGHTS_FILE, to_peft
+from library.provenance import PROVENANCE_FILE, Provenance, finish
+from verification.findings import Finding
+from verification.hooks import Policy, run
+from verification.subject import Context, Subject
+
+LAYOUT = layout_of(tiny.config("llama"), ["q_proj", "v_proj"], rank=4)
+Files = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def ours() -> Files:
+    """A finished adapter of ours with its provenance."""
+    files = to_peft(tiny.adapter(LAYOUT), base_name="owner/base")
+    provenance = Provenance("text-to-lora", "c" * 64, "Add.", 0, "cpu-f64-torch", LAYOUT.digest, {})
+    return finish(files, provenance).files
+
+
+def checked(
+    files: Files, *, target: str | None = None, policy: Policy | None = None
+) -> list[Finding]:
+    return run(Subject(files), Context(target), policy or Policy())
+
+
+def codes(files: Files, **options: Any) -> set[str]:
+    """The reasons for a refusal; empty if there is none."""
+    return {f.code for f in checked(files, **options) if f.severity == "refuse"}
+
+
+def with_config(files: Files, **changes: Any) -> Files:
+    config = json.loads(files[CONFIG_FILE]) | changes
+    return {**files, CONFIG_FILE: json.dumps(config).encode()}
+
+
+def with_tensors(files: Files, change: Any) -> Files:
+    tensors = load(files[WEIGHTS_FILE])
+    change(tensors)
+    return {**files, WEIGHTS_FILE: save(tensors, metadata={"format": "pt"})}
+
+
+def with_header(files: Files, change: Any) -> Files:
+    """The weights with another header: `change` takes and gives its text."""
+    content = files[WEIGHTS_FILE]
+    (length,) = struct.unpack("<Q", content[:8])
+    header = change(content[8 : 8 + length].decode()).encode()
+    whole = struct.pack("<Q", len(header)) + header + content[8 + length :]
+    return {**files, WEIGHTS_FILE: whole}
+
+
+def bare(files: Files) -> Files:
+    return {name: content for name, content in files.items() if name != PROVENANCE_FILE}
+
+
+def test_what_we_make_is_accepted(ours: Files) -> None:
+    assert checked(ours, target="vllm") == [
+        Finding("base", "base-not-checked", "info", checked(ours)[0].message)
+    ]
+    assert {f.severity for f in checked(bare(ours))} == {"info"}
+
+
+def test_every_tampering_has_its_reason(ours: Files) -> None:
+    first = sorted(load(ours[WEIGHTS_FILE]))[0]
+    weights = ours[WEIGHTS_FILE]
+
+    def poisoned(tensors: dict[str, Any]) -> None:
+        tensors[first][0, 0] = float("nan")
+
+    def half(tensors: dict[str, Any]) -> None:
+        del tensors[first]
+
+    def stranger(tensors: dict[str, Any]) -> None:
+        tensors["base_model.model.evil.weight"] = torch.ones(2)
+
+    def odd(tensors: dict[str, Any]) -> None:
+        tensors[first] = tensors[first].to(torch.int8)
+
+    cases: list[tuple[str, Files]] = [
+        ("not-finite", with_tensors(ours, poisoned)),
+        ("pairs", with_tensors(ours, half)),
+        ("keys", with_tensors(ours, stranger)),
+        ("dtype", with_tensors(ours, odd)),
+        ("rank", with_config(ours, r=8)),
+        ("targets", with_config(ours, target_modules=["q_proj"])),
+        ("targets", with_config(ours, target_modules=["q_proj", "v_proj", "k_proj"])),
+        ("config", with_config(ours, lora_alpha="8")),
+        ("config", with_config(ours, lora_alpha=10**400)),
+        ("config", with_config(ours, peft_type=None)),
+        ("too-costly", with_config(ours, target_modules="(.*)*_proj")),
+        ("too-costly", with_config(ours, rank_pattern={".*" * 12: 4})),
+        ("truncated", {**ours, WEIGHTS_FILE: weights[:-1]}),
+        ("truncated", {**ours, WEIGHTS_FILE: weights[:5]}),
+        ("padded", {**ours, WEIGHTS_FILE: weights + b"\0"}),
+        ("header-too-large", {**ours, WEIGHTS_FILE: b"\xff" * 8 + weights[8:]}),
+        ("not-safetensors", {**ours, WEIGHTS_FILE: b"PK\3\4" + weights}),
+        ("duplicate-keys", with_header(ours, lambda h: f"{{{h.strip()[1:-1]},{h.strip()[1:-1]}}}")),
+        ("duplicate-keys", {**ours, CONFIG_FILE: b'{"r": 4,' + ours[CONFIG_FILE][1:]}),
+        ("header", with_header(ours, lambda h: '{"a":' + "[" * 100_000)),
+        ("header", with_header(ours, lambda h: h.replace("dtype", "dtyp3", 1))),
+        ("config", {**ours, CONFIG_FILE: b"[" * 100_000}),
+        ("provenance", {**ours, PROVENANCE_FILE: b"{}"}),
+    ]  # fmt: skip
+    for code, files in cases:
+        assert code in codes(files), code
+    for files in cases[:-1]:
+        if files[0] != "provenance":
+            assert files[0] in codes(bare(files[1]))
+
+
+def test_a_changed_weight_or_alpha_differs_from_the_provenance(ours: Files) -> None:
+    first = sorted(load(ours[WEIGHTS_FILE]))[0]
+
+    def changed(tensors: dict[str, Any]) -> None:
+        tensors[first][0, 0] += 1
+
+    assert codes(with_tensors(ours, changed)) == {"sha256-differs"}
+    assert codes(with_config(ours, lora_alpha=8)) == {"id-differs"}
+    told = json.loads(ours[PROVENANCE_FILE]) | {"description": "Subtract."}
+    assert codes({**ours, PROVENANCE_FILE: json.dumps(told).encode()}) == {"id-differs"}
+
+
+def mutated_bytes(chance: Random, content: bytes) -> bytes:
+    """Some bytes flipped, inserted, removed or moved; half of the time in the header."""
+    place = chance.randrange(min(len(content), 1200) if chance.random() < 0.5 else len(content))
+    some = chance.randbytes(chance.randint(1, 8))
+    return chance.choice(
+        [
+            content[:place] + some + content[place + len(some) :],
+            content[:place] + some + content[place:],
+            content[:place] + content[place + len(some) :],
+            content[place:] + content[:place],
+            content[:place],
+            content + some,
+        ]
+    )
+
+
+def mutated_structure(chance: Random, ours: Files) -> Files:
+    """A change of what names, shapes, offsets, sizes or config say."""
+    (length,) = struct.unpack("<Q", ours[WEIGHTS_FILE][:8])
+    header = json.loads(ours[WEIGHTS_FILE][8 : 8 + length])
+    name = chance.choice([key for key in header if key != "__metadata__"])
+    entry = header[name]
+    odd: Any = chance.choice([-1, 0.5, 2**60, "4", None, True, [], 10**30])
+    weights = ours[WEIGHTS_FILE]
+    kind = chance.randrange(10)
+    if kind == 0:
+        return {**ours, WEIGHTS_FILE: weights[: chance.randrange(len(weights))]}
+    if kind == 1:
+        return {**ours, WEIGHTS_FILE: weights + chance.randbytes(chance.randint(1, 99))}
+    if kind == 2:
+        return with_config(ours, r=chance.choice([odd, 3, 8]))
+    if kind == 3:
+        return with_config(ours, target_modules=chance.choice([["q_proj"], "x", 7, [odd], {}]))
+    if kind == 4:
+        return with_config(ours, lora_alpha=chance.choice(["4", None, [], {}, 10**400]))
+    if kind == 5:
+        entry["shape"] = chance.choice([entry["shape"][::-1], [odd, odd], [4], [], odd])
+    elif kind == 6:
+        entry["data_offsets"] = chance.choice([[0, 2**40], [odd, odd], entry["data_offsets"][::-1]])
+    elif kind == 7:
+        entry["dtype"] = chance.choice(["F32", "I8", "I64", odd, "bf16"])
+    elif kind == 8:
+        header[chance.choice(["", "x", name + ".x", name.replace("_proj", "_pro")])] = header.pop(
+            name
+        )
+    else:
+        del entry[chance.choice(list(entry))]
+    return with_header(ours, lambda _: json.dumps(header))
+
+
+@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_no_mutation_passes_and_none_crashes(ours: Files, count: int) -> None:
+    chance = Random(count)
+    for _ in range(count):
+        weights = mutated_bytes(chance, ours[WEIGHTS_FILE])
+        if weights != ours[WEIGHTS_FILE]:
+            assert codes({**ours, WEIGHTS_FILE: weights})
+            codes(bare({**ours, WEIGHTS_FILE: weights}))  # may pass: the weights are just others
+        changed = mutated_structure(chance, ours)
+        assert codes(changed), changed
+        assert codes(bare(changed)), changed
+        config = mutated_bytes(chance, ours[CONFIG_FILE])
+        codes(bare({**ours, CONFIG_FILE: config}))
+        if not same_json(config, ours[CONFIG_FILE]):
+            assert codes({**ours, CONFIG_FILE: config})
+
+
+def same_json(one: bytes, other: bytes) -> bool:
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return False

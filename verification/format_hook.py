@@ -1,0 +1,194 @@
+"""The format hook: is this a LoRA adapter, whole, finite, and what its config says it is?"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from library.errors import AdapterFileError
+from library.image_lora import is_kohya, read_image_lora
+from library.layout import REFUSED
+from library.lora_files import DTYPES, TensorFile
+from library.peft_config import by_pattern, check_targets, check_types
+from library.peft_io import CONFIG_FILE, PREFIX
+from library.peft_read import layout_in
+from verification.findings import Finding, Severity
+from verification.header import BadFile, Header
+from verification.patterns import require_bounded
+from verification.subject import PICKLES, Context, Subject
+
+HOOK = "format"
+MAX_TENSORS = 65_536
+MAX_NAME = 1024
+# Exponent bits of each dtype that a factor may have: all ones are NaN or infinity (IEEE 754).
+_EXPONENT = {
+    "BF16": ("<u2", 0x7F80),
+    "F16": ("<u2", 0x7C00),
+    "F32": ("<u4", 0x7F800000),
+    "F64": ("<u8", 0x7FF0000000000000),
+}
+_FACTOR = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight$")
+_EMBEDDING = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_embedding_([AB])$")
+_MAGNITUDE = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_magnitude_vector(?:\.weight)?$")
+_BIAS = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_B\.bias$")
+
+
+def check_format(subject: Subject, context: Context) -> list[Finding]:
+    """What is wrong with the files themselves. Raises BadFile for the first reason to refuse."""
+    header, config = subject.header, subject.config
+    _require_sane(header)
+    _require_finite(header, subject.files[subject.weights])
+    found = [
+        _finding("pickle-beside", "warn", f"{name} is a pickle; no one should load it")
+        for name in subject.names
+        if name.endswith(PICKLES)
+    ]
+    if config is None:
+        return [*found, _without_config(subject)]
+    if config.get("peft_type") != "LORA":
+        return [*found, _other_type(config)]
+    try:
+        check_types(Path(CONFIG_FILE), config)
+    except (AdapterFileError, OverflowError, RecursionError) as error:
+        raise BadFile("config", str(error)) from error
+    modules = factors(subject)
+    require_bounded(config, modules)
+    _require_agreement(config, modules)
+    return found
+
+
+def factors(subject: Subject) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Shapes of A and B of every module of a PEFT LoRA, embeddings included, sorted by name.
+
+    Raises BadFile: `pairs` for lone halves and unlike ranks, `keys` for other names that the config
+    does not account for.
+    """
+    config = subject.config or {}
+    halves: dict[str, dict[str, tuple[int, ...]]] = {}
+    for key, shape in subject.shapes.items():
+        match = _FACTOR.match(key) or _EMBEDDING.match(key)
+        if match is not None:
+            halves.setdefault(match[1], {})[match[2]] = shape
+        elif not _accounted_for(key, config):
+            raise BadFile("keys", f"{key} is no factor of a LoRA, nor anything the config names")
+    for name, half in halves.items():
+        a, b = half.get("A", ()), half.get("B", ())
+        if len(a) < 2 or len(a) != len(b) or a[0] != b[1]:
+            raise BadFile("pairs", f"the factors of {name} are not a pair of one rank")
+    if not halves:
+        raise BadFile("pairs", "the file holds no pair of factors")
+    return {name: (half["A"], half["B"]) for name, half in sorted(halves.items())}
+
+
+def _accounted_for(key: str, config: dict[str, Any]) -> bool:
+    """Whether PEFT writes such a tensor beside the factors, given the config."""
+    if _MAGNITUDE.match(key):
+        return bool(config.get("use_dora"))
+    if _BIAS.match(key):
+        return bool(config.get("lora_bias"))
+    saved = config.get("modules_to_save") or []
+    parts = key.removeprefix(PREFIX).split(".")
+    if isinstance(saved, list) and any(part in saved for part in parts):
+        return key.startswith(PREFIX)
+    if config.get("trainable_token_indices") and "token_adapter" in parts:
+        return True
+    return is_whole_embedding(key) or (parts[-1] == "bias" and config.get("bias", "none") != "none")
+
+
+def is_whole_embedding(key: str) -> bool:
+    """PEFT saves embeddings that it adapts, or whose vocabulary has grown, as a whole as well."""
+    parts = key.removeprefix(PREFIX).replace(".base_layer.", ".").split(".")
+    return parts[-1] == "weight" and len(parts) > 1 and parts[-2] in REFUSED
+
+
+def _require_sane(header: Header) -> None:
+    if not header.tensors:
+        raise BadFile("pairs", "the file holds no tensors")
+    if len(header.tensors) > MAX_TENSORS:
+        raise BadFile("too-many", f"the file holds more than {MAX_TENSORS} tensors")
+    for name, entry in header.tensors.items():
+        if len(name) > MAX_NAME:
+            raise BadFile("keys", f"a name has {len(name)} characters", limit=MAX_NAME)
+        if entry.dtype not in DTYPES:
+            raise BadFile("dtype", f"{name} has dtype {entry.dtype}, which is no factor's")
+        if entry.start == entry.end:
+            raise BadFile("empty-tensor", f"{name} has shape {list(entry.shape)}: no elements")
+
+
+def _require_finite(header: Header, content: bytes) -> None:
+    """Raise BadFile if a value is NaN or infinite; looks at neighbours of one dtype together."""
+    runs: list[tuple[str, int, int]] = []
+    for entry in header.tensors.values():
+        if runs and runs[-1][0] == entry.dtype:
+            runs[-1] = (entry.dtype, runs[-1][1], entry.end)
+        else:
+            runs.append((entry.dtype, entry.start, entry.end))
+    if all(_is_finite(content, *run) for run in runs):
+        return
+    for name, entry in header.tensors.items():
+        if not _is_finite(content, entry.dtype, entry.start, entry.end):
+            raise BadFile("not-finite", f"{name} holds NaN or infinity")
+
+
+def _is_finite(content: bytes, dtype: str, start: int, end: int) -> bool:
+    kind, mask = _EXPONENT[dtype]
+    step = 2**24  # bytes at a time, so that a large file needs no second copy
+    for place in range(start, end, step):
+        bits = np.frombuffer(memoryview(content)[place : min(end, place + step)], dtype=kind)
+        if ((bits & bits.dtype.type(mask)) == mask).any():
+            return False
+    return True
+
+
+def _require_agreement(
+    config: dict[str, Any], modules: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+) -> None:
+    """File and config name the same modules, and the same rank for each."""
+    try:
+        check_targets(config, modules)
+    except AdapterFileError as error:
+        raise BadFile("targets", str(error)) from error
+    for name, (a, _) in modules.items():
+        rank = by_pattern(config.get("rank_pattern") or {}, name, config.get("r", 8))
+        if rank != a[0]:
+            raise BadFile("rank", f"the config gives {name} rank {rank}, the file {a[0]}")
+
+
+def _without_config(subject: Subject) -> Finding:
+    """What a file says that comes without a config: an image model's LoRA, or half an adapter."""
+    if any(key.startswith(PREFIX) for key in subject.shapes):
+        factors(subject)
+        if subject.folder:
+            raise BadFile("no-config", f"there is no {CONFIG_FILE} beside the weights")
+        return _finding(
+            "no-config", "warn", f"a file without {CONFIG_FILE}: rank and alpha were not checked"
+        )
+    from safetensors.torch import load
+
+    tensors = dict(sorted(load(subject.files[subject.weights]).items()))
+    file = TensorFile(subject.weights, "", tensors, subject.header.metadata)
+    try:
+        config, pairs, _ = read_image_lora(file, "unknown")
+        layout_in(config, pairs)
+    except AdapterFileError as error:
+        raise BadFile("keys", str(error)) from error
+    kind = "kohya" if is_kohya(tensors) else "diffusers"
+    return _finding(
+        "image-lora",
+        "warn",
+        f"a LoRA file of an image model as {kind} writes it: language servers do not read it",
+        format=kind,
+    )
+
+
+def _other_type(config: dict[str, Any]) -> Finding:
+    kind = config.get("peft_type")
+    if not isinstance(kind, str):
+        raise BadFile("config", "the config has no peft_type, without which PEFT does not load it")
+    message = f"a {kind[:40]} adapter, not LoRA: its tensors were not held to its config"
+    return _finding("other-type", "warn", message, peft_type=kind[:40])
+
+
+def _finding(code: str, severity: Severity, message: str, **evidence: Any) -> Finding:
+    return Finding(HOOK, code, severity, message, evidence)

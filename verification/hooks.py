@@ -1,0 +1,125 @@
+"""Hooks: what one is, which there are, the policy that picks among them, and running them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from library.errors import MissingPath, UsageError
+from verification.base_hook import check_base
+from verification.findings import Finding
+from verification.format_hook import check_format
+from verification.header import BadFile, parse_object
+from verification.integrity_hook import check_integrity
+from verification.subject import Context, Subject, read_subject
+from verification.target_hook import check_target
+
+Check = Callable[[Subject, Context], list[Finding]]
+
+
+@dataclass(frozen=True)
+class Hook:
+    """One kind of check.
+
+    Attributes:
+        name: what findings and policies call it.
+        cost: milliseconds for a rank-8 adapter of 60 modules, about; cheap hooks run first.
+        check: gives the findings, each with a code from docs/verification.md.
+        sound_only: whether it needs an adapter that the format hook has not refused.
+    """
+
+    name: str
+    cost: float
+    check: Check
+    sound_only: bool = True
+
+
+HOOKS: tuple[Hook, ...] = (
+    Hook("format", 2.0, check_format, sound_only=False),
+    Hook("integrity", 2.5, check_integrity, sound_only=False),
+    Hook("target", 0.5, check_target),
+    Hook("base", 300.0, check_base),
+)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which hooks run, and findings of which severities refuse an adapter.
+
+    A finding whose severity is listed counts as refuse; one that would refuse and is not listed
+    counts as warn.
+    """
+
+    hooks: tuple[str, ...] = tuple(hook.name for hook in HOOKS)
+    refuse: tuple[str, ...] = ("refuse",)
+
+    def applied(self, finding: Finding) -> Finding:
+        if finding.severity in self.refuse:
+            return replace(finding, severity="refuse")
+        return replace(finding, severity="warn") if finding.severity == "refuse" else finding
+
+
+def read_policy(path: Path) -> Policy:
+    """A policy file: JSON with `hooks` and `refuse`, both lists of names and both optional.
+
+    Raises MissingPath or UsageError.
+    """
+    try:
+        content = parse_object(path.read_bytes(), path.name)
+    except FileNotFoundError as error:
+        raise MissingPath(f"there is no policy at {path}") from error
+    except (OSError, BadFile) as error:
+        raise UsageError(f"{path} is not a policy: {error}") from error
+    known = {"hooks": Policy.hooks, "refuse": ("warn", "refuse")}
+    for key, value in content.items():
+        if key not in known:
+            raise UsageError(f"{path}: a policy has hooks and refuse, not {key}")
+        if not isinstance(value, list) or any(name not in known[key] for name in value):
+            raise UsageError(f"{path}: {key} is a list of some of {', '.join(known[key])}")
+    chosen: dict[str, Any] = {key: tuple(value) for key, value in content.items()}
+    return Policy(**chosen)
+
+
+def verify(
+    path: Path, context: Context, policy: Policy | None = None, provenance: Path | None = None
+) -> list[Finding]:
+    """Every finding about what lies at `path`. Raises MissingPath only."""
+    policy = policy or Policy()
+    try:
+        subject = read_subject(path, provenance)
+    except BadFile as error:
+        return [policy.applied(refusal("format", error))]
+    return run(subject, context, policy)
+
+
+def run(subject: Subject, context: Context, policy: Policy) -> list[Finding]:
+    """The policy's hooks in the order of their cost, those that read raw bytes first.
+
+    An adapter with a damaged format is not shown to hooks that read its tensors, whether or not
+    the policy has the format hook.
+    """
+    found: list[Finding] = []
+    damaged = "format" not in policy.hooks and _refused(_checked(HOOKS[0], subject, context))
+    for hook in sorted(HOOKS, key=lambda hook: (hook.sound_only, hook.cost)):
+        if hook.name not in policy.hooks or (damaged and hook.sound_only):
+            continue
+        new = _checked(hook, subject, context)
+        damaged = damaged or (hook.name == "format" and _refused(new))
+        found += [policy.applied(finding) for finding in new]
+    return found
+
+
+def _checked(hook: Hook, subject: Subject, context: Context) -> list[Finding]:
+    try:
+        return hook.check(subject, context)
+    except BadFile as error:
+        return [refusal(hook.name, error)]
+
+
+def _refused(findings: Sequence[Finding]) -> bool:
+    return any(finding.severity == "refuse" for finding in findings)
+
+
+def refusal(hook: str, error: BadFile) -> Finding:
+    """The finding that a BadFile amounts to."""
+    return Finding(hook, error.reason, "refuse", str(error), error.evidence)

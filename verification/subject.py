@@ -1,0 +1,148 @@
+"""An adapter under verification: its files' bytes, read within limits, and what they parse to."""
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from library.base import BaseReference
+from library.errors import MissingPath
+from library.import_source import DIFFUSERS_FILE
+from library.peft_io import CONFIG_FILE, WEIGHTS_FILE
+from library.provenance import PROVENANCE_FILE
+from verification.header import BadFile, Header, parse_object, read_header
+
+SIGNATURE_FILE = "provenance.dsse.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+MAX_WEIGHTS = 2 * 2**30
+MAX_JSON = 2**20
+MAX_NAMES = 10_000
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One adapter. Parsed parts are read when first asked for and may raise BadFile.
+
+    Attributes:
+        files: content by name; the weights, the config and the provenance, as far as they exist.
+        weights: name of the weights among them.
+        names: of everything in the folder, sorted; empty for a single file.
+        folder: whether it came as a folder, which has to have a config.
+    """
+
+    files: Mapping[str, bytes]
+    weights: str = WEIGHTS_FILE
+    names: tuple[str, ...] = ()
+    folder: bool = True
+
+    @cached_property
+    def header(self) -> Header:
+        return read_header(self.files[self.weights])
+
+    @cached_property
+    def config(self) -> dict[str, Any] | None:
+        return self._json(CONFIG_FILE, "config")
+
+    @cached_property
+    def provenance(self) -> dict[str, Any] | None:
+        return self._json(PROVENANCE_FILE, "provenance")
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor, by name."""
+        return {name: entry.shape for name, entry in self.header.tensors.items()}
+
+    def _json(self, name: str, reason: str) -> dict[str, Any] | None:
+        content = self.files.get(name)
+        return None if content is None else parse_object(content, name, reason)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an adapter is checked against.
+
+    Attributes:
+        target: the server that is to load it; None: none in particular.
+        base: the base model; None: the one that the config names, if that is the packaged one.
+        public_key: PEM of the ed25519 key that has to have signed it; None: not asked for.
+    """
+
+    target: str | None = None
+    base: BaseReference | None = None
+    public_key: bytes | None = field(default=None, repr=False)
+
+
+def read_subject(path: Path, provenance: Path | None = None) -> Subject:
+    """Read a folder or a single safetensors file; nothing is unpickled or followed further.
+
+    Args:
+        provenance: stands in for the folder's own provenance.json.
+    Raises:
+        MissingPath: `path` or `provenance` does not exist.
+        BadFile: it cannot be read, is too large, or holds no safetensors file.
+    """
+    for given in (path, provenance):
+        if given is not None and not os.path.lexists(given):
+            raise MissingPath(f"there is nothing at {given}")
+    if path.is_dir():
+        names = _names(path)
+        weights = _weights_among(names)
+        files = {weights: _read(path / weights, MAX_WEIGHTS)}
+        for name in (CONFIG_FILE, PROVENANCE_FILE, SIGNATURE_FILE):
+            if name in names:
+                files[name] = _read(path / name, MAX_JSON)
+    else:
+        names, weights = (), path.name
+        if path.suffix in PICKLES:
+            raise BadFile("pickle", f"{path.name} is a pickle: safetensors only")
+        files = {weights: _read(path, MAX_WEIGHTS)}
+    if provenance is not None:
+        files[PROVENANCE_FILE] = _read(provenance, MAX_JSON)
+    return Subject(files, weights, names, bool(path.is_dir()))
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    try:
+        with os.scandir(folder) as found:
+            names = [entry.name for entry in islice(found, MAX_NAMES + 1)]
+    except OSError as error:
+        raise BadFile("unreadable", f"the folder cannot be read: {error.strerror}") from error
+    if len(names) > MAX_NAMES:
+        raise BadFile("too-many", f"the folder holds more than {MAX_NAMES} files")
+    return tuple(sorted(names))
+
+
+def _weights_among(names: tuple[str, ...]) -> str:
+    tensors = [name for name in names if name.endswith(".safetensors")]
+    for known in (WEIGHTS_FILE, DIFFUSERS_FILE):
+        if known in tensors:
+            return known
+    if len(tensors) == 1 and CONFIG_FILE not in names:
+        return tensors[0]
+    pickle = next((name for name in names if name.endswith(PICKLES)), None)
+    if pickle is not None:
+        raise BadFile("pickle", f"{pickle} is a pickle, which can run code: safetensors only")
+    raise BadFile("no-weights", f"there is no {WEIGHTS_FILE}")
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """A regular file's content; its size is looked at before anything is read."""
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise BadFile("unreadable", f"{path.name} is not a regular file")
+            if found.st_size > limit:
+                raise BadFile("too-large", f"{path.name} has {found.st_size} bytes", limit=limit)
+            return file.read(limit)
+    except OSError as error:
+        raise BadFile("unreadable", f"{path.name} cannot be read: {error.strerror}") from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a pipe without waiting for a writer; a regular file as always."""
+    return os.open(path, flags | os.O_NONBLOCK)
