@@ -1,7 +1,10 @@
-"""What `lorasmith verify` says: tampered files, others' adapters, and every server's answer."""
+"""What `lorasmith verify` says: tampered files, hostile ones, policies, exit codes."""
 
 import json
+import os
+import re
 import struct
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -10,9 +13,14 @@ import tiny
 import torch
 from safetensors.torch import load, save
 
+from api.cli import main
+from library.base import load_config, resolve_base
+from library.canonical import digest
+from library.files import write_folder
 from library.layout import layout_of
 from library.peft_io import CONFIG_FILE, WEIGHTS_FILE, to_peft
 from library.provenance import PROVENANCE_FILE, Provenance, finish
+from verification.digests import merkle_root, tensor_digests
 from verification.findings import Finding
 from verification.hooks import Policy, run
 from verification.subject import Context, Subject
@@ -203,3 +211,134 @@ def same_json(one: bytes, other: bytes) -> bool:
         return json.loads(one) == json.loads(other)
     except ValueError:
         return False
+
+
+def exit_code(*arguments: Any) -> int:
+    return main(["verify", *map(str, arguments)])
+
+
+def test_exit_codes_and_one_file(
+    ours: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "adapter"
+    write_folder(folder, ours)
+    assert exit_code(folder) == exit_code(folder, "--target", "peft") == 0
+    assert exit_code(folder / WEIGHTS_FILE) == 0
+    assert "no-config" in capsys.readouterr().out
+    assert exit_code(folder / WEIGHTS_FILE, "--target", "vllm") == 1
+    wrong = [
+        (tmp_path / "nothing",), (folder, "--target", "tgi"), (folder, "--policy", tmp_path / "p"),
+        (folder, "--provenance", tmp_path / "p"), (folder, "--base", tmp_path / "b"), (),
+    ]  # fmt: skip
+    for arguments in wrong:
+        assert exit_code(*arguments) == 2, arguments
+    captured = capsys.readouterr()
+    assert len(captured.err.splitlines()) == len(wrong)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "text").write_text("hello")
+    for path in (empty, tmp_path / "pipe", tmp_path / "text", Path("/dev/null"), Path("/dev/zero")):
+        assert exit_code(path) == 1, path
+    assert capsys.readouterr().err == ""
+
+
+def test_a_trusted_provenance_beats_the_folders_own(ours: Files, tmp_path: Path) -> None:
+    """Whoever changes weights can write a provenance that fits them, but not the original's."""
+    files = to_peft(tiny.adapter(LAYOUT, seed=1), base_name="owner/base")
+    write_folder(
+        tmp_path / "forged",
+        finish(files, Provenance("text-to-lora", None, "Add.", 0, "cpu", LAYOUT.digest, {})).files,
+    )
+    (tmp_path / "told.json").write_bytes(ours[PROVENANCE_FILE])
+    assert exit_code(tmp_path / "forged") == 0
+    assert exit_code(tmp_path / "forged", "--provenance", tmp_path / "told.json") == 1
+
+
+def test_a_policy_picks_hooks_and_severities(ours: Files, tmp_path: Path) -> None:
+    folder, file = tmp_path / "adapter", tmp_path / "policy.json"
+    write_folder(folder, with_config(ours, lora_alpha=8) | {"more.bin": b"pickle"})
+
+    def under(policy: Any) -> int:
+        file.write_text(policy if isinstance(policy, str) else json.dumps(policy))
+        return exit_code(folder, "--policy", file)
+
+    assert under({}) == under({"hooks": ["integrity"]}) == 1
+    assert under({"hooks": ["format"]}) == under({"refuse": []}) == 0
+    assert under({"hooks": ["format"], "refuse": ["warn", "refuse"]}) == 1
+    for bad in (
+        "",
+        "[]",
+        '{"hooks": 1}',
+        '{"hooks": ["x"]}',
+        '{"hook": []}',
+        '{"refuse": ["info"]}',
+    ):
+        assert under(bad) == 2, bad
+
+
+def test_a_hook_that_needs_a_sound_adapter_never_sees_another(ours: Files) -> None:
+    damaged = with_config(ours, r="4")
+    for hooks in (("target", "base"), ("target",), ("base",)):
+        assert checked(damaged, target="sglang", policy=Policy(hooks)) == []
+
+
+def test_the_base_that_is_packaged_is_known(tmp_path: Path) -> None:
+    layout = layout_of(load_config(resolve_base()), rank=2)
+    for name, wanted in ((layout, set()), (LAYOUT, {"wrong-base"})):
+        files = to_peft(tiny.adapter(name), base_name=resolve_base().name)
+        assert codes({CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.weights}) == wanted
+
+
+def test_expressions_that_people_write_are_taken(ours: Files) -> None:
+    for pattern in (
+        r".*\.(q_proj|v_proj)",
+        r"model\.layers\.\d+\.self_attn\.(q|v)_proj",
+        r"(?:.*?(?:language|text).*?)?.*?(?:self_attn|mlp).*?(?:q_proj|v_proj).*?",
+        r"(?:.*?(?:self_attn|mlp).*?(?:q_proj|v_proj).*?)|(?:\bmodel\.[\d]{1,}\.(?:mlp)\.(?:up))",
+    ):
+        assert not codes(bare(with_config(ours, target_modules=pattern))), pattern
+
+
+def test_expressions_that_never_finish_are_not_tried(ours: Files) -> None:
+    hostile = [
+        "(a|a)" * 40 + "b",
+        "([a-z._0-9]+)*x",
+        "(.|a)" * 40 + "!",
+        ".*" * 30 + "!",
+        "((a|b)|a)" * 40 + "!",
+        "(?:.?)" * 200 + "!",
+        r"(\w|\d)" * 60 + "!",
+    ]
+    for pattern in hostile:
+        assert codes(bare(with_config(ours, target_modules=pattern))) == {"too-costly"}, pattern
+        assert codes(bare(with_config(ours, alpha_pattern={pattern: 1}))) == {"too-costly"}
+
+
+def test_digests_are_those_of_the_bytes(ours: Files) -> None:
+    subject = Subject(ours)
+    found = tensor_digests(subject)
+    tensors = load(ours[WEIGHTS_FILE])
+    assert list(found) == sorted(tensors)
+    for name, tensor in tensors.items():
+        assert found[name] == digest(tensor.view(torch.uint8).numpy().tobytes())
+    root = merkle_root(subject, found)
+    assert len(root) == 64 and root == merkle_root(Subject(bare(ours)), found)
+    for name in found:
+        assert merkle_root(subject, found | {name: "0" * 64}) != root
+
+
+def test_every_code_is_in_the_documentation() -> None:
+    table = (tiny.ROOT / "docs" / "verification.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[2] for line in table.splitlines() if line.count("|") == 5]
+    written = {code for row in rows for code in re.findall(r"`([a-z0-9-]+)`", row)}
+    places = [
+        file
+        for file in sorted((tiny.ROOT / "verification").glob("*.py"))
+        if file.stem in ("header", "subject", "patterns", "format_hook", "integrity_hook",
+                         "target_hook", "base_hook", "servers", "signature_hook")
+    ]  # fmt: skip
+    call = re.compile(r'(?:BadFile|_refuse|_finding|HOOK,|append\(|\[)\(?\s*"([a-z0-9-]+)",\s')
+    used = {code for file in places for code in call.findall(file.read_text(encoding="utf-8"))}
+    assert {"wrong-strength", "truncated", "q-without-v", "rank-limit"} <= used
+    assert used | {"duplicate-keys"} <= written, used - written

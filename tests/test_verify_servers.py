@@ -13,7 +13,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from api.cli import main
-from verification.servers import SERVERS
+from verification.servers import SERVERS, scale
 
 # What each server says: nothing if it loads the adapter rightly, else the reasons.
 ALL = dict.fromkeys(SERVERS, "")
@@ -103,6 +103,23 @@ def test_what_servers_make_of_an_adapter(
     assert verdict == "accept"  # PEFT reads it; the others are named in passing
     named = {s for f in findings if f["code"] == "servers" for s in f["evidence"]["servers"]}
     assert named == {server for server, reasons in expected.items() if reasons}
+
+
+def test_the_scale_is_what_peft_applies(tmp_path: Path) -> None:
+    for use_rslora in (False, True):
+        config = peft.LoraConfig(
+            r=4, lora_alpha=6, target_modules=["q_proj", "v_proj"], use_rslora=use_rslora,
+            rank_pattern={r"0\.self_attn\.v_proj": 2}, alpha_pattern={"v_proj": 16, "q_proj": 3},
+        )  # fmt: skip
+        adapted: Any = peft.get_peft_model(tiny.model(tiny.config("llama")), config)
+        checked = 0
+        for path, module in adapted.base_model.model.named_modules():
+            if hasattr(module, "lora_A"):
+                rank = module.r["default"]
+                found = scale("peft", config.to_dict(), path, rank)
+                assert found == pytest.approx(module.scaling["default"])
+                checked += 1
+        assert checked == 4
 
 
 def test_a_rank_above_a_servers_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
