@@ -11,6 +11,7 @@ from verification.findings import Finding
 from verification.format_hook import check_format
 from verification.header import BadFile, parse_object
 from verification.integrity_hook import check_integrity
+from verification.statistics_hook import check_statistics
 from verification.subject import Context, Subject, read_subject
 from verification.target_hook import check_target
 
@@ -38,6 +39,7 @@ HOOKS: tuple[Hook, ...] = (
     Hook("format", 2.0, check_format, sound_only=False),
     Hook("integrity", 2.5, check_integrity, sound_only=False),
     Hook("target", 0.5, check_target),
+    Hook("statistics", 2.0, check_statistics),
     Hook("base", 300.0, check_base),
 )
 
