@@ -12,6 +12,7 @@ from api.commands.library import library
 from api.commands.library_import import export, import_adapter
 from api.commands.route import route
 from api.commands.serve import serve
+from api.commands.sign import sign
 from api.commands.tasks import tasks
 from api.commands.verify import verify
 from api.console import guarded
@@ -29,6 +30,7 @@ app.command()(generate)
 app.command()(evaluate)
 app.command(cls=ComposeCommand)(compose)
 app.command()(verify)
+app.command()(sign)
 app.command()(serve)
 app.add_typer(tasks, name="tasks")
 library.command("import")(import_adapter)

@@ -174,7 +174,7 @@ def test_pickles_are_refused_unread(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert verdict == "refuse" and findings[0]["code"] == "pickle"
         assert "adapter_model.bin" in findings[0]["message"]
     (folder / "adapter_model.bin").rename(weights)  # a pickle under a better name
-    assert said(capsys, folder)[1][0]["code"] == "not-safetensors"
+    assert "not-safetensors" in {f["code"] for f in said(capsys, folder)[1]}
     assert not (tmp_path / "exploded").exists()
 
 
@@ -198,8 +198,8 @@ def test_image_models_files_are_told_apart(
         (tmp_path / "kohya.safetensors", "kohya"),
     ):
         verdict, findings = said(capsys, path)
-        assert verdict == "warn" and findings[0]["code"] == "image-lora"
-        assert findings[0]["evidence"] == {"format": kind}
+        told = [f["evidence"] for f in findings if f["code"] == "image-lora"]
+        assert verdict == "warn" and told == [{"format": kind}]
         assert said(capsys, path, "--target", "vllm")[0] == "refuse"
     save_file({f"{name}.lora_down.weight": torch.ones(4, 8)}, tmp_path / "half.safetensors")
     assert said(capsys, tmp_path / "half.safetensors")[0] == "refuse"
@@ -211,5 +211,5 @@ def test_other_types_of_peft(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     )
     model.save_pretrained(str(tmp_path / "loha"))
     verdict, findings = said(capsys, tmp_path / "loha")
-    assert verdict == "warn" and "LOHA" in findings[0]["message"]
+    assert verdict == "warn" and any("LOHA" in f["message"] for f in findings)
     assert said(capsys, tmp_path / "loha", "--target", "vllm")[0] == "refuse"

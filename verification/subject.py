@@ -3,11 +3,11 @@
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from library.base import BaseReference
 from library.errors import MissingPath
@@ -15,6 +15,9 @@ from library.import_source import DIFFUSERS_FILE
 from library.peft_io import CONFIG_FILE, WEIGHTS_FILE
 from library.provenance import PROVENANCE_FILE
 from verification.header import BadFile, Header, parse_object, read_header
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 SIGNATURE_FILE = "provenance.dsse.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -68,12 +71,12 @@ class Context:
     Attributes:
         target: the server that is to load it; None: none in particular.
         base: the base model; None: the one that the config names, if that is the packaged one.
-        public_key: PEM of the ed25519 key that has to have signed it; None: not asked for.
+        public_key: whose holder has to have signed it; None: anyone or no one.
     """
 
     target: str | None = None
     base: BaseReference | None = None
-    public_key: bytes | None = field(default=None, repr=False)
+    public_key: "Ed25519PublicKey | None" = None
 
 
 def read_subject(path: Path, provenance: Path | None = None) -> Subject:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from library.errors import MissingPath
+from library.errors import MissingPath, UsageError
 
 
 def verify(
@@ -21,6 +21,9 @@ def verify(
     provenance: Annotated[
         Path | None, typer.Option(help="A trusted provenance.json, in place of the folder's.")
     ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="PEM of the ed25519 key that has to have signed it.")
+    ] = None,
     base: Annotated[
         str | None, typer.Option(help="Base model; default: what the config says, if at hand.")
     ] = None,
@@ -30,7 +33,7 @@ def verify(
 
     Example: lorasmith verify my-adapter --target vllm
     """
-    for given in (path, policy, provenance):
+    for given in (path, policy, provenance, public_key):
         if given is not None and not given.exists() and not given.is_symlink():
             raise MissingPath(f"there is nothing at {given}")
     from api.console import quiet_libraries
@@ -38,12 +41,16 @@ def verify(
     from verification.findings import verdict
     from verification.hooks import read_policy
     from verification.hooks import verify as check
+    from verification.signing import read_public_key
     from verification.subject import Context
 
     quiet_libraries()
     reference = None if base is None else resolve_base(base)
     chosen = None if policy is None else read_policy(policy)
-    found = check(path, Context(target, reference), chosen, provenance)
+    key = None if public_key is None else read_public_key(public_key)
+    if key is not None and chosen is not None and "signature" not in chosen.hooks:
+        raise UsageError(f"--public-key needs the hook signature, which {policy} leaves out")
+    found = check(path, Context(target, reference, key), chosen, provenance)
     summary = {
         "verdict": verdict(found),
         "findings": [finding.to_dict() for finding in found],

@@ -1,0 +1,37 @@
+"""`lorasmith sign`: a statement about an adapter, signed with a key of one's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from library.errors import AdapterFileError, MissingPath
+from library.files import write_file
+
+
+def sign(
+    path: Annotated[Path, typer.Argument(help="An adapter's folder.")],
+    key: Annotated[Path, typer.Option(help="An ed25519 private key in PEM.")],
+) -> None:
+    """Write provenance.dsse.json beside an adapter that verify does not refuse.
+
+    Example: lorasmith sign my-adapter --key key.pem
+    """
+    for given in (path, key):
+        if not given.exists():
+            raise MissingPath(f"there is nothing at {given}")
+    if not path.is_dir():
+        raise AdapterFileError(f"{path} is not an adapter's folder")
+    from verification.hooks import Policy, run
+    from verification.signing import key_id, read_private_key
+    from verification.signing import sign as signed
+    from verification.subject import SIGNATURE_FILE, Context, read_subject
+
+    private = read_private_key(key)
+    subject = read_subject(path)
+    found = run(subject, Context(), Policy(("format", "integrity")))
+    refused = next((f for f in found if f.severity == "refuse"), None)
+    if refused is not None:
+        raise AdapterFileError(f"{path} is not signed: {refused.message}")
+    write_file(path / SIGNATURE_FILE, signed(subject, private))
+    typer.echo(f"{path / SIGNATURE_FILE}  key {key_id(private.public_key())}")

@@ -1,0 +1,182 @@
+"""Signed statements about an adapter: in-toto, SLSA provenance, DSSE, ed25519.
+
+The statement (in-toto v1, https://in-toto.io/Statement/v1) lists the digest of every file; its
+predicate has the form of SLSA provenance v1 and says what the adapter was made from, with a digest
+for every tensor and the Merkle root over them. It is a function of the files alone: no time, no
+machine. The envelope is DSSE 1.0, so that other tools can check it.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from library.canonical import canonical_json, digest
+from library.errors import UsageError
+from library.peft_io import CONFIG_FILE
+from library.provenance import PROVENANCE_FILE
+from verification.digests import merkle_root, tensor_digests
+from verification.header import BadFile, parse_object
+from verification.subject import MAX_JSON, Subject
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
+BUILD_TYPE = "urn:lorasmith:adapter:v1"
+MERKLE_ROOT = "merkle-root"
+MAX_SIGNATURES = 16
+
+
+def statement(subject: Subject) -> dict[str, Any]:
+    """What a signature covers. Raises BadFile if a file cannot be read."""
+    told = subject.provenance or {}
+    digests = tensor_digests(subject)
+    base = told.get("base") if isinstance(told.get("base"), dict) else {}
+    asked = ("description", "examples", "parents", "seed")
+    return {
+        "_type": STATEMENT_TYPE,
+        "predicateType": PREDICATE_TYPE,
+        "subject": [{"name": n, "digest": {"sha256": d}} for n, d in file_digests(subject)],
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {key: told.get(key) for key in asked},
+                "internalParameters": {k: told.get(k) for k in ("layout_digest", "numerics")},
+                "resolvedDependencies": [
+                    {"name": name, "digest": {"sha256": sha256}}
+                    for name, sha256 in (
+                        ("base-model", (base or {}).get("sha256")),
+                        ("checkpoint", told.get("checkpoint")),
+                    )
+                    if sha256
+                ],
+            },
+            "runDetails": {
+                "builder": {"id": f"urn:lorasmith:{told.get('generator', 'unknown')}"},
+                "metadata": {"invocationId": told.get("id")},
+                "byproducts": [
+                    {"name": MERKLE_ROOT, "digest": {"sha256": merkle_root(subject, digests)}},
+                    *({"name": n, "digest": {"sha256": d}} for n, d in digests.items()),
+                ],
+            },
+        },
+    }
+
+
+def file_digests(subject: Subject) -> list[tuple[str, str]]:
+    """SHA-256 of the weights, the config and the provenance, as far as there are, by name."""
+    names = sorted({subject.weights, CONFIG_FILE, PROVENANCE_FILE} & set(subject.files))
+    return [(name, digest(subject.files[name])) for name in names]
+
+
+def sign(subject: Subject, key: "Ed25519PrivateKey") -> bytes:
+    """A DSSE envelope of the statement; ed25519 signs without chance, so its bytes are fixed.
+
+    Raises BadFile, ValueError (a provenance with numbers that canonical JSON cannot hold).
+    """
+    payload = canonical_json(statement(subject))
+    signature = {
+        "keyid": key_id(key.public_key()),
+        "sig": base64.b64encode(key.sign(encoded(payload))).decode(),
+    }
+    envelope = {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": PAYLOAD_TYPE,
+        "signatures": [signature],
+    }
+    return (json.dumps(envelope, indent=2) + "\n").encode()
+
+
+def opened(content: bytes, key: "Ed25519PublicKey") -> dict[str, Any]:
+    """The statement in an envelope, once one signature is found to be the key's.
+
+    Raises BadFile: `signature` if it is no envelope, `signature-wrong` if none is the key's.
+    """
+    from cryptography.exceptions import InvalidSignature
+
+    envelope = parse_object(content, "the envelope", "signature")
+    signatures = envelope.get("signatures")
+    if envelope.get("payloadType") != PAYLOAD_TYPE or not isinstance(signatures, list):
+        raise BadFile("signature", "the envelope is not one of an in-toto statement")
+    payload = _decoded(envelope.get("payload"))
+    for entry in signatures[:MAX_SIGNATURES]:
+        given = _decoded(entry.get("sig") if isinstance(entry, dict) else None)
+        try:
+            key.verify(given, encoded(payload))
+        except InvalidSignature:
+            continue
+        return parse_object(payload, "the statement", "signature")
+    raise BadFile("signature-wrong", "no signature is that of the public key")
+
+
+def encoded(payload: bytes) -> bytes:
+    """What is signed: DSSE's pre-authentication encoding."""
+    kind = PAYLOAD_TYPE.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def key_id(key: "Ed25519PublicKey") -> str:
+    """SHA-256 of the key's DER (SubjectPublicKeyInfo), in hex."""
+    from cryptography.hazmat.primitives import serialization as form
+
+    spki = form.PublicFormat.SubjectPublicKeyInfo
+    return digest(key.public_bytes(form.Encoding.DER, spki))
+
+
+def read_private_key(path: Path) -> "Ed25519PrivateKey":
+    """An unencrypted ed25519 key in PEM. Raises UsageError."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(_pem(path), None)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path} holds no private key in PEM without a password") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UsageError(f"{path} holds a key that is not ed25519")
+    return key
+
+
+def read_public_key(path: Path) -> "Ed25519PublicKey":
+    """An ed25519 key in PEM. Raises UsageError."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(_pem(path))
+    except ValueError as error:
+        raise UsageError(f"{path} holds no public key in PEM") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise UsageError(f"{path} holds a key that is not ed25519")
+    return key
+
+
+def _pem(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_JSON)
+    except OSError as error:
+        raise UsageError(f"the key {path} cannot be read: {error.strerror}") from error
+
+
+def _decoded(text: Any) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (TypeError, ValueError, binascii.Error) as error:
+        raise BadFile("signature", "the envelope holds text that is not base64") from error
+
+
+def digests_in(entries: Any) -> Sequence[tuple[Any, Any]]:
+    """Name and SHA-256 of each of a statement's resource descriptors; empty if they are none."""
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return []
+    found = [(entry.get("name"), entry.get("digest")) for entry in entries]
+    return [(name, d.get("sha256")) for name, d in found if isinstance(d, dict)]
