@@ -51,6 +51,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("unknown-name", 422, "No generator or base model has this name"),
         ProblemType("unsupported-model", 422, "The base model cannot be adapted"),
         ProblemType("internal", 500, "The service failed"),
+        ProblemType("adapter-refused", 500, "A verification hook refused the adapter"),
         ProblemType("base-unreadable", 500, "The base model cannot be read"),
         ProblemType("not-ready", 503, "The service is still loading"),
         ProblemType("overloaded", 503, "Too many requests are waiting"),

@@ -1,6 +1,6 @@
 """The JSON of the service: what may be sent, strictly, and what comes back."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
@@ -81,6 +81,23 @@ class StoredFile(BaseModel):
     bytes: int
 
 
+class FindingAnswer(BaseModel):
+    """What a hook found; `code` is the reason, `evidence` the numbers behind it."""
+
+    hook: str
+    code: str
+    severity: Literal["info", "warn", "refuse"]
+    message: str
+    evidence: dict[str, Any]
+
+
+class Verification(BaseModel):
+    """The verdict of all findings: the gravest counts."""
+
+    verdict: Literal["accept", "warn", "refuse"]
+    findings: list[FindingAnswer]
+
+
 class AdapterAnswer(BaseModel):
     """An adapter: `sha256` is that of adapter_model.safetensors."""
 
@@ -92,6 +109,7 @@ class AdapterAnswer(BaseModel):
     rank: int
     seed: int
     chosen: Chosen
+    report: Verification = Field(description="Of the quick hooks; in provenance.json as well.")
     files: dict[str, StoredFile]
 
 

@@ -23,15 +23,24 @@ from library.base import BaseReference
 from library.catalogue import open_library
 from library.errors import LorasmithError
 from library.peft_io import WEIGHTS_FILE
+from verification.report import reported
 
 
 @dataclass(frozen=True)
 class Made:
-    """A stored adapter: its record, the content of its safetensors file, whether it is new."""
+    """A stored adapter.
+
+    Attributes:
+        record: what is known about it.
+        weights: the content of its safetensors file.
+        new: whether it was not there before.
+        milliseconds: what each hook took, this time.
+    """
 
     record: Record
     weights: bytes
     new: bool
+    milliseconds: dict[str, float]
 
 
 class Service:
@@ -85,9 +94,11 @@ class Service:
 
     def _create(self, made: Strategies, name: str, wish: Wish, base: BaseReference) -> Made:
         adapter = made.generate(name, [wish], base)[0]
-        files = adapter.files.files
-        record, new = self.store.put(LOCAL, adapter.summary(), files)
-        return Made(record, files[WEIGHTS_FILE], new)
+        checked = reported(adapter.files, base)
+        files = checked.files.files
+        known = {**adapter.summary(), "report": checked.report}
+        record, new = self.store.put(LOCAL, known, files)
+        return Made(record, files[WEIGHTS_FILE], new, checked.milliseconds)
 
 
 def _warm(loaded: Generator, settings: Settings) -> Strategies:

@@ -74,6 +74,8 @@ def compose(
         raise UsageError(f"{method} takes no --predictor")
     from api.commands.common import check_device
     from api.console import quiet_libraries
+    from library.base import resolve_base
+    from verification.report import reported
 
     check_device(device)
     quiet_libraries()
@@ -85,8 +87,10 @@ def compose(
         device=device,
         predictor=predictor,
     )
-    write_folder(out, made.files.files, overwrite=overwrite)
-    summary = {**made.summary(), "out": str(out)}
+    checked = reported(made.files, None if base is None else resolve_base(base))
+    write_folder(out, checked.files.files, overwrite=overwrite)
+    times = {"milliseconds": checked.milliseconds}
+    summary = {**made.summary(), "report": checked.report, **times, "out": str(out)}
     typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else _readable(summary))
 
 
@@ -95,6 +99,7 @@ def _readable(summary: dict[str, Any]) -> str:
         f"{summary['id']}  {summary['out']}",
         f"  {summary['method']} for {summary['base_model']}, rank {summary['rank']}, "
         f"sha256 {summary['sha256'][:16]}…",
+        f"  verified: {summary['report']['verdict']}",
     ]
     weights = summary["weights"] or [None] * len(summary["parents"])
     for weight, parent in zip(weights, summary["parents"], strict=True):
