@@ -4,6 +4,7 @@ import json
 import os
 import re
 import struct
+import time
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -101,6 +102,8 @@ def test_every_tampering_has_its_reason(ours: Files) -> None:
         ("keys", with_tensors(ours, stranger)),
         ("dtype", with_tensors(ours, odd)),
         ("rank", with_config(ours, r=8)),
+        ("rank", with_config(ours, r=4.0)),
+        ("rank", with_config(ours, r=0, rank_pattern={"[qv]_proj": 4})),
         ("targets", with_config(ours, target_modules=["q_proj"])),
         ("targets", with_config(ours, target_modules=["q_proj", "v_proj", "k_proj"])),
         ("config", with_config(ours, lora_alpha="8")),
@@ -315,6 +318,13 @@ def test_expressions_that_never_finish_are_not_tried(ours: Files) -> None:
         assert codes(bare(with_config(ours, alpha_pattern={pattern: 1}))) == {"too-costly"}
 
 
+def test_the_costliest_expressions_that_are_taken_finish(ours: Files) -> None:
+    for pattern in (".*" * 4 + "!", "[a-z._]*" * 5 + "!", "(a|b|ab)" * 3 + ".*.*!"):
+        start = time.process_time()
+        codes(bare(with_config(ours, alpha_pattern={pattern: 1}, target_modules=".*" * 3 + "proj")))
+        assert time.process_time() - start < 20
+
+
 def test_digests_are_those_of_the_bytes(ours: Files) -> None:
     subject = Subject(ours)
     found = tensor_digests(subject)
@@ -343,3 +353,18 @@ def test_every_code_is_in_the_documentation() -> None:
     used = {code for file in places for code in call.findall(file.read_text(encoding="utf-8"))}
     assert {"wrong-strength", "truncated", "q-without-v", "rank-limit"} <= used
     assert used | {"duplicate-keys"} <= written, used - written
+
+
+def test_hostile_names_reach_no_terminal(
+    ours: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, name in enumerate(("\\u001b[2J", "\\ud800", "\\u202e", "x" * 100_000)):
+        damaged = with_header(ours, lambda h, n=name: h.replace("base_model", n, 1))
+        folder = tmp_path / f"{place}"
+        write_folder(folder, damaged)
+        for options in ((), ("--json",)):
+            assert exit_code(folder, *options) == 1
+            captured = capsys.readouterr()
+            assert captured.err == "" and len(captured.out) < 3000
+            assert "\x1b" not in captured.out
+            assert options or all(char.isprintable() or char == "\n" for char in captured.out)

@@ -149,9 +149,12 @@ def _require_agreement(
         check_targets(config, modules)
     except AdapterFileError as error:
         raise BadFile("targets", str(error)) from error
+    default = config.get("r", 8)
+    if type(default) is not int or default < 1:
+        raise BadFile("rank", f"the config gives rank {default!s:.40}, which is no natural number")
     for name, (a, _) in modules.items():
-        rank = by_pattern(config.get("rank_pattern") or {}, name, config.get("r", 8))
-        if rank != a[0]:
+        rank = by_pattern(config.get("rank_pattern") or {}, name, default)
+        if type(rank) is not int or rank != a[0]:
             raise BadFile("rank", f"the config gives {name} rank {rank}, the file {a[0]}")
 
 

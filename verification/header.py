@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 from library.errors import AdapterFileError
 from library.lora_files import unique_keys
 
+MAX_MESSAGE = 400  # characters; names in a hostile file can be long
 MAX_HEADER = 8 * 2**20  # bytes; 60,000 tensors need about this much
 SIZES = {  # bytes of one element, of every dtype of whole bytes in the format's definition
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2,
@@ -25,7 +26,7 @@ class BadFile(AdapterFileError):
     """A file that cannot be used, with the reason code of the finding that says so."""
 
     def __init__(self, reason: str, message: str, **evidence: Any) -> None:
-        super().__init__(message)
+        super().__init__(message[:MAX_MESSAGE])
         self.reason, self.evidence = reason, evidence
 
 
@@ -77,6 +78,8 @@ def parse_object(content: bytes, what: str, reason: str = "header") -> dict[str,
     """A JSON object whose keys are unique. Raises BadFile."""
     try:
         found = json.loads(content.decode("utf-8"), object_pairs_hook=unique_keys)
+        if b"\\u" in content:  # half a surrogate pair, which no UTF-8 can hold
+            json.dumps(found, ensure_ascii=False).encode()
     except RecursionError as error:
         raise BadFile(reason, f"{what} is nested too deeply") from error
     except ValueError as error:

@@ -17,6 +17,7 @@ SERVERS: tuple[Server, ...] = ("peft", "vllm", "sglang", "llama.cpp", "ollama")
 Config = Mapping[str, Any]
 Reason = tuple[str, str]  # code and message
 
+LIKE_PEFT: tuple[Server, ...] = ("peft", "vllm")  # apply every scale that PEFT applies
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank may be
 VLLM_DEFAULT_RANK = 16
 OLLAMA_FAMILIES = ("llama", "mistral", "gemma", "gemma2")
@@ -66,7 +67,7 @@ def refusals(server: Server, config: Config, modules: Mapping[str, int]) -> list
 def scale(server: Server, config: Config, name: str, rank: int) -> float:
     """What a server multiplies B·A of one module with, whose factors have `rank`."""
     alpha, r = config.get("lora_alpha", 8), config.get("r", 8)
-    if server in ("peft", "vllm"):
+    if server in LIKE_PEFT:
         alpha = by_pattern(dict(config.get("alpha_pattern") or {}), name, alpha)
         return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return alpha / (r if server == "sglang" else rank)

@@ -7,6 +7,7 @@ from library.errors import BaseModelError
 from verification.findings import Finding
 from verification.format_hook import factors, is_whole_embedding
 from verification.servers import (
+    LIKE_PEFT,
     OLLAMA_FAMILIES,
     SERVERS,
     VLLM_DEFAULT_RANK,
@@ -65,6 +66,8 @@ def for_server(server: Server, subject: Subject, context: Context) -> list[Findi
 
 
 def _strength(server: Server, config: Config, modules: Mapping[str, int]) -> list[Finding]:
+    if server in LIKE_PEFT:
+        return []
     for name, rank in modules.items():
         right, found = (scale(which, config, name, rank) for which in ("peft", server))
         if abs(found - right) > 1e-6 * abs(right):

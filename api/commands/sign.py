@@ -33,5 +33,9 @@ def sign(
     refused = next((f for f in found if f.severity == "refuse"), None)
     if refused is not None:
         raise AdapterFileError(f"{path} is not signed: {refused.message}")
-    write_file(path / SIGNATURE_FILE, signed(subject, private))
+    try:
+        envelope = signed(subject, private)
+    except (ValueError, TypeError, RecursionError) as error:  # canonical JSON cannot hold it
+        raise AdapterFileError(f"{path} has a provenance that cannot be signed: {error}") from error
+    write_file(path / SIGNATURE_FILE, envelope)
     typer.echo(f"{path / SIGNATURE_FILE}  key {key_id(private.public_key())}")

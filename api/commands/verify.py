@@ -64,4 +64,9 @@ def _readable(path: Path, summary: dict[str, Any]) -> str:
     lines += [
         f"  {f['severity']:6}  {f['hook']}/{f['code']}: {f['message']}" for f in summary["findings"]
     ]
-    return "\n".join(lines)
+    return "\n".join(map(_printable, lines))
+
+
+def _printable(text: str) -> str:
+    """Names in a hostile file can hold what a terminal would obey."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
