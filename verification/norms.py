@@ -1,13 +1,12 @@
 """Singular values of every ΔW straight from a file's bytes, in the time that a request has.
 
-σ² are the eigenvalues of Λ^½ Vᵀ (BᵀB) V Λ^½ with A·Aᵀ = V Λ Vᵀ: two Gram matrices of the rank's
-size, in float64. What is squared loses half of the digits, so singular values below 1e-8 of the
-largest are noise; norms, stable ranks and entropies, which go by σ², do not notice.
-`verification.spectrum` has the exact ones, through QR.
+σ² are the eigenvalues of Lᵀ(BᵀB)L with A·Aᵀ = L·Lᵀ: two Gram matrices of the rank's size, in
+float64. What is squared loses half of the digits, so singular values below 1e-8 of the largest are
+noise; norms, stable ranks and entropies, which go by σ², do not notice. `verification.spectrum` has
+the exact ones, through QR.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,7 +19,6 @@ from verification.header import Entry
 from verification.servers import scale
 from verification.subject import Subject
 
-Shape = tuple[int, ...]
 _KINDS = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 
@@ -30,41 +28,47 @@ def singular_values_of(subject: Subject) -> tuple[list[str], Float[Tensor, "1 si
     The scale that PEFT applies is in them. `rank` is the largest; below it there are zeros. Raises
     BadFile.
     """
-    modules = factors(subject)
-    alike: dict[tuple[Shape, Shape], list[str]] = defaultdict(list)
-    for name, shapes in modules.items():
-        alike[shapes].append(name)
-    names = list(modules)
-    place = {name: position for position, name in enumerate(names)}
-    found = torch.zeros(1, len(names), max(a[0] for a, _ in alike), dtype=torch.float64)
-    for (a, b), group in alike.items():
-        grams = [_gram(subject, group, half, shape) for half, shape in (("A", a), ("B", b))]
-        values = _singular(*grams) * _scales(subject, group, a[0])[:, None]
-        found[0, [place[name] for name in group], : a[0]] = values
+    alike: dict[int, list[int]] = defaultdict(list)
+    names, config = [], subject.config or {}
+    for position, (name, (a, _)) in enumerate(factors(subject).items()):
+        names.append(name)
+        alike[a[0]].append(position)
+    found = torch.zeros(1, len(names), max(alike), dtype=torch.float64)
+    for rank, places in alike.items():
+        group = [names[place] for place in places]
+        scales = [abs(scale("peft", config, name, rank)) for name in group]
+        values = _singular(*_grams(subject, group, rank))
+        found[0, places, :rank] = values * torch.tensor(scales, dtype=torch.float64)[:, None]
     return names, found
 
 
 def _singular(
     gram_a: Float[Tensor, "n r r"], gram_b: Float[Tensor, "n r r"]
 ) -> Float[Tensor, "n r"]:
-    energy, v = torch.linalg.eigh(gram_a)
-    half = v * energy.clamp_min(0.0).sqrt()[:, None, :]
+    half, failed = torch.linalg.cholesky_ex(gram_a)
+    if failed.any():  # a rank that is not used, as padding leaves it
+        energy, v = torch.linalg.eigh(gram_a)
+        half = v * energy.clamp_min(0.0).sqrt()[:, None, :]
     squares = torch.linalg.eigvalsh(half.mT @ gram_b @ half)
     return squares.clamp_min(0.0).sqrt().flip(-1)
 
 
-def _gram(
-    subject: Subject, names: Sequence[str], half: str, shape: Shape
-) -> Float[Tensor, "n r r"]:
-    """A·Aᵀ or BᵀB of modules whose factors are of one shape."""
-    entries = subject.header.tensors
-    found = [entries[_key(name, half, entries)] for name in names]
-    factor = _stacked(subject.files[subject.weights], found)
-    if half == "A":
-        factor = factor.reshape(len(names), shape[0], -1)
-        return factor @ factor.mT
-    factor = factor.reshape(len(names), shape[0], shape[1])
-    return factor.mT @ factor
+def _grams(
+    subject: Subject, names: list[str], rank: int
+) -> tuple[Float[Tensor, "n r r"], Float[Tensor, "n r r"]]:
+    """A·Aᵀ and BᵀB of modules of one rank.
+
+    One module at a time: small arrays are in the allocator's reach, while pages for one large stack
+    would be asked for at each call.
+    """
+    entries, content = subject.header.tensors, memoryview(subject.files[subject.weights])
+    grams_a, grams_b = np.empty((2, len(names), rank, rank))
+    for name, gram_a, gram_b in zip(names, grams_a, grams_b, strict=True):
+        a = _values(content, entries[_key(name, "A", entries)]).reshape(rank, -1)
+        b = _values(content, entries[_key(name, "B", entries)]).reshape(-1, rank)
+        np.matmul(a, a.T, out=gram_a)
+        np.matmul(b.T, b, out=gram_b)
+    return torch.from_numpy(grams_a), torch.from_numpy(grams_b)
 
 
 def _key(name: str, half: str, entries: dict[str, Entry]) -> str:
@@ -72,18 +76,9 @@ def _key(name: str, half: str, entries: dict[str, Entry]) -> str:
     return key if key in entries else f"{PREFIX}{name}.lora_embedding_{half}"
 
 
-def _stacked(content: bytes, entries: Sequence[Entry]) -> Float[Tensor, "n elements"]:
-    """Tensors of one size as rows in float64."""
-    dtypes = {entry.dtype for entry in entries}
-    if len(dtypes) > 1:
-        return torch.cat([_stacked(content, [entry]) for entry in entries])
-    view, kind = memoryview(content), _KINDS[dtypes.pop()]
-    raw = np.stack([np.frombuffer(view[entry.start : entry.end], kind) for entry in entries])
-    if kind == "<u2":  # bfloat16: the upper half of a float32
-        raw = (raw.astype("<u4") << 16).view("<f4")
-    return torch.from_numpy(raw).double()
-
-
-def _scales(subject: Subject, names: Sequence[str], rank: int) -> Float[Tensor, " n"]:
-    config = subject.config or {}
-    return torch.tensor([scale("peft", config, name, rank) for name in names]).double().abs()
+def _values(content: memoryview, entry: Entry) -> "np.ndarray":
+    """One tensor's elements in float64."""
+    raw = np.frombuffer(content[entry.start : entry.end], _KINDS[entry.dtype])
+    if entry.dtype == "BF16":  # the upper half of a float32
+        raw = np.left_shift(raw, 16, dtype=np.uint32).view(np.float32)
+    return raw.astype(np.float64)
