@@ -58,7 +58,9 @@ def read_header(content: bytes) -> Header:
         raise BadFile("truncated", f"the file ends after {len(content)} bytes")
     (length,) = struct.unpack("<Q", content[:8])
     if content[8:9] not in (b"{", b""):
-        raise BadFile("not-safetensors", "the file does not begin as a safetensors file does")
+        raise BadFile(
+            "not-safetensors", "it does not begin as a safetensors file: safetensors only"
+        )
     if length > MAX_HEADER:
         raise BadFile("header-too-large", f"the header claims {length} bytes", limit=MAX_HEADER)
     if 8 + length > len(content):

@@ -54,10 +54,14 @@ class Policy:
 
     A finding whose severity is listed counts as refuse; one that would refuse and is not listed
     counts as warn.
+
+    Attributes:
+        signed: whether nothing passes unsigned; a public key has to be given then.
     """
 
     hooks: tuple[str, ...] = tuple(hook.name for hook in HOOKS)
     refuse: tuple[str, ...] = ("refuse",)
+    signed: bool = False
 
     def applied(self, finding: Finding) -> Finding:
         if finding.severity in self.refuse:
@@ -66,7 +70,7 @@ class Policy:
 
 
 def read_policy(path: Path) -> Policy:
-    """A policy file: JSON with `hooks` and `refuse`, both lists of names and both optional.
+    """A policy file: JSON with lists of names, `hooks` and `refuse`, and `signed`, all optional.
 
     Raises MissingPath or UsageError.
     """
@@ -77,13 +81,24 @@ def read_policy(path: Path) -> Policy:
     except (OSError, BadFile) as error:
         raise UsageError(f"{path} is not a policy: {error}") from error
     known = {"hooks": Policy.hooks, "refuse": ("warn", "refuse")}
+    signed = content.pop("signed", False)
+    if not isinstance(signed, bool):
+        raise UsageError(f"{path}: signed is true or false")
     for key, value in content.items():
         if key not in known:
-            raise UsageError(f"{path}: a policy has hooks and refuse, not {key}")
+            raise UsageError(f"{path}: a policy has hooks, refuse and signed, not {key}")
         if not isinstance(value, list) or any(name not in known[key] for name in value):
             raise UsageError(f"{path}: {key} is a list of some of {', '.join(known[key])}")
     chosen: dict[str, Any] = {key: tuple(value) for key, value in content.items()}
-    return Policy(**chosen)
+    return Policy(**chosen, signed=signed)
+
+
+def require_key(policy: Policy, public_key: object | None) -> None:
+    """Raise UsageError unless policy and public key go together."""
+    if policy.signed and public_key is None:
+        raise UsageError("the policy asks for signatures: --public-key says whose")
+    if public_key is not None and "signature" not in policy.hooks:
+        raise UsageError("--public-key needs the hook signature, which the policy leaves out")
 
 
 def verify(

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from library.peft_io import PREFIX
-from verification.format_hook import factors
 from verification.header import Entry
 from verification.servers import scale
 from verification.subject import Subject
@@ -30,7 +29,7 @@ def singular_values_of(subject: Subject) -> tuple[list[str], Float[Tensor, "1 si
     """
     alike: dict[int, list[int]] = defaultdict(list)
     names, config = [], subject.config or {}
-    for position, (name, (a, _)) in enumerate(factors(subject).items()):
+    for position, (name, (a, _)) in enumerate(subject.pairs.items()):
         names.append(name)
         alike[a[0]].append(position)
     found = torch.zeros(1, len(names), max(alike), dtype=torch.float64)

@@ -5,13 +5,14 @@ No times and nothing of this machine: the same adapter has the same report.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from library.base import BaseReference
 from library.errors import AdapterRefused
 from library.provenance import AdapterFiles, with_report
 from verification.findings import Finding, verdict
-from verification.hooks import Policy, run
+from verification.hooks import Policy, run, verify
 from verification.subject import Context, Subject
 
 # Integrity and signature compare with a provenance, which is only being written.
@@ -40,6 +41,11 @@ def reported(made: AdapterFiles, base: BaseReference | None = None) -> Reported:
     require_accepted(found, made.id)
     report = summary(found)
     return Reported(with_report(made, report), report, times)
+
+
+def require_sound(path: Path, name: str) -> None:
+    """Raise AdapterRefused if the format hook refuses the files at `path`, which are not ours."""
+    require_accepted(verify(path, Context(), Policy(hooks=("format",))), name)
 
 
 def summary(findings: list[Finding]) -> dict[str, Any]:

@@ -10,10 +10,11 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from library.canonical import canonical_json, digest
+from library.canonical import canonical_json, digest, file_digest, json_digest
 from library.errors import UsageError
 from library.peft_io import CONFIG_FILE
 from library.provenance import PROVENANCE_FILE
@@ -32,6 +33,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:lorasmith:adapter:v1"
 MERKLE_ROOT = "merkle-root"
+PACKAGES = ("api", "generator", "index", "library", "training", "verification")
 MAX_SIGNATURES = 16
 
 
@@ -60,7 +62,10 @@ def statement(subject: Subject) -> dict[str, Any]:
                 ],
             },
             "runDetails": {
-                "builder": {"id": f"urn:lorasmith:{told.get('generator', 'unknown')}"},
+                "builder": {
+                    "id": f"urn:lorasmith:{told.get('generator', 'unknown')}",
+                    "version": {"lorasmith": code_digest()},
+                },
                 "metadata": {"invocationId": told.get("id")},
                 "byproducts": [
                     {"name": MERKLE_ROOT, "digest": {"sha256": merkle_root(subject, digests)}},
@@ -69,6 +74,14 @@ def statement(subject: Subject) -> dict[str, Any]:
             },
         },
     }
+
+
+@lru_cache(maxsize=1)
+def code_digest() -> str:
+    """SHA-256 over the sources of the code that signs, by path."""
+    root = Path(__file__).resolve().parent.parent
+    paths = sorted(path for name in PACKAGES for path in (root / name).rglob("*.py"))
+    return json_digest({path.relative_to(root).as_posix(): file_digest(path) for path in paths})
 
 
 def file_digests(subject: Subject) -> list[tuple[str, str]]:

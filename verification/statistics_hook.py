@@ -12,12 +12,12 @@ from torch import Tensor
 from library.base import DEFAULT_BASE
 from verification.bank import Bank, shipped
 from verification.findings import Finding
-from verification.format_hook import factors
 from verification.norms import singular_values_of
 from verification.spectrum import Statistics, statistics
 from verification.subject import Context, Subject
 
 HOOK = "statistics"
+MAX_RANK = 1024  # a Gram matrix has the rank's square of numbers
 DIGITS = 6  # significant ones in evidence, which a report keeps for ever
 
 
@@ -28,6 +28,10 @@ def check_statistics(subject: Subject, context: Context) -> list[Finding]:
     """
     if subject.config is None or subject.config.get("peft_type") != "LORA":
         return []
+    rank = max(a[0] for a, _ in subject.pairs.values())
+    if rank > MAX_RANK:
+        message = f"rank {rank} is above {MAX_RANK}: spectra are not computed"
+        return [Finding(HOOK, "statistics-not-comparable", "info", message, {"rank": rank})]
     names, values = singular_values_of(subject)
     norm = values.norm(dim=-1)
     if not norm.any():
@@ -75,7 +79,7 @@ def _outside(found: Statistics, name: str, bank: Bank) -> list[int]:
 def _comparable(subject: Subject, bank: Bank) -> bool:
     """Whether the adapter is for the bank's base and has its modules, at any rank."""
     named = (subject.config or {}).get("base_model_name_or_path")
-    rows = [(name, a[1], b[0], 1) for name, (a, b) in factors(subject).items() if len(a) == 2]
+    rows = [(name, a[1], b[0], 1) for name, (a, b) in subject.pairs.items() if len(a) == 2]
     return named == DEFAULT_BASE and sorted(rows) == sorted(bank.modules)
 
 
