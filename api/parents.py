@@ -124,7 +124,8 @@ def _named(name: str, files: dict[str, bytes]) -> Parent:
         config = json.loads(files[CONFIG_FILE])
         said = json.loads(files.get(PROVENANCE_FILE, b"null"))
         if said is not None and adapter_id(config, sha256, said) == said["id"]:
-            return Parent(name, said["id"], dict(said["base"]), files)
+            about = {key: said["base"][key] for key in ("id", "sha256", "source")}
+            return Parent(name, said["id"], about, files)
         base = config["base_model_name_or_path"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise AdapterFileError(f"{name} does not say what it is: {error}") from error

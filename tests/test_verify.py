@@ -192,14 +192,15 @@ def mutated_structure(chance: Random, ours: Files) -> Files:
     return with_header(ours, lambda _: json.dumps(header))
 
 
-@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_no_mutation_passes_and_none_crashes(ours: Files, count: int) -> None:
-    chance = Random(count)
-    for _ in range(count):
+def test_none_of_ten_thousand_mutated_files_passes_and_none_crashes(ours: Files) -> None:
+    """Against the original's provenance; without it, other numbers alone are unverifiable."""
+    chance = Random(0)
+    for _ in range(3_334):  # three files each
         weights = mutated_bytes(chance, ours[WEIGHTS_FILE])
         if weights != ours[WEIGHTS_FILE]:
             assert codes({**ours, WEIGHTS_FILE: weights})
-            codes(bare({**ours, WEIGHTS_FILE: weights}))  # may pass: the weights are just others
+            alone = checked(bare({**ours, WEIGHTS_FILE: weights}))
+            assert "no-provenance" in {f.code for f in alone}
         changed = mutated_structure(chance, ours)
         assert codes(changed), changed
         assert codes(bare(changed)), changed
