@@ -101,6 +101,16 @@ def test_a_policy_takes_signed_parents_only(
     assert run(*merge, "--public-key", public, "--out", tmp_path / "b") == 2
 
 
+def test_a_parent_whose_provenance_names_no_base_is_told_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_adapter(tmp_path / "a")
+    told = json.loads((folder / PROVENANCE_FILE).read_text()) | {"base": {}}
+    (folder / PROVENANCE_FILE).write_text(json.dumps(told))
+    assert run("compose", folder, "--out", tmp_path / "out") == 1
+    assert "does not say what it is" in capsys.readouterr().err
+
+
 def test_an_import_is_checked_before_and_reported_after(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

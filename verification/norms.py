@@ -7,6 +7,8 @@ the exact ones, through QR.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,10 +37,18 @@ def singular_values_of(subject: Subject) -> tuple[list[str], Float[Tensor, "1 si
     found = torch.zeros(1, len(names), max(alike), dtype=torch.float64)
     for rank, places in alike.items():
         group = [names[place] for place in places]
-        scales = [abs(scale("peft", config, name, rank)) for name in group]
+        scales = _scales(config, group, rank)
         values = _singular(*_grams(subject, group, rank))
-        found[0, places, :rank] = values * torch.tensor(scales, dtype=torch.float64)[:, None]
+        found[0, places, :rank] = values * scales[:, None]
     return names, found
+
+
+def _scales(config: Mapping[str, Any], names: list[str], rank: int) -> Float[Tensor, " n"]:
+    """What PEFT multiplies each module's ΔW with, without the sign."""
+    if not config.get("alpha_pattern"):
+        return torch.full((len(names),), abs(scale("peft", config, "", rank)), dtype=torch.float64)
+    found = [abs(scale("peft", config, name, rank)) for name in names]
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def _singular(

@@ -86,8 +86,9 @@ def code_digest() -> str:
 
 def file_digests(subject: Subject) -> list[tuple[str, str]]:
     """SHA-256 of the weights, the config and the provenance, as far as there are, by name."""
-    names = sorted({subject.weights, CONFIG_FILE, PROVENANCE_FILE} & set(subject.files))
-    return [(name, digest(subject.files[name])) for name in names]
+    others = {CONFIG_FILE, PROVENANCE_FILE} & set(subject.files)
+    found = {name: digest(subject.files[name]) for name in others}
+    return sorted({**found, subject.weights: subject.sha256}.items())
 
 
 def sign(subject: Subject, key: "Ed25519PrivateKey") -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.base import BaseReference
+from library.canonical import digest
 from library.errors import MissingPath
 from library.import_source import DIFFUSERS_FILE
 from library.peft_io import CONFIG_FILE, WEIGHTS_FILE
@@ -42,6 +43,11 @@ class Subject:
     weights: str = WEIGHTS_FILE
     names: tuple[str, ...] = ()
     folder: bool = True
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the weights."""
+        return digest(self.files[self.weights])
 
     @cached_property
     def header(self) -> Header:
