@@ -18,7 +18,7 @@ from library.files import write_folder
 from library.layout import layout_of
 from library.peft_io import CONFIG_FILE, WEIGHTS_FILE, to_peft
 from library.provenance import PROVENANCE_FILE, Provenance, finish
-from verification.signing import MERKLE_ROOT
+from verification.signing import MERKLE_ROOT, code_digest
 from verification.subject import SIGNATURE_FILE
 
 LAYOUT = layout_of(tiny.config("llama"), ["q_proj", "v_proj"], rank=4)
@@ -88,7 +88,11 @@ def test_other_tools_read_the_envelope(signed: tuple[Path, Path]) -> None:
     assert found["_type"] == "https://in-toto.io/Statement/v1"
     assert found["predicateType"] == "https://slsa.dev/provenance/v1"
     assert len(found["subject"]) == 3
-    products = found["predicate"]["runDetails"]["byproducts"]
+    details = found["predicate"]["runDetails"]
+    assert details["builder"] == {
+        "id": "urn:lorasmith:text-to-lora", "version": {"lorasmith": code_digest()},
+    }  # fmt: skip
+    products = details["byproducts"]
     assert products[0]["name"] == MERKLE_ROOT and len(products) == 1 + 2 * len(LAYOUT.sites)
 
 

@@ -347,7 +347,8 @@ def test_every_code_is_in_the_documentation() -> None:
         file
         for file in sorted((tiny.ROOT / "verification").glob("*.py"))
         if file.stem in ("header", "subject", "patterns", "format_hook", "integrity_hook",
-                         "target_hook", "base_hook", "servers", "signature_hook", "signing")
+                         "target_hook", "base_hook", "servers", "signature_hook", "signing",
+                         "pairs", "statistics_hook")
     ]  # fmt: skip
     before = r"(?:BadFile\(|_refuse\(|_finding\(|HOOK,|append\(\(|\[\()"
     call = re.compile(before + r'\s*"([a-z0-9-]+)",\s')
