@@ -2,8 +2,8 @@
 
 The statement (in-toto v1, https://in-toto.io/Statement/v1) lists the digest of every file; its
 predicate has the form of SLSA provenance v1 and says what the adapter was made from, with a digest
-for every tensor and the Merkle root over them. It is a function of the files and the code that signs: no time, no
-machine. The envelope is DSSE 1.0, so that other tools can check it.
+for every tensor and the Merkle root over them. It is a function of the files and of the code that
+signs: no time, no machine. The envelope is DSSE 1.0, so that other tools can check it.
 """
 
 import base64
