@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from api import adapters, info, problems
+from api import adapters, info, problems, search, verify
 from api.errors import ListenError
 from api.schemas import Problem
 from api.service import Service
@@ -38,7 +38,9 @@ def create_app(settings: Settings, generator: Generator | None = None) -> FastAP
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(service.load)
+            tasks.start_soon(service.jobs.run)
             yield
+            service.jobs.stop()
 
     app = _Documented(
         title="lorasmith",
@@ -52,13 +54,15 @@ def create_app(settings: Settings, generator: Generator | None = None) -> FastAP
     )
     app.state.service = service
     app.include_router(adapters.router)
+    app.include_router(search.router)
     app.include_router(info.router)
+    app.include_router(verify.router)
     problems.install(app)
     return app
 
 
 def serve(settings: Settings) -> None:
-    """Run until Ctrl-C or SIGTERM; requests under way are finished.
+    """Run until Ctrl-C or SIGTERM; requests under way are finished, jobs are interrupted.
 
     Raises:
         UsageError: the host is not loopback.

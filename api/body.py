@@ -40,12 +40,15 @@ class JsonRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
-        if self.body_field is None:
+        field = self.body_field
+        if field is None:
             return handler
 
         async def checked(request: Request) -> Response:
             request = JsonRequest(request.scope, request.receive)
-            await request.body()
+            body = await request.body()
+            if not body and not field.field_info.is_required():
+                return await handler(request)
             _require_json(request.headers.get("content-type", ""))
             await request.json()
             return await handler(request)

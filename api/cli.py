@@ -8,9 +8,11 @@ import typer
 from api.commands.compose import ComposeCommand, compose
 from api.commands.evaluate import evaluate
 from api.commands.generate import generate
+from api.commands.index import index
 from api.commands.library import library
 from api.commands.library_import import export, import_adapter
 from api.commands.route import route
+from api.commands.search import search
 from api.commands.serve import serve
 from api.commands.sign import sign
 from api.commands.tasks import tasks
@@ -29,6 +31,7 @@ app = typer.Typer(
 app.command()(generate)
 app.command()(evaluate)
 app.command(cls=ComposeCommand)(compose)
+app.command()(search)
 app.command()(verify)
 app.command()(sign)
 app.command()(serve)
@@ -37,6 +40,7 @@ library.command("import")(import_adapter)
 library.command()(export)
 app.add_typer(library, name="library")
 app.add_typer(route, name="route")
+app.add_typer(index, name="index")
 
 
 @app.command(

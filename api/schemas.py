@@ -2,10 +2,30 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from fastapi import Path
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field
+from pydantic_core import PydanticCustomError
 
+from api.job_store import JOB_ID, State
 from api.problems import PROBLEMS
 from generator.request import MAX_STRENGTH
+
+MAX_EXAMPLES = 256
+
+# No validator: an id that no job can have is not found (404).
+JobId = Annotated[str, Path(json_schema_extra={"pattern": f"^{JOB_ID.pattern}$"})]
+
+
+def _encodable(text: str) -> str:
+    """JSON can hold lone surrogates, which UTF-8 and tokenizers cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError("string_unicode", "not valid UTF-8") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
 
 
 class _Strict(BaseModel):
@@ -17,8 +37,8 @@ class _Strict(BaseModel):
 class Example(_Strict):
     """One input of the task with its output."""
 
-    input: str
-    output: str
+    input: Text
+    output: Text
 
 
 class AdapterRequest(_Strict):
@@ -51,6 +71,24 @@ class AdapterRequest(_Strict):
     )
     profile: Literal["portable", "lossless"] | None = Field(
         default=None, description="portable (the default) is read alike by every server."
+    )
+
+
+class VerifyRequest(_Strict):
+    """What is to be looked at. Null means the same as leaving the field out."""
+
+    hooks: Annotated[list[str] | None, FailFast()] = Field(
+        default=None,
+        description="Names of hooks; all by default.",
+        examples=[["behaviour"]],
+        min_length=1,
+        max_length=16,
+    )
+    examples: Annotated[list[Example] | None, FailFast()] = Field(
+        default=None,
+        description="Of the adapter's task, for the behaviour hook; by default those of the stored "
+        "task whose description is nearest.",
+        max_length=MAX_EXAMPLES,
     )
 
 
@@ -111,6 +149,33 @@ class AdapterAnswer(BaseModel):
     chosen: Chosen
     report: Verification = Field(description="Of the quick hooks; in provenance.json as well.")
     files: dict[str, StoredFile]
+
+
+class SearchResult(BaseModel):
+    """An adapter that was found."""
+
+    id: str = Field(pattern="^ad_[0-9a-f]{40}$")
+    task: str
+    score: float = Field(description="Cosine of the query with the adapter's descriptions.")
+    confidence: float = Field(
+        ge=0, le=1, description="How likely it is the adapter of the described task."
+    )
+
+
+class SearchAnswer(BaseModel):
+    results: list[SearchResult]
+
+
+class JobAnswer(BaseModel):
+    """A job; `result` is there once it is done, `error` if it failed or was interrupted."""
+
+    id: str = Field(pattern=f"^{JOB_ID.pattern}$")
+    adapter: str
+    state: State
+    progress: float = Field(ge=0, le=1, description="The share that is done; it never falls.")
+    result: Verification | None
+    error: str | None
+    hooks: list[str]
 
 
 class GeneratorInfo(BaseModel):

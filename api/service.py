@@ -1,6 +1,7 @@
-"""What the routes call: the loaded strategies behind their waiting line, and the store."""
+"""What the routes call: the loaded strategies behind their waiting line, the store, the jobs."""
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,20 +11,30 @@ from anyio import to_thread
 from fastapi import Depends, Request
 
 from api.admission import Admission
-from api.commands.common import shipped_library
+from api.checks import Subject, hooks_of
+from api.commands.common import SHIPPED, shipped_library
 from api.errors import NotReady
-from api.schemas import AdapterRequest
+from api.job_store import Job, JobStore
+from api.jobs import Jobs, Progress
+from api.schemas import AdapterRequest, VerifyRequest
 from api.settings import Settings
 from api.store import LOCAL, Record, Store
 from generator.generate import Generator
 from generator.request import Example
 from generator.request import Request as Wish
 from generator.strategies import DEFAULT_GENERATOR, Strategies, require_known
+from index.encoder import DescriptionEncoder
+from index.entries import Filter
+from index.search import Result, Searcher
 from library.base import BaseReference
 from library.catalogue import open_library
-from library.errors import LorasmithError
+from library.errors import LorasmithError, UnknownName, UsageError
 from library.peft_io import WEIGHTS_FILE
+from library.tasks import Instance
+from verification.findings import verdict
 from verification.report import reported
+
+FOLLOW_SECONDS = 2  # between two looks at what changed in the library
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,7 @@ class Made:
 
 
 class Service:
-    """One checkpoint, one library, one store, one waiting line.
+    """One checkpoint, one library, one store, one waiting line, one queue of jobs.
 
     Args:
         settings: what it is started with.
@@ -58,7 +69,16 @@ class Service:
         self.settings = settings
         self.store = Store(settings.data, quota_bytes=settings.quota_bytes)
         self.admission = Admission(waiting=settings.queue_length, retry_after=settings.retry_after)
+        self.hooks = hooks_of(settings, lambda: self.strategies.encoder)
+        self.jobs = Jobs(
+            JobStore(settings.data),
+            self._verify,
+            waiting=settings.job_queue_length,
+            retry_after=settings.retry_after,
+        )
         self.on_failure: Callable[[Exception], None] = _log_failure
+        self._searcher: Searcher | None = None
+        self._followed = 0.0
         self._strategies = None if loaded is None else _warm(loaded, settings)
 
     @property
@@ -92,6 +112,44 @@ class Service:
         wish = Wish(**given, examples=examples)
         return await self.admission.run(self._create, made, name, wish, base)
 
+    async def verify(self, identity: str, wanted: VerifyRequest) -> Job:
+        """Queue a verification of an adapter. Raises NotFound, UnknownName, and as Jobs.submit."""
+        await to_thread.run_sync(self.store.require, LOCAL, identity)
+        hooks = [*self.hooks] if wanted.hooks is None else wanted.hooks
+        for name in hooks:
+            if name not in self.hooks:
+                raise UnknownName(f"unknown hook '{name}'; known: {', '.join(self.hooks)}")
+        if len(set(hooks)) < len(hooks):
+            raise UsageError("hooks: each may be named once")
+        examples = [example.model_dump() for example in wanted.examples or ()]
+        return await self.jobs.submit(identity, {"hooks": hooks, "examples": examples})
+
+    def job(self, identity: str) -> Job:
+        """A job of an adapter that may be seen. Raises NotFound."""
+        found = self.jobs.store.get(identity)
+        self.store.require(LOCAL, found.adapter)
+        return found
+
+    def _verify(self, job: Job, progress: Progress) -> dict[str, Any]:
+        """Every hook in its turn; ends when the adapter is deleted meanwhile."""
+        record = self.store.get(LOCAL, job.adapter)
+        files = {name: self.store.read(LOCAL, job.adapter, name)[0] for name in record["files"]}
+        examples = [
+            Instance(f"example-{i}", row["input"], (row["output"],))
+            for i, row in enumerate(job.wanted["examples"])
+        ]
+        subject = Subject(job.adapter, files, record["base_model"], examples)
+        names, findings = job.wanted["hooks"], []
+        for done, name in enumerate(names):
+
+            def advance(share: float, done: int = done) -> None:
+                self.store.require(LOCAL, job.adapter)
+                progress((done + share) / len(names))
+
+            findings += self.hooks[name](subject, advance)
+            advance(1.0)
+        return {"verdict": verdict(findings), "findings": [f.to_dict() for f in findings]}
+
     def _create(self, made: Strategies, name: str, wish: Wish, base: BaseReference) -> Made:
         adapter = made.generate(name, [wish], base)[0]
         checked = reported(adapter.files, base)
@@ -99,6 +157,22 @@ class Service:
         known = {**adapter.summary(), "report": checked.report}
         record, new = self.store.put(LOCAL, known, files)
         return Made(record, files[WEIGHTS_FILE], new, checked.milliseconds)
+
+    async def search(self, text: str, k: int, wanted: Filter) -> list[Result]:
+        """The adapters of the library that are nearest to a text. Raises as Searcher does."""
+        return await self.admission.run(self._search, self.strategies.encoder, text, k, wanted)
+
+    def _search(
+        self, encoder: DescriptionEncoder, text: str, k: int, wanted: Filter
+    ) -> list[Result]:
+        """One at a time, as the waiting line has it; the first opens the index, or makes one."""
+        now, place = time.monotonic(), self.settings.library or SHIPPED
+        if self._searcher is None:
+            self._searcher, self._followed = Searcher(place, encoder), now
+        elif now - self._followed > FOLLOW_SECONDS:
+            self._searcher.follow()
+            self._followed = now
+        return self._searcher.search(text, k=k, wanted=wanted)
 
 
 def _warm(loaded: Generator, settings: Settings) -> Strategies:

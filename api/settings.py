@@ -25,9 +25,11 @@ class Settings(BaseSettings):
         port: port to listen on; 0 takes a free one.
         data: where adapters and their owners are kept (`LORASMITH_DATA`).
         checkpoint: folder of the generator; the shipped one if None.
-        library: folder or URL that neighbours are looked up in; the shipped sample if None.
+        library: folder or URL of the library for search, neighbours and rivals; else the sample.
+        tasks: folder of task files, where a behaviour check looks up examples; none by default.
         bases: base models by the names that requests may use; the first is the default.
         queue_length: how many requests may wait while one is computed.
+        job_queue_length: how many verification jobs may wait while one runs.
         retry_after: seconds that a refused client is told to wait.
         quota_bytes: how much all adapters together may take.
     """
@@ -39,11 +41,13 @@ class Settings(BaseSettings):
     data: Path = Field(default_factory=data_dir)
     checkpoint: Path | None = None
     library: str | None = None
+    tasks: Path | None = None
     bases: dict[str, str] = Field(
         default={DEFAULT_BASE: DEFAULT_BASE, DEFAULT_BASE.split("/")[1]: DEFAULT_BASE},
         min_length=1,
     )
     queue_length: int = Field(default=16, ge=0)
+    job_queue_length: int = Field(default=16, ge=0)
     retry_after: int = Field(default=2, ge=1)
     quota_bytes: int = Field(default=10 * 2**30, ge=0)
 

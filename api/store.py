@@ -83,6 +83,11 @@ class Store:
             raise NotFound(f"the files of {identity} were removed or changed; ask for it again")
         return record
 
+    def require(self, owner: str, identity: str) -> None:
+        """Raise NotFound unless the adapter is the owner's."""
+        with self._connection() as rows:
+            self._require_owner(rows, owner, identity)
+
     def read(self, owner: str, identity: str, name: str) -> tuple[bytes, str]:
         """A file and its SHA-256. Raises NotFound unless it is as it was stored."""
         with self._connection() as rows:

@@ -80,7 +80,8 @@ def measured(o: argparse.Namespace) -> dict[str, Any]:
         for kind in ("mean", "best_constant")
     }
     return {
-        "command": " ".join(["python", "benchmarks/merge_predictor.py", *sys.argv[1:]]),
+        "command": "python benchmarks/merge_predictor.py --library LIB --tasks TASKS "
+        f"--pairs {o.pairs} --rows {o.rows} --device {o.device} --out OUT",
         "checkpoint": predictor.digest,
         "bytes": (o.predictor / "model.safetensors").stat().st_size,
         "training": predictor.training,

@@ -1,17 +1,28 @@
-"""Descriptions and adapters as vectors, and adapters merged: what generators and search share.
+"""Descriptions and adapters as vectors, and adapters found and merged.
 
-Lives here: the description encoder, the weight encoder, the shelf that finds a library's adapters
-by description, composition. Does not: generators, training, HTTP.
+Lives here: the description encoder, which generators share, and the weight encoder; the index, its
+files and how it is changed while it is read; search and its confidence; the shelf that strategies
+take neighbours from; composition. Does not: generators, training, HTTP.
 """
 
+from index.description_index import DescriptionIndex
 from index.encoder import DEFAULT_ENCODER, DescriptionEncoder, Embeddings, normalise
+from index.entries import Filter
+from index.library_index import build_index, open_index
+from index.search import Result, Searcher
 from index.weight_encoder import WeightEncoder, load_weight_encoder
 
 __all__ = [
     "DEFAULT_ENCODER",
     "DescriptionEncoder",
+    "DescriptionIndex",
     "Embeddings",
+    "Filter",
+    "Result",
+    "Searcher",
     "WeightEncoder",
+    "build_index",
     "load_weight_encoder",
     "normalise",
+    "open_index",
 ]

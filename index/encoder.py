@@ -6,9 +6,11 @@ embedded in windows: pooled vectors are averaged, token vectors joined. Training
 at once in float32.
 """
 
+import hashlib
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,31 @@ class InvalidDescription(UsageError):
     """A description that is empty, too long or not text."""
 
     code = "invalid-description"
+
+
+@dataclass(frozen=True)
+class EncoderIdentity:
+    """What a stored vector depends on, beside the text.
+
+    Attributes:
+        revision: SHA-256 of the encoder's weights in float32.
+        prompt: what it puts before every text.
+        normalised: whether vectors have length 1.
+    """
+
+    name: str
+    revision: str
+    prompt: str
+    dimension: int
+    normalised: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "EncoderIdentity":
+        """Raises KeyError or TypeError for anything that `to_dict` did not make."""
+        return cls(**data)
 
 
 @dataclass(frozen=True)
@@ -110,6 +137,34 @@ class DescriptionEncoder:
         """Length d of a vector."""
         return int(self._model.get_embedding_dimension() or 0)
 
+    @property
+    def prompt(self) -> str:
+        """What is put before every text; nothing, for most encoders."""
+        return self._model.prompts.get(self._model.default_prompt_name or "") or ""
+
+    @cached_property
+    def identity(self) -> EncoderIdentity:
+        """Which encoder this is, whatever its device and dtype."""
+        found = hashlib.sha256()
+        for name, tensor in sorted(self._model.state_dict().items()):
+            found.update(name.encode())
+            found.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return EncoderIdentity(self.name, found.hexdigest(), self.prompt, self.dimension)
+
+    @torch.inference_mode()
+    def vectors(self, descriptions: Sequence[str], *, batch_size: int = 32) -> Float[Tensor, "n d"]:
+        """Only the unit vectors of descriptions, as `encode` pools them, many at once."""
+        pieces = [self.windows(text) for text in descriptions]
+        flat: Any = self._model.encode(
+            [piece for text in pieces for piece in text],
+            batch_size=batch_size,
+            convert_to_tensor=True,
+            show_progress_bar=False,
+        )
+        unit = torch.nn.functional.normalize(flat, dim=-1)
+        means = [part.mean(dim=0) for part in unit.split([len(text) for text in pieces])]
+        return torch.nn.functional.normalize(torch.stack(means), dim=-1).cpu()
+
     def encode(self, descriptions: Sequence[str]) -> Embeddings:
         """Embed descriptions one by one, as `normalise` left them."""
         return _padded([self._encode_one(text) for text in descriptions])
@@ -161,9 +216,8 @@ class DescriptionEncoder:
         """Input embeddings of each text's tokens, special tokens included."""
         transformer: Any = self._model[0]
         table = transformer.auto_model.get_input_embeddings().weight
-        prompt = self._model.prompts.get(self._model.default_prompt_name or "", "")
         found = self._model.tokenizer(
-            [f"{prompt}{text}".strip() for text in texts],
+            [f"{self.prompt}{text}".strip() for text in texts],
             truncation=True,
             max_length=self._model.max_seq_length,
         )

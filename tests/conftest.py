@@ -123,6 +123,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_library(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """A folder with `tasks`, three of them, and `lib`, a library of their adapters of rank 4."""
+    import tiny
+
+    from api.cli import main
+
+    folder = tmp_path_factory.mktemp("shelf")
+    tiny.write_tasks(folder / "tasks", tiny.LIBRARY_TASKS)
+    build = ["library", "build", "--tasks", str(folder / "tasks"), "--base", str(tiny_base)]
+    assert main([*build, "--out", str(folder / "lib"), "--steps", "4", "--rank", "4"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
 def fresh(small_checkpoint: Path, tiny_base: Path) -> list[dict[str, Any]]:
     """What fresh processes print with PYTHONHASHSEED 0 to 3; the first two generate as well."""
     import json

@@ -158,7 +158,7 @@ def test_oracles_are_trained_on_the_spot_once(
     assert set(scores) == {"poem", "sub"}
 
 
-MERGED = "top-k,lego,lora-rar,lorahub:5,lorahub:16"
+MERGED = "lego,lora-rar,lorahub:5"
 
 
 def test_merged_methods_in_one_report_and_no_own_adapter(
@@ -172,12 +172,12 @@ def test_merged_methods_in_one_report_and_no_own_adapter(
     network = MergePredictor(8)
     save_predictor(tmp_path / "predictor", network, {})
     command = ["evaluate", "--tasks", str(small_library / "tasks"), "--base", str(tiny_base)]
-    command += ["--library", str(small_library / "lib"), "--methods", MERGED, "--limit", "2"]
+    command += ["--library", str(small_library / "lib"), "--methods", MERGED, "--limit", "1"]
     command += ["--predictor", str(tmp_path / "predictor"), "--out", str(tmp_path / "r.json")]
     assert main(command) == 0
     rows = json.loads((tmp_path / "r.json").read_text())["rows"]
     assert {(r["task"], r["method"]) for r in rows} == {
-        (task, method) for task in ("poem", "sub") for method in MERGED.split(",")
+        ("poem", method) for method in MERGED.split(",")
     }
     base = load_base(resolve_base(str(tiny_base)))
     shelf = shelf_of(small_library / "lib", tiny_base, encoder)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from test_library_methods import write_tasks
 
 from api.cli import main
 from index.merge_predictor import MergePredictor, load_predictor
@@ -25,7 +24,8 @@ NAMES = {name: f"Do {name}." for name in ("ash", "elm", "fir", "oak", "yew", "bo
 def place(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     """Eight tasks and a library of their adapters."""
     folder = tmp_path_factory.mktemp("pairs")
-    tasks = write_tasks(folder / "tasks", NAMES)
+    tasks = folder / "tasks"
+    tiny.write_tasks(tasks, NAMES)
     build = ["library", "build", "--tasks", str(tasks), "--base", str(tiny_base), "--lr", "0.02"]
     assert main([*build, "--out", str(folder / "lib"), "--steps", "6", "--rank", "2"]) == 0
     return folder

@@ -17,8 +17,11 @@ def serve(
     from api.app import serve as run
     from api.console import quiet_libraries
     from api.settings import load_settings
+    from library.catalogue import open_library
 
     given = {"host": host, "port": port, "library": library}
     settings = load_settings(**{name: v for name, v in given.items() if v is not None})
+    if library is not None:
+        open_library(library)
     quiet_libraries()
     run(settings)

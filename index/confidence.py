@@ -1,0 +1,53 @@
+"""How likely it is that a result is the adapter of the task that was described.
+
+A logistic function of the result's score and its margin: how far it lies above the best result of
+another task, or below it. Its weights are `confidence.json`, which
+`benchmarks/calibrate_confidence.py` makes from tasks of the train splits.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+FEATURES = ("score", "root of margin above", "margin above", "margin below")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Weights of FEATURES, in that order."""
+
+    bias: float
+    weights: tuple[float, ...]
+
+    def confidence(self, score: float, margin: float) -> float:
+        """From 0 to 1. `score` and `margin` are cosines."""
+        terms = zip(self.weights, features(score, margin), strict=True)
+        return 1 / (1 + math.exp(-self.bias - sum(w * x for w, x in terms)))
+
+
+def features(score: float, margin: float) -> tuple[float, float, float, float]:
+    """What the logistic function is linear in."""
+    above, below = max(margin, 0.0), min(margin, 0.0)
+    return score, math.sqrt(above), above, below
+
+
+def margins(scores: Sequence[float], tasks: Sequence[str]) -> list[float]:
+    """Each result's score less the best of another task; less 0 where there is no other."""
+    best: dict[str, float] = {}
+    for score, task in zip(scores, tasks, strict=True):
+        best[task] = max(score, best.get(task, score))
+    found = []
+    for score, task in zip(scores, tasks, strict=True):
+        others = [value for name, value in best.items() if name != task]
+        found.append(score - max(others, default=0.0))
+    return found
+
+
+@cache
+def shipped() -> Calibration:
+    """The calibration that is shipped, for the default encoder."""
+    data = json.loads(files("index").joinpath("confidence.json").read_text(encoding="utf-8"))
+    return Calibration(data["bias"], tuple(data["weights"][name] for name in FEATURES))

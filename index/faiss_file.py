@@ -1,0 +1,95 @@
+"""FAISS: which index for how many vectors, made, written, read only if its digest is the right one.
+
+The file is a cache. Its content can be made again from the vectors at any time, and a file that
+anyone could have changed is never parsed. faiss is imported inside functions.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+from library.canonical import digest
+
+EXACT_UP_TO = 50_000  # vectors; above it, lists of vectors near to each other
+TRAINED_ON = 40  # vectors a list, at most
+ROUNDS = 6  # of k-means
+PROBED = 40  # lists a query looks into, of 4·sqrt(n)
+
+
+def factory(rows: int) -> str:
+    """The factory string for a number of vectors."""
+    if rows <= EXACT_UP_TO:
+        return "IDMap2,Flat"
+    return f"IVF{4 * math.isqrt(rows)},SQfp16"
+
+
+def build(vectors: Float[np.ndarray, "rows d"], owners: Int64[np.ndarray, " rows"]) -> Any:
+    """A FAISS index of unit vectors by inner product, with `owners` as ids.
+
+    The same on every run of one FAISS: seeded, on one thread.
+    """
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    index = faiss.index_factory(vectors.shape[1], factory(len(vectors)), faiss.METRIC_INNER_PRODUCT)
+    if not index.is_trained:
+        clusters = faiss.extract_index_ivf(index).cp
+        clusters.niter, clusters.seed = ROUNDS, 1
+        clusters.max_points_per_centroid = TRAINED_ON
+        index.train(vectors)
+    index.add_with_ids(vectors, owners)
+    return index
+
+
+def to_bytes(index: Any) -> bytes:
+    import faiss
+
+    return faiss.serialize_index(index).tobytes()
+
+
+def read(path: Path, sha256: str) -> Any | None:
+    """The index in a file, or None if there is none or it is not the one with this digest."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if digest(content) != sha256:
+        return None
+    import faiss
+
+    return faiss.deserialize_index(np.frombuffer(content, dtype=np.uint8))
+
+
+def search(
+    index: Any,
+    query: Float[np.ndarray, " d"],
+    rows: int,
+    mask: Bool[np.ndarray, " owners"] | None = None,
+) -> tuple[Float[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Scores and ids of the nearest rows, best first; `mask` says which ids count.
+
+    One thread a request: requests run beside each other, and torch needs the cores too.
+    """
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    selector = None
+    if mask is not None:
+        bits = np.packbits(mask, bitorder="little")
+        selector = faiss.IDSelectorBitmap(len(mask), faiss.swig_ptr(bits))
+    asked = query[None].astype(np.float32)
+    scores, ids = index.search(asked, rows, params=_params(index, selector))
+    there = ids[0] >= 0
+    return scores[0][there], ids[0][there]
+
+
+def _params(index: Any, selector: Any | None) -> Any:
+    import faiss
+
+    parameters: Any = faiss  # its keyword arguments are made at run time
+    if isinstance(index, faiss.IndexIVF):
+        return parameters.SearchParametersIVF(sel=selector, nprobe=PROBED)
+    return None if selector is None else parameters.SearchParameters(sel=selector)

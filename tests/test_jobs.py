@@ -1,0 +1,347 @@
+"""Verification jobs over HTTP: queued, worked on, kept, stopped; nothing replaced but the model."""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from starlette.testclient import TestClient
+from test_api import JSON, UNKNOWN_ID, assert_problem, post
+
+from api.app import create_app
+from api.checks import Progress, Subject
+from api.cli import main
+from api.errors import NotFound
+from api.job_store import INTERRUPTED, JobStore
+from api.schemas import JobAnswer
+from api.service import Service
+from api.settings import Settings
+from generator.generate import Generator
+from verification.findings import Finding
+
+TASK = "Say whether the review is positive or negative."
+EXAMPLES = [{"input": f"It was number {i}.", "output": "positive"} for i in range(6)]
+ENDED = ("done", "failed", "interrupted")
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three tasks with examples; the second is a review task."""
+    folder = tmp_path_factory.mktemp("tasks")
+    texts = ["Name the colour.", "Is the review positive or negative?", "Add the two numbers."]
+    for n, text in enumerate(texts):
+        rows = [{"input": f"{text} {i}", "output": f"answer {n}"} for i in range(70)]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"task{n}.jsonl").write_text(lines)
+        (folder / f"task{n}.txt").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def library(tasks: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("libraries") / "small"
+    command = ["library", "build", "--tasks", str(tasks), "--base", str(tiny_base)]
+    sizes = ["--out", str(out), "--steps", "4", "--slots", "3", "--rows", "2", "--rank", "2"]
+    assert main([*command, *sizes]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def generator(small_checkpoint: Path) -> Generator:
+    return Generator(small_checkpoint)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_base: Path, library: Path) -> Settings:
+    bases = {"tiny": str(tiny_base)}
+    return Settings(data=tmp_path / "data", bases=bases, library=str(library), retry_after=7)
+
+
+@contextmanager
+def client_of(settings: Settings, generator: Generator) -> Iterator[TestClient]:
+    app = create_app(settings, generator)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def client(settings: Settings, generator: Generator) -> Iterator[TestClient]:
+    with client_of(settings, generator) as client:
+        yield client
+
+
+def made(client: TestClient, text: str = TASK) -> str:
+    answer = post(client, {"description": text})
+    assert answer.status_code in (200, 201), answer.text
+    return answer.json()["id"]
+
+
+def verify(client: TestClient, adapter: str, body: Any = None) -> Any:
+    url = f"/v1/adapters/{adapter}/verify"
+    if body is None:
+        return client.post(url)
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return client.post(url, content=content, headers=JSON)
+
+
+def ended(client: TestClient, url: str, seconds: float = 60) -> dict[str, Any]:
+    """The job once it has ended; its progress never falls on the way."""
+    before, end = 0.0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        body = client.get(url).json()
+        assert body["progress"] >= before
+        before = body["progress"]
+        if body["state"] in ENDED:
+            return body
+        time.sleep(0.02)
+    raise AssertionError(f"{url} did not end")
+
+
+class Gate:
+    """A hook that goes on when the test says so."""
+
+    def __init__(self) -> None:
+        self.started, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, subject: Subject, progress: Progress) -> list[Finding]:
+        self.started.set()
+        while not self.go.wait(0.01):
+            progress(0.5)
+        return [Finding("gate", "opened", "info", "the gate was opened", {"id": subject.id})]
+
+
+def with_gate(client: TestClient) -> Gate:
+    service: Service = client.app.state.service  # type: ignore[attr-defined]
+    service.hooks["gate"] = gate = Gate()
+    return gate
+
+
+# What a job says
+
+
+def test_a_job_measures_behaviour_on_the_request_s_examples(client: TestClient) -> None:
+    adapter = made(client)
+    asked = verify(client, adapter, {"hooks": ["behaviour"], "examples": EXAMPLES})
+    assert asked.status_code == 202
+    body = asked.json()
+    JobAnswer.model_validate(body)
+    assert asked.headers["location"] == f"/v1/jobs/{body['id']}"
+    assert (body["adapter"], body["hooks"]) == (adapter, ["behaviour"])
+    done = ended(client, asked.headers["location"])
+    assert (done["state"], done["progress"], done["error"]) == ("done", 1.0, None)
+    JobAnswer.model_validate(done)
+    (finding,) = done["result"]["findings"]
+    evidence = finding["evidence"]
+    others = ["task0", "task1", "task2", "mean of the rivals"]
+    assert list(evidence["losses"]) == ["this adapter", "no adapter", *others]
+    assert evidence["examples"] == len(EXAMPLES)
+    assert evidence["source"] == "request"
+    better = evidence["margin"] > 0
+    assert (finding["code"] != "behaviour-no-better") is better
+    assert done["result"]["verdict"] == ("accept" if better else "warn")
+
+
+def test_without_examples_the_nearest_stored_task_s_are_used(
+    settings: Settings, generator: Generator, tasks: Path
+) -> None:
+    with client_of(settings.model_copy(update={"tasks": tasks}), generator) as client:
+        done = ended(client, verify(client, made(client)).headers["location"])
+        (finding,) = done["result"]["findings"]
+        assert finding["evidence"]["source"] == "task1"
+        assert 0 < finding["evidence"]["similarity"] <= 1
+
+
+def test_without_any_example_nothing_is_claimed(client: TestClient) -> None:
+    done = ended(client, verify(client, made(client)).headers["location"])
+    (finding,) = done["result"]["findings"]
+    assert (finding["code"], finding["severity"]) == ("behaviour-unmeasured", "info")
+    assert done["result"]["verdict"] == "accept"
+
+
+def test_a_job_that_cannot_be_done_says_why(client: TestClient) -> None:
+    long = [{"input": "word " * 5000, "output": "positive"}]
+    done = ended(client, verify(client, made(client), {"examples": long}).headers["location"])
+    assert (done["state"], done["result"]) == ("failed", None)
+    assert "tokens" in done["error"]
+
+
+def test_an_accident_in_a_hook_tells_nothing(client: TestClient) -> None:
+    service: Service = client.app.state.service  # type: ignore[attr-defined]
+
+    def broken(subject: Subject, progress: Progress) -> list[Finding]:
+        raise RuntimeError("secret")
+
+    service.hooks["broken"] = broken
+    job = verify(client, made(client), {"hooks": ["broken"]}).headers["location"]
+    done = ended(client, job)
+    assert done["state"] == "failed"
+    assert "secret" not in json.dumps(done)
+
+
+# The queue
+
+
+def test_progress_grows_and_jobs_take_turns(client: TestClient) -> None:
+    gate, adapter = with_gate(client), made(client)
+    first = verify(client, adapter, {"hooks": ["gate"]}).headers["location"]
+    second = verify(client, adapter, {"hooks": ["behaviour"], "examples": EXAMPLES})
+    assert gate.started.wait(30)
+    time.sleep(0.05)
+    running = client.get(first).json()
+    assert (running["state"], running["progress"]) == ("running", 0.5)
+    assert client.get(second.headers["location"]).json()["state"] == "queued"
+    assert client.get("/health/ready").status_code == 200
+    gate.go.set()
+    assert ended(client, first)["result"]["findings"][0]["evidence"] == {"id": adapter}
+    assert ended(client, second.headers["location"])["state"] == "done"
+
+
+def test_a_full_queue_is_503_and_drains(settings: Settings, generator: Generator) -> None:
+    with client_of(settings.model_copy(update={"job_queue_length": 1}), generator) as client:
+        gate, adapter = with_gate(client), made(client)
+        jobs = [verify(client, adapter, {"hooks": ["gate"]}).headers["location"] for _ in "12"]
+        refused = verify(client, adapter, {"hooks": ["gate"]})
+        assert_problem(refused, 503, "overloaded")
+        assert refused.headers["retry-after"] == "7"
+        gate.go.set()
+        assert [ended(client, job)["state"] for job in jobs] == ["done", "done"]
+        assert verify(client, adapter, {"hooks": ["gate"]}).status_code == 202
+
+
+def test_a_deleted_adapter_takes_its_jobs_along(client: TestClient) -> None:
+    gate, adapter, other = with_gate(client), made(client), made(client, "Something else.")
+    job = verify(client, adapter, {"hooks": ["gate"]}).headers["location"]
+    assert gate.started.wait(30)
+    assert client.delete(f"/v1/adapters/{adapter}").status_code == 204
+    assert_problem(client.get(job), 404, "not-found")
+    assert_problem(verify(client, adapter), 404, "not-found")
+    after = verify(client, other, {"hooks": ["behaviour"]}).headers["location"]
+    assert ended(client, after)["state"] == "done"  # the first one has ended: its hook was told
+    assert not gate.go.is_set()
+
+
+# Stopping and starting again
+
+
+def test_a_stopped_service_interrupts_and_keeps(settings: Settings, generator: Generator) -> None:
+    with client_of(settings, generator) as client:
+        gate, adapter = with_gate(client), made(client)
+        done = verify(client, adapter, {"hooks": ["behaviour"]}).headers["location"]
+        kept = ended(client, done)
+        running, queued = (
+            verify(client, adapter, {"hooks": ["gate"]}).headers["location"] for _ in "12"
+        )
+        assert gate.started.wait(30)
+    with client_of(settings, generator) as client:
+        assert client.get(done).json() == kept
+        for job in (running, queued):
+            body = client.get(job).json()
+            assert (body["state"], body["error"]) == ("interrupted", INTERRUPTED)
+        again = verify(client, adapter, {"hooks": ["behaviour"]}).headers["location"]
+        assert ended(client, again)["state"] == "done"
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from api.job_store import JobStore
+store = JobStore(Path(sys.argv[1]))
+job = store.add("ad_x", {"hooks": []})
+store.advance(job.id, 0.25)
+print(job.id, flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_job_of_a_killed_process_counts_as_interrupted(tmp_path: Path) -> None:
+    process = tiny.start_python(KILLED, str(tmp_path))
+    try:
+        assert process.stdout is not None
+        identity = process.stdout.readline().strip()
+        store = JobStore(tmp_path)
+        assert store.get(identity).state == "running"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    left = store.get(identity)
+    assert (left.state, left.progress, left.error) == ("interrupted", 0.25, INTERRUPTED)
+
+
+def test_old_jobs_make_room_and_unfinished_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.job_store.KEPT", 3)
+    store = JobStore(tmp_path)
+    jobs = [store.add("ad_x", {"hooks": []}) for _ in range(6)]
+    for job in jobs[1:]:
+        store.finish(job.id, "done", {"findings": []})
+    last = store.add("ad_x", {"hooks": []})
+    assert store.get(jobs[0].id).state == "queued"
+    for job in jobs[1:4]:
+        with pytest.raises(NotFound):
+            store.get(job.id)
+    assert {store.get(job.id).state for job in jobs[4:]} == {"done"}
+    store.close()
+    assert store.get(last.id).state == "interrupted"
+
+
+# Refusing
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ([], "invalid-field"),
+        ("behaviour", "invalid-field"),
+        ({"hook": ["behaviour"]}, "invalid-field"),
+        ({"hooks": "behaviour"}, "invalid-field"),
+        ({"hooks": [1]}, "invalid-field"),
+        ({"hooks": []}, "invalid-field"),
+        ({"hooks": ["behaviour"] * 17}, "invalid-field"),
+        ({"examples": [{"input": "a"}]}, "invalid-field"),
+        ({"examples": [EXAMPLES[0]] * 257}, "invalid-field"),
+        ({"hooks": ["nonsense"]}, "unknown-name"),
+        ({"hooks": ["behaviour", "behaviour"]}, "invalid-field"),
+        ({"examples": [{"input": "\ud800", "output": ""}]}, "invalid-field"),
+    ],
+)
+def test_a_wrong_field_is_422(client: TestClient, body: Any, code: str) -> None:
+    assert_problem(verify(client, made(client), body), 422, code)
+
+
+def test_what_is_not_json_is_refused(client: TestClient) -> None:
+    adapter = made(client)
+    assert_problem(verify(client, adapter, b"{"), 400, "malformed-body")
+    other = client.post(f"/v1/adapters/{adapter}/verify", content=b"{}")
+    assert_problem(other, 415, "not-json")
+    for empty in (b"null", b"{}", b'{"hooks": null, "examples": null}'):
+        assert verify(client, adapter, empty).status_code == 202
+
+
+def test_unknown_jobs_adapters_and_methods(client: TestClient) -> None:
+    adapter = made(client)
+    for path in ("/v1/jobs/job_" + "0" * 32, "/v1/jobs/..%2F..", "/v1/jobs/", "/v1/jobs"):
+        assert_problem(client.get(path), 404, "not-found")
+    for wrong in (UNKNOWN_ID, "nonsense", adapter.upper()):
+        assert_problem(verify(client, wrong), 404, "not-found")
+    answer = client.get(f"/v1/adapters/{adapter}/verify")
+    assert_problem(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == "POST"
+    job = verify(client, adapter).headers["location"]
+    assert client.post(job).headers["allow"] == "GET"
+    ended(client, job)
+
+
+def test_before_the_service_has_started_no_job_is_taken(
+    settings: Settings, generator: Generator
+) -> None:
+    client = TestClient(create_app(settings, generator))  # without its lifespan nobody works
+    answer = verify(client, made(client))
+    assert_problem(answer, 503, "not-ready")
+    assert answer.headers["retry-after"] == "7"
