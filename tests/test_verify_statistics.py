@@ -18,7 +18,7 @@ from verification.bank import shipped
 from verification.findings import Finding
 from verification.norms import singular_values_of
 from verification.spectrum import singular_values, statistics
-from verification.statistics_hook import check_statistics
+from verification.statistics_hook import calibration, check_statistics
 from verification.subject import Context, Subject
 
 SMALL = tiny.with_ranks(layout_of(tiny.config("llama"), ["q_proj", "v_proj"], rank=4), [4, 2, 3])
@@ -98,7 +98,7 @@ def test_other_modules_and_other_bases_are_not_compared() -> None:
         files_of(tiny.adapter(layout_of(load_config(base), ["k_proj"])), base=base.name),
     ):
         assert said(files).code == "statistics-not-comparable"
-        assert shipped().name in said(files).message
+        assert calibration(shipped()) in said(files).message
 
 
 def test_what_lies_outside_the_library_is_counted_and_the_library_is_named() -> None:
@@ -108,4 +108,7 @@ def test_what_lies_outside_the_library_is_counted_and_the_library_is_named() -> 
     found = said(files_of(tiny.adapter(layout), base=base.name))
     assert (found.code, found.severity) == ("statistics-outside", "info")
     assert found.evidence["outside"]["norm"] == len(layout.sites)
-    assert found.evidence["calibration"] == shipped().name and shipped().name in found.message
+    assert (
+        found.evidence["calibration"] == calibration(shipped())
+        and calibration(shipped()) in found.message
+    )

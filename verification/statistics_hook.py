@@ -41,10 +41,13 @@ def check_statistics(subject: Subject, context: Context) -> list[Finding]:
     place = {name: position for position, name in enumerate(names)}
     if not _comparable(subject, bank):
         message = (
-            f"no comparison: the calibration set, {bank.name}, is of other modules; "
+            f"no comparison: the calibration set, {calibration(bank)}, is of other modules; "
             f"‖ΔW‖ is {float(norm.min()):.3g} to {float(norm.max()):.3g} over {len(names)} modules"
         )
-        evidence = {"norm": [_rounded(norm.min()), _rounded(norm.max())], "calibration": bank.name}
+        evidence = {
+            "norm": [_rounded(norm.min()), _rounded(norm.max())],
+            "calibration": calibration(bank),
+        }
         return [Finding(HOOK, "statistics-not-comparable", "info", message, evidence)]
     return [compare(values[:, [place[row[0]] for row in bank.modules]], bank)]
 
@@ -57,16 +60,21 @@ def compare(values: Float[Tensor, "1 sites rank"], bank: Bank) -> Finding:
     every = len(bank.limits) * len(bank.modules)
     message = (
         f"{count} of {every} statistics (norm, stable rank and spectral entropy of each module) "
-        f"lie outside the central 99 % of {bank.name}"
+        f"lie outside the central 99 % of {calibration(bank)}"
     )
     evidence = {
-        "calibration": bank.name,
+        "calibration": calibration(bank),
         "outside": {name: len(rows) for name, rows in outside.items()},
         "median": {name: _rounded(getattr(found, name).median()) for name in outside},
         "library_median": {name: _rounded(bank.limits[name][1].median()) for name in outside},
     }
     code = "statistics-outside" if count else "statistics-inside"
     return Finding(HOOK, code, "info", message, evidence)
+
+
+def calibration(bank: Bank) -> str:
+    """The adapters that the limits come from: the bank's clean ones."""
+    return f"{bank.clean} library adapters ({bank.recipe}, rank {bank.rank})"
 
 
 def _outside(found: Statistics, name: str, bank: Bank) -> list[int]:
