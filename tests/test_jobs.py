@@ -151,14 +151,16 @@ def test_without_examples_the_nearest_stored_task_s_are_used(
     settings: Settings, generator: Generator, tasks: Path
 ) -> None:
     with client_of(settings.model_copy(update={"tasks": tasks}), generator) as client:
-        done = ended(client, verify(client, made(client)).headers["location"])
+        asked = {"hooks": ["behaviour"]}
+        done = ended(client, verify(client, made(client), asked).headers["location"])
         (finding,) = done["result"]["findings"]
         assert finding["evidence"]["source"] == "task1"
         assert 0 < finding["evidence"]["similarity"] <= 1
 
 
 def test_without_any_example_nothing_is_claimed(client: TestClient) -> None:
-    done = ended(client, verify(client, made(client)).headers["location"])
+    asked = {"hooks": ["behaviour"]}
+    done = ended(client, verify(client, made(client), asked).headers["location"])
     (finding,) = done["result"]["findings"]
     assert (finding["code"], finding["severity"]) == ("behaviour-unmeasured", "info")
     assert done["result"]["verdict"] == "accept"
