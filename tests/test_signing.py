@@ -133,6 +133,23 @@ def test_whatever_is_changed_after_signing_is_refused(
         assert code in refused_for(capsys, folder, public), change
 
 
+def test_a_key_is_made_for_its_owner_alone_and_never_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, key = write_adapter(tmp_path / "adapter"), tmp_path / "key.pem"
+    sign = ["sign", str(folder), "--key", str(key)]
+    assert main([*sign, "--create-key"]) == 0
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert refused_for(capsys, folder, tmp_path / "key.pem.pub") == set()
+    content = key.read_bytes()
+    assert main([*sign, "--create-key"]) == 2
+    assert main(sign) == 0 and key.read_bytes() == content
+    assert main([*sign[:3], str(tmp_path / "none" / "key"), "--create-key"]) == 1
+    (folder / WEIGHTS_FILE).write_bytes(b"short")
+    assert main(["sign", str(folder), "--key", str(tmp_path / "other"), "--create-key"]) == 1
+    assert not (tmp_path / "other").exists()
+
+
 def test_foreign_adapters_can_be_signed_and_damaged_ones_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

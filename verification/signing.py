@@ -9,13 +9,14 @@ signs: no time, no machine. The envelope is DSSE 1.0, so that other tools can ch
 import base64
 import binascii
 import json
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.canonical import canonical_json, digest, file_digest, json_digest
-from library.errors import UsageError
+from library.errors import OutputError, OutputExists, UsageError
 from library.peft_io import CONFIG_FILE
 from library.provenance import PROVENANCE_FILE
 from verification.digests import merkle_root, tensor_digests
@@ -143,6 +144,38 @@ def key_id(key: "Ed25519PublicKey") -> str:
 
     spki = form.PublicFormat.SubjectPublicKeyInfo
     return digest(key.public_bytes(form.Encoding.DER, spki))
+
+
+def create_key(path: Path) -> None:
+    """Make an ed25519 key: the private half in `path`, for its owner only, the public in `path`.pub.
+
+    Raises OutputExists, as no key is ever replaced; OutputError.
+    """
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    public = path.with_name(f"{path.name}.pub")
+    spki, pkcs8 = form.PublicFormat.SubjectPublicKeyInfo, form.PrivateFormat.PKCS8
+    halves = (
+        (path, key.private_bytes(form.Encoding.PEM, pkcs8, form.NoEncryption()), 0o600),
+        (public, key.public_key().public_bytes(form.Encoding.PEM, spki), 0o644),
+    )
+    require_no_key(path)
+    try:
+        for target, content, mode in halves:
+            place = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with open(place, "wb") as file:
+                file.write(content)
+    except OSError as error:
+        raise OutputError(f"cannot write the key {path}: {error.strerror or error}") from error
+
+
+def require_no_key(path: Path) -> None:
+    """Raise OutputExists if either half of a key at `path` is there."""
+    for target in (path, path.with_name(f"{path.name}.pub")):
+        if os.path.lexists(target):
+            raise OutputExists(f"{target} already exists, and a key is never replaced")
 
 
 def read_private_key(path: Path) -> "Ed25519PrivateKey":
