@@ -147,7 +147,7 @@ def key_id(key: "Ed25519PublicKey") -> str:
 
 
 def create_key(path: Path) -> None:
-    """Make an ed25519 key: the private half in `path`, for its owner only, the public in `path`.pub.
+    """Make an ed25519 key: private in `path`, for its owner only, public in `path`.pub.
 
     Raises OutputExists, as no key is ever replaced; OutputError.
     """
