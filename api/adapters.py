@@ -13,6 +13,7 @@ from api.service import ServiceOf
 from api.store import ADAPTER_ID, LOCAL, Record
 from library.peft_io import CONFIG_FILE, WEIGHTS_FILE
 from library.provenance import PROVENANCE_FILE
+from verification.report import server_timing
 
 MEDIA_TYPES = {
     CONFIG_FILE: "application/json",
@@ -23,6 +24,7 @@ _BINARY: dict[str, Any] = {BYTES: {"schema": {"type": "string", "format": "binar
 _HEADERS: dict[str, Any] = {
     "Location": {"schema": {"type": "string"}},
     "X-Adapter-Id": {"schema": {"type": "string"}},
+    "Server-Timing": {"description": "What each hook took.", "schema": {"type": "string"}},
 }
 
 # Neither pattern is a validator: an id or name that no adapter can have is not found (404).
@@ -55,6 +57,7 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRou
             "unsupported-model",
             "base-unreadable",
             "internal",
+            "adapter-refused",
             "not-ready",
             "overloaded",
             "quota-exceeded",
@@ -69,7 +72,11 @@ async def create_adapter(wanted: AdapterRequest, request: Request, service: Serv
     """
     made = await service.create(wanted)
     status = 201 if made.new else 200
-    headers = {"Location": _url(made.record), "X-Adapter-Id": made.record["id"]}
+    headers = {
+        "Location": _url(made.record),
+        "X-Adapter-Id": made.record["id"],
+        "Server-Timing": server_timing(made.milliseconds),
+    }
     if wants_bytes(request.headers.get("accept", "")):
         return Response(made.weights, status, headers, BYTES)
     return JSONResponse(_answer(made.record), status, headers)

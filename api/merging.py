@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from api.parents import Parents, read_parents
+from api.parents import Gate, Parents, read_parents
 from index.lorahub import CANDIDATES, EXAMPLES
 from index.merge import DENSITY, METHODS, Merged, Mix, merge, require_suitable
 from index.merge_predictor import Predictor, load_predictor
@@ -87,6 +87,7 @@ def compose(
     examples: Sequence[Instance] = (),
     device: str = "cpu",
     predictor: Path | None = None,
+    gate: Gate | None = None,
 ) -> Finished:
     """Merge adapters.
 
@@ -96,10 +97,12 @@ def compose(
         examples: for lorahub.
         device: where the base runs, for lorahub.
         predictor: checkpoint of lora-rar; the shipped one if None.
+        gate: what each adapter has to pass.
     Raises:
-        UsageError and its kinds, LayoutMismatch, AdapterFileError, BaseModelError, CheckpointError.
+        AdapterRefused, UsageError and its kinds, LayoutMismatch, AdapterFileError,
+        BaseModelError, CheckpointError.
     """
-    parents = read_parents(request.names, catalogue, base)
+    parents = read_parents(request.names, catalogue, base, gate)
     loaded = (
         load_predictor(predictor or shipped_predictor()) if request.method == "lora-rar" else None
     )

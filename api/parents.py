@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from library.adapter import Adapter
 from library.base import BaseReference, base_layout, described, resolve_base
@@ -22,6 +22,12 @@ from library.layout import Layout
 from library.peft_io import CONFIG_FILE, WEIGHTS_FILE
 from library.peft_read import adapter_of
 from library.provenance import PROVENANCE_FILE, adapter_id
+from verification.hooks import Policy, run
+from verification.report import require_accepted
+from verification.subject import SIGNATURE_FILE, Context, Subject
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,19 @@ class Parent:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """What every parent has to pass: a policy's hooks, and a signature if there is a key."""
+
+    policy: Policy
+    public_key: "Ed25519PublicKey | None" = None
+
+    def require(self, parent: Parent) -> None:
+        """Raise AdapterRefused unless the parent passes."""
+        context = Context(public_key=self.public_key)
+        require_accepted(run(Subject(parent.files), context, self.policy), parent.name)
+
+
+@dataclass(frozen=True)
 class Parents:
     """Adapters of one base and one layout up to rank, and what provenance says of the base."""
 
@@ -49,19 +68,26 @@ class Parents:
     base: dict[str, Any]
 
 
-def read_parents(names: Sequence[str], catalogue: Catalogue, base: str | None) -> Parents:
+def read_parents(
+    names: Sequence[str], catalogue: Catalogue, base: str | None, gate: Gate | None = None
+) -> Parents:
     """Read adapters, a folder each or an id or task of the library.
 
     Args:
         names: what was typed.
         catalogue: of the library that ids and tasks are looked up in.
         base: Hub id or folder of their base; None for what they say themselves.
+        gate: what each of them has to pass.
     Raises:
+        AdapterRefused: the gate lets one of them not pass.
         MissingPath, UnknownName: there is no such adapter.
         AdapterFileError: damaged, or not a plain LoRA.
         LayoutMismatch: they are for different bases, or not for the one that was named.
     """
     parents = [_parent(name, catalogue) for name in names]
+    if gate is not None:
+        for parent in parents:
+            gate.require(parent)
     record = described(resolve_base(base)) if base is not None else parents[0].base
     for other in parents:
         _require_same_base(other, record, parents[0].name if base is None else "--base")
@@ -83,10 +109,10 @@ def _parent(name: str, catalogue: Catalogue) -> Parent:
     if not folder.is_dir():
         raise AdapterFileError(f"{name} is not an adapter folder")
     files = {}
-    for file in (CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE):
+    for file in (CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE, SIGNATURE_FILE):
         if (folder / file).is_file():
             files[file] = (folder / file).read_bytes()
-        elif file != PROVENANCE_FILE:
+        elif file in (CONFIG_FILE, WEIGHTS_FILE):
             raise AdapterFileError(f"{name} holds no {file}")
     return _named(name, files)
 
@@ -98,7 +124,8 @@ def _named(name: str, files: dict[str, bytes]) -> Parent:
         config = json.loads(files[CONFIG_FILE])
         said = json.loads(files.get(PROVENANCE_FILE, b"null"))
         if said is not None and adapter_id(config, sha256, said) == said["id"]:
-            return Parent(name, said["id"], dict(said["base"]), files)
+            about = {key: said["base"][key] for key in ("id", "sha256", "source")}
+            return Parent(name, said["id"], about, files)
         base = config["base_model_name_or_path"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise AdapterFileError(f"{name} does not say what it is: {error}") from error

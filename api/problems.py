@@ -52,6 +52,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("unknown-name", 422, "No generator, base model or hook has this name"),
         ProblemType("unsupported-model", 422, "The base model cannot be adapted"),
         ProblemType("internal", 500, "The service failed"),
+        ProblemType("adapter-refused", 500, "A verification hook refused the adapter"),
         ProblemType("base-unreadable", 500, "The base model cannot be read"),
         ProblemType("index-unreadable", 500, "The index of the library cannot be read"),
         ProblemType("not-ready", 503, "The service is still loading"),

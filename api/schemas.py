@@ -119,6 +119,23 @@ class StoredFile(BaseModel):
     bytes: int
 
 
+class FindingAnswer(BaseModel):
+    """What a hook found; `code` is the reason, `evidence` the numbers behind it."""
+
+    hook: str
+    code: str
+    severity: Literal["info", "warn", "refuse"]
+    message: str
+    evidence: dict[str, Any]
+
+
+class Verification(BaseModel):
+    """The verdict of all findings: the gravest counts."""
+
+    verdict: Literal["accept", "warn", "refuse"]
+    findings: list[FindingAnswer]
+
+
 class AdapterAnswer(BaseModel):
     """An adapter: `sha256` is that of adapter_model.safetensors."""
 
@@ -130,6 +147,7 @@ class AdapterAnswer(BaseModel):
     rank: int
     seed: int
     chosen: Chosen
+    report: Verification = Field(description="Of the quick hooks; in provenance.json as well.")
     files: dict[str, StoredFile]
 
 
@@ -146,23 +164,6 @@ class SearchResult(BaseModel):
 
 class SearchAnswer(BaseModel):
     results: list[SearchResult]
-
-
-class FindingAnswer(BaseModel):
-    """What a hook found; `code` is the reason, `evidence` the numbers behind it."""
-
-    hook: str
-    code: str
-    severity: Literal["info", "warn", "refuse"]
-    message: str
-    evidence: dict[str, Any]
-
-
-class Verification(BaseModel):
-    """The verdict of all findings: the gravest counts."""
-
-    verdict: Literal["accept", "warn", "refuse"]
-    findings: list[FindingAnswer]
 
 
 class JobAnswer(BaseModel):

@@ -32,17 +32,26 @@ from library.errors import LorasmithError, UnknownName, UsageError
 from library.peft_io import WEIGHTS_FILE
 from library.tasks import Instance
 from verification.findings import verdict
+from verification.report import reported
 
 FOLLOW_SECONDS = 2  # between two looks at what changed in the library
 
 
 @dataclass(frozen=True)
 class Made:
-    """A stored adapter: its record, the content of its safetensors file, whether it is new."""
+    """A stored adapter.
+
+    Attributes:
+        record: what is known about it.
+        weights: the content of its safetensors file.
+        new: whether it was not there before.
+        milliseconds: what each hook took, this time.
+    """
 
     record: Record
     weights: bytes
     new: bool
+    milliseconds: dict[str, float]
 
 
 class Service:
@@ -143,9 +152,11 @@ class Service:
 
     def _create(self, made: Strategies, name: str, wish: Wish, base: BaseReference) -> Made:
         adapter = made.generate(name, [wish], base)[0]
-        files = adapter.files.files
-        record, new = self.store.put(LOCAL, adapter.summary(), files)
-        return Made(record, files[WEIGHTS_FILE], new)
+        checked = reported(adapter.files, base)
+        files = checked.files.files
+        known = {**adapter.summary(), "report": checked.report}
+        record, new = self.store.put(LOCAL, known, files)
+        return Made(record, files[WEIGHTS_FILE], new, checked.milliseconds)
 
     async def search(self, text: str, k: int, wanted: Filter) -> list[Result]:
         """The adapters of the library that are nearest to a text. Raises as Searcher does."""

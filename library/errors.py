@@ -93,6 +93,12 @@ class AdapterFileError(LorasmithError):
     code = "adapter-unreadable"
 
 
+class AdapterRefused(LorasmithError):
+    """An adapter that a verification hook refuses: one that was made, or one that came in."""
+
+    code = "adapter-refused"
+
+
 class TaskFileError(LorasmithError):
     """A task file whose content is not in one of the three formats."""
 

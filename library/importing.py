@@ -68,10 +68,15 @@ class Outcome:
 
 
 def import_adapter(
-    folder: LibraryFolder, request: Request, progress: Progress | None = None
+    folder: LibraryFolder,
+    request: Request,
+    progress: Progress | None = None,
+    report: Callable[[AdapterFiles], AdapterFiles] = lambda made: made,
 ) -> Outcome:
     """Check an adapter and store it; one that is there already stays as it is.
 
+    Args:
+        report: gives the files that are kept; may refuse them.
     Raises:
         AdapterFileError, MissingPath, BaseModelError: it cannot be read or converted.
         LayoutMismatch: it is not for the base that was named.
@@ -83,7 +88,7 @@ def import_adapter(
     source, reference = _read(request, progress)
     layout = _layout(source, reference)
     base = _base(source, request, reference)
-    files = _files(source, request, base, layout)
+    files = report(_files(source, request, base, layout))
     record = _record(source, request, base, layout, files)
     there = _same(folder, source, record)
     if there is not None:

@@ -4,7 +4,8 @@ Nothing in here depends on the clock: the same request gives the same bytes.
 """
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from library.canonical import digest, json_digest
@@ -76,13 +77,22 @@ def finish(files: PeftFiles, provenance: Provenance) -> AdapterFiles:
     content = {**vars(provenance)}
     identity = adapter_id(files.config, sha256, content)
     content = {"id": identity, "sha256": sha256, **content}
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     return AdapterFiles(
         id=identity,
         sha256=sha256,
         files={
             CONFIG_FILE: files.config_bytes,
             WEIGHTS_FILE: files.weights,
-            PROVENANCE_FILE: text.encode(),
+            PROVENANCE_FILE: _written(content),
         },
     )
+
+
+def with_report(made: AdapterFiles, report: Mapping[str, Any]) -> AdapterFiles:
+    """The same adapter, whose provenance has a verification report; the id does not cover it."""
+    content = json.loads(made.files[PROVENANCE_FILE]) | {"report": dict(report)}
+    return replace(made, files={**made.files, PROVENANCE_FILE: _written(content)})
+
+
+def _written(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -96,6 +96,11 @@ def test_an_adapter_is_made_once_and_found_again(client: TestClient) -> None:
     assert body["base_model"] == DEFAULT_BASE
     assert (body["rank"], body["seed"]) == (8, 0)
     assert body["sha256"] == body["files"][WEIGHTS_FILE]["sha256"]
+    assert body["report"]["verdict"] == "accept"
+    told = client.get(body["files"][PROVENANCE_FILE]["url"]).json()
+    assert told["report"] == body["report"]
+    for hook in ("format", "target", "statistics", "base"):  # times are in no body
+        assert f"{hook};dur=" in first.headers["server-timing"]
     again = post(client, {"description": f"  {TASK}\n", "rank": 8, "generator": None})
     assert (again.status_code, again.content) == (200, first.content)
     assert again.headers["location"] == first.headers["location"]

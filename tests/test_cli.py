@@ -18,6 +18,7 @@ from library.base import load_base, resolve_base
 from library.catalogue import open_library
 from library.files import data_dir
 from library.provenance import PROVENANCE_FILE
+from verification.report import reported
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -110,13 +111,15 @@ def test_the_command_writes_what_the_library_makes(
     strategies = Strategies(Generator(checkpoint), open_library(SHIPPED))
     made = strategies.generate("auto", [Request(description, rank=4)], resolve_base())[0]
     assert made.chosen["strategy"] == "text-to-lora" and len(made.chosen["neighbours"]) == 4
-    for name, content in made.files.files.items():
+    checked = reported(made.files, resolve_base())
+    for name, content in checked.files.files.items():
         assert (tmp_path / "a" / name).read_bytes() == content
-    assert shown == {**made.summary(), "out": str(tmp_path / "a"), "tries": []}
+    assert set(shown.pop("milliseconds")) == {*checked.milliseconds}
+    known = {**made.summary(), "report": checked.report}
+    assert shown == {**known, "out": str(tmp_path / "a"), "tries": []}
     kept = Store(data_dir(), quota_bytes=0)
-    assert (
-        kept.read(LOCAL, made.files.id, PROVENANCE_FILE)[0] == (made.files.files[PROVENANCE_FILE])
-    )
+    stored, _ = kept.read(LOCAL, made.files.id, PROVENANCE_FILE)
+    assert stored == checked.files.files[PROVENANCE_FILE]
     assert main([*arguments, "--checkpoint", str(checkpoint)]) == 2  # it exists
     assert main([*arguments, "--checkpoint", str(checkpoint), "--overwrite"]) == 0
 

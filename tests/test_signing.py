@@ -18,7 +18,7 @@ from library.files import write_folder
 from library.layout import layout_of
 from library.peft_io import CONFIG_FILE, WEIGHTS_FILE, to_peft
 from library.provenance import PROVENANCE_FILE, Provenance, finish
-from verification.signing import MERKLE_ROOT
+from verification.signing import MERKLE_ROOT, code_digest
 from verification.subject import SIGNATURE_FILE
 
 LAYOUT = layout_of(tiny.config("llama"), ["q_proj", "v_proj"], rank=4)
@@ -88,7 +88,11 @@ def test_other_tools_read_the_envelope(signed: tuple[Path, Path]) -> None:
     assert found["_type"] == "https://in-toto.io/Statement/v1"
     assert found["predicateType"] == "https://slsa.dev/provenance/v1"
     assert len(found["subject"]) == 3
-    products = found["predicate"]["runDetails"]["byproducts"]
+    details = found["predicate"]["runDetails"]
+    assert details["builder"] == {
+        "id": "urn:lorasmith:text-to-lora", "version": {"lorasmith": code_digest()},
+    }  # fmt: skip
+    products = details["byproducts"]
     assert products[0]["name"] == MERKLE_ROOT and len(products) == 1 + 2 * len(LAYOUT.sites)
 
 
@@ -127,6 +131,23 @@ def test_whatever_is_changed_after_signing_is_refused(
         for name, content in {**original, **change}.items():
             (folder / name).write_bytes(content)
         assert code in refused_for(capsys, folder, public), change
+
+
+def test_a_key_is_made_for_its_owner_alone_and_never_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, key = write_adapter(tmp_path / "adapter"), tmp_path / "key.pem"
+    sign = ["sign", str(folder), "--key", str(key)]
+    assert main([*sign, "--create-key"]) == 0
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert refused_for(capsys, folder, tmp_path / "key.pem.pub") == set()
+    content = key.read_bytes()
+    assert main([*sign, "--create-key"]) == 2
+    assert main(sign) == 0 and key.read_bytes() == content
+    assert main([*sign[:3], str(tmp_path / "none" / "key"), "--create-key"]) == 1
+    (folder / WEIGHTS_FILE).write_bytes(b"short")
+    assert main(["sign", str(folder), "--key", str(tmp_path / "other"), "--create-key"]) == 1
+    assert not (tmp_path / "other").exists()
 
 
 def test_foreign_adapters_can_be_signed_and_damaged_ones_not(

@@ -105,6 +105,13 @@ def test_what_servers_make_of_an_adapter(
     assert named == {server for server, reasons in expected.items() if reasons}
 
 
+def test_the_manual_has_this_table() -> None:
+    manual = (tiny.ROOT / "docs" / "verification.md").read_text(encoding="utf-8")
+    for name, (_, expected) in PEFT_WRITTEN.items():
+        cells = [f"`{expected[server]}`" if expected[server] else "yes" for server in SERVERS]
+        assert f"| {name} | {' | '.join(cells)} |\n" in manual
+
+
 def test_the_scale_is_what_peft_applies(tmp_path: Path) -> None:
     for use_rslora in (False, True):
         config = peft.LoraConfig(

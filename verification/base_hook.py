@@ -11,7 +11,6 @@ from library.base import DEFAULT_BASE, BaseReference, load_config, resolve_base
 from library.errors import BaseModelError, UnsupportedModel, UsageError
 from library.layout import REFUSED, layout_of
 from verification.findings import Finding
-from verification.format_hook import factors
 from verification.subject import Context, Subject
 
 HOOK = "base"
@@ -60,7 +59,7 @@ def _adapted(subject: Subject) -> Shapes:
     """In, out and kernel size of each module, without embeddings and heads."""
     return {
         name: (a[1], b[0], math.prod(a[2:]))
-        for name, (a, b) in factors(subject).items()
+        for name, (a, b) in subject.pairs.items()
         if _last(name) not in REFUSED
     }
 

@@ -1,6 +1,5 @@
 """The format hook: is this a LoRA adapter, whole, finite, and what its config says it is?"""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ import numpy as np
 
 from library.errors import AdapterFileError
 from library.image_lora import is_kohya, read_image_lora
-from library.layout import REFUSED
 from library.lora_files import DTYPES, TensorFile
 from library.peft_config import by_pattern, check_targets, check_types
 from library.peft_io import CONFIG_FILE, PREFIX
@@ -28,10 +26,6 @@ _EXPONENT = {
     "F32": ("<u4", 0x7F800000),
     "F64": ("<u8", 0x7FF0000000000000),
 }
-_FACTOR = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight$")
-_EMBEDDING = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_embedding_([AB])$")
-_MAGNITUDE = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_magnitude_vector(?:\.weight)?$")
-_BIAS = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_B\.bias$")
 
 
 def check_format(subject: Subject, context: Context) -> list[Finding]:
@@ -52,54 +46,10 @@ def check_format(subject: Subject, context: Context) -> list[Finding]:
         check_types(Path(CONFIG_FILE), config)
     except (AdapterFileError, OverflowError, RecursionError) as error:
         raise BadFile("config", str(error)) from error
-    modules = factors(subject)
+    modules = subject.pairs
     require_bounded(config, modules)
     _require_agreement(config, modules)
     return found
-
-
-def factors(subject: Subject) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Shapes of A and B of every module of a PEFT LoRA, embeddings included, sorted by name.
-
-    Raises BadFile: `pairs` for lone halves and unlike ranks, `keys` for other names that the config
-    does not account for.
-    """
-    config = subject.config or {}
-    halves: dict[str, dict[str, tuple[int, ...]]] = {}
-    for key, shape in subject.shapes.items():
-        match = _FACTOR.match(key) or _EMBEDDING.match(key)
-        if match is not None:
-            halves.setdefault(match[1], {})[match[2]] = shape
-        elif not _accounted_for(key, config):
-            raise BadFile("keys", f"{key} is no factor of a LoRA, nor anything the config names")
-    for name, half in halves.items():
-        a, b = half.get("A", ()), half.get("B", ())
-        if len(a) < 2 or len(a) != len(b) or a[0] != b[1]:
-            raise BadFile("pairs", f"the factors of {name} are not a pair of one rank")
-    if not halves:
-        raise BadFile("pairs", "the file holds no pair of factors")
-    return {name: (half["A"], half["B"]) for name, half in sorted(halves.items())}
-
-
-def _accounted_for(key: str, config: dict[str, Any]) -> bool:
-    """Whether PEFT writes such a tensor beside the factors, given the config."""
-    if _MAGNITUDE.match(key):
-        return bool(config.get("use_dora"))
-    if _BIAS.match(key):
-        return bool(config.get("lora_bias"))
-    saved = config.get("modules_to_save") or []
-    parts = key.removeprefix(PREFIX).split(".")
-    if isinstance(saved, list) and any(part in saved for part in parts):
-        return key.startswith(PREFIX)
-    if config.get("trainable_token_indices") and "token_adapter" in parts:
-        return True
-    return is_whole_embedding(key) or (parts[-1] == "bias" and config.get("bias", "none") != "none")
-
-
-def is_whole_embedding(key: str) -> bool:
-    """PEFT saves embeddings that it adapts, or whose vocabulary has grown, as a whole as well."""
-    parts = key.removeprefix(PREFIX).replace(".base_layer.", ".").split(".")
-    return parts[-1] == "weight" and len(parts) > 1 and parts[-2] in REFUSED
 
 
 def _require_sane(header: Header) -> None:
@@ -161,7 +111,7 @@ def _require_agreement(
 def _without_config(subject: Subject) -> Finding:
     """What a file says that comes without a config: an image model's LoRA, or half an adapter."""
     if any(key.startswith(PREFIX) for key in subject.shapes):
-        factors(subject)
+        _ = subject.pairs
         if subject.folder:
             raise BadFile("no-config", f"there is no {CONFIG_FILE} beside the weights")
         return _finding(

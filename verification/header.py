@@ -15,6 +15,7 @@ from library.errors import AdapterFileError
 from library.lora_files import unique_keys
 
 MAX_MESSAGE = 400  # characters; names in a hostile file can be long
+LARGEST = 2**48
 MAX_HEADER = 8 * 2**20  # bytes; 60,000 tensors need about this much
 SIZES = {  # bytes of one element, of every dtype of whole bytes in the format's definition
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2,
@@ -58,7 +59,9 @@ def read_header(content: bytes) -> Header:
         raise BadFile("truncated", f"the file ends after {len(content)} bytes")
     (length,) = struct.unpack("<Q", content[:8])
     if content[8:9] not in (b"{", b""):
-        raise BadFile("not-safetensors", "the file does not begin as a safetensors file does")
+        raise BadFile(
+            "not-safetensors", "it does not begin as a safetensors file: safetensors only"
+        )
     if length > MAX_HEADER:
         raise BadFile("header-too-large", f"the header claims {length} bytes", limit=MAX_HEADER)
     if 8 + length > len(content):
@@ -92,8 +95,8 @@ def parse_object(content: bytes, what: str, reason: str = "header") -> dict[str,
 
 def _entry(name: str, value: Any, begin: int) -> Entry:
     fields = value if isinstance(value, dict) else {}
-    dtype, shape, span = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
-    if set(fields) != {"dtype", "shape", "data_offsets"} or not isinstance(dtype, str):
+    dtype, shape, span = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
+    if len(fields) != 3 or shape is None or span is None or not isinstance(dtype, str):
         raise BadFile("header", f"{name} lacks dtype, shape or offsets, or has more than these")
     if not _naturals(shape) or not _naturals(span) or len(span) != 2 or span[0] > span[1]:
         raise BadFile("header", f"{name} has a shape or offsets that are no natural numbers")
@@ -105,7 +108,9 @@ def _entry(name: str, value: Any, begin: int) -> Entry:
 
 
 def _naturals(value: Any) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(x) is int and 0 <= x < 2**48 for x in value)
+    if not isinstance(value, list) or not set(map(type, value)) <= {int}:
+        return False
+    return not value or (min(value) >= 0 and max(value) < LARGEST)
 
 
 def _require_whole(entries: dict[str, Entry], begin: int, size: int) -> None:

@@ -7,7 +7,6 @@ change a whole folder can write a provenance that fits.
 
 from typing import Any
 
-from library.canonical import digest
 from library.provenance import PROVENANCE_FILE, adapter_id
 from verification.findings import Finding
 from verification.header import BadFile
@@ -24,7 +23,7 @@ def check_integrity(subject: Subject, context: Context) -> list[Finding]:
         return [Finding(HOOK, "no-provenance", "info", message)]
     if not isinstance(told.get("sha256"), str) or not isinstance(told.get("id"), str):
         raise BadFile("provenance", "the provenance names no sha256 and id")
-    found = digest(subject.files[subject.weights])
+    found = subject.sha256
     if found != told["sha256"]:
         evidence = {"found": found, "expected": told["sha256"]}
         message = "the weights are not those that the provenance names"

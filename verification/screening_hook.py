@@ -17,12 +17,12 @@ from verification.bank import Bank
 from verification.findings import Finding
 from verification.neighbours import Neighbours, distances, e_diem, same_modules
 from verification.screening import known_kind, profile
-from verification.spectrum import singular_values, statistics
+from verification.spectrum import singular_values
+from verification.statistics_hook import compare
 
-SCREENING, STATISTICS, NEIGHBOURS = "screening", "statistics", "neighbours"
+SCREENING, NEIGHBOURS = "screening", "neighbours"
 NOT_APPLICABLE, UNCALIBRATED = "screening-not-applicable", "screening-uncalibrated"
 KNOWN_KIND, OUTLIER, QUIET = "screening-known-kind", "screening-outlier", "screening-quiet"
-INSIDE, OUTSIDE = "statistics-inside", "statistics-outside"
 NEAREST, COPY, E_DIEM = "neighbours-nearest", "neighbours-copy", "neighbours-e-diem"
 INCOMPARABLE = "neighbours-not-comparable"
 FALSE_ALARMS = 5  # of a hundred clean adapters of the bank's recipe, for each of the two scores
@@ -49,7 +49,7 @@ def check_spectra(adapter: Adapter, subject: Subject, bank: Bank) -> list[Findin
         message = "no screening: a weight is not a finite number"
         return [Finding(SCREENING, NOT_APPLICABLE, "info", message)]
     values = bank.in_order(adapter.layout, singular_values(adapter, bank.rank))
-    return [*_screening(values, subject, bank), _statistics(values, bank)]
+    return [*_screening(values, subject, bank), compare(values, bank)]
 
 
 def _finite(adapter: Adapter) -> bool:
@@ -114,23 +114,6 @@ class _Scored:
             f"{self.score:.2f} (above {self.below:.0%} of clean adapters; threshold "
             f"{self.threshold:.2f})"
         )
-
-
-def _statistics(values: Float[Tensor, "1 sites rank"], bank: Bank) -> Finding:
-    """How many modules' norms, stable ranks and entropies leave the bank's central 99 %."""
-    found = statistics(values)
-    outside: dict[str, list[str]] = {}
-    for name, (low, _, high) in bank.limits.items():
-        here = getattr(found, name)[0]
-        rows = ((here < low) | (here > high)).nonzero()[:, 0].tolist()
-        outside[name] = [bank.modules[row][0] for row in rows]
-    count = sum(map(len, outside.values()))
-    every = len(bank.limits) * len(bank.modules)
-    message = (
-        f"{count} of {every} statistics (norm, stable rank and spectral entropy of each module) "
-        f"lie outside the central 99 % of {bank.name}"
-    )
-    return Finding(STATISTICS, OUTSIDE if count else INSIDE, "info", message, {"outside": outside})
 
 
 def check_neighbours(adapter: Adapter, neighbours: Neighbours, k: int = 5) -> list[Finding]:

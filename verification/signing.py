@@ -2,19 +2,21 @@
 
 The statement (in-toto v1, https://in-toto.io/Statement/v1) lists the digest of every file; its
 predicate has the form of SLSA provenance v1 and says what the adapter was made from, with a digest
-for every tensor and the Merkle root over them. It is a function of the files alone: no time, no
-machine. The envelope is DSSE 1.0, so that other tools can check it.
+for every tensor and the Merkle root over them. It is a function of the files and of the code that
+signs: no time, no machine. The envelope is DSSE 1.0, so that other tools can check it.
 """
 
 import base64
 import binascii
 import json
+import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from library.canonical import canonical_json, digest
-from library.errors import UsageError
+from library.canonical import canonical_json, digest, file_digest, json_digest
+from library.errors import OutputError, OutputExists, UsageError
 from library.peft_io import CONFIG_FILE
 from library.provenance import PROVENANCE_FILE
 from verification.digests import merkle_root, tensor_digests
@@ -32,6 +34,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:lorasmith:adapter:v1"
 MERKLE_ROOT = "merkle-root"
+PACKAGES = ("api", "generator", "index", "library", "training", "verification")
 MAX_SIGNATURES = 16
 
 
@@ -60,7 +63,10 @@ def statement(subject: Subject) -> dict[str, Any]:
                 ],
             },
             "runDetails": {
-                "builder": {"id": f"urn:lorasmith:{told.get('generator', 'unknown')}"},
+                "builder": {
+                    "id": f"urn:lorasmith:{told.get('generator', 'unknown')}",
+                    "version": {"lorasmith": code_digest()},
+                },
                 "metadata": {"invocationId": told.get("id")},
                 "byproducts": [
                     {"name": MERKLE_ROOT, "digest": {"sha256": merkle_root(subject, digests)}},
@@ -71,10 +77,19 @@ def statement(subject: Subject) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=1)
+def code_digest() -> str:
+    """SHA-256 over the sources of the code that signs, by path."""
+    root = Path(__file__).resolve().parent.parent
+    paths = sorted(path for name in PACKAGES for path in (root / name).rglob("*.py"))
+    return json_digest({path.relative_to(root).as_posix(): file_digest(path) for path in paths})
+
+
 def file_digests(subject: Subject) -> list[tuple[str, str]]:
     """SHA-256 of the weights, the config and the provenance, as far as there are, by name."""
-    names = sorted({subject.weights, CONFIG_FILE, PROVENANCE_FILE} & set(subject.files))
-    return [(name, digest(subject.files[name])) for name in names]
+    others = {CONFIG_FILE, PROVENANCE_FILE} & set(subject.files)
+    found = {name: digest(subject.files[name]) for name in others}
+    return sorted({**found, subject.weights: subject.sha256}.items())
 
 
 def sign(subject: Subject, key: "Ed25519PrivateKey") -> bytes:
@@ -129,6 +144,38 @@ def key_id(key: "Ed25519PublicKey") -> str:
 
     spki = form.PublicFormat.SubjectPublicKeyInfo
     return digest(key.public_bytes(form.Encoding.DER, spki))
+
+
+def create_key(path: Path) -> None:
+    """Make an ed25519 key: private in `path`, for its owner only, public in `path`.pub.
+
+    Raises OutputExists, as no key is ever replaced; OutputError.
+    """
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    public = path.with_name(f"{path.name}.pub")
+    spki, pkcs8 = form.PublicFormat.SubjectPublicKeyInfo, form.PrivateFormat.PKCS8
+    halves = (
+        (path, key.private_bytes(form.Encoding.PEM, pkcs8, form.NoEncryption()), 0o600),
+        (public, key.public_key().public_bytes(form.Encoding.PEM, spki), 0o644),
+    )
+    require_no_key(path)
+    try:
+        for target, content, mode in halves:
+            place = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with open(place, "wb") as file:
+                file.write(content)
+    except OSError as error:
+        raise OutputError(f"cannot write the key {path}: {error.strerror or error}") from error
+
+
+def require_no_key(path: Path) -> None:
+    """Raise OutputExists if either half of a key at `path` is there."""
+    for target in (path, path.with_name(f"{path.name}.pub")):
+        if os.path.lexists(target):
+            raise OutputExists(f"{target} already exists, and a key is never replaced")
 
 
 def read_private_key(path: Path) -> "Ed25519PrivateKey":

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.base import BaseReference
+from library.canonical import digest
 from library.errors import MissingPath
 from library.import_source import DIFFUSERS_FILE
 from library.peft_io import CONFIG_FILE, WEIGHTS_FILE
 from library.provenance import PROVENANCE_FILE
 from verification.header import BadFile, Header, parse_object, read_header
+from verification.pairs import Shape, pairs_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -43,6 +45,11 @@ class Subject:
     folder: bool = True
 
     @cached_property
+    def sha256(self) -> str:
+        """Of the weights."""
+        return digest(self.files[self.weights])
+
+    @cached_property
     def header(self) -> Header:
         return read_header(self.files[self.weights])
 
@@ -55,9 +62,14 @@ class Subject:
         return self._json(PROVENANCE_FILE, "provenance")
 
     @cached_property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> dict[str, Shape]:
         """Of every tensor, by name."""
         return {name: entry.shape for name, entry in self.header.tensors.items()}
+
+    @cached_property
+    def pairs(self) -> dict[str, tuple[Shape, Shape]]:
+        """Shapes of A and B of every module of a LoRA, as `pairs_of` gives them."""
+        return pairs_of(self.shapes, self.config or {})
 
     def _json(self, name: str, reason: str) -> dict[str, Any] | None:
         content = self.files.get(name)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from library.base import DEFAULT_BASE, load_config
 from library.errors import BaseModelError
 from verification.findings import Finding
-from verification.format_hook import factors, is_whole_embedding
+from verification.pairs import is_whole_embedding
 from verification.servers import (
     LIKE_PEFT,
     OLLAMA_FAMILIES,
@@ -52,7 +52,7 @@ def for_server(server: Server, subject: Subject, context: Context) -> list[Findi
             if server == "peft"
             else [_refuse("not-lora", server, f"{server} loads LoRA only, not {kind}")]
         )
-    modules = {name: a[0] for name, (a, _) in factors(subject).items()}
+    modules = {name: a[0] for name, (a, _) in subject.pairs.items()}
     found = [_refuse(code, server, why) for code, why in refusals(server, config, modules)]
     whole = next((key for key in subject.shapes if is_whole_embedding(key)), None)
     if server != "peft" and whole is not None and not found:
@@ -68,6 +68,8 @@ def for_server(server: Server, subject: Subject, context: Context) -> list[Findi
 def _strength(server: Server, config: Config, modules: Mapping[str, int]) -> list[Finding]:
     if server in LIKE_PEFT:
         return []
+    if not config.get("alpha_pattern"):  # then the scale goes by the rank alone
+        modules = {name: rank for rank, name in {r: n for n, r in modules.items()}.items()}
     for name, rank in modules.items():
         right, found = (scale(which, config, name, rank) for which in ("peft", server))
         if abs(found - right) > 1e-6 * abs(right):

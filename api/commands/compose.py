@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
 from api.commands.library_list import SHIPPED, CatalogueUrl, Place, catalogue_at
-from library.errors import UsageError
+from library.errors import MissingPath, UsageError
 from library.files import require_absent, require_kind, write_folder
+
+if TYPE_CHECKING:
+    from api.parents import Gate
 
 MAX_RANK = 256
 
@@ -53,6 +56,12 @@ def compose(
     ] = "portable",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda, for lorahub.")] = "cpu",
+    policy: Annotated[
+        Path | None, typer.Option(help="What verify has to say of each adapter.")
+    ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="PEM of the key that has to have signed each.")
+    ] = None,
     catalogue: CatalogueUrl = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
@@ -74,6 +83,8 @@ def compose(
         raise UsageError(f"{method} takes no --predictor")
     from api.commands.common import check_device
     from api.console import quiet_libraries
+    from library.base import resolve_base
+    from verification.report import reported
 
     check_device(device)
     quiet_libraries()
@@ -84,10 +95,30 @@ def compose(
         examples=rows or (),
         device=device,
         predictor=predictor,
+        gate=_gate(policy, public_key),
     )
-    write_folder(out, made.files.files, overwrite=overwrite)
-    summary = {**made.summary(), "out": str(out)}
+    checked = reported(made.files, None if base is None else resolve_base(base))
+    write_folder(out, checked.files.files, overwrite=overwrite)
+    times = {"milliseconds": checked.milliseconds}
+    summary = {**made.summary(), "report": checked.report, **times, "out": str(out)}
     typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else _readable(summary))
+
+
+def _gate(policy: Path | None, public_key: Path | None) -> "Gate | None":
+    """What the adapters have to pass, if that was asked for. Raises MissingPath, UsageError."""
+    if policy is None and public_key is None:
+        return None
+    from api.parents import Gate
+    from verification.hooks import Policy, read_policy, require_key
+    from verification.signing import read_public_key
+
+    for given in (policy, public_key):
+        if given is not None and not given.exists():
+            raise MissingPath(f"there is nothing at {given}")
+    chosen = Policy() if policy is None else read_policy(policy)
+    key = None if public_key is None else read_public_key(public_key)
+    require_key(chosen, key)
+    return Gate(chosen, key)
 
 
 def _readable(summary: dict[str, Any]) -> str:
@@ -95,6 +126,7 @@ def _readable(summary: dict[str, Any]) -> str:
         f"{summary['id']}  {summary['out']}",
         f"  {summary['method']} for {summary['base_model']}, rank {summary['rank']}, "
         f"sha256 {summary['sha256'][:16]}…",
+        f"  verified: {summary['report']['verdict']}",
     ]
     weights = summary["weights"] or [None] * len(summary["parents"])
     for weight, parent in zip(weights, summary["parents"], strict=True):

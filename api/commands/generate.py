@@ -81,6 +81,7 @@ def produce(
     from api.store import LOCAL, Store
     from generator.generate import TEXT_TO_LORA
     from library.base import resolve_base
+    from verification.report import reported
 
     if any(not text.strip() for text in attempts):
         raise UsageError("--try needs some text")
@@ -92,11 +93,13 @@ def produce(
     needed = generator == TEXT_TO_LORA
     strategies = open_strategies(checkpoint, library or shipped_library(), device, needed=needed)
     made = strategies.generate(generator, [request], reference)[0]
+    checked = reported(made.files, reference)
     tries = _tries(made, strategies, reference, attempts)
+    known = {**made.summary(), "report": checked.report}
     # The service serves it too; quotas are the service's affair.
-    Store(data_dir(), quota_bytes=sys.maxsize).put(LOCAL, made.summary(), made.files.files)
-    write_folder(out, made.files.files, overwrite=overwrite)
-    return {**made.summary(), "out": str(out), "tries": tries}
+    Store(data_dir(), quota_bytes=sys.maxsize).put(LOCAL, known, checked.files.files)
+    write_folder(out, checked.files.files, overwrite=overwrite)
+    return {**known, "milliseconds": checked.milliseconds, "out": str(out), "tries": tries}
 
 
 def readable(summary: dict[str, Any]) -> str:
@@ -106,6 +109,7 @@ def readable(summary: dict[str, Any]) -> str:
         f"  {_made_by(summary)} for {summary['base_model']}, rank {summary['rank']}, "
         f"sha256 {summary['sha256'][:16]}…",
         f"  {summary['chosen']['reason']}",
+        f"  verified: {summary['report']['verdict']}",
     ]
     for attempt in summary["tries"]:
         lines += [

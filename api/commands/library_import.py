@@ -33,12 +33,15 @@ def import_adapter(
     text = None if description is None else normalise(description)
     quiet_libraries()
     from library.folder import LibraryFolder
+    from library.import_source import find_source
     from library.importing import Request
     from library.importing import import_adapter as run
+    from verification.report import reported, require_sound
 
     request = Request(source, base, task, text, license, license_class, rank)
+    require_sound(find_source(source), source)
     with progress_bar("importing", unit="module") as progress:
-        done = run(LibraryFolder(place), request, progress)
+        done = run(LibraryFolder(place), request, progress, lambda made: reported(made).files)
     record, note = done.record, done.source.note
     if done.was_there:
         typer.echo(f"{record['id']}  {record['task']}  was there already and stays as it is")

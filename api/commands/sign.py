@@ -12,27 +12,36 @@ from library.files import write_file
 def sign(
     path: Annotated[Path, typer.Argument(help="An adapter's folder.")],
     key: Annotated[Path, typer.Option(help="An ed25519 private key in PEM.")],
+    create_key: Annotated[
+        bool, typer.Option("--create-key", help="Make it first, and KEY.pub beside it.")
+    ] = False,
 ) -> None:
     """Write provenance.dsse.json beside an adapter that verify does not refuse.
 
-    Example: lorasmith sign my-adapter --key key.pem
+    Example: lorasmith sign my-adapter --key key.pem --create-key
     """
     for given in (path, key):
-        if not given.exists():
+        if not given.exists() and not (create_key and given is key):
             raise MissingPath(f"there is nothing at {given}")
     if not path.is_dir():
         raise AdapterFileError(f"{path} is not an adapter's folder")
     from verification.hooks import Policy, run
-    from verification.signing import key_id, read_private_key
+    from verification.signing import create_key as make_key
+    from verification.signing import key_id, read_private_key, require_no_key
     from verification.signing import sign as signed
     from verification.subject import SIGNATURE_FILE, Context, read_subject
 
-    private = read_private_key(key)
+    if create_key:
+        require_no_key(key)
+    private = None if create_key else read_private_key(key)
     subject = read_subject(path)
     found = run(subject, Context(), Policy(("format", "integrity")))
     refused = next((f for f in found if f.severity == "refuse"), None)
     if refused is not None:
         raise AdapterFileError(f"{path} is not signed: {refused.message}")
+    if private is None:
+        make_key(key)
+        private = read_private_key(key)
     try:
         envelope = signed(subject, private)
     except (ValueError, TypeError, RecursionError) as error:  # canonical JSON cannot hold it

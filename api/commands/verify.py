@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from library.errors import MissingPath, UsageError
+from library.errors import MissingPath
 
 
 def verify(
@@ -38,31 +38,29 @@ def verify(
             raise MissingPath(f"there is nothing at {given}")
     from api.console import quiet_libraries
     from library.base import resolve_base
-    from verification.findings import verdict
-    from verification.hooks import read_policy
+    from verification.hooks import Policy, read_policy, require_key
     from verification.hooks import verify as check
+    from verification.report import summary
     from verification.signing import read_public_key
     from verification.subject import Context
 
     quiet_libraries()
     reference = None if base is None else resolve_base(base)
-    chosen = None if policy is None else read_policy(policy)
+    chosen = Policy() if policy is None else read_policy(policy)
     key = None if public_key is None else read_public_key(public_key)
-    if key is not None and chosen is not None and "signature" not in chosen.hooks:
-        raise UsageError(f"--public-key needs the hook signature, which {policy} leaves out")
-    found = check(path, Context(target, reference, key), chosen, provenance)
-    summary = {
-        "verdict": verdict(found),
-        "findings": [finding.to_dict() for finding in found],
-    }
-    typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else _readable(path, summary))
-    return int(summary["verdict"] == "refuse")
+    require_key(chosen, key)
+    times: dict[str, float] = {}
+    found = check(path, Context(target, reference, key), chosen, provenance, times)
+    answer = {**summary(found), "milliseconds": times}
+    typer.echo(json.dumps(answer, ensure_ascii=False) if as_json else _readable(path, answer))
+    return int(answer["verdict"] == "refuse")
 
 
-def _readable(path: Path, summary: dict[str, Any]) -> str:
-    lines = [f"{summary['verdict']}  {path}"]
+def _readable(path: Path, answer: dict[str, Any]) -> str:
+    took = sum(answer["milliseconds"].values())
+    lines = [f"{answer['verdict']}  {path}  {took:.1f} ms"]
     lines += [
-        f"  {f['severity']:6}  {f['hook']}/{f['code']}: {f['message']}" for f in summary["findings"]
+        f"  {f['severity']:6}  {f['hook']}/{f['code']}: {f['message']}" for f in answer["findings"]
     ]
     return "\n".join(map(_printable, lines))
 
