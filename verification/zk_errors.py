@@ -1,0 +1,40 @@
+"""What can go wrong with proofs besides a proof that is refused, which is a finding."""
+
+from library.errors import LorasmithError, UsageError
+
+
+class MissingExtra(LorasmithError):
+    """The optional packages that proofs need are not installed."""
+
+    code = "extra-missing"
+    status = 503
+
+
+class ProverError(LorasmithError):
+    """ezkl failed, or its process ended, where it should have worked."""
+
+    code = "prover-failed"
+
+
+class ProofFileError(LorasmithError):
+    """A manifest, SRS or proof that is damaged or of another kind."""
+
+    code = "proof-unreadable"
+
+
+class ProofLimit(LorasmithError):
+    """The owner has answered as many rows about this adapter as it allows."""
+
+    code = "proof-limit"
+    status = 403
+
+
+class TooLarge(LorasmithError):
+    """Numbers or modules that do not fit into a circuit, or into the SRS that was given."""
+
+    code = "invalid-field"
+    status = 422
+
+
+class ChallengeError(UsageError):
+    """A challenge that does not fit the adapter: an unknown module, rows of another width."""

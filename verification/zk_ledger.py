@@ -1,0 +1,67 @@
+"""How often an owner answers: enough answers reveal ΔW, whatever the proof system.
+
+Every answered row x gives away ΔW·x. From as many independent rows as the rank, all outputs of the
+module are known up to a matrix of rank × rank (the span of B); from `in` rows, ΔW itself. So the
+owner counts rows a module, over all verifiers, who may be one; the count is written before an
+answer leaves.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from library.canonical import json_digest
+from library.files import data_dir, write_file
+from verification.zk_errors import ProofFileError, ProofLimit
+from verification.zk_manifest import Weights
+from verification.zk_numbers import rows_digest
+
+
+class Ledger:
+    """Rows answered about one adapter, kept under `$LORASMITH_DATA/zk`.
+
+    It goes by the weights themselves: another manifest, file or SRS does not start it anew.
+
+    Args:
+        limit: rows a module; one less than its rank if None (at least one).
+    """
+
+    def __init__(self, weights: Mapping[str, Weights], limit: int | None = None) -> None:
+        parts = {name: [rows_digest(w.a), rows_digest(w.b)] for name, w in weights.items()}
+        self._path = data_dir() / "zk" / f"{json_digest(parts)}.json"
+        self._limits = {
+            name: max(1, w.shape.rank - 1) if limit is None else limit
+            for name, w in weights.items()
+        }
+
+    def charge(self, rows: Mapping[str, int]) -> None:
+        """Count rows by module, all or none. Raises ProofLimit if a module would exceed its."""
+        with self._locked():
+            spent = self.spent()
+            for name, asked in rows.items():
+                left = self._limits[name] - spent.get(name, 0)
+                if asked > left:
+                    raise ProofLimit(
+                        f"the owner answers {max(left, 0)} more rows about {name}, not {asked}: "
+                        f"its limit is {self._limits[name]}"
+                    )
+            total = {name: spent.get(name, 0) + rows.get(name, 0) for name in self._limits}
+            write_file(self._path, json.dumps(total, sort_keys=True).encode())
+
+    def spent(self) -> dict[str, int]:
+        """Rows answered so far, by module. Raises ProofFileError if the file is damaged."""
+        try:
+            return json.loads(self._path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise ProofFileError(f"{self._path}, the count of answers, is damaged") from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One process at a time, across processes."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
