@@ -1,7 +1,5 @@
 """The REST service: the FastAPI application, and running it."""
 
-import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -9,19 +7,13 @@ from typing import Any
 import anyio
 import uvicorn
 from fastapi import FastAPI
-from fastapi.telemetry import TelemetryConfig
 
 from api import adapters, info, problems, search, verify
-from api.errors import ListenError
+from api.listening import NO_TELEMETRY, announce, listen
 from api.schemas import Problem
 from api.service import Service
 from api.settings import Settings, require_loopback
 from generator.generate import Generator
-
-# Descriptions are their authors' business: nothing is exported, whatever the environment says.
-_NO_TELEMETRY = TelemetryConfig(
-    tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False
-)
 
 
 def create_app(settings: Settings, generator: Generator | None = None) -> FastAPI:
@@ -50,7 +42,7 @@ def create_app(settings: Settings, generator: Generator | None = None) -> FastAP
         redirect_slashes=False,
         redoc_url=None,
         responses=problems.ANY_OTHER,
-        telemetry=_NO_TELEMETRY,
+        telemetry=NO_TELEMETRY,
     )
     app.state.service = service
     app.include_router(adapters.router)
@@ -70,7 +62,7 @@ def serve(settings: Settings) -> None:
         LorasmithError: the generator cannot be loaded.
     """
     require_loopback(settings.host)
-    with _listen(settings.host, settings.port) as listener:
+    with listen(settings.host, settings.port) as listener:
         app = create_app(settings)
         server = uvicorn.Server(uvicorn.Config(app, lifespan="on"))
 
@@ -82,9 +74,7 @@ def serve(settings: Settings) -> None:
 
         service: Service = app.state.service
         service.on_failure = stop
-        host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        print(f"listening on http://{shown}:{port}; Ctrl-C stops", file=sys.stderr, flush=True)
+        announce(listener)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
     if failures:
@@ -98,16 +88,3 @@ class _Documented(FastAPI):
         document = super().openapi()
         document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
         return document
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket: early connections wait while the application starts."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    return listener

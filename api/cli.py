@@ -11,12 +11,14 @@ from api.commands.generate import generate
 from api.commands.index import index
 from api.commands.library import library
 from api.commands.library_import import export, import_adapter
+from api.commands.prove import commit, prove, verify_proof
 from api.commands.route import route
 from api.commands.search import search
 from api.commands.serve import serve
 from api.commands.sign import sign
 from api.commands.tasks import tasks
 from api.commands.verify import verify
+from api.commands.zk import zk
 from api.console import guarded
 
 app = typer.Typer(
@@ -35,6 +37,10 @@ app.command()(search)
 app.command()(verify)
 app.command()(sign)
 app.command()(serve)
+app.command()(commit)
+app.command()(prove)
+app.command("verify-proof")(verify_proof)
+app.add_typer(zk, name="zk")
 app.add_typer(tasks, name="tasks")
 library.command("import")(import_adapter)
 library.command()(export)

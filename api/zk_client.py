@@ -1,0 +1,93 @@
+"""The verifier's side over HTTP: sends inputs, gets outputs, then draws a seed and asks for proofs.
+
+The seed, and which modules are proved, are drawn after every answer is here, so that an owner
+cannot know beforehand which of its answers must hold.
+"""
+
+import json
+import secrets
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from library.errors import LorasmithError, UsageError
+from verification.zk_backend import Backend, Srs
+from verification.zk_bundle import integers
+from verification.zk_manifest import Manifest
+from verification.zk_numbers import Rows, sampled
+from verification.zk_proof import Statement
+from verification.zk_report import Report, refusal
+from verification.zk_verify import verify
+
+TIMEOUT = 600.0  # seconds; proving sixty modules takes a minute or two
+MAX_ANSWER = 64 * 2**20
+
+
+class OwnerError(LorasmithError):
+    """The owner cannot be reached, refuses, or answers what cannot be read."""
+
+    code = "owner-failed"
+
+
+def ask(
+    url: str, manifest: Manifest, x: Mapping[str, Rows], count: int | None, srs: Srs,
+    backend: Backend,
+) -> Report:  # fmt: skip
+    """Have an owner answer inputs `x` by module, and prove `count` of the answers (all if None).
+
+    Raises OwnerError; UsageError for a URL that is none.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"'{url}' is not a URL of an owner, such as http://127.0.0.1:8100")
+    rows = max(len(mine) for mine in x.values())
+    if _call(url, "/v1/manifest") != json.loads(manifest.to_bytes()):
+        message = "the owner serves another manifest than the pinned one"
+        return Report(manifest, [refusal("manifest-mismatch", message)], [], rows)
+    nonce = secrets.token_hex(16)
+    answers = {name: _answer(url, nonce, name, mine) for name, mine in x.items()}
+    seed = secrets.token_hex(16)
+    chosen = sampled(manifest.digest, seed, list(x), len(x) if count is None else count)
+    tickets = [answers[name][0] for name in chosen]
+    proofs = _call(url, "/v1/proofs", {"fold_seed": seed, "tickets": tickets}).get("proofs")
+    if not isinstance(proofs, list) or [type(proof) for proof in proofs] != [str] * len(chosen):
+        raise OwnerError("the owner's proofs cannot be read")
+    statements = [
+        Statement(manifest.digest, name, nonce, seed, x[name], answers[name][1]) for name in chosen
+    ]
+    return verify(manifest, statements, proofs, srs, backend)
+
+
+def _answer(url: str, nonce: str, name: str, x: Rows) -> tuple[str, Rows]:
+    found = _call(url, "/v1/answers", {"nonce": nonce, "module": name, "x": x})
+    try:
+        return str(found["ticket"]), [integers(row) for row in found["y"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise OwnerError(f"the owner's answer about {name} cannot be read: {error}") from error
+
+
+def _call(url: str, path: str, body: Any = None) -> Any:
+    """The JSON object at a path; a POST if there is a body. Raises OwnerError."""
+    content = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        url.rstrip("/") + path, content, {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            found = json.loads(response.read(MAX_ANSWER))
+    except urllib.error.HTTPError as error:
+        raise OwnerError(f"the owner refuses: {_detail(error)}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise OwnerError(f"the owner at {url} cannot be asked: {reason}") from error
+    if not isinstance(found, dict):
+        raise OwnerError(f"the owner at {url} does not answer with a JSON object")
+    return found
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    """The sentence of a problem (RFC 9457), else the status."""
+    try:
+        return str(json.loads(error.read(MAX_ANSWER))["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"status {error.code}"
