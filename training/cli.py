@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from library.errors import BaseModelError, UsageError
+from library.errors import BaseModelError, LorasmithError, UsageError
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -36,3 +36,15 @@ def main(arguments: Sequence[str]) -> None:
         )
     except argparse.ArgumentError as error:
         raise UsageError(" ".join(str(error).split())) from error
+    except ValueError as error:
+        found = _ours(error)
+        if found is None:
+            raise
+        raise found from None
+
+
+def _ours(error: BaseException | None) -> LorasmithError | None:
+    """The error of ours that jsonargparse took for a value of the wrong type, if there is one."""
+    while error is not None and not isinstance(error, LorasmithError):
+        error = error.__cause__ or error.__context__
+    return error
