@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from api.job_store import JOB_ID, State
 from api.problems import PROBLEMS
 from generator.request import MAX_STRENGTH
+from verification.zk_hook import MODULES
 
 MAX_EXAMPLES = 256
 
@@ -74,13 +75,26 @@ class AdapterRequest(_Strict):
     )
 
 
+class ProofRequest(_Strict):
+    """What the hook zk is to prove."""
+
+    modules: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        default=MODULES, description="How many modules the nonce selects, or all."
+    )
+    nonce: Text | None = Field(
+        default=None,
+        description="8 to 200 printable characters, drawn by whoever is to be convinced; else the "
+        "service draws one.",
+    )
+
+
 class VerifyRequest(_Strict):
     """What is to be looked at. Null means the same as leaving the field out."""
 
     hooks: Annotated[list[str] | None, FailFast()] = Field(
         default=None,
-        description="Names of hooks; all by default.",
-        examples=[["behaviour"]],
+        description="Names of hooks; all by default, but for zk, whose proofs are limited.",
+        examples=[["screening", "neighbours", "agreement"]],
         min_length=1,
         max_length=16,
     )
@@ -90,6 +104,7 @@ class VerifyRequest(_Strict):
         "task whose description is nearest.",
         max_length=MAX_EXAMPLES,
     )
+    zk: ProofRequest | None = Field(default=None, description="For the hook zk alone.")
 
 
 class Neighbour(BaseModel):
