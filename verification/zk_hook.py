@@ -60,10 +60,10 @@ def check_proofs(
         ProofLimit: the owner answers no more about this adapter.
         UsageError, TooLarge, ProverError, AdapterFileError: as the functions used say.
     """
-    with tempfile.TemporaryDirectory() as place, Backend(still=lambda: progress(0)) as backend:
+    with tempfile.TemporaryDirectory() as place, Backend(still=lambda: progress(0.0)) as backend:
         folder = Path(place) / "adapter"
         write_folder(folder, dict(subject.files))
-        manifest = commit(folder, backend, srs, _part(progress, 0, _COMMITTED))
+        manifest = commit(folder, backend, srs, _part(progress, 0.0, _COMMITTED))
         own = srs or local_srs(manifest.srs_logrows)
         owner = Owner(folder, manifest, own, backend)
         proving = _part(progress, _COMMITTED, _PROVED)
