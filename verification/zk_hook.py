@@ -1,8 +1,8 @@
 """Proofs as a hook: of an adapter that lies here, for whoever keeps its manifest.
 
 It commits, proves and checks its own proofs with the verifier's function. The finding carries
-manifest and proof, which a verifier checks again with a nonce and an SRS of its own
-(`lorasmith verify-proof`): that this side says they hold shows nothing to anybody else.
+manifest and proof, for a verifier who keeps the manifest and has a nonce and an SRS of its own to
+check them again (`lorasmith verify-proof`): that this side says they hold convinces nobody else.
 """
 
 import tempfile
@@ -88,8 +88,7 @@ def _findings(
         **told,
         "srs_made_here": made_here,
         "nonce": bundle.nonce,
-        "manifest": asdict(manifest),
-        "proof": asdict(bundle),
+        "files": {"manifest.json": asdict(manifest), "proof.json": asdict(bundle)},
     }
     message = first.message
     if made_here:
