@@ -163,9 +163,7 @@ class Service:
         if job.wanted["zk"] is not None:
             known.append(zk_hook(Challenge(**job.wanted["zk"]), self._srs))
         policy = hooks.Policy(hooks=tuple(job.wanted["hooks"]))
-        found = hooks.run(Subject(files), context, policy, hooks=known)
-        advance(1.0)
-        return summary(found)
+        return summary(hooks.run(Subject(files), context, policy, hooks=known))
 
     def _create(self, made: Strategies, name: str, wish: Wish, base: BaseReference) -> Made:
         adapter = made.generate(name, [wish], base)[0]

@@ -157,6 +157,7 @@ def run(
             times[hook.name] = round(1e3 * (time.perf_counter() - start), 3)
         damaged = damaged or (hook.name == "format" and _refused(new))
         found += [policy.applied(finding) for finding in new]
+    context.progress(1.0)
     return found
 
 
