@@ -172,13 +172,13 @@ def test_without_any_example_nothing_is_claimed(client: TestClient) -> None:
 def test_what_the_shipped_calibrations_do_not_fit_is_told_and_the_library_is_compared_with(
     client: TestClient,
 ) -> None:
-    adapter = made(client)
+    adapter = post(client, {"description": TASK, "generator": "nearest"}).json()["id"]
     asked = verify(client, adapter, {"hooks": ["agreement", "neighbours", "screening"]})
     done = ended(client, asked.headers["location"])
     JobAnswer.model_validate(done)
     assert done["hooks"] == ["agreement", "neighbours", "screening"]
     findings = {finding["code"]: finding for finding in done["result"]["findings"]}
-    assert list(findings) == [  # the quicker first; the default generator takes the nearest here
+    assert list(findings) == [  # the quicker first
         "screening-not-applicable",
         "neighbours-copy",
         "neighbours-e-diem",
