@@ -1,14 +1,16 @@
 """How often the behaviour check tells the right adapter from another task's.
 
     python benchmarks/behaviour_hook.py --heldout TASKS/public_heldout --train TASKS/train \\
-        --library LIB --scores docs/results/heldout.json --out docs/results/behaviour.json
+        --library LIB --oracles LIB2 --scores docs/results/heldout.json \\
+        --out docs/results/behaviour.json
 
 Right: the adapter that the shipped generator makes from a task's own description. Wrong: those
 that it makes from other tasks' descriptions. Both are held against the same rivals on the task's
 own examples: the first train rows of held-out tasks. Train tasks set aside from the rivals
 calibrate the threshold, on tune rows, as the adapters have seen the train rows; there the library's
-own adapters are measured too. The peer of the times is one PEFT forward of each example for each
-contender.
+own adapters are measured too, and in the same way those of the held-out tasks in LIB2, made by
+`lorasmith library build --tasks TASKS/public_heldout --out LIB2`. The peer of the times is one PEFT
+forward of each example for each contender.
 """
 
 import argparse
@@ -69,7 +71,9 @@ class Field:
         self.where = options.device
         self.base = load_base(resolve_base(), device=options.device)
         every = [r for r in records(self.library) if r["variant"] == 0 and r["id"]]
-        self.own = {r["task"]: r for r in every}
+        self.own = {r["task"]: (self.library, r["id"]) for r in every}
+        oracles = open_library(str(options.oracles))
+        self.own |= {r["task"]: (oracles, r["id"]) for r in records(oracles)}
         rivals = rivals_of(self.library, self.base.reference, description=None)
         self.rivals = [Contender(NONE, zeros(self.generator.checkpoint.layout)), *rivals]
         aside = [r for r in every if r["task"] not in {rival.name for rival in rivals}]
@@ -82,7 +86,7 @@ class Field:
         return made.to("cpu", torch.bfloat16).to(dtype=torch.float32)
 
     def from_library(self, name: str) -> Adapter:
-        return read_adapter(self.library, self.own[name]["id"], self.generator.checkpoint.layout)
+        return read_adapter(*self.own[name], self.generator.checkpoint.layout)
 
 
 def losses_of(
@@ -105,8 +109,13 @@ def others(tasks: Sequence[Task], seed: int) -> dict[str, list[int]]:
     }
 
 
-def measured(field: Field, tasks: Sequence[Task], cache: Path, *, seen: bool) -> dict[str, Losses]:
-    """Losses by task; what is in the cache is not measured again."""
+def measured(
+    field: Field, tasks: Sequence[Task], cache: Path, *, trained: bool
+) -> dict[str, Losses]:
+    """Losses by task; what is in the cache is not measured again.
+
+    With `trained` those of adapters trained on the tasks too, and all of them on tune rows.
+    """
     kept = json.loads(cache.read_text()) if cache.exists() else {}
     field.where = kept.setdefault("device", field.base.device.type)
     wrong = others(tasks, seed=0)
@@ -115,11 +124,11 @@ def measured(field: Field, tasks: Sequence[Task], cache: Path, *, seen: bool) ->
             line = [Contender(RIGHT, field.generated(task)), *field.rivals]
             for i, place in enumerate(wrong[task.name]):
                 line.append(Contender(f"wrong {i}", field.generated(tasks[place])))
-            if seen:
+            if trained:
                 line.append(Contender(LIBRARY_RIGHT, field.from_library(task.name)))
                 other = tasks[wrong[task.name][0]].name
                 line.append(Contender(LIBRARY_WRONG, field.from_library(other)))
-            rows, most = (task.tune, CALIBRATED) if seen else (task.train, max(COUNTS))
+            rows, most = (task.tune, CALIBRATED) if trained else (task.train, max(COUNTS))
             kept[task.name] = losses_of(field.base, rows, line, most)
             cache.write_text(json.dumps(kept))
         print(f"{number}/{len(tasks)} {task.name}", file=sys.stderr, flush=True)
@@ -172,6 +181,7 @@ def rates(right: Sequence[float], wrong: Sequence[float], threshold: float) -> d
 
 def table(
     heldout: Mapping[str, Losses],
+    oracles: Mapping[str, Losses],
     train: Mapping[str, Losses],
     rivals: Sequence[str],
     works: set[str],
@@ -190,6 +200,11 @@ def table(
             ),
             "heldout_where_the_adapter_works": rates(
                 margins(good, rivals, RIGHT, n), wrong_margins(good, rivals, n), threshold
+            ),
+            "heldout_trained": rates(
+                margins(oracles, rivals, LIBRARY_RIGHT, n),
+                margins(oracles, rivals, LIBRARY_WRONG, n),
+                threshold,
             ),
             "calibration": rates(margins(train, rivals, RIGHT, n), alarms, threshold),
             "library_adapters": rates(own, other, threshold),
@@ -250,7 +265,7 @@ def _lora_config(adapter: Adapter) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("heldout", "train", "library", "scores", "out"):
+    for name in ("heldout", "train", "library", "oracles", "scores", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--cache", type=Path, default=Path("runs/behaviour"))
     parser.add_argument("--device", default="cpu")
@@ -261,8 +276,9 @@ def main() -> None:
     wanted = set(field.calibrating)
     train = [task for task in read_tasks(options.train) if task.name in wanted]
     rivals = [rival.name for rival in field.rivals]
-    by_task = measured(field, heldout, options.cache / "heldout.json", seen=False)
-    by_train = measured(field, train, options.cache / "train.json", seen=True)
+    by_task = measured(field, heldout, options.cache / "heldout.json", trained=False)
+    by_oracle = measured(field, heldout, options.cache / "oracles.json", trained=True)
+    by_train = measured(field, train, options.cache / "train.json", trained=True)
     report = {
         "command": "python benchmarks/behaviour_hook.py",
         "losses_measured_on": field.where,
@@ -272,7 +288,7 @@ def main() -> None:
         "calibration_tasks": [task.name for task in train],
         "false_alarm": FALSE_ALARM,
         "gain_that_counts_as_working": GAIN,
-        "examples": table(by_task, by_train, rivals, working(options.scores)),
+        "examples": table(by_task, by_oracle, by_train, rivals, working(options.scores)),
         "time_per_check_on_the_cpu": timed(field, heldout[:: len(heldout) // TIMED][:TIMED]),
         "heldout": [{"task": name, **by_who(losses, rivals)} for name, losses in by_task.items()],
     }

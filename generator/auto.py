@@ -53,8 +53,8 @@ def by_similarity(
     near = wish.neighbours[0]
     where = f"the nearest task of the library, {near.task} (similarity {near.similarity:.2f}),"
     if near.similarity >= found.nearest_from:
-        return NEAREST, f"{where} reaches the calibrated {found.nearest_from:.2f}"
-    below = f"{where} is below the calibrated {found.nearest_from:.2f}"
+        return NEAREST, f"{where} reaches the calibrated {found.nearest_from:.4g}"
+    below = f"{where} is below the calibrated {found.nearest_from:.4g}"
     if cannot_generate:
         return COMPOSE, f"{below}, and the checkpoint does not fit: {cannot_generate}"
     return TEXT_TO_LORA, below

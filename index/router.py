@@ -75,8 +75,7 @@ class Router(nn.Module):
 
 def embed_inputs(encoder: DescriptionEncoder, texts: Sequence[str]) -> Float[Tensor, "n d"]:
     """Unit vectors of inputs, in batches; what is empty counts as a full stop."""
-    rows = encoder.encode_batch([text.strip()[:MAX_CHARACTERS] or "." for text in texts])
-    return torch.cat([row.pooled for row in rows]).cpu()
+    return encoder.pooled_batch([text.strip()[:MAX_CHARACTERS] or "." for text in texts]).cpu()
 
 
 def save_router(folder: Path, router: Router, about: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from library.prompts import answer_ids, prompt_ids
 from library.tasks import read_tasks
 
 sys.path.insert(0, str(tiny.ROOT))
-from benchmarks.calibrate_auto import NEVER, best_threshold, left_out, mean_at
+from benchmarks.calibrate_auto import NEVER, SAME, best_threshold, left_out, mean_at
 
 ADD, LOVE = tiny.LIBRARY_TASKS["sum"], tiny.LIBRARY_TASKS["poem"]
 FAR = "Name the capital of the country."
@@ -150,8 +150,11 @@ def test_the_shipped_calibration_is_that_of_the_reports() -> None:
     for which, name in report["reports"].items():
         assert file_digest(places[name]) == named[which]
     points = [(t["similarity"], t["nearest"], t["text-to-lora"]) for t in report["tasks"]]
-    assert round(best_threshold(points), 3) == data["nearest_from"] == report["nearest_from"]
+    assert round(best_threshold(points), 3) == report["fitted_threshold"]
+    assert data["nearest_from"] == report["nearest_from"]
     shares = report["mean_rouge_l"]
+    kept = left_out(points) > shares["text-to-lora"]
+    assert report["nearest_from"] == (report["fitted_threshold"] if kept else SAME)
     assert shares["auto"] >= max(shares["nearest"], shares["text-to-lora"])
     found = calibration()
     for strategy in ("text-to-lora", "nearest", "compose"):
