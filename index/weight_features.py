@@ -86,16 +86,17 @@ def readings(adapter: Adapter, inputs: Sequence[Input]) -> list[Reading]:
     return [_reading(parts, item, adapter) for item in inputs]
 
 
-def features(reading: Reading, basis: Float[Tensor, "q i"]) -> Float[Tensor, "n q*(q+1)//2"]:
-    """ΔWᵀΔW in the directions of `basis`, as a unit vector of its signed square roots.
-
-    A row is zero where nothing is present.
-    """
+def gram(reading: Reading, basis: Float[Tensor, "q i"]) -> Float[Tensor, "n q q"]:
+    """ΔWᵀΔW in the directions of `basis`."""
     seen = reading.a @ basis.to(reading.a).mT  # (n, r, q)
-    gram = seen.mT @ reading.core @ seen
-    upper = torch.triu_indices(len(basis), len(basis), device=gram.device)
-    twice = torch.where(upper[0] == upper[1], 1.0, 2.0**0.5).to(gram)
-    entries = gram[:, upper[0], upper[1]] * twice
+    return seen.mT @ reading.core @ seen
+
+
+def features(grams: Float[Tensor, "*n q q"]) -> Float[Tensor, "*n q*(q+1)//2"]:
+    """What `gram` gives, as a unit vector of its signed square roots; zero where it is zero."""
+    upper = torch.triu_indices(*grams.shape[-2:], device=grams.device)
+    twice = torch.where(upper[0] == upper[1], 1.0, 2.0**0.5).to(grams)
+    entries = grams[..., upper[0], upper[1]] * twice
     return torch.nn.functional.normalize(entries / (entries.abs() + SOFT).sqrt(), dim=-1)
 
 
