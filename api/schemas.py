@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from api.job_store import JOB_ID, State
@@ -27,6 +27,19 @@ def _encodable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
+
+
+def _how_many(value: Any) -> Any:
+    """One sentence, where a union would name each of its halves."""
+    if value == "all" or (type(value) is int and value >= 1):
+        return value
+    raise PydanticCustomError("modules", "Input should be a number from 1, or 'all'")
+
+
+Modules = Annotated[
+    int | Literal["all"],
+    PlainValidator(_how_many, json_schema_input_type=int | Literal["all"]),
+]
 
 
 class _Strict(BaseModel):
@@ -78,8 +91,8 @@ class AdapterRequest(_Strict):
 class ProofRequest(_Strict):
     """What the hook zk is to prove."""
 
-    modules: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
-        default=MODULES, description="How many modules the nonce selects, or all."
+    modules: Modules = Field(
+        default=MODULES, description="How many modules the nonce selects, from 1, or all."
     )
     nonce: Text | None = Field(
         default=None,
