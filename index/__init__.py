@@ -5,6 +5,7 @@ files and how it is changed while it is read; search and its confidence; the she
 take neighbours from; composition. Does not: generators, training, HTTP.
 """
 
+from index.contents import Descriptions, Weights
 from index.description_index import DescriptionIndex
 from index.encoder import DEFAULT_ENCODER, DescriptionEncoder, Embeddings, normalise
 from index.entries import Filter
@@ -16,11 +17,13 @@ __all__ = [
     "DEFAULT_ENCODER",
     "DescriptionEncoder",
     "DescriptionIndex",
+    "Descriptions",
     "Embeddings",
     "Filter",
     "Result",
     "Searcher",
     "WeightEncoder",
+    "Weights",
     "build_index",
     "load_weight_encoder",
     "normalise",
