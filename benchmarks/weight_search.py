@@ -1,0 +1,154 @@
+"""Search by weights as users call it: how often it finds the right adapter of all in a library.
+
+    python benchmarks/weight_search.py --libraries LIB LIB2 --tasks TRAIN \
+        --out docs/results/weight-search.json
+
+The first library is searched in a copy whose records describe nothing; adapters that are asked by
+are of the second one, another training of the same tasks, as config and weights alone. Queries are
+of the tasks that the weight encoder has not seen:
+
+    description to adapter   definitions, and paraphrases, `--by weights`
+    adapter to its twin      the adapter of the same task
+    adapter to its task      by kin: with the twin away, the first adapter of the same category
+"""
+
+import argparse
+import json
+import math
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.retrieval_scores import ANSWERS, percent, summary
+from index.encoder import DescriptionEncoder
+from index.query import read_files
+from index.search import Result, Searcher
+from index.weight_encoder import load_weight_encoder
+from library.catalogue import FILES, open_library, records
+from library.files import write_file
+from library.folder import ADAPTERS, MANIFEST
+from library.provenance import PROVENANCE_FILE
+from library.tasks import Task, read_tasks
+
+
+def undescribed(place: str, out: Path) -> Path:
+    """A copy of a library in which nothing says what an adapter is for but the name of its task."""
+    folder = open_library(place)
+    for record in records(folder):
+        silent = {**record, "description": "", "descriptions": []}
+        write_file(out / f"records/0000/{record['id']}.json", json.dumps(silent).encode())
+        for name in FILES:
+            content = folder.read(f"{ADAPTERS}/{record['id']}/{name}")
+            if name == PROVENANCE_FILE:
+                content = json.dumps({**json.loads(content), "description": None}).encode()
+            write_file(out / ADAPTERS / record["id"] / name, content)
+    write_file(out / MANIFEST, folder.read(MANIFEST))
+    return out
+
+
+class Bench:
+    """The copy behind a Searcher, the tasks, and the second library's adapters."""
+
+    def __init__(self, places: Sequence[str], tasks: Sequence[Path], copy: Path) -> None:
+        self.encoder, weights = DescriptionEncoder(), load_weight_encoder()
+        self.searcher = Searcher(str(copy), lambda: self.encoder, lambda: weights)
+        self.tasks = {task.name: task for folder in tasks for task in read_tasks(folder)}
+        self.names = [record["task"] for record in records(open_library(str(copy)))]
+        self.other = open_library(places[1])
+        self.ids = {record["task"]: record["id"] for record in records(self.other)}
+        self.unseen = sorted(set(self.names) - set(weights.info.tasks))
+        self.digest = weights.digest
+
+    def kind(self, name: str) -> str:
+        return (self.tasks[name].categories or ("",))[0]
+
+    def found(self, text: str | None = None, name: str | None = None) -> list[Result]:
+        """Every adapter, best first, asked by a text or by the second library's adapter."""
+        files = None
+        if name is not None:
+            assert self.other.local is not None
+            read = read_files(self.other.local / ADAPTERS / self.ids[name])
+            files = {part: read[part] for part in read if part != PROVENANCE_FILE}
+        return self.searcher.search(text, files, by="weights", k=len(self.names))
+
+    def by_text(self, task: Task, texts: Sequence[str]) -> list[int]:
+        return [place_of(task.name, self.found(text=text)) for text in texts]
+
+    def kin(self) -> dict[str, Any]:
+        """Places of the first adapter of the same category, the twin left out, beside chance."""
+        ranks, kin = [], []
+        for name in self.unseen:
+            others = [r.task for r in self.found(name=name) if r.task != name]
+            same = [self.kind(other) == self.kind(name) for other in others]
+            if any(same):
+                ranks.append(1 + same.index(True))
+                kin.append(sum(same))
+        return among(ranks, kin, len(self.names) - 1)
+
+
+def place_of(task: str, results: Sequence[Result]) -> int:
+    return 1 + [result.task for result in results].index(task)
+
+
+def among(ranks: Sequence[int], right: Sequence[int], candidates: int) -> dict[str, Any]:
+    """As `summary`, where several candidates are right; chance is a random order's."""
+    found: dict[str, Any] = {"queries": len(ranks)}
+    for k in ANSWERS:
+        missed = [math.comb(candidates - m, k) / math.comb(candidates, k) for m in right]
+        found[f"recall_{k}"] = percent([rank <= k for rank in ranks])
+        found[f"chance_{k}"] = percent([1 - share for share in missed])
+    first = [
+        sum(math.comb(candidates - i, m - 1) / i for i in range(1, candidates - m + 2))
+        / math.comb(candidates, m)
+        for m in right
+    ]
+    mrr = percent([1 / rank for rank in ranks])
+    return {**found, "mrr": mrr, "chance_mrr": percent(first)}
+
+
+def report(bench: Bench) -> dict[str, Any]:
+    start = time.perf_counter()
+    bench.searcher.index("weights")
+    opening = time.perf_counter() - start
+    size, own = len(bench.names), [bench.tasks[name] for name in bench.unseen]
+    definitions = [rank for task in own for rank in bench.by_text(task, task.descriptions[:1])]
+    reworded = [rank for task in own for rank in bench.by_text(task, task.descriptions[1:])]
+    twins = [place_of(name, bench.found(name=name)) for name in bench.unseen]
+    return {
+        "schema": 1,
+        "command": "python benchmarks/weight_search.py --libraries LIB LIB2 --tasks train",
+        "checkpoint": bench.digest,
+        "adapters": size,
+        "unseen_tasks": len(own),
+        "seconds_to_make_the_index": round(opening, 2),
+        "definition_to_adapter": summary(definitions, [size] * len(definitions)),
+        "paraphrase_to_adapter": summary(reworded, [size] * len(reworded)),
+        "adapter_to_twin": summary(twins, [size] * len(twins)),
+        "adapter_to_category_by_kin": bench.kin(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--libraries", nargs=2, required=True)
+    parser.add_argument("--tasks", type=Path, nargs="+", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    place = Path(tempfile.mkdtemp(prefix="weight-search-"))
+    try:
+        copy = undescribed(options.libraries[0], place / "library")
+        made = report(Bench(options.libraries, options.tasks, copy))
+    finally:
+        shutil.rmtree(place)
+    write_file(options.out, (json.dumps(made, indent=1) + "\n").encode())
+    print(json.dumps(made, indent=1))
+
+
+if __name__ == "__main__":
+    main()
