@@ -1,7 +1,7 @@
 """What an index is made of: the descriptions of a library's adapters, or their weights."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -21,6 +21,7 @@ By = Literal["description", "weights"]
 Wanted: TypeAlias = tuple[IndexEntry, list[str]]  # an adapter, and the texts of its vectors
 
 
+@runtime_checkable
 class Contents(Protocol):
     """One of the two.
 

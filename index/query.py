@@ -88,7 +88,7 @@ class Asker:
         except NotSearchable as error:
             if description_in(files) is None:
                 raise NotSearchable(
-                    f"{error}; and {PROVENANCE_FILE} does not describe it"
+                    f"{error}, and its {PROVENANCE_FILE} holds no description"
                 ) from error
             self.note(f"{error}; its description is compared instead")
             return self._by_description(text, files)
