@@ -36,6 +36,7 @@ from benchmarks.described import Rows, described
 from index.confidence import FEATURES
 from index.contents import Weights
 from index.library_index import open_index
+from index.query import TEXT_SHARE
 from index.weight_encoder import WeightEncoder, load_weight_encoder
 from library.files import write_file
 
@@ -66,7 +67,7 @@ def texts_of(tasks: list[Any], unseen: np.ndarray, encoder: WeightEncoder) -> Qu
 
 
 def both(texts: Queries, adapters: Rows) -> Queries:
-    mean = texts.vectors + adapters[texts.owners]
+    mean = TEXT_SHARE * texts.vectors + adapters[texts.owners]
     return Queries(mean / np.linalg.norm(mean, axis=1, keepdims=True), texts.owners)
 
 

@@ -1,6 +1,6 @@
 """Search by weights as users call it: how often it finds the right adapter of all in a library.
 
-    python benchmarks/weight_search.py --libraries LIB LIB2 --tasks TRAIN \
+    python benchmarks/weight_search.py --libraries LIB LIB2 --tasks TRAIN --frozen LIB3 \
         --out docs/results/weight-search.json
 
 The first library is searched in a copy whose records describe nothing; adapters that are asked by
@@ -10,6 +10,7 @@ of the tasks that the weight encoder has not seen:
     description to adapter   definitions, and paraphrases, `--by weights`
     adapter to its twin      the adapter of the same task; also by definition and adapter together
     adapter to its task      by kin: with the twin away, the first adapter of the same category
+    other recipe to twin     an adapter that was trained with its A frozen (LoRA-FA), of the third
 """
 
 import argparse
@@ -18,7 +19,6 @@ import math
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,30 +55,26 @@ def undescribed(place: str, out: Path) -> Path:
 
 
 class Bench:
-    """The copy behind a Searcher, the tasks, and the second library's adapters."""
+    """The copy behind a Searcher, the tasks, and the adapters that are asked by."""
 
-    def __init__(self, places: Sequence[str], tasks: Sequence[Path], copy: Path) -> None:
+    def __init__(self, copy: Path, places: tuple[str, str], tasks: Sequence[Path]) -> None:
         self.encoder, weights = DescriptionEncoder(), load_weight_encoder()
-        start = time.perf_counter()
         build_index(str(copy), Weights(weights))
-        self.seconds = time.perf_counter() - start
         self.searcher = Searcher(str(copy), lambda: self.encoder, lambda: weights)
         self.tasks = {task.name: task for folder in tasks for task in read_tasks(folder)}
         self.names = [record["task"] for record in records(open_library(str(copy)))]
-        self.other = open_library(places[1])
-        self.ids = {record["task"]: record["id"] for record in records(self.other)}
+        self.other, self.frozen = (adapters_of(place) for place in places)
         self.unseen = sorted(set(self.names) - set(weights.info.tasks))
         self.digest = weights.digest
 
     def kind(self, name: str) -> str:
         return (self.tasks[name].categories or ("",))[0]
 
-    def found(self, text: str | None = None, name: str | None = None) -> list[Result]:
-        """Every adapter, best first, asked by a text or by the second library's adapter."""
+    def found(self, text: str | None = None, adapter: Path | None = None) -> list[Result]:
+        """Every adapter, best first, asked by a text, an adapter's config and weights, or both."""
         files = None
-        if name is not None:
-            assert self.other.local is not None
-            read = read_files(self.other.local / ADAPTERS / self.ids[name])
+        if adapter is not None:
+            read = read_files(adapter)
             files = {part: read[part] for part in read if part != PROVENANCE_FILE}
         return self.searcher.search(text, files, by="weights", k=len(self.names))
 
@@ -89,12 +85,19 @@ class Bench:
         """Places of the first adapter of the same category, the twin left out, beside chance."""
         ranks, kin = [], []
         for name in self.unseen:
-            others = [r.task for r in self.found(name=name) if r.task != name]
+            others = [r.task for r in self.found(adapter=self.other[name]) if r.task != name]
             same = [self.kind(other) == self.kind(name) for other in others]
             if any(same):
                 ranks.append(1 + same.index(True))
                 kin.append(sum(same))
         return among(ranks, kin, len(self.names) - 1)
+
+
+def adapters_of(place: str) -> dict[str, Path]:
+    """The folder of each task's adapter."""
+    folder = open_library(place)
+    assert folder.local is not None
+    return {r["task"]: folder.local / ADAPTERS / r["id"] for r in records(folder)}
 
 
 def place_of(task: str, results: Sequence[Result]) -> int:
@@ -121,20 +124,28 @@ def report(bench: Bench) -> dict[str, Any]:
     size, own = len(bench.names), [bench.tasks[name] for name in bench.unseen]
     definitions = [rank for task in own for rank in bench.by_text(task, task.descriptions[:1])]
     reworded = [rank for task in own for rank in bench.by_text(task, task.descriptions[1:])]
-    twins = [place_of(name, bench.found(name=name)) for name in bench.unseen]
-    both = [place_of(t.name, bench.found(t.descriptions[0], t.name)) for t in own]
+    other = bench.other
+    twins = [place_of(name, bench.found(adapter=other[name])) for name in bench.unseen]
+    both = [place_of(t.name, bench.found(t.descriptions[0], other[t.name])) for t in own]
+    known = [name for name in bench.unseen if name in bench.frozen]
+    foreign = [(name, bench.found(adapter=bench.frozen[name])) for name in known]
+    strange = [place_of(name, results) for name, results in foreign]
     return {
         "schema": 1,
-        "command": "python benchmarks/weight_search.py --libraries LIB LIB2 --tasks train",
+        "command": "python benchmarks/weight_search.py --libraries LIB LIB2 --tasks train "
+        "--frozen LIB3",
         "checkpoint": bench.digest,
         "adapters": size,
         "unseen_tasks": len(own),
-        "seconds_to_make_the_index": round(bench.seconds, 2),
         "definition_to_adapter": summary(definitions, [size] * len(definitions)),
         "paraphrase_to_adapter": summary(reworded, [size] * len(reworded)),
         "adapter_to_twin": summary(twins, [size] * len(twins)),
         "definition_and_adapter_to_twin": summary(both, [size] * len(both)),
         "adapter_to_category_by_kin": bench.kin(),
+        "other_recipe_to_twin": {
+            **summary(strange, [size] * len(strange)),
+            "highest_confidence": round(max(r[0].confidence for _, r in foreign), 3),
+        },
     }
 
 
@@ -142,12 +153,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--libraries", nargs=2, required=True)
     parser.add_argument("--tasks", type=Path, nargs="+", required=True)
+    parser.add_argument("--frozen", required=True, help="a library of recipe lora-fa")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="weight-search-"))
     try:
         copy = undescribed(options.libraries[0], place / "library")
-        made = report(Bench(options.libraries, options.tasks, copy))
+        places = (options.libraries[1], options.frozen)
+        made = report(Bench(copy, places, options.tasks))
     finally:
         shutil.rmtree(place)
     write_file(options.out, (json.dumps(made, indent=1) + "\n").encode())

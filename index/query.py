@@ -2,7 +2,7 @@
 
 In the index of descriptions an adapter stands for its own description; in that of weights a text
 goes through the weight encoder's map into the space of the weights. Text and adapter together are
-the mean of their unit vectors.
+the mean of their unit vectors, in the space of the weights a weighted one.
 """
 
 import json
@@ -31,6 +31,9 @@ from library.peft_io import CONFIG_FILE, WEIGHTS_FILE
 from library.provenance import PROVENANCE_FILE
 
 Files = Mapping[str, bytes]
+# What a text counts beside an adapter's 1: as much less as its cosines with weights say. In the
+# calibration the log odds rise by 2.9 with a text's cosine, by 15.8 with an adapter's.
+TEXT_SHARE = 0.2
 
 
 class NotSearchable(LorasmithError):
@@ -107,13 +110,13 @@ class Asker:
 
     def _by_weights(self, text: str | None, files: Files | None) -> Asked:
         """A query to the index of weights."""
-        vectors = []
-        if text is not None:
-            vectors.append(self._into_weights(text))
-        if files is not None:
-            vectors.append(self._adapter(files))
-        both: Kind = "both" if len(vectors) > 1 else "text"
-        return Asked(_mean(vectors), "adapter" if text is None else both)
+        if files is None:
+            assert text is not None
+            return Asked(_mean([self._into_weights(text)]), "text")
+        own = self._adapter(files)
+        if text is None:
+            return Asked(own, "adapter")
+        return Asked(_mean([own, TEXT_SHARE * self._into_weights(text)]), "both")
 
     def _adapter(self, files: Files) -> Query:
         try:
