@@ -66,9 +66,19 @@ def texts_of(tasks: list[Any], unseen: np.ndarray, encoder: WeightEncoder) -> Qu
     return Queries(encoder.describe(flat).numpy(), owners)
 
 
-def both(texts: Queries, adapters: Rows) -> Queries:
-    mean = TEXT_SHARE * texts.vectors + adapters[texts.owners]
+def both(texts: Queries, adapters: Rows, share: float = TEXT_SHARE) -> Queries:
+    mean = share * texts.vectors + adapters[texts.owners]
     return Queries(mean / np.linalg.norm(mean, axis=1, keepdims=True), texts.owners)
+
+
+def twins_found(texts: Queries, library: Rows, other: Rows) -> dict[str, float]:
+    """Recall@1 of an adapter's twin by what a text of its task counts beside it."""
+    found = {}
+    for share in (0.0, TEXT_SHARE, 0.5, 1.0):
+        queries = both(texts, other, share)
+        first = (queries.vectors @ library.T).argmax(axis=1) == queries.owners
+        found[str(share)] = round(float(first.mean()), 3)
+    return found
 
 
 def drawn(
@@ -133,6 +143,7 @@ def main() -> None:
         "unseen tasks": len(unseen),
         "families of unseen tasks": len(np.unique(near[unseen])),
         "share of queries whose task is absent": ABSENT,
+        "recall@1 of twins by share of the text": twins_found(texts, *stocks),
         **{kind: calibrated(found, near) for kind, found in rows.items()},
     }
     write_file(options.out, (json.dumps(made, indent=1, sort_keys=True) + "\n").encode())

@@ -7,11 +7,11 @@ import numpy as np
 
 from index.contents import Contents, Wanted
 from index.delta import Change
-from index.description_index import DescriptionIndex
 from index.index_folder import CURRENT, IndexFolder
 from index.parts import Vectors
 from index.snapshot import EncoderMismatch, IndexDamaged
 from index.state import State
+from index.vector_index import VectorIndex
 from library.canonical import digest, json_digest
 from library.catalogue import open_library, records
 from library.errors import OutputError
@@ -31,7 +31,7 @@ def quiet(*_: object) -> None:
 
 def build_index(
     place: str, contents: Contents, progress: Progress = quiet, note: Note = quiet
-) -> DescriptionIndex:
+) -> VectorIndex:
     """Bring one of a library's own indexes up to date, as one snapshot; make it if there is none.
 
     What is there and fits is kept; only what is new is embedded. A damaged index, or one of
@@ -51,7 +51,7 @@ def build_index(
 
 def open_index(
     place: str, contents: Contents, progress: Progress = quiet, note: Note = quiet
-) -> DescriptionIndex:
+) -> VectorIndex:
     """A library's index to search in: its own, else one in the cache; it answers for the records.
 
     Where neither can be written, what is missing is kept in memory.
@@ -63,18 +63,18 @@ def open_index(
     library, own = open_library(place), own_place(place, contents)
     there = (own / CURRENT).exists()
     if there and not contents.derived:
-        index = DescriptionIndex(contents.identity, own, note)
+        index = VectorIndex(contents.identity, own, note)
     else:
         try:
             index = _usable(own if there else _cached_place(place, contents), contents, note)
         except OutputError:
-            index = DescriptionIndex(contents.identity)
+            index = VectorIndex(contents.identity)
     follow(index, library, contents, progress)
     return index
 
 
 def follow(
-    index: DescriptionIndex,
+    index: VectorIndex,
     library: LibraryFolder,
     contents: Contents,
     progress: Progress = quiet,
@@ -104,14 +104,14 @@ def _cached_place(place: str, contents: Contents) -> Path:
     return cache_dir() / "indexes" / library / contents.folder
 
 
-def _usable(where: Path, contents: Contents, note: Note) -> DescriptionIndex:
+def _usable(where: Path, contents: Contents, note: Note) -> VectorIndex:
     """The index there; an empty one in its place if it cannot be used."""
     try:
-        return DescriptionIndex(contents.identity, where, note)
+        return VectorIndex(contents.identity, where, note)
     except (EncoderMismatch, IndexDamaged) as error:
         note(f"{str(error).partition(';')[0]}; it is replaced")
         IndexFolder(where).forget()
-        return DescriptionIndex(contents.identity, where, note)
+        return VectorIndex(contents.identity, where, note)
 
 
 def change_for(

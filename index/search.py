@@ -7,11 +7,11 @@ from typing import Any
 
 from index.confidence import margins, shipped
 from index.contents import By, Contents, Descriptions, Weights
-from index.description_index import DescriptionIndex
 from index.encoder import DescriptionEncoder
 from index.entries import EVERYTHING, Filter
 from index.library_index import Note, Progress, follow, open_index, quiet
 from index.query import Asker, Files
+from index.vector_index import VectorIndex
 from index.weight_encoder import WeightEncoder, load_weight_encoder
 from library.catalogue import open_library
 
@@ -63,7 +63,7 @@ class Searcher:
         self.library, self._place = open_library(place), place
         self._progress, self._note = progress, note
         self._asker = Asker(cache(encoder), cache(weights), note)
-        self._opened: dict[By, tuple[DescriptionIndex, Contents]] = {}
+        self._opened: dict[By, tuple[VectorIndex, Contents]] = {}
 
     def follow(self) -> None:
         """Take in what changed in the library, or in its indexes, since."""
@@ -100,7 +100,7 @@ class Searcher:
             for (score, entry), margin in list(zip(hits, gaps, strict=True))[:k]
         ]
 
-    def index(self, by: By) -> DescriptionIndex:
+    def index(self, by: By) -> VectorIndex:
         """One of the library's indexes, opened once, or made. Raises as `open_index` does."""
         if by not in self._opened:
             contents = self._contents(by)

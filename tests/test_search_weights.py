@@ -296,7 +296,7 @@ from pathlib import Path
 from index.contents import Weights
 from index.library_index import build_index
 from index.weight_encoder import load_weight_encoder
-import index.description_index as d
+import index.vector_index as d
 write = d.write_snapshot
 def slow(place, *rest):
     digest = write(place, *rest)
