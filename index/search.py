@@ -91,7 +91,10 @@ class Searcher:
             EncoderMismatch, IndexDamaged: the library's own index cannot be used.
         """
         asked = self._asker.ask(text, adapter, by)
-        hits = self.index(asked.by).search(asked.vector, k, wanted, more=MORE)
+        index = self.index(asked.by)
+        hits = index.search(asked.vector, k, wanted, more=MORE)
+        if not len(index.state):
+            self._note(f"the library holds no adapter whose {asked.by} can be compared")
         scores = [score for score, _ in hits]
         gaps = margins(scores, [entry.task for _, entry in hits])
         confidence = shipped(asked.kind).confidence

@@ -197,6 +197,12 @@ def test_what_cannot_be_compared_is_left_out(
     add(library, adapter(1), "other base", "someone/else")
     add(library, zeros(layout(2)), "nothing")
     same = add(library, tiny.adapter(layout(2), seed=77), "a copy", "my/models/Tiny-Llama/")
+    foreign = tmp_path / "foreign" / "library"
+    add(foreign, adapter(1), "other base", "someone/else")
+    notes: list[str] = []
+    asked = read_files(filled.parent / "sources" / "task1")
+    assert searcher(foreign, weights, notes.append).search(adapter=asked) == []
+    assert notes == ["the library holds no adapter whose weights can be compared"]
     index = searcher(library, weights).index("weights")
     assert len(index.state) == COUNT + 1
     assert same in {entry.id for entry in index.state.entries()}

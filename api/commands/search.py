@@ -73,6 +73,8 @@ def search(
         typer.echo(json.dumps({"results": [result.to_dict() for result in found]}))
         return
     _show(found)
+    if not found and wanted.conditions:
+        note("the library holds no adapter that is all of this")
 
 
 def _show(found: "Sequence[Result]") -> None:
@@ -80,8 +82,6 @@ def _show(found: "Sequence[Result]") -> None:
         typer.echo(
             f"{result.confidence:.2f}  {result.score:.3f}  {result.by}  {result.id}  {result.task}"
         )
-    if not found:
-        note("the library holds no adapter that is all of this")
 
 
 def _text_and_adapter(query: str, adapter: Path | None) -> tuple[str | None, Path | None]:
