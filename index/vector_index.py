@@ -44,8 +44,8 @@ class _Opened:
     stamp: tuple[int, ...] = ()
 
 
-class DescriptionIndex:
-    """Adapters by the vectors of their descriptions.
+class VectorIndex:
+    """Adapters by the vectors of their descriptions, or of their weights.
 
     Args:
         encoder: by which vectors and queries are made.
