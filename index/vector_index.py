@@ -166,9 +166,10 @@ class VectorIndex:
         for _ in range(TRIES):
             stamp = folder.stamp()
             try:
-                if stamp != self._opened.stamp:
-                    self._opened = self._open(folder, stamp)
-                self._opened = self._replayed(folder, self._opened)
+                opened = self._opened
+                if stamp != opened.stamp:
+                    opened = self._open(folder, stamp)
+                self._opened = self._replayed(folder, opened)  # once: others are reading it
                 return
             except FileNotFoundError:
                 if folder.stamp() == stamp:

@@ -5,12 +5,14 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import shelf as s
 import tiny
 
+from index import delta
 from index.index_folder import IndexFolder
 from index.vector_index import VectorIndex
 
@@ -19,6 +21,23 @@ BATCH = 5  # adapters that are added, and removed, together
 
 def batch(number: int) -> list[tuple[s.IndexEntry, np.ndarray]]:
     return [s.adapter(1000 + BATCH * number + i, tag=f"batch{number}") for i in range(BATCH)]
+
+
+def test_a_snapshot_is_not_served_before_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, other = (VectorIndex(s.ENCODER, tmp_path / "index") for _ in range(2))
+    index.compact(s.adding(s.adapter(n) for n in range(100)))
+    index.apply(s.adding(batch(0)))
+    read, served = delta.read, []
+
+    def watched(log: Path, dimension: int, start: int = 0) -> Any:
+        served.append(len(other.state))
+        return read(log, dimension, start)
+
+    monkeypatch.setattr(delta, "read", watched)
+    other.refresh()
+    assert set(served) == {0} and len(other.state) == 100 + BATCH
 
 
 def test_readers_see_every_change_whole(tmp_path: Path) -> None:
@@ -99,6 +118,7 @@ WRITER = """
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 import numpy as np
 import shelf as s
 from index.delta import Change
