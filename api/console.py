@@ -32,7 +32,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     # Typer carries its own copy of click's exceptions; their messages can be several lines long.
     message = getattr(error, "format_message", None)
     if message is not None:
-        return " ".join(message().split()).rstrip("."), 2
+        return " ".join(message().replace(": Value error, ", ": ").split()).rstrip("."), 2
     if type(error).__name__ == "Abort":
         return "interrupted", 130
     if isinstance(error, OSError):

@@ -50,6 +50,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("invalid-field", 422, "A field is invalid"),
         ProblemType("invalid-description", 422, "The description is invalid"),
         ProblemType("unknown-name", 422, "No generator, base model or hook has this name"),
+        ProblemType("not-searchable", 422, "The adapter cannot be searched by"),
         ProblemType("unsupported-model", 422, "The base model cannot be adapted"),
         ProblemType("internal", 500, "The service failed"),
         ProblemType("adapter-refused", 500, "A verification hook refused the adapter"),

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from api.job_store import JOB_ID, State
 from api.problems import PROBLEMS
 from generator.request import MAX_STRENGTH
+from index.contents import By
 from verification.zk_hook import MODULES
 
 MAX_EXAMPLES = 256
@@ -184,10 +185,11 @@ class SearchResult(BaseModel):
 
     id: str = Field(pattern="^ad_[0-9a-f]{40}$")
     task: str
-    score: float = Field(description="Cosine of the query with the adapter's descriptions.")
+    score: float = Field(description="Cosine of the query with what is compared.")
     confidence: float = Field(
-        ge=0, le=1, description="How likely it is the adapter of the described task."
+        ge=0, le=1, description="How likely it is the adapter of the task that is asked for."
     )
+    by: By = Field(description="What of it was compared.")
 
 
 class SearchAnswer(BaseModel):

@@ -7,6 +7,8 @@ from fastapi import APIRouter, Query
 from api.problems import documented
 from api.schemas import SearchAnswer, SearchResult
 from api.service import ServiceOf
+from api.store import ADAPTER_ID
+from index.contents import By
 from index.encoder import MAX_CHARACTERS
 from index.entries import Filter
 from index.state import MOST
@@ -15,7 +17,7 @@ router = APIRouter()
 
 # Limits are documented here and held by the search itself, whose errors say more.
 Text = Annotated[
-    str,
+    str | None,
     Query(
         description=f"The task, 1 to {MAX_CHARACTERS:,} characters once trimmed.",
         examples=["Say whether the review is positive or negative."],
@@ -25,6 +27,20 @@ Count = Annotated[
     int,
     Query(description="How many at most.", json_schema_extra={"minimum": 1, "maximum": MOST}),
 ]
+AdapterName = Annotated[
+    str | None,
+    Query(
+        description="Id of an adapter that this service made.",
+        json_schema_extra={"pattern": f"^{ADAPTER_ID.pattern}$"},
+    ),
+]
+Compared = Annotated[
+    By | None,
+    Query(
+        description="What of the library's adapters is compared; by default descriptions with a "
+        "text, and weights with an adapter (its description where they cannot be)."
+    ),
+]
 Condition = Annotated[str | None, Query()]
 
 
@@ -33,6 +49,8 @@ Condition = Annotated[str | None, Query()]
     tags=["search"],
     responses=documented(
         "encoder-mismatch",
+        "not-found",
+        "not-searchable",
         "invalid-field",
         "invalid-description",
         "unknown-name",
@@ -44,7 +62,9 @@ Condition = Annotated[str | None, Query()]
 )
 async def search(
     service: ServiceOf,
-    q: Text,
+    q: Text = None,
+    adapter: AdapterName = None,
+    by: Compared = None,
     k: Count = 10,
     base: Condition = None,
     layout: Condition = None,
@@ -52,11 +72,11 @@ async def search(
     license: Condition = None,
     tag: Annotated[list[str] | None, Query()] = None,
 ) -> SearchAnswer:
-    """The adapters that are nearest to a description, best first.
+    """The adapters that are nearest to a description, an adapter or the mean of both, best first.
 
     Only those of a base model, layout (its digest), recipe, licence or licence class, and tags,
     where these are given.
     """
     wanted = Filter(base, layout, recipe, license, tuple(tag or ()))
-    found = await service.search(q, k, wanted)
+    found = await service.search(q, adapter, by, k, wanted)
     return SearchAnswer(results=[SearchResult(**result.to_dict()) for result in found])

@@ -24,6 +24,7 @@ from generator.generate import Generator
 from generator.request import Example
 from generator.request import Request as Wish
 from generator.strategies import DEFAULT_GENERATOR, Strategies, require_known
+from index.contents import By
 from index.encoder import DescriptionEncoder
 from index.entries import Filter
 from index.search import Result, Searcher
@@ -147,7 +148,7 @@ class Service:
     def _verify(self, job: Job, progress: Progress) -> dict[str, Any]:
         """Every hook in its turn; ends when the adapter is deleted meanwhile."""
         record = self.store.get(LOCAL, job.adapter)
-        files = {name: self.store.read(LOCAL, job.adapter, name)[0] for name in record["files"]}
+        files = self._files(record)
         examples = [
             Instance(f"example-{i}", row["input"], (row["output"],))
             for i, row in enumerate(job.wanted["examples"])
@@ -173,21 +174,39 @@ class Service:
         record, new = self.store.put(LOCAL, known, files)
         return Made(record, files[WEIGHTS_FILE], new, checked.milliseconds)
 
-    async def search(self, text: str, k: int, wanted: Filter) -> list[Result]:
-        """The adapters of the library that are nearest to a text. Raises as Searcher does."""
-        return await self.admission.run(self._search, self.strategies.encoder, text, k, wanted)
+    async def search(
+        self, text: str | None, adapter: str | None, by: By | None, k: int, wanted: Filter
+    ) -> list[Result]:
+        """The adapters of the library that are nearest to a text, a stored adapter, or both.
+
+        Raises NotFound, and as Searcher does.
+        """
+        encoder = self.strategies.encoder
+        return await self.admission.run(self._search, encoder, text, adapter, by, k, wanted)
 
     def _search(
-        self, encoder: DescriptionEncoder, text: str, k: int, wanted: Filter
+        self,
+        encoder: DescriptionEncoder,
+        text: str | None,
+        adapter: str | None,
+        by: By | None,
+        k: int,
+        wanted: Filter,
     ) -> list[Result]:
         """One at a time, as the waiting line has it; the first opens the index, or makes one."""
-        now, place = time.monotonic(), self.settings.library or SHIPPED
+        files = None if adapter is None else self._files(self.store.get(LOCAL, adapter))
+        now = time.monotonic()
         if self._searcher is None:
-            self._searcher, self._followed = Searcher(place, encoder), now
+            self._searcher = Searcher(self.settings.library or SHIPPED, lambda: encoder)
+            self._followed = now
         elif now - self._followed > FOLLOW_SECONDS:
             self._searcher.follow()
             self._followed = now
-        return self._searcher.search(text, k=k, wanted=wanted)
+        return self._searcher.search(text, files, by=by, k=k, wanted=wanted)
+
+    def _files(self, record: Record) -> dict[str, bytes]:
+        """What a stored adapter's files hold. Raises NotFound."""
+        return {name: self.store.read(LOCAL, record["id"], name)[0] for name in record["files"]}
 
 
 def _challenge(names: list[str], wanted: VerifyRequest) -> dict[str, Any] | None:

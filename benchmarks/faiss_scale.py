@@ -33,9 +33,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.described import Rows, described
 from index import faiss_file
 from index.delta import Change
-from index.description_index import DescriptionIndex
 from index.encoder import DEFAULT_ENCODER, EncoderIdentity
 from index.entries import IndexEntry
+from index.vector_index import VectorIndex
 from library.files import write_file
 
 K, QUERIES, RATE, BATCH = 10, 500, 100, 10
@@ -95,7 +95,7 @@ def quantiles(seconds: list[float]) -> dict[str, Any]:
 class Writer(threading.Thread):
     """Adds RATE adapters a second until it is stopped."""
 
-    def __init__(self, index: DescriptionIndex, vectors: Rows, first: int) -> None:
+    def __init__(self, index: VectorIndex, vectors: Rows, first: int) -> None:
         super().__init__()
         self.index, self.vectors, self.first, self.added = index, vectors, first, 0
         self.stopped = threading.Event()
@@ -111,7 +111,7 @@ class Writer(threading.Thread):
         self.seconds = time.perf_counter() - begun
 
 
-def ask(index: DescriptionIndex, queries: Rows, clients: int, seconds: float) -> dict[str, Any]:
+def ask(index: VectorIndex, queries: Rows, clients: int, seconds: float) -> dict[str, Any]:
     """Latency of searches by so many clients at once, and how many answers were not whole."""
     times: list[float] = []
     torn: list[int] = []
@@ -135,7 +135,7 @@ def ask(index: DescriptionIndex, queries: Rows, clients: int, seconds: float) ->
     return {**quantiles(times), "per_second": round(len(times) / seconds), "torn": len(torn)}
 
 
-def peer(index: DescriptionIndex, queries: Rows) -> dict[str, Any]:
+def peer(index: VectorIndex, queries: Rows) -> dict[str, Any]:
     """FAISS asked directly."""
     times = []
     for query in np.concatenate([queries] * 4):
@@ -147,7 +147,7 @@ def peer(index: DescriptionIndex, queries: Rows) -> dict[str, Any]:
 
 def lost(place: Path, encoder: EncoderIdentity, vectors: Rows, first: int, added: int) -> int:
     """How many of the added adapters a fresh reader does not find by their own vector."""
-    fresh = DescriptionIndex(encoder, place)
+    fresh = VectorIndex(encoder, place)
     missing = 0
     for number in range(added):
         hits = fresh.search(vectors[number], 3)
@@ -181,7 +181,7 @@ def prepared(options: argparse.Namespace, size: int) -> Data:
     return Data(vectors[:size], more, queries, min(count, size))
 
 
-def built(index: DescriptionIndex, data: Data, place: Path) -> dict[str, Any]:
+def built(index: VectorIndex, data: Data, place: Path) -> dict[str, Any]:
     """Write the first snapshot; its recall, and what FAISS alone takes."""
     begun = time.perf_counter()
     index.compact(Change(tuple(entry(n) for n in range(data.size)), data.vectors))
@@ -202,7 +202,7 @@ def built(index: DescriptionIndex, data: Data, place: Path) -> dict[str, Any]:
     }
 
 
-def asked(index: DescriptionIndex, data: Data, place: Path, seconds: float) -> dict[str, Any]:
+def asked(index: VectorIndex, data: Data, place: Path, seconds: float) -> dict[str, Any]:
     """Searches by one client, then by eight, with a writer all the time and a swap."""
     writer = Writer(index, data.more, data.size)
     writer.start()
@@ -229,7 +229,7 @@ def measure(options: argparse.Namespace, size: int) -> dict[str, Any]:
     encoder = EncoderIdentity(DEFAULT_ENCODER, "benchmark", "", data.vectors.shape[1])
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "index"
-        index = DescriptionIndex(encoder, place)
+        index = VectorIndex(encoder, place)
         report = built(index, data, place)
         report |= asked(index, data, place, options.seconds)
     report["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

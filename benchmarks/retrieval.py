@@ -24,10 +24,10 @@ from benchmarks.calibrate_confidence import reliability
 from benchmarks.described import Described, Rows, described, mean_row
 from index.confidence import margins, shipped
 from index.delta import Change
-from index.description_index import DescriptionIndex
 from index.encoder import DEFAULT_ENCODER, EncoderIdentity
 from index.entries import IndexEntry
 from index.search import MORE
+from index.vector_index import VectorIndex
 from library.catalogue import open_library, records
 from library.files import write_file
 
@@ -44,7 +44,7 @@ def definition_and_mean(d: Described) -> Rows:
     return mean_row(d.definition, d.indexed)
 
 
-def index_of(tasks: Sequence[Described], rows: Queries) -> DescriptionIndex:
+def index_of(tasks: Sequence[Described], rows: Queries) -> VectorIndex:
     """An index in memory, with one adapter a task."""
     vectors = [rows(d) for d in tasks]
     entries = tuple(
@@ -52,7 +52,7 @@ def index_of(tasks: Sequence[Described], rows: Queries) -> DescriptionIndex:
         for d, v in zip(tasks, vectors, strict=True)
     )
     encoder = EncoderIdentity(DEFAULT_ENCODER, "benchmark", "", vectors[0].shape[1])
-    index = DescriptionIndex(encoder)
+    index = VectorIndex(encoder)
     index.apply(Change(entries, np.concatenate(vectors).astype(np.float32)))
     return index
 
@@ -66,9 +66,7 @@ def recall(ranks: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def asked(
-    index: DescriptionIndex, tasks: Sequence[Described], queries: Queries
-) -> list[dict[str, Any]]:
+def asked(index: VectorIndex, tasks: Sequence[Described], queries: Queries) -> list[dict[str, Any]]:
     """For each query the place of the right adapter, and the first result with its confidence."""
     found = []
     for d in tasks:

@@ -2,7 +2,9 @@
 
 A logistic function of the result's score and its margin: how far it lies above the best result of
 another task, or below it. Its weights are `confidence.json`, which
-`benchmarks/calibrate_confidence.py` makes from tasks of the train splits.
+`benchmarks/calibrate_confidence.py` makes from tasks of the train splits; and for what is found by
+weights `weight_confidence.json`, which `benchmarks/calibrate_weight_confidence.py` makes from those
+of them that the weight encoder has not seen.
 """
 
 import json
@@ -11,7 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Literal
 
+# Of a query: to descriptions; or to weights by a text, an adapter, or both.
+Kind = Literal["description", "text", "adapter", "both"]
 FEATURES = ("score", "root of margin above", "margin above", "margin below")
 
 
@@ -47,7 +52,10 @@ def margins(scores: Sequence[float], tasks: Sequence[str]) -> list[float]:
 
 
 @cache
-def shipped() -> Calibration:
-    """The calibration that is shipped, for the default encoder."""
-    data = json.loads(files("index").joinpath("confidence.json").read_text(encoding="utf-8"))
+def shipped(kind: Kind = "description") -> Calibration:
+    """The calibration that is shipped, for the default encoder and the shipped weight encoder."""
+    name = "confidence.json" if kind == "description" else "weight_confidence.json"
+    data = json.loads(files("index").joinpath(name).read_text(encoding="utf-8"))
+    if kind != "description":
+        data = data[kind]
     return Calibration(data["bias"], tuple(data["weights"][name] for name in FEATURES))

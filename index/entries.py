@@ -18,7 +18,8 @@ class IndexEntry:
         layout: digest of its layout.
         licenses: the licence class of its task, then the names of licences.
         tags: the categories of its task.
-        texts: digests of its descriptions, the main one first.
+        texts: digests of what its vectors are made of: its descriptions, the main one first; or
+            its weights.
     """
 
     id: str
@@ -32,7 +33,9 @@ class IndexEntry:
 
     @property
     def rows(self) -> int:
-        """How many vectors it has: its main description's and, if there are more, their mean's."""
+        """How many vectors it has: of its weights; or its main description's and, if there are
+        more, their mean's.
+        """
         return min(len(self.texts), 2)
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,15 +111,21 @@ def entries_of(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[IndexEnt
         before = found.get(record["id"])
         texts = _texts(record, before[1] if before else [])
         if texts:
-            found[record["id"]] = (_entry(record, before, texts), texts)
+            digests = [digest(text.encode()) for text in texts]
+            found[record["id"]] = (_entry(record, before[0] if before else None, digests), texts)
     return found
 
 
+def entries_of_weights(records: Sequence[Mapping[str, Any]]) -> list[IndexEntry]:
+    """Every adapter, described or not; of two records of one adapter the first counts."""
+    first = {record["id"]: record for record in reversed(records)}
+    return [_entry(record, None, [str(record["sha256"])]) for record in first.values()]
+
+
 def _entry(
-    record: Mapping[str, Any], before: tuple[IndexEntry, list[str]] | None, texts: list[str]
+    record: Mapping[str, Any], before: IndexEntry | None, digests: Sequence[str]
 ) -> IndexEntry:
-    digests = tuple(digest(text.encode()) for text in texts)
-    known = before[0].to_dict() if before else {
+    known = before.to_dict() if before else {
         "id": record["id"],
         "task": record["task"],
         "base": record["base_model"],

@@ -1,18 +1,17 @@
-"""The index of a library: where it lies, and how it follows the library's records."""
+"""The indexes of a library: where they lie, and how they follow the library's records."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from index.contents import Contents, Wanted
 from index.delta import Change
-from index.description_index import DescriptionIndex
-from index.encoder import DescriptionEncoder
-from index.entries import entries_of
 from index.index_folder import CURRENT, IndexFolder
 from index.parts import Vectors
 from index.snapshot import EncoderMismatch, IndexDamaged
 from index.state import State
+from index.vector_index import VectorIndex
 from library.canonical import digest, json_digest
 from library.catalogue import open_library, records
 from library.errors import OutputError
@@ -31,18 +30,18 @@ def quiet(*_: object) -> None:
 
 
 def build_index(
-    place: str, encoder: DescriptionEncoder, progress: Progress = quiet, note: Note = quiet
-) -> DescriptionIndex:
-    """Bring a library's own index up to date, as one snapshot; make it if there is none.
+    place: str, contents: Contents, progress: Progress = quiet, note: Note = quiet
+) -> VectorIndex:
+    """Bring one of a library's own indexes up to date, as one snapshot; make it if there is none.
 
-    What is there and fits is kept; only new descriptions are embedded. A damaged index, or one of
+    What is there and fits is kept; only what is new is embedded. A damaged index, or one of
     another encoder, is replaced.
 
     Raises MissingPath, OutputError.
     """
-    library, where = open_library(place), own_place(place)
-    index = _usable(where, encoder, note)
-    change = change_for(index.state, library, encoder, progress)
+    library, where = open_library(place), own_place(place, contents)
+    index = _usable(where, contents, note)
+    change = change_for(index.state, library, contents, progress)
     if change is None and index.exists and not index.state.has_delta:
         IndexFolder(where).tidy()
         return index
@@ -51,37 +50,38 @@ def build_index(
 
 
 def open_index(
-    place: str, encoder: DescriptionEncoder, progress: Progress = quiet, note: Note = quiet
-) -> DescriptionIndex:
+    place: str, contents: Contents, progress: Progress = quiet, note: Note = quiet
+) -> VectorIndex:
     """A library's index to search in: its own, else one in the cache; it answers for the records.
 
     Where neither can be written, what is missing is kept in memory.
 
     Raises:
         MissingPath: there is no library.
-        EncoderMismatch, IndexDamaged: the library's own index cannot be used.
+        EncoderMismatch, IndexDamaged: the library's own index of descriptions cannot be used.
     """
-    library, own = open_library(place), own_place(place)
-    if (own / CURRENT).exists():
-        index = DescriptionIndex(encoder.identity, own, note)
+    library, own = open_library(place), own_place(place, contents)
+    there = (own / CURRENT).exists()
+    if there and not contents.derived:
+        index = VectorIndex(contents.identity, own, note)
     else:
         try:
-            index = _usable(_cached_place(place), encoder, note)
+            index = _usable(own if there else _cached_place(place, contents), contents, note)
         except OutputError:
-            index = DescriptionIndex(encoder.identity)
-    follow(index, library, encoder, progress)
+            index = VectorIndex(contents.identity)
+    follow(index, library, contents, progress)
     return index
 
 
 def follow(
-    index: DescriptionIndex,
+    index: VectorIndex,
     library: LibraryFolder,
-    encoder: DescriptionEncoder,
+    contents: Contents,
     progress: Progress = quiet,
 ) -> None:
     """Take in what was added to a library, changed or removed since the index last looked."""
     index.refresh()
-    change = change_for(index.state, library, encoder, progress)
+    change = change_for(index.state, library, contents, progress)
     if change is None:
         return
     try:
@@ -93,57 +93,49 @@ def follow(
         index.apply(change, keep=False)
 
 
-def own_place(place: str) -> Path:
+def own_place(place: str, contents: Contents) -> Path:
     """LIB/index; for a library that is not a local folder, a folder in the cache."""
     local = LibraryFolder(place).local
-    return _cached_place(place) if local is None else local / "index"
+    return _cached_place(place, contents) if local is None else local / "index" / contents.folder
 
 
-def _cached_place(place: str) -> Path:
-    return cache_dir() / "indexes" / digest(LibraryFolder(place).url.encode())[:16]
+def _cached_place(place: str, contents: Contents) -> Path:
+    library = digest(LibraryFolder(place).url.encode())[:16]
+    return cache_dir() / "indexes" / library / contents.folder
 
 
-def _usable(where: Path, encoder: DescriptionEncoder, note: Note) -> DescriptionIndex:
+def _usable(where: Path, contents: Contents, note: Note) -> VectorIndex:
     """The index there; an empty one in its place if it cannot be used."""
     try:
-        return DescriptionIndex(encoder.identity, where, note)
+        return VectorIndex(contents.identity, where, note)
     except (EncoderMismatch, IndexDamaged) as error:
-        note(f"{error}; it is replaced")
+        note(f"{str(error).partition(';')[0]}; it is replaced")
         IndexFolder(where).forget()
-        return DescriptionIndex(encoder.identity, where, note)
+        return VectorIndex(contents.identity, where, note)
 
 
 def change_for(
-    state: State, library: LibraryFolder, encoder: DescriptionEncoder, progress: Progress = quiet
+    state: State, library: LibraryFolder, contents: Contents, progress: Progress = quiet
 ) -> Change | None:
     """What makes an index answer for a library's records, or None if it does."""
     stamp = json_digest(record_stamps(library))
     if stamp == state.records:
         return None
-    wanted = entries_of([r for r in records(library) if r["id"] is not None])
+    wanted = contents.entries([r for r in records(library) if r["id"] is not None])
     known = {entry.id: entry for entry in state.entries()}
     new = [pair for identity, pair in wanted.items() if known.get(identity) != pair[0]]
-    vectors = np.zeros((0, encoder.dimension), dtype=np.float32)
-    if new:
-        vectors = np.concatenate(list(_embedded([texts for _, texts in new], encoder, progress)))
-    removed = tuple(sorted(known.keys() - wanted.keys()))
-    return Change(tuple(entry for entry, _ in new), vectors, removed, stamp)
+    rows = list(_embedded(library, new, contents, progress))
+    added = tuple(entry for (entry, _), own in zip(new, rows, strict=True) if len(own))
+    nothing = np.zeros((0, contents.identity.dimension), dtype=np.float32)
+    kept = wanted.keys() - {entry.id for entry, _ in new} | {entry.id for entry in added}
+    removed = tuple(sorted(known.keys() - kept))
+    return Change(added, np.concatenate([nothing, *rows]), removed, stamp)
 
 
 def _embedded(
-    every: Sequence[Sequence[str]], encoder: DescriptionEncoder, progress: Progress
+    library: LibraryFolder, new: Sequence[Wanted], contents: Contents, progress: Progress
 ) -> Iterator[Vectors]:
-    """For each adapter the vector of its first description and, if it has more, of their mean."""
-    for start in range(0, len(every), AT_ONCE):
-        part = every[start : start + AT_ONCE]
-        flat = encoder.vectors([text for texts in part for text in texts]).double().numpy()
-        ends = np.cumsum([len(texts) for texts in part])[:-1]
-        yield np.concatenate([_rows(rows) for rows in np.split(flat, ends)])
-        progress(start + len(part), len(every))
-
-
-def _rows(vectors: Vectors) -> Vectors:
-    if len(vectors) == 1:
-        return vectors.astype(np.float32)
-    mean = vectors.mean(axis=0)
-    return np.stack([vectors[0], mean / np.linalg.norm(mean)]).astype(np.float32)
+    for start in range(0, len(new), AT_ONCE):
+        part = new[start : start + AT_ONCE]
+        yield from contents.vectors(library, part)
+        progress(start + len(part), len(new))

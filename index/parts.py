@@ -1,7 +1,8 @@
 """The two kinds of rows that a search looks through: a snapshot's behind FAISS, and the delta's.
 
 Both are immutable: what is added or removed makes another one. An adapter's score is the cosine of
-the query with its main description, or with the mean of all its descriptions if that is higher.
+the query with its weights' vector; or with that of its main description, or of the mean of all its
+descriptions if that is higher.
 """
 
 import itertools
@@ -25,7 +26,7 @@ REMEMBERED = 16  # filters
 
 
 class Part:
-    """Adapters and the vectors of their descriptions.
+    """Adapters and their vectors.
 
     Args:
         entries: the adapters.

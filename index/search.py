@@ -1,21 +1,19 @@
 """Search a library's adapters: by text, by an adapter's files, or by both."""
 
-import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import cache
 from typing import Any
 
-import numpy as np
-
 from index.confidence import margins, shipped
-from index.encoder import DescriptionEncoder, InvalidDescription, normalise
+from index.contents import By, Contents, Descriptions, Weights
+from index.encoder import DescriptionEncoder
 from index.entries import EVERYTHING, Filter
 from index.library_index import Note, Progress, follow, open_index, quiet
-from index.parts import Query
+from index.query import Asker, Files
+from index.vector_index import VectorIndex
+from index.weight_encoder import WeightEncoder, load_weight_encoder
 from library.catalogue import open_library
-from library.errors import AdapterFileError, MissingPath, UsageError
-from library.peft_io import CONFIG_FILE
-from library.provenance import PROVENANCE_FILE
 
 MORE = 15  # results looked at beyond those asked for, so that a margin rarely lacks another task
 
@@ -26,99 +24,94 @@ class Result:
 
     Attributes:
         score: cosine with the query.
-        confidence: how likely it is the adapter of the described task (index.confidence).
+        confidence: how likely it is the adapter of the described task, or of the same task as the
+            adapter that was asked by (index.confidence).
+        by: what was compared.
     """
 
     id: str
     task: str
     score: float
     confidence: float
+    by: By
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class Searcher:
-    """What answers searches in one library, with an index that follows the library's records.
+    """What answers searches in one library, with indexes that follow the library's records.
 
     Args:
         place: folder or URL of the library.
-        encoder: of descriptions.
+        encoder: gives the encoder of descriptions; and
+        weights: the weight encoder. Either is asked for when it is first needed, as is an index.
         progress, note: are told what takes long, and what was mended.
-    Raises as index.library_index.open_index does.
+    Raises:
+        MissingPath: there is no library.
     """
 
     def __init__(
         self,
         place: str,
-        encoder: DescriptionEncoder,
+        encoder: Callable[[], DescriptionEncoder],
+        weights: Callable[[], WeightEncoder] = load_weight_encoder,
+        *,
         progress: Progress = quiet,
         note: Note = quiet,
     ) -> None:
-        self.encoder, self.library = encoder, open_library(place)
-        self.index = open_index(place, encoder, progress, note)
+        self.library, self._place = open_library(place), place
+        self._progress, self._note = progress, note
+        self._asker = Asker(cache(encoder), cache(weights), note)
+        self._opened: dict[By, tuple[VectorIndex, Contents]] = {}
 
     def follow(self) -> None:
-        """Take in what changed in the library, or in its index, since."""
-        follow(self.index, self.library, self.encoder)
+        """Take in what changed in the library, or in its indexes, since."""
+        for index, contents in self._opened.values():
+            follow(index, self.library, contents)
 
     def search(
         self,
         text: str | None = None,
-        adapter: Path | None = None,
+        adapter: Files | None = None,
         *,
+        by: By | None = None,
         k: int = 10,
         wanted: Filter = EVERYTHING,
     ) -> list[Result]:
-        """The k adapters nearest to a text, an adapter's files, or the mean of both.
+        """The k adapters nearest to a text, an adapter, or the mean of both.
 
+        Args:
+            adapter: the content of its files by name (index.query.read_files).
+            by: what is compared; see index.query.Asker.ask.
         Raises:
             UsageError: neither is given, the text is empty or too long, or k out of range.
             UnknownName: a filter that names nothing.
-            MissingPath, AdapterFileError: no adapter there, or none that can be searched by.
+            NotSearchable: an adapter that cannot be searched by.
+            EncoderMismatch, IndexDamaged: the library's own index cannot be used.
         """
-        hits = self.index.search(self._query(text, adapter), k, wanted, more=MORE)
+        asked = self._asker.ask(text, adapter, by)
+        index = self.index(asked.by)
+        hits = index.search(asked.vector, k, wanted, more=MORE)
+        if not len(index.state):
+            self._note(f"the library holds no adapter whose {asked.by} can be compared")
         scores = [score for score, _ in hits]
         gaps = margins(scores, [entry.task for _, entry in hits])
+        confidence = shipped(asked.kind).confidence
         return [
-            Result(entry.id, entry.task, min(score, 1.0), shipped().confidence(score, margin))
+            Result(entry.id, entry.task, min(score, 1.0), confidence(score, margin), asked.by)
             for (score, entry), margin in list(zip(hits, gaps, strict=True))[:k]
         ]
 
-    def _query(self, text: str | None, adapter: Path | None) -> Query:
-        vectors = [] if text is None else [embed_text(text, self.encoder)]
-        if adapter is not None:
-            vectors.append(embed_adapter(adapter, self.encoder))
-        if not vectors:
-            raise UsageError("search needs a text, or an adapter's folder")
-        mean = np.mean(vectors, axis=0)
-        return (mean / np.linalg.norm(mean)).astype(np.float32)
+    def index(self, by: By) -> VectorIndex:
+        """One of the library's indexes, opened once, or made. Raises as `open_index` does."""
+        if by not in self._opened:
+            contents = self._contents(by)
+            index = open_index(self._place, contents, self._progress, self._note)
+            self._opened[by] = index, contents
+        return self._opened[by][0]
 
-
-def embed_text(text: str, encoder: DescriptionEncoder) -> Query:
-    """A text as a unit vector. Raises InvalidDescription."""
-    return encoder.vectors([normalise(text)])[0].double().numpy()
-
-
-def embed_adapter(place: Path, encoder: DescriptionEncoder) -> Query:
-    """An adapter's files as a unit vector among those of descriptions: its own description's.
-
-    Args:
-        place: its folder, or a file in it.
-    Raises:
-        MissingPath: nothing is there.
-        AdapterFileError: it is no adapter, or says nowhere what it is for.
-    """
-    if not place.exists():
-        raise MissingPath(f"there is no adapter at {place}")
-    folder = place if place.is_dir() else place.parent
-    if not (folder / CONFIG_FILE).is_file():
-        raise AdapterFileError(f"{folder} holds no adapter: there is no {CONFIG_FILE}")
-    try:
-        provenance = json.loads((folder / PROVENANCE_FILE).read_bytes())
-        return embed_text(provenance["description"], encoder)
-    except (OSError, ValueError, KeyError, TypeError, InvalidDescription) as error:
-        raise AdapterFileError(
-            f"the adapter in {folder} cannot be searched by: "
-            f"its {PROVENANCE_FILE} holds no description"
-        ) from error
+    def _contents(self, by: By) -> Contents:
+        if by == "weights":
+            return Weights(self._asker.weights())
+        return Descriptions(self._asker.encoder())

@@ -48,7 +48,7 @@ class State:
         return self.live is not None or bool(self.delta.entries)
 
     def search(self, query: Query, k: int, wanted: Filter = EVERYTHING, *, more: int = 0) -> Hits:
-        """The k adapters whose descriptions are most alike, best first; equals by task and id.
+        """The k adapters whose vectors are most alike, best first; equals by task and id.
 
         Args:
             query: a unit vector.

@@ -84,6 +84,14 @@ class WeightEncoder(nn.Module):
         """m descriptions, as the description encoder pooled them, to unit vectors."""
         return self.embed_text(embeddings.to(self.text.weight))
 
+    def is_for(self, base: str) -> bool:
+        """Whether adapters of a base of this name, or of a copy under another owner, may be read.
+
+        What does not say its base is taken for one; other modules are refused in any case.
+        """
+        theirs, ours = (name.rstrip("/").split("/")[-1] for name in (base, self.info.base["id"]))
+        return theirs.lower() in ("", ours.lower())
+
     def features(
         self, adapter: Adapter
     ) -> tuple[Float[Tensor, "n inputs f"], Bool[Tensor, "n inputs"]]:

@@ -55,7 +55,7 @@ def searched(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[s
     assert main(["search", *arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found) == ["results"]
-    assert all(list(r) == ["id", "task", "score", "confidence"] for r in found["results"])
+    assert all(list(r) == ["id", "task", "score", "confidence", "by"] for r in found["results"])
     assert all(0 <= r["confidence"] <= 1 for r in found["results"])
     scores = [r["score"] for r in found["results"]]
     assert scores == sorted(scores, reverse=True)
@@ -169,16 +169,36 @@ def test_by_adapter_and_by_both(
     task = "task1332_check_leap_year"
     assert main(["library", "export", task, *where, "--out", str(out)]) == 0
     for path in (out, out / "adapter_model.safetensors"):
-        assert searched(capsys, str(path), *where)[0]["task"] == task
+        first = searched(capsys, str(path), *where)[0]
+        assert (first["task"], first["by"]) == (task, "weights") and first["confidence"] > 0.9
+        first = searched(capsys, str(path), *where, "--by", "description")[0]
+        assert (first["task"], first["by"]) == (task, "description")
     text = "Find the names of people and places in a sentence."
-    alone = searched(capsys, text, *where, "-k", "24")
-    both = searched(capsys, text, *where, "-k", "24", "--adapter", str(out))
-    score = {name: {r["task"]: r["score"] for r in found}[task]
-             for name, found in (("alone", alone), ("both", both))}  # fmt: skip
-    assert score["both"] > score["alone"]
+    by = {}
+    for how in ("description", "weights"):
+        alone = searched(capsys, text, *where, "-k", "24", "--by", how)
+        both = searched(capsys, text, *where, "-k", "24", "--by", how, "--adapter", str(out))
+        score = [{r["task"]: r["score"] for r in found}[task] for found in (alone, both)]
+        assert score[1] > score[0]
+        by[how] = both
+    assert searched(capsys, text, *where, "-k", "24", "--adapter", str(out)) == by["weights"]
     (out / "provenance.json").unlink()
-    assert main(["search", str(out), *where]) == 1
+    assert searched(capsys, str(out), *where)[0]["task"] == task
+    assert main(["search", str(out), *where, "--by", "description"]) == 1
     assert "holds no description" in capsys.readouterr().err
+
+
+def test_a_description_finds_an_adapter_by_its_weights(
+    sample: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--library", str(sample), "--by", "weights")
+    found = searched(capsys, LEAP, *where, "-k", "24")
+    assert found[0]["task"] == "task1332_check_leap_year"
+    assert len(found) == 24 and {r["by"] for r in found} == {"weights"}
+    assert (sample / "index" / "weights" / "current.json").exists()
+    assert main(["search", LEAP, *where, "-k", "1"]) == 0
+    assert "  weights  " in capsys.readouterr().out
+    assert len(searched(capsys, LEAP, *where, "--tag", "Program Execution")) < 10
 
 
 WRONG = [
@@ -192,6 +212,8 @@ WRONG = [
     (["x", "--adapter", "no"], 2, "no adapter at no"),
     ([".", "--adapter", "."], 2, "not a second adapter"),
     (["."], 1, "holds no adapter: there is no adapter_config.json"),
+    (["x", "--by", "magic"], 2, "--by"),
+    (["x", "--by", "weights", "--weight-encoder", "no"], 2, "no"),
     (["x", "--recipe", "magic"], 2, "no adapter with recipe 'magic'; known: truncated:lora"),
     (["x", "--tag", "Poker"], 2, "no adapter with tag 'Poker'; known: "),
     (["x", "--library", "no"], 2, "no library at no"),
@@ -249,8 +271,23 @@ def test_over_http(
         assert answer.status_code == 200 and answer.json() == {"results": expected}
         tagged = client.get("/v1/search", params={"q": LEAP, "tag": "Program Execution"}).json()
         assert 0 < len(tagged["results"]) < 10
+        weights = client.get("/v1/search", params={"q": LEAP, "k": 4, "by": "weights"}).json()
+        assert weights["results"][0]["task"] == expected[0]["task"]
+        made = client.post("/v1/adapters", json={"description": LEAP, "generator": "nearest"})
+        identity = made.json()["id"]
+        for params, by in (
+            ({}, "weights"),
+            ({"by": "description"}, "description"),
+            ({"q": LEAP}, "weights"),
+        ):
+            asked = {"adapter": identity, "k": 4, **params}
+            found = client.get("/v1/search", params=asked).json()["results"]
+            assert [found[0]["task"], found[0]["by"]] == [expected[0]["task"], by]
+        answer = client.get("/v1/search", params={"adapter": "ad_" + "0" * 40})
+        assert answer.status_code == 404 and answer.json()["code"] == "not-found"
         for params, code in (
             ({}, "invalid-field"),
+            ({"q": "x", "by": "magic"}, "invalid-field"),
             ({"q": " "}, "invalid-description"),
             ({"q": "x" * 8193}, "invalid-description"),
             ({"q": "x", "k": 0}, "invalid-field"),

@@ -10,11 +10,11 @@ import shelf as s
 
 from index import faiss_file, parts
 from index.delta import Change
-from index.description_index import DescriptionIndex
 from index.encoder import EncoderIdentity
 from index.entries import Filter, entries_of
 from index.index_folder import CURRENT
 from index.snapshot import EncoderMismatch, IndexDamaged
+from index.vector_index import VectorIndex
 from library.errors import OutputError, UnknownName, UsageError
 
 FILTERS = [
@@ -25,11 +25,11 @@ FILTERS = [
 ]
 
 
-def found(index: DescriptionIndex, query: np.ndarray, k: int, wanted: Filter) -> list[str]:
+def found(index: VectorIndex, query: np.ndarray, k: int, wanted: Filter) -> list[str]:
     return [entry.id for _, entry in index.search(query, k, wanted)]
 
 
-def agree(index: DescriptionIndex, shelf: s.Shelf, seed: int = 0) -> None:
+def agree(index: VectorIndex, shelf: s.Shelf, seed: int = 0) -> None:
     """The index finds what comparing every vector finds."""
     assert len(index.state) == len(shelf)
     for query in s.queries(2, seed):
@@ -41,15 +41,15 @@ def agree(index: DescriptionIndex, shelf: s.Shelf, seed: int = 0) -> None:
 
 
 @pytest.fixture
-def full(tmp_path: Path) -> tuple[DescriptionIndex, s.Shelf]:
+def full(tmp_path: Path) -> tuple[VectorIndex, s.Shelf]:
     """300 adapters in a snapshot."""
     adapters = [s.adapter(n) for n in range(300)]
-    index = DescriptionIndex(s.ENCODER, tmp_path / "index")
+    index = VectorIndex(s.ENCODER, tmp_path / "index")
     index.compact(s.adding(adapters))
     return index, s.shelf(adapters)
 
 
-def test_it_finds_what_comparing_everything_finds(full: tuple[DescriptionIndex, s.Shelf]) -> None:
+def test_it_finds_what_comparing_everything_finds(full: tuple[VectorIndex, s.Shelf]) -> None:
     index, shelf = full
     agree(index, shelf)
     query = s.queries(1)[0]
@@ -61,9 +61,9 @@ def test_it_finds_what_comparing_everything_finds(full: tuple[DescriptionIndex, 
 def test_any_sequence_of_changes_is_answered_for(seed: int, tmp_path: Path) -> None:
     """Adding, replacing, removing, compacting, opening again, in this process and in others."""
     rng, shelf = random.Random(seed), {}
-    index = DescriptionIndex(s.ENCODER, tmp_path / "index")
+    index = VectorIndex(s.ENCODER, tmp_path / "index")
     index.compact()
-    other = DescriptionIndex(s.ENCODER, tmp_path / "index")
+    other = VectorIndex(s.ENCODER, tmp_path / "index")
     for version in range(16):
         writer = rng.choice([index, other])
         numbers = rng.sample(range(60), rng.randint(0, 6))
@@ -78,7 +78,7 @@ def test_any_sequence_of_changes_is_answered_for(seed: int, tmp_path: Path) -> N
         else:
             writer.apply(change)
         agree(writer, shelf, version)
-    for reader in (index, other, DescriptionIndex(s.ENCODER, tmp_path / "index")):
+    for reader in (index, other, VectorIndex(s.ENCODER, tmp_path / "index")):
         reader.refresh()
         agree(reader, shelf)
 
@@ -90,7 +90,7 @@ def test_many_vectors_lie_in_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(faiss_file, "EXACT_UP_TO", 1000)
     monkeypatch.setattr(faiss_file, "PROBED", 90)  # random vectors have no clusters
     adapters = [s.adapter(n) for n in range(1500)]
-    index, shelf = DescriptionIndex(s.ENCODER, tmp_path / "index"), s.shelf(adapters)
+    index, shelf = VectorIndex(s.ENCODER, tmp_path / "index"), s.shelf(adapters)
     index.compact(s.adding(adapters))
     assert isinstance(index.state.snapshot.faiss, faiss.IndexIVF)
     few = Filter(tags=("tag2",), base="base1")
@@ -112,7 +112,7 @@ def test_many_vectors_lie_in_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_two_builds_write_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        index = DescriptionIndex(s.ENCODER, tmp_path / name)
+        index = VectorIndex(s.ENCODER, tmp_path / name)
         index.compact(s.adding(s.adapter(n) for n in range(50)))
     files = [f.relative_to(tmp_path / "a") for f in (tmp_path / "a").rglob("*") if f.is_file()]
     assert {f.suffix for f in files} >= {".faiss", ".json", ".jsonl", ".safetensors"}
@@ -134,20 +134,20 @@ OTHERS = others_index()
     "content", [None, b"", b"IxMp" * 99, OTHERS], ids=["absent", "empty", "rubbish", "another"]
 )
 def test_a_foreign_faiss_file_is_not_read_but_made_again(
-    content: bytes | None, full: tuple[DescriptionIndex, s.Shelf], tmp_path: Path
+    content: bytes | None, full: tuple[VectorIndex, s.Shelf], tmp_path: Path
 ) -> None:
     (file,) = (tmp_path / "index").glob("*.faiss")
     written = file.read_bytes()
     file.unlink() if content is None else file.write_bytes(content)
     notes: list[str] = []
-    agree(DescriptionIndex(s.ENCODER, tmp_path / "index", notes.append), full[1])
+    agree(VectorIndex(s.ENCODER, tmp_path / "index", notes.append), full[1])
     assert file.read_bytes() == written
     assert len(notes) == 1 and str(file) in notes[0]
-    agree(DescriptionIndex(s.ENCODER, tmp_path / "index", notes.append), full[1])
+    agree(VectorIndex(s.ENCODER, tmp_path / "index", notes.append), full[1])
     assert len(notes) == 1
 
 
-def test_a_changed_snapshot_is_refused(full: tuple[DescriptionIndex, s.Shelf]) -> None:
+def test_a_changed_snapshot_is_refused(full: tuple[VectorIndex, s.Shelf]) -> None:
     folder = Path(full[0].place)
     for file in [*(folder / "000001").iterdir(), folder / CURRENT]:
         content = file.read_bytes()
@@ -155,12 +155,12 @@ def test_a_changed_snapshot_is_refused(full: tuple[DescriptionIndex, s.Shelf]) -
         for damaged in (content[:-9], changed, b""):
             file.write_bytes(damaged)
             with pytest.raises(IndexDamaged, match="index build"):
-                DescriptionIndex(s.ENCODER, folder)
+                VectorIndex(s.ENCODER, folder)
         file.write_bytes(content)
-    agree(DescriptionIndex(s.ENCODER, folder), full[1])
+    agree(VectorIndex(s.ENCODER, folder), full[1])
 
 
-def test_a_torn_change_never_happened(full: tuple[DescriptionIndex, s.Shelf]) -> None:
+def test_a_torn_change_never_happened(full: tuple[VectorIndex, s.Shelf]) -> None:
     """Cut anywhere, the log says what was said before the cut; the next writer goes on there."""
     index, shelf = full
     folder = Path(index.place)
@@ -172,27 +172,27 @@ def test_a_torn_change_never_happened(full: tuple[DescriptionIndex, s.Shelf]) ->
     with_first = shelf | s.shelf([s.adapter(500)])
     for cut in (first, first + 1, first + 40, len(whole) - 1):
         log.write_bytes(whole[:cut])
-        opened = DescriptionIndex(s.ENCODER, folder)
+        opened = VectorIndex(s.ENCODER, folder)
         assert len(opened.state) == 301
     agree(opened, with_first)
     opened.apply(s.adding([s.adapter(502)]))
-    agree(DescriptionIndex(s.ENCODER, folder), with_first | s.shelf([s.adapter(502)]))
+    agree(VectorIndex(s.ENCODER, folder), with_first | s.shelf([s.adapter(502)]))
     log.write_bytes(whole[:30] + b"x" + whole[31:])
     with pytest.raises(IndexDamaged, match="index build"):
-        DescriptionIndex(s.ENCODER, folder)
+        VectorIndex(s.ENCODER, folder)
 
 
-def test_another_encoder_is_named(full: tuple[DescriptionIndex, s.Shelf]) -> None:
+def test_another_encoder_is_named(full: tuple[VectorIndex, s.Shelf]) -> None:
     for other in (
         EncoderIdentity("other", "0" * 64, "", s.WIDTH),
         EncoderIdentity("tiny", "1" * 64, "", s.WIDTH),
         EncoderIdentity("tiny", "0" * 64, "query: ", s.WIDTH),
     ):
         with pytest.raises(EncoderMismatch, match="made with encoder tiny"):
-            DescriptionIndex(other, Path(full[0].place))
+            VectorIndex(other, Path(full[0].place))
 
 
-def test_wrong_questions(full: tuple[DescriptionIndex, s.Shelf]) -> None:
+def test_wrong_questions(full: tuple[VectorIndex, s.Shelf]) -> None:
     index, query = full[0], s.queries(1)[0]
     for k in (0, -1, 1001):
         with pytest.raises(UsageError, match="from 1 to 1,000"):
@@ -211,13 +211,13 @@ def test_wrong_questions(full: tuple[DescriptionIndex, s.Shelf]) -> None:
 
 
 def test_memory_alone_is_enough(tmp_path: Path) -> None:
-    index, adapters = DescriptionIndex(s.ENCODER), [s.adapter(n) for n in range(40)]
+    index, adapters = VectorIndex(s.ENCODER), [s.adapter(n) for n in range(40)]
     index.apply(s.adding(adapters))
     agree(index, s.shelf(adapters))
     with pytest.raises(OutputError):
         index.compact()
     (tmp_path / "file").write_text("")
-    blocked = DescriptionIndex(s.ENCODER, tmp_path / "file" / "index")
+    blocked = VectorIndex(s.ENCODER, tmp_path / "file" / "index")
     with pytest.raises(OutputError, match="cannot write"):
         blocked.compact(s.adding(adapters))
     blocked.apply(s.adding(adapters), keep=False)

@@ -5,14 +5,16 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import shelf as s
 import tiny
 
-from index.description_index import DescriptionIndex
+from index import delta
 from index.index_folder import IndexFolder
+from index.vector_index import VectorIndex
 
 BATCH = 5  # adapters that are added, and removed, together
 
@@ -21,15 +23,32 @@ def batch(number: int) -> list[tuple[s.IndexEntry, np.ndarray]]:
     return [s.adapter(1000 + BATCH * number + i, tag=f"batch{number}") for i in range(BATCH)]
 
 
+def test_a_snapshot_is_not_served_before_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, other = (VectorIndex(s.ENCODER, tmp_path / "index") for _ in range(2))
+    index.compact(s.adding(s.adapter(n) for n in range(100)))
+    index.apply(s.adding(batch(0)))
+    read, served = delta.read, []
+
+    def watched(log: Path, dimension: int, start: int = 0) -> Any:
+        served.append(len(other.state))
+        return read(log, dimension, start)
+
+    monkeypatch.setattr(delta, "read", watched)
+    other.refresh()
+    assert set(served) == {0} and len(other.state) == 100 + BATCH
+
+
 def test_readers_see_every_change_whole(tmp_path: Path) -> None:
     """Batches come and go, snapshots are swapped; no search sees a part of a batch."""
     place = tmp_path / "index"
-    index, other = (DescriptionIndex(s.ENCODER, place) for _ in range(2))
+    index, other = (VectorIndex(s.ENCODER, place) for _ in range(2))
     index.compact(s.adding(s.adapter(n) for n in range(100)))
     index.apply(s.adding(batch(0)))
     done, torn, counts = threading.Event(), [], [0] * 4
 
-    def read(reader: DescriptionIndex, name: int) -> None:
+    def read(reader: VectorIndex, name: int) -> None:
         rng = np.random.default_rng(name)
         while not done.is_set():
             reader.refresh()
@@ -60,7 +79,7 @@ def test_readers_see_every_change_whole(tmp_path: Path) -> None:
     for thread in readers:
         thread.join()
     assert torn == [] and min(counts) > 5
-    fresh = DescriptionIndex(s.ENCODER, place)
+    fresh = VectorIndex(s.ENCODER, place)
     assert {entry.id for entry in fresh.state.entries()} == {
         entry.id for entry in index.state.entries()
     }
@@ -70,10 +89,10 @@ def test_readers_see_every_change_whole(tmp_path: Path) -> None:
 def test_two_writers_lose_nothing(tmp_path: Path) -> None:
     """Threads of two openings of one index add and compact at once."""
     place = tmp_path / "index"
-    writers = [DescriptionIndex(s.ENCODER, place) for _ in range(2)]
+    writers = [VectorIndex(s.ENCODER, place) for _ in range(2)]
     writers[0].compact(s.adding([s.adapter(0)]))
 
-    def write(writer: DescriptionIndex, first: int) -> None:
+    def write(writer: VectorIndex, first: int) -> None:
         for number in range(first, first + 30):
             writer.apply(s.adding([s.adapter(number)]))
             if number % 10 == 0:
@@ -88,7 +107,7 @@ def test_two_writers_lose_nothing(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    held = {entry.id for entry in DescriptionIndex(s.ENCODER, place).state.entries()}
+    held = {entry.id for entry in VectorIndex(s.ENCODER, place).state.entries()}
     numbers = {n for first in (100, 200, 500, 600) for n in range(first, first + 30)}
     assert held == {f"ad_{n:040}" for n in {0} | numbers}
 
@@ -99,11 +118,12 @@ WRITER = """
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 import numpy as np
 import shelf as s
 from index.delta import Change
-from index.description_index import DescriptionIndex
-index = DescriptionIndex(s.ENCODER, Path(sys.argv[1]))
+from index.vector_index import VectorIndex
+index = VectorIndex(s.ENCODER, Path(sys.argv[1]))
 adapters = [s.adapter(n) for n in range(6000)]
 vectors = np.concatenate([vectors for _, vectors in adapters])
 print("ready", flush=True)
@@ -128,7 +148,7 @@ def test_a_writer_that_is_killed_leaves_the_snapshot_before(
     moment: Callable[[IndexFolder], bool], tmp_path: Path
 ) -> None:
     folder = IndexFolder(tmp_path / "index")
-    reader = DescriptionIndex(s.ENCODER, folder.path)
+    reader = VectorIndex(s.ENCODER, folder.path)
     reader.compact(s.adding([s.adapter(0)]))
     first = folder.current()
     writer = tiny.start_python(WRITER, str(folder.path))
@@ -141,7 +161,7 @@ def test_a_writer_that_is_killed_leaves_the_snapshot_before(
         writer.wait()
     assert writer.returncode == -signal.SIGKILL
     reader.refresh()
-    for index in (reader, DescriptionIndex(s.ENCODER, folder.path)):
+    for index in (reader, VectorIndex(s.ENCODER, folder.path)):
         entries = list(index.state.entries())
         assert len(entries) == 6000 and len({entry.recipe for entry in entries}) == 1
         assert len(index.search(s.queries(1)[0], 10)) == 10
@@ -150,4 +170,4 @@ def test_a_writer_that_is_killed_leaves_the_snapshot_before(
     assert current is not None
     left = {name.split(".")[0] for name in os.listdir(folder.path)} - {"current", "build", "write"}
     assert all(name.isdecimal() for name in left) and len(left) == 2, left
-    assert len(DescriptionIndex(s.ENCODER, folder.path).state) == 6000
+    assert len(VectorIndex(s.ENCODER, folder.path).state) == 6000

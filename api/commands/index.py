@@ -1,5 +1,6 @@
 """`lorasmith index`: make a library's adapters searchable."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,14 @@ Encoder = Annotated[
     str | None,
     typer.Option(help="A sentence-transformers id or folder.", show_default="the offline default"),
 ]
+WeightEncoderFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--weight-encoder",
+        help="Folder of a trained weight encoder.",
+        show_default="the shipped one",
+    ),
+]
 
 
 @index.callback()
@@ -21,20 +30,27 @@ def _commands() -> None:
 
 
 @index.command()
-def build(place: Place = SHIPPED, encoder: Encoder = None) -> None:
-    """Embed every adapter's descriptions and write LIB/index; only what is new takes time.
+def build(
+    place: Place = SHIPPED, encoder: Encoder = None, weight_encoder: WeightEncoderFolder = None
+) -> None:
+    """Embed every adapter's descriptions and weights and write LIB/index; only what is new
+    takes time.
 
     Example: lorasmith index build --library my-library
     """
     import torch
 
-    from index.encoder import DEFAULT_ENCODER, DescriptionEncoder
-    from index.library_index import build_index
+    from index import DescriptionEncoder, Descriptions, Weights, build_index, load_weight_encoder
+    from index.encoder import DEFAULT_ENCODER
     from library.catalogue import open_library
 
     open_library(place)
     quiet_libraries()
+    weights = Weights(load_weight_encoder(weight_encoder))
     model = DescriptionEncoder(encoder or DEFAULT_ENCODER, dtype=torch.float32)
     with progress_bar("embedding", unit="adapter") as progress:
-        made = build_index(place, model, progress, note)
+        made = build_index(place, Descriptions(model), progress, note)
     typer.echo(f"{len(made.state)} adapters, {made.state.rows} vectors  {made.place}")
+    with progress_bar("reading weights", unit="adapter") as progress:
+        made = build_index(place, weights, progress, note)
+    typer.echo(f"{len(made.state)} adapters by their weights  {made.place}")

@@ -4,11 +4,11 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from api.commands.index import Encoder
+from api.commands.index import Encoder, WeightEncoderFolder
 from api.commands.library_list import SHIPPED, Place, note
 from api.console import progress_bar, quiet_libraries
 from library.errors import MissingPath, UsageError
@@ -23,6 +23,13 @@ def search(
     adapter: Annotated[
         Path | None, typer.Option(help="Search by this adapter's folder as well as by the text.")
     ] = None,
+    by: Annotated[
+        Literal["description", "weights"] | None,
+        typer.Option(
+            help="What of the library's adapters is compared.",
+            show_default="a text by description, an adapter by weights",
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="How many at most.")] = 10,
     base: Annotated[str | None, typer.Option(help="Id of the base model.")] = None,
     layout: Annotated[str | None, typer.Option(help="Digest of the layout.")] = None,
@@ -30,41 +37,51 @@ def search(
     license: Annotated[str | None, typer.Option(help="Licence, or class of licences.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Category of its task; repeatable.")] = None,
     encoder: Encoder = None,
+    weight_encoder: WeightEncoderFolder = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Find adapters by what they are for: confidence, score, id and task of each, best first.
+    """Find adapters by what they are for, or by what their weights do: confidence, score, what
+    was compared, id and task of each, best first.
 
     Example: lorasmith search "Say whether a review is positive." --library my-library -k 5
     """
     from index.encoder import DEFAULT_ENCODER, DescriptionEncoder, normalise
     from index.entries import Filter
+    from index.query import read_files
     from index.state import require_k
+    from index.weight_encoder import load_weight_encoder
     from library.catalogue import open_library
 
     require_k(k)
     text, file = _text_and_adapter(query, adapter)
     text = None if text is None else normalise(text)
+    files = None if file is None else read_files(file)
     open_library(place)
     quiet_libraries()
     from index.search import Searcher
 
     wanted = Filter(base, layout, recipe, license, tuple(tag or ()))
     with progress_bar("embedding", unit="adapter") as progress:
-        searcher = Searcher(
-            place, DescriptionEncoder(encoder or DEFAULT_ENCODER), progress=progress, note=note
-        )
-    found = searcher.search(text, file, k=k, wanted=wanted)
+        found = Searcher(
+            place,
+            lambda: DescriptionEncoder(encoder or DEFAULT_ENCODER),
+            lambda: load_weight_encoder(weight_encoder),
+            progress=progress,
+            note=note,
+        ).search(text, files, by=by, k=k, wanted=wanted)
     if as_json:
         typer.echo(json.dumps({"results": [result.to_dict() for result in found]}))
         return
     _show(found)
+    if not found and wanted.conditions:
+        note("the library holds no adapter that is all of this")
 
 
 def _show(found: "Sequence[Result]") -> None:
     for result in found:
-        typer.echo(f"{result.confidence:.2f}  {result.score:.3f}  {result.id}  {result.task}")
-    if not found:
-        note("the library holds no adapter that is all of this")
+        typer.echo(
+            f"{result.confidence:.2f}  {result.score:.3f}  {result.by}  {result.id}  {result.task}"
+        )
 
 
 def _text_and_adapter(query: str, adapter: Path | None) -> tuple[str | None, Path | None]:

@@ -44,8 +44,8 @@ class _Opened:
     stamp: tuple[int, ...] = ()
 
 
-class DescriptionIndex:
-    """Adapters by the vectors of their descriptions.
+class VectorIndex:
+    """Adapters by the vectors of their descriptions, or of their weights.
 
     Args:
         encoder: by which vectors and queries are made.
@@ -166,9 +166,10 @@ class DescriptionIndex:
         for _ in range(TRIES):
             stamp = folder.stamp()
             try:
-                if stamp != self._opened.stamp:
-                    self._opened = self._open(folder, stamp)
-                self._opened = self._replayed(folder, self._opened)
+                opened = self._opened
+                if stamp != opened.stamp:
+                    opened = self._open(folder, stamp)
+                self._opened = self._replayed(folder, opened)  # once: others are reading it
                 return
             except FileNotFoundError:
                 if folder.stamp() == stamp:
