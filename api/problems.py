@@ -56,6 +56,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("adapter-refused", 500, "A verification hook refused the adapter"),
         ProblemType("base-unreadable", 500, "The base model cannot be read"),
         ProblemType("index-unreadable", 500, "The index of the library cannot be read"),
+        ProblemType("extra-missing", 501, "An optional package is not installed"),
         ProblemType("not-ready", 503, "The service is still loading"),
         ProblemType("overloaded", 503, "Too many requests are waiting"),
         ProblemType("quota-exceeded", 507, "The quota is used up"),

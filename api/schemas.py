@@ -3,13 +3,14 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from api.job_store import JOB_ID, State
 from api.problems import PROBLEMS
 from generator.request import MAX_STRENGTH
 from index.contents import By
+from verification.zk_hook import MODULES
 
 MAX_EXAMPLES = 256
 
@@ -27,6 +28,19 @@ def _encodable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
+
+
+def _how_many(value: Any) -> Any:
+    """One sentence, where a union would name each of its halves."""
+    if value == "all" or (type(value) is int and value >= 1):
+        return value
+    raise PydanticCustomError("modules", "Input should be a number from 1, or 'all'")
+
+
+Modules = Annotated[
+    int | Literal["all"],
+    PlainValidator(_how_many, json_schema_input_type=int | Literal["all"]),
+]
 
 
 class _Strict(BaseModel):
@@ -75,13 +89,26 @@ class AdapterRequest(_Strict):
     )
 
 
+class ProofRequest(_Strict):
+    """What the hook zk is to prove."""
+
+    modules: Modules = Field(
+        default=MODULES, description="How many modules the nonce selects, from 1, or all."
+    )
+    nonce: Text | None = Field(
+        default=None,
+        description="8 to 200 printable characters, drawn by whoever is to be convinced; else the "
+        "service draws one.",
+    )
+
+
 class VerifyRequest(_Strict):
     """What is to be looked at. Null means the same as leaving the field out."""
 
     hooks: Annotated[list[str] | None, FailFast()] = Field(
         default=None,
-        description="Names of hooks; all by default.",
-        examples=[["behaviour"]],
+        description="Names of hooks; all by default, but for zk, whose proofs are limited.",
+        examples=[["screening", "neighbours", "agreement"]],
         min_length=1,
         max_length=16,
     )
@@ -91,6 +118,7 @@ class VerifyRequest(_Strict):
         "task whose description is nearest.",
         max_length=MAX_EXAMPLES,
     )
+    zk: ProofRequest | None = Field(default=None, description="For the hook zk alone.")
 
 
 class Neighbour(BaseModel):

@@ -1,6 +1,7 @@
 """What the routes call: the loaded strategies behind their waiting line, the store, the jobs."""
 
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,12 +12,12 @@ from anyio import to_thread
 from fastapi import Depends, Request
 
 from api.admission import Admission
-from api.checks import Subject, hooks_of
+from api.checks import configured, hooks_of
 from api.commands.common import SHIPPED, shipped_library
 from api.errors import NotReady
 from api.job_store import Job, JobStore
 from api.jobs import Jobs, Progress
-from api.schemas import AdapterRequest, VerifyRequest
+from api.schemas import AdapterRequest, ProofRequest, VerifyRequest
 from api.settings import Settings
 from api.store import LOCAL, Record, Store
 from generator.generate import Generator
@@ -32,8 +33,13 @@ from library.catalogue import open_library
 from library.errors import LorasmithError, UnknownName, UsageError
 from library.peft_io import WEIGHTS_FILE
 from library.tasks import Instance
-from verification.findings import verdict
-from verification.report import reported
+from verification import hooks
+from verification.report import reported, summary
+from verification.subject import Context, Subject
+from verification.zk_backend import read_srs, require_ezkl
+from verification.zk_bundle import require_nonce
+from verification.zk_hook import Challenge, zk_hook
+from verification.zk_report import HOOK as ZK
 
 FOLLOW_SECONDS = 2  # between two looks at what changed in the library
 
@@ -61,6 +67,8 @@ class Service:
     Args:
         settings: what it is started with.
         loaded: a generator to use at once; otherwise `load` reads the configured one.
+    Raises:
+        MissingPath, ProofFileError: the configured SRS cannot be used.
 
     Attributes:
         on_failure: called with the reason if `load` fails; logs it by default.
@@ -77,6 +85,7 @@ class Service:
             waiting=settings.job_queue_length,
             retry_after=settings.retry_after,
         )
+        self._srs = None if settings.zk_srs is None else read_srs(settings.zk_srs)
         self.on_failure: Callable[[Exception], None] = _log_failure
         self._searcher: Searcher | None = None
         self._followed = 0.0
@@ -114,16 +123,21 @@ class Service:
         return await self.admission.run(self._create, made, name, wish, base)
 
     async def verify(self, identity: str, wanted: VerifyRequest) -> Job:
-        """Queue a verification of an adapter. Raises NotFound, UnknownName, and as Jobs.submit."""
+        """Queue a verification of an adapter.
+
+        Raises NotFound, UnknownName, UsageError, MissingExtra, and as Jobs.submit.
+        """
         await to_thread.run_sync(self.store.require, LOCAL, identity)
-        hooks = [*self.hooks] if wanted.hooks is None else wanted.hooks
-        for name in hooks:
-            if name not in self.hooks:
-                raise UnknownName(f"unknown hook '{name}'; known: {', '.join(self.hooks)}")
-        if len(set(hooks)) < len(hooks):
+        names = [*self.hooks] if wanted.hooks is None else wanted.hooks
+        known = [*self.hooks, ZK]
+        for name in names:
+            if name not in known:
+                raise UnknownName(f"unknown hook '{name}'; known: {', '.join(known)}")
+        if len(set(names)) < len(names):
             raise UsageError("hooks: each may be named once")
-        examples = [example.model_dump() for example in wanted.examples or ()]
-        return await self.jobs.submit(identity, {"hooks": hooks, "examples": examples})
+        asked: dict[str, Any] = {"hooks": names, "zk": _challenge(names, wanted)}
+        asked["examples"] = [example.model_dump() for example in wanted.examples or ()]
+        return await self.jobs.submit(identity, asked)
 
     def job(self, identity: str) -> Job:
         """A job of an adapter that may be seen. Raises NotFound."""
@@ -139,17 +153,18 @@ class Service:
             Instance(f"example-{i}", row["input"], (row["output"],))
             for i, row in enumerate(job.wanted["examples"])
         ]
-        subject = Subject(job.adapter, files, record["base_model"], examples)
-        names, findings = job.wanted["hooks"], []
-        for done, name in enumerate(names):
 
-            def advance(share: float, done: int = done) -> None:
-                self.store.require(LOCAL, job.adapter)
-                progress((done + share) / len(names))
+        def advance(share: float) -> None:
+            self.store.require(LOCAL, job.adapter)
+            progress(share)
 
-            findings += self.hooks[name](subject, advance)
-            advance(1.0)
-        return {"verdict": verdict(findings), "findings": [f.to_dict() for f in findings]}
+        base = configured(self.settings, record["base_model"])
+        context = Context(base=base, examples=examples, progress=advance)
+        known = [*self.hooks.values()]
+        if job.wanted["zk"] is not None:
+            known.append(zk_hook(Challenge(**job.wanted["zk"]), self._srs))
+        policy = hooks.Policy(hooks=tuple(job.wanted["hooks"]))
+        return summary(hooks.run(Subject(files), context, policy, hooks=known))
 
     def _create(self, made: Strategies, name: str, wish: Wish, base: BaseReference) -> Made:
         adapter = made.generate(name, [wish], base)[0]
@@ -192,6 +207,19 @@ class Service:
     def _files(self, record: Record) -> dict[str, bytes]:
         """What a stored adapter's files hold. Raises NotFound."""
         return {name: self.store.read(LOCAL, record["id"], name)[0] for name in record["files"]}
+
+
+def _challenge(names: list[str], wanted: VerifyRequest) -> dict[str, Any] | None:
+    """What proofs are asked for, with a nonce in any case. Raises UsageError, MissingExtra."""
+    if ZK not in names:
+        if wanted.zk is not None:
+            raise UsageError("zk: it is for the hook zk, which is not among the hooks")
+        return None
+    require_ezkl()
+    asked = wanted.zk or ProofRequest()
+    nonce = secrets.token_hex(16) if asked.nonce is None else asked.nonce
+    require_nonce(nonce)
+    return {"nonce": nonce, "modules": None if asked.modules == "all" else asked.modules}
 
 
 def _warm(loaded: Generator, settings: Settings) -> Strategies:

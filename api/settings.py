@@ -32,6 +32,7 @@ class Settings(BaseSettings):
         job_queue_length: how many verification jobs may wait while one runs.
         retry_after: seconds that a refused client is told to wait.
         quota_bytes: how much all adapters together may take.
+        zk_srs: SRS file that proofs are made under; one made by this machine by default.
     """
 
     model_config = SettingsConfigDict(env_prefix="LORASMITH_", env_ignore_empty=True, frozen=True)
@@ -50,6 +51,7 @@ class Settings(BaseSettings):
     job_queue_length: int = Field(default=16, ge=0)
     retry_after: int = Field(default=2, ge=1)
     quota_bytes: int = Field(default=10 * 2**30, ge=0)
+    zk_srs: Path | None = None
 
     @property
     def default_base(self) -> str:

@@ -33,6 +33,7 @@ router = APIRouter(prefix="/v1", tags=["verification"], route_class=JsonRoute)
             "not-json",
             "invalid-field",
             "unknown-name",
+            "extra-missing",
             "not-ready",
             "overloaded",
             "storage-failed",
@@ -42,7 +43,7 @@ router = APIRouter(prefix="/v1", tags=["verification"], route_class=JsonRoute)
 async def verify_adapter(
     id: AdapterId, service: ServiceOf, wanted: VerifyRequest | None = None
 ) -> Response:
-    """Have hooks run over an adapter in the background; without a body, all of them."""
+    """Have hooks run over an adapter in the background; without a body, all of them but zk."""
     job = await service.verify(id, wanted or VerifyRequest())
     return _answer(job, 202, {"Location": f"/v1/jobs/{job.id}"})
 

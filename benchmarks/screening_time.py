@@ -1,10 +1,12 @@
-"""How long screening takes on a CPU, one thread, beside spectra of a ΔW that is formed.
+"""How long screening, neighbours and agreement take, beside spectra of a ΔW that is formed.
 
-    python benchmarks/screening_time.py --adapter LIB --out docs/results/screening-time.json
+    python benchmarks/screening_time.py --library LIB --out docs/results/screening-time.json
 
-Times are medians over one adapter of rank 8 (60 modules), bank and library in memory, as in a job;
-reading them, once for a process, is timed apart. The peer, in the same run: torch's svdvals of
-every ΔW as a dense matrix, what a scanner without the factored form has to do.
+On a CPU, one thread: medians over one adapter's files (rank 8, 60 modules), each hook run as a job
+runs it, with what it compares with in memory; reading that, once for a process, is timed apart.
+Agreement is timed with one sentence as its description, with the library's median definition and
+with its longest. The peer, in the same run: torch's svdvals of every ΔW as a dense matrix, what a
+scanner without the factored form has to do.
 """
 
 import argparse
@@ -21,20 +23,25 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
-import pretrained
+from api.commands.common import SHIPPED
+from index.encoder import DescriptionEncoder
+from index.weight_encoder import load_weight_encoder
 from library.adapter import Adapter
-from library.catalogue import open_library, read_adapter, records
-from library.folder import MANIFEST
-from library.plan import Plan
+from library.base import load_base, resolve_base
+from library.catalogue import files_of, open_library, records
+from library.folder import LibraryFolder
+from library.provenance import PROVENANCE_FILE
 from verification.bank import shipped
+from verification.hooks import Policy, run
 from verification.neighbours import read_neighbours
-from verification.screening_hook import Subject, check_neighbours, check_spectra
+from verification.slow_hooks import SlowHooks, Sources
+from verification.subject import Context, Subject
 
-SAMPLE = str(Path(pretrained.__file__).parent / "library")
+SENTENCE = "Say whether the review is positive or negative."
 
 
 def seconds(run: Callable[[], object], repeats: int) -> dict[str, float]:
-    """Medians after one warm-up: wall time, and the process's own, which a busy machine leaves."""
+    """After one warm-up: medians of wall time and of the process's own, and its least."""
     run()
     wall, cpu = [], []
     for _ in range(repeats):
@@ -42,7 +49,11 @@ def seconds(run: Callable[[], object], repeats: int) -> dict[str, float]:
         run()
         wall.append(time.perf_counter() - start)
         cpu.append(time.process_time() - own)
-    return {"wall": statistics.median(wall), "cpu": statistics.median(cpu)}
+    return {
+        "wall": statistics.median(wall),
+        "cpu": statistics.median(cpu),
+        "cpu_least": min(cpu),
+    }
 
 
 def dense_spectra(adapter: Adapter) -> None:
@@ -51,33 +62,48 @@ def dense_spectra(adapter: Adapter) -> None:
             torch.linalg.svdvals(b @ a)
 
 
+def subjects(folder: LibraryFolder) -> tuple[Subject, Subject, Subject]:
+    """The adapter with the definition of median length, also with one sentence; the longest's."""
+    known = sorted(records(folder), key=lambda record: len(record["description"]))
+    chosen = (known[len(known) // 2], known[-1])
+    median, longest = (Subject(files_of(folder, record["id"])) for record in chosen)
+    said = json.dumps({**(median.provenance or {}), "description": SENTENCE}).encode()
+    return Subject({**median.files, PROVENANCE_FILE: said}), median, longest
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--adapter", required=True, help="a library; its first adapter is taken")
+    parser.add_argument("--library", default=SHIPPED, help="the sample by default")
     parser.add_argument("--out", type=Path, required=True)
     o = parser.parse_args()
     torch.set_num_threads(1)
-    folder = open_library(o.adapter)
-    layout = Plan.from_dict(folder.read_json(MANIFEST)).layout
-    adapter = read_adapter(folder, records(folder)[0]["id"], layout)
-    bank, neighbours = shipped(), read_neighbours(SAMPLE)
-    subject = Subject(bank.recipe, bank.base_sha256)
-    spectra, near = "spectra: screening and statistics", "neighbours: 24 adapters and E-DIEM"
-    peer = "peer: dense singular values"
+    short, median, longest = subjects(open_library(o.library))
+    encoder = DescriptionEncoder()
+    slow = SlowHooks(Sources(SHIPPED, lambda: encoder, lambda name: resolve_base(name), load_base))
+
+    def job(subject: Subject, *names: str) -> None:
+        run(Subject(subject.files), Context(), Policy(names), hooks=slow.hooks())
+
+    every = ("screening", "neighbours", "agreement")
+    peer, screening = "peer: dense singular values", "screening"
     found = {
-        spectra: seconds(lambda: check_spectra(adapter, subject, bank), 30),
-        near: seconds(lambda: check_neighbours(adapter, neighbours), 30),
-        peer: seconds(lambda: dense_spectra(adapter), 1),
+        **{name: seconds(lambda name=name: job(short, name), 30) for name in every},
+        "agreement, median definition": seconds(lambda: job(median, "agreement"), 30),
+        "agreement, longest definition": seconds(lambda: job(longest, "agreement"), 10),
+        "all three": seconds(lambda: job(short, *every), 30),
+        peer: seconds(lambda: dense_spectra(median.adapter), 1),
         "once: reading the bank": seconds(shipped, 5),
-        "once: reading the library of 24": seconds(lambda: read_neighbours(SAMPLE), 1),
+        "once: reading the library of 24": seconds(lambda: read_neighbours(SHIPPED), 1),
+        "once: reading the weight encoder": seconds(load_weight_encoder, 1),
+        "once: reading the description encoder": seconds(DescriptionEncoder, 1),
     }
     report = {
         "threads": 1,
         "processes_waiting": os.getloadavg()[0],
         "torch": torch.__version__,
+        "characters": [len(s.said("description") or "") for s in (short, median, longest)],
         "seconds": found,
-        "all hooks": {kind: found[spectra][kind] + found[near][kind] for kind in ("wall", "cpu")},
-        "ratio": found[peer]["cpu"] / found[spectra]["cpu"],
+        "ratio": found[peer]["cpu"] / found[screening]["cpu"],
     }
     o.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=1))

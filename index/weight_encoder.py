@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from index.weight_features import features, inputs_of, readings, width_of_features
+from index.weight_features import features, gram, inputs_of, readings, width_of_features
 from library.adapter import Adapter
 from library.errors import CheckpointError, UsageError
 from library.layout import Layout
@@ -97,9 +97,9 @@ class WeightEncoder(nn.Module):
     ) -> tuple[Float[Tensor, "n inputs f"], Bool[Tensor, "n inputs"]]:
         """What `embed` takes, and for which inputs there is any."""
         found = readings(adapter, self.inputs)
-        columns = [features(item, basis) for item, basis in zip(found, self.bases, strict=True)]
+        grams = [gram(item, basis) for item, basis in zip(found, self.bases, strict=True)]
         present = torch.stack([item.present for item in found], dim=1)
-        return torch.stack(columns, dim=1).to(self.project.weight), present
+        return features(torch.stack(grams, dim=1)).to(self.project.weight), present
 
     def embed(
         self, values: Float[Tensor, "n inputs f"], present: Bool[Tensor, "n inputs"]

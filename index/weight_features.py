@@ -82,19 +82,21 @@ def readings(adapter: Adapter, inputs: Sequence[Input]) -> list[Reading]:
                 f"the adapter's {name} is {site.in_features}x{site.out_features}; the weight "
                 f"encoder's is {ours.in_features}x{ours.out_features}"
             )
-    return [_reading(adapter, item, theirs) for item in inputs]
+    parts = _parts(adapter)
+    return [_reading(parts, item, adapter) for item in inputs]
 
 
-def features(reading: Reading, basis: Float[Tensor, "q i"]) -> Float[Tensor, "n q*(q+1)//2"]:
-    """ΔWᵀΔW in the directions of `basis`, as a unit vector of its signed square roots.
-
-    A row is zero where nothing is present.
-    """
+def gram(reading: Reading, basis: Float[Tensor, "q i"]) -> Float[Tensor, "n q q"]:
+    """ΔWᵀΔW in the directions of `basis`."""
     seen = reading.a @ basis.to(reading.a).mT  # (n, r, q)
-    gram = seen.mT @ reading.core @ seen
-    upper = torch.triu_indices(len(basis), len(basis), device=gram.device)
-    twice = torch.where(upper[0] == upper[1], 1.0, 2.0**0.5).to(gram)
-    entries = gram[:, upper[0], upper[1]] * twice
+    return seen.mT @ reading.core @ seen
+
+
+def features(grams: Float[Tensor, "*n q q"]) -> Float[Tensor, "*n q*(q+1)//2"]:
+    """What `gram` gives, as a unit vector of its signed square roots; zero where it is zero."""
+    upper = torch.triu_indices(*grams.shape[-2:], device=grams.device)
+    twice = torch.where(upper[0] == upper[1], 1.0, 2.0**0.5).to(grams)
+    entries = grams[..., upper[0], upper[1]] * twice
     return torch.nn.functional.normalize(entries / (entries.abs() + SOFT).sqrt(), dim=-1)
 
 
@@ -103,24 +105,31 @@ def width_of_features(q: int) -> int:
     return q * (q + 1) // 2
 
 
-def _reading(adapter: Adapter, item: Input, theirs: Mapping[str, Site]) -> Reading:
-    n, device = len(adapter), next(iter(adapter.A.values())).device
-    parts_a, parts_core = [], []
-    for site in item.sites:
-        if site.name in theirs:
-            a, b = (x.double() for x in adapter.site(theirs[site.name]))
-            core = b.mT @ b
-            inside = core @ (a @ a.mT)  # tr(inside²) = ‖ΔWᵀΔW‖²
-            size = (inside * inside.mT).sum(dim=(-2, -1)).clamp_min(0).sqrt()
-            parts_a.append(a)
-            parts_core.append(torch.where(size > 0, 1 / size, 0.0)[:, None, None] * core)
-    if not parts_a:
+def _parts(adapter: Adapter) -> dict[str, Reading]:
+    """The reading of each module alone, all modules of a group at once."""
+    found = {}
+    for group in adapter.layout.groups:
+        a, b = adapter.A[group.key].double(), adapter.B[group.key].double()
+        core = b.mT @ b
+        inside = core @ (a @ a.mT)  # tr(inside²) = ‖ΔWᵀΔW‖²
+        size = (inside * inside.mT).sum(dim=(-2, -1)).clamp_min(0).sqrt()
+        scaled = torch.where(size > 0, 1 / size, 0.0)[..., None, None] * core
+        present = core.flatten(2).any(dim=2)
+        for place, site in enumerate(group.sites):
+            found[site.name] = Reading(a[:, place], scaled[:, place], present[:, place])
+    return found
+
+
+def _reading(parts: Mapping[str, Reading], item: Input, adapter: Adapter) -> Reading:
+    mine = [parts[site.name] for site in item.sites if site.name in parts]
+    if not mine:
+        n, device = len(adapter), next(iter(adapter.A.values())).device
         empty = torch.zeros(n, 1, item.width, dtype=torch.float64, device=device)
         return Reading(empty, empty[..., :1], torch.zeros(n, dtype=torch.bool, device=device))
-    there = torch.stack([core.flatten(1).any(dim=1) for core in parts_core])
+    there = torch.stack([part.present for part in mine])
     weight = 1 / there.sum(dim=0).clamp_min(1)
-    core = _block_diagonal(parts_core) * weight[:, None, None]
-    return Reading(torch.cat(parts_a, dim=1), core, there.any(dim=0))
+    core = _block_diagonal([part.core for part in mine]) * weight[:, None, None]
+    return Reading(torch.cat([part.a for part in mine], dim=1), core, there.any(dim=0))
 
 
 def _block_diagonal(parts: Sequence[Float[Tensor, "n _ _"]]) -> Float[Tensor, "n r r"]:

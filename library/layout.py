@@ -153,7 +153,8 @@ class Layout:
     def describe(self) -> str:
         """One phrase for people: family, number of modules, shapes, rank."""
         shapes = ", ".join(f"{g.module_type} {g.in_features}x{g.out_features}" for g in self.groups)
-        return f"{self.model_type}, {len(self.sites)} modules: {shapes}; rank {self.rank}"
+        family = f"{self.model_type}, " if self.model_type else ""
+        return f"{family}{len(self.sites)} modules: {shapes}; rank {self.rank}"
 
 
 def layout_of(config: Any, targets: Sequence[str] | None = None, *, rank: int = 8) -> Layout:

@@ -15,7 +15,6 @@ from starlette.testclient import TestClient
 from test_api import JSON, UNKNOWN_ID, assert_problem, post
 
 from api.app import create_app
-from api.checks import Progress, Subject
 from api.cli import main
 from api.errors import NotFound
 from api.job_store import INTERRUPTED, JobStore
@@ -24,6 +23,8 @@ from api.service import Service
 from api.settings import Settings
 from generator.generate import Generator
 from verification.findings import Finding
+from verification.hooks import Hook
+from verification.subject import Context, Subject
 
 TASK = "Say whether the review is positive or negative."
 EXAMPLES = [{"input": f"It was number {i}.", "output": "positive"} for i in range(6)]
@@ -109,16 +110,18 @@ class Gate:
     def __init__(self) -> None:
         self.started, self.go = threading.Event(), threading.Event()
 
-    def __call__(self, subject: Subject, progress: Progress) -> list[Finding]:
+    def __call__(self, subject: Subject, context: Context) -> list[Finding]:
         self.started.set()
         while not self.go.wait(0.01):
-            progress(0.5)
-        return [Finding("gate", "opened", "info", "the gate was opened", {"id": subject.id})]
+            context.progress(0.5)
+        about = {"id": subject.said("id")}
+        return [Finding("gate", "opened", "info", "the gate was opened", about)]
 
 
 def with_gate(client: TestClient) -> Gate:
     service: Service = client.app.state.service  # type: ignore[attr-defined]
-    service.hooks["gate"] = gate = Gate()
+    gate = Gate()
+    service.hooks["gate"] = Hook("gate", 0.0, gate)
     return gate
 
 
@@ -166,9 +169,41 @@ def test_without_any_example_nothing_is_claimed(client: TestClient) -> None:
     assert done["result"]["verdict"] == "accept"
 
 
+def test_what_the_shipped_calibrations_do_not_fit_is_told_and_the_library_is_compared_with(
+    client: TestClient,
+) -> None:
+    adapter = post(client, {"description": TASK, "generator": "nearest"}).json()["id"]
+    asked = verify(client, adapter, {"hooks": ["agreement", "neighbours", "screening"]})
+    done = ended(client, asked.headers["location"])
+    JobAnswer.model_validate(done)
+    assert done["hooks"] == ["agreement", "neighbours", "screening"]
+    findings = {finding["code"]: finding for finding in done["result"]["findings"]}
+    assert list(findings) == [  # the quicker first
+        "screening-not-applicable",
+        "neighbours-copy",
+        "neighbours-e-diem",
+        "agreement-not-applicable",
+    ]
+    near = findings["neighbours-copy"]["evidence"]["nearest"]
+    assert {row["task"] for row in near} == {"task0", "task1", "task2"}
+    again = client.get(asked.headers["location"])
+    assert again.json() == done
+
+
+def test_every_hook_but_the_limited_one_runs_when_none_is_named(client: TestClient) -> None:
+    asked = verify(client, made(client), {"examples": EXAMPLES})
+    quick = ["format", "integrity", "signature", "target", "statistics", "base"]
+    slow = ["screening", "neighbours", "agreement", "behaviour"]
+    assert asked.json()["hooks"] == [*quick, *slow]
+    done = ended(client, asked.headers["location"])
+    told = {finding["hook"] for finding in done["result"]["findings"]}
+    assert {"statistics", *slow} <= told  # the other quick ones have nothing to say
+
+
 def test_a_job_that_cannot_be_done_says_why(client: TestClient) -> None:
     long = [{"input": "word " * 5000, "output": "positive"}]
-    done = ended(client, verify(client, made(client), {"examples": long}).headers["location"])
+    asked = {"hooks": ["behaviour"], "examples": long}
+    done = ended(client, verify(client, made(client), asked).headers["location"])
     assert (done["state"], done["result"]) == ("failed", None)
     assert "tokens" in done["error"]
 
@@ -176,10 +211,10 @@ def test_a_job_that_cannot_be_done_says_why(client: TestClient) -> None:
 def test_an_accident_in_a_hook_tells_nothing(client: TestClient) -> None:
     service: Service = client.app.state.service  # type: ignore[attr-defined]
 
-    def broken(subject: Subject, progress: Progress) -> list[Finding]:
+    def broken(subject: Subject, context: Context) -> list[Finding]:
         raise RuntimeError("secret")
 
-    service.hooks["broken"] = broken
+    service.hooks["broken"] = Hook("broken", 0.0, broken)
     job = verify(client, made(client), {"hooks": ["broken"]}).headers["location"]
     done = ended(client, job)
     assert done["state"] == "failed"
@@ -310,6 +345,11 @@ def test_old_jobs_make_room_and_unfinished_ones_stay(
         ({"examples": [EXAMPLES[0]] * 257}, "invalid-field"),
         ({"hooks": ["nonsense"]}, "unknown-name"),
         ({"hooks": ["behaviour", "behaviour"]}, "invalid-field"),
+        ({"zk": {"modules": 1}}, "invalid-field"),
+        ({"hooks": ["zk"], "zk": {"modules": 0}}, "invalid-field"),
+        ({"hooks": ["zk"], "zk": {"modules": "some"}}, "invalid-field"),
+        ({"hooks": ["zk"], "zk": {"nonce": "short"}}, "invalid-field"),
+        ({"hooks": ["zk"], "zk": {"nonce": "a line\nand another"}}, "invalid-field"),
         ({"examples": [{"input": "\ud800", "output": ""}]}, "invalid-field"),
     ],
 )

@@ -18,7 +18,7 @@ from index.weight_encoder import (
     save_weight_encoder,
     shipped,
 )
-from index.weight_features import features, inputs_of, readings
+from index.weight_features import features, gram, inputs_of, readings
 from library.adapter import Adapter, zeros
 from library.base import load_config, resolve_base
 from library.errors import CheckpointError, LayoutMismatch, MissingPath, UsageError
@@ -117,7 +117,7 @@ def test_features_are_those_of_the_dense_update(targets: list[str] | None) -> No
         i, j = torch.triu_indices(5, 5)
         entries = dense[i, j] * torch.where(i == j, 1.0, 2.0**0.5)
         rooted = entries / (entries.abs() + 1e-3).sqrt()
-        torch.testing.assert_close(features(reading, own)[0], rooted / rooted.norm())
+        torch.testing.assert_close(features(gram(reading, own))[0], rooted / rooted.norm())
 
 
 def test_parts_of_adapters() -> None:

@@ -1,4 +1,7 @@
-"""Hooks: what one is, which there are, the policy that picks among them, and running them."""
+"""Hooks: what one is, the quick ones, the policy that picks among them, and running them.
+
+The slow ones, which compare with something that has to be read first, are in slow_hooks.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -69,9 +72,11 @@ class Policy:
         return replace(finding, severity="warn") if finding.severity == "refuse" else finding
 
 
-def read_policy(path: Path) -> Policy:
+def read_policy(path: Path, names: tuple[str, ...] = Policy.hooks) -> Policy:
     """A policy file: JSON with lists of names, `hooks` and `refuse`, and `signed`, all optional.
 
+    Args:
+        names: of the hooks that there are.
     Raises MissingPath or UsageError.
     """
     try:
@@ -80,7 +85,7 @@ def read_policy(path: Path) -> Policy:
         raise MissingPath(f"there is no policy at {path}") from error
     except (OSError, BadFile) as error:
         raise UsageError(f"{path} is not a policy: {error}") from error
-    known = {"hooks": Policy.hooks, "refuse": ("warn", "refuse")}
+    known = {"hooks": names, "refuse": ("warn", "refuse")}
     signed = content.pop("signed", False)
     if not isinstance(signed, bool):
         raise UsageError(f"{path}: signed is true or false")
@@ -107,18 +112,26 @@ def verify(
     policy: Policy | None = None,
     provenance: Path | None = None,
     times: dict[str, float] | None = None,
+    hooks: Sequence[Hook] = HOOKS,
 ) -> list[Finding]:
-    """Every finding about what lies at `path`; arguments as of `run`. Raises MissingPath only."""
+    """Every finding about what lies at `path`; arguments and errors as of `run`.
+
+    Raises MissingPath too.
+    """
     policy = policy or Policy()
     try:
         subject = read_subject(path, provenance)
     except BadFile as error:
         return [policy.applied(refusal("format", error))]
-    return run(subject, context, policy, times)
+    return run(subject, context, policy, times, hooks)
 
 
 def run(
-    subject: Subject, context: Context, policy: Policy, times: dict[str, float] | None = None
+    subject: Subject,
+    context: Context,
+    policy: Policy,
+    times: dict[str, float] | None = None,
+    hooks: Sequence[Hook] = HOOKS,
 ) -> list[Finding]:
     """The policy's hooks in the order of their cost, those that read raw bytes first.
 
@@ -127,19 +140,30 @@ def run(
 
     Args:
         times: takes the milliseconds that each hook took; no finding holds any.
+        hooks: those that there are. The quick ones raise nothing; slow ones raise what keeps them
+            from comparing.
     """
     found: list[Finding] = []
     damaged = "format" not in policy.hooks and _refused(_checked(HOOKS[0], subject, context))
-    for hook in sorted(HOOKS, key=lambda hook: (hook.sound_only, hook.cost)):
-        if hook.name not in policy.hooks or (damaged and hook.sound_only):
+    chosen = [hook for hook in hooks if hook.name in policy.hooks]
+    chosen.sort(key=lambda hook: (hook.sound_only, hook.cost))
+    for done, hook in enumerate(chosen):
+        context.progress(done / len(chosen))
+        if damaged and hook.sound_only:
             continue
         start = time.perf_counter()
-        new = _checked(hook, subject, context)
+        new = _checked(hook, subject, _part(context, done, len(chosen)))
         if times is not None:
             times[hook.name] = round(1e3 * (time.perf_counter() - start), 3)
         damaged = damaged or (hook.name == "format" and _refused(new))
         found += [policy.applied(finding) for finding in new]
+    context.progress(1.0)
     return found
+
+
+def _part(context: Context, done: int, parts: int) -> Context:
+    """The same for one of several hooks, whose share counts for its part of the whole."""
+    return replace(context, progress=lambda share: context.progress((done + share) / parts))
 
 
 def _checked(hook: Hook, subject: Subject, context: Context) -> list[Finding]:

@@ -16,10 +16,11 @@ from torch import Tensor
 from library.adapter import Adapter, stack
 from library.catalogue import open_library, read_adapter, records
 from library.errors import UsageError
-from library.folder import MANIFEST
+from library.folder import MANIFEST, LibraryFolder
 from library.layout import Layout
 from library.peft_read import shape_of
 from library.plan import Plan
+from library.records import Record
 
 REFERENCE = 24  # adapters, evenly spaced by task, whose pairs E-DIEM is held against
 
@@ -141,6 +142,17 @@ def _site_major(adapters: Adapter) -> Adapter:
     return Adapter(adapters.layout, a, b)
 
 
+def trained(folder: LibraryFolder, layout: Layout) -> list[Record]:
+    """Records of a library's adapters of a layout, one a task, sorted by task."""
+    return [
+        record
+        for record in records(folder)
+        if record["layout_digest"] == layout.digest
+        and record["variant"] == 0
+        and record["id"] is not None
+    ]
+
+
 def read_neighbours(place: str) -> Neighbours:
     """Those of a library, by folder or URL.
 
@@ -148,7 +160,9 @@ def read_neighbours(place: str) -> Neighbours:
     """
     folder = open_library(place)
     layout = Plan.from_dict(folder.read_json(MANIFEST)).layout
-    found = records(folder)
+    found = trained(folder, layout)
+    if not found:
+        raise UsageError(f"the library {place} holds no adapter to compare with")
     adapters = stack([read_adapter(folder, record["id"], layout) for record in found])
     ids, tasks = (tuple(record[key] for record in found) for key in ("id", "task"))
     rank, recipe = found[0]["rank"], found[0]["recipe"]

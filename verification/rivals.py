@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from index.encoder import DescriptionEncoder, normalise
 from index.exact import weighted_sum
 from library.base import BaseReference, base_layout
-from library.catalogue import read_adapter, records
+from library.catalogue import read_adapter
 from library.folder import MANIFEST, LibraryFolder
 from library.layout import Layout
 from library.plan import Plan
 from library.records import Record
 from library.tasks import Task
 from verification.behaviour import Contender
+from verification.neighbours import trained
 
 RIVALS = 4
 MEAN = "mean of the rivals"
@@ -41,11 +42,8 @@ def rivals_of(
     layout = _layout(folder, base)
     others = [
         record
-        for record in records(folder)
-        if record["layout_digest"] == layout.digest
-        and record["variant"] == 0
-        and record["id"] not in (None, identity)
-        and record["description"] != description
+        for record in trained(folder, layout)
+        if record["id"] != identity and record["description"] != description
     ]
     found = [
         Contender(record["task"], read_adapter(folder, record["id"], layout))

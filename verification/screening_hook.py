@@ -18,7 +18,6 @@ from verification.findings import Finding
 from verification.neighbours import Neighbours, distances, e_diem, same_modules
 from verification.screening import known_kind, profile
 from verification.spectrum import singular_values
-from verification.statistics_hook import compare
 
 SCREENING, NEIGHBOURS = "screening", "neighbours"
 NOT_APPLICABLE, UNCALIBRATED = "screening-not-applicable", "screening-uncalibrated"
@@ -29,35 +28,35 @@ FALSE_ALARMS = 5  # of a hundred clean adapters of the bank's recipe, for each o
 SAME = 5e-3  # a relative distance below this is the same ΔW, up to rounding to bfloat16
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What provenance says: the `generator` and the base's SHA-256, None where it says nothing."""
+def check_spectra(
+    adapter: Adapter, bank: Bank, recipe: str | None, base_sha256: str | None
+) -> list[Finding]:
+    """Both screening scores of one adapter (n = 1) against a bank.
 
-    recipe: str | None
-    base_sha256: str | None
-
-
-def check_spectra(adapter: Adapter, subject: Subject, bank: Bank) -> list[Finding]:
-    """Screening and statistics of one adapter (n = 1) against a bank."""
+    Args:
+        recipe: the `generator` of its provenance; None where it says nothing.
+        base_sha256: of the base in its provenance.
+    """
     if not bank.fits(adapter.layout):
         message = (
             f"no screening: the bank is of {len(bank.modules)} modules at rank {bank.rank} or "
             f"above, the adapter has {adapter.layout.describe()}"
         )
         return [Finding(SCREENING, NOT_APPLICABLE, "info", message)]
-    if not _finite(adapter):
+    if not finite(adapter):
         message = "no screening: a weight is not a finite number"
         return [Finding(SCREENING, NOT_APPLICABLE, "info", message)]
     values = bank.in_order(adapter.layout, singular_values(adapter, bank.rank))
-    return [*_screening(values, subject, bank), compare(values, bank)]
+    return _screening(values, bank, recipe, base_sha256)
 
 
-def _finite(adapter: Adapter) -> bool:
+def finite(adapter: Adapter) -> bool:
+    """Whether every weight is a finite number."""
     return all(bool(factor.isfinite().all()) for factor in adapter.factors())
 
 
 def _screening(
-    values: Float[Tensor, "1 sites rank"], subject: Subject, bank: Bank
+    values: Float[Tensor, "1 sites rank"], bank: Bank, recipe: str | None, base_sha256: str | None
 ) -> list[Finding]:
     deviations = profile(bank).deviations(values)[0]
     worst = bank.modules[int(deviations.argmax())][0]
@@ -72,8 +71,8 @@ def _screening(
         f"known-kind score {known}; outlier score {outlier}, largest in {worst}; calibrated on "
         f"{bank.name}; a score, no proof"
     )
-    if (subject.recipe, subject.base_sha256) != (bank.recipe, bank.base_sha256):
-        made = f"made by {subject.recipe}" if subject.recipe else "of unknown making"
+    if (recipe, base_sha256) != (bank.recipe, bank.base_sha256):
+        made = f"made by {recipe}" if recipe else "of unknown making"
         message = (
             f"the adapter is {made} or on another base, for which the bank does not hold: {said}"
         )
@@ -121,7 +120,7 @@ def check_neighbours(adapter: Adapter, neighbours: Neighbours, k: int = 5) -> li
     if not same_modules(adapter.layout, neighbours.adapters.layout):
         message = f"the adapter's modules are not those of {neighbours.name}"
         return [Finding(NEIGHBOURS, INCOMPARABLE, "info", message)]
-    if not _finite(adapter):
+    if not finite(adapter):
         message = "no neighbours: a weight is not a finite number"
         return [Finding(NEIGHBOURS, INCOMPARABLE, "info", message)]
     found = distances(adapter, neighbours.adapters, neighbours.norms)

@@ -2,19 +2,22 @@
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from library.adapter import Adapter
 from library.base import BaseReference
 from library.canonical import digest
-from library.errors import MissingPath
+from library.errors import AdapterFileError, MissingPath
 from library.import_source import DIFFUSERS_FILE
 from library.peft_io import CONFIG_FILE, WEIGHTS_FILE
+from library.peft_read import adapter_of
 from library.provenance import PROVENANCE_FILE
+from library.tasks import Instance
 from verification.header import BadFile, Header, parse_object, read_header
 from verification.pairs import Shape, pairs_of
 
@@ -26,6 +29,8 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 MAX_WEIGHTS = 2 * 2**30
 MAX_JSON = 2**20
 MAX_NAMES = 10_000
+
+Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,20 @@ class Subject:
         """Shapes of A and B of every module of a LoRA, as `pairs_of` gives them."""
         return pairs_of(self.shapes, self.config or {})
 
+    @cached_property
+    def adapter(self) -> Adapter:
+        """The factors. Raises AdapterFileError unless it is a plain LoRA with its config."""
+        if CONFIG_FILE not in self.files or self.weights != WEIGHTS_FILE:
+            raise AdapterFileError(f"it has no {CONFIG_FILE} beside an {WEIGHTS_FILE}")
+        return adapter_of(self.files)
+
+    def said(self, *members: str) -> str | None:
+        """What provenance says in a member, or a member of one; None if that is no text."""
+        value: Any = self.provenance
+        for name in members:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value if isinstance(value, str) else None
+
     def _json(self, name: str, reason: str) -> dict[str, Any] | None:
         content = self.files.get(name)
         return None if content is None else parse_object(content, name, reason)
@@ -84,11 +103,15 @@ class Context:
         target: the server that is to load it; None: none in particular.
         base: the base model; None: the one that the config names, if that is the packaged one.
         public_key: whose holder has to have signed it; None: anyone or no one.
+        examples: of its task, for the behaviour hook.
+        progress: called with the share that is done, often; what it raises ends the check.
     """
 
     target: str | None = None
     base: BaseReference | None = None
     public_key: "Ed25519PublicKey | None" = None
+    examples: Sequence[Instance] = ()
+    progress: Progress = lambda share: None
 
 
 def read_subject(path: Path, provenance: Path | None = None) -> Subject:

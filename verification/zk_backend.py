@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ BACKEND = "ezkl"
 CHILD = Path(__file__).with_name("zk_child.py")
 SRS_NAME = "kzg.srs"
 MIN_LOGROWS, MAX_LOGROWS = 6, 20
+PAUSE = 0.25  # seconds between two looks at whether a call is still wanted
 _KEY_FILES = ("settings.json", "pk", "vk")
 
 
@@ -84,15 +86,19 @@ class Backend:
 
     Args:
         workers: how many; one a core if None.
+        still: called every PAUSE seconds while ezkl works, from any thread; what it raises ends the
+            call and kills its process.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(
+        self, workers: int | None = None, still: Callable[[], None] = lambda: None
+    ) -> None:
         self.version = require_ezkl()
         self.workers = workers or os.cpu_count() or 1
         self._idle: queue.LifoQueue[_Child] = queue.LifoQueue()
         self._threads = max(1, (os.cpu_count() or 1) // self.workers)
         for _ in range(self.workers):
-            self._idle.put(_Child(self._threads))
+            self._idle.put(_Child(self._threads, still))
 
     def __enter__(self) -> "Backend":
         return self
@@ -113,10 +119,23 @@ class Backend:
         finally:
             self._idle.put(child)
 
-    def each(self, action: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """`action` on every item, as many at a time as there are processes; in order."""
+    def each(
+        self,
+        action: Callable[[Any], Any],
+        items: Sequence[Any],
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> list[Any]:
+        """`action` on every item, as many at a time as there are processes; in order.
+
+        Args:
+            progress: called with the share that is done after each item.
+        """
+        found = []
         with ThreadPoolExecutor(self.workers) as pool:
-            return list(pool.map(action, items))
+            for result in pool.map(action, items):
+                found.append(result)
+                progress(len(found) / len(items))
+        return found
 
     def plan(self, shapes: Sequence[Shape], logrows: int | None = None) -> tuple[int, list[int]]:
         """Log2 of the rows that circuits of these shapes share, and the columns of each.
@@ -207,7 +226,8 @@ def new_srs(backend: Backend, logrows: int) -> bytes:
 class _Child:
     """One process of zk_child.py, started by its first request."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, still: Callable[[], None]) -> None:
+        self._still = still
         self._environment = {**os.environ, "RAYON_NUM_THREADS": str(threads)}
         self._process: subprocess.Popen[str] | None = None
 
@@ -217,9 +237,15 @@ class _Child:
         try:
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
+            while not wait([process.stdout.fileno()], PAUSE):
+                self._still()
             line = process.stdout.readline()
         except BrokenPipeError:
             line = ""
+        except BaseException:  # nobody will read the answer
+            process.kill()
+            self.close()
+            raise
         if not line:
             self.close()
             raise ProverError(f"ezkl's process ended during '{request['call']}'")

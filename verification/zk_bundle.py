@@ -5,7 +5,7 @@ and from the manifest. The file holds outputs and proofs, and no inputs: the ver
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,17 +70,22 @@ def integers(texts: Sequence[str]) -> list[int]:
     return [int(text) for text in texts]
 
 
-def prove_hashed(owner: Owner, nonce: str, count: int | None) -> Bundle:
+def prove_hashed(
+    owner: Owner,
+    nonce: str,
+    count: int | None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Bundle:
     """Prove `count` modules that the nonce selects (all if None), one row each.
 
-    Raises UsageError, ProofLimit, ProverError.
+    `progress` is called with the share that is proved. Raises UsageError, ProofLimit, ProverError.
     """
     manifest = owner.manifest
     names = asked_for(manifest, nonce, count)
     x = {name: [_row(manifest, name, nonce)] for name in names}
     y = owner.answer(x)
     statements = [Statement(manifest.digest, name, nonce, "", x[name], y[name]) for name in names]
-    proofs = owner.prove(statements)
+    proofs = owner.prove(statements, progress)
     return Bundle(
         protocol=PROTOCOL,
         manifest=manifest.digest,
@@ -122,14 +127,19 @@ def verify_hashed(
 
 def asked_for(manifest: Manifest, nonce: str, count: int | None) -> list[str]:
     """The modules that a nonce selects. Raises UsageError for a nonce or count that will not do."""
-    if not 8 <= len(nonce) <= 200 or not nonce.isprintable():
-        raise UsageError("a nonce is 8 to 200 printable characters, drawn by the verifier")
+    require_nonce(nonce)
     names = [module.name for module in manifest.modules]
     if count is None:
         return names
     if not 1 <= count <= len(names):
-        raise UsageError(f"the adapter has {len(names)} modules: --modules must be 1 to that")
+        raise UsageError(f"the adapter has {len(names)} modules: modules must be 1 to that")
     return sampled(manifest.digest, nonce, names, count)
+
+
+def require_nonce(nonce: str) -> None:
+    """Raise UsageError for a nonce that will not do."""
+    if not 8 <= len(nonce) <= 200 or not nonce.isprintable():
+        raise UsageError("a nonce is 8 to 200 printable characters, drawn by the verifier")
 
 
 def _row(manifest: Manifest, name: str, nonce: str) -> list[int]:

@@ -7,7 +7,7 @@ class MissingExtra(LorasmithError):
     """The optional packages that proofs need are not installed."""
 
     code = "extra-missing"
-    status = 503
+    status = 501
 
 
 class ProverError(LorasmithError):

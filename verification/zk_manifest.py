@@ -6,7 +6,7 @@ is another commitment. Weights appear in no manifest.
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -138,11 +138,17 @@ def read_weights(folder: Path) -> tuple[dict[str, Weights], list[Committed]]:
     return weights, described
 
 
-def commit(folder: Path, backend: Backend, srs: Srs | None = None) -> Manifest:
+def commit(
+    folder: Path,
+    backend: Backend,
+    srs: Srs | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Manifest:
     """Commit to the adapter in `folder`.
 
     Args:
         srs: the verifier's, or a ceremony's; this machine's own if None.
+        progress: called with the share that is done after each module.
     Raises:
         TooLarge: the SRS is too short for the adapter's modules.
         What `read_weights` and `Backend.keys` raise.
@@ -158,7 +164,7 @@ def commit(folder: Path, backend: Backend, srs: Srs | None = None) -> Manifest:
         at = str(keys[mine.shape].folder)
         return backend.call("commit", folder=at, srs=str(srs.path), a=mine.a, b=mine.b)
 
-    found = backend.each(points, described)
+    found = backend.each(points, described, progress)
     adapter_sha256, config_sha256 = files_digests(folder)
     return Manifest(
         protocol=PROTOCOL,

@@ -5,7 +5,7 @@ a folding seed; its digest is an input of the proof. The verifier builds every i
 that it holds itself, so a proof file carries none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,9 +117,13 @@ class Owner:
             for name, rows in questions.items()
         }
 
-    def prove(self, statements: Sequence[Statement]) -> list[str]:
-        """Proofs in hex, in order. Raises TooLarge, ProverError."""
-        return self._backend.each(self._prove, statements)
+    def prove(
+        self,
+        statements: Sequence[Statement],
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> list[str]:
+        """Proofs in hex, in order; `progress` as of Backend.each. Raises TooLarge, ProverError."""
+        return self._backend.each(self._prove, statements, progress)
 
     def _prove(self, statement: Statement) -> str:
         mine = self._weights[statement.module]

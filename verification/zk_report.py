@@ -7,7 +7,7 @@ from verification.findings import Finding, Verdict, verdict
 from verification.zk_manifest import Manifest
 from verification.zk_numbers import FOLD_BITS
 
-HOOK = "zero-knowledge"
+HOOK = "zk"
 
 
 @dataclass(frozen=True)

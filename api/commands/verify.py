@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from library.errors import MissingPath
+from library.errors import MissingPath, UsageError
+
+if TYPE_CHECKING:
+    from library.base import BaseReference
+    from verification.hooks import Hook, Policy
 
 
 def verify(
@@ -27,18 +31,29 @@ def verify(
     base: Annotated[
         str | None, typer.Option(help="Base model; default: what the config says, if at hand.")
     ] = None,
+    hooks: Annotated[
+        str | None,
+        typer.Option(help="Slow hooks to add: screening,neighbours,agreement,behaviour."),
+    ] = None,
+    library: Annotated[
+        str | None, typer.Option(help="For neighbours and behaviour; default: the shipped sample.")
+    ] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="JSONL of input and output, for behaviour.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> int:
     """Check format, integrity, base and server; exit 1 if the adapter is refused.
 
-    Example: lorasmith verify my-adapter --target vllm
+    Example: lorasmith verify my-adapter --target vllm --hooks screening,neighbours
     """
     for given in (path, policy, provenance, public_key):
         if given is not None and not given.exists() and not given.is_symlink():
             raise MissingPath(f"there is nothing at {given}")
-    from api.console import quiet_libraries
+    from api.console import progress_bar, quiet_libraries
     from library.base import resolve_base
-    from verification.hooks import Policy, read_policy, require_key
+    from library.tasks import read_examples
+    from verification.hooks import HOOKS, require_key
     from verification.hooks import verify as check
     from verification.report import summary
     from verification.signing import read_public_key
@@ -46,14 +61,61 @@ def verify(
 
     quiet_libraries()
     reference = None if base is None else resolve_base(base)
-    chosen = Policy() if policy is None else read_policy(policy)
+    chosen = _policy(policy, hooks)
     key = None if public_key is None else read_public_key(public_key)
     require_key(chosen, key)
+    _require_use(chosen, library, examples)
+    rows = [] if examples is None else read_examples(examples)
+    known = (*HOOKS, *_slow(reference, library))
     times: dict[str, float] = {}
-    found = check(path, Context(target, reference, key), chosen, provenance, times)
+    with progress_bar("verifying", "%") as bar:
+        context = Context(target, reference, key, rows, lambda share: bar(int(100 * share), 100))
+        found = check(path, context, chosen, provenance, times, known)
     answer = {**summary(found), "milliseconds": times}
     typer.echo(json.dumps(answer, ensure_ascii=False) if as_json else _readable(path, answer))
     return int(answer["verdict"] == "refuse")
+
+
+def _policy(path: Path | None, hooks: str | None) -> "Policy":
+    """The policy of a file, or the default one, with hooks added. Raises UsageError."""
+    from dataclasses import replace
+
+    from library.errors import UnknownName
+    from verification.hooks import Policy, read_policy
+    from verification.slow_hooks import SLOW
+
+    known = (*Policy.hooks, *SLOW)
+    chosen = Policy() if path is None else read_policy(path, known)
+    added = [] if hooks is None else [name.strip() for name in hooks.split(",")]
+    for name in added:
+        if name not in known:
+            raise UnknownName(f"unknown hook '{name}'; known: {', '.join(known)}")
+    return replace(chosen, hooks=tuple(dict.fromkeys((*chosen.hooks, *added))))
+
+
+def _require_use(policy: "Policy", library: str | None, examples: Path | None) -> None:
+    """Raise UsageError for options that no hook uses, or a library that is not there."""
+    from api.commands.common import SHIPPED
+    from library.catalogue import open_library
+
+    if ("behaviour" in policy.hooks) != (examples is not None):
+        raise UsageError("the hook behaviour and --examples go together")
+    if {"neighbours", "behaviour"} & set(policy.hooks):
+        open_library(library or SHIPPED)
+    elif library is not None:
+        raise UsageError("--library is for the hooks neighbours and behaviour, which do not run")
+
+
+def _slow(reference: "BaseReference | None", library: str | None) -> "tuple[Hook, ...]":
+    from api.commands.common import SHIPPED
+    from index.encoder import DescriptionEncoder
+    from library.base import DEFAULT_BASE, load_base, resolve_base
+    from verification.slow_hooks import SlowHooks, Sources
+
+    def at_hand(name: str | None) -> "BaseReference | None":
+        return reference or (resolve_base() if name == DEFAULT_BASE else None)
+
+    return SlowHooks(Sources(library or SHIPPED, DescriptionEncoder, at_hand, load_base)).hooks()
 
 
 def _readable(path: Path, answer: dict[str, Any]) -> str:
