@@ -1,6 +1,7 @@
 """The adapters that a merge is made from: folders or adapters of a library, all for one base."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def read_parents(
 
 def _parent(name: str, catalogue: Catalogue) -> Parent:
     folder = Path(name)
-    if not folder.exists():
+    if not name or not os.path.exists(folder):  # also of a name that is too long for a path
         try:
             identity = find(catalogue, name)["id"]
         except UnknownName as error:

@@ -64,14 +64,13 @@ def _on_trial(
     makers: Makers, wish: Wish, examples: Sequence[Example], load: LoadBase, *, generates: bool
 ) -> Proposal:
     """Of all candidates the one whose answers to the examples have the least loss."""
-    candidates = {TEXT_TO_LORA: makers.make(TEXT_TO_LORA, wish, "")} if generates else {}
-    if wish.neighbours:
-        candidates[COMPOSE] = makers.make(COMPOSE, wish, "")
+    names = [TEXT_TO_LORA] * generates + [COMPOSE] * bool(wish.neighbours)
+    made = [makers.make(name, wish, "") for name in names]
     for place, near in enumerate(wish.neighbours):
-        candidates[f"{NEAREST} {near.task}"] = makers.nearest(wish, "", place)
-    made = list(candidates.values())
+        names.append(f"{NEAREST} {near.task}")
+        made.append(makers.nearest(wish, "", place))
     losses, count = trial(load(wish.base), [one.adapter for one in made], examples)
     best = min(range(len(made)), key=losses.__getitem__)
-    told = ", ".join(f"{name} {loss:.2f}" for name, loss in zip(candidates, losses, strict=True))
+    told = ", ".join(f"{name} {loss:.2f}" for name, loss in zip(names, losses, strict=True))
     reason = f"it has the least loss a token on {count} examples of these: {told}"
     return replace(made[best], chosen=replace(made[best].chosen, reason=reason))

@@ -65,7 +65,7 @@ class Makers:
                 self._shelves[base] = error
         found = self._shelves[base]
         if isinstance(found, LorasmithError):
-            raise found
+            raise found.with_traceback(None)  # else it grows with every request
         return found
 
     def wish(self, description: str, base: BaseReference, without: str = "") -> Wish:

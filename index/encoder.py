@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from library import packaged
-from library.errors import BaseModelError, UsageError
+from library.errors import BaseModelError, MissingPath, UsageError
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 MAX_CHARACTERS = 8192
@@ -124,7 +124,7 @@ class DescriptionEncoder:
 
         path = str(packaged.encoder_folder()) if name == DEFAULT_ENCODER else name
         if path == name and name.startswith((".", "/")) and not Path(name).is_dir():
-            raise BaseModelError(f"there is no encoder folder at {name}")
+            raise MissingPath(f"there is no encoder folder at {name}")
         try:
             model = SentenceTransformer(path, device=str(device), trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:

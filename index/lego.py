@@ -14,10 +14,9 @@ from torch import Tensor
 
 from library.adapter import Adapter, from_sites
 from library.errors import UsageError
-from library.factored import canonical
+from library.factored import NOTHING, canonical
 
 ROUNDS = 50
-NOTHING = 1e-7  # units this much shorter than the longest are the zeros of a deficient rank
 
 
 def lego(adapters: Sequence[Adapter], weights: Sequence[float], rank: int) -> Adapter:
@@ -25,7 +24,7 @@ def lego(adapters: Sequence[Adapter], weights: Sequence[float], rank: int) -> Ad
 
     Only the ratios of the weights matter: they weigh the units of a cluster. Then the two scales of
     the paper: a centroid gets the mean length of its units, which averaging shortens, and the
-    output √(mean rank / rank).
+    output √(mean rank / rank), by the units and clusters that there are.
     Raises UsageError for a weight that is not above zero.
     """
     if min(weights) <= 0:
@@ -34,8 +33,8 @@ def lego(adapters: Sequence[Adapter], weights: Sequence[float], rank: int) -> Ad
     for place, site in enumerate(adapters[0].layout.sites):
         own = [adapter.site(adapter.layout.sites[place]) for adapter in adapters]
         units, shares = _units(own, weights)
-        ranks = sum(a.shape[1] for a, _ in own) / len(own)
-        centres = _merged(units, shares, rank) * (ranks / rank) ** 0.25  # on both halves
+        ranks, clusters = len(units) / len(own), min(rank, max(1, len(units)))
+        centres = _merged(units, shares, clusters) * (ranks / clusters) ** 0.25  # on both halves
         a, b = centres.split([site.in_features * site.kernel, site.out_features], dim=1)
         pairs[site.name] = (a.float(), b.T.float())
     return from_sites(adapters[0].layout, pairs).with_rank(rank)
@@ -60,7 +59,7 @@ def _merged(
     units: Float[Tensor, "units d"], shares: Float[Tensor, " units"], count: int
 ) -> Float[Tensor, "clusters d"]:
     """One unit for each of at most `count` clusters: the mean direction at the mean length."""
-    member = _clusters(units, shares, min(count, len(units)))
+    member = _clusters(units, shares, count)
     merged = []
     for cluster in member.unique().tolist():
         own, share = units[member == cluster], shares[member == cluster]

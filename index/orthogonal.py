@@ -1,4 +1,4 @@
-"""An orthogonalised sum: what adapters have in common is not counted twice.
+"""An orthogonalised sum: what k adapters have in common counts √k times, not k times.
 
 In every module the ΔW, each of length one, are replaced by the orthonormal matrices that are
 nearest to all of them together (Löwdin's symmetric orthogonalisation, 1950: the inverse square root
@@ -15,7 +15,7 @@ from torch import Tensor
 from index.exact import sum_by_module
 from library.adapter import Adapter
 
-DEPENDENT = 1e-6  # eigenvalues of the Gram matrix below this share of the largest are none
+DEPENDENT = 1e-4  # eigenvalues of the Gram matrix below this share of the largest are rounding
 
 
 def orthogonal(adapters: Sequence[Adapter], weights: Sequence[float]) -> Adapter:

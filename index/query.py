@@ -6,6 +6,7 @@ the mean of their unit vectors, in the space of the weights a weighted one.
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -148,7 +149,7 @@ def read_files(place: Path) -> Files:
         MissingPath: nothing is there.
         AdapterFileError: no config is there.
     """
-    if not place.exists():
+    if not os.path.exists(place):  # of a name of any length
         raise MissingPath(f"there is no adapter at {place}")
     folder = place if place.is_dir() else place.parent
     if not (folder / CONFIG_FILE).is_file():

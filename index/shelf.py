@@ -129,10 +129,8 @@ def _plan(folder: LibraryFolder, base: BaseReference) -> Plan:
     """The library's plan, once it has been held to the base."""
     plan = Plan.from_dict(folder.read_json(MANIFEST))
     ours = base_layout(base, plan.layout)
-    ours.require_same(plan.layout, f"base model '{base.name}'", f"the library {folder.place}")
+    ours.require_same(plan.layout, f"base model '{base.name}'", "the library")
     sha256, _ = identity(base)
     if plan.base["sha256"] != sha256 or (sha256 is None and plan.base["id"] != base.name):
-        raise LayoutMismatch(
-            f"the library {folder.place} was made for other weights of {plan.base['id']}"
-        )
+        raise LayoutMismatch(f"the library was made for other weights of {plan.base['id']}")
     return plan

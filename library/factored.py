@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+NOISE = 1e-12  # of the largest entry or value: what rounding in float64 leaves of a zero
+NOTHING = 1e-7  # of the largest singular value: the zeros of a deficient rank, stored in float32
+
 
 def delta_norm(a: Float[Tensor, "*n r i"], b: Float[Tensor, "*n o r"]) -> Float[Tensor, "*n"]:
     """Frobenius norm of ΔW = B·A, in float64, from the triangles of two QR factorisations."""
@@ -60,10 +63,11 @@ def canonical(
     left, right = q_b @ u, vh @ q_a.mT  # (*n, o, q), (*n, q, i)
     peak = left.abs().argmax(dim=-2, keepdim=True)
     sign = torch.where(left.gather(-2, peak) < 0, -1.0, 1.0)
-    root = s.sqrt()
+    root = _root(s)
     top_a, top_b = root[..., :, None] * sign.mT * right, left * sign * root[..., None, :]
     extra = a.shape[-2] - s.shape[-1]  # ranks beyond the matrix's own size are zero
     pad = torch.nn.functional.pad
+    top_a, top_b = _without_noise(top_a), _without_noise(top_b)
     return pad(top_a, (0, 0, 0, extra)), pad(top_b, (0, extra))
 
 
@@ -90,9 +94,27 @@ def best_of_rank(
 ) -> tuple[Float[Tensor, "r i"], Float[Tensor, "o r"]]:
     """Float32 factors of the matrix of `rank` that is nearest to a dense ΔW; √S goes to both."""
     u, s, vh = torch.linalg.svd(delta.double(), full_matrices=False)
-    root = s[:rank].sqrt()
-    a, b = root[:, None] * vh[:rank], u[:, :rank] * root
+    root = _root(s)[:rank]
+    a, b = _without_noise(root[:, None] * vh[:rank]), _without_noise(u[:, :rank] * root)
     return a.float().contiguous(), b.float().contiguous()
+
+
+def _root(s: Float[Tensor, "*n r"]) -> Float[Tensor, "*n r"]:
+    """√S, with zeros where there is nothing but rounding, whose root would be no small number."""
+    return torch.where(s < NOISE * s[..., :1], 0.0, s).sqrt()
+
+
+def _without_noise(factor: Float[Tensor, "*n i j"]) -> Float[Tensor, "*n i j"]:
+    """Zero again where rounding left something, which differs by the number of threads."""
+    sizes = factor.abs()
+    return torch.where(sizes < NOISE * sizes.amax(dim=(-2, -1), keepdim=True), 0.0, factor)
+
+
+def present_rank(a: Float[Tensor, "r i"], b: Float[Tensor, "o r"]) -> int:
+    """How many singular values of B·A are above rounding, whatever the rank it is stored at."""
+    top_a, _ = canonical(a, b)
+    values = top_a.square().sum(dim=1)  # the root of each singular value is in either factor
+    return int((values > NOTHING * values.amax()).sum()) if len(values) else 0
 
 
 @dataclass

@@ -157,6 +157,8 @@ def read_examples(path: Path) -> list[Instance]:
         raise MissingPath(f"there is no file at {path}")
     try:
         rows = [_instance(f"row-{i}", row) for i, row in enumerate(_lines(path))]
+    except KeyError as error:
+        raise TaskFileError(f"a row of {path} has no {error.args[0]}") from error
     except _MALFORMED as error:
         raise TaskFileError(f"{path} is not JSONL of input and output: {error}") from error
     if not rows:

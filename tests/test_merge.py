@@ -14,6 +14,7 @@ from torch import Tensor
 from index.dense import dare, merge_entries
 from index.merge import METHODS, Mix, merge
 from index.merge_predictor import MergePredictor, Predictor
+from index.recompress import dense_to_rank
 from library.adapter import Adapter
 from library.errors import LayoutMismatch, UnknownName, UsageError
 from library.layout import layout_of
@@ -200,7 +201,7 @@ def test_klora_takes_each_module_whole_from_one_adapter() -> None:
         torch.testing.assert_close(delta, tiny.deltas(larger[number])[name])
 
 
-def test_orthogonal_counts_what_is_common_once() -> None:
+def test_orthogonal_counts_what_is_common_less_than_twice() -> None:
     one, other, _ = three()
     alone = merge("orthogonal", Mix([one], [0.7])).adapter
     assert difference(alone, one.scaled(0.7)) < 1e-5
@@ -221,6 +222,44 @@ def test_lego_of_one_adapter_or_of_copies_is_the_adapter() -> None:
         assert made.layout.rank == LAYOUT.rank and difference(made, one) < 1e-5
     fewer = merge("lego", Mix(three(), None, rank=2)).adapter
     assert {torch.linalg.matrix_rank(d).item() for d in tiny.deltas(fewer).values()} == {2}
+
+
+@pytest.mark.parametrize("method", ["lego", "klora"])
+def test_ranks_that_hold_nothing_count_for_nothing(method: str) -> None:
+    adapters = three()
+    padded = [adapter.with_rank(LAYOUT.rank + 4) for adapter in adapters]
+    ours, theirs = (merge(method, Mix(those, None, rank=4)).adapter for those in (adapters, padded))
+    assert difference(theirs, ours) < 1e-5
+
+
+def test_more_clusters_than_units_change_nothing() -> None:
+    one = three()[0]
+    made = merge("lego", Mix([one], None, rank=4 * LAYOUT.rank)).adapter
+    assert difference(made, one) < 1e-5
+
+
+def test_orthogonal_takes_rounding_for_no_direction() -> None:
+    one = three()[0]
+    rounded = one.to(dtype=torch.bfloat16).to(dtype=torch.float32)
+    made = merge("orthogonal", Mix([one, rounded], [1.0, 1.0])).adapter
+    assert difference(made, one.scaled(math.sqrt(2))) < 1e-2
+
+
+@pytest.mark.parametrize("side", [96, 576])  # by SVD, and by random projection
+def test_no_bytes_depend_on_the_number_of_threads(side: int) -> None:
+    sparse = torch.randn(side, side, generator=torch.Generator().manual_seed(0)).double()
+    sparse[::3], sparse[:, ::5] = 0, 0
+    low = sparse @ torch.diag((torch.arange(side) < 6).double()) @ sparse
+    before = torch.get_num_threads()
+    try:
+        made = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            made.append(dense_to_rank(low, 8))
+    finally:
+        torch.set_num_threads(before)
+    for other in made[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(made[0], other, strict=True))
 
 
 def test_soup_is_the_mean() -> None:

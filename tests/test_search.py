@@ -217,7 +217,7 @@ WRONG = [
     (["x", "--recipe", "magic"], 2, "no adapter with recipe 'magic'; known: truncated:lora"),
     (["x", "--tag", "Poker"], 2, "no adapter with tag 'Poker'; known: "),
     (["x", "--library", "no"], 2, "no library at no"),
-    (["x", "--encoder", "./no"], 1, "no encoder folder at ./no"),
+    (["x", "--encoder", "./no"], 2, "no encoder folder at ./no"),
 ]
 
 

@@ -93,6 +93,6 @@ def _text_and_adapter(query: str, adapter: Path | None) -> tuple[str | None, Pat
     if adapter is not None:
         raise UsageError(f"give a text beside --adapter, not a second adapter: {query}")
     path = Path(query)
-    if not path.exists():
+    if not os.path.exists(path):
         raise MissingPath(f"there is no adapter at {query}")
     return None, path
