@@ -59,7 +59,7 @@ class Parties:
 def parties(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
     place = tmp_path_factory.mktemp("parties")
     base = load_base(resolve_base(str(tiny_base)))
-    layout = layout_of(load_config(base.reference), rank=12)
+    layout = layout_of(load_config(base.reference), rank=9)
     with zk_world.cached(place / "cache"), Backend(2) as backend:
         folder = zk_world.write(place / "a", tiny.adapter(layout, seed=30))
         manifest = commit(folder, backend)
@@ -75,6 +75,7 @@ def parties(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def served(folder: Path, manifest: Path) -> Iterator[str]:
     """`lorasmith zk serve` as a process of its own; where it listens."""
     command = ["-m", "api", "zk", "serve", str(folder), "--manifest", str(manifest), "--port", "0"]
+    command += ["--limit", "100"]
     process = subprocess.Popen(
         [sys.executable, *command], cwd=tiny.ROOT, stderr=subprocess.PIPE, text=True
     )
@@ -118,7 +119,7 @@ def test_the_command_asks_with_the_bases_own_activations(
 def test_the_activations_are_what_the_modules_receive(parties: Parties, tiny_base: Path) -> None:
     """With them, the proved outputs are what an adapted first layer adds."""
     base = load_base(resolve_base(str(tiny_base)))
-    layout = layout_of(load_config(base.reference), rank=12)
+    layout = layout_of(load_config(base.reference), rank=9)
     adapter = tiny.adapter(layout, seed=30).to(dtype=torch.bfloat16).to(dtype=torch.float32)
     name = parties.manifest.modules[0].name
     module = base.model.get_submodule(name)
