@@ -73,13 +73,19 @@ INTERNAL = "the service failed while answering; its log says more"
 
 def problem(code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """The answer for a listed code; `detail` is one sentence for whoever asked."""
-    kind = PROBLEMS[code]
+    return answer(PROBLEMS[code], detail, headers)
+
+
+def answer(
+    kind: ProblemType, detail: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The answer for a kind of problem, listed or an application's own."""
     content = {
         "type": kind.type,
         "title": kind.title,
         "status": kind.status,
         "detail": _presentable(detail),
-        "code": code,
+        "code": kind.code,
     }
     return JSONResponse(content, kind.status, headers=headers, media_type=MEDIA_TYPE)
 

@@ -39,7 +39,7 @@ from verification.behaviour_hook import HOOK as BEHAVIOUR
 from verification.report import reported, summary
 from verification.subject import Context, Subject
 from verification.zk_backend import read_srs, require_ezkl
-from verification.zk_bundle import require_nonce
+from verification.zk_bundle import require_count, require_nonce
 from verification.zk_hook import Challenge, zk_hook
 from verification.zk_report import HOOK as ZK
 
@@ -145,7 +145,10 @@ class Service:
             )
         if {AGREEMENT, BEHAVIOUR} & {*names}:
             _ = self.strategies  # what they need is loaded, or the client comes again
-        asked: dict[str, Any] = {"hooks": names, "zk": _challenge(names, wanted)}
+        challenge = _challenge(names, wanted)
+        if challenge is not None:
+            await to_thread.run_sync(self._require_modules, identity, challenge["modules"])
+        asked: dict[str, Any] = {"hooks": names, "zk": challenge}
         asked["examples"] = [example.model_dump() for example in wanted.examples or ()]
         return await self.jobs.submit(identity, asked)
 
@@ -175,6 +178,11 @@ class Service:
             known.append(zk_hook(Challenge(**job.wanted["zk"]), self._srs))
         policy = hooks.Policy(hooks=tuple(job.wanted["hooks"]))
         return summary(hooks.run(Subject(files), context, policy, hooks=known))
+
+    def _require_modules(self, identity: str, count: int | None) -> None:
+        """Raise UsageError if fewer modules could be proved than are asked for."""
+        files = self._files(self.store.get(LOCAL, identity))
+        require_count(len(Subject(files).pairs), count)
 
     def _create(self, made: Strategies, name: str, wish: Wish, base: BaseReference) -> Made:
         adapter = made.generate(name, [wish], base)[0]

@@ -9,11 +9,13 @@ import secrets
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 from typing import Any
+from urllib.parse import urlsplit
 
 from library.errors import LorasmithError, UsageError
 from verification.zk_backend import Backend, Srs
-from verification.zk_bundle import integers
+from verification.zk_bundle import integers, require_count
 from verification.zk_manifest import Manifest
 from verification.zk_numbers import Rows, sampled
 from verification.zk_proof import Statement
@@ -36,10 +38,9 @@ def ask(
 ) -> Report:  # fmt: skip
     """Have an owner answer inputs `x` by module, and prove `count` of the answers (all if None).
 
-    Raises OwnerError; UsageError for a URL that is none.
+    Raises OwnerError, and as `require_question`.
     """
-    if not url.startswith(("http://", "https://")):
-        raise UsageError(f"'{url}' is not a URL of an owner, such as http://127.0.0.1:8100")
+    require_question(url, len(x), count)
     rows = max(len(mine) for mine in x.values())
     if _call(url, "/v1/manifest") != json.loads(manifest.to_bytes()):
         message = "the owner serves another manifest than the pinned one"
@@ -56,6 +57,18 @@ def ask(
         Statement(manifest.digest, name, nonce, seed, x[name], answers[name][1]) for name in chosen
     ]
     return verify(manifest, statements, proofs, srs, backend)
+
+
+def require_question(url: str, modules: int, count: int | None) -> None:
+    """Raise UsageError for a URL that is none, or more proofs than there are modules."""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not (sound and url.isascii() and url.isprintable() and " " not in url):
+        raise UsageError(f"{url!r} is not a URL of an owner, such as http://127.0.0.1:8100")
+    require_count(modules, count)
 
 
 def _answer(url: str, nonce: str, name: str, x: Rows) -> tuple[str, Rows]:
@@ -77,8 +90,8 @@ def _call(url: str, path: str, body: Any = None) -> Any:
             found = json.loads(response.read(MAX_ANSWER))
     except urllib.error.HTTPError as error:
         raise OwnerError(f"the owner refuses: {_detail(error)}") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+    except (OSError, ValueError, HTTPException, RecursionError) as error:
+        reason = _plain(getattr(error, "reason", error))
         raise OwnerError(f"the owner at {url} cannot be asked: {reason}") from error
     if not isinstance(found, dict):
         raise OwnerError(f"the owner at {url} does not answer with a JSON object")
@@ -88,6 +101,11 @@ def _call(url: str, path: str, body: Any = None) -> Any:
 def _detail(error: urllib.error.HTTPError) -> str:
     """The sentence of a problem (RFC 9457), else the status."""
     try:
-        return str(json.loads(error.read(MAX_ANSWER))["detail"])
-    except (ValueError, KeyError, TypeError):
+        return _plain(json.loads(error.read(MAX_ANSWER))["detail"])
+    except (OSError, ValueError, KeyError, TypeError, HTTPException, RecursionError):
         return f"status {error.code}"
+
+
+def _plain(said: object) -> str:
+    """What the other side says, on one line and without control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(said)).split())

@@ -5,13 +5,13 @@ ticket; `POST /v1/proofs` takes a folding seed, drawn once the answers are known
 answers of its tickets, each once. Weights never leave; the limit of answers is kept on this side.
 """
 
+import logging
 import secrets
 from contextlib import suppress
-from typing import Any
+from threading import Lock
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import problems
@@ -19,8 +19,16 @@ from api.body import JsonRoute
 from api.errors import NotFound
 from api.listening import NO_TELEMETRY, announce, listen
 from api.settings import require_loopback
-from verification.zk_errors import ProofLimit
+from library.errors import LorasmithError
+from verification.zk_errors import ProofFileError, ProofLimit, ProverError
 from verification.zk_proof import Owner, Statement
+
+PROBLEMS = {  # which the adapter service does not answer with, so that they are not in its list
+    ProofLimit: "The owner answers no more about this adapter",
+    ProofFileError: "A file of the owner's is damaged",
+    ProverError: "The prover failed",
+}
+_log = logging.getLogger("lorasmith.api")
 
 
 class Question(BaseModel):
@@ -55,9 +63,29 @@ class Proofs(BaseModel):
     proofs: list[str]
 
 
+class Tickets:
+    """Answers that have not been proved; each is taken once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[Question, list[list[int]]]] = {}
+        self._lock = Lock()
+
+    def give(self, question: Question, y: list[list[int]]) -> str:
+        ticket = secrets.token_hex(16)
+        self._kept[ticket] = (question, y)
+        return ticket
+
+    def take(self, tickets: list[str]) -> list[tuple[Question, list[list[int]]]]:
+        """All of them or none. Raises NotFound if one is unknown, used, or there twice."""
+        with self._lock:
+            if len(set(tickets)) < len(tickets) or not set(tickets) <= self._kept.keys():
+                raise NotFound("a ticket is unknown, was used before or is there twice")
+            return [self._kept.pop(ticket) for ticket in tickets]
+
+
 def create_owner_app(owner: Owner) -> FastAPI:
     """The application of one owner with one adapter."""
-    given: dict[str, tuple[Question, list[list[int]]]] = {}
+    tickets = Tickets()
     router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
     @router.get("/manifest")
@@ -67,14 +95,18 @@ def create_owner_app(owner: Owner) -> FastAPI:
     @router.post("/answers")
     def answers(question: Question) -> Answer:
         y = owner.answer({question.module: question.x})[question.module]
-        ticket = secrets.token_hex(16)
-        given[ticket] = (question, y)
-        return Answer(ticket=ticket, y=[[str(value) for value in row] for row in y])
+        return Answer(
+            ticket=tickets.give(question, y), y=[[str(value) for value in row] for row in y]
+        )
 
     @router.post("/proofs")
     def proofs(request: ProofRequest) -> Proofs:
-        taken = [given.pop(ticket, None) for ticket in request.tickets]
-        statements = [_statement(owner, entry, request.fold_seed) for entry in taken]
+        statements = [
+            Statement(
+                owner.manifest.digest, asked.module, asked.nonce, request.fold_seed, asked.x, y
+            )
+            for asked, y in tickets.take(request.tickets)
+        ]
         return Proofs(proofs=owner.prove(statements))
 
     app = FastAPI(
@@ -85,7 +117,8 @@ def create_owner_app(owner: Owner) -> FastAPI:
     )
     app.include_router(router)
     problems.install(app)
-    app.add_exception_handler(ProofLimit, _of_limit)
+    for kind in PROBLEMS:
+        app.add_exception_handler(kind, _of_owner)
     return app
 
 
@@ -99,22 +132,9 @@ def serve_owner(owner: Owner, host: str, port: int) -> None:
             server.run(sockets=[listener])
 
 
-def _of_limit(request: Request, error: Exception) -> Response:
-    """A problem that the adapter service does not know, so it is not in its listed set."""
-    content = {
-        "type": f"urn:lorasmith:problem:{ProofLimit.code}",
-        "title": "The owner answers no more about this adapter",
-        "status": ProofLimit.status,
-        "detail": str(error),
-        "code": ProofLimit.code,
-    }
-    return JSONResponse(content, ProofLimit.status, media_type=problems.MEDIA_TYPE)
-
-
-def _statement(owner: Owner, entry: Any, fold_seed: str) -> Statement:
-    if entry is None:
-        raise NotFound("a ticket is unknown or was used before")
-    question, y = entry
-    return Statement(
-        owner.manifest.digest, question.module, question.nonce, fold_seed, question.x, y
-    )
+def _of_owner(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LorasmithError)
+    if error.status >= 500:
+        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    title = PROBLEMS[type(error)]
+    return problems.answer(problems.ProblemType(error.code, error.status, title), str(error))

@@ -402,6 +402,8 @@ def test_old_jobs_make_room_and_unfinished_ones_stay(
         ({"hooks": ["behaviour", "behaviour"]}, "invalid-field"),
         ({"zk": {"modules": 1}}, "invalid-field"),
         ({"hooks": ["zk"], "zk": {"modules": 0}}, "invalid-field"),
+        ({"hooks": ["zk"], "zk": {"modules": 1000}}, "invalid-field"),
+        ({"hooks": ["format", "zk"], "zk": {"modules": 5}}, "invalid-field"),
         ({"hooks": ["zk"], "zk": {"modules": "some"}}, "invalid-field"),
         ({"hooks": ["zk"], "zk": {"nonce": "short"}}, "invalid-field"),
         ({"hooks": ["zk"], "zk": {"nonce": "a line\nand another"}}, "invalid-field"),

@@ -76,11 +76,9 @@ def test_the_proof_of_a_job_convinces_the_command(
 def test_the_owner_s_limit_ends_proofs_of_everything(client: TestClient) -> None:
     """Rank 4: three rows a module, whoever asks; and a count that is too large costs none."""
     adapter = made(client, "Something that is proved often.")
-    wrong = proved(client, adapter, modules=99)
-    assert (wrong["state"], wrong["error"]) == (
-        "failed",
-        "the adapter has 4 modules: modules must be 1 to that",
-    )
+    wrong = verify(client, adapter, {"hooks": ["zk"], "zk": {"modules": 99}})
+    assert_problem(wrong, 422, "invalid-field")
+    assert wrong.json()["detail"] == "the adapter has 4 modules: modules must be 1 to that"
     found = [proved(client, adapter, modules="all") for _ in "1234"]
     assert [job["state"] for job in found] == ["done", "done", "done", "failed"]
     assert "limit" in found[3]["error"]

@@ -34,9 +34,12 @@ from verification.zk_errors import (
 from verification.zk_ledger import Ledger
 from verification.zk_manifest import commit, read_weights
 from verification.zk_numbers import (
+    COLUMN_BITS,
+    columns,
     fold,
     folding,
     hashed_row,
+    largest_fold,
     off_grid,
     on_grid,
     product,
@@ -273,7 +276,7 @@ def test_answers_are_counted_over_manifests_and_processes(world: World, tmp_path
     name, other = (module.name for module in manifest.modules)
     row = [1] * 16
     owner.answer({name: [row, row]})
-    with pytest.raises(ProofLimit, match=f"answers 1 more rows about {name}, not 2"):
+    with pytest.raises(ProofLimit, match=f"gives away 1 more columns of {name}, not 2"):
         owner.answer({other: [row], name: [row, row]})
     owner.answer({name: [row], other: [row] * 3})  # a refused request counts nothing
     renamed = replace(manifest, base_model="another")
@@ -286,9 +289,106 @@ def test_answers_are_counted_over_manifests_and_processes(world: World, tmp_path
     assert spent == {name: 3, other: 3}
     Ledger(read_weights(folder)[0], limit=4).charge({name: 1})
     count = max((data_dir() / "zk").glob("*.json"), key=os.path.getmtime)
-    count.write_text("{")
-    with pytest.raises(ProofFileError, match="damaged"):
-        owner.answer({name: [row]})
+    for damaged in ("{", "[1]", '{"a": -1}', '{"a": "1"}', "[" * 100_000):
+        count.write_text(damaged)
+        with pytest.raises(ProofFileError, match="damaged"):
+            owner.answer({name: [row]})
+
+
+def packed(step: int, count: int, start: int, width: int) -> list[int]:
+    """A row whose output holds `count` columns of ΔW from `start`, as digits to base 2^step."""
+    row = [0] * width
+    for digit, column in enumerate(range(start, min(start + count, width))):
+        row[column] = 1 << step * digit
+    return row
+
+
+def unpacked(value: int, step: int, count: int) -> list[int]:
+    """The digits of an output, each from −2^(step−1)."""
+    found = []
+    for _ in range(count):
+        digit = (value + (1 << step - 1)) % (1 << step) - (1 << step - 1)
+        found.append(digit)
+        value = (value - digit) >> step
+    return found
+
+
+def test_large_inputs_cannot_read_many_columns_in_one_row(world: World, tmp_path: Path) -> None:
+    """Six columns a row, 80 bits apart, would read all sixteen within the limit of three."""
+    adapter = tiny.adapter(zk_world.layout().with_rank(4), seed=40)
+    folder = zk_world.write(tmp_path / "packed", adapter)
+    manifest = commit(folder, world.backend, world.srs)
+    owner = Owner(folder, manifest, world.srs, world.backend)
+    name, mine = next(iter(read_weights(folder)[0].items()))
+    every = product([[int(i == j) for j in range(16)] for i in range(16)], mine.a, mine.b)
+    rows = [packed(80, 6, start, 16) for start in range(0, 16, 6)]
+    outputs = product(rows, mine.a, mine.b)
+    read = [list(zip(*(unpacked(v, 80, 6) for v in y), strict=True)) for y in outputs]
+    assert [list(column) for columns in read for column in columns][:16] == every
+    for row in rows:
+        with pytest.raises(ChallengeError, match="65,536"):
+            owner.answer({name: [row]})
+    for large in (2**40, -(2**40), 10**60):
+        with pytest.raises(ChallengeError):
+            owner.answer({name: [[1] * 15 + [large]]})
+    assert Ledger(read_weights(folder)[0]).spent() == {}
+    owner.answer({name: [[2**40 - 1] + [0] * 15]})
+
+
+def test_a_row_counts_for_the_columns_that_it_can_hold(world: World, tmp_path: Path) -> None:
+    """Weights of seven bits: at the bound, three columns are read in one row, and three counted."""
+    adapter = tiny.adapter(zk_world.layout().with_rank(4), seed=41)
+    for factors in (*adapter.A.values(), *adapter.B.values()):
+        factors.copy_((factors / factors.abs().max() * 63).round() / 2**24)
+    folder = zk_world.write(tmp_path / "small", adapter, dtype=torch.float16)
+    manifest = commit(folder, world.backend, world.srs)
+    owner = Owner(folder, manifest, world.srs, world.backend)
+    weights = read_weights(folder)[0]
+    name, mine = next(iter(weights.items()))
+    for count in (1, 2, 3):
+        assert columns(packed(COLUMN_BITS, count, 0, 16)) == count
+    (y,) = owner.answer({name: [packed(COLUMN_BITS, 3, 0, 16)]})[name]
+    wanted = product([[int(i == j) for j in range(16)] for i in range(3)], mine.a, mine.b)
+    assert list(zip(*(unpacked(v, COLUMN_BITS, 3) for v in y), strict=True)) == [
+        tuple(column) for column in wanted
+    ]
+    assert Ledger(weights).spent()[name] == 3
+    with pytest.raises(ProofLimit, match="0 more columns"):
+        owner.answer({name: [[1] * 16]})
+
+
+def test_what_could_not_be_proved_is_not_counted(world: World, tmp_path: Path) -> None:
+    """Weights near the largest float16: an allowed input makes sums beyond the circuit's."""
+    adapter = tiny.adapter(zk_world.layout(), seed=42).scaled(1e9)
+    for factors in (*adapter.A.values(), *adapter.B.values()):
+        factors.clamp_(-60_000, 60_000)
+    folder = zk_world.write(tmp_path / "huge", adapter, dtype=torch.float16)
+    manifest = commit(folder, world.backend, world.srs)
+    owner = Owner(folder, manifest, world.srs, world.backend, limit=1000)
+    name = manifest.modules[0].name
+    with pytest.raises(TooLarge, match="126 bits"):
+        owner.answer({name: [[2**39] * 16] * 2})
+    assert Ledger(read_weights(folder)[0]).spent() == {}
+
+
+@given(st.lists(st.lists(st.integers(-99, 99), min_size=3, max_size=3), min_size=1, max_size=4))
+def test_no_fold_is_larger_than_the_largest(rows: list[list[int]]) -> None:
+    most = largest_fold(rows)
+    for statement in ("one", "two"):
+        folded = fold(rows, folding(statement, len(rows)))
+        assert all(abs(value) <= bound for value, bound in zip(folded, most, strict=True))
+
+
+def test_hashed_rows_count_once(world: World, tmp_path: Path) -> None:
+    """The default limit at rank 2 is one, and a chosen row of such size counts for two."""
+    folder = zk_world.write(tmp_path / "hashed", tiny.adapter(zk_world.layout(), seed=43))
+    manifest = commit(folder, world.backend, world.srs)
+    owner = Owner(folder, manifest, world.srs, world.backend)
+    name = manifest.modules[0].name
+    with pytest.raises(ProofLimit, match="not 2"):
+        owner.answer({name: [hashed_row(manifest.digest, name, NONCE, 16)]})
+    prove_hashed(owner, NONCE, None)
+    assert set(Ledger(read_weights(folder)[0]).spent().values()) == {1}
 
 
 def test_an_answer_takes_known_modules_and_whole_rows(world: World) -> None:

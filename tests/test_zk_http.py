@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -73,6 +75,7 @@ def parties(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def served(folder: Path, manifest: Path) -> Iterator[str]:
     """`lorasmith zk serve` as a process of its own; where it listens."""
     command = ["-m", "api", "zk", "serve", str(folder), "--manifest", str(manifest), "--port", "0"]
+    command += ["--limit", "100"]
     process = subprocess.Popen(
         [sys.executable, *command], cwd=tiny.ROOT, stderr=subprocess.PIPE, text=True
     )
@@ -151,6 +154,63 @@ def test_an_owner_that_cannot_be_asked_is_one_sentence(parties: Parties) -> None
         ask("file:///etc", parties.manifest, parties.x, 1, parties.srs, parties.backend)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["nowhere", "http://127.0.0.1:abc", "http://127.0.0.1:1 2", "http://[", "http://", "http://ä"],
+)
+def test_a_url_that_is_none_is_the_command_lines_fault(
+    parties: Parties, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--manifest", str(parties.manifest_file), "--text", TEXT]
+    assert main(["zk", "ask", url, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "is not a URL of an owner" in error and error.count("\n") == 1
+
+
+def test_more_proofs_than_modules_are_refused(
+    parties: Parties, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match="modules must be 1 to that"):
+        ask(parties.url, parties.manifest, parties.x, 100, parties.srs, parties.backend)
+    arguments = ["--manifest", str(parties.manifest_file), "--text", TEXT, "--modules", "100"]
+    assert main(["zk", "ask", parties.url, *arguments]) == 2
+    assert "modules must be 1 to that" in capsys.readouterr().err
+
+
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"nonsense\x1b[31m\r\n\r\n",
+        b"",
+        b"HTTP/1.1 200 OK\r\n\r\n" + DEEP,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{",
+        b"HTTP/1.1 500 Oh\r\n\r\n" + DEEP,
+        b'HTTP/1.1 500 Oh\r\n\r\n{"detail": "one\\ntwo\\u001b[31m"}',
+        b"HTTP/1.1 200 OK\r\n\r\n[]",
+    ],
+    ids=range(7),
+)
+def test_whatever_a_server_answers_is_one_sentence(parties: Parties, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(OwnerError, match="the owner") as raised:
+            ask(url, parties.manifest, parties.x, 1, parties.srs, parties.backend)
+        thread.join()
+    assert str(raised.value).isprintable()
+
+
 def test_what_the_owner_refuses(parties: Parties) -> None:
     name = parties.manifest.modules[0].name
     row = parties.x[name][:1]
@@ -160,6 +220,9 @@ def test_what_the_owner_refuses(parties: Parties) -> None:
         {**question, "x": [row[0][:-1]]},
         {**question, "x": []},
         {**question, "x": [[0.5] * len(row[0])]},
+        {**question, "x": [[2**40, *row[0][1:]]]},
+        {**question, "x": [[10**4299, *row[0][1:]]]},
+        {**question, "x": [[10**60, *row[0][1:]]]},
         {**question, "nonce": "x"},
         {**question, "more": 1},
     ):
@@ -187,6 +250,50 @@ def test_a_ticket_is_good_once_and_the_limit_is_the_owners(
         proofs = {"fold_seed": "0123456789abcdef", "tickets": [answered.json()["ticket"]]}
         assert len(client.post("/v1/proofs", json=proofs).json()["proofs"]) == 1
         assert client.post("/v1/proofs", json=proofs).status_code == 404
+
+
+def test_a_ticket_is_kept_when_another_is_unknown(parties: Parties, tmp_path: Path) -> None:
+    folder = zk_world.write(tmp_path / "c", tiny.adapter(zk_world.layout(), seed=32))
+    manifest = commit(folder, parties.backend)
+    owner = Owner(folder, manifest, local_srs(manifest.srs_logrows), parties.backend)
+    client = TestClient(create_owner_app(owner))
+    question = {"nonce": "0123456789", "module": manifest.modules[0].name, "x": [[1] * 16]}
+    ticket = client.post("/v1/answers", json=question).json()["ticket"]
+    for wrong in ([ticket, "nope"], [ticket, ticket]):
+        proofs = {"fold_seed": "0123456789abcdef", "tickets": wrong}
+        assert client.post("/v1/proofs", json=proofs).status_code == 404
+    proofs = {"fold_seed": "0123456789abcdef", "tickets": [ticket]}
+    assert client.post("/v1/proofs", json=proofs).status_code == 200
+
+
+@pytest.mark.parametrize("damaged", ["[1]", "{"])
+def test_a_damaged_count_is_a_problem(parties: Parties, tmp_path: Path, damaged: str) -> None:
+    folder = zk_world.write(tmp_path / "d", tiny.adapter(zk_world.layout(), seed=33))
+    manifest = commit(folder, parties.backend)
+    owner = Owner(folder, manifest, local_srs(manifest.srs_logrows), parties.backend)
+    client = TestClient(create_owner_app(owner))
+    owner._ledger._path.parent.mkdir(parents=True, exist_ok=True)
+    owner._ledger._path.write_text(damaged)
+    question = {"nonce": "0123456789", "module": manifest.modules[0].name, "x": [[1] * 16]}
+    answer = client.post("/v1/answers", json=question)
+    assert (answer.status_code, answer.json()["code"]) == (500, "proof-unreadable")
+    assert "damaged" in answer.json()["detail"] and str(tmp_path) not in answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_prover_that_fails_is_a_problem(parties: Parties, tmp_path: Path) -> None:
+    """Keys that vanish between answer and proof."""
+    folder = zk_world.write(tmp_path / "e", tiny.adapter(zk_world.layout(), seed=34))
+    manifest = commit(folder, parties.backend)
+    owner = Owner(folder, manifest, local_srs(manifest.srs_logrows), parties.backend)
+    client = TestClient(create_owner_app(owner))
+    question = {"nonce": "0123456789", "module": manifest.modules[0].name, "x": [[1] * 16]}
+    ticket = client.post("/v1/answers", json=question).json()["ticket"]
+    shape, keys = next(iter(owner._keys.items()))
+    owner._keys[shape] = replace(keys, folder=tmp_path / "gone")
+    proofs = {"fold_seed": "0123456789abcdef", "tickets": [ticket]}
+    answer = client.post("/v1/proofs", json=proofs)
+    assert (answer.status_code, answer.json()["code"]) == (500, "prover-failed")
 
 
 def test_the_service_and_the_client_never_hold_a_weight(parties: Parties) -> None:

@@ -173,6 +173,44 @@ def wrong_commitment(world: World) -> Tampered:
     return manifest, relabelled(world.bundle, manifest)
 
 
+def hollow(world: World) -> Tampered:
+    """A manifest whose commitments say nothing fits every adapter: here another's honest proofs."""
+    _, theirs = world.bundle_of(world.other)
+    points = [""] * len(world.manifest.modules[0].points)
+    modules = [replace(module, points=points) for module in world.manifest.modules]
+    manifest = replace(world.manifest, modules=modules)
+    return manifest, relabelled(theirs, manifest)
+
+
+def pointless(world: World) -> Tampered:
+    manifest = described(world.manifest, points=[])
+    return manifest, relabelled(world.bundle, manifest)
+
+
+def shifted_points(world: World) -> Tampered:
+    """All digits are there, but one point is shorter and the next one longer."""
+    one, two, *others = world.manifest.modules[0].points
+    manifest = described(world.manifest, points=[one[:-2], one[-2:] + two, *others])
+    return manifest, relabelled(world.bundle, manifest)
+
+
+def one_point_for_all(world: World) -> Tampered:
+    """All digits are there, in the first point."""
+    points = world.manifest.modules[0].points
+    joined = ["".join(points), *([""] * (len(points) - 1))]
+    manifest = described(world.manifest, points=joined)
+    return manifest, relabelled(world.bundle, manifest)
+
+
+def upper_case_points(world: World) -> Tampered:
+    points = [point.upper() for point in world.manifest.modules[0].points]
+    manifest = described(world.manifest, points=points)
+    bundle = relabelled(world.bundle, manifest)
+    digits = len("".join(points))
+    proof = bundle.modules[0].proof
+    return manifest, first(bundle, proof=proof[:digits].upper() + proof[digits:])
+
+
 def wrong_key(world: World) -> Tampered:
     manifest = described(world.manifest, vk_sha256="0" * 64)
     return manifest, relabelled(world.bundle, manifest)
@@ -221,6 +259,11 @@ TABLE: list[tuple[Callable[[World], Tampered], str]] = [
     (another_manifest, "manifest-mismatch"),
     (another_manifest_relabelled, "proof-invalid"),
     (wrong_commitment, "commitment-mismatch"),
+    (hollow, "commitment-mismatch"),
+    (pointless, "commitment-mismatch"),
+    (shifted_points, "commitment-mismatch"),
+    (one_point_for_all, "commitment-mismatch"),
+    (upper_case_points, "proof-malformed"),
     (wrong_key, "key-mismatch"),
     (wrong_alpha, "commitment-mismatch"),
     (wrong_rank, "proof-malformed"),
@@ -232,6 +275,16 @@ TABLE: list[tuple[Callable[[World], Tampered], str]] = [
 def test_tampering_is_refused(world: World, tamper: Callable[[World], Tampered], code: str) -> None:
     found = codes(world, *tamper(world))
     assert code in found and found <= {code, "proof-invalid"}
+
+
+@pytest.mark.parametrize(
+    "tamper", [hollow, pointless, shifted_points, one_point_for_all, upper_case_points]
+)
+def test_such_a_manifest_is_not_even_read(
+    world: World, tamper: Callable[[World], Tampered]
+) -> None:
+    with pytest.raises(ProofFileError, match="not a point"):
+        Manifest.from_bytes(tamper(world)[0].to_bytes(), "it")
 
 
 def test_an_equal_module_cannot_stand_in_for_another(world: World, tmp_path: Path) -> None:
@@ -294,6 +347,7 @@ def test_a_proof_holds_nothing_but_outputs_and_proofs(world: World) -> None:
         {**data, "modules": [module, module]},
         {**data, "modules": [{**module, "proof": 1}]},
         {**data, "protocol": "another"},
+        {**data, "manifest": data["manifest"][:-1] + "G"},
         {"modules": []},
         [],
     ]
@@ -313,6 +367,11 @@ def test_a_manifest_is_read_strictly(world: World) -> None:
         {**data, "modules": [{**module, "rank": -1}]},
         {**data, "modules": [{**module, "rank": True}]},
         {**data, "modules": [{**module, "points": "aa"}]},
+        {**data, "modules": [{**module, "vk_sha256": ""}]},
+        {**data, "modules": [{**module, "points": [p + "\n" for p in module["points"]]}]},
+        {**data, "adapter_sha256": data["adapter_sha256"].upper()},
+        {**data, "config_sha256": data["config_sha256"][1:]},
+        {**data, "srs_sha256": data["srs_sha256"] + "0"},
         {**data, "srs_logrows": 2**60},
         [data],
     ]

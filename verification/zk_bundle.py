@@ -13,7 +13,7 @@ from library.canonical import canonical_json
 from library.errors import MissingPath, UsageError
 from verification.zk_backend import Backend, Srs
 from verification.zk_errors import ProofFileError
-from verification.zk_manifest import Manifest, strict
+from verification.zk_manifest import Manifest, require_digests, strict
 from verification.zk_numbers import PROTOCOL, hashed_row, sampled
 from verification.zk_proof import Owner, Statement
 from verification.zk_report import Report, refusal
@@ -51,6 +51,7 @@ class Bundle:
                 integers(module.y)
             if data["protocol"] != PROTOCOL or len({m.name for m in modules}) != len(modules):
                 raise ValueError("another protocol, or one module twice")
+            require_digests(data["manifest"])
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ProofFileError(f"{where} is not a proof: {error}") from error
         return cls(**{**data, "modules": modules})
@@ -83,7 +84,7 @@ def prove_hashed(
     manifest = owner.manifest
     names = asked_for(manifest, nonce, count)
     x = {name: [_row(manifest, name, nonce)] for name in names}
-    y = owner.answer(x)
+    y = owner.answer(x, chosen=False)
     statements = [Statement(manifest.digest, name, nonce, "", x[name], y[name]) for name in names]
     proofs = owner.prove(statements, progress)
     return Bundle(
@@ -131,9 +132,14 @@ def asked_for(manifest: Manifest, nonce: str, count: int | None) -> list[str]:
     names = [module.name for module in manifest.modules]
     if count is None:
         return names
-    if not 1 <= count <= len(names):
-        raise UsageError(f"the adapter has {len(names)} modules: modules must be 1 to that")
+    require_count(len(names), count)
     return sampled(manifest.digest, nonce, names, count)
+
+
+def require_count(modules: int, count: int | None) -> None:
+    """Raise UsageError unless `count` of the modules can be proved (all if None)."""
+    if count is not None and not 1 <= count <= modules:
+        raise UsageError(f"the adapter has {modules} modules: modules must be 1 to that")
 
 
 def require_nonce(nonce: str) -> None:

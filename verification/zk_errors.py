@@ -23,7 +23,7 @@ class ProofFileError(LorasmithError):
 
 
 class ProofLimit(LorasmithError):
-    """The owner has answered as many rows about this adapter as it allows."""
+    """The owner has answered as much about this adapter as it allows."""
 
     code = "proof-limit"
     status = 403

@@ -1,9 +1,9 @@
-"""How often an owner answers: enough answers reveal ΔW, whatever the proof system.
+"""How much an owner answers: enough answers reveal ΔW, whatever the proof system.
 
 Every answered row x gives away ΔW·x. From as many independent rows as the rank, all outputs of the
-module are known up to a matrix of rank × rank (the span of B); from `in` rows, ΔW itself. So the
-owner counts rows a module, over all verifiers, who may be one; the count is written before an
-answer leaves.
+module are known up to a matrix of rank × rank (the span of B); from `in` rows, ΔW itself; and a row
+of large numbers can hold several columns of ΔW (`zk_numbers.columns`). So the owner counts columns
+a module, over all verifiers, who may be one; the count is written before an answer leaves.
 """
 
 import fcntl
@@ -19,12 +19,12 @@ from verification.zk_numbers import rows_digest
 
 
 class Ledger:
-    """Rows answered about one adapter, kept under `$LORASMITH_DATA/zk`.
+    """Columns given away of one adapter, kept under `$LORASMITH_DATA/zk`.
 
     It goes by the weights themselves: another manifest, file or SRS does not start it anew.
 
     Args:
-        limit: rows a module; one less than its rank if None (at least one).
+        limit: columns a module; one less than its rank if None (at least one).
     """
 
     def __init__(self, weights: Mapping[str, Weights], limit: int | None = None) -> None:
@@ -35,28 +35,35 @@ class Ledger:
             for name, w in weights.items()
         }
 
-    def charge(self, rows: Mapping[str, int]) -> None:
-        """Count rows by module, all or none. Raises ProofLimit if a module would exceed its."""
+    def charge(self, columns: Mapping[str, int]) -> None:
+        """Count columns by module, all or none.
+
+        Raises ProofLimit if a module would exceed its limit, and as `spent`.
+        """
         with self._locked():
             spent = self.spent()
-            for name, asked in rows.items():
+            for name, asked in columns.items():
                 left = self._limits[name] - spent.get(name, 0)
                 if asked > left:
                     raise ProofLimit(
-                        f"the owner answers {max(left, 0)} more rows about {name}, not {asked}: "
+                        f"the owner gives away {max(left, 0)} more columns of {name}, not {asked}: "
                         f"its limit is {self._limits[name]}"
                     )
-            total = {name: spent.get(name, 0) + rows.get(name, 0) for name in self._limits}
+            total = {name: spent.get(name, 0) + columns.get(name, 0) for name in self._limits}
             write_file(self._path, json.dumps(total, sort_keys=True).encode())
 
     def spent(self) -> dict[str, int]:
-        """Rows answered so far, by module. Raises ProofFileError if the file is damaged."""
+        """Columns given away so far, by module. Raises ProofFileError if the file is damaged."""
         try:
-            return json.loads(self._path.read_bytes())
+            found = json.loads(self._path.read_bytes())
+            if not all(type(count) is int and count >= 0 for count in found.values()):
+                raise ValueError("not counts")
         except FileNotFoundError:
             return {}
-        except ValueError as error:
-            raise ProofFileError(f"{self._path}, the count of answers, is damaged") from error
+        except (ValueError, AttributeError, RecursionError) as error:
+            file = f"zk/{self._path.name} under $LORASMITH_DATA"
+            raise ProofFileError(f"{file}, the count of answers, is damaged") from error
+        return found
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

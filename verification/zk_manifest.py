@@ -6,6 +6,7 @@ is another commitment. Weights appear in no manifest.
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
@@ -22,6 +23,9 @@ from library.peft_read import read_peft
 from verification.zk_backend import BACKEND, Backend, Keys, Shape, Srs, local_srs
 from verification.zk_errors import ProofFileError
 from verification.zk_numbers import PROTOCOL, Rows, off_grid, on_grid
+
+DIGEST = re.compile("[0-9a-f]{64}")
+POINT = re.compile("[0-9a-f]{128}")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Committed:
         dtype: of the stored factors.
         largest_difference: between a stored weight (times scaling) and what is proved about.
         vk_sha256: the verification key that the owner derived for this shape.
-        points: commitments to A and scaling·B, x and y in hex.
+        points: commitments to A and scaling·B, x and y in 128 digits of lower-case hex each.
     """
 
     name: str
@@ -60,6 +64,11 @@ class Committed:
     @property
     def shape(self) -> Shape:
         return Shape(self.in_features, self.out_features, self.rank)
+
+    @property
+    def binds(self) -> bool:
+        """Whether there are points, each a whole one: a proof begins with all of their digits."""
+        return bool(self.points) and all(POINT.fullmatch(point) for point in self.points)
 
 
 @dataclass(frozen=True)
@@ -100,13 +109,17 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str) -> "Manifest":
-        """Strictly: every member and no other. Raises ProofFileError."""
+        """Strictly: every member and no other, each of its form. Raises ProofFileError."""
         try:
             data = json.loads(content)
             modules = [Committed(**strict(Committed, module)) for module in data.pop("modules")]
             made = cls(**strict(cls, {**data, "modules": modules}))
             if not modules or len(made.by_name) != len(modules):
                 raise ValueError("no modules, or one twice")
+            if not all(module.binds for module in modules):
+                raise ValueError("a commitment is not a point in hex")
+            require_digests(made.adapter_sha256, made.config_sha256, made.srs_sha256)
+            require_digests(*(module.vk_sha256 for module in modules))
             canonical_json(asdict(made))  # what has no canonical form has no digest
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ProofFileError(f"{where} is not a manifest: {error}") from error
@@ -223,6 +236,12 @@ def strict(kind: Any, data: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{field.name} is of the wrong kind")
     numbers = {field.name for field in fields(kind) if field.type is float}
     return {name: float(value) if name in numbers else value for name, value in data.items()}
+
+
+def require_digests(*texts: str) -> None:
+    """Raises ValueError unless each is a SHA-256 in lower-case hex."""
+    if not all(DIGEST.fullmatch(text) for text in texts):
+        raise ValueError("a digest is not 64 digits of lower-case hex")
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from library.canonical import canonical_json, json_digest
 from verification.zk_child import FRACTION_BITS
-from verification.zk_errors import TooLarge
+from verification.zk_errors import ChallengeError, TooLarge
 
 PROTOCOL = "lorasmith-zk-1"
 FOLD_BITS = 32  # a wrong row goes unseen with probability 2⁻³² a try; ezkl has 127 bits for all
 CIRCUIT_BITS = 126
+INPUT_BITS = 40  # values below 2¹⁶, more than any float16 has
+COLUMN_BITS = 16  # what a product of two weights with 8 significant bits each has
 Rows = list[list[int]]
 
 
@@ -37,6 +39,30 @@ def product(x: Rows, a: Rows, b: Rows) -> Rows:
     """X·Aᵀ·Bᵀ, exactly: X `(rows, in)`, A `(rank, in)`, B `(out, rank)`."""
     hidden = [[_dot(row, column) for column in a] for row in x]
     return [[_dot(row, column) for column in b] for row in hidden]
+
+
+def require_inputs(rows: Rows) -> None:
+    """Raise ChallengeError for numbers that no activation has."""
+    if any(abs(value) >> INPUT_BITS for row in rows for value in row):
+        raise ChallengeError(
+            f"inputs are below 2^{INPUT_BITS} (values below {1 << INPUT_BITS - FRACTION_BITS:,})"
+        )
+
+
+def columns(row: list[int]) -> int:
+    """How many columns of ΔW a chosen row can hold side by side in its output.
+
+    With x_i = 2^(16·i), an entry of the output is a number whose digits to base 2¹⁶ are entries of
+    ΔW, if these have no more than 16 significant bits; they have no less where weights have eight.
+    """
+    bits = max(abs(value) for value in row).bit_length()
+    return max(1, -(-bits // COLUMN_BITS))
+
+
+def largest_fold(rows: Rows) -> list[int]:
+    """Bounds of |Σ c_i·row_i| over all coefficients that `folding` can give."""
+    most = 1 if len(rows) == 1 else (1 << FOLD_BITS) - 1
+    return [most * sum(map(abs, column)) for column in zip(*rows, strict=True)]
 
 
 def require_in_reach(x: list[int], a: Rows, b: Rows) -> None:

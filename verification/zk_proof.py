@@ -20,10 +20,13 @@ from verification.zk_manifest import Manifest, all_keys, files_digests, read_wei
 from verification.zk_numbers import (
     PROTOCOL,
     Rows,
+    columns,
     fold,
     folding,
+    largest_fold,
     product,
     require_in_reach,
+    require_inputs,
     rows_digest,
     tag,
 )
@@ -100,10 +103,14 @@ class Owner:
         self._keys = all_keys((mine.shape for mine in self._weights.values()), backend, srs)
         self._ledger = Ledger(self._weights, limit)
 
-    def answer(self, questions: dict[str, Rows]) -> dict[str, Rows]:
+    def answer(self, questions: dict[str, Rows], *, chosen: bool = True) -> dict[str, Rows]:
         """Y for rows X of each module; counts against the limit.
 
-        Raises ChallengeError, ProofLimit.
+        Args:
+            chosen: whether the verifier chose X; a row that a hash gave counts as one column.
+        Raises:
+            ChallengeError, TooLarge: X could never be proved, and nothing was counted.
+            ProofLimit, ProofFileError: as Ledger.charge.
         """
         for name, rows in questions.items():
             if name not in self._weights:
@@ -111,7 +118,10 @@ class Owner:
             width = self._weights[name].shape.in_features
             if not rows or any(len(row) != width for row in rows):
                 raise ChallengeError(f"{name} takes one or more rows of {width} numbers")
-        self._ledger.charge({name: len(rows) for name, rows in questions.items()})
+            require_inputs(rows)
+            require_in_reach(largest_fold(rows), self._weights[name].a, self._weights[name].b)
+        count = columns if chosen else lambda row: 1
+        self._ledger.charge({name: sum(map(count, rows)) for name, rows in questions.items()})
         return {
             name: product(rows, self._weights[name].a, self._weights[name].b)
             for name, rows in questions.items()

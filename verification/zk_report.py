@@ -61,6 +61,6 @@ def sentences(manifest: Manifest, rows: int = 1) -> list[str]:
         "about round(w*2^24), which differs from a stored weight (times its scaling) by at most "
         f"{manifest.largest_difference:.2g}.",
         "It rests on nobody knowing the secret behind the SRS, which the verifier or a ceremony "
-        "must have made; and every answered row reveals that row of X*dW, so that as many rows as "
-        "a module has inputs reveal its dW.",
+        "must have made; and every answered row reveals that row of X*dW exactly, so that as many "
+        "rows as a module has inputs reveal its dW, and fewer that were chosen for it.",
     ]

@@ -105,7 +105,9 @@ def _check(
         return refuse("key-mismatch", "this shape has another verification key than the manifest's")
     if len(proof) != 2 * keys.proof_bytes or set(proof) - set("0123456789abcdef"):
         return refuse("proof-malformed", f"a proof of this shape is {keys.proof_bytes} bytes")
-    if len(module.points) != keys.points or not proof.startswith("".join(module.points)):
+    if not module.binds or len(module.points) != keys.points:
+        return refuse("commitment-mismatch", "the manifest's commitments are not whole points")
+    if not proof.startswith("".join(module.points)):
         return refuse("commitment-mismatch", "the proof is about other weights")
     at = {"folder": str(keys.folder), "srs": str(srs.path)}
     if not backend.call("verify", **at, instances=statement.instances(), proof=proof):

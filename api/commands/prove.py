@@ -22,7 +22,8 @@ SrsFile = Annotated[
 Nonce = Annotated[str, typer.Option(help="8 characters or more, drawn by the verifier.")]
 Modules = Annotated[str, typer.Option(help="How many the nonce selects, or 'all'.")]
 Limit = Annotated[
-    int | None, typer.Option(min=1, help="Rows answered a module, ever; default: rank - 1.")
+    int | None,
+    typer.Option(min=1, help="Columns of dW given away a module, ever; default: rank - 1."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 

@@ -84,12 +84,15 @@ def ask(
     """
     from api.console import quiet_libraries
     from api.zk_client import ask as run
+    from api.zk_client import require_question
     from library.base import load_base, resolve_base
     from verification.zk_activations import activations
     from verification.zk_backend import Backend
     from verification.zk_manifest import read_manifest
 
-    pinned, reference, count = read_manifest(manifest), resolve_base(base), how_many(modules)
+    pinned, count = read_manifest(manifest), how_many(modules)
+    require_question(url, len(pinned.modules), count)
+    reference = resolve_base(base)
     with Backend() as backend:
         own = srs_for(srs, pinned)
         quiet_libraries()
