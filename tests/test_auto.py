@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch.nn import functional
 
 from api.cli import main
 from generator import Example, Request, Strategies
+from generator.auto import choose
 from generator.calibration import FILE, Calibration, calibration
+from generator.makers import Makers
 from generator.trial import trial
 from library.base import BaseReference, load_base
 from library.canonical import file_digest
@@ -100,6 +103,16 @@ def test_examples_decide(
     same = strategies.generate("auto", [Request(FAR, examples=tuple(examples))], base)[0]
     other = strategies.generate("auto", [Request(FAR, examples=tuple(examples[:3]))], base)[0]
     assert same.files.id != other.files.id
+
+
+def test_neighbours_of_one_task_are_all_tried(
+    generator: Any, small_library: Path, base: BaseReference
+) -> None:
+    makers = Makers(generator, open_library(str(small_library / "lib")), "cpu")
+    wish = makers.wish(LOVE, base)
+    same = replace(wish, neighbours=[replace(near, task="one") for near in wish.neighbours])
+    made = choose(makers, same, [Example("1 2", "3")], load_base)
+    assert made.chosen.reason.count("nearest one") == len(wish.neighbours) > 1
 
 
 def test_the_command_with_examples(
