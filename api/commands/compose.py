@@ -105,7 +105,10 @@ def compose(
 
 
 def _gate(policy: Path | None, public_key: Path | None) -> "Gate | None":
-    """What the adapters have to pass, if that was asked for. Raises MissingPath, InputFileError, UsageError."""
+    """What the adapters have to pass, if that was asked for.
+
+    Raises MissingPath, InputFileError, UsageError.
+    """
     if policy is None and public_key is None:
         return None
     from api.parents import Gate
