@@ -10,7 +10,7 @@ from library.peft_config import by_pattern, check_targets, check_types
 from library.peft_io import CONFIG_FILE, PREFIX
 from library.peft_read import layout_in
 from verification.findings import Finding, Severity
-from verification.header import BadFile, Header, printable
+from verification.header import BadFile, Header, as_utf8
 from verification.magnitude import require_finite, require_strength
 from verification.patterns import require_bounded
 from verification.subject import PICKLES, Context, Subject
@@ -26,7 +26,7 @@ def check_format(subject: Subject, context: Context) -> list[Finding]:
     _require_sane(header)
     top = require_finite(header, subject.files[subject.weights])
     found = [
-        _finding("pickle-beside", "warn", f"{printable(name)} is a pickle; no one should load it")
+        _finding("pickle-beside", "warn", f"{as_utf8(name)} is a pickle; no one should load it")
         for name in subject.names
         if name.endswith(PICKLES)
     ]
