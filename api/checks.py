@@ -1,11 +1,13 @@
 """The hooks of a service, with where they get what they compare with."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from api.commands.common import SHIPPED
 from api.settings import Settings
 from generator.strategies import Strategies
 from library.base import BaseReference
+from library.errors import LorasmithError
 from verification.hooks import HOOKS, Hook
 from verification.slow_hooks import SlowHooks, Sources
 
@@ -28,5 +30,9 @@ def hooks_of(settings: Settings, strategies: Callable[[], Strategies]) -> dict[s
 
 def configured(settings: Settings, name: str | None) -> BaseReference | None:
     """The configured base that adapters call by a name, if there is one."""
-    known = (settings.base(given) for given in settings.bases)
-    return next((base for base in known if base.name == name), None)
+    for given in settings.bases:
+        with suppress(LorasmithError):  # another base's trouble
+            base = settings.base(given)
+            if base.name == name:
+                return base
+    return None

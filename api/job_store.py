@@ -171,7 +171,7 @@ class JobStore:
                 rows.executescript(_SCHEMA)
                 with rows:
                     yield rows
-        except (OSError, sqlite3.OperationalError) as error:
+        except (OSError, sqlite3.DatabaseError) as error:
             raise StorageFailed(_cannot_use(error)) from error
 
 

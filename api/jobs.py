@@ -12,7 +12,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from api.errors import NotReady, Overloaded
 from api.job_store import INTERRUPTED, Job, JobStore
-from library.errors import LorasmithError
+from library.errors import LorasmithError, MissingPath
 
 Progress = Callable[[float], None]
 Work = Callable[[Job, Progress], Mapping[str, Any]]
@@ -76,8 +76,10 @@ class Jobs:
             with send, receive:
                 self._queue = send
                 async for job in receive:
-                    await to_thread.run_sync(self._one, job)
-                    self._taken -= 1
+                    try:
+                        await to_thread.run_sync(self._one, job)
+                    finally:
+                        self._taken -= 1
         finally:
             self.store.close()
 
@@ -101,17 +103,25 @@ class Jobs:
             self.store.finish(job.id, "done", self._work(job, progress))
         except Stopped as error:
             self._close(job, "interrupted", str(error))
-        except LorasmithError as error:
-            self._close(job, "failed", str(error))
-        except Exception:
-            _log.exception("job %s failed", job.id)
-            self._close(job, "failed", FAILED)
+        except Exception as error:
+            if _tells(error):
+                self._close(job, "failed", str(error))
+            else:
+                _log.exception("job %s failed", job.id)
+                self._close(job, "failed", FAILED)
 
     def _close(self, job: Job, state: Any, error: str) -> None:
         try:
             self.store.finish(job.id, state, error=error)
-        except LorasmithError:
+        except Exception:
             _log.exception("the end of job %s cannot be written down", job.id)
+
+
+def _tells(error: Exception) -> bool:
+    """Whether an error is the asker's affair: others are the service's, and may name its files."""
+    if isinstance(error, MissingPath) or not isinstance(error, LorasmithError):
+        return False
+    return error.status < 500 or isinstance(error, NotReady)
 
 
 _log = logging.getLogger("lorasmith.api")

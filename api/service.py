@@ -30,10 +30,12 @@ from index.entries import Filter
 from index.search import Result, Searcher
 from library.base import BaseReference
 from library.catalogue import open_library
-from library.errors import LorasmithError, UnknownName, UsageError
+from library.errors import LorasmithError, MissingPath, UnknownName, UsageError
 from library.peft_io import WEIGHTS_FILE
 from library.tasks import Instance
 from verification import hooks
+from verification.agreement_hook import HOOK as AGREEMENT
+from verification.behaviour_hook import HOOK as BEHAVIOUR
 from verification.report import reported, summary
 from verification.subject import Context, Subject
 from verification.zk_backend import read_srs, require_ezkl
@@ -68,13 +70,15 @@ class Service:
         settings: what it is started with.
         loaded: a generator to use at once; otherwise `load` reads the configured one.
     Raises:
-        MissingPath, ProofFileError: the configured SRS cannot be used.
+        MissingPath, ProofFileError: the configured tasks or SRS cannot be used.
 
     Attributes:
         on_failure: called with the reason if `load` fails; logs it by default.
     """
 
     def __init__(self, settings: Settings, loaded: Generator | None = None) -> None:
+        if settings.tasks is not None and not settings.tasks.exists():
+            raise MissingPath(f"there is no task folder at {settings.tasks}")
         self.settings = settings
         self.store = Store(settings.data, quota_bytes=settings.quota_bytes)
         self.admission = Admission(waiting=settings.queue_length, retry_after=settings.retry_after)
@@ -125,7 +129,7 @@ class Service:
     async def verify(self, identity: str, wanted: VerifyRequest) -> Job:
         """Queue a verification of an adapter.
 
-        Raises NotFound, UnknownName, UsageError, MissingExtra, and as Jobs.submit.
+        Raises NotFound, UnknownName, UsageError, MissingExtra, NotReady, and as Jobs.submit.
         """
         await to_thread.run_sync(self.store.require, LOCAL, identity)
         names = [*self.hooks] if wanted.hooks is None else wanted.hooks
@@ -135,6 +139,12 @@ class Service:
                 raise UnknownName(f"unknown hook '{name}'; known: {', '.join(known)}")
         if len(set(names)) < len(names):
             raise UsageError("hooks: each may be named once")
+        if wanted.examples and BEHAVIOUR not in names:
+            raise UsageError(
+                "examples: they are for the hook behaviour, which is not among the hooks"
+            )
+        if {AGREEMENT, BEHAVIOUR} & {*names}:
+            _ = self.strategies  # what they need is loaded, or the client comes again
         asked: dict[str, Any] = {"hooks": names, "zk": _challenge(names, wanted)}
         asked["examples"] = [example.model_dump() for example in wanted.examples or ()]
         return await self.jobs.submit(identity, asked)

@@ -5,6 +5,7 @@ the nearest ones, and `auto` chooses among these. A request is answered by itsel
 not depend on what else is asked for.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,6 +56,7 @@ class Strategies:
         self._makers = Makers(generator, library, device)
         self._load = load or (lambda base: load_base(base, device=device))
         self._bases: dict[BaseReference, BaseModel] = {}
+        self._loading = threading.Lock()
         self._about: dict[BaseReference, dict[str, Any]] = {}
 
     @property
@@ -76,9 +78,10 @@ class Strategies:
 
     def base(self, reference: BaseReference) -> BaseModel:
         """A base, loaded at the first call."""
-        if reference not in self._bases:
-            self._bases[reference] = self._load(reference)
-        return self._bases[reference]
+        with self._loading:
+            if reference not in self._bases:
+                self._bases[reference] = self._load(reference)
+            return self._bases[reference]
 
     def generate(
         self, name: str, requests: Sequence[Request], base: BaseReference

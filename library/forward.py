@@ -5,8 +5,10 @@ state dict stay as they are. The same primitive serves training of generators, b
 libraries, evaluation and `generate`. It is differentiable in A and B.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -47,19 +49,31 @@ class MultiAdapter:
     Use `set` before a forward pass and `clear` after it, or the context manager `adapted`. With
     nothing set, the base answers as if there were no hooks. The factors hang on the modules
     themselves, so that torch.compile sees one graph for all layers.
+
+    A model carries the adapters of one thread at a time: others wait until they are closed.
+    Raises LayoutMismatch, or ValueError if this thread's adapters are there already.
     """
 
     def __init__(self, model: nn.Module, layout: Layout) -> None:
-        modules = dict(model.named_modules())
         self._layout = layout
         self._modules: dict[str, nn.Module] = {}
         self._handles: list[RemovableHandle] = []
-        for site in layout.sites:
+        self._turn = _turn(model)
+        self._turn.acquire()
+        try:
+            self._hook(dict(model.named_modules()))
+        except BaseException:
+            self._turn.release()
+            raise
+        self._open = True
+
+    def _hook(self, modules: dict[str, nn.Module]) -> None:
+        for site in self._layout.sites:
             module = modules.get(site.name)
             if module is None or _shape(module) != (site.in_features, site.out_features):
                 raise LayoutMismatch(
                     f"the layout's {site.name} ({site.in_features} to {site.out_features}) does "
-                    f"not exist in this {type(model).__name__}"
+                    f"not exist in this {type(modules['']).__name__}"
                 )
             if "lora_factors" in vars(module):
                 raise ValueError("the model has adapters already; close them first")
@@ -121,6 +135,19 @@ class MultiAdapter:
             handle.remove()
         for module in self._modules.values():
             module.__dict__.pop("lora_factors", None)
+        if self._open:
+            self._open = False
+            self._turn.release()
+
+
+_TURNS: WeakKeyDictionary[nn.Module, "threading.RLock"] = WeakKeyDictionary()
+_ADDING = threading.Lock()
+
+
+def _turn(model: nn.Module) -> "threading.RLock":
+    """The lock of a model."""
+    with _ADDING:
+        return _TURNS.setdefault(model, threading.RLock())
 
 
 def _attach(module: nn.Module, factors: tuple[Tensor, ...] | None) -> None:

@@ -1,6 +1,7 @@
 """The multi-adapter forward, held to models with ΔW merged into their weights."""
 
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -154,6 +155,22 @@ def test_a_second_set_of_hooks_is_refused_not_applied_twice() -> None:
             MultiAdapter(model, layout)
         assert torch.equal(logits(model, ids), first)
     MultiAdapter(model, layout).close()
+
+
+def test_threads_take_turns_on_one_model() -> None:
+    model, layout = setup()
+    ids = torch.arange(12).view(1, 12)
+    adapters = [tiny.adapter(layout, seed=seed) for seed in range(3)]
+    rows = torch.tensor([0])
+
+    def answered(adapter: Any) -> Tensor:
+        with adapted(model, adapter, rows):
+            return logits(model, ids)
+
+    alone = [answered(adapter) for adapter in adapters]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(answered, adapters * 20))
+    assert all(torch.equal(found, alone[i % 3]) for i, found in enumerate(together))
 
 
 def test_compiled_layers_give_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from api.schemas import JobAnswer
 from api.service import Service
 from api.settings import Settings
 from generator.generate import Generator
+from library.errors import MissingPath, OutputError
 from verification.findings import Finding
 from verification.hooks import Hook
 from verification.subject import Context, Subject
@@ -209,17 +210,45 @@ def test_behaviour_that_cannot_be_measured_says_why(client: TestClient) -> None:
     assert finding["code"] == "behaviour-unmeasured" and "tokens" in finding["message"]
 
 
-def test_an_accident_in_a_hook_tells_nothing(client: TestClient) -> None:
+@pytest.mark.parametrize(
+    "error", [RuntimeError("/secret"), MissingPath("/secret"), OutputError("/secret")]
+)
+def test_an_accident_in_a_hook_tells_nothing(client: TestClient, error: Exception) -> None:
     service: Service = client.app.state.service  # type: ignore[attr-defined]
 
     def broken(subject: Subject, context: Context) -> list[Finding]:
-        raise RuntimeError("secret")
+        raise error
 
     service.hooks["broken"] = Hook("broken", 0.0, broken)
     job = verify(client, made(client), {"hooks": ["broken"]}).headers["location"]
     done = ended(client, job)
     assert done["state"] == "failed"
     assert "secret" not in json.dumps(done)
+
+
+def test_examples_that_no_hook_would_read_are_refused(client: TestClient) -> None:
+    asked = {"hooks": ["neighbours"], "examples": EXAMPLES}
+    assert_problem(verify(client, made(client), asked), 422, "invalid-field")
+
+
+def test_tasks_that_are_not_there_are_told_at_the_start(
+    settings: Settings, generator: Generator, tmp_path: Path
+) -> None:
+    with pytest.raises(MissingPath, match="no task folder"):
+        create_app(settings.model_copy(update={"tasks": tmp_path / "none"}), generator)
+
+
+def test_adapters_are_made_on_trial_while_another_s_behaviour_is_measured(
+    client: TestClient,
+) -> None:
+    """Both run on the same base model."""
+    adapter, many = made(client), EXAMPLES * 5
+    job = verify(client, adapter, {"hooks": ["behaviour"], "examples": many}).headers["location"]
+    for number in range(3):
+        text = f"Another task, number {number}."
+        answer = post(client, {"description": text, "examples": EXAMPLES})
+        assert answer.status_code == 201, answer.text
+    assert ended(client, job)["state"] == "done"
 
 
 # The queue
@@ -262,6 +291,25 @@ def test_a_deleted_adapter_takes_its_jobs_along(client: TestClient) -> None:
     after = verify(client, other, {"hooks": ["behaviour"]}).headers["location"]
     assert ended(client, after)["state"] == "done"  # the first one has ended: its hook was told
     assert not gate.go.is_set()
+
+
+def test_a_damaged_job_store_ends_no_worker(client: TestClient, settings: Settings) -> None:
+    gate, adapter = with_gate(client), made(client)
+    verify(client, adapter, {"hooks": ["gate"]})
+    assert gate.started.wait(30)
+    file = settings.data / "jobs.sqlite3"
+    kept = {path: path.read_bytes() for path in settings.data.glob("jobs.sqlite3*")}
+    for path in kept:
+        path.write_bytes(b"no database, " * 1000)
+    gate.go.set()
+    assert_problem(verify(client, adapter, {"hooks": ["gate"]}), 507, "storage-failed")
+    for path in settings.data.glob("jobs.sqlite3*"):
+        path.unlink()
+    assert not file.exists()
+    end = time.monotonic() + 30
+    while (asked := verify(client, adapter, {"hooks": ["gate"]})).status_code != 202:
+        assert time.monotonic() < end, asked.text
+    assert ended(client, asked.headers["location"])["state"] == "done"
 
 
 # Stopping and starting again
