@@ -6,6 +6,7 @@ The offline default is SmolLM2-135M-Instruct, carried as a 4-bit GGUF by the reg
 """
 
 import json
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,12 +69,12 @@ def resolve_base(name: str | None = None, *, allow_folder: bool = True) -> BaseR
         return BaseReference(DEFAULT_BASE, str(packaged.model_folder()), packaged=True)
     hub = name.removeprefix("hub:")
     if allow_folder and hub == name and name:
-        if Path(name).is_dir():
+        if os.path.isdir(name):
             return BaseReference(name, name)
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise MissingPath(f"there is no base model folder at {name}")
     # transformers would take a folder of that name in the working directory for the model.
-    if not _HUB_ID.fullmatch(hub) or (hub == name and "/" not in name) or Path(hub).exists():
+    if not _HUB_ID.fullmatch(hub) or (hub == name and "/" not in name) or os.path.exists(hub):
         raise UnknownName(f"'{name}' is not a known base model")
     return BaseReference(hub, hub)
 

@@ -93,6 +93,12 @@ class AdapterFileError(LorasmithError):
     code = "adapter-unreadable"
 
 
+class InputFileError(LorasmithError):
+    """A policy or a key whose content cannot be used."""
+
+    code = "input-unreadable"
+
+
 class AdapterRefused(LorasmithError):
     """An adapter that a verification hook refuses: one that was made, or one that came in."""
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from library.errors import OutputError, OutputExists
+from library.errors import MissingPath, OutputError, OutputExists
 
 
 def cache_dir() -> Path:
@@ -21,6 +21,13 @@ def cache_dir() -> Path:
 def data_dir() -> Path:
     """`$LORASMITH_DATA`, by default `~/.local/share/lorasmith`: the adapters that were made."""
     return Path(os.environ.get("LORASMITH_DATA") or Path.home() / ".local" / "share" / "lorasmith")
+
+
+def require_present(*paths: Path | None) -> None:
+    """Raise MissingPath unless there is something at each path that is given."""
+    for path in paths:
+        if path is not None and not os.path.lexists(path):
+            raise MissingPath(f"there is nothing at {path}")
 
 
 def require_absent(path: Path, overwrite: bool) -> None:

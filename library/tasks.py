@@ -7,6 +7,7 @@ plain `*.jsonl` of {"input", "output"} beside a description file of the same ste
 import csv
 import gzip
 import json
+import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -153,7 +154,7 @@ def read_task(path: Path) -> Task:
 
 def read_examples(path: Path) -> list[Instance]:
     """The rows of a JSONL file of {"input", "output"}. Raises MissingPath or TaskFileError."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # which takes a name that is too long as missing
         raise MissingPath(f"there is no file at {path}")
     try:
         rows = [_instance(f"row-{i}", row) for i, row in enumerate(_lines(path))]

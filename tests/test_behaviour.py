@@ -95,6 +95,18 @@ def test_an_adapter_trained_on_the_examples_fits_and_another_does_not(
     assert same.evidence["margin"] == pytest.approx(0, abs=1e-5)
 
 
+def test_a_loss_that_is_not_finite_is_no_better_and_stays_out_of_the_evidence(
+    base: BaseModel, layout: Layout
+) -> None:
+    strong = tiny.adapter(layout).scaled(1e30)
+    strong = replace(strong, A={key: a * 1e30 for key, a in strong.A.items()})
+    found = check_behaviour(base, strong, rivals(layout), Examples(ROWS, "request"))
+    assert (found.code, found.severity) == ("behaviour-no-better", "warn")
+    assert "not a finite number" in found.message
+    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert told["evidence"]["losses"][OWN] is None and told["evidence"]["losses"][NONE] > 0
+
+
 def fitted(base: BaseModel, adapter: Adapter) -> Adapter:
     """The adapter after sixty steps on the examples."""
     cut = adapter.detached()

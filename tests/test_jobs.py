@@ -201,12 +201,13 @@ def test_every_hook_but_the_limited_one_runs_when_none_is_named(client: TestClie
     assert {"statistics", *slow} <= told  # the other quick ones have nothing to say
 
 
-def test_a_job_that_cannot_be_done_says_why(client: TestClient) -> None:
+def test_behaviour_that_cannot_be_measured_says_why(client: TestClient) -> None:
     long = [{"input": "word " * 5000, "output": "positive"}]
     asked = {"hooks": ["behaviour"], "examples": long}
     done = ended(client, verify(client, made(client), asked).headers["location"])
-    assert (done["state"], done["result"]) == ("failed", None)
-    assert "tokens" in done["error"]
+    assert done["state"] == "done"
+    (finding,) = done["result"]["findings"]
+    assert finding["code"] == "behaviour-unmeasured" and "tokens" in finding["message"]
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,15 @@ from library.files import write_folder
 from library.layout import layout_of
 from library.peft_io import CONFIG_FILE, WEIGHTS_FILE, to_peft
 from library.provenance import PROVENANCE_FILE, Provenance, finish
-from verification.signing import MERKLE_ROOT, code_digest
-from verification.subject import SIGNATURE_FILE
+from verification.hooks import Policy, read_policy, run
+from verification.signing import (
+    MERKLE_ROOT,
+    PAYLOAD_TYPE,
+    code_digest,
+    read_public_key,
+    statement,
+)
+from verification.subject import SIGNATURE_FILE, Context, Subject, read_subject
 
 LAYOUT = layout_of(tiny.config("llama"), ["q_proj", "v_proj"], rank=4)
 
@@ -166,8 +173,79 @@ def test_foreign_adapters_can_be_signed_and_damaged_ones_not(
     for damaged in (folder, tmp_path / "empty"):
         assert main(["sign", str(damaged), "--key", str(private)]) == 1
     elliptic = write_key(tmp_path, "ec", generate_private_key(SECP256R1()))
-    for key in (elliptic[0], public, tmp_path / "none"):
-        assert main(["sign", str(folder), "--key", str(key)]) == 2
-    for key in (elliptic[1], private, tmp_path / "none"):
-        assert main(["verify", str(folder), "--public-key", str(key)]) == 2
+    nothing = tmp_path / "none"
+    for key in (elliptic[0], public, nothing):
+        assert main(["sign", str(folder), "--key", str(key)]) == 1 + (key == nothing)
+    for key in (elliptic[1], private, nothing):
+        assert main(["verify", str(folder), "--public-key", str(key)]) == 1 + (key == nothing)
     assert len(capsys.readouterr().err.splitlines()) == 8
+
+
+@pytest.mark.parametrize("hooks", [["signature"], ["statistics", "signature", "integrity"]])
+def test_no_policy_lets_a_damaged_or_changed_file_pass(
+    signed: tuple[Path, Path], tmp_path: Path, hooks: list[str]
+) -> None:
+    folder, public = signed
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"hooks": hooks, "signed": True}))
+    options = ["--policy", str(policy), "--public-key", str(public)]
+    original = {file.name: file.read_bytes() for file in folder.iterdir()}
+    weights, config = original[WEIGHTS_FILE], original[CONFIG_FILE]
+    rank = json.dumps(json.loads(config) | {"r": 9}).encode()
+    assert main(["verify", str(folder), *options]) == 0
+    for change in (
+        {WEIGHTS_FILE: weights[:-2] + b"\xff\x7f"},
+        {WEIGHTS_FILE: weights[:-4]},
+        {CONFIG_FILE: rank},
+    ):
+        for name, content in {**original, **change}.items():
+            (folder / name).write_bytes(content)
+        found = run(read_subject(folder), context(public), read_policy(policy))
+        assert {"format", "signature"} <= {f.hook for f in found if f.severity == "refuse"}
+        assert main(["verify", str(folder), *options]) == 1
+        out = str(tmp_path / "merged")
+        assert main(["compose", str(folder), str(folder), *options, "--out", out]) == 1
+
+
+@pytest.mark.parametrize("refuse", [["warn"], ["refuse"], ["warn", "refuse"], None])
+def test_signed_refuses_whatever_severities_the_policy_lists(
+    tmp_path: Path, refuse: list[str] | None
+) -> None:
+    _, public = write_key(tmp_path, "ours")
+    folder, policy = write_adapter(tmp_path / "adapter"), tmp_path / "policy.json"
+    listed = {} if refuse is None else {"refuse": refuse}
+    policy.write_text(json.dumps({"signed": True} | listed))
+    options = ["--policy", str(policy), "--public-key", str(public)]
+    assert main(["verify", str(folder), *options]) == 1
+
+
+def test_the_same_key_under_another_statement_is_refused(tmp_path: Path) -> None:
+    key = Ed25519PrivateKey.generate()
+    _, public = write_key(tmp_path, "ours", key)
+    subject = read_subject(write_adapter(tmp_path / "adapter"))
+    ours = statement(subject)
+    predicate = ours["predicate"]
+    other = predicate["buildDefinition"] | {"buildType": "urn:other"}
+    plain = "text/plain"
+    for change, kind, code in (
+        ({}, PAYLOAD_TYPE, None),
+        ({"_type": "https://in-toto.io/Statement/v0.1"}, PAYLOAD_TYPE, "signed-as-other"),
+        ({"predicateType": "https://example.org/revoked"}, PAYLOAD_TYPE, "signed-as-other"),
+        ({"predicate": predicate | {"buildDefinition": other}}, PAYLOAD_TYPE, "signed-as-other"),
+        ({"predicate": None}, PAYLOAD_TYPE, "signed-as-other"),
+        ({}, plain, "signature"),
+    ):
+        payload = json.dumps(ours | change).encode()
+        pae = b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(payload), payload)
+        envelope = {
+            "payload": base64.b64encode(payload).decode(),
+            "payloadType": kind,
+            "signatures": [{"sig": base64.b64encode(key.sign(pae)).decode()}],
+        }
+        files = {**subject.files, SIGNATURE_FILE: json.dumps(envelope).encode()}
+        found = run(Subject(files), context(public), Policy(("signature",)))
+        assert [f.code for f in found] == ([] if code is None else [code]), change
+
+
+def context(public: Path) -> Context:
+    return Context(public_key=read_public_key(public))

@@ -292,14 +292,17 @@ def test_a_policy_picks_hooks_and_severities(ours: Files, tmp_path: Path) -> Non
         '{"hooks": ["x"]}',
         '{"hook": []}',
         '{"refuse": ["info"]}',
+        '{"hooks": []}',
+        '{"refuse": [], "signed": true}',
     ):
-        assert under(bad) == 2, bad
+        assert under(bad) == 1, bad
 
 
 def test_a_hook_that_needs_a_sound_adapter_never_sees_another(ours: Files) -> None:
     damaged = with_config(ours, r="4")
     for hooks in (("target", "base"), ("target",), ("base",)):
-        assert checked(damaged, target="sglang", policy=Policy(hooks)) == []
+        (finding,) = checked(damaged, target="sglang", policy=Policy(hooks))
+        assert (finding.hook, finding.code, finding.severity) == ("format", "config", "refuse")
 
 
 def test_the_base_that_is_packaged_is_known(tmp_path: Path) -> None:
@@ -363,7 +366,7 @@ def test_every_code_is_in_the_documentation() -> None:
         for file in sorted((tiny.ROOT / "verification").glob("*.py"))
         if file.stem in ("header", "subject", "patterns", "format_hook", "integrity_hook",
                          "target_hook", "base_hook", "servers", "signature_hook", "signing",
-                         "pairs", "statistics_hook")
+                         "pairs", "statistics_hook", "magnitude")
     ]  # fmt: skip
     before = r"(?:BadFile\(|_refuse\(|_finding\(|HOOK,|append\(\(|\[\()"
     call = re.compile(before + r'\s*"([a-z0-9-]+)",\s')

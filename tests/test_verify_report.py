@@ -98,7 +98,7 @@ def test_a_policy_takes_signed_parents_only(
     assert run(*merge, "--public-key", public, "--out", tmp_path / "b") == 1
     assert not (tmp_path / "b").exists()
     policy.write_text('{"signed": 1}')
-    assert run(*merge, "--public-key", public, "--out", tmp_path / "b") == 2
+    assert run(*merge, "--public-key", public, "--out", tmp_path / "b") == 1
 
 
 def test_a_parent_whose_provenance_names_no_base_is_told_in_a_sentence(

@@ -10,9 +10,13 @@ import tiny
 from api.cli import main
 from library.base import load_config, resolve_base
 from library.catalogue import files_of, open_library, records
+from library.errors import BaseModelError
 from library.files import write_folder
 from library.layout import layout_of
-from library.peft_io import to_peft
+from library.peft_io import CONFIG_FILE, WEIGHTS_FILE, to_peft
+from verification.findings import Finding
+from verification.hooks import HOOKS, Hook, Policy, run
+from verification.subject import Context, Subject, read_subject
 
 QUICK = {"format", "integrity", "signature", "target", "statistics", "base"}
 
@@ -31,9 +35,9 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, A
     return code, json.loads(capsys.readouterr().out)
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 2) -> str:
     """The one sentence of a command line that is wrong."""
-    assert main(["verify", *map(str, arguments)]) == 2
+    assert main(["verify", *map(str, arguments)]) == code
     found = capsys.readouterr()
     assert not found.out and found.err.count("\n") == 1
     return found.err
@@ -123,4 +127,39 @@ def test_wrong_options_are_one_sentence(
     assert "do not run" in refused(capsys, adapter, "--hooks", "screening", *nowhere)
     policy = tmp_path / "policy.json"
     policy.write_text(json.dumps({"hooks": ["zk"]}))
-    assert "behaviour" in refused(capsys, adapter, "--policy", policy)
+    assert "behaviour" in refused(capsys, adapter, "--policy", policy, code=1)
+
+
+def test_behaviour_that_cannot_be_measured_loses_no_other_finding(
+    adapter: Path, small_library: Path, tiny_base: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    long, short = tmp_path / "long.jsonl", tmp_path / "short.jsonl"
+    long.write_text(json.dumps({"input": "word " * 2000, "output": "a"}) + "\n")
+    short.write_text(json.dumps({"input": "1", "output": "a"}) + "\n")
+    deep = layout_of(tiny.config("llama", num_hidden_layers=9), ["q_proj"], rank=2)
+    files = to_peft(tiny.adapter(deep), base_name="owner/base")
+    content = {CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.weights}
+    write_folder(tmp_path / "deep", content)
+    where = ("--hooks", "behaviour", "--library", small_library / "lib", "--base", tiny_base)
+    for folder, examples, reason in (
+        (adapter, long, "tokens"),
+        (tmp_path / "deep", short, "exist"),
+    ):
+        _, answer = told(capsys, folder, *where, "--examples", examples)
+        assert set(answer["milliseconds"]) == {*QUICK, "behaviour"}
+        (finding,) = (f for f in answer["findings"] if f["hook"] == "behaviour")
+        assert finding["code"] == "behaviour-unmeasured" and reason in finding["message"]
+
+
+def test_one_hook_that_fails_leaves_the_others_findings(adapter: Path) -> None:
+    def failing(subject: Subject, context: Context) -> list[Finding]:
+        raise BaseModelError("the disk is gone")
+
+    subject, hooks = read_subject(adapter), (*HOOKS, Hook("slow", 1e4, failing))
+    found = run(subject, Context(), Policy((*Policy.hooks, "slow")), hooks=hooks)
+    assert found[:-1] == run(subject, Context(), Policy())
+    assert (found[-1].hook, found[-1].code, found[-1].severity) == ("slow", "not-checked", "warn")
+    assert "the disk is gone" in found[-1].message
+    with pytest.raises(BaseModelError):
+        run(subject, Context(), Policy(("slow",)), hooks=hooks)

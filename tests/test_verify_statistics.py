@@ -14,6 +14,7 @@ from library.base import load_config, resolve_base
 from library.layout import layout_of
 from library.peft_io import CONFIG_FILE, PREFIX, WEIGHTS_FILE, Profile, to_peft
 from library.peft_read import adapter_of
+from library.provenance import PROVENANCE_FILE
 from verification.bank import shipped
 from verification.findings import Finding
 from verification.norms import singular_values_of
@@ -92,13 +93,23 @@ def test_an_adapter_of_nothing_warns_and_padding_counts_for_nothing() -> None:
 def test_other_modules_and_other_bases_are_not_compared() -> None:
     base = resolve_base()
     layout = layout_of(load_config(base), ["q_proj", "v_proj"], rank=2)
-    for files in (
-        files_of(tiny.adapter(SMALL)),
-        files_of(tiny.adapter(layout), base="another/model"),
-        files_of(tiny.adapter(layout_of(load_config(base), ["k_proj"])), base=base.name),
+    elsewhere = files_of(tiny.adapter(layout), base="another/model")
+    named = files_of(tiny.adapter(layout), base=base.name)
+    for files, reason in (
+        (files_of(tiny.adapter(SMALL)), "other modules"),
+        (elsewhere, f"{base.name}, and the config names another/model"),
+        (files_of(tiny.adapter(layout_of(load_config(base), ["k_proj"])), base=base.name), "other"),
+        (on_weights(named, "0" * 64), f"other weights of {base.name}"),
     ):
         assert said(files).code == "statistics-not-comparable"
-        assert calibration(shipped()) in said(files).message
+        assert calibration(shipped()) in said(files).message and reason in said(files).message
+    renamed = on_weights(elsewhere, shipped().base_sha256)  # the digest decides, not the name
+    assert said(renamed).code == said(named).code == "statistics-outside"
+
+
+def on_weights(files: Files, sha256: str) -> Files:
+    """With a provenance that gives the base's digest."""
+    return {**files, PROVENANCE_FILE: json.dumps({"base": {"sha256": sha256}}).encode()}
 
 
 def test_what_lies_outside_the_library_is_counted_and_the_library_is_named() -> None:

@@ -123,7 +123,7 @@ def _finding(cosine: float, recipe: str | None, limits: Calibration) -> Finding:
         made = f"made by {recipe}" if recipe else "of unknown making"
         message = f"the adapter is {made}, for which the calibration does not hold: {message}"
         return Finding(HOOK, UNCALIBRATED, "info", message, evidence)
-    if cosine < limits.threshold:
+    if not cosine >= limits.threshold:  # NaN is low
         return Finding(HOOK, LOW, "warn", message, evidence)
     return Finding(HOOK, FITS, "info", message, evidence)
 

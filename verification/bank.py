@@ -7,6 +7,7 @@ one recipe, and it names the adapters that it was made from: its scores mean not
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -93,6 +94,7 @@ class Bank:
             raise CheckpointError(f"the screening bank is damaged: {error}") from error
 
 
+@cache
 def shipped() -> Bank:
     """The bank of the default base: recipe lora, rank 8, q_proj and v_proj."""
     return Bank.from_json((files("verification") / "screening_bank.json").read_text("utf-8"))

@@ -5,6 +5,7 @@ other tasks pass it. It is in nats a token of the base that it was calibrated on
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,9 @@ def check_behaviour(
         f"{abs(found.margin):.2f} {side} that of the best rival ({found.best_rival}); the "
         f"threshold is {limits.threshold:.2f}, {limits.describe()}"
     )
-    if found.margin <= 0:
+    if not math.isfinite(found.losses[OWN]):
+        message = f"on {found.examples} examples the loss is not a finite number"
+    if not found.margin > 0:  # nor is a loss that is not finite
         return Finding(HOOK, NO_BETTER, "warn", message, evidence)
     code = FITS if found.margin > limits.threshold else UNDECIDED
     return Finding(HOOK, code, "info", message, evidence)

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from library.errors import AdapterFileError
 from library.image_lora import is_kohya, read_image_lora
 from library.lora_files import DTYPES, TensorFile
@@ -12,29 +10,23 @@ from library.peft_config import by_pattern, check_targets, check_types
 from library.peft_io import CONFIG_FILE, PREFIX
 from library.peft_read import layout_in
 from verification.findings import Finding, Severity
-from verification.header import BadFile, Header
+from verification.header import BadFile, Header, as_utf8
+from verification.magnitude import require_finite, require_strength
 from verification.patterns import require_bounded
 from verification.subject import PICKLES, Context, Subject
 
 HOOK = "format"
 MAX_TENSORS = 65_536
 MAX_NAME = 1024
-# Exponent bits of each dtype that a factor may have: all ones are NaN or infinity (IEEE 754).
-_EXPONENT = {
-    "BF16": ("<u2", 0x7F80),
-    "F16": ("<u2", 0x7C00),
-    "F32": ("<u4", 0x7F800000),
-    "F64": ("<u8", 0x7FF0000000000000),
-}
 
 
 def check_format(subject: Subject, context: Context) -> list[Finding]:
     """What is wrong with the files themselves. Raises BadFile for the first reason to refuse."""
     header, config = subject.header, subject.config
     _require_sane(header)
-    _require_finite(header, subject.files[subject.weights])
+    top = require_finite(header, subject.files[subject.weights])
     found = [
-        _finding("pickle-beside", "warn", f"{name} is a pickle; no one should load it")
+        _finding("pickle-beside", "warn", f"{as_utf8(name)} is a pickle; no one should load it")
         for name in subject.names
         if name.endswith(PICKLES)
     ]
@@ -49,6 +41,7 @@ def check_format(subject: Subject, context: Context) -> list[Finding]:
     modules = subject.pairs
     require_bounded(config, modules)
     _require_agreement(config, modules)
+    require_strength(subject, top)
     return found
 
 
@@ -64,31 +57,6 @@ def _require_sane(header: Header) -> None:
             raise BadFile("dtype", f"{name} has dtype {entry.dtype}, which is no factor's")
         if entry.start == entry.end:
             raise BadFile("empty-tensor", f"{name} has shape {list(entry.shape)}: no elements")
-
-
-def _require_finite(header: Header, content: bytes) -> None:
-    """Raise BadFile if a value is NaN or infinite; looks at neighbours of one dtype together."""
-    runs: list[tuple[str, int, int]] = []
-    for entry in header.tensors.values():
-        if runs and runs[-1][0] == entry.dtype:
-            runs[-1] = (entry.dtype, runs[-1][1], entry.end)
-        else:
-            runs.append((entry.dtype, entry.start, entry.end))
-    if all(_is_finite(content, *run) for run in runs):
-        return
-    for name, entry in header.tensors.items():
-        if not _is_finite(content, entry.dtype, entry.start, entry.end):
-            raise BadFile("not-finite", f"{name} holds NaN or infinity")
-
-
-def _is_finite(content: bytes, dtype: str, start: int, end: int) -> bool:
-    kind, mask = _EXPONENT[dtype]
-    step = 2**24  # bytes at a time, so that a large file needs no second copy
-    for place in range(start, end, step):
-        bits = np.frombuffer(memoryview(content)[place : min(end, place + step)], dtype=kind)
-        if ((bits & bits.dtype.type(mask)) == mask).any():
-            return False
-    return True
 
 
 def _require_agreement(

@@ -27,8 +27,13 @@ class BadFile(AdapterFileError):
     """A file that cannot be used, with the reason code of the finding that says so."""
 
     def __init__(self, reason: str, message: str, **evidence: Any) -> None:
-        super().__init__(message[:MAX_MESSAGE])
+        super().__init__(as_utf8(message[:MAX_MESSAGE]))
         self.reason, self.evidence = reason, evidence
+
+
+def as_utf8(text: str) -> str:
+    """With a mark for each byte of a file's name that is no UTF-8, which JSON could not hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from library.errors import MissingPath, UsageError
+from library.errors import InputFileError, LorasmithError, UsageError
 from verification.base_hook import check_base
 from verification.findings import Finding
 from verification.format_hook import check_format
@@ -20,6 +20,7 @@ from verification.statistics_hook import check_statistics
 from verification.subject import Context, Subject, read_subject
 from verification.target_hook import check_target
 
+NOT_CHECKED = "not-checked"
 Check = Callable[[Subject, Context], list[Finding]]
 
 
@@ -44,7 +45,7 @@ class Hook:
 HOOKS: tuple[Hook, ...] = (
     Hook("format", 0.7, check_format, sound_only=False),
     Hook("integrity", 0.3, check_integrity, sound_only=False),
-    Hook("signature", 1.0, check_signature),
+    Hook("signature", 1.0, check_signature, sound_only=False),
     Hook("target", 1.5, check_target),
     Hook("statistics", 2.0, check_statistics),
     Hook("base", 300.0, check_base),
@@ -55,8 +56,8 @@ HOOKS: tuple[Hook, ...] = (
 class Policy:
     """Which hooks run, and findings of which severities refuse an adapter.
 
-    A finding whose severity is listed counts as refuse; one that would refuse and is not listed
-    counts as warn.
+    A finding of severity `refuse` refuses unless none is listed, when it counts as warn; one of
+    severity `warn` refuses where that is listed.
 
     Attributes:
         signed: whether nothing passes unsigned; a public key has to be given then.
@@ -67,9 +68,11 @@ class Policy:
     signed: bool = False
 
     def applied(self, finding: Finding) -> Finding:
-        if finding.severity in self.refuse:
+        if finding.severity == "warn" and "warn" in self.refuse:
             return replace(finding, severity="refuse")
-        return replace(finding, severity="warn") if finding.severity == "refuse" else finding
+        if finding.severity == "refuse" and not self.refuse:
+            return replace(finding, severity="warn")
+        return finding
 
 
 def read_policy(path: Path, names: tuple[str, ...] = Policy.hooks) -> Policy:
@@ -77,25 +80,31 @@ def read_policy(path: Path, names: tuple[str, ...] = Policy.hooks) -> Policy:
 
     Args:
         names: of the hooks that there are.
-    Raises MissingPath or UsageError.
+    Raises InputFileError: it cannot be read, holds something else, checks nothing, or asks for
+    signatures and lets nothing refuse.
     """
     try:
         content = parse_object(path.read_bytes(), path.name)
-    except FileNotFoundError as error:
-        raise MissingPath(f"there is no policy at {path}") from error
-    except (OSError, BadFile) as error:
-        raise UsageError(f"{path} is not a policy: {error}") from error
+    except OSError as error:
+        raise InputFileError(f"the policy {path} cannot be read: {error.strerror}") from error
+    except BadFile as error:
+        raise InputFileError(f"the policy cannot be used: {error}") from error
     known = {"hooks": names, "refuse": ("warn", "refuse")}
     signed = content.pop("signed", False)
     if not isinstance(signed, bool):
-        raise UsageError(f"{path}: signed is true or false")
+        raise InputFileError(f"{path}: signed is true or false")
     for key, value in content.items():
         if key not in known:
-            raise UsageError(f"{path}: a policy has hooks, refuse and signed, not {key}")
+            raise InputFileError(f"{path}: a policy has hooks, refuse and signed, not {key}")
         if not isinstance(value, list) or any(name not in known[key] for name in value):
-            raise UsageError(f"{path}: {key} is a list of some of {', '.join(known[key])}")
+            raise InputFileError(f"{path}: {key} is a list of some of {', '.join(known[key])}")
     chosen: dict[str, Any] = {key: tuple(value) for key, value in content.items()}
-    return Policy(**chosen, signed=signed)
+    policy = Policy(**chosen, signed=signed)
+    if not policy.hooks:
+        raise InputFileError(f"{path}: hooks is empty, so that nothing would be checked")
+    if signed and not policy.refuse:
+        raise InputFileError(f"{path}: signed refuses what is not, so refuse cannot be empty")
+    return policy
 
 
 def require_key(policy: Policy, public_key: object | None) -> None:
@@ -135,16 +144,19 @@ def run(
 ) -> list[Finding]:
     """The policy's hooks in the order of their cost, those that read raw bytes first.
 
-    An adapter with a damaged format is not shown to hooks that read its tensors, whether or not
-    the policy has the format hook.
+    An adapter with a damaged format is not shown to hooks that read its tensors; the reason is
+    among the findings, whether or not the policy has the format hook.
 
     Args:
         times: takes the milliseconds that each hook took; no finding holds any.
-        hooks: those that there are. The quick ones raise nothing; slow ones raise what keeps them
-            from comparing.
+        hooks: those that there are. What keeps one of several from its work is a
+            finding too, so that the others' are not lost; of a single one it is raised.
     """
     found: list[Finding] = []
-    damaged = "format" not in policy.hooks and _refused(_checked(HOOKS[0], subject, context))
+    if "format" not in policy.hooks:
+        found = [f for f in _checked(HOOKS[0], subject, context) if f.severity == "refuse"]
+        found = [policy.applied(finding) for finding in found]
+    damaged = bool(found)
     chosen = [hook for hook in hooks if hook.name in policy.hooks]
     chosen.sort(key=lambda hook: (hook.sound_only, hook.cost))
     for done, hook in enumerate(chosen):
@@ -152,7 +164,12 @@ def run(
         if damaged and hook.sound_only:
             continue
         start = time.perf_counter()
-        new = _checked(hook, subject, _part(context, done, len(chosen)))
+        try:
+            new = _checked(hook, subject, _part(context, done, len(chosen)))
+        except LorasmithError as error:
+            if len(chosen) == 1:
+                raise
+            new = [Finding(hook.name, NOT_CHECKED, "warn", f"it was not checked: {error}")]
         if times is not None:
             times[hook.name] = round(1e3 * (time.perf_counter() - start), 3)
         damaged = damaged or (hook.name == "format" and _refused(new))

@@ -73,19 +73,20 @@ def _grams(
     entries, content = subject.header.tensors, memoryview(subject.files[subject.weights])
     grams_a, grams_b = np.empty((2, len(names), rank, rank))
     for name, gram_a, gram_b in zip(names, grams_a, grams_b, strict=True):
-        a = _values(content, entries[_key(name, "A", entries)]).reshape(rank, -1)
-        b = _values(content, entries[_key(name, "B", entries)]).reshape(-1, rank)
+        a = values(content, entries[key_of(name, "A", entries)]).reshape(rank, -1)
+        b = values(content, entries[key_of(name, "B", entries)]).reshape(-1, rank)
         np.matmul(a, a.T, out=gram_a)
         np.matmul(b.T, b, out=gram_b)
     return torch.from_numpy(grams_a), torch.from_numpy(grams_b)
 
 
-def _key(name: str, half: str, entries: dict[str, Entry]) -> str:
+def key_of(name: str, half: str, entries: dict[str, Entry]) -> str:
+    """The name of one half of a module's factors among a file's tensors."""
     key = f"{PREFIX}{name}.lora_{half}.weight"
     return key if key in entries else f"{PREFIX}{name}.lora_embedding_{half}"
 
 
-def _values(content: memoryview, entry: Entry) -> "np.ndarray":
+def values(content: memoryview, entry: Entry) -> "np.ndarray":
     """One tensor's elements in float64."""
     raw = np.frombuffer(content[entry.start : entry.end], _KINDS[entry.dtype])
     if entry.dtype == "BF16":  # the upper half of a float32

@@ -102,7 +102,7 @@ class _Scored:
 
     @property
     def flagged(self) -> bool:
-        return self.score > self.threshold
+        return not self.score <= self.threshold  # NaN is flagged
 
     @property
     def evidence(self) -> dict[str, float]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.canonical import canonical_json, digest, file_digest, json_digest
-from library.errors import OutputError, OutputExists, UsageError
+from library.errors import InputFileError, OutputError, OutputExists
 from library.peft_io import CONFIG_FILE
 from library.provenance import PROVENANCE_FILE
 from verification.digests import merkle_root, tensor_digests
@@ -113,7 +113,8 @@ def sign(subject: Subject, key: "Ed25519PrivateKey") -> bytes:
 def opened(content: bytes, key: "Ed25519PublicKey") -> dict[str, Any]:
     """The statement in an envelope, once one signature is found to be the key's.
 
-    Raises BadFile: `signature` if it is no envelope, `signature-wrong` if none is the key's.
+    Raises BadFile: `signature` if it is no envelope, `signature-wrong` if none is the key's,
+    `signed-as-other` if it is one, but not under a statement of the form of ours.
     """
     from cryptography.exceptions import InvalidSignature
 
@@ -128,8 +129,19 @@ def opened(content: bytes, key: "Ed25519PublicKey") -> dict[str, Any]:
             key.verify(given, encoded(payload))
         except InvalidSignature:
             continue
-        return parse_object(payload, "the statement", "signature")
+        return _ours(parse_object(payload, "the statement", "signature"))
     raise BadFile("signature-wrong", "no signature is that of the public key")
+
+
+def _ours(found: dict[str, Any]) -> dict[str, Any]:
+    """A signed statement, if it says what `sign` says: one of another kind means another thing."""
+    predicate = found.get("predicate")
+    definition = predicate.get("buildDefinition") if isinstance(predicate, dict) else None
+    kind = definition.get("buildType") if isinstance(definition, dict) else None
+    said = (found.get("_type"), found.get("predicateType"), kind)
+    if said != (STATEMENT_TYPE, PREDICATE_TYPE, BUILD_TYPE):
+        raise BadFile("signed-as-other", "the key signed a statement of another kind than sign's")
+    return found
 
 
 def encoded(payload: bytes) -> bytes:
@@ -179,30 +191,30 @@ def require_no_key(path: Path) -> None:
 
 
 def read_private_key(path: Path) -> "Ed25519PrivateKey":
-    """An unencrypted ed25519 key in PEM. Raises UsageError."""
+    """An unencrypted ed25519 key in PEM. Raises InputFileError."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         key = load_pem_private_key(_pem(path), None)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{path} holds no private key in PEM without a password") from error
+        raise InputFileError(f"{path} holds no private key in PEM without a password") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise UsageError(f"{path} holds a key that is not ed25519")
+        raise InputFileError(f"{path} holds a key that is not ed25519")
     return key
 
 
 def read_public_key(path: Path) -> "Ed25519PublicKey":
-    """An ed25519 key in PEM. Raises UsageError."""
+    """An ed25519 key in PEM. Raises InputFileError."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
         key = load_pem_public_key(_pem(path))
     except ValueError as error:
-        raise UsageError(f"{path} holds no public key in PEM") from error
+        raise InputFileError(f"{path} holds no public key in PEM") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise UsageError(f"{path} holds a key that is not ed25519")
+        raise InputFileError(f"{path} holds a key that is not ed25519")
     return key
 
 
@@ -211,7 +223,7 @@ def _pem(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_JSON)
     except OSError as error:
-        raise UsageError(f"the key {path} cannot be read: {error.strerror}") from error
+        raise InputFileError(f"the key {path} cannot be read: {error.strerror}") from error
 
 
 def _decoded(text: Any) -> bytes:

@@ -19,7 +19,7 @@ from library.folder import LibraryFolder
 from library.tasks import Task, read_tasks
 from verification import agreement_hook, screening_hook
 from verification.agreement_hook import check_agreement
-from verification.bank import Bank, shipped
+from verification.bank import shipped
 from verification.behaviour_hook import HOOK as BEHAVIOUR
 from verification.behaviour_hook import Examples, check_behaviour, unmeasured
 from verification.findings import Finding
@@ -72,7 +72,7 @@ class SlowHooks:
         except AdapterFileError as error:
             return [Finding(screening_hook.SCREENING, code, "info", f"no screening: {error}")]
         recipe, base = subject.said("generator"), subject.said("base", "sha256")
-        return check_spectra(adapter, self._bank, recipe, base)
+        return check_spectra(adapter, shipped(), recipe, base)
 
     def _neighbours(self, subject: Subject, context: Context) -> list[Finding]:
         _ = self._library  # one that is not there is no finding about the adapter
@@ -106,10 +106,10 @@ class SlowHooks:
         try:
             adapter = subject.adapter
             rivals = rivals_of(self._library, reference, description=description, identity=identity)
-        except (AdapterFileError, LayoutMismatch) as error:
+            base = self._sources.base(reference)
+            return [check_behaviour(base, adapter, rivals, examples, progress=context.progress)]
+        except (AdapterFileError, LayoutMismatch, UsageError) as error:
             return [unmeasured(str(error))]
-        base = self._sources.base(reference)
-        return [check_behaviour(base, adapter, rivals, examples, progress=context.progress)]
 
     def _examples(self, subject: Subject, context: Context) -> Examples | None:
         """Those that were given, else those of the nearest stored task."""
@@ -120,10 +120,6 @@ class SlowHooks:
             return None
         near = nearest_task(description, self._tasks, self._sources.encoder())
         return Examples(near.task.train, near.task.name, near.similarity)
-
-    @cached_property
-    def _bank(self) -> Bank:
-        return shipped()
 
     @cached_property
     def _library(self) -> LibraryFolder:

@@ -4,8 +4,6 @@ The quantiles are those of the screening bank, which findings name as their cali
 here refuses: an unusual adapter may be a good one.
 """
 
-from functools import lru_cache
-
 from jaxtyping import Float
 from torch import Tensor
 
@@ -37,11 +35,12 @@ def check_statistics(subject: Subject, context: Context) -> list[Finding]:
     if not norm.any():
         message = "every ΔW is zero: the adapter changes nothing"
         return [Finding(HOOK, "no-effect", "warn", message)]
-    bank = _bank()
+    bank = shipped()
     place = {name: position for position, name in enumerate(names)}
-    if not _comparable(subject, bank):
+    differs = _difference(subject, bank)
+    if differs is not None:
         message = (
-            f"no comparison: the calibration set, {calibration(bank)}, is of other modules; "
+            f"no comparison: the calibration set, {calibration(bank)}, is of {differs}; "
             f"‖ΔW‖ is {float(norm.min()):.3g} to {float(norm.max()):.3g} over {len(names)} modules"
         )
         evidence = {
@@ -84,17 +83,22 @@ def _outside(found: Statistics, name: str, bank: Bank) -> list[int]:
     return ((here < low) | (here > high)).nonzero()[:, 0].tolist()
 
 
-def _comparable(subject: Subject, bank: Bank) -> bool:
-    """Whether the adapter is for the bank's base and has its modules, at any rank."""
-    named = (subject.config or {}).get("base_model_name_or_path")
+def _difference(subject: Subject, bank: Bank) -> str | None:
+    """What the bank has that is not the adapter's, at any rank; None if they can be compared.
+
+    The base is the one whose digest the provenance gives; without one, the config's name decides.
+    """
     rows = [(name, a[1], b[0], 1) for name, (a, b) in subject.pairs.items() if len(a) == 2]
-    return named == DEFAULT_BASE and sorted(rows) == sorted(bank.modules)
+    if sorted(rows) != sorted(bank.modules):
+        return "other modules"
+    sha256 = subject.said("base", "sha256")
+    if sha256 is not None:
+        return None if sha256 == bank.base_sha256 else f"other weights of {DEFAULT_BASE}"
+    named = (subject.config or {}).get("base_model_name_or_path")
+    if named == DEFAULT_BASE:
+        return None
+    return f"{DEFAULT_BASE}, and the config names {named!s:.200}"
 
 
 def _rounded(value: Tensor) -> float:
     return float(f"{float(value):.{DIGITS}g}")
-
-
-@lru_cache(maxsize=1)
-def _bank() -> Bank:
-    return shipped()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from library.adapter import Adapter
 from library.base import BaseReference
 from library.canonical import digest
-from library.errors import AdapterFileError, MissingPath
+from library.errors import AdapterFileError
+from library.files import require_present
 from library.import_source import DIFFUSERS_FILE
 from library.peft_io import CONFIG_FILE, WEIGHTS_FILE
 from library.peft_read import adapter_of
@@ -104,7 +105,8 @@ class Context:
         base: the base model; None: the one that the config names, if that is the packaged one.
         public_key: whose holder has to have signed it; None: anyone or no one.
         examples: of its task, for the behaviour hook.
-        progress: called with the share that is done, often; what it raises ends the check.
+        progress: called with the share that is done, often; what it raises ends the check,
+            and it has to raise it at every further call.
     """
 
     target: str | None = None
@@ -123,9 +125,7 @@ def read_subject(path: Path, provenance: Path | None = None) -> Subject:
         MissingPath: `path` or `provenance` does not exist.
         BadFile: it cannot be read, is too large, or holds no safetensors file.
     """
-    for given in (path, provenance):
-        if given is not None and not os.path.lexists(given):
-            raise MissingPath(f"there is nothing at {given}")
+    require_present(path, provenance)
     if path.is_dir():
         names = _names(path)
         weights = _weights_among(names)

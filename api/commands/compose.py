@@ -8,8 +8,8 @@ import typer
 from typer.core import TyperCommand
 
 from api.commands.library_list import SHIPPED, CatalogueUrl, Place, catalogue_at
-from library.errors import MissingPath, UsageError
-from library.files import require_absent, require_kind, write_folder
+from library.errors import UsageError
+from library.files import require_absent, require_kind, require_present, write_folder
 
 if TYPE_CHECKING:
     from api.parents import Gate
@@ -105,16 +105,17 @@ def compose(
 
 
 def _gate(policy: Path | None, public_key: Path | None) -> "Gate | None":
-    """What the adapters have to pass, if that was asked for. Raises MissingPath, UsageError."""
+    """What the adapters have to pass, if that was asked for.
+
+    Raises MissingPath, InputFileError, UsageError.
+    """
     if policy is None and public_key is None:
         return None
     from api.parents import Gate
     from verification.hooks import Policy, read_policy, require_key
     from verification.signing import read_public_key
 
-    for given in (policy, public_key):
-        if given is not None and not given.exists():
-            raise MissingPath(f"there is nothing at {given}")
+    require_present(policy, public_key)
     chosen = Policy() if policy is None else read_policy(policy)
     key = None if public_key is None else read_public_key(public_key)
     require_key(chosen, key)

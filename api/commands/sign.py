@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from library.errors import AdapterFileError, MissingPath
-from library.files import write_file
+from library.errors import AdapterFileError
+from library.files import require_present, write_file
 
 
 def sign(
@@ -20,9 +20,7 @@ def sign(
 
     Example: lorasmith sign my-adapter --key key.pem --create-key
     """
-    for given in (path, key):
-        if not given.exists() and not (create_key and given is key):
-            raise MissingPath(f"there is nothing at {given}")
+    require_present(path, None if create_key else key)
     if not path.is_dir():
         raise AdapterFileError(f"{path} is not an adapter's folder")
     from verification.hooks import Policy, run

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from library.errors import MissingPath, UsageError
+from library.errors import UsageError
+from library.files import require_present
 
 if TYPE_CHECKING:
     from library.base import BaseReference
@@ -47,9 +48,7 @@ def verify(
 
     Example: lorasmith verify my-adapter --target vllm --hooks screening,neighbours
     """
-    for given in (path, policy, provenance, public_key):
-        if given is not None and not given.exists() and not given.is_symlink():
-            raise MissingPath(f"there is nothing at {given}")
+    require_present(path, policy, provenance, public_key, examples)
     from api.console import progress_bar, quiet_libraries
     from library.base import resolve_base
     from library.tasks import read_examples
