@@ -174,7 +174,7 @@ class Store:
                     rows.execute("PRAGMA journal_mode = WAL")
                 rows.executescript(_SCHEMA)
                 yield rows
-        except (OSError, sqlite3.DatabaseError) as error:
+        except (OSError, sqlite3.OperationalError) as error:
             raise StorageFailed(_cannot_store(error)) from error
 
     @contextmanager

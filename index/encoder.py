@@ -110,6 +110,7 @@ class DescriptionEncoder:
         dtype: float64 to serve, float32 to train.
         device: where it runs.
     Raises:
+        MissingPath: a folder that is not there.
         BaseModelError: the model cannot be read, or its package is not installed.
     """
 

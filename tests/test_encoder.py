@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from index.encoder import DescriptionEncoder, Embeddings, InvalidDescription, join, normalise
-from library.errors import BaseModelError
+from library.errors import BaseModelError, MissingPath
 
 SHORT = ["Answer the question.", "Translate the text into French, please!", "Sort 3, 1, 2."]
 
@@ -142,6 +142,8 @@ def test_joining_pads_with_what_the_mask_hides() -> None:
 
 
 def test_an_encoder_that_is_not_there(tmp_path: Path) -> None:
-    for name in ("./nowhere", str(tmp_path), "owner/encoder-that-is-nowhere"):
+    with pytest.raises(MissingPath):
+        DescriptionEncoder("./nowhere")
+    for name in (str(tmp_path), "owner/encoder-that-is-nowhere"):
         with pytest.raises(BaseModelError):
             DescriptionEncoder(name)
