@@ -12,7 +12,7 @@ from generator.generate import TEXT_TO_LORA
 from generator.makers import COMPOSE, NEAREST, Makers, Wish
 from generator.request import Example, Proposal
 from generator.trial import trial
-from library.base import BaseModel, BaseReference
+from library.base import BaseModel, BaseReference, numerics
 from library.errors import LayoutMismatch
 
 LoadBase = Callable[[BaseReference], BaseModel]
@@ -69,8 +69,10 @@ def _on_trial(
     for place, near in enumerate(wish.neighbours):
         names.append(f"{NEAREST} {near.task}")
         made.append(makers.nearest(wish, "", place))
-    losses, count = trial(load(wish.base), [one.adapter for one in made], examples)
+    base = load(wish.base)
+    losses, count = trial(base, [one.adapter for one in made], examples)
     best = min(range(len(made)), key=losses.__getitem__)
     told = ", ".join(f"{name} {loss:.2f}" for name, loss in zip(names, losses, strict=True))
     reason = f"it has the least loss a token on {count} examples of these: {told}"
-    return replace(made[best], chosen=replace(made[best].chosen, reason=reason))
+    chosen = replace(made[best].chosen, reason=reason)
+    return replace(made[best], chosen=chosen, tried_in=numerics(base.model))

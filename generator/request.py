@@ -107,6 +107,7 @@ class Proposal:
         checkpoint: digest of the checkpoint that generated it, or None.
         parents: ids of the library's adapters that it was made from, or None.
         details: further members of provenance's `details`.
+        tried_in: numerics of the base whose answers decided, if any did.
     """
 
     adapter: Adapter
@@ -114,6 +115,7 @@ class Proposal:
     checkpoint: str | None = None
     parents: list[str] | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    tried_in: str | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def finished(
         checkpoint=proposal.checkpoint,
         description=request.description,
         seed=request.seed,
-        numerics=numerics,
+        numerics="+".join(filter(None, (numerics, proposal.tried_in))),
         layout_digest=adapter.layout.digest,
         base=base,
         examples=request.examples_digest,

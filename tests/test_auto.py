@@ -125,7 +125,8 @@ def test_the_command_with_examples(
     assert main([*command, "--out", str(tmp_path / "a"), "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert "on 2 examples" in made["chosen"]["reason"]
-    assert json.loads((tmp_path / "a" / "provenance.json").read_text())["examples"]
+    said = json.loads((tmp_path / "a" / "provenance.json").read_text())
+    assert said["examples"] and said["numerics"] == "cpu-f64-torch+cpu-f32-torch"
     rows.write_text('{"input": "' + "1 " * 2000 + '", "output": "3"}')
     assert main([*command, "--out", str(tmp_path / "b")]) == 2
     assert "no example has at most 1024 tokens" in capsys.readouterr().err
