@@ -57,18 +57,26 @@ def canonical(
     Signs are fixed (the entry of largest magnitude in each column of U is positive). For zero or
     repeated singular values the basis inside such a block is not unique.
     """
+    top_a, top_b = _top(a, b, a.shape[-2])
+    extra = a.shape[-2] - top_a.shape[-2]  # ranks beyond the matrix's own size are zero
+    pad = torch.nn.functional.pad
+    return pad(top_a, (0, 0, 0, extra)), pad(top_b, (0, extra))
+
+
+def _top(
+    a: Float[Tensor, "*n r i"], b: Float[Tensor, "*n o r"], rank: int
+) -> tuple[Float[Tensor, "*n s i"], Float[Tensor, "*n o s"]]:
+    """The first ranks of it, as far as there are any."""
     q_b, r_b = torch.linalg.qr(b.double())  # (*n, o, k), (*n, k, r)
     q_a, r_a = torch.linalg.qr(a.double().mT)  # (*n, i, m), (*n, m, r)
     u, s, vh = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)
-    left, right = q_b @ u, vh @ q_a.mT  # (*n, o, q), (*n, q, i)
+    s = s[..., :rank]
+    left, right = q_b @ u[..., :rank], vh[..., :rank, :] @ q_a.mT  # (*n, o, s), (*n, s, i)
     peak = left.abs().argmax(dim=-2, keepdim=True)
     sign = torch.where(left.gather(-2, peak) < 0, -1.0, 1.0)
     root = _root(s)
     top_a, top_b = root[..., :, None] * sign.mT * right, left * sign * root[..., None, :]
-    extra = a.shape[-2] - s.shape[-1]  # ranks beyond the matrix's own size are zero
-    pad = torch.nn.functional.pad
-    top_a, top_b = _without_noise(top_a), _without_noise(top_b)
-    return pad(top_a, (0, 0, 0, extra)), pad(top_b, (0, extra))
+    return _without_noise(top_a), _without_noise(top_b)
 
 
 def with_rank(
@@ -80,7 +88,7 @@ def with_rank(
     """
     present = a.shape[-2]
     if rank < present:
-        top_a, top_b = canonical(a, b)
+        top_a, top_b = canonical(a, b) if rank > min(a.shape[-1], b.shape[-2]) else _top(a, b, rank)
         return top_a[..., :rank, :].to(a.dtype), top_b[..., :rank].to(b.dtype)
     extra = rank - present
     return (
