@@ -30,7 +30,7 @@ from index.entries import Filter
 from index.search import Result, Searcher
 from library.base import BaseReference
 from library.catalogue import open_library
-from library.errors import LorasmithError, MissingPath, UnknownName, UsageError
+from library.errors import LorasmithError, MissingPath, UsageError
 from library.peft_io import WEIGHTS_FILE
 from library.tasks import Instance
 from verification import hooks
@@ -133,10 +133,7 @@ class Service:
         """
         await to_thread.run_sync(self.store.require, LOCAL, identity)
         names = [*self.hooks] if wanted.hooks is None else wanted.hooks
-        known = [*self.hooks, ZK]
-        for name in names:
-            if name not in known:
-                raise UnknownName(f"unknown hook '{name}'; known: {', '.join(known)}")
+        hooks.require_known(names, (*self.hooks, ZK))
         if len(set(names)) < len(names):
             raise UsageError("hooks: each may be named once")
         if wanted.examples and BEHAVIOUR not in names:

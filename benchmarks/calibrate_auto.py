@@ -26,13 +26,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.described import SAME
 from index.encoder import DEFAULT_ENCODER
 from library.canonical import file_digest
 from training.comparison import LEAST_GAIN
 
 MODE = "bare"
 NEVER = 1.01  # no cosine reaches it
-SAME = 0.9995  # two texts nearer than this are one description
 Point = tuple[float, float]
 Curve = Callable[[float], float]
 

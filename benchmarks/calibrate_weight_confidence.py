@@ -25,14 +25,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.calibrate_confidence import (
     ABSENT,
     NEAR,
-    SAME,
     claim_out_of_sample,
     families,
     fitted,
     reliability,
     sample,
 )
-from benchmarks.described import Rows, described
+from benchmarks.described import SAME, Rows, described
 from index.confidence import FEATURES
 from index.contents import Weights
 from index.library_index import open_index

@@ -16,6 +16,7 @@ from library.tasks import Task, read_tasks
 
 Rows = Float[np.ndarray, "n d"]
 AT_ONCE = 512
+SAME = 0.9995  # descriptions of a higher cosine are one: no search could tell them apart
 
 
 @dataclass(frozen=True)

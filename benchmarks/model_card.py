@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -54,12 +55,17 @@ measure it.
 """
 
 
+def class_rows(tasks: Iterable[Task]) -> str:
+    """How many tasks there are of each licence class, as rows of a table."""
+    classes = Counter(task.license_class or "unknown" for task in tasks)
+    return "\n".join(f"| {name} | {n} |" for name, n in sorted(classes.items()))
+
+
 def card(checkpoint: Checkpoint, config: dict, tasks: list[Task], reports: list[Path]) -> str:
     trained = [task for task in tasks if task.name in set(checkpoint.info.tasks)]
     missing = set(checkpoint.info.tasks) - {task.name for task in trained}
     if missing:
         raise SystemExit(f"task {min(missing)} of the checkpoint is in none of the folders")
-    classes = Counter(task.license_class or "unknown" for task in trained)
     return TEXT.format(
         base=checkpoint.info.base["id"],
         rank=checkpoint.layout.rank,
@@ -76,7 +82,7 @@ def card(checkpoint: Checkpoint, config: dict, tasks: list[Task], reports: list[
         sha256=checkpoint.info.base["sha256"],
         descriptions=sum(len(task.descriptions) for task in trained),
         paraphrased=sum(bool(task.paraphrases) for task in trained),
-        classes="\n".join(f"| {name} | {n} |" for name, n in sorted(classes.items())),
+        classes=class_rows(trained),
         scores="\n\n".join(table(json.loads(path.read_text())) for path in reports),
     )
 

@@ -7,12 +7,12 @@ python benchmarks/weight_card.py pretrained/weight-encoder --tasks TASKS/train \
 import argparse
 import json
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.model_card import class_rows
 from index.weight_encoder import load_weight_encoder
 from library.tasks import read_tasks
 
@@ -91,7 +91,6 @@ def main() -> None:
         raise SystemExit(f"{options.results} is of another checkpoint")
     own = set(encoder.info.tasks)
     found = [task for folder in options.tasks for task in read_tasks(folder)]
-    classes = Counter(task.license_class or "unknown" for task in found if task.name in own)
     data = encoder.info.training["data"]
     text = TEXT.format(
         base=encoder.info.base["id"],
@@ -105,7 +104,7 @@ def main() -> None:
         second=data["ranks"][-1],
         count=len(own),
         descriptions=data["descriptions"],
-        classes="\n".join(f"| {name} | {n} |" for name, n in sorted(classes.items())),
+        classes=class_rows(task for task in found if task.name in own),
         unseen=len(results["shipped"]["unseen"]),
         tasks=len(own) + len(results["shipped"]["unseen"]),
         scores=scores(results["shipped"]["rows"]),

@@ -41,7 +41,7 @@ def _ranks(adapters: Sequence[Adapter]) -> list[list[int]]:
     found = []
     for place in range(len(adapters[0].layout.sites)):
         factors = [adapter.site(adapter.layout.sites[place]) for adapter in adapters]
-        found.append([max(1, present_rank(a[0].double(), b[0].double())) for a, b in factors])
+        found.append([max(1, present_rank(a[0], b[0])) for a, b in factors])
     return found
 
 

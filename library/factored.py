@@ -57,16 +57,13 @@ def canonical(
     Signs are fixed (the entry of largest magnitude in each column of U is positive). For zero or
     repeated singular values the basis inside such a block is not unique.
     """
-    top_a, top_b = _top(a, b, a.shape[-2])
-    extra = a.shape[-2] - top_a.shape[-2]  # ranks beyond the matrix's own size are zero
-    pad = torch.nn.functional.pad
-    return pad(top_a, (0, 0, 0, extra)), pad(top_b, (0, extra))
+    return _top(a, b, a.shape[-2])
 
 
 def _top(
     a: Float[Tensor, "*n r i"], b: Float[Tensor, "*n o r"], rank: int
 ) -> tuple[Float[Tensor, "*n s i"], Float[Tensor, "*n o s"]]:
-    """The first ranks of it, as far as there are any."""
+    """Its first ranks; those beyond the matrix's own size are zero."""
     q_b, r_b = torch.linalg.qr(b.double())  # (*n, o, k), (*n, k, r)
     q_a, r_a = torch.linalg.qr(a.double().mT)  # (*n, i, m), (*n, m, r)
     u, s, vh = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)
@@ -76,7 +73,14 @@ def _top(
     sign = torch.where(left.gather(-2, peak) < 0, -1.0, 1.0)
     root = _root(s)
     top_a, top_b = root[..., :, None] * sign.mT * right, left * sign * root[..., None, :]
-    return _without_noise(top_a), _without_noise(top_b)
+    return _padded(_without_noise(top_a), _without_noise(top_b), rank)
+
+
+def _padded(
+    a: Float[Tensor, "*n r i"], b: Float[Tensor, "*n o r"], rank: int
+) -> tuple[Float[Tensor, "*n s i"], Float[Tensor, "*n o s"]]:
+    extra, pad = rank - a.shape[-2], torch.nn.functional.pad
+    return pad(a, (0, 0, 0, extra)), pad(b, (0, extra))
 
 
 def with_rank(
@@ -86,15 +90,10 @@ def with_rank(
 
     Returns A `[..., rank, in]` and B `[..., out, rank]` in the inputs' dtype.
     """
-    present = a.shape[-2]
-    if rank < present:
-        top_a, top_b = canonical(a, b) if rank > min(a.shape[-1], b.shape[-2]) else _top(a, b, rank)
-        return top_a[..., :rank, :].to(a.dtype), top_b[..., :rank].to(b.dtype)
-    extra = rank - present
-    return (
-        torch.nn.functional.pad(a, (0, 0, 0, extra)),
-        torch.nn.functional.pad(b, (0, extra)),
-    )
+    if rank >= a.shape[-2]:
+        return _padded(a, b, rank)
+    top_a, top_b = _top(a, b, rank)
+    return top_a.to(a.dtype), top_b.to(b.dtype)
 
 
 def best_of_rank(

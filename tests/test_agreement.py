@@ -16,7 +16,8 @@ from library.adapter import zeros
 from library.catalogue import files_of, open_library, records
 from library.layout import layout_of
 from library.state_files import CheckpointInfo
-from verification.agreement_hook import Calibration, calibration, check_agreement, share_below
+from verification.agreement_hook import Calibration, calibration, check_agreement
+from verification.calibration import share_below
 from verification.subject import Subject
 
 LAYOUT = layout_of(tiny.config("llama"), rank=3)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from index.weight_encoder import WeightEncoder
 from library.adapter import Adapter
+from verification.calibration import made_by, share_below
 from verification.findings import Finding
 from verification.neighbours import same_modules
 from verification.screening_hook import finite
@@ -120,15 +120,10 @@ def _finding(cosine: float, recipe: str | None, limits: Calibration) -> Finding:
         "checkpoint": limits.checkpoint,
     }
     if recipe != limits.recipe:
-        made = f"made by {recipe}" if recipe else "of unknown making"
-        message = f"the adapter is {made}, for which the calibration does not hold: {message}"
+        message = (
+            f"the adapter is {made_by(recipe)}, for which the calibration does not hold: {message}"
+        )
         return Finding(HOOK, UNCALIBRATED, "info", message, evidence)
     if not cosine >= limits.threshold:  # NaN is low
         return Finding(HOOK, LOW, "warn", message, evidence)
     return Finding(HOOK, FITS, "info", message, evidence)
-
-
-def share_below(score: float, quantiles: tuple[float, ...]) -> float:
-    """The share of a calibration set that lies below a score, to a hundredth."""
-    place = torch.searchsorted(torch.tensor(quantiles, dtype=torch.float64), score)
-    return float(place.clamp_max(len(quantiles) - 1)) / (len(quantiles) - 1)

@@ -4,12 +4,12 @@ The slow ones, which compare with something that has to be read first, are in sl
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from library.errors import InputFileError, LorasmithError, UsageError
+from library.errors import InputFileError, LorasmithError, UnknownName, UsageError
 from verification.base_hook import check_base
 from verification.findings import Finding
 from verification.format_hook import check_format
@@ -105,6 +105,14 @@ def read_policy(path: Path, names: tuple[str, ...] = Policy.hooks) -> Policy:
     if signed and not policy.refuse:
         raise InputFileError(f"{path}: signed refuses what is not, so refuse cannot be empty")
     return policy
+
+
+def require_known(names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise UnknownName for a name that is no hook's."""
+    known = tuple(known)
+    for name in names:
+        if name not in known:
+            raise UnknownName(f"unknown hook '{name}'; known: {', '.join(known)}")
 
 
 def require_key(policy: Policy, public_key: object | None) -> None:

@@ -8,12 +8,12 @@ no verdict, since a clean adapter of another recipe looks poisoned to the bank
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from library.adapter import Adapter
 from verification.bank import Bank
+from verification.calibration import made_by, share_below
 from verification.findings import Finding
 from verification.neighbours import Neighbours, distances, e_diem, same_modules
 from verification.screening import known_kind, profile
@@ -72,9 +72,9 @@ def _screening(
         f"{bank.name}; a score, no proof"
     )
     if (recipe, base_sha256) != (bank.recipe, bank.base_sha256):
-        made = f"made by {recipe}" if recipe else "of unknown making"
         message = (
-            f"the adapter is {made} or on another base, for which the bank does not hold: {said}"
+            f"the adapter is {made_by(recipe)} or on another base, for which the bank does not "
+            f"hold: {said}"
         )
         return [Finding(SCREENING, UNCALIBRATED, "info", message, evidence)]
     found = []
@@ -97,8 +97,7 @@ class _Scored:
 
     @classmethod
     def of(cls, score: float, clean: Float[Tensor, " 101"], bank: Bank) -> "_Scored":
-        below = float(torch.searchsorted(clean, score)) / (len(clean) - 1)
-        return cls(score, bank.threshold(clean, FALSE_ALARMS), min(below, 1.0))
+        return cls(score, bank.threshold(clean, FALSE_ALARMS), share_below(score, clean))
 
     @property
     def flagged(self) -> bool:

@@ -1,6 +1,7 @@
 """`lorasmith verify`: what can be said about any adapter before it is loaded."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -77,18 +78,13 @@ def verify(
 
 def _policy(path: Path | None, hooks: str | None) -> "Policy":
     """The policy of a file, or the default one, with hooks added. Raises UsageError."""
-    from dataclasses import replace
-
-    from library.errors import UnknownName
-    from verification.hooks import Policy, read_policy
+    from verification.hooks import Policy, read_policy, require_known
     from verification.slow_hooks import SLOW
 
     known = (*Policy.hooks, *SLOW)
     chosen = Policy() if path is None else read_policy(path, known)
     added = [] if hooks is None else [name.strip() for name in hooks.split(",")]
-    for name in added:
-        if name not in known:
-            raise UnknownName(f"unknown hook '{name}'; known: {', '.join(known)}")
+    require_known(added, known)
     return replace(chosen, hooks=tuple(dict.fromkeys((*chosen.hooks, *added))))
 
 
