@@ -232,16 +232,22 @@ def test_what_the_owner_refuses(parties: Parties) -> None:
     assert (status, problem["code"]) == (404, "not-found")
 
 
+def behind_a_client(
+    backend: Backend, folder: Path, seed: int
+) -> tuple[Owner, TestClient, dict[str, Any]]:
+    """An owner of a tiny adapter, a client of its application, and a question to ask."""
+    zk_world.write(folder, tiny.adapter(zk_world.layout(), seed=seed))
+    manifest = commit(folder, backend)
+    owner = Owner(folder, manifest, local_srs(manifest.srs_logrows), backend)
+    question = {"nonce": "0123456789", "module": manifest.modules[0].name, "x": [[1] * 16]}
+    return owner, TestClient(create_owner_app(owner)), question
+
+
 def test_a_ticket_is_good_once_and_the_limit_is_the_owners(
     parties: Parties, tmp_path: Path
 ) -> None:
-    folder = zk_world.write(tmp_path / "b", tiny.adapter(zk_world.layout(), seed=31))
-    manifest = commit(folder, parties.backend)
     with Backend(1) as backend:
-        owner = Owner(folder, manifest, local_srs(manifest.srs_logrows), backend)
-        client = TestClient(create_owner_app(owner))
-        module = manifest.modules[0].name
-        question = {"nonce": "0123456789", "module": module, "x": [[1] * 16]}
+        _, client, question = behind_a_client(backend, tmp_path / "b", seed=31)
         answered = client.post("/v1/answers", json=question)
         assert answered.status_code == 200
         again = client.post("/v1/answers", json=question)
@@ -253,11 +259,7 @@ def test_a_ticket_is_good_once_and_the_limit_is_the_owners(
 
 
 def test_a_ticket_is_kept_when_another_is_unknown(parties: Parties, tmp_path: Path) -> None:
-    folder = zk_world.write(tmp_path / "c", tiny.adapter(zk_world.layout(), seed=32))
-    manifest = commit(folder, parties.backend)
-    owner = Owner(folder, manifest, local_srs(manifest.srs_logrows), parties.backend)
-    client = TestClient(create_owner_app(owner))
-    question = {"nonce": "0123456789", "module": manifest.modules[0].name, "x": [[1] * 16]}
+    _, client, question = behind_a_client(parties.backend, tmp_path / "c", seed=32)
     ticket = client.post("/v1/answers", json=question).json()["ticket"]
     for wrong in ([ticket, "nope"], [ticket, ticket]):
         proofs = {"fold_seed": "0123456789abcdef", "tickets": wrong}
@@ -268,13 +270,9 @@ def test_a_ticket_is_kept_when_another_is_unknown(parties: Parties, tmp_path: Pa
 
 @pytest.mark.parametrize("damaged", ["[1]", "{"])
 def test_a_damaged_count_is_a_problem(parties: Parties, tmp_path: Path, damaged: str) -> None:
-    folder = zk_world.write(tmp_path / "d", tiny.adapter(zk_world.layout(), seed=33))
-    manifest = commit(folder, parties.backend)
-    owner = Owner(folder, manifest, local_srs(manifest.srs_logrows), parties.backend)
-    client = TestClient(create_owner_app(owner))
+    owner, client, question = behind_a_client(parties.backend, tmp_path / "d", seed=33)
     owner._ledger._path.parent.mkdir(parents=True, exist_ok=True)
     owner._ledger._path.write_text(damaged)
-    question = {"nonce": "0123456789", "module": manifest.modules[0].name, "x": [[1] * 16]}
     answer = client.post("/v1/answers", json=question)
     assert (answer.status_code, answer.json()["code"]) == (500, "proof-unreadable")
     assert "damaged" in answer.json()["detail"] and str(tmp_path) not in answer.text
@@ -283,11 +281,7 @@ def test_a_damaged_count_is_a_problem(parties: Parties, tmp_path: Path, damaged:
 
 def test_a_prover_that_fails_is_a_problem(parties: Parties, tmp_path: Path) -> None:
     """Keys that vanish between answer and proof."""
-    folder = zk_world.write(tmp_path / "e", tiny.adapter(zk_world.layout(), seed=34))
-    manifest = commit(folder, parties.backend)
-    owner = Owner(folder, manifest, local_srs(manifest.srs_logrows), parties.backend)
-    client = TestClient(create_owner_app(owner))
-    question = {"nonce": "0123456789", "module": manifest.modules[0].name, "x": [[1] * 16]}
+    owner, client, question = behind_a_client(parties.backend, tmp_path / "e", seed=34)
     ticket = client.post("/v1/answers", json=question).json()["ticket"]
     shape, keys = next(iter(owner._keys.items()))
     owner._keys[shape] = replace(keys, folder=tmp_path / "gone")

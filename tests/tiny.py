@@ -129,6 +129,13 @@ def tokens(batch: int, length: int, *, vocabulary: int = 61, seed: int = 0) -> T
     return torch.randint(3, vocabulary, (batch, length), generator=generator)
 
 
+def one_sentence(captured: Any) -> str:
+    """What a command that was refused said: one line on stderr, and nothing on stdout."""
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
 def write_tasks(folder: Path, texts: dict[str, str]) -> None:
     """Task files of 66 rows each, with these descriptions."""
     folder.mkdir()
