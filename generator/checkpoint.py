@@ -1,16 +1,15 @@
 """Generator checkpoints: a folder of config.json and model.safetensors, read strictly.
 
-See library.state_files for how the tensors are stored.
+See library.checkpoint for how the tensors are stored.
 """
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from generator.config import TextToLoRAConfig
-from generator.text_to_lora import TextToLoRA
-from library.layout import Layout
-from library.state_files import (
+from generator.layers.config import TextToLoRAConfig
+from generator.models.text_to_lora import TextToLoRA
+from library.checkpoint import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     CheckpointInfo,
@@ -19,6 +18,7 @@ from library.state_files import (
     read_state,
     write_state,
 )
+from library.layout import Layout
 
 __all__ = [
     "CONFIG_FILE",

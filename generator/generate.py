@@ -13,9 +13,9 @@ import torch
 
 from generator.checkpoint import Checkpoint, from_pretrained
 from generator.request import Chosen, Generated, Proposal, Request, finished
-from index.encoder import DescriptionEncoder
+from index.encoders.descriptions import DescriptionEncoder
 from library.adapter import Adapter
-from library.base import BaseReference, base_layout, described
+from library.base.models import BaseReference, base_layout, described
 from library.errors import CheckpointError, UnknownName, UsageError
 
 TEXT_TO_LORA = "text-to-lora"

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from index.encoder import normalise
-from index.shelf import Neighbour
+from index.encoders.descriptions import normalise
+from index.search.retriever import Neighbour
 from library.adapter import Adapter
 from library.canonical import json_digest
 from library.errors import UsageError
-from library.peft_io import Profile, to_peft
-from library.provenance import AdapterFiles, Provenance, finish
+from library.peft.provenance import AdapterFiles, Provenance, finish
+from library.peft.write import Profile, to_peft
 
 MAX_STRENGTH = 10.0
 MAX_RANK = 256
@@ -44,7 +44,7 @@ class Request:
         rank: below the adapter's own, the best approximation of ΔW; above, zero-padded.
         strength: factor on ΔW.
         seed: recorded in the identity; no strategy here draws anything at random.
-        profile: see library.peft_io.
+        profile: see library.peft.write.
         examples: of the task, for strategies that can use them.
     """
 

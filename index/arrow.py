@@ -10,11 +10,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from library.catalogue import Record, read_adapter
 from library.errors import UsageError
-from library.folder import LibraryFolder
 from library.layout import Layout
-from library.peft_io import CONFIG_FILE, WEIGHTS_FILE, to_peft
+from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
+from library.store.catalogue import Record, read_adapter
+from library.store.folder import LibraryFolder
 
 SET_FILE = "arrow.json"
 

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from index.encoder import MAX_CHARACTERS, DescriptionEncoder
+from index.encoders.descriptions import MAX_CHARACTERS, DescriptionEncoder
+from library.checkpoint import load_strictly, read_state, write_state
 from library.errors import MissingPath
-from library.state_files import load_strictly, read_state, write_state
 
 FORMAT = 1
 TOP_P = 0.9

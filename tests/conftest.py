@@ -57,7 +57,7 @@ def catalogue_url(
 @pytest.fixture(scope="session")
 def encoder() -> Any:
     """The packaged description encoder, as it serves (float64)."""
-    from index.encoder import DescriptionEncoder
+    from index.encoders.descriptions import DescriptionEncoder
 
     return DescriptionEncoder()
 
@@ -67,7 +67,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer Llama with the packaged base's tokenizer, as a folder to load."""
     import tiny
 
-    from library.base import load_tokenizer, resolve_base
+    from library.base.models import load_tokenizer, resolve_base
 
     folder = tmp_path_factory.mktemp("base")
     tokenizer = load_tokenizer(resolve_base())
@@ -87,9 +87,11 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) 
     """Text-to-LoRA for `tiny_base` with random weights everywhere, rank 4."""
     import tiny
 
-    from generator import CheckpointInfo, TextToLoRA, TextToLoRAConfig, save_pretrained
-    from index.encoder import DEFAULT_ENCODER
-    from library.base import load_config, resolve_base
+    from generator.checkpoint import CheckpointInfo, save_pretrained
+    from generator.layers.config import TextToLoRAConfig
+    from generator.models.text_to_lora import TextToLoRA
+    from index.encoders.descriptions import DEFAULT_ENCODER
+    from library.base.models import load_config, resolve_base
     from library.layout import layout_of
 
     layout = layout_of(load_config(resolve_base(str(tiny_base))), rank=4)
@@ -106,9 +108,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Text-to-LoRA for the offline default base with random weights everywhere, rank 8."""
     import tiny
 
-    from generator import CheckpointInfo, TextToLoRA, TextToLoRAConfig, save_pretrained
-    from index.encoder import DEFAULT_ENCODER
-    from library.base import identity, load_config, resolve_base
+    from generator.checkpoint import CheckpointInfo, save_pretrained
+    from generator.layers.config import TextToLoRAConfig
+    from generator.models.text_to_lora import TextToLoRA
+    from index.encoders.descriptions import DEFAULT_ENCODER
+    from library.base.models import identity, load_config, resolve_base
     from library.layout import layout_of
 
     base = resolve_base()
@@ -127,7 +131,7 @@ def small_library(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> 
     """A folder with `tasks`, three of them, and `lib`, a library of their adapters of rank 4."""
     import tiny
 
-    from api.cli import main
+    from api.cli.main import main
 
     folder = tmp_path_factory.mktemp("shelf")
     tiny.write_tasks(folder / "tasks", tiny.LIBRARY_TASKS)
@@ -139,7 +143,7 @@ def small_library(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> 
 @pytest.fixture(scope="session")
 def generator(small_checkpoint: Path, encoder: Any) -> Any:
     """The small checkpoint behind its door, with the encoder that is loaded already."""
-    from generator import Generator
+    from generator.generate import Generator
 
     made = Generator(small_checkpoint)
     made.__dict__["encoder"] = encoder  # the one it would load
@@ -149,8 +153,8 @@ def generator(small_checkpoint: Path, encoder: Any) -> Any:
 @pytest.fixture(scope="session")
 def strategies(generator: Any, small_library: Path) -> Any:
     """That generator and the small library, behind the one door."""
-    from generator import Strategies
-    from library.catalogue import open_library
+    from generator.strategies.strategies import Strategies
+    from library.store.catalogue import open_library
 
     return Strategies(generator, open_library(str(small_library / "lib")))
 
@@ -158,7 +162,7 @@ def strategies(generator: Any, small_library: Path) -> Any:
 @pytest.fixture(scope="session")
 def base(tiny_base: Path) -> Any:
     """The tiny base by its name."""
-    from library.base import resolve_base
+    from library.base.models import resolve_base
 
     return resolve_base(str(tiny_base))
 
@@ -170,7 +174,7 @@ def fresh(small_checkpoint: Path, tiny_base: Path) -> list[dict[str, Any]]:
 
     import tiny
 
-    script = Path(__file__).with_name("fresh_process.py").read_text(encoding="utf-8")
+    script = (Path(__file__).parent / "support" / "fresh_process.py").read_text(encoding="utf-8")
     generating = (str(small_checkpoint), str(tiny_base))
     found = []
     for first, extra in ((0, generating), (2, ())):

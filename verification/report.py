@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from library.base import BaseReference
+from library.base.models import BaseReference
 from library.errors import AdapterRefused
-from library.provenance import AdapterFiles, with_report
+from library.peft.provenance import AdapterFiles, with_report
+from verification.artifact import Context, Subject
 from verification.findings import Finding, verdict
-from verification.hooks import Policy, run, verify
-from verification.subject import Context, Subject
+from verification.run import Policy, run, verify
 
 # Integrity and signature compare with a provenance, which is only being written.
 AT_BIRTH = Policy(hooks=("format", "target", "statistics", "base"))

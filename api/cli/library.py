@@ -1,0 +1,236 @@
+"""`lorasmith library`: build a library of adapters, and look after it."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from api.cli.console import progress_bar, quiet_libraries
+from api.cli.library_list import (
+    SHIPPED,
+    CatalogueUrl,
+    Place,
+    catalogue_at,
+    catalogue_of_build,
+    list_adapters,
+    note,
+)
+from library.errors import LorasmithError, UsageError
+from library.files import require_absent
+
+if TYPE_CHECKING:
+    from library.tasks.files import Task
+
+library = typer.Typer(help="Build a library of adapters, list and check it.", rich_markup_mode=None)
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@library.command()
+def build(
+    tasks: Annotated[list[Path], typer.Option(help="Folder of task files; repeatable.")],
+    out: Annotated[str, typer.Option(help="Folder or URL of the library.")],
+    base: Annotated[str | None, typer.Option(help="Hub id, hub:ID or folder.")] = None,
+    recipe: Annotated[str, typer.Option(help="How an adapter is trained.")] = "lora",
+    rank: Annotated[int, typer.Option(min=1, max=256, help="Of every adapter.")] = 8,
+    targets: Annotated[str | None, typer.Option(help="Modules, with commas.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="The most, for each adapter.")] = 300,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of a step, for each adapter.")] = 8,
+    lr: Annotated[float | None, typer.Option(help="Peak rate; default: the recipe's.")] = None,
+    check_every: Annotated[int, typer.Option(min=1, help="Steps between looks.")] = 25,
+    patience: Annotated[int, typer.Option(min=0, help="Looks before stopping; 0: never.")] = 4,
+    snapshots: Annotated[int, typer.Option(min=0, help="Last states to keep.")] = 0,
+    variants: Annotated[int, typer.Option(min=1, help="Adapters a task.")] = 1,
+    slots: Annotated[int, typer.Option(min=1, help="Adapters at once.")] = 32,
+    shard_size: Annotated[int, typer.Option(min=1, help="Adapters a shard.")] = 64,
+    max_length: Annotated[int, typer.Option(min=8, help="Longer rows are left out.")] = 320,
+    exclude_license: Annotated[str, typer.Option(help="Licence classes, with commas.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Of the shared A and of orders.")] = 0,
+    micro_batches: Annotated[int, typer.Option(min=1, help="Parts of a step.")] = 3,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, shard by shard.")] = 1,
+    executor: Annotated[str, typer.Option(help="local or ray.")] = "local",
+    ray_address: Annotated[str | None, typer.Option(help="Of a cluster; else one here.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    compile_layers: Annotated[bool, typer.Option("--compile", help="torch.compile.")] = False,
+    skip_broken: Annotated[bool, typer.Option(help="Leave broken task files out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
+    catalogue: CatalogueUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Train an adapter for every task, many at once.
+
+    Example: lorasmith library build --tasks tasks/train --out my-library --steps 300
+    """
+    from library.trainer.recipes import recipe_named
+
+    chosen = recipe_named(recipe, lr=lr)
+    if executor not in ("local", "ray"):
+        raise UsageError(f"executor must be local or ray, not {executor!r}")
+    found, broken = _read(tasks, skip_broken)
+    excluded = set(filter(None, exclude_license.split(",")))
+    found = {name: task for name, task in found.items() if task.license_class not in excluded}
+    from api.cli.common import check_device
+
+    check_device(device)
+    quiet_libraries()
+    from library.base.models import described, load_config, load_tokenizer, resolve_base
+    from library.build.build import begin, require_room
+    from library.build.plan import make_plan
+    from library.build.workers import Workplace, build_library
+    from library.layout import layout_of
+    from library.store.folder import LibraryFolder
+    from library.trainer.batched import TrainConfig
+
+    reference = resolve_base(base)
+    names = targets.split(",") if targets else None
+    layout = layout_of(load_config(reference), names, rank=rank)
+    folder = LibraryFolder(out)
+    require_room(folder, resume)
+    config = TrainConfig(
+        steps=steps,
+        rows=rows,
+        slots=slots,
+        micro_batches=micro_batches,
+        check_every=check_every,
+        patience=patience,
+        snapshots=snapshots,
+    )
+    plan = make_plan(
+        list(found.values()),
+        load_tokenizer(reference),
+        base=described(reference),
+        layout=layout,
+        recipe=chosen,
+        config=config,
+        seed=seed,
+        max_length=max_length,
+        variants=variants,
+        shard_size=shard_size,
+    )
+    plan = begin(folder, plan, resume=resume)
+    alone = executor == "local" and workers == 1
+    threads = None if alone else max(1, (os.cpu_count() or 1) // workers)
+    place = Workplace(out, reference, device, compile_layers, threads)
+    with progress_bar("training", unit="step") as progress:
+        report = build_library(
+            place,
+            plan,
+            found,
+            workers=workers,
+            ray=executor == "ray",
+            ray_address=ray_address,
+            progress=progress,
+        )
+    summary = report.summary() | {"skipped": {**broken, **plan.skipped}}
+    typer.echo(json.dumps(summary) if as_json else _readable(summary, out))
+    catalogue_of_build(folder, catalogue)
+
+
+library.command("list")(list_adapters)
+
+
+@library.command()
+def show(
+    identity: Annotated[str, typer.Argument(help="Id or task.")],
+    place: Place = SHIPPED,
+    catalogue: CatalogueUrl = None,
+) -> None:
+    """An adapter's whole record, as JSON.
+
+    Example: lorasmith library show task001_x --library my-library
+    """
+    from library.store.catalogue import find
+
+    record = find(catalogue_at(place, catalogue), identity)
+    typer.echo(json.dumps(record, indent=1, ensure_ascii=False))
+
+
+@library.command()
+def pack(
+    place: Place,
+    out: Annotated[Path, typer.Option(help="Folder for the packed library.")],
+    task: Annotated[list[str] | None, typer.Option(help="Only this task's; repeatable.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, max=256, help="Cut each to this rank.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+) -> None:
+    """Write a library as three small files, adapters as int8 rows: the form that ships.
+
+    Example: lorasmith library pack --library my-library --out small --rank 2
+    """
+    require_absent(out, overwrite)
+    from library.store.catalogue import open_library
+    from library.store.packed import pack as write
+
+    count = write(open_library(place), out, task or (), rank=rank, overwrite=overwrite)
+    size = sum(file.stat().st_size for file in out.iterdir())
+    typer.echo(f"{count} adapters, {size / 1e6:.2f} MB  {out}")
+
+
+@library.command()
+def remove(
+    identity: Annotated[str, typer.Argument(help="Id or task.")],
+    place: Place,
+    catalogue: CatalogueUrl = None,
+) -> None:
+    """Take an adapter out of the library.
+
+    Example: lorasmith library remove ad_0123 --library my-library
+    """
+    from library.store.catalogue import remove as take_out
+
+    record = take_out(catalogue_at(place, catalogue, write=True), identity)
+    typer.echo(f"removed {record['id']} ({record['task']})")
+
+
+@library.command()
+def check(place: Place = SHIPPED, catalogue: CatalogueUrl = None) -> None:
+    """Hash every file again; name what is damaged or missing, and exit 1 if anything is.
+
+    Example: lorasmith library check --library my-library
+    """
+    from library.store.catalogue import check as problems_of
+    from library.store.catalogue import surplus
+    from library.store.records import Selection
+
+    opened = catalogue_at(place, catalogue)
+    problems, adapters = problems_of(opened), len(opened.entries(Selection()))
+    for problem in problems:
+        typer.echo(problem, err=True)
+    for sentence in surplus(opened):
+        note(sentence)
+    typer.echo(f"{adapters} adapters, {len(problems) or 'none'} damaged or incomplete")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _read(folders: list[Path], skip_broken: bool) -> tuple[dict[str, "Task"], dict[str, str]]:
+    """Tasks by name, and the reason for each file that was left out."""
+    from library.tasks.files import read_tasks
+
+    found: dict[str, Task] = {}
+    broken: dict[str, str] = {}
+
+    def leave_out(file: Path, error: LorasmithError) -> None:
+        broken[file.name] = str(error)
+
+    for folder in folders:
+        for task in read_tasks(folder, on_broken=leave_out if skip_broken else None):
+            if task.name in found:
+                raise UsageError(f"two folders hold a task named {task.name}")
+            found[task.name] = task
+    return found, broken
+
+
+def _readable(summary: Mapping[str, Any], out: str) -> str:
+    lines = [
+        f"{out}: {summary['adapters']} adapters in {summary['seconds']:.1f} s "
+        f"({summary['tokens_per_second']:,.0f} tokens/s, {100 * summary['padding']:.1f} % padding)"
+    ]
+    if summary["kept"]:
+        lines.append(f"{summary['kept']} were there already")
+    if summary["failed"]:
+        lines.append(f"{summary['failed']} never stayed finite and were given up")
+    lines += [f"skipped: {reason}" for reason in summary["skipped"].values()]
+    return "\n".join(lines)

@@ -1,0 +1,77 @@
+"""`lorasmith library import` and `export`: adapters from elsewhere, and back."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from api.cli.console import progress_bar, quiet_libraries
+from api.cli.library_list import SHIPPED, CatalogueUrl, Place, catalogue_at
+from library.errors import UsageError
+from library.files import require_absent, write_folder
+
+Profile = Literal["portable", "lossless"]
+Format = Literal["peft", "diffusers", "kohya"]
+
+
+def import_adapter(
+    source: Annotated[str, typer.Argument(help="PEFT folder, LoRA file or Hub id.")],
+    place: Place,
+    base: Annotated[str | None, typer.Option(help="Base model, where SOURCE is silent.")] = None,
+    task: Annotated[str | None, typer.Option(help="Name; default: the source's.")] = None,
+    description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    license: Annotated[str | None, typer.Option(help="Of the adapter.")] = None,
+    license_class: Annotated[str, typer.Option(help="Of the licence.")] = "",
+    rank: Annotated[int, typer.Option(min=1, max=256, help="Of a converted adapter.")] = 8,
+) -> None:
+    """Put an adapter into a library: PEFT, diffusers or kohya, safetensors only.
+
+    Example: lorasmith library import my-adapter --library my-library --description "Say yes or no."
+    """
+    from index.encoders.descriptions import normalise
+
+    text = None if description is None else normalise(description)
+    quiet_libraries()
+    from library.exchange.importing import Request
+    from library.exchange.importing import import_adapter as run
+    from library.exchange.source import find_source
+    from library.store.folder import LibraryFolder
+    from verification.report import reported, require_sound
+
+    request = Request(source, base, task, text, license, license_class, rank)
+    require_sound(find_source(source), source)
+    with progress_bar("importing", unit="module") as progress:
+        done = run(LibraryFolder(place), request, progress, lambda made: reported(made).files)
+    record, note = done.record, done.source.note
+    if done.was_there:
+        typer.echo(f"{record['id']}  {record['task']}  was there already and stays as it is")
+        return
+    typer.echo(f"{record['id']}  {record['task']}  {record['recipe']}, rank {record['rank']}")
+    if "conversion" in note:
+        typer.echo(f"relative error of the conversion: {note['conversion']['relative_error']:.2e}")
+
+
+def export(
+    identity: Annotated[str, typer.Argument(help="Id or task.")],
+    out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
+    place: Place = SHIPPED,
+    profile: Annotated[Profile | None, typer.Option(help="lossless or portable.")] = None,
+    format: Annotated[Format | None, typer.Option(help="peft, diffusers or kohya.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+    catalogue: CatalogueUrl = None,
+) -> None:
+    """Write an adapter: as it came, as a PEFT folder, or in the portable profile.
+
+    Example: lorasmith library export task001_x --library my-library --out my-adapter
+    """
+    require_absent(out, overwrite)
+    if profile == "portable" and format not in (None, "peft"):
+        raise UsageError(f"the portable profile is a PEFT folder, not a {format} file")
+    from library.exchange.exporting import export_files
+    from library.store.catalogue import find
+
+    opened = catalogue_at(place, catalogue)
+    record = find(opened, identity)
+    files = export_files(opened.folder, record, profile=profile, format=format)
+    write_folder(out, files, overwrite=overwrite)
+    typer.echo(f"{record['id']}  {out}")

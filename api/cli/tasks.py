@@ -1,0 +1,84 @@
+"""`lorasmith tasks`: look at task files before relying on them, or rebuild ours."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.cli.console import progress_bar
+from library.errors import LorasmithError, MissingPath, TaskFileError, UnknownName, UsageError
+from library.files import require_absent, write_folder
+from library.tasks.files import read_task, read_tasks, task_files
+
+tasks = typer.Typer(help="List, check or import task files.", rich_markup_mode=None)
+
+
+@tasks.command("list")
+def list_tasks(path: Annotated[Path, typer.Argument(help="Folder or file.")]) -> None:
+    """One line a task: name, rows to train, tune and test on, and its definition.
+
+    Example: lorasmith tasks list tasks/public_heldout
+    """
+    for task in read_tasks(path):
+        rows = f"{len(task.train)}/{len(task.tune)}/{len(task.test)}"
+        typer.echo(f"{task.name}\t{rows}\t{task.definition.splitlines()[0][:80]}")
+
+
+@tasks.command("check")
+def check_tasks(path: Annotated[Path, typer.Argument(help="Folder or file.")]) -> None:
+    """Read every task file; name the broken ones and exit 1 if there are any.
+
+    Example: lorasmith tasks check tasks/train
+    """
+    files, broken = (task_files(path) if path.is_dir() else [path]), 0
+    if not files:
+        raise TaskFileError(f"{path} holds no task files (*.jsonl.gz, *.json or *.jsonl)")
+    for file in files:
+        try:
+            read_task(file)
+        except MissingPath:
+            raise
+        except LorasmithError as error:
+            broken += 1
+            typer.echo(str(error), err=True)
+    if not broken:
+        read_tasks(path)  # what concerns the folder: names that occur twice, paraphrases, index
+    typer.echo(f"{len(files)} task files, {broken or 'none'} broken")
+    if broken:
+        raise typer.Exit(1)
+
+
+@tasks.command("import")
+def import_tasks(
+    path: Annotated[Path, typer.Argument(help="Clone of allenai/natural-instructions.")],
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
+    sni: Annotated[bool, typer.Option("--sni", help="Super-NaturalInstructions.")] = False,
+    split: Annotated[str, typer.Option(help="train, train_extra, public_heldout or all.")] = "all",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+) -> None:
+    """Rebuild the tasks that lorasmith was trained and measured on; exit 1 if any is incomplete.
+
+    Example: lorasmith tasks import natural-instructions --sni --out tasks
+    """
+    from library.tasks.sni import rebuild_tasks
+    from library.tasks.sni_manifest import SHIPPED, SPLITS, read_manifest
+
+    if not sni:
+        raise UsageError("give --sni: only Super-NaturalInstructions can be imported so far")
+    if split not in (*SPLITS, "all"):
+        raise UnknownName(f"unknown split '{split}'; known: {', '.join(SPLITS)}, all")
+    require_absent(out, overwrite)
+    if path.resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"{out} holds what is to be imported: choose another --out")
+    wanted = [task for task in read_manifest(SHIPPED) if split in ("all", task.split)]
+    with progress_bar("tasks", unit="task") as progress:
+        rebuilt = rebuild_tasks(path, wanted, progress)
+    for problem in rebuilt.problems:
+        typer.echo(problem, err=True)
+    if not rebuilt.tasks:
+        raise TaskFileError(f"none of the {len(wanted)} tasks is complete in {path}")
+    write_folder(out, rebuilt.files, overwrite=overwrite)
+    typer.echo(f"{rebuilt.tasks} of {len(wanted)} tasks in {out}, equal to the manifest")
+    typer.echo("not rebuilt: paraphrased descriptions, which do not come from SNI", err=True)
+    if rebuilt.problems:
+        raise typer.Exit(1)

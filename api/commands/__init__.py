@@ -1,1 +1,0 @@
-"""The commands of `lorasmith`, one file each. Heavy imports stay inside them: --help is instant."""

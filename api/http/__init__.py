@@ -1,0 +1,4 @@
+"""The REST interface: routes, schemas, problems.
+
+Does not live here: what the routes call (api.service).
+"""

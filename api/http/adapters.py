@@ -1,0 +1,126 @@
+"""`/v1/adapters`: make an adapter, look at it, fetch its files, delete it."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import JSONResponse
+
+from api.http.body import JsonRoute
+from api.http.downloads import BYTES, file_response, wants_bytes
+from api.http.problems import documented
+from api.http.schemas import AdapterAnswer, AdapterRequest
+from api.service.service import ServiceOf
+from api.service.store import ADAPTER_ID, LOCAL, Record
+from library.peft.provenance import PROVENANCE_FILE
+from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
+from verification.report import server_timing
+
+MEDIA_TYPES = {
+    CONFIG_FILE: "application/json",
+    WEIGHTS_FILE: BYTES,
+    PROVENANCE_FILE: "application/json",
+}
+_BINARY: dict[str, Any] = {BYTES: {"schema": {"type": "string", "format": "binary"}}}
+_HEADERS: dict[str, Any] = {
+    "Location": {"schema": {"type": "string"}},
+    "X-Adapter-Id": {"schema": {"type": "string"}},
+    "Server-Timing": {"description": "What each hook took.", "schema": {"type": "string"}},
+}
+
+# Neither pattern is a validator: an id or name that no adapter can have is not found (404).
+AdapterId = Annotated[str, Path(json_schema_extra={"pattern": f"^{ADAPTER_ID.pattern}$"})]
+FileName = Annotated[str, Path(json_schema_extra={"enum": sorted(MEDIA_TYPES)})]
+
+router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRoute)
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=AdapterAnswer,
+    responses={
+        200: {
+            "description": "The same request was answered before.",
+            "model": AdapterAnswer,
+            "content": _BINARY,
+            "headers": _HEADERS,
+        },
+        201: {"description": "A new adapter.", "content": _BINARY, "headers": _HEADERS},
+        **documented(
+            "malformed-body",
+            "layout-mismatch",
+            "body-too-large",
+            "not-json",
+            "invalid-field",
+            "invalid-description",
+            "unknown-name",
+            "unsupported-model",
+            "base-unreadable",
+            "internal",
+            "adapter-refused",
+            "not-ready",
+            "overloaded",
+            "quota-exceeded",
+            "storage-failed",
+        ),
+    },
+)
+async def create_adapter(wanted: AdapterRequest, request: Request, service: ServiceOf) -> Response:
+    """Make an adapter from a description, or find the one that the same request made.
+
+    With `Accept: application/octet-stream` the answer is adapter_model.safetensors itself.
+    """
+    made = await service.create(wanted)
+    status = 201 if made.new else 200
+    headers = {
+        "Location": _url(made.record),
+        "X-Adapter-Id": made.record["id"],
+        "Server-Timing": server_timing(made.milliseconds),
+    }
+    if wants_bytes(request.headers.get("accept", "")):
+        return Response(made.weights, status, headers, BYTES)
+    return JSONResponse(_answer(made.record), status, headers)
+
+
+@router.get("/{id}", response_model=AdapterAnswer, responses=documented("not-found"))
+def get_adapter(id: AdapterId, service: ServiceOf) -> Response:
+    """The answer that made this adapter."""
+    return JSONResponse(_answer(service.store.get(LOCAL, id)))
+
+
+@router.delete("/{id}", status_code=204, responses=documented("not-found"))
+def delete_adapter(id: AdapterId, service: ServiceOf) -> None:
+    """Give an adapter up; its files go when nobody else has it."""
+    service.store.delete(LOCAL, id)
+
+
+@router.head("/{id}/files/{name}", include_in_schema=False)
+@router.get(
+    "/{id}/files/{name}",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The file; its ETag is its SHA-256.",
+            "content": {**_BINARY, "application/json": {"schema": {"type": "object"}}},
+        },
+        206: {"description": "The part that Range asks for.", "content": _BINARY},
+        304: {"description": "If-None-Match names the file's ETag."},
+        **documented("not-found", "range-not-satisfiable"),
+    },
+)
+def get_file(id: AdapterId, name: FileName, request: Request, service: ServiceOf) -> Response:
+    """A file of an adapter, whole or in part."""
+    content, sha256 = service.store.read(LOCAL, id, name)
+    return file_response(request, content, sha256, MEDIA_TYPES[name])
+
+
+def _url(record: Record) -> str:
+    return f"/v1/adapters/{record['id']}"
+
+
+def _answer(record: Record) -> dict[str, Any]:
+    files = {
+        name: {"url": f"{_url(record)}/files/{name}", **file}
+        for name, file in record["files"].items()
+    }
+    return {**record, "files": files}

@@ -1,0 +1,90 @@
+"""The REST service: the FastAPI application, and running it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+import uvicorn
+from fastapi import FastAPI
+
+from api.http import adapters, info, problems, search, verify
+from api.http.listening import NO_TELEMETRY, announce, listen
+from api.http.schemas import Problem
+from api.service.service import Service
+from api.service.settings import Settings, require_loopback
+from generator.generate import Generator
+
+
+def create_app(settings: Settings, generator: Generator | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        settings: see api.service.settings.
+        generator: used at once if given; otherwise the lifespan loads the configured one, and the
+            service is not ready before that.
+    """
+    service = Service(settings, generator)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(service.load)
+            tasks.start_soon(service.jobs.run)
+            yield
+            service.jobs.stop()
+
+    app = _Documented(
+        title="lorasmith",
+        summary="Describe a task; get a LoRA adapter that works.",
+        version="1",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
+        responses=problems.ANY_OTHER,
+        telemetry=NO_TELEMETRY,
+    )
+    app.state.service = service
+    app.include_router(adapters.router)
+    app.include_router(search.router)
+    app.include_router(info.router)
+    app.include_router(verify.router)
+    problems.install(app)
+    return app
+
+
+def serve(settings: Settings) -> None:
+    """Run until Ctrl-C or SIGTERM; requests under way are finished, jobs are interrupted.
+
+    Raises:
+        UsageError: the host is not loopback.
+        ListenError: the address cannot be listened on.
+        LorasmithError: the generator cannot be loaded.
+    """
+    require_loopback(settings.host)
+    with listen(settings.host, settings.port) as listener:
+        app = create_app(settings)
+        server = uvicorn.Server(uvicorn.Config(app, lifespan="on"))
+
+        failures: list[Exception] = []
+
+        def stop(error: Exception) -> None:
+            failures.append(error)
+            server.should_exit = True
+
+        service: Service = app.state.service
+        service.on_failure = stop
+        announce(listener)
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+    if failures:
+        raise failures[0]
+
+
+class _Documented(FastAPI):
+    """FastAPI whose OpenAPI document defines the problem that every path may answer with."""
+
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        return document

@@ -1,0 +1,60 @@
+"""`POST /v1/adapters/{id}/verify` and `/v1/jobs`: hooks run in the background, results kept."""
+
+from dataclasses import asdict
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+
+from api.http.adapters import AdapterId
+from api.http.body import JsonRoute
+from api.http.problems import documented
+from api.http.schemas import JobAnswer, JobId, VerifyRequest
+from api.service.job_store import Job
+from api.service.service import ServiceOf
+
+router = APIRouter(prefix="/v1", tags=["verification"], route_class=JsonRoute)
+
+
+@router.post(
+    "/adapters/{id}/verify",
+    status_code=202,
+    response_model=JobAnswer,
+    responses={
+        202: {
+            "description": "The job is queued.",
+            "headers": {"Location": {"schema": {"type": "string"}}},
+        },
+        **documented(
+            "malformed-body",
+            "not-found",
+            "body-too-large",
+            "not-json",
+            "invalid-field",
+            "unknown-name",
+            "extra-missing",
+            "not-ready",
+            "overloaded",
+            "storage-failed",
+        ),
+    },
+)
+async def verify_adapter(
+    id: AdapterId, service: ServiceOf, wanted: VerifyRequest | None = None
+) -> Response:
+    """Have hooks run over an adapter in the background; without a body, all of them but zk."""
+    job = await service.verify(id, wanted or VerifyRequest())
+    return _answer(job, 202, {"Location": f"/v1/jobs/{job.id}"})
+
+
+@router.get("/jobs/{id}", response_model=JobAnswer, responses=documented("not-found"))
+async def get_job(id: JobId, service: ServiceOf) -> Response:
+    """How far a job is, and its result. Who may see the adapter may see its jobs."""
+    return _answer(await to_thread.run_sync(service.job, id))
+
+
+def _answer(job: Job, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    body: dict[str, Any] = {**asdict(job), "hooks": job.wanted["hooks"]}
+    del body["wanted"]
+    return JSONResponse(body, status, headers)

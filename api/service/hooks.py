@@ -1,0 +1,38 @@
+"""The hooks of a service, with where they get what they compare with."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from api.cli.common import SHIPPED
+from api.service.settings import Settings
+from generator.strategies.strategies import Strategies
+from library.base.models import BaseReference
+from library.errors import LorasmithError
+from verification.run import HOOKS, Hook
+from verification.scores.sources import SlowHooks, Sources
+
+
+def hooks_of(settings: Settings, strategies: Callable[[], Strategies]) -> dict[str, Hook]:
+    """Every hook that a job runs when none is named, by name.
+
+    Args:
+        strategies: gives what has the description encoder and the bases, once it is loaded.
+    """
+    sources = Sources(
+        library=settings.library or SHIPPED,
+        encoder=lambda: strategies().encoder,
+        reference=lambda name: configured(settings, name),
+        base=lambda reference: strategies().base(reference),
+        tasks=settings.tasks,
+    )
+    return {hook.name: hook for hook in (*HOOKS, *SlowHooks(sources).hooks())}
+
+
+def configured(settings: Settings, name: str | None) -> BaseReference | None:
+    """The configured base that adapters call by a name, if there is one."""
+    for given in settings.bases:
+        with suppress(LorasmithError):  # another base's trouble
+            base = settings.base(given)
+            if base.name == name:
+                return base
+    return None

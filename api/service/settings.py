@@ -1,0 +1,93 @@
+"""What a service is started with: `LORASMITH_*` in the environment, or arguments.
+
+`LORASMITH_BASES` is a JSON object from the names that requests may use to Hub ids, `hub:` ids or
+folders; the first is the default. A request never names a path.
+"""
+
+import ipaddress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from library.base.models import DEFAULT_BASE, BaseReference, resolve_base
+from library.errors import UnknownName, UsageError
+from library.files import data_dir
+
+
+class Settings(BaseSettings):
+    """Settings of one service. See `load_settings` for errors of one sentence.
+
+    Attributes:
+        host: address to listen on; loopback only, as there are no keys yet.
+        port: port to listen on; 0 takes a free one.
+        data: where adapters and their owners are kept (`LORASMITH_DATA`).
+        checkpoint: folder of the generator; the shipped one if None.
+        library: folder or URL of the library for search, neighbours and rivals; else the sample.
+        tasks: folder of task files, where a behaviour check looks up examples; none by default.
+        bases: base models by the names that requests may use; the first is the default.
+        queue_length: how many requests may wait while one is computed.
+        job_queue_length: how many verification jobs may wait while one runs.
+        retry_after: seconds that a refused client is told to wait.
+        quota_bytes: how much all adapters together may take.
+        zk_srs: SRS file that proofs are made under; one made by this machine by default.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="LORASMITH_", env_ignore_empty=True, frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    data: Path = Field(default_factory=data_dir)
+    checkpoint: Path | None = None
+    library: str | None = None
+    tasks: Path | None = None
+    bases: dict[str, str] = Field(
+        default={DEFAULT_BASE: DEFAULT_BASE, DEFAULT_BASE.split("/")[1]: DEFAULT_BASE},
+        min_length=1,
+    )
+    queue_length: int = Field(default=16, ge=0)
+    job_queue_length: int = Field(default=16, ge=0)
+    retry_after: int = Field(default=2, ge=1)
+    quota_bytes: int = Field(default=10 * 2**30, ge=0)
+    zk_srs: Path | None = None
+
+    @property
+    def default_base(self) -> str:
+        """The name that is meant when a request names no base."""
+        return next(iter(self.bases))
+
+    def base(self, name: str | None = None) -> BaseReference:
+        """The base model of a configured name. Raises UnknownName for any other string."""
+        name = self.default_base if name is None else name
+        if name not in self.bases:
+            known = ", ".join(self.bases)
+            raise UnknownName(f"unknown base model '{name}'; known: {known}")
+        reference = resolve_base(self.bases[name])
+        # A folder is this machine's affair: what leaves it carries the configured name.
+        return replace(reference, name=name) if Path(reference.name).is_dir() else reference
+
+
+def load_settings(**given: Any) -> Settings:
+    """Settings from the environment, with `given` on top. Raises UsageError."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"setting {name}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+    except SettingsError as error:
+        raise UsageError(f"the environment cannot be read: {error}") from error
+
+
+def require_loopback(host: str) -> None:
+    """Raise UsageError unless `host` can be reached from this machine alone."""
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise UsageError(
+            f"without keys the service listens on loopback only, not on '{host}'; use 127.0.0.1"
+        )

@@ -1,0 +1,1 @@
+"""Calibration files that ship, made again."""

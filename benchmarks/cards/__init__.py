@@ -1,0 +1,1 @@
+"""Model cards and manifests, written from measurements."""

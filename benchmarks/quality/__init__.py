@@ -1,0 +1,1 @@
+"""Measurements of quality: retrieval, screening, behaviour, merging."""

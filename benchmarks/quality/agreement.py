@@ -1,0 +1,160 @@
+"""Do weights agree with their description? The hook's calibration, and how well it tells.
+
+    python benchmarks/quality/agreement.py --libraries LIB LIB2 --tasks TASKS/train \
+        --held-out TASKS/public_heldout --calibration verification/scores/agreement.json \
+        --out docs/results/agreement.json
+
+The first library's adapters of tasks that the weight encoder has not seen make the calibration:
+right pairs are an adapter and a description of its task, wrong ones an adapter and a description of
+another of these tasks. The report has the area under the curve of right against wrong there, in the
+second library (another training of the same tasks), and for adapters that the shipped text-to-lora
+generates from the definitions of these tasks and of the held-out ones, which took no part in any
+choice.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from benchmarks.quality.described import Described, described
+from generator.generate import TEXT_TO_LORA, Generator
+from generator.strategies.strategies import Strategies
+from index.encoders.descriptions import normalise
+from index.encoders.weights import WeightEncoder, load_weight_encoder
+from library.adapter import stack
+from library.base.models import resolve_base
+from training.data.libraries import read_stock
+from verification.scores.agreement import Calibration
+from verification.scores.calibration import area_under_curve
+
+DIGITS = 4
+Vectors = Float[Tensor, "n d"]
+
+
+class Pairs:
+    """Adapters of some tasks, and every description of these tasks, in the common space."""
+
+    def __init__(self, encoder: WeightEncoder, tasks: Sequence[Described], adapters: Vectors):
+        self.tasks = tasks
+        self.texts = [
+            encoder.describe(
+                torch.cat([torch.from_numpy(x) for x in (t.definition, t.summary, t.paraphrases)])
+            )
+            for t in tasks
+        ]
+        self.adapters = adapters
+
+    def quantiles(self, right: bool) -> tuple[float, ...]:
+        """Of the cosines of right or of wrong pairs; each task's descriptions count for one."""
+        scores, weights = [], []
+        for i, texts in enumerate(self.texts):
+            cosines = texts @ self.adapters.mT
+            wanted = torch.arange(len(self.tasks)) == i
+            chosen = cosines[:, wanted if right else ~wanted].flatten()
+            scores.append(chosen)
+            weights.append(torch.full_like(chosen, 1 / len(texts)))
+        every, order = torch.cat(scores).sort()
+        mass = torch.cat(weights)[order].cumsum(dim=0)
+        grid = torch.linspace(0, 1, 101, dtype=mass.dtype) * mass[-1]
+        places = torch.searchsorted(mass, grid - 1e-9).clamp_max(len(every) - 1)
+        return tuple(round(score, DIGITS) for score in every[places].tolist())
+
+    def told(self, threshold: float) -> dict[str, Any]:
+        """How well one description a task, its definition or its last one, tells right from wrong.
+
+        Warned: the share of pairs below the threshold.
+        """
+        kinds = [(task.task.categories or ("",))[0] for task in self.tasks]
+        related = torch.tensor([[one == other for one in kinds] for other in kinds])
+        own, found = torch.eye(len(kinds), dtype=torch.bool), {}
+        for name, place in (("definition", 0), ("paraphrase", -1)):
+            cosines = torch.stack([texts[place] for texts in self.texts]) @ self.adapters.mT
+            right, wrong, strange = (cosines[mask] for mask in (own, ~own, ~related))
+            found[name] = {
+                "auc": area_under_curve(right.tolist(), wrong.tolist()),
+                "auc_of_other_categories": area_under_curve(right.tolist(), strange.tolist()),
+                "right_median": float(right.median()),
+                "wrong_median": float(wrong.median()),
+                "right_warned": float((right < threshold).double().mean()),
+                "wrong_warned": float((wrong < threshold).double().mean()),
+            }
+        return {"tasks": len(kinds), **found}
+
+
+def generated(encoder: WeightEncoder, maker: Strategies, tasks: Sequence[Described]) -> Vectors:
+    """What text-to-lora makes of each definition, encoded."""
+    base, found = resolve_base(), []
+    for task in tasks:
+        text = normalise(task.task.definition)
+        found.append(maker.propose(TEXT_TO_LORA, text, base).adapter)
+    return encoder.encode(stack(found))
+
+
+def stored(encoder: WeightEncoder, place: str, tasks: Sequence[Described]) -> Vectors:
+    stock, _ = read_stock(place)
+    rows = [stock.tasks.index(task.task.name) for task in tasks]
+    return encoder.encode(stock.adapters[rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--libraries", nargs=2, required=True)
+    parser.add_argument("--tasks", type=Path, required=True)
+    parser.add_argument("--held-out", type=Path, required=True)
+    parser.add_argument("--calibration", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    o = parser.parse_args()
+    torch.set_num_threads(1)
+    encoder, maker = load_weight_encoder(), Strategies(Generator())
+    assert maker.generator is not None
+    taught = set(maker.generator.checkpoint.info.tasks)
+    unseen = [d for d in described([o.tasks]) if d.task.name not in set(encoder.info.tasks)]
+    held_out = described([o.held_out])
+    pairs = Pairs(encoder, unseen, stored(encoder, o.libraries[0], unseen))
+    limits = Calibration(
+        checkpoint=encoder.digest,
+        recipe="oracle:lora",
+        tasks=len(unseen),
+        descriptions=sum(len(texts) for texts in pairs.texts),
+        right=pairs.quantiles(True),
+        wrong=pairs.quantiles(False),
+    )
+    o.calibration.write_text(json.dumps(asdict(limits), sort_keys=True) + "\n", encoding="utf-8")
+    second = Pairs(encoder, unseen, stored(encoder, o.libraries[1], unseen))
+    ours = Pairs(encoder, unseen, generated(encoder, maker, unseen))
+    new = Pairs(encoder, held_out, generated(encoder, maker, held_out))
+    report = {
+        "checkpoint": encoder.digest,
+        "text_to_lora": maker.generator.checkpoint.digest,
+        "threshold": limits.threshold,
+        "calibration": {"tasks": limits.tasks, "descriptions": limits.descriptions},
+        "trained": pairs.told(limits.threshold),
+        "trained, second library": second.told(limits.threshold),
+        "generated": ours.told(limits.threshold),
+        "generated_tasks_that_text_to_lora_saw": sum(d.task.name in taught for d in unseen),
+        "generated, held-out tasks": new.told(limits.threshold),
+    }
+    o.out.write_text(json.dumps(_rounded(report), indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(_rounded(report), indent=1))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return round(value, DIGITS) if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Join reports of `lorasmith evaluate` that were made side by side into one.
+
+    python benchmarks/quality/join_reports.py PART.json... --out report.json [--html report.html]
+
+The parts hold different methods, modes or tasks of one base and one seed. Means, recovery,
+pairs and calibration are those of all rows together. `command` names every part's.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from training.evaluation.page import page
+from training.evaluation.report import summaries, table
+
+SAME = ("schema", "base", "base_sha256", "seed", "device")
+JOINED = ("similarity", "wrong_description_pairs", "abstentions", "chosen")
+
+
+def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """One report of all rows. Exits if parts do not belong together or a cell is there twice."""
+    first = parts[0]
+    for part in parts[1:]:
+        for key in SAME:
+            if part[key] != first[key]:
+                sys.exit(f"the parts differ in {key}: {first[key]} and {part[key]}")
+    rows = [row for part in parts for row in part["rows"]]
+    cells = [(row["method"], row["mode"], row["task"]) for row in rows]
+    if len(set(cells)) < len(cells):
+        sys.exit(f"two parts hold {max(cells, key=cells.count)}")
+    report = {key: first[key] for key in SAME}
+    for key in JOINED:
+        report[key] = {k: v for part in parts for k, v in part.get(key, {}).items()}
+    report["command"] = " ; ".join(dict.fromkeys(part["command"] for part in parts))
+    report["commit"] = first["commit"]
+    report["checkpoint"] = next((p["checkpoint"] for p in parts if p.get("checkpoint")), None)
+    report["rows"] = rows
+    return report | summaries(rows, report["similarity"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="+", type=Path)
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--html", type=Path)
+    options = parser.parse_args()
+    report = joined([json.loads(part.read_text(encoding="utf-8")) for part in options.parts])
+    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if options.html is not None:
+        options.html.write_text(page(report), encoding="utf-8")
+    print(table(report))
+
+
+if __name__ == "__main__":
+    main()

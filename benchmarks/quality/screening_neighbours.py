@@ -1,0 +1,50 @@
+"""Whether distances to a library find planted backdoors: nearest cosine and E-DIEM as scores."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.quality.screening_data import FOLDS, Pool, fold
+from verification.scores.neighbours import distances, e_diem, squared_norms
+
+CHUNK = 8
+
+
+def distances_to(pool: Pool, clean: Pool, norms: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine `[n, m]` and distance by module `[n, m, sites]` of a pool's adapters to clean ones."""
+    starts = range(0, len(pool.tasks), CHUNK)
+    found = [distances(pool.adapters[s : s + CHUNK], clean.adapters, norms) for s in starts]
+    return torch.cat([f.cosine for f in found]), torch.cat([f.by_module for f in found])
+
+
+def neighbour_scores(clean: Pool, poisoned: Pool) -> dict[str, list[Tensor]]:
+    """By score, those of clean and of poisoned adapters; references are of other folds alone."""
+    norms = squared_norms(clean.adapters)
+    of_clean = distances_to(clean, clean, norms)
+    groups = [(clean, *of_clean), (poisoned, *distances_to(poisoned, clean, norms))]
+    scores: dict[str, list[list[Tensor]]] = {"distant": [[], []], "e-diem": [[], []]}
+    for k in range(FOLDS):
+        rest = torch.tensor([row for row, task in enumerate(clean.tasks) if fold(task) != k])
+        pairs = of_clean[1][rest][:, rest][~torch.eye(len(rest), dtype=torch.bool)]
+        mean, spread = pairs.mean(dim=0), pairs.std(dim=0)
+        for side, (pool, cosine, by_module) in enumerate(groups):
+            rows = torch.tensor([row for row, task in enumerate(pool.tasks) if fold(task) == k])
+            nearest, place = cosine[rows][:, rest].max(dim=1)
+            distance = by_module[rows, rest[place]]
+            scores["distant"][side].append(-nearest)
+            scores["e-diem"][side].append(e_diem(distance, mean, spread).amax(dim=1))
+    return {name: [torch.cat(parts) for parts in sides] for name, sides in scores.items()}
+
+
+def neighbour_rows(clean: Pool, poisoned: Pool, auc: Any) -> list[dict[str, Any]]:
+    """AUC of each score; above 0.5, the poisoned ones are farther."""
+    return [
+        {
+            "kind": "trigger",
+            "against": "clean",
+            "score": f"nearest neighbour, {name}",
+            "auc": auc(*s),
+        }
+        for name, s in neighbour_scores(clean, poisoned).items()
+    ]

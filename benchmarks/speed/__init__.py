@@ -1,0 +1,1 @@
+"""Timed comparisons, each against a named peer in the same run."""

@@ -1,0 +1,113 @@
+"""How long screening, neighbours and agreement take, beside spectra of a ΔW that is formed.
+
+    python benchmarks/speed/screening_time.py --library LIB --out docs/results/screening-time.json
+
+On a CPU, one thread: medians over one adapter's files (rank 8, 60 modules), each hook run as a job
+runs it, with what it compares with in memory; reading that, once for a process, is timed apart.
+Agreement is timed with one sentence as its description, with the library's median definition and
+with its longest. The peer, in the same run: torch's svdvals of every ΔW as a dense matrix, what a
+scanner without the factored form has to do.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import torch
+
+from api.cli.common import SHIPPED
+from index.encoders.descriptions import DescriptionEncoder
+from index.encoders.weights import load_weight_encoder
+from library.adapter import Adapter
+from library.base.models import load_base, resolve_base
+from library.peft.provenance import PROVENANCE_FILE
+from library.store.catalogue import files_of, open_library, records
+from library.store.folder import LibraryFolder
+from verification.artifact import Context, Subject
+from verification.run import Policy, run
+from verification.scores.bank import shipped
+from verification.scores.neighbours import read_neighbours
+from verification.scores.sources import SlowHooks, Sources
+
+SENTENCE = "Say whether the review is positive or negative."
+
+
+def seconds(run: Callable[[], object], repeats: int) -> dict[str, float]:
+    """After one warm-up: medians of wall time and of the process's own, and its least."""
+    run()
+    wall, cpu = [], []
+    for _ in range(repeats):
+        start, own = time.perf_counter(), time.process_time()
+        run()
+        wall.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - own)
+    return {
+        "wall": statistics.median(wall),
+        "cpu": statistics.median(cpu),
+        "cpu_least": min(cpu),
+    }
+
+
+def dense_spectra(adapter: Adapter) -> None:
+    for group in adapter.layout.groups:
+        for a, b in zip(adapter.A[group.key][0], adapter.B[group.key][0], strict=True):
+            torch.linalg.svdvals(b @ a)
+
+
+def subjects(folder: LibraryFolder) -> tuple[Subject, Subject, Subject]:
+    """The adapter with the definition of median length, also with one sentence; the longest's."""
+    known = sorted(records(folder), key=lambda record: len(record["description"]))
+    chosen = (known[len(known) // 2], known[-1])
+    median, longest = (Subject(files_of(folder, record["id"])) for record in chosen)
+    said = json.dumps({**(median.provenance or {}), "description": SENTENCE}).encode()
+    return Subject({**median.files, PROVENANCE_FILE: said}), median, longest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--library", default=SHIPPED, help="the sample by default")
+    parser.add_argument("--out", type=Path, required=True)
+    o = parser.parse_args()
+    torch.set_num_threads(1)
+    short, median, longest = subjects(open_library(o.library))
+    encoder = DescriptionEncoder()
+    slow = SlowHooks(Sources(SHIPPED, lambda: encoder, lambda name: resolve_base(name), load_base))
+
+    def job(subject: Subject, *names: str) -> None:
+        run(Subject(subject.files), Context(), Policy(names), hooks=slow.hooks())
+
+    every = ("screening", "neighbours", "agreement")
+    peer, screening = "peer: dense singular values", "screening"
+    found = {
+        **{name: seconds(lambda name=name: job(short, name), 30) for name in every},
+        "agreement, median definition": seconds(lambda: job(median, "agreement"), 30),
+        "agreement, longest definition": seconds(lambda: job(longest, "agreement"), 10),
+        "all three": seconds(lambda: job(short, *every), 30),
+        peer: seconds(lambda: dense_spectra(median.adapter), 1),
+        "once: reading the bank": seconds(shipped.__wrapped__, 5),
+        "once: reading the library of 24": seconds(lambda: read_neighbours(SHIPPED), 1),
+        "once: reading the weight encoder": seconds(load_weight_encoder, 1),
+        "once: reading the description encoder": seconds(DescriptionEncoder, 1),
+    }
+    report = {
+        "threads": 1,
+        "processes_waiting": os.getloadavg()[0],
+        "torch": torch.__version__,
+        "characters": [len(s.said("description") or "") for s in (short, median, longest)],
+        "seconds": found,
+        "ratio": found[peer]["cpu"] / found[screening]["cpu"],
+    }
+    o.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Text-to-LoRA: a description becomes an adapter in one forward pass (Charakorn et al. 2025).
+
+A descriptor per target module (description, layer, module type) goes through a small residual MLP
+and one linear head per group of modules. Head sizes: L emits A and B at once, M shares one head
+between A and B, S emits one row of A or B at a time. Four things differ from the paper: ΔW is
+exactly zero at the start for every size; the order of modules is part of the layout, hence of the
+checkpoint; the description may be read token by token beside its pooled vector; and a reader may
+carry its words straight to B.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from generator.layers.config import TextToLoRAConfig
+from generator.layers.heads import Trunk, make_head
+from generator.layers.word_reader import WordReader
+from index.encoders.descriptions import Embeddings
+from library.adapter import Adapter, rank_mask
+from library.errors import UnsupportedModel
+from library.layout import Group, Layout
+
+
+class TextToLoRA(nn.Module):
+    """The hypernetwork for one layout. Needs the base's layout only, never its weights."""
+
+    def __init__(self, config: TextToLoRAConfig, layout: Layout) -> None:
+        super().__init__()
+        _require_one_per_layer(layout)
+        h, depth = config.latent, layout.depth
+        self.config, self.layout = config, layout
+        self.task_encoder = TaskEncoder(config)
+        self.layer_embedding = nn.Embedding(depth, h // 4)
+        self.layer_norm = nn.LayerNorm(h // 4)
+        self.module_embedding = nn.Embedding(len(layout.groups), h // 4)
+        self.module_norm = nn.LayerNorm(h // 4)
+        self.trunk = Trunk(config)
+        self.heads = nn.ModuleDict({g.key: make_head(config, g) for g in layout.groups})
+        self.reader: WordReader | None = None
+        if config.reader_dim:
+            sizes = (config.embedding_dim, config.words_dim, config.reader_dim)
+            self.reader = WordReader(*sizes, layout)
+        for group in layout.groups:
+            depths = torch.tensor([site.depth for site in group.sites])
+            self.register_buffer(f"depths_{group.key}", depths, persistent=False)
+            self.register_buffer(f"mask_{group.key}", rank_mask(group), persistent=False)
+
+    def forward(self, descriptions: Embeddings) -> Adapter:
+        """n embedded descriptions to n adapters."""
+        task = self.task_encoder(descriptions)  # (n, h/2)
+        said = {} if self.reader is None else self.reader(descriptions)
+        a, b = {}, {}
+        for index, group in enumerate(self.layout.groups):
+            site_a, site_b = self.heads[group.key](self.trunk, self._descriptor(task, index, group))
+            if group.key in said:
+                site_b = site_b + said[group.key]
+            mask = self.get_buffer(f"mask_{group.key}").to(site_a)  # (sites, r)
+            a[group.key] = site_a * mask[:, :, None]
+            b[group.key] = site_b * mask[:, None, :]
+        return Adapter(self.layout, a, b)
+
+    def _descriptor(
+        self, task: Float[Tensor, "n half"], index: int, group: Group
+    ) -> Float[Tensor, "n sites h"]:
+        n, sites = task.shape[0], len(group.sites)
+        layer = self.layer_norm(self.layer_embedding(self.get_buffer(f"depths_{group.key}")))
+        module = self.module_norm(self.module_embedding.weight[index])
+        return torch.cat(
+            [
+                task[:, None].expand(n, sites, -1),
+                layer.expand(n, sites, -1),
+                module.expand(n, sites, -1),
+            ],
+            dim=-1,
+        )
+
+
+class TaskEncoder(nn.Module):
+    """Pooled vector, and optionally attention over token vectors, to the task part (n, h/2)."""
+
+    def __init__(self, config: TextToLoRAConfig) -> None:
+        super().__init__()
+        d, width = config.embedding_dim, config.latent // 2
+        self.scale = math.sqrt(d)
+        self.pooled = nn.Linear(d, width)
+        self.norm = nn.LayerNorm(width)
+        self.queries: nn.Parameter | None = None
+        if config.queries:
+            self.queries = nn.Parameter(torch.randn(config.queries, width))
+            self.token_norm = nn.LayerNorm(d)
+            self.word_norm = nn.LayerNorm(config.words_dim) if config.words_dim else None
+            self.key = nn.Linear(d + config.words_dim, width, bias=False)
+            self.value = nn.Linear(d + config.words_dim, width, bias=False)
+            self.join = nn.Linear(config.queries * width, width, bias=False)
+            self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, descriptions: Embeddings) -> Float[Tensor, "n half"]:
+        # The paper scales unit vectors by sqrt(d); without it the input is 1/20 of its size.
+        state = self.pooled(descriptions.pooled * self.scale)
+        if self.queries is not None:
+            tokens = self.token_norm(descriptions.tokens)  # (n, t, d)
+            if self.word_norm is not None:
+                tokens = torch.cat([tokens, self.word_norm(descriptions.words)], dim=-1)
+            keys = self.key(tokens)
+            scores = keys @ self.queries.T / math.sqrt(keys.shape[-1])  # (n, t, q)
+            scores = scores.masked_fill(~descriptions.mask[..., None], float("-inf"))
+            read = scores.softmax(dim=1).mT @ self.value(tokens)  # (n, q, width)
+            state = state + self.join(self.dropout(read.flatten(1)))
+        return self.norm(state)
+
+
+def _require_one_per_layer(layout: Layout) -> None:
+    for group in layout.groups:
+        depths = [site.depth for site in group.sites]
+        if len(set(depths)) != len(depths):
+            raise UnsupportedModel(
+                f"two {group.module_type} modules of one shape in one layer cannot be told apart"
+            )

@@ -1,0 +1,59 @@
+"""What measuring on train tasks set aside says of each strategy: a threshold, and curves.
+
+`calibration.json` beside this file also says what it was calibrated on; it is written by
+benchmarks/calibrate/auto.py.
+"""
+
+import json
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from library.canonical import digest
+from library.errors import CheckpointError
+
+FILE = Path(__file__).with_name("calibration.json")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Attributes:
+    nearest_from: at this similarity of the nearest adapter or above, it is taken as it is.
+    recovery: by strategy, points (similarity of the nearest, recovery) of a curve.
+    digest: of the file.
+    """
+
+    nearest_from: float
+    recovery: dict[str, list[tuple[float, float]]]
+    digest: str
+
+    def predicted(self, strategy: str, similarity: float | None) -> float | None:
+        """Recovery to expect at a similarity: on the line between points, flat beyond them.
+
+        None for a strategy without a curve, or without a similarity.
+        """
+        points = self.recovery.get(strategy)
+        if not points or similarity is None:
+            return None
+        place = bisect_left(points, (similarity,))
+        if place in (0, len(points)):
+            return points[min(place, len(points) - 1)][1]
+        (x0, y0), (x1, y1) = points[place - 1], points[place]
+        return round(y0 + (y1 - y0) * (similarity - x0) / (x1 - x0), 3)
+
+
+@cache
+def calibration(file: Path = FILE) -> Calibration:
+    """The calibration that ships. Raises CheckpointError if it is missing or damaged."""
+    try:
+        content = file.read_bytes()
+        found: dict[str, Any] = json.loads(content)
+        curves = {
+            strategy: [(float(x), float(y)) for x, y in points]
+            for strategy, points in found["recovery"].items()
+        }
+        return Calibration(float(found["nearest_from"]), curves, digest(content))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"the calibration of auto cannot be read: {error}") from error

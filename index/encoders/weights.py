@@ -1,0 +1,175 @@
+"""Adapters and descriptions in one space: find an adapter by what its weights do.
+
+The idea of a common space for weights and texts is AutoLoRA's (for image adapters); here it is
+learnt for language models. An adapter becomes a unit vector through features that depend on ΔW
+alone (index.encoders.weight_features), a description through the frozen description encoder; both
+are then mapped linearly. Any rank; modules that an adapter lacks are left out.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from index.encoders.weight_features import features, gram, inputs_of, readings, width_of_features
+from library.adapter import Adapter
+from library.checkpoint import (
+    CheckpointInfo,
+    Storage,
+    load_strictly,
+    read_state,
+    write_state,
+)
+from library.errors import CheckpointError, UsageError
+from library.layout import Layout
+
+FORMAT = 1
+MODEL = "weight-encoder"
+
+
+@dataclass(frozen=True)
+class WeightEncoderConfig:
+    """Sizes.
+
+    Attributes:
+        embedding: length of a description's vector.
+        directions: of each input, in which ΔWᵀΔW is looked at.
+        dimension: of the common space.
+    """
+
+    embedding: int = 384
+    directions: int = 28
+    dimension: int = 64
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, int) or value < 1:
+                raise UsageError(f"{name} of a weight encoder must be a whole number above 0")
+
+
+class WeightEncoder(nn.Module):
+    """Adapters of one base, of any rank, to unit vectors; descriptions into the same space.
+
+    Args:
+        config: sizes.
+        layout: the modules of the base that adapters may change; its ranks do not matter.
+    Raises:
+        UsageError: more directions than an input has.
+    """
+
+    def __init__(self, config: WeightEncoderConfig, layout: Layout) -> None:
+        super().__init__()
+        self.config, self.layout = config, layout
+        self.info, self.digest = CheckpointInfo({}, ""), ""  # of the checkpoint it came from
+        self.inputs = inputs_of(layout)
+        q, width = config.directions, min(item.width for item in self.inputs)
+        if q > width:
+            raise UsageError(f"{q} directions do not fit an input of {width} numbers")
+        self.bases = nn.ParameterList(
+            nn.Parameter(torch.zeros(q, item.width), requires_grad=False) for item in self.inputs
+        )
+        entries = width_of_features(q)
+        self.register_buffer("mean", torch.zeros(len(self.inputs), entries))
+        self.register_buffer("centre", torch.zeros(config.embedding))
+        self.project = nn.Linear(len(self.inputs) * entries, config.dimension, bias=False)
+        self.text = nn.Linear(config.embedding, config.dimension, bias=False)
+
+    @torch.inference_mode()
+    def encode(self, adapter: Adapter) -> Float[Tensor, "n d"]:
+        """n adapters to unit vectors; the zero vector for one that changes nothing.
+
+        Raises LayoutMismatch for modules that the encoder does not know.
+        """
+        return self.embed(*self.features(adapter))
+
+    @torch.inference_mode()
+    def describe(self, embeddings: Float[Tensor, "m e"]) -> Float[Tensor, "m d"]:
+        """m descriptions, as the description encoder pooled them, to unit vectors."""
+        return self.embed_text(embeddings.to(self.text.weight))
+
+    def is_for(self, base: str) -> bool:
+        """Whether adapters of a base of this name, or of a copy under another owner, may be read.
+
+        What does not say its base is taken for one; other modules are refused in any case.
+        """
+        theirs, ours = (name.rstrip("/").split("/")[-1] for name in (base, self.info.base["id"]))
+        return theirs.lower() in ("", ours.lower())
+
+    def features(
+        self, adapter: Adapter
+    ) -> tuple[Float[Tensor, "n inputs f"], Bool[Tensor, "n inputs"]]:
+        """What `embed` takes, and for which inputs there is any."""
+        found = readings(adapter, self.inputs)
+        grams = [gram(item, basis) for item, basis in zip(found, self.bases, strict=True)]
+        present = torch.stack([item.present for item in found], dim=1)
+        return features(torch.stack(grams, dim=1)).to(self.project.weight), present
+
+    def embed(
+        self, values: Float[Tensor, "n inputs f"], present: Bool[Tensor, "n inputs"]
+    ) -> Float[Tensor, "n d"]:
+        """Features to unit vectors; with gradients in the projection."""
+        mean: Tensor = self.get_buffer("mean")
+        centred = (values - mean) * present[..., None]
+        return nn.functional.normalize(self.project(centred.flatten(1)), dim=-1)
+
+    def embed_text(self, embeddings: Float[Tensor, "m e"]) -> Float[Tensor, "m d"]:
+        """Pooled descriptions to unit vectors, with gradients."""
+        return nn.functional.normalize(self.text(embeddings - self.get_buffer("centre")), dim=-1)
+
+
+def save_weight_encoder(
+    folder: Path,
+    encoder: WeightEncoder,
+    info: CheckpointInfo,
+    *,
+    storage: Storage = "int8",
+    overwrite: bool = False,
+) -> None:
+    """Write a checkpoint folder, whole or not at all. Raises OutputError, OutputExists."""
+    config = {
+        "format": FORMAT,
+        "model": MODEL,
+        "architecture": asdict(encoder.config),
+        "layout": encoder.layout.to_dict(),
+        "layout_digest": encoder.layout.digest,
+        **asdict(info),
+    }
+    write_state(folder, config, encoder, storage=storage, overwrite=overwrite)
+
+
+def load_weight_encoder(folder: Path | None = None) -> WeightEncoder:
+    """Read a checkpoint folder, the shipped one by default; in float64, as it serves.
+
+    Raises:
+        MissingPath: no such folder.
+        CheckpointError: damaged, of another program, or incomplete.
+    """
+    folder = folder or shipped()
+    found = read_state(folder, _build)
+    load_strictly(folder, found.built, found.state)
+    found.built.digest = found.digest
+    return found.built.double().eval().requires_grad_(False)
+
+
+def shipped() -> Path:
+    """The checkpoint that came with the package. Raises CheckpointError."""
+    import pretrained
+
+    folder = Path(pretrained.__file__).parent / MODEL
+    if not folder.is_dir():
+        raise CheckpointError("this installation has no weight encoder")
+    return folder
+
+
+def _build(config: dict[str, Any]) -> WeightEncoder:
+    if config["format"] != FORMAT or config["model"] != MODEL:
+        raise ValueError(f"format {config['format']!r} of {config['model']!r} is not known here")
+    layout = Layout.from_dict(config["layout"])
+    if layout.digest != config["layout_digest"]:
+        raise ValueError("its layout does not match its layout digest")
+    encoder = WeightEncoder(WeightEncoderConfig(**config["architecture"]), layout)
+    encoder.info = CheckpointInfo.of(config)
+    return encoder

@@ -1,0 +1,87 @@
+"""A small network that predicts the weights with which two adapters are best merged.
+
+After LoRA.rar (Shenaj et al. 2025, arXiv 2412.05148), which predicts coefficients for the columns
+of two ΔW. Here there is one weight for each module and adapter, read from features that do not
+depend on how ΔW is factored (index.merge.pair_features), so one network serves any layout and any
+rank. It is a residual around the mean: a network of zeros merges with weights of one half.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from index.merge.pair_features import FEATURES, pair_features
+from index.merge.recompress import recompressed
+from index.merge.weighted_sum import require_mergeable, sum_by_module
+from library.adapter import Adapter
+from library.checkpoint import load_strictly, read_state, write_state
+from library.errors import MissingPath
+
+FORMAT, KIND = 1, "lora-rar"
+MEAN = 0.5
+
+
+class MergePredictor(nn.Module):
+    """Features of a pair to two weights a module; swapping the two swaps the weights."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.width = width
+        self.inner = nn.Sequential(
+            nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+        )
+        self.head = nn.Linear(width, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, first: Adapter, second: Adapter) -> Float[Tensor, "2 n sites"]:
+        """Weights of the first adapters and of the second, for n pairs."""
+        features = torch.stack([pair_features(first, second), pair_features(second, first)])
+        return MEAN + self.head(self.inner(features.to(self.head.weight.dtype)))[..., 0]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A loaded network, its digest and what it was trained on."""
+
+    module: MergePredictor
+    digest: str
+    training: dict[str, Any] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def merge(self, first: Adapter, second: Adapter, rank: int | None = None) -> Adapter:
+        """n pairs merged, at the sum of the ranks or at `rank`. Raises LayoutMismatch."""
+        require_mergeable([first, second], [MEAN, MEAN])
+        weights = self.module(first, second)
+        joined = sum_by_module([first, second], weights)
+        return joined if rank is None else recompressed(joined, rank)
+
+
+def save_predictor(folder: Path, module: MergePredictor, training: dict[str, Any]) -> None:
+    """Write a checkpoint folder, in place of an older one. Raises OutputError."""
+    config = {"format": FORMAT, "kind": KIND, "width": module.width, "training": training}
+    write_state(folder, config, module, overwrite=True)
+
+
+def load_predictor(place: Path) -> Predictor:
+    """Read a checkpoint; it computes in float64.
+
+    Raises:
+        MissingPath: there is no such folder.
+        CheckpointError: what is in it cannot be used.
+    """
+    if not place.is_dir():
+        raise MissingPath(f"there is no merge predictor at {place}")
+    found = read_state(place, _build)
+    load_strictly(place, found.built, found.state)
+    return Predictor(found.built.double().eval(), found.digest, found.config["training"])
+
+
+def _build(config: dict[str, Any]) -> MergePredictor:
+    if (config["kind"], config["format"], "training" in config) != (KIND, FORMAT, True):
+        raise ValueError("another kind or format")
+    return MergePredictor(config["width"])

@@ -1,0 +1,88 @@
+"""Merges that look at the entries of ΔW: TIES and DARE, one module at a time.
+
+They form ΔW, as their rules are about its entries; on the factors, as they are often used, the same
+adapter factored otherwise would give another merge. The price is one dense matrix for each adapter
+and a dense SVD, module by module.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from index.merge.recompress import dense_to_rank
+from library.adapter import Adapter, from_sites
+from library.canonical import json_digest
+from library.layout import Site
+
+# Factors in float32 leave errors of this size, relative to the largest entry. Differences below it
+# decide nothing, so that other factors of the same ΔW give the same merge.
+NOISE = 1e-6
+
+Rule = Callable[[Float[Tensor, "adapters o i"], Site], Float[Tensor, "o i"]]
+
+
+def merge_entries(adapters: Sequence[Adapter], rule: Rule, rank: int) -> Adapter:
+    """Apply a rule to the ΔW of each module, in float64, and factor what comes out at `rank`."""
+    pairs = {}
+    for site in adapters[0].layout.sites:
+        own = [_site(adapter, site.name) for adapter in adapters]
+        deltas = torch.stack([b[0].double() @ a[0].double() for a, b in own])
+        a, b = dense_to_rank(rule(deltas, site), min(rank, *deltas.shape[1:]))
+        pairs[site.name] = (a, b)
+    made = from_sites(adapters[0].layout, pairs)
+    return made.with_rank(rank)
+
+
+def ties(weights: Sequence[float], density: float) -> Rule:
+    """TIES (Yadav et al. 2023, arXiv 2306.01708, algorithm 1).
+
+    Of each ΔW the share `density` of its largest entries is kept; for each entry the sign with the
+    larger sum is elected; what agrees with it is weighted and averaged over how many agree.
+    """
+
+    def rule(deltas: Float[Tensor, "adapters o i"], site: Site) -> Float[Tensor, "o i"]:
+        kept = torch.stack([_largest(delta, density) for delta in deltas])
+        total = kept.sum(0)
+        elected = torch.where(total >= -NOISE * kept.abs().sum(0), 1.0, -1.0)
+        agrees = kept.sign() == elected
+        numbers = torch.tensor(list(weights), dtype=deltas.dtype)[:, None, None]
+        return (kept * numbers * agrees).sum(0) / agrees.sum(0).clamp_min(1)
+
+    return rule
+
+
+def dare(weights: Sequence[float], density: float, seed: int) -> Rule:
+    """DARE (Yu et al. 2024, arXiv 2311.03099): drop entries at random, rescale, sum.
+
+    The mask of the i-th adapter and a module is a function of (seed, i, the module's name).
+    """
+
+    def rule(deltas: Float[Tensor, "adapters o i"], site: Site) -> Float[Tensor, "o i"]:
+        total = torch.zeros_like(deltas[0])
+        for number, (delta, weight) in enumerate(zip(deltas, weights, strict=True)):
+            drawn = int(json_digest(["dare", seed, number, site.name])[:15], 16)
+            generator = torch.Generator().manual_seed(drawn)
+            kept = torch.rand(delta.shape, generator=generator, dtype=torch.float64) < density
+            total += weight * delta * kept / density
+        return total
+
+    return rule
+
+
+def _largest(delta: Float[Tensor, "o i"], density: float) -> Float[Tensor, "o i"]:
+    """The share of entries that are largest in magnitude; others, and what is noise, are zero.
+
+    Entries as large as the least that is kept are kept as well.
+    """
+    sizes = delta.abs()
+    count = max(1, int(density * sizes.numel()))
+    least = sizes.flatten().kthvalue(sizes.numel() - count + 1).values
+    kept = (sizes >= least * (1 - NOISE)) & (sizes > NOISE * sizes.max())
+    return delta * kept
+
+
+def _site(adapter: Adapter, name: str) -> tuple[Tensor, Tensor]:
+    """A module's factors; its rank may be another in each adapter."""
+    return adapter.site(next(site for site in adapter.layout.sites if site.name == name))

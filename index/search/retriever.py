@@ -1,0 +1,136 @@
+"""A library opened for one base: its adapters, by how near their descriptions are to a text.
+
+Similarities are cosines rounded to six decimals, and weights follow from the rounded ones, so that
+neither depends on how many threads multiplied.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder, normalise
+from library.adapter import Adapter
+from library.base.models import BaseReference, base_layout, identity
+from library.build.plan import Plan
+from library.canonical import json_digest
+from library.errors import LayoutMismatch, OutputError
+from library.files import cache_dir, write_file
+from library.store.catalogue import Record, read_adapter, records
+from library.store.folder import MANIFEST, LibraryFolder
+
+NEIGHBOURS = 4  # SG-LoRA's K
+TEMPERATURE = 0.05  # of the softmax over cosines
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """An adapter of the library and the cosine of its description with the one asked for."""
+
+    id: str
+    task: str
+    similarity: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def softmax_weights(neighbours: Sequence[Neighbour]) -> list[float]:
+    """Weights of a sum over neighbours (SG-LoRA, arXiv 2509.10535, sparse aggregator)."""
+    cosines = torch.tensor([n.similarity for n in neighbours], dtype=torch.float64)
+    return (cosines / TEMPERATURE).softmax(0).tolist()
+
+
+class Shelf:
+    """The adapters of a library for its own base and modules, of any rank.
+
+    Args:
+        folder: the library.
+        base: what the adapters shall act in.
+        encoder: of descriptions.
+    Raises:
+        LayoutMismatch: the library was made for another base.
+        UsageError: it has no plan, only imported adapters.
+    """
+
+    def __init__(
+        self, folder: LibraryFolder, base: BaseReference, encoder: DescriptionEncoder
+    ) -> None:
+        self.folder, self.encoder = folder, encoder
+        self.plan = _plan(folder, base)
+        self._embedded: dict[str, Tensor] = {}
+        self._read: dict[str, Adapter] = {}
+
+    def nearest(
+        self, text: str, k: int, keep: Callable[[Record], bool] = lambda record: True
+    ) -> list[Neighbour]:
+        """The k adapters whose descriptions are nearest, of those to `keep`, nearest first."""
+        found = [
+            Neighbour(record["id"], record["task"], round(cosine, 6))
+            for record, cosine in zip(self.records, self._cosines(text), strict=True)
+            if keep(record)
+        ]
+        return sorted(found, key=lambda n: (-n.similarity, n.task, n.id))[:k]
+
+    def adapter(self, identity: str) -> Adapter:
+        """One adapter at its own rank, in float32, read once.
+
+        Raises AdapterFileError if it is damaged.
+        """
+        if identity not in self._read:
+            self._read[identity] = read_adapter(self.folder, identity, self.plan.layout)
+        return self._read[identity]
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """Variant 0 of each task, and what was imported, as far as it fits.
+
+        Raises OutputError for a damaged record.
+        """
+        return [record for record in records(self.folder) if self._fits(record)]
+
+    def embed(self, text: str) -> Float[Tensor, " d"]:
+        """The unit vector of a text, embedded once."""
+        if text not in self._embedded:
+            self._embedded[text] = self.encoder.encode([normalise(text)]).pooled[0].cpu()
+        return self._embedded[text]
+
+    def _fits(self, record: Record) -> bool:
+        same = self.plan.layout.with_rank(record["rank"]).digest == record["layout_digest"]
+        return same and (record["base_model"], record["variant"]) == (self.plan.base["id"], 0)
+
+    def _cosines(self, text: str) -> list[float]:
+        return (self._vectors @ self.embed(text)).tolist() if self.records else []
+
+    @cached_property
+    def _vectors(self) -> Float[Tensor, "n d"]:
+        """Of all descriptions; those of the default encoder are kept in the cache."""
+        texts = [record["description"] for record in self.records]
+        key = json_digest({"encoder": self.encoder.name, "texts": texts})
+        file = cache_dir() / "vectors" / f"{key}.safetensors"
+        if self.encoder.name != DEFAULT_ENCODER:  # a folder's content may change
+            return torch.stack([self.embed(text) for text in texts])
+        with suppress(OSError, SafetensorError, KeyError):
+            return load(file.read_bytes())["vectors"]
+        vectors = torch.stack([self.embed(text) for text in texts])
+        with suppress(OutputError):
+            write_file(file, save({"vectors": vectors}, metadata={"format": "pt"}))
+        return vectors
+
+
+def _plan(folder: LibraryFolder, base: BaseReference) -> Plan:
+    """The library's plan, once it has been held to the base."""
+    plan = Plan.from_dict(folder.read_json(MANIFEST))
+    ours = base_layout(base, plan.layout)
+    ours.require_same(plan.layout, f"base model '{base.name}'", "the library")
+    sha256, _ = identity(base)
+    if plan.base["sha256"] != sha256 or (sha256 is None and plan.base["id"] != base.name):
+        raise LayoutMismatch(f"the library was made for other weights of {plan.base['id']}")
+    return plan

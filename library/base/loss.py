@@ -1,0 +1,97 @@
+"""The language-model loss on answers alone, through a frozen base with adapters in place.
+
+The output layer is applied to answer positions only: with a vocabulary of 49,152 and answers of six
+tokens, computing it for the prompts would cost a fifth of the forward pass.
+"""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from library.base.batches import TokenBatch
+
+
+def answer_logits(
+    model: Any,
+    ids: Int[Tensor, "batch length"],
+    answer: Bool[Tensor, "batch length"],
+    *,
+    neftune_alpha: float = 0.0,
+) -> Float[Tensor, "answers vocabulary"]:
+    """Logits at the marked positions, rows one after another.
+
+    Args:
+        model: a causal LM of transformers; adapters act through its hooks.
+        ids: padded on the right.
+        answer: positions whose next token is wanted.
+        neftune_alpha: uniform noise of ±alpha/sqrt(length·width) on the input embeddings
+            (Jain et al. 2023, algorithm 1); 0 for none.
+    """
+    embedded = model.get_input_embeddings()(ids)  # (b, t, d)
+    if neftune_alpha:
+        bound = neftune_alpha / math.sqrt(embedded.shape[1] * embedded.shape[2])
+        embedded = embedded + torch.empty_like(embedded).uniform_(-bound, bound)
+    if torch.is_grad_enabled():
+        # The first layer then looks like all others to torch.compile: one graph serves them all.
+        embedded = embedded.detach().requires_grad_()
+    hidden = model.get_decoder()(inputs_embeds=embedded, use_cache=False).last_hidden_state
+    return output_logits(model, hidden[answer])
+
+
+def output_logits(
+    model: Any, hidden: Float[Tensor, "answers width"]
+) -> Float[Tensor, "answers vocabulary"]:
+    """The output layer with what some families do to its result (Gemma 2, Cohere, Granite)."""
+    logits = model.get_output_embeddings()(hidden)
+    config = model.config
+    logits = logits * (getattr(config, "logit_scale", None) or 1.0)
+    logits = logits / (getattr(config, "logits_scaling", None) or 1.0)
+    cap = getattr(config, "final_logit_softcapping", None)
+    return torch.tanh(logits / cap) * cap if cap else logits
+
+
+def token_losses(
+    logits: Float[Tensor, "answers vocabulary"],
+    ids: Int[Tensor, "batch length"],
+    answer: Bool[Tensor, "batch length"],
+    *,
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Tensor, " answers"], Int[Tensor, " answers"]]:
+    """Cross-entropy of each answer token, and which row of the batch it stands in."""
+    targets = ids.roll(-1, dims=1)[answer]
+    exact = logits if logits.dtype == torch.float64 else logits.float()
+    losses = functional.cross_entropy(
+        exact, targets, reduction="none", label_smoothing=label_smoothing
+    )
+    return losses, answer.nonzero()[:, 0]
+
+
+def answer_loss(
+    logits: Float[Tensor, "answers vocabulary"],
+    ids: Int[Tensor, "batch length"],
+    answer: Bool[Tensor, "batch length"],
+    *,
+    label_smoothing: float = 0.0,
+) -> Float[Tensor, " batch"]:
+    """Cross-entropy of each row, averaged over the row's answer tokens."""
+    losses, row = token_losses(logits, ids, answer, label_smoothing=label_smoothing)
+    total = losses.new_zeros(len(ids)).index_add(0, row, losses)
+    return total / answer.sum(dim=1)
+
+
+def row_scores(
+    model: Any, batch: TokenBatch
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """For each row: the share of answer tokens that are right, and the mean loss."""
+    logits = answer_logits(model, batch.ids, batch.answer)
+    losses, row = token_losses(logits, batch.ids, batch.answer)
+    right = (logits.argmax(-1) == batch.ids.roll(-1, dims=1)[batch.answer]).to(losses.dtype)
+    count, zero = batch.answer.sum(dim=1), torch.zeros(len(batch.ids), device=losses.device)
+    return (
+        zero.to(losses.dtype).index_add(0, row, right).float() / count,
+        zero.to(losses.dtype).index_add(0, row, losses).float() / count,
+    )

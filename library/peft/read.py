@@ -1,0 +1,141 @@
+"""Reading adapter folders, ours and anyone's, into the one representation."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file
+from torch import Tensor
+
+from library.adapter import Adapter, from_sites
+from library.errors import AdapterFileError, LayoutMismatch, MissingPath, UsageError
+from library.layout import Layout, Site
+from library.peft.config import (
+    check_targets,
+    parse_config,
+    read_config,
+    require_plain,
+    scaling,
+)
+from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE
+
+_KEY = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight$")
+
+
+def read_peft(folder: Path, layout: Layout | None = None) -> Adapter:
+    """Read an adapter folder; the scale is folded into B, in float32.
+
+    Args:
+        folder: holds adapter_config.json and adapter_model.safetensors.
+        layout: the base's layout, which fixes the order of the modules; without it they are
+            ordered by layer and name, and the family is unknown.
+    Raises:
+        MissingPath: no such folder.
+        AdapterFileError: damaged, not plain LoRA, or files and config disagree.
+        LayoutMismatch: `layout` has other modules or shapes than the file.
+    """
+    if not folder.is_dir():
+        raise MissingPath(f"there is no adapter folder at {folder}")
+    config = read_config(folder / CONFIG_FILE)
+    try:
+        tensors = load_file(folder / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise AdapterFileError(f"{folder / WEIGHTS_FILE} cannot be read: {error}") from error
+    return _adapter(config, tensors, layout)
+
+
+def adapter_of(files: Mapping[str, bytes], layout: Layout | None = None) -> Adapter:
+    """The same from the content of an adapter's files, by name. Raises as `read_peft` does."""
+    name = Path(CONFIG_FILE)
+    config = parse_config(name, files[CONFIG_FILE])
+    require_plain(name, config)
+    try:
+        tensors = load(files[WEIGHTS_FILE])
+    except SafetensorError as error:
+        raise AdapterFileError(f"{WEIGHTS_FILE} cannot be read: {error}") from error
+    return _adapter(config, tensors, layout)
+
+
+def _adapter(config: dict[str, Any], tensors: dict[str, Tensor], layout: Layout | None) -> Adapter:
+    found = layout_in(config, tensors)
+    if layout is not None:
+        found = _in_order_of(found, layout)
+    pairs = _pairs(tensors)
+    scaled = {
+        site.name: (a.flatten(1).float(), b.flatten(1).float() * scaling(config, site))
+        for site in found.sites
+        for a, b in [pairs[site.name]]
+    }
+    return from_sites(found, scaled)
+
+
+def layout_in(config: dict[str, Any], tensors: dict[str, Tensor]) -> Layout:
+    """The layout that tensors and config of a plain LoRA agree on; the family is unknown.
+
+    Raises AdapterFileError: they disagree, or something is no factor of a pair.
+    """
+    pairs = _pairs(tensors)
+    check_targets(config, pairs)
+    try:
+        layout = _layout_of_file(config, pairs)
+    except UsageError as error:
+        raise AdapterFileError(f"the adapter cannot be used: {error}") from error
+    for site in layout.sites:
+        scaling(config, site)
+    return layout
+
+
+def _pairs(tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Tensors by module path: A `[r, in, *kernel]`, B `[out, r]` or `[out, r, 1, 1]`.
+
+    Raises AdapterFileError for strange keys and lone halves.
+    """
+    halves: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        match = _KEY.match(key)
+        if match is None or tensor.ndim < 2:
+            raise AdapterFileError(f"{key} is not a LoRA factor of a linear or convolution layer")
+        halves.setdefault(match[1], {})[match[2]] = tensor
+    for name, half in halves.items():
+        if set(half) != {"A", "B"} or half["A"].shape[0] != half["B"].shape[1]:
+            raise AdapterFileError(f"the factors of {name} are not a pair of one rank")
+        if half["A"].ndim != half["B"].ndim or half["B"][0, 0].numel() != 1:
+            raise AdapterFileError(f"the factors of {name} are not those of one kind of layer")
+    if not halves:
+        raise AdapterFileError("the adapter file holds no tensors")
+    return {name: (half["A"], half["B"]) for name, half in halves.items()}
+
+
+def _layout_of_file(config: dict[str, Any], pairs: dict[str, tuple[Tensor, Tensor]]) -> Layout:
+    transposed = bool(config.get("fan_in_fan_out"))
+    sites = [
+        Site(name, a.shape[1], b.shape[0], a.shape[0], a[0, 0].numel(), transposed)
+        for name, (a, b) in pairs.items()
+    ]
+    sites.sort(key=lambda site: (site.depth, site.name))
+    return Layout("", max(site.depth for site in sites) + 1, tuple(sites))
+
+
+def _in_order_of(found: Layout, layout: Layout) -> Layout:
+    by_name = {site.name: site for site in found.sites}
+    if set(by_name) != {site.name for site in layout.sites}:
+        raise LayoutMismatch(
+            f"the adapter has {found.describe()}; the base's layout is {layout.describe()}"
+        )
+    sites = tuple(replace(site, rank=by_name[site.name].rank) for site in layout.sites)
+    for site in sites:
+        other = by_name[site.name]
+        if shape_of(site) != shape_of(other):
+            raise LayoutMismatch(
+                f"the adapter's {site.name} is {other.in_features}x{other.out_features}; "
+                f"the base's is {site.in_features}x{site.out_features}"
+            )
+    return replace(layout, sites=sites)
+
+
+def shape_of(site: Site) -> tuple[str, int, int, int]:
+    """What files and bases have to agree on: name and shape, not the rank."""
+    return site.name, site.in_features, site.out_features, site.kernel

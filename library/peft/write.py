@@ -1,0 +1,101 @@
+"""Adapter folders that PEFT, transformers, vLLM, SGLang and LoRAX read alike: writing them.
+
+The portable profile is plain LoRA with the scale folded into B, so that lora_alpha == r and no
+server can apply it at another strength: uniform rank (zero-padded), bfloat16, sorted names. The
+lossless profile keeps float32 and each module's own rank (rank_pattern). The JSON and the tensors
+are written in a fixed order: equal weights give equal bytes.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from library.adapter import Adapter
+from library.layout import Layout
+from library.peft.config import PLAIN
+
+Profile = Literal["portable", "lossless"]
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class PeftFiles:
+    """The two files of an adapter folder, as content."""
+
+    config: dict[str, Any]
+    weights: bytes
+
+    @property
+    def config_bytes(self) -> bytes:
+        return (json.dumps(self.config, indent=2, sort_keys=True) + "\n").encode()
+
+
+def to_peft(
+    adapter: Adapter, *, base_name: str, revision: str | None = None, profile: Profile = "portable"
+) -> PeftFiles:
+    """Encode one adapter (n = 1) as PEFT's two files.
+
+    Args:
+        adapter: a single adapter; its scale is already in B.
+        base_name: exactly the string that the server uses for the base model.
+        revision: revision of the base on the Hub, if it is pinned.
+        profile: "portable" (bf16, one rank) or "lossless" (float32, each site's rank).
+    """
+    if len(adapter) != 1:
+        raise ValueError(f"an adapter folder holds one adapter, not {len(adapter)}")
+    layout = adapter.layout
+    if profile == "portable":
+        adapter = adapter.with_rank(layout.rank) if _ranks(layout) != {layout.rank} else adapter
+        dtype = torch.bfloat16
+    else:
+        dtype = torch.float32
+    tensors: dict[str, Tensor] = {}
+    for site in adapter.layout.sites:
+        a, b = adapter.site(site)
+        tensors[f"{PREFIX}{site.name}.lora_A.weight"] = a[0].to(dtype).contiguous()
+        tensors[f"{PREFIX}{site.name}.lora_B.weight"] = b[0].to(dtype).contiguous()
+    weights = save(dict(sorted(tensors.items())), metadata={"format": "pt"})
+    return PeftFiles(_config(adapter.layout, base_name, revision), weights)
+
+
+def target_modules(layout: Layout) -> tuple[list[str], list[int] | None]:
+    """PEFT's `target_modules` and `layers_to_transform` that select exactly the layout's modules.
+
+    Module types where every adapted layer has all of them, full paths where it does not.
+    """
+    depths: dict[str, set[int]] = {}
+    for site in layout.sites:
+        depths.setdefault(site.module_type, set()).add(site.depth)
+    layers = sorted({site.depth for site in layout.sites})
+    if any(sorted(found) != layers for found in depths.values()):
+        return sorted(site.name for site in layout.sites), None
+    return sorted(depths), None if layers == list(range(layout.depth)) else layers
+
+
+def _config(layout: Layout, base_name: str, revision: str | None) -> dict[str, Any]:
+    modules, layers = target_modules(layout)
+    patterns = {s.name: s.rank for s in layout.sites if s.rank != layout.rank}
+    return {
+        **PLAIN,
+        "alpha_pattern": patterns,
+        "base_model_name_or_path": base_name,
+        "fan_in_fan_out": any(site.transposed for site in layout.sites),
+        "layers_to_transform": layers,
+        "lora_alpha": layout.rank,
+        "r": layout.rank,
+        "rank_pattern": dict(patterns),
+        "revision": revision,
+        "target_modules": modules,
+        "task_type": "CAUSAL_LM",
+        "use_rslora": False,
+    }
+
+
+def _ranks(layout: Layout) -> set[int]:
+    return {site.rank for site in layout.sites}

@@ -1,0 +1,173 @@
+"""Records: one JSON file an adapter, which say all that is known about it and are the truth.
+
+Here they are read, summed up and chosen; a catalogue in SQL answers the same, only faster.
+"""
+
+import datetime
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from library.errors import OutputError
+from library.store.folder import RECORDS, LibraryFolder
+
+Record = dict[str, Any]
+Sort = Literal["task", "score", "created"]
+SCORE = "tune_accuracy"  # what `library list` shows and sorts by
+_TEXT = (str, type(None))
+_REQUIRED: dict[str, tuple[type, ...]] = {
+    "id": _TEXT,
+    "sha256": _TEXT,
+    "task": (str,),
+    "variant": (int,),
+    "recipe": (str,),
+    "base_model": (str,),
+    "rank": (int,),
+    "scores": (dict,),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An adapter in one line; `path` is where its record lies in the library."""
+
+    path: str
+    id: str
+    sha256: str
+    task: str
+    recipe: str
+    base_model: str
+    rank: int
+    score: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `library list --json` prints it."""
+        return {key: value for key, value in asdict(self).items() if key != "path"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which adapters are wanted, and in which order.
+
+    Attributes:
+        task: its name, or a pattern with `*` and `?`.
+        sort: by task; or the best score first; or the newest first.
+        limit: how many at most.
+    """
+
+    task: str | None = None
+    recipe: str | None = None
+    license_class: str | None = None
+    base: str | None = None
+    rank: int | None = None
+    sort: Sort = "task"
+    limit: int | None = None
+
+    @property
+    def exact(self) -> dict[str, Any]:
+        """What a record's fields have to be equal to."""
+        wanted = {
+            "recipe": self.recipe,
+            "license_class": self.license_class,
+            "base_model": self.base,
+            "rank": self.rank,
+            "task": None if self.pattern else self.task,
+        }
+        return {field: value for field, value in wanted.items() if value is not None}
+
+    @property
+    def pattern(self) -> str | None:
+        """A regular expression for the task, if it is asked for by a pattern."""
+        if self.task is None or not set(self.task) & {"*", "?"}:
+            return None
+        return "^" + re.escape(self.task).replace(r"\*", ".*").replace(r"\?", ".") + "$"
+
+
+def new_record(
+    *, task: str, description: str, recipe: str, base: Mapping[str, Any], **known: Any
+) -> Record:
+    """A record of an adapter: what is `known`, and of what is not that there is none.
+
+    Args:
+        base: {"id", "sha256"} of the base model.
+        known: any other member; `layout_digest` and `rank` always are.
+    """
+    blank: Record = {
+        "id": None,
+        "sha256": None,
+        "variant": 0,
+        "categories": [],
+        "licenses": [],
+        "license_class": "",
+        "seed": 0,
+        "parents": [],
+        "shard": None,
+        "steps": 0,
+        "best_step": 0,
+        "restarts": 0,
+        "scores": {},
+    }
+    named = {"task": task, "description": description, "recipe": recipe}
+    return {**blank, **named, "base_model": base["id"], "base_sha256": base["sha256"], **known}
+
+
+def write_record(folder: LibraryFolder, path: str, record: Record) -> Record:
+    """Write a record with the time; from now on its adapter counts. Returns what was written."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    folder.write_json(path, written := {**record, "created": now})
+    return written
+
+
+def record_stamps(folder: LibraryFolder) -> dict[str, str]:
+    """The path of every record, and what changes when it is written again."""
+    found = {}
+    for shard in folder.names(RECORDS):
+        for name, stamp in folder.stamps(f"{RECORDS}/{shard}").items():
+            if name.endswith(".json") and name[0] != ".":
+                found[f"{RECORDS}/{shard}/{name}"] = stamp
+    return found
+
+
+def read_record(folder: LibraryFolder, path: str) -> Record:
+    """One record. Raises OutputError if it is damaged, FileNotFoundError if it is not there."""
+    record = folder.read_json(path)
+    for field, types in _REQUIRED.items():
+        if not isinstance(record, dict) or not isinstance(record.get(field, ...), types):
+            raise OutputError(
+                f"{folder.place}/{path} is damaged: no record, or one without {field}"
+            )
+    return record
+
+
+def score_of(record: Record, name: str = SCORE) -> float | None:
+    """A score that is a number, or None."""
+    score = record["scores"].get(name)
+    return float(score) if isinstance(score, int | float) and not math.isnan(score) else None
+
+
+def entry_of(path: str, record: Record) -> Entry:
+    known = {field: record[field] for field in Entry.__annotations__ if field in record}
+    return Entry(**known | {"path": path, "score": score_of(record)})
+
+
+def chosen(records: Iterable[tuple[str, Record]], wanted: Selection) -> list[Entry]:
+    """The adapters that are wanted, in the order that is."""
+    found = [
+        (path, record)
+        for path, record in records
+        if record["id"] is not None
+        and all(record.get(field) == value for field, value in wanted.exact.items())
+        and (wanted.pattern is None or re.search(wanted.pattern, record["task"]))
+    ]
+    found.sort(key=lambda pair: (pair[1]["task"], pair[1]["variant"], pair[1]["id"], pair[0]))
+    if wanted.sort == "created":
+        found.sort(key=lambda pair: pair[1].get("created") or "", reverse=True)
+    elif wanted.sort == "score":
+        found.sort(key=lambda pair: _merit(score_of(pair[1])), reverse=True)
+    return [entry_of(path, record) for path, record in found[: wanted.limit]]
+
+
+def _merit(score: float | None) -> float:
+    return -math.inf if score is None else score

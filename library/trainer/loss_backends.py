@@ -1,0 +1,150 @@
+"""Running rows through the frozen base under their adapters: gradients, and scores.
+
+Two ways with one surface. Grouped: padded batches of rows of similar length, for CPUs. Packed:
+several rows a sequence (library.trainer.packing), on GPUs as CUDA graphs. Tests hold both to PEFT.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from library.adapter import Adapter
+from library.base.batches import TokenBatch, TokenRow, grouped
+from library.base.loss import answer_logits, row_scores, token_losses
+from library.base.multi_adapter import MultiAdapter
+from library.trainer.cuda_graphs import PackedLoss, answer_losses
+from library.trainer.packing import packed
+
+SCORED = 256  # rows that are scored together, padded
+
+
+@runtime_checkable
+class Passes(Protocol):
+    """What a trainer needs of the base. `cells` counts trained tokens, padding included."""
+
+    cells: int
+
+    def gradients(
+        self, rows: Sequence[TokenRow], weights: Sequence[float], adapters: Adapter
+    ) -> list[Tensor]:
+        """Gradient on each of the adapters' factors of the sum of answer losses.
+
+        Args:
+            rows: owned by the adapters' places.
+            weights: of an answer token, by owner.
+        """
+        ...
+
+    def scores(
+        self, rows: Sequence[TokenRow], adapters: Adapter
+    ) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+        """For each row: the share of answer tokens that are right, and the mean loss."""
+        ...
+
+
+class GroupedPasses:
+    """Padded batches. `parts` is how many a step is cut into."""
+
+    def __init__(self, model: Any, hooks: MultiAdapter, pad: int, parts: int) -> None:
+        self._model, self._hooks, self._pad, self._parts = model, hooks, pad, parts
+        self.cells = 0
+
+    def gradients(
+        self, rows: Sequence[TokenRow], weights: Sequence[float], adapters: Adapter
+    ) -> list[Tensor]:
+        device = self._model.device
+        cut, shares = adapters.detached(), torch.tensor(weights, dtype=torch.float64).to(device)
+        for batch in grouped(rows, self._pad, self._parts):
+            moved = batch.to(device)
+            self._hooks.set(cut, moved.rows)
+            self._losses(moved, shares).sum().backward()
+            self.cells += batch.ids.numel()
+        self._hooks.clear()
+        return [_gradient(leaf) for leaf in cut.factors()]
+
+    @torch.no_grad()
+    def scores(
+        self, rows: Sequence[TokenRow], adapters: Adapter
+    ) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        right, cost = torch.zeros(len(rows)), torch.zeros(len(rows))
+        for start in range(0, len(rows), SCORED):
+            part = order[start : start + SCORED]
+            (batch,) = grouped([rows[i] for i in part], self._pad, 1)
+            moved = batch.to(self._model.device)
+            self._hooks.set(adapters, moved.rows)
+            found = row_scores(self._model, moved)
+            right[part], cost[part] = found[0].cpu(), found[1].cpu()
+        self._hooks.clear()
+        return right, cost
+
+    def _losses(
+        self, batch: TokenBatch, shares: Float[Tensor, " slots"]
+    ) -> Float[Tensor, " answers"]:
+        logits = answer_logits(self._model, batch.ids, batch.answer)
+        losses, row = token_losses(logits, batch.ids, batch.answer)
+        return losses * shares[batch.rows[row]].to(losses.dtype)
+
+
+class PackedPasses:
+    """Packed batches, on a GPU as CUDA graphs.
+
+    Tokens of all adapters meet in one product, where the non-finite ones of one adapter would reach
+    the gradients of all. A step in which that happens is run again, grouped.
+
+    Args:
+        like: adapters of the number and shapes to come.
+    """
+
+    def __init__(self, model: Any, hooks: MultiAdapter, pad: int, like: Adapter) -> None:
+        self._model, self._hooks, self._pad = model, hooks, pad
+        self._grouped = GroupedPasses(model, hooks, pad, parts=8)
+        self._loss = PackedLoss(model, hooks, like)
+        self.cells = 0
+
+    def gradients(
+        self, rows: Sequence[TokenRow], weights: Sequence[float], adapters: Adapter
+    ) -> list[Tensor]:
+        self._loss.take(adapters)
+        for batch, _ in packed(rows, weights, self._pad):
+            self._loss.backward(batch.to(self._model.device))
+            self.cells += batch.ids.numel()
+        found = [_gradient(leaf) for leaf in self._loss.cut.factors()]
+        if not torch.stack([gradient.norm() for gradient in found]).isfinite().all():
+            return self._grouped.gradients(rows, weights, adapters)
+        return found
+
+    @torch.no_grad()
+    def scores(
+        self, rows: Sequence[TokenRow], adapters: Adapter
+    ) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+        right, cost = torch.zeros(len(rows)), torch.zeros(len(rows))
+        for batch, order in packed(rows, [1.0] * len(adapters), self._pad):
+            moved = batch.to(self._model.device)
+            self._hooks.set_packed(adapters, moved.owners)
+            losses, logits = answer_losses(self._model, moved)
+            real = moved.weights > 0
+            row = moved.segments.flatten()[moved.answers][real]
+            hits = (logits.argmax(-1) == moved.targets)[real]
+            found = _by_row(hits, losses[real], row, len(order))
+            right[order], cost[order] = found[0].cpu(), found[1].cpu()
+        self._hooks.clear()
+        return right, cost
+
+
+def _by_row(
+    hits: Tensor, losses: Float[Tensor, " answers"], row: Tensor, rows: int
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+    """Means over each row's answer tokens, in float32."""
+    zero = torch.zeros(rows, device=losses.device)
+    count = zero.index_add(0, row, torch.ones_like(hits, dtype=torch.float32))
+    right = zero.index_add(0, row, hits.float()) / count
+    return right, (zero.to(losses.dtype).index_add(0, row, losses) / count).float()
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    assert leaf.grad is not None
+    return leaf.grad

@@ -1,0 +1,201 @@
+"""auto: what it chooses and why, candidates on trial, and what its calibration rests on."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from api.cli.main import main
+from generator.request import Example, Request
+from generator.strategies.auto import choose
+from generator.strategies.calibration import FILE, Calibration, calibration
+from generator.strategies.makers import Makers
+from generator.strategies.strategies import Strategies
+from generator.strategies.trial import trial
+from library.base.decode import greedy
+from library.base.models import BaseReference, load_base
+from library.base.prompts import answer_ids, prompt_ids
+from library.canonical import file_digest
+from library.errors import CheckpointError, LayoutMismatch
+from library.store.catalogue import open_library
+from library.tasks.files import read_tasks
+
+sys.path.insert(0, str(tiny.ROOT))
+from benchmarks.calibrate.auto import NEVER, SAME, best_threshold, left_out, mean_at
+
+ADD, LOVE = tiny.LIBRARY_TASKS["sum"], tiny.LIBRARY_TASKS["poem"]
+FAR = "Name the capital of the country."
+
+
+def test_the_nearest_if_near_else_generated_else_composed(
+    strategies: Strategies, base: BaseReference, small_library: Path, tmp_path: Path
+) -> None:
+    near = strategies.propose("auto", ADD, base).chosen
+    assert near.strategy == "nearest" and "sum (similarity 1.00)" in near.reason
+    assert near.predicted_recovery == calibration().predicted("nearest", 1.0)
+    far = strategies.propose("auto", FAR, base).chosen
+    assert far.strategy == "text-to-lora" and "below the calibrated" in far.reason
+    without = Strategies(None, open_library(str(small_library / "lib")))
+    summed = without.propose("auto", FAR, base).chosen
+    assert summed.strategy == "compose" and "no checkpoint" in summed.reason
+    assert far.neighbours == summed.neighbours
+    with pytest.raises(LayoutMismatch, match=r"no checkpoint.*no library"):
+        Strategies(None).propose("auto", FAR, base)
+
+
+def test_provenance_says_what_was_chosen(strategies: Strategies, base: BaseReference) -> None:
+    made = strategies.generate("auto", [Request(FAR)], base)[0]
+    said = json.loads(made.files.files["provenance.json"])
+    assert said["details"]["strategy"] == made.chosen["strategy"] == "text-to-lora"
+    assert said["details"]["reason"] == made.chosen["reason"]
+    assert said["details"]["calibration"] == file_digest(FILE)
+    assert said["generator"] == "auto" and said["checkpoint"] and said["parents"] is None
+    assert said["neighbours"] == made.chosen["neighbours"]
+
+
+def test_a_trial_is_every_candidate_by_itself(strategies: Strategies, base: BaseReference) -> None:
+    """Losses equal those of a model with ΔW merged into its weights, one example at a time."""
+    loaded = load_base(base)
+    kinds = ("text-to-lora", "compose", "nearest")
+    adapters = [strategies.propose(kind, FAR, base).adapter for kind in kinds]
+    examples = [Example("1 + 2", "3"), Example("a longer question, with words", "yes it is")]
+    losses, count = trial(loaded, adapters, examples)
+    assert count == 2
+    for adapter, found in zip(adapters, losses, strict=True):
+        model = tiny.merged(loaded.model, adapter.to(dtype=torch.bfloat16).to(dtype=torch.float32))
+        expected = 0.0
+        for example in examples:
+            prompt = prompt_ids(loaded.tokenizer, example.input)
+            answer = answer_ids(loaded.tokenizer, example.output)
+            logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+            expected += float(functional.cross_entropy(logits, torch.tensor(answer))) / 2
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_examples_decide(
+    strategies: Strategies, base: BaseReference, small_library: Path, tmp_path: Path
+) -> None:
+    """Whoever wrote the answers has the least loss on them."""
+    shelf, loaded = strategies.shelf(base), load_base(base)
+    texts = [f"question {i}" for i in range(4)]
+    prompts = [prompt_ids(loaded.tokenizer, text) for text in texts]
+    poet = shelf.nearest(LOVE, 1)[0]
+    strong = shelf.adapter(poet.id)
+    answers = greedy(loaded, prompts, strong, [0] * 4, max_new_tokens=8)
+    examples = [Example(t, a) for t, a in zip(texts, answers, strict=True)]
+    chosen = strategies.propose("auto", FAR, base, examples).chosen
+    losses, _ = trial(loaded, [shelf.adapter(n.id) for n in chosen.neighbours], examples)
+    assert "least loss a token on 4 examples" in chosen.reason
+    for near, loss in zip(chosen.neighbours, losses, strict=True):
+        assert f"nearest {near.task} {loss:.2f}" in chosen.reason
+    told = chosen.reason.split(": ", 1)[1].split(", ")
+    least = min(float(item.rsplit(" ", 1)[1]) for item in told)
+    winner = [item for item in told if float(item.rsplit(" ", 1)[1]) == least]
+    assert any(item.startswith(chosen.strategy) for item in winner)
+    assert {item.split(" ")[0] for item in told} == {"text-to-lora", "compose", "nearest"}
+    same = strategies.generate("auto", [Request(FAR, examples=tuple(examples))], base)[0]
+    other = strategies.generate("auto", [Request(FAR, examples=tuple(examples[:3]))], base)[0]
+    assert same.files.id != other.files.id
+
+
+def test_neighbours_of_one_task_are_all_tried(
+    generator: Any, small_library: Path, base: BaseReference
+) -> None:
+    makers = Makers(generator, open_library(str(small_library / "lib")), "cpu")
+    wish = makers.wish(LOVE, base)
+    same = replace(wish, neighbours=[replace(near, task="one") for near in wish.neighbours])
+    made = choose(makers, same, [Example("1 2", "3")], load_base)
+    assert made.chosen.reason.count("nearest one") == len(wish.neighbours) > 1
+
+
+def test_the_command_with_examples(
+    small_library: Path, small_checkpoint: Path, tiny_base: Path, tmp_path: Path, capsys: Any
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"input": "1 2", "output": "3"}\n{"input": "2 2", "output": ["4", "four"]}')
+    command = ["generate", FAR, "--base", str(tiny_base), "--checkpoint", str(small_checkpoint)]
+    command += ["--library", str(small_library / "lib"), "--examples", str(rows)]
+    assert main([*command, "--out", str(tmp_path / "a"), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert "on 2 examples" in made["chosen"]["reason"]
+    said = json.loads((tmp_path / "a" / "provenance.json").read_text())
+    assert said["examples"] and said["numerics"] == "cpu-f64-torch+cpu-f32-torch"
+    rows.write_text('{"input": "' + "1 " * 2000 + '", "output": "3"}')
+    assert main([*command, "--out", str(tmp_path / "b")]) == 2
+    assert "no example has at most 1024 tokens" in capsys.readouterr().err
+    rows.write_text("no JSON")
+    assert main([*command, "--out", str(tmp_path / "b")]) == 1
+    assert "not JSONL of input and output" in capsys.readouterr().err
+
+
+def test_it_is_evaluated_without_the_tasks_own_adapter(
+    small_library: Path, small_checkpoint: Path, tiny_base: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("LORASMITH_CACHE", str(tmp_path / "cache"))
+    names = "auto,auto:2,auto:wrong-description,compose,nearest:gibberish"
+    command = ["evaluate", "--tasks", str(small_library / "tasks"), "--base", str(tiny_base)]
+    command += ["--checkpoint", str(small_checkpoint), "--methods", names]
+    command += ["--library", str(small_library / "lib"), "--out", str(tmp_path / "report.json")]
+    assert main(command) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {row["method"] for row in report["rows"]} == set(names.split(","))
+    chosen = report["chosen"]
+    assert set(chosen) == {"auto", "auto:2", "auto:wrong-description"}
+    # Its own description is in the library and would be taken; it is left out.
+    assert set(chosen["auto"].values()) == {"text-to-lora"}
+    # Another's description finds that one's adapter.
+    assert set(chosen["auto:wrong-description"].values()) == {"nearest"}
+    assert set(report["similarity"]) == {t.name for t in read_tasks(small_library / "tasks")}
+
+
+def test_the_shipped_calibration_is_that_of_the_reports() -> None:
+    data = json.loads(FILE.read_text())
+    report = json.loads((tiny.ROOT / "docs/results/auto-calibration.json").read_text())
+    named = data["calibrated_on"]["sha256_of_reports"]
+    assert named == report["sha256_of_reports"]
+    places = {path.name: path for path in (tiny.ROOT / "docs/results").rglob("*.json")}
+    for which, name in report["reports"].items():
+        assert file_digest(places[name]) == named[which]
+    points = [(t["similarity"], t["nearest"], t["text-to-lora"]) for t in report["tasks"]]
+    assert round(best_threshold(points), 3) == report["fitted_threshold"]
+    assert data["nearest_from"] == report["nearest_from"]
+    shares = report["mean_rouge_l"]
+    kept = left_out(points) > shares["text-to-lora"]
+    assert report["nearest_from"] == (report["fitted_threshold"] if kept else SAME)
+    assert shares["auto"] >= max(shares["nearest"], shares["text-to-lora"])
+    found = calibration()
+    for strategy in ("text-to-lora", "nearest", "compose"):
+        values = [found.predicted(strategy, x / 100) for x in range(-100, 101)]
+        assert all(v is not None and 0 <= v <= 1 for v in values)
+    assert found.predicted("auto", 0.5) is None and found.predicted("nearest", None) is None
+
+
+def test_predictions_lie_on_the_lines_between_points(tmp_path: Path) -> None:
+    made = Calibration(0.9, {"nearest": [(0.0, 0.1), (0.5, 0.2), (1.0, 0.8)]}, "")
+    expected = {-1.0: 0.1, 0.0: 0.1, 0.25: 0.15, 0.5: 0.2, 0.75: 0.5, 1.0: 0.8, 1.1: 0.8}
+    assert {x: made.predicted("nearest", x) for x in expected} == pytest.approx(expected)
+    for content in ("", "{}", "[]", '{"nearest_from": "x", "recovery": {}}'):
+        (tmp_path / "c.json").write_text(content)
+        calibration.cache_clear()
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            calibration(tmp_path / "c.json")
+
+
+score = st.floats(0, 1)
+
+
+@given(st.lists(st.tuples(score, score, score), min_size=2, max_size=12))
+def test_no_threshold_is_better_than_the_one_found(points: list[Any]) -> None:
+    best = mean_at(points, best_threshold(points))
+    tried = [*(s for s, _, _ in points), NEVER, 0.5]
+    between = [t for t in tried if t > min(s for s, _, _ in points)]
+    assert all(best >= mean_at(points, t) - 1e-9 for t in between)
+    assert 0 <= left_out(points) <= 1

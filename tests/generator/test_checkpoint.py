@@ -1,0 +1,212 @@
+"""Generator checkpoints: exact, strict, and readable without a base or an encoder."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from generator.checkpoint import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    CheckpointInfo,
+    Storage,
+    from_pretrained,
+    save_pretrained,
+)
+from generator.generate import shipped
+from generator.layers.config import TextToLoRAConfig
+from generator.models.text_to_lora import TextToLoRA
+from library.base.models import identity, load_config, resolve_base
+from library.canonical import digest
+from library.errors import CheckpointError, MissingPath, OutputExists
+from library.layout import layout_of
+
+INFO = CheckpointInfo({"id": "b", "sha256": None, "source": "s"}, "e", ["t1", "t2"], {"steps": 3})
+STORAGES: tuple[Storage, ...] = ("float32", "int8")
+
+
+def module() -> TextToLoRA:
+    layout = tiny.with_ranks(layout_of(tiny.config("llama")), [4, 2, 1, 3])
+    made = TextToLoRA(TextToLoRAConfig(12, latent=16, head_in=96, queries=2), layout)
+    tiny.randomise(made)
+    return made
+
+
+@pytest.fixture(params=STORAGES)
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    save_pretrained(tmp_path / "c", module(), INFO, storage=request.param)
+    return tmp_path / "c"
+
+
+def state(folder: Path) -> dict[str, Tensor]:
+    return load((folder / WEIGHTS_FILE).read_bytes())
+
+
+def test_float32_comes_back_exactly(tmp_path: Path) -> None:
+    saved = module()
+    save_pretrained(tmp_path / "c", saved, INFO)
+    found = from_pretrained(tmp_path / "c")
+    assert (found.generator, found.info) == ("text-to-lora", INFO)
+    assert found.layout == saved.layout
+    assert found.module.config == saved.config
+    assert not found.module.training
+    expected = saved.state_dict()
+    assert list(found.module.state_dict()) == list(expected)
+    assert all(torch.equal(found.module.state_dict()[k], v) for k, v in expected.items())
+
+
+def test_int8_is_within_half_a_step_and_saves_itself_again(tmp_path: Path) -> None:
+    saved = module()
+    save_pretrained(tmp_path / "a", saved, INFO, storage="int8")
+    save_pretrained(tmp_path / "f", saved, INFO)
+    quantised = from_pretrained(tmp_path / "a")
+    stored = state(tmp_path / "a")
+    assert any(value.dtype == torch.int8 for value in stored.values())
+    for key, value in saved.state_dict().items():
+        error = (quantised.module.state_dict()[key] - value).abs()
+        if stored[key].dtype == torch.int8:
+            step = value.abs().amax(dim=1, keepdim=True) / 127
+            assert (error <= 0.5001 * step).all() and error.any()
+        else:
+            assert not error.any()
+    save_pretrained(tmp_path / "b", quantised.module, INFO, storage="int8")
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
+    sizes = [(tmp_path / name / WEIGHTS_FILE).stat().st_size for name in "af"]
+    assert sizes[0] < 0.5 * sizes[1]
+
+
+def test_a_row_of_zeros_survives_int8(tmp_path: Path) -> None:
+    saved = module()
+    for head in saved.heads.values():
+        torch.nn.init.zeros_(head.get_parameter("linear.weight"))
+    save_pretrained(tmp_path / "c", saved, INFO, storage="int8")
+    for head in from_pretrained(tmp_path / "c").module.heads.values():
+        assert not head.get_parameter("linear.weight").any()
+
+
+def test_the_digest_is_of_the_content_alone(folder: Path, tmp_path: Path) -> None:
+    first = from_pretrained(folder).digest
+    assert first == from_pretrained(folder).digest
+    content = [(folder / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    assert first == digest(b"".join(content))
+    shutil.copytree(folder, tmp_path / "copy")
+    assert from_pretrained(tmp_path / "copy").digest == first
+    changed = {key: value.clone() for key, value in state(folder).items()}
+    changed["trunk.block1.1.bias"][0] += 1
+    (folder / WEIGHTS_FILE).write_bytes(save(changed, metadata={"format": "pt"}))
+    assert from_pretrained(folder).digest != first
+
+
+def test_saving_does_not_overwrite_unasked(folder: Path) -> None:
+    with pytest.raises(OutputExists):
+        save_pretrained(folder, module(), INFO)
+    save_pretrained(folder, module(), INFO, overwrite=True)
+
+
+Change = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+BIAS = "trunk.block1.1.bias"
+HEAD = "heads.q_proj_32x32.linear.weight"
+WEIGHT_DAMAGE: dict[str, Change] = {
+    "missing": lambda s: {k: v for k, v in s.items() if k != BIAS},
+    "extra": lambda s: {**s, "more": torch.zeros(2)},
+    "extra scale": lambda s: {**s, "more.row_scale": torch.zeros(2)},
+    "shape": lambda s: {**s, BIAS: s[BIAS][:-1].clone()},
+    "head shape": lambda s: {**s, HEAD: s[HEAD][:-1].clone()},
+    "transposed": lambda s: {**s, HEAD: s[HEAD].T.contiguous()},
+    "type": lambda s: {**s, BIAS: s[BIAS].double()},
+    "integers": lambda s: {**s, BIAS: s[BIAS].to(torch.int8)},
+    "nan": lambda s: {**s, BIAS: s[BIAS] * float("nan")},
+    "infinite": lambda s: {**s, BIAS: s[BIAS] + float("inf")},
+    "scale of one number": lambda s: {**s, HEAD + ".row_scale": torch.ones(1)},
+    "nan as scale": lambda s: {**s, HEAD + ".row_scale": torch.nan * torch.ones(len(s[HEAD]))},
+    "nothing": lambda s: {},
+}
+
+
+@pytest.mark.parametrize("case", WEIGHT_DAMAGE)
+def test_weights_that_do_not_fit_exactly_are_refused(folder: Path, case: str) -> None:
+    damaged = WEIGHT_DAMAGE[case](state(folder))
+    (folder / WEIGHTS_FILE).write_bytes(save(damaged, metadata={"format": "pt"}))
+    with pytest.raises(CheckpointError, match=str(folder)):
+        from_pretrained(folder)
+
+
+CONFIG_DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "foreign": lambda c: {"model_type": "llama"},
+    "list": lambda c: [c],
+    "text": lambda c: "config",
+    "null": lambda c: None,
+    "format": lambda c: {**c, "format": 2},
+    "generator": lambda c: {**c, "generator": "icm-lora"},
+    "no storage": lambda c: {k: v for k, v in c.items() if k != "storage"},
+    "unknown storage": lambda c: {**c, "storage": "int4"},
+    "no tasks": lambda c: {k: v for k, v in c.items() if k != "tasks"},
+    "unknown architecture": lambda c: {**c, "architecture": {**c["architecture"], "heads": 2}},
+    "another architecture": lambda c: {**c, "architecture": {**c["architecture"], "latent": 20}},
+    "odd architecture": lambda c: {**c, "architecture": {**c["architecture"], "latent": 18}},
+    "words for numbers": lambda c: {**c, "architecture": {**c["architecture"], "head_in": "96"}},
+    "negative": lambda c: {**c, "architecture": {**c["architecture"], "head_in": -96}},
+    "layout digest": lambda c: {**c, "layout_digest": "0" * 64},
+    "layout": lambda c: {**c, "layout": {**c["layout"], "depth": 3}},
+    "layout rows": lambda c: {**c, "layout": {**c["layout"], "sites": [[1, 2, 3]]}},
+    "empty layout": lambda c: {**c, "layout": {**c["layout"], "sites": []}},
+    "no layout": lambda c: {**c, "layout": None},
+}
+
+
+@pytest.mark.parametrize("case", CONFIG_DAMAGE)
+def test_a_config_of_something_else_is_refused(folder: Path, case: str) -> None:
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps(CONFIG_DAMAGE[case](config)))
+    with pytest.raises(CheckpointError, match=str(folder)):
+        from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
+def test_damaged_files_are_refused(folder: Path, name: str) -> None:
+    content = (folder / name).read_bytes()
+    for damaged in (content[:-20], content[: len(content) // 2], b"", b"\xff" * 100):
+        (folder / name).write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=str(folder)):
+            from_pretrained(folder)
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=str(folder)):
+        from_pretrained(folder)
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MissingPath, match="nowhere"):
+        from_pretrained(tmp_path / "nowhere")
+
+
+LOAD_ALONE = """
+import sys
+for name in ("transformers", "sentence_transformers", "lightning", "peft"):
+    sys.modules[name] = None
+from pathlib import Path
+from generator.checkpoint import from_pretrained
+print(from_pretrained(Path(sys.argv[1])).digest)
+"""
+
+
+def test_loading_needs_neither_base_nor_encoder(small_checkpoint: Path) -> None:
+    process = tiny.start_python(LOAD_ALONE, str(small_checkpoint))
+    assert tiny.output_of(process).strip() == from_pretrained(small_checkpoint).digest
+
+
+def test_the_shipped_checkpoint_is_for_the_packaged_base() -> None:
+    found = from_pretrained(shipped("text-to-lora"))
+    targets = list(dict.fromkeys(site.module_type for site in found.layout.sites))
+    base = resolve_base()
+    assert found.layout == layout_of(load_config(base), targets, rank=found.layout.rank)
+    assert found.info.base["id"] == base.name
+    assert found.info.base["sha256"] == identity(base)[0]
+    assert found.info.tasks == sorted(set(found.info.tasks))

@@ -1,0 +1,214 @@
+"""One call from a request to files: bytes that depend on the request and on nothing else."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rfc8785
+import tiny
+import torch
+
+from generator.generate import Generator, shipped
+from generator.request import Generated, Request
+from index.encoders.descriptions import DescriptionEncoder, InvalidDescription
+from library.base.models import DEFAULT_BASE, BaseReference, resolve_base
+from library.canonical import digest
+from library.errors import LayoutMismatch, MissingPath, UnknownName, UsageError
+from library.files import write_folder
+from library.peft.provenance import PROVENANCE_FILE
+from library.peft.read import read_peft
+from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
+
+TASK = "Decide whether the sentence is positive or negative."
+OTHER = "Translate the sentence into French."
+
+
+def one(generator: Generator, base: BaseReference, **request: Any) -> Generated:
+    return generator.generate([Request(**{"description": TASK, **request})], base)[0]
+
+
+def test_the_same_bytes_in_any_batch_and_with_any_threads(
+    generator: Generator, base: BaseReference
+) -> None:
+    alone = one(generator, base)
+    others = [Request(f"Task number {i}. " * (1 + i % 3), rank=2) for i in range(63)]
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert one(generator, base).files == alone.files
+            pair = generator.generate([Request(OTHER), Request(TASK)], base)
+            assert pair[1].files == alone.files
+            crowd = generator.generate([*others[:40], Request(TASK), *others[40:]], base)
+            assert crowd[40].files == alone.files
+    finally:
+        torch.set_num_threads(before)
+    assert pair[0].files.sha256 != alone.files.sha256
+
+
+def test_the_same_bytes_in_any_process(
+    generator: Generator, base: BaseReference, fresh: list[dict[str, Any]]
+) -> None:
+    files = one(generator, base, description="A task.").files
+    for process in fresh[:2]:  # PYTHONHASHSEED and threads differ
+        assert process["generated"] == [files.id, digest(files.files[PROVENANCE_FILE])]
+
+
+def test_the_id_can_be_recomputed_from_the_files(generator: Generator, base: BaseReference) -> None:
+    made = one(generator, base, seed=7, rank=2, strength=0.5)
+    files = made.files.files
+    assert set(files) == {CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE}
+    provenance = json.loads(files[PROVENANCE_FILE])
+    sha256 = hashlib.sha256(files[WEIGHTS_FILE]).hexdigest()
+    identity = {
+        "adapter_config": json.loads(files[CONFIG_FILE]),
+        "sha256": sha256,
+        "generator": "text-to-lora",
+        "checkpoint": generator.checkpoint.digest,
+        "description": TASK,
+        "examples": None,
+        "seed": 7,
+        "parents": None,
+        "numerics": "cpu-f64-torch",
+    }
+    expected = "ad_" + hashlib.sha256(rfc8785.dumps(identity)).hexdigest()[:40]
+    assert made.files.id == provenance["id"] == expected
+    assert made.files.sha256 == provenance["sha256"] == sha256
+    for key in ("generator", "checkpoint", "description", "examples", "seed", "parents"):
+        assert provenance[key] == identity[key]
+    assert provenance["layout_digest"] == made.adapter.layout.digest
+    weights = (Path(base.path) / "model.safetensors").read_bytes()
+    assert provenance["base"] == {
+        "id": base.name,
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "source": "folder",
+    }
+    assert {"numerics", "neighbours", "report"} < set(provenance)
+    summary = made.summary()
+    assert (summary["id"], summary["rank"], summary["seed"]) == (expected, 2, 7)
+    assert summary["layout_digest"] == provenance["layout_digest"]
+
+
+def test_whatever_is_asked_for_is_part_of_the_identity(
+    generator: Generator, base: BaseReference
+) -> None:
+    requests: list[dict[str, Any]] = [
+        {},
+        {"description": OTHER},
+        {"rank": 2},
+        {"rank": 8},
+        {"strength": 0.5},
+        {"seed": 1},
+        {"profile": "lossless"},
+    ]
+    made = generator.generate([Request(**{"description": TASK, **r}) for r in requests], base)
+    assert len({item.files.id for item in made}) == len(requests)
+    same = one(generator, base, description=f"  {TASK}\n")  # normalised first
+    assert same.files == made[0].files
+
+
+def test_files_hold_the_generated_adapter(
+    generator: Generator, base: BaseReference, tmp_path: Path
+) -> None:
+    exact = generator.adapters([TASK])
+    for profile, tolerance in (("portable", 2**-8), ("lossless", 2**-23)):
+        made = one(generator, base, profile=profile)
+        write_folder(tmp_path / profile, made.files.files)
+        stored = read_peft(tmp_path / profile, generator.checkpoint.layout)
+        for key in exact.A:
+            for mine, theirs in ((stored.A, exact.A), (stored.B, exact.B)):
+                expected = theirs[key].float()
+                torch.testing.assert_close(mine[key], expected, rtol=tolerance, atol=0)
+                assert mine[key].any()
+        assert json.loads(made.files.files[CONFIG_FILE])["base_model_name_or_path"] == base.name
+
+
+def test_rank_and_strength(generator: Generator, base: BaseReference) -> None:
+    full = tiny.deltas(one(generator, base).adapter)
+    narrow = tiny.deltas(one(generator, base, rank=2).adapter)
+    wide = one(generator, base, rank=9).adapter
+    strong = tiny.deltas(one(generator, base, strength=-2.5).adapter)
+    for name, delta in full.items():
+        lost = torch.linalg.matrix_norm(delta - narrow[name])
+        best = torch.linalg.svdvals(delta)[2:].norm()
+        torch.testing.assert_close(lost, best, rtol=1e-6, atol=1e-12)
+        torch.testing.assert_close(strong[name], -2.5 * delta)
+        assert torch.equal(tiny.deltas(wide)[name], delta)
+    for group in wide.layout.groups:
+        assert group.rank == 9
+        assert not wide.A[group.key][:, :, 4:].any()
+        assert not wide.B[group.key][..., 4:].any()
+    beyond = one(generator, base, rank=17).adapter  # v_proj is 32 to 16
+    assert tiny.deltas(beyond).keys() == full.keys()
+    assert all(torch.equal(tiny.deltas(beyond)[name], delta) for name, delta in full.items())
+
+
+def test_a_long_description_says_in_how_many_windows_it_was_read(
+    generator: Generator, base: BaseReference
+) -> None:
+    text = "Look at the sentence and think about it. " * 60
+    made = [one(generator, base, description=text + end) for end in ("Say yes.", "Say no!")]
+    details = json.loads(made[0].files.files[PROVENANCE_FILE])["details"]
+    assert details["encoder_windows"] > 1
+    assert made[0].files.sha256 != made[1].files.sha256
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_hidden_layers": 3}, {"num_key_value_heads": 4}, {"model_type": "mistral"}],
+)
+def test_another_base_is_a_mismatch_that_names_both_sides(
+    generator: Generator, tiny_base: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    config = json.loads((tiny_base / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    other = resolve_base(str(tmp_path))
+    with pytest.raises(LayoutMismatch, match=rf"{tmp_path}.*the text-to-lora checkpoint"):
+        generator.generate([Request(TASK)], other)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rank": 0},
+        {"rank": 257},
+        {"strength": 0.0},
+        {"strength": 10.1},
+        {"strength": float("nan")},
+        {"strength": float("-inf")},
+        {"seed": -1},
+        {"seed": 2**53},
+    ],
+)
+def test_a_value_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        Request(TASK, **wrong)
+
+
+def test_a_description_that_is_none_is_refused() -> None:
+    for description in ("", " \n", "x" * 8193, "\ud800"):
+        with pytest.raises(InvalidDescription):
+            Request(description)
+
+
+def test_generators_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="icm-lorra"):
+        shipped("icm-lorra")
+    with pytest.raises(MissingPath):
+        Generator(tmp_path / "nowhere")
+
+
+def test_a_generator_for_the_packaged_base(
+    checkpoint: Path, encoder: DescriptionEncoder, tmp_path: Path
+) -> None:
+    generator, base = Generator(checkpoint), resolve_base()
+    generator.__dict__["encoder"] = encoder
+    made = generator.generate([Request(TASK), Request(OTHER, rank=2)], base)
+    for i, item in enumerate(made):
+        write_folder(tmp_path / str(i), item.files.files)
+        stored = read_peft(tmp_path / str(i), generator.checkpoint.layout)
+        assert stored.layout == item.adapter.layout
+        assert item.base_model == DEFAULT_BASE
+    assert [item.adapter.layout.rank for item in made] == [generator.checkpoint.layout.rank, 2]

@@ -1,0 +1,366 @@
+"""The catalogue says what the records say, in SQLite and in PostgreSQL, whatever happens to it."""
+
+import json
+import math
+import multiprocessing
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import tiny
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from api.cli.main import main
+from library.store.catalogue import FileCatalogue
+from library.store.folder import LibraryFolder
+from library.store.records import Record, Selection
+from library.store.sql_catalogue import SqlCatalogue
+from library.store.sql_schema import tables
+
+NAMES = ["a", "aa", "ab", "a.b", "B", "a%b", "a_b", "[a]", "ä", "a b"]
+TEXTS = st.lists(st.text(max_size=8), max_size=3)
+RECORDS = st.builds(
+    dict,
+    id=st.one_of(st.none(), st.sampled_from([f"ad_{n:040}" for n in range(9)])),
+    sha256=st.just("0" * 64),
+    task=st.sampled_from(NAMES),
+    variant=st.integers(0, 1),
+    recipe=st.sampled_from(["lora", "rslora"]),
+    base_model=st.sampled_from(["tiny", "small"]),
+    rank=st.sampled_from([4, 8]),
+    seed=st.integers(0, 2**64),
+    license_class=st.sampled_from(["free", "none", None]),
+    descriptions=TEXTS.map(lambda texts: ["d", *texts]),
+    licenses=TEXTS,
+    categories=TEXTS,
+    parents=TEXTS,
+    scores=st.dictionaries(
+        st.sampled_from(["tune_accuracy", "tune_loss"]), st.floats() | st.integers(0, 1) | st.none()
+    ),
+    created=st.sampled_from(["2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"]),
+)
+SELECTIONS = st.builds(
+    Selection,
+    task=st.none() | st.sampled_from(NAMES) | st.text("ab.*?[]%_", max_size=3),
+    recipe=st.none() | st.just("lora"),
+    license_class=st.none() | st.just("free"),
+    base=st.none() | st.just("tiny"),
+    rank=st.none() | st.just(8),
+    sort=st.sampled_from(["task", "score", "created"]),
+    limit=st.none() | st.integers(0, 3),
+)
+# Writes a record to one of six places, or removes it from there.
+CHANGES = st.tuples(st.integers(0, 5), st.none() | RECORDS)
+few = settings(max_examples=15, suppress_health_check=list(HealthCheck))
+
+
+def path_of(number: int) -> str:
+    return f"records/{number % 2:04}/task{number}.json"
+
+
+def record(number: int, **changes: Any) -> Record:
+    made = {
+        "id": f"ad_{number:040}",
+        "sha256": "0" * 64,
+        "task": f"task{number}",
+        "variant": 0,
+        "recipe": "lora",
+        "base_model": "tiny",
+        "rank": 8,
+        "scores": {"tune_accuracy": number / 8},
+    }
+    return made | changes
+
+
+def library(folder: Path, count: int = 0) -> LibraryFolder:
+    made = LibraryFolder(folder)
+    made.write_json("library.json", {})
+    for number in range(count):
+        made.write_json(path_of(number), record(number))
+    return made
+
+
+def listed(folder: LibraryFolder, capsys: pytest.CaptureFixture[str], *more: str) -> list[str]:
+    capsys.readouterr()
+    assert main(["library", "list", "--library", folder.place, "--json", *more]) == 0
+    return [a["task"] for a in json.loads(capsys.readouterr().out)["adapters"]]
+
+
+def rows(catalogue: SqlCatalogue) -> dict[str, Record]:
+    """Records as the rows tell them, by path."""
+    with catalogue._engine.connect() as connection:
+        found: dict[str, Record] = {}
+        for table in tables().metadata.sorted_tables:
+            ours = table.c.library == catalogue.place.library
+            for row in connection.execute(sa.select(table).where(ours).order_by(*table.c)):
+                rest = tuple(row)[2:]
+                if table.name == "adapters":
+                    found[row.path] = {**row._mapping, "stamp": None}
+                else:
+                    found[row.path].setdefault(table.name, []).append(rest)
+    return found
+
+
+def as_rows(path: str, record: Record, library: str) -> Record:
+    """What `rows` has to say of a record, in the words of the test."""
+
+    def clean(text: str) -> str:
+        return text.replace("\0", "\ufffd")
+
+    def number(value: Any) -> float | None:
+        return None if value is None or math.isnan(value) else value
+
+    labels = {("license", clean(name)) for name in record["licenses"]}
+    labels |= {("category", clean(name)) for name in record["categories"]}
+    several = {
+        "descriptions": list(enumerate(map(clean, record["descriptions"]))),
+        "parents": list(enumerate(map(clean, record["parents"]))),
+        "labels": sorted(labels),
+        "scores": sorted((name, number(value)) for name, value in record["scores"].items()),
+    }
+    plain = ("id", "sha256", "task", "variant", "recipe", "base_model", "rank", "license_class",
+             "created")  # fmt: skip
+    absent = dict.fromkeys(("base_sha256", "layout_digest", "shard", "steps", "stamp"))
+    return {
+        "library": library,
+        "path": path,
+        "seed": str(record["seed"]),
+        **{name: record[name] for name in plain},
+        **absent,
+        **{name: found for name, found in several.items() if found},
+    }
+
+
+@contextmanager
+def statements(catalogue: SqlCatalogue) -> Iterator[list[str]]:
+    """What is sent to the database meanwhile."""
+    sent: list[str] = []
+
+    def hear(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        sent.append(statement)
+
+    sa.event.listen(catalogue._engine, "before_cursor_execute", hear)
+    yield sent
+    sa.event.remove(catalogue._engine, "before_cursor_execute", hear)
+
+
+@few
+@given(rounds=st.lists(st.lists(CHANGES, max_size=6), min_size=1, max_size=3), wanted=SELECTIONS)
+def test_rows_and_answers_are_those_of_the_records(
+    catalogue_url: str | None, rounds: list[Any], wanted: Selection
+) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        folder = library(Path(place))
+        ours, theirs = SqlCatalogue(folder, catalogue_url), FileCatalogue(folder)
+        there: dict[str, Record] = {}
+        for changes in rounds:
+            for number, made in changes:
+                path = path_of(number)
+                there.pop(path, None)
+                folder.remove(path)
+                if made is not None:
+                    there[path] = made
+                    folder.write_json(path, made)
+            for catalogue in (ours, theirs):
+                catalogue.refresh()
+            expected = {p: as_rows(p, r, ours.place.library) for p, r in there.items()}
+            assert rows(ours) == expected
+            assert ours.entries(wanted) == theirs.entries(wanted)
+            for identity in ("a", f"ad_{3:040}"):
+                assert ours.named(identity) == theirs.named(identity)
+        with statements(ours) as sent:
+            ours.refresh()
+        writes = {"INSERT", "DELETE", "UPDATE", "CREATE", "IMMEDIATE"}
+        assert sent and not any(writes & set(statement.split()) for statement in sent)
+
+
+def _refresh_often(place: str, url: str | None, barrier: Any) -> None:
+    barrier.wait()
+    for _ in range(5):
+        SqlCatalogue(LibraryFolder(place), url).refresh()
+
+
+def test_four_processes_bring_it_up_to_date_at_once(
+    catalogue_url: str | None, tmp_path: Path
+) -> None:
+    """From nothing, tables included, while records come and go."""
+    folder = library(tmp_path / "lib", 40)
+    fork = multiprocessing.get_context("fork")
+    barrier = fork.Barrier(5)
+    arguments = (folder.place, catalogue_url, barrier)
+    processes = [fork.Process(target=_refresh_often, args=arguments) for _ in range(4)]
+    for process in processes:
+        process.start()
+    barrier.wait()
+    for number in range(20):
+        folder.remove(path_of(number))
+        folder.write_json(path_of(40 + number), record(40 + number))
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    catalogue = SqlCatalogue(folder, catalogue_url)
+    catalogue.refresh()
+    counts = Counter(entry.id for entry in catalogue.entries(Selection()))
+    assert counts == {f"ad_{number:040}": 1 for number in range(20, 60)}
+
+
+def test_migrations_make_the_tables_of_the_schema(
+    catalogue_url: str | None, tmp_path: Path
+) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    catalogue = SqlCatalogue(library(tmp_path), catalogue_url)
+    catalogue.refresh()
+    with catalogue._engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, tables().metadata) == []
+
+
+def test_a_catalogue_of_a_newer_version_is_refused(
+    catalogue_url: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = library(tmp_path / "lib", 2)
+    catalogue = SqlCatalogue(folder, catalogue_url)
+    catalogue.refresh()
+    with catalogue._engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    before = rows(catalogue)
+    assert main(["library", "list", "--library", folder.place]) == 1
+    said = capsys.readouterr().err
+    assert "version 9999" in said and "up to 0001" in said and said.count("\n") == 1
+    assert rows(catalogue) == before
+
+
+def test_a_broken_record_is_named_and_the_rest_still_serves(
+    catalogue_url: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = library(tmp_path / "lib", 4)
+    folder.write(path_of(1), b'{"id": "ad_1", ')
+    folder.write_json(path_of(2), [])
+    command = ("--library", folder.place)
+    assert main(["library", "list", *command]) == 1
+    said = capsys.readouterr().err
+    assert f"{folder.place}/{path_of(2)} is damaged" in said and said.count("\n") == 1
+    assert main(["library", "show", "task3", *command]) == 0
+    assert main(["library", "show", "task1", *command]) == 1
+    assert main(["library", "check", *command]) == 1
+    said = capsys.readouterr().err
+    assert all(path_of(n) in said for n in (1, 2)) and "has lost a file" in said
+    folder.write_json(path_of(1), record(1))
+    folder.remove(path_of(2))
+    assert listed(folder, capsys) == ["task0", "task1", "task3"]
+
+
+def test_list_is_filtered_sorted_and_cut(
+    catalogue_url: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = library(tmp_path / "lib", 4)
+    folder.write_json(path_of(9), record(9, rank=4, task="other", license_class="free"))
+    assert listed(folder, capsys, "--task", "task?", "--sort", "score", "--limit", "2") == [
+        "task3", "task2",
+    ]  # fmt: skip
+    assert listed(folder, capsys, "--rank", "4", "--license-class", "free") == ["other"]
+    assert listed(folder, capsys, "--base", "large") == []
+    assert main(["library", "list", "--library", folder.place, "--sort", "size"]) == 2
+    assert main(["library", "remove", "other", "--library", folder.place]) == 0
+    assert listed(folder, capsys) == [f"task{n}" for n in range(4)]
+
+
+def test_surplus_is_noted_and_no_damage(
+    catalogue_url: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = library(tmp_path / "lib")
+    folder.write("adapters/ad_lost/adapter_config.json", b"{}")
+    folder.write("adapters/.ad_half.x/adapter_config.json", b"{}")
+    folder.write("records/0000/.task.json.17", b"{")
+    assert main(["library", "check", "--library", folder.place]) == 0
+    notes = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in notes] == [
+        "adapters/ad_lost", "adapters/.ad_half.x", "records/0000/.task.json.17",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", ["noise", "a page", "a table"])
+def test_a_damaged_file_is_made_again(
+    damage: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("LORASMITH_CATALOGUE", raising=False)
+    folder = library(tmp_path / "lib", 50)
+    whole = listed(folder, capsys)
+    file = tmp_path / "lib" / "catalogue.sqlite"
+    content = bytearray(file.read_bytes())
+    if damage == "a table":
+        with sa.create_engine(f"sqlite:///{file}").begin() as connection:
+            connection.execute(sa.text("DROP TABLE scores"))
+    elif damage == "a page":
+        content[4096:] = b"\xff" * (len(content) - 4096)
+        file.write_bytes(content)
+    else:
+        file.write_bytes(b"noise" * 1000)
+    damaged = file.read_bytes()
+    own = tmp_path / "own.sqlite"
+    own.write_bytes(damaged)
+    assert main(["library", "list", "--library", folder.place]) == 0
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and str(file) in said and "made again" in said
+    assert listed(folder, capsys) == whole and not capsys.readouterr().err
+    # One that was named is somebody's: it is left alone.
+    given = ["--catalogue", f"sqlite:///{own}"]
+    assert main(["library", "list", "--library", folder.place, *given]) == 1
+    assert capsys.readouterr().err.count("\n") == 1 and own.read_bytes() == damaged
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "words"),
+    [
+        ("postgresql://me:secret@127.0.0.1:1/lora", 1, "127.0.0.1:1/lora cannot be used"),
+        ("sqlite:////no/such/folder/x.sqlite", 1, "unable to open"),
+        ("mysql://host/lora", 2, "mysql"),
+        ("no url", 2, "URL"),
+        ("postgresql://host:port/lora", 2, "URL"),
+    ],
+)
+def test_a_catalogue_that_cannot_be_is_one_sentence(
+    url: str, code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = library(tmp_path / "lib", 1)
+    assert main(["library", "list", "--library", folder.place, "--catalogue", url]) == code
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1 and "secret" not in said
+
+
+WITHOUT = """
+import importlib.util, sys
+absent, found = ("sqlalchemy", "alembic", "psycopg"), importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: (
+    None if name.split(".")[0] in absent else found(name, package))
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+from api.cli.main import main
+for command in (["list", "--json", "--task", "task*", "--sort", "score"], ["remove", "task1"]):
+    assert main(["library", *command, "--library", sys.argv[1]]) == 0
+"""
+
+
+def test_without_sqlalchemy_the_records_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LORASMITH_CATALOGUE", raising=False)
+    folder = library(tmp_path / "lib", 4)
+    wanted = listed(folder, capsys, "--task", "task*", "--sort", "score")
+    out = tiny.output_of(tiny.start_python(WITHOUT, folder.place)).splitlines()
+    assert [a["task"] for a in json.loads(out[0])["adapters"]] == wanted
+    assert listed(folder, capsys) == ["task0", "task2", "task3"]

@@ -1,0 +1,60 @@
+"""Scores: ROUGE-L as the rouge-score package has it, exact match, and intervals."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
+
+from library.tasks.metrics import bootstrap_ci95, exact_match, rouge_l
+
+WORDS = st.lists(
+    st.sampled_from(["the", "Cat", "sat", "cat.", "on", "42", "running", "runs"]), min_size=1
+).map(" ".join)
+
+
+@given(WORDS, st.lists(WORDS, min_size=1, max_size=3))
+def test_rouge_l_is_the_packages_best_over_references(
+    prediction: str, references: list[str]
+) -> None:
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    best = max(scorer.score(ref, prediction)["rougeL"].fmeasure for ref in references)
+    assert rouge_l(prediction, references) == best
+    assert rouge_l("", references) == 0.0
+
+
+def test_references_without_a_word_are_compared_raw_and_trimmed() -> None:
+    for score in (rouge_l, exact_match):
+        assert score(" ?! ", ["?!"]) == 1.0
+        assert score("?", ["?!"]) == 0.0
+        assert score("", ["?!"]) == 0.0
+        assert score("!", ["word", "!"]) == 1.0
+        assert score("", [""]) == 1.0
+    assert exact_match("да!", ["Да"]) == 1.0
+    assert rouge_l("да", ["да"]) == 0.0  # rouge-score keeps a-z and digits only
+
+
+def test_exact_match_drops_case_punctuation_and_surplus_spaces() -> None:
+    assert exact_match("  The  cat, SAT! ", ["the cat sat"]) == 1.0
+    assert exact_match("cat", ["dog", "Cat."]) == 1.0
+    assert exact_match("the cat", ["thecat"]) == 0.0
+    assert exact_match("", ["cat"]) == 0.0
+    assert exact_match("Да.", ["да"]) == 1.0
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 5))
+def test_the_interval_is_seeded_and_lies_within_the_values(values: list[float], seed: int) -> None:
+    low, high = bootstrap_ci95(values, seed=seed, draws=200)
+    assert min(values) - 1e-12 <= low <= high <= max(values) + 1e-12
+    assert [low, high] == bootstrap_ci95(values, seed=seed, draws=200)
+
+
+def test_the_interval_contains_the_mean_and_narrows_with_more_tasks() -> None:
+    few = [0.1 * (i % 10) for i in range(10)]
+    low, high = bootstrap_ci95(few)
+    assert low < sum(few) / len(few) < high
+    assert [low, high] != bootstrap_ci95(few, seed=1)
+    # Standard error of the mean, times two sides of 1.96.
+    deviation = (sum((v - 0.45) ** 2 for v in few) / len(few)) ** 0.5
+    assert high - low == pytest.approx(2 * 1.96 * deviation / len(few) ** 0.5, rel=0.15)
+    wide = bootstrap_ci95(few * 16)
+    assert wide[1] - wide[0] == pytest.approx((high - low) / 4, rel=0.15)

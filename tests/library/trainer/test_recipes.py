@@ -1,0 +1,316 @@
+"""Recipes that PEFT trains: what is stored is what PEFT trained, and the base is as it was."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from building import content
+from peft import PeftModel
+from torch import Tensor
+from training_jobs import job
+from transformers import AutoModelForCausalLM
+
+import library.trainer.attached
+import library.trainer.peft_trainer
+from api.cli.main import main
+from library.adapter import Adapter
+from library.base.multi_adapter import adapted
+from library.errors import UsageError
+from library.layout import Layout, layout_of
+from library.peft.read import read_peft
+from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
+from library.trainer.attached import Attached, attached
+from library.trainer.batched import BatchedTrainer, TrainConfig, Trained
+from library.trainer.optimiser import shared_start
+from library.trainer.peft_trainer import PeftTrainer
+from library.trainer.recipes import RECIPES, REFUSED, Recipe, recipe_named
+from library.trainer.run_state import Check
+
+RATES = {"dora": 0.02, "pissa": 0.01, "olora": 0.01, "eva": 0.02, "adalora": 0.05,
+         "randlora": 2e-3, "vera": 0.1}  # fmt: skip
+CONFIG = TrainConfig(steps=20, rows=4, micro_batches=2, check_every=5, patience=0)
+RANKS = {"pissa": 8, "olora": 8}
+TARGETS = {"llama": ["q_proj", "v_proj"], "gpt2": ["c_attn"]}
+CASES = [(n, f) for n in RATES for f in TARGETS if (n, f) != ("olora", "gpt2")]
+IDS = tiny.tokens(3, 7)
+
+
+def setup(family: str = "llama", dtype: torch.dtype = torch.float32) -> tuple[Any, Layout]:
+    config = tiny.config(family)
+    return tiny.model(config, dtype=dtype), layout_of(config, TARGETS[family], rank=4)
+
+
+def recipe(name: str, **changes: Any) -> Recipe:
+    return replace(RECIPES[name], **{"lr": RATES[name], **changes})
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """PEFT's model of the adapter that was read out last: its logits, and ΔW by its forward."""
+    found: dict[str, Any] = {}
+
+    @contextmanager
+    def watching(model: Any, layout: Layout, *more: Any, **settings: Any) -> Iterator[Attached]:
+        with attached(model, layout, *more, **settings) as made:
+            yield made
+            with torch.no_grad():
+                found["logits"] = model(input_ids=IDS).logits
+                for site in layout.sites:
+                    module, probe = model.get_submodule(site.name), torch.eye(site.in_features)
+                    found[site.name] = (module(probe) - module.base_layer(probe)).T
+
+    monkeypatch.setattr(library.trainer.peft_trainer, "attached", watching)
+    return found
+
+
+def read_back(adapter: Adapter, layout: Layout, folder: Path, **profile: Any) -> Adapter:
+    files = to_peft(adapter, base_name="tiny", **profile)
+    folder.mkdir()
+    (folder / CONFIG_FILE).write_bytes(files.config_bytes)
+    (folder / WEIGHTS_FILE).write_bytes(files.weights)
+    return read_peft(folder, layout)
+
+
+def logits(base: Any, adapter: Adapter) -> Tensor:
+    with adapted(base, adapter, torch.zeros(len(IDS), dtype=torch.long)), torch.no_grad():
+        return base(input_ids=IDS).logits
+
+
+def lost(adapter: Adapter, deltas: dict[str, Tensor]) -> float:
+    """The relative distance of an adapter from ΔW."""
+    ours = tiny.deltas(adapter)
+    return float(
+        torch.cat([(ours[n] - deltas[n]).flatten() for n in ours]).norm()
+        / torch.cat([deltas[n].flatten() for n in ours]).norm()
+    )
+
+
+def traits(model: Any) -> dict[str, Any]:
+    """All by which one would know that somebody had been at a model."""
+    return {
+        "modules": [(n, type(m), m.training, len(m._forward_hooks)) for n, m in
+                    model.named_modules()],
+        "parameters": [(n, p.requires_grad, p.data_ptr()) for n, p in model.named_parameters()],
+        "attributes": sorted(vars(model)),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_what_is_stored_is_what_peft_trained(
+    name: str, family: str, seen: dict[str, Any], tmp_path: Path
+) -> None:
+    base, layout = setup(family)
+    weights = {key: value.clone() for key, value in base.state_dict().items()}
+    before = traits(base)
+    (made,) = PeftTrainer(base, layout, recipe(name), CONFIG, pad=0, seed=3).run([job("one", 12)])
+    assert traits(base) == before
+    assert all(torch.equal(value, weights[key]) for key, value in base.state_dict().items())
+
+    assert made.adapter is not None and made.steps == CONFIG.steps
+    if name != "adalora":
+        assert {s.rank for s in made.adapter.layout.sites} == {RANKS.get(name, layout.rank)}
+    stored = read_back(made.adapter, layout, tmp_path / "exact", profile="lossless")
+    error = made.scores["conversion_error"]
+    assert lost(stored, seen) == pytest.approx(error, rel=1e-3, abs=1e-5)
+    apart = (logits(base, stored) - seen["logits"]).abs()
+    if name in ("dora", "randlora"):
+        assert 0.01 < error < 0.6
+        effect = seen["logits"] - base(input_ids=IDS).logits
+        assert apart.norm() < 2 * error * effect.norm()
+    else:
+        assert error < 1e-5 and apart.max() < 1e-4
+    portable = read_back(made.adapter, layout, tmp_path / "portable")
+    rounded = tiny.deltas(made.adapter)
+    assert lost(portable, rounded) < 0.01
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_the_loss_on_its_rows_falls(name: str) -> None:
+    base, layout = setup()
+    learned = replace(job("one", 12), tune=job("one", 12).train)
+    config = replace(CONFIG, steps=40)
+    (made,) = PeftTrainer(base, layout, recipe(name), config, pad=0).run([learned])
+    looker = PeftTrainer(base, layout, recipe(name), config, pad=0)
+    bare = looker._look(learned.tune, 0).loss
+    assert made.scores["tune_loss"] < bare - 0.1
+
+
+def test_it_trains_as_the_batched_trainer_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows, order, loss, schedule, clipping, looks: from LoRA's own A, the same adapter."""
+    base, layout = setup(dtype=torch.float64)
+    start = shared_start(layout, 3, torch.float64)
+
+    def as_lora(model: Any, *_: Any) -> None:
+        for site in layout.sites:
+            module = model.get_base_model().get_submodule(site.name)
+            module.lora_A["default"].weight.data.copy_(start.site(site)[0][0])
+
+    monkeypatch.setattr(library.trainer.attached, "start_eva", as_lora)
+    config = replace(CONFIG, check_every=2, patience=3, snapshots=2, snapshot_every=3)
+    settings = {"lr": 0.05, "weight_decay": 0.1, "clip": 0.3}
+    jobs = [job("one"), job("two")]
+    ours = PeftTrainer(base, layout, recipe("eva", **settings), config, pad=0, seed=3)
+    batched = BatchedTrainer(
+        base, layout, replace(RECIPES["lora"], **settings), config, pad=0, seed=3
+    )
+    ticks: list[int] = []
+    expected = {made.job.name: made for made in batched.run(jobs)}
+    for made in ours.run(jobs, ticks.append):
+        other = expected[made.job.name]
+        assert made.adapter is not None and other.adapter is not None
+        assert made.steps == other.steps and len(made.snapshots) == len(other.snapshots) == 2
+        assert [c.step for c in made.checks] == [c.step for c in other.checks]
+        adapters = [made.adapter, *made.snapshots], [other.adapter, *other.snapshots]
+        for one, two in zip(*adapters, strict=True):
+            for mine, theirs in zip(one.factors(), two.factors(), strict=True):
+                torch.testing.assert_close(mine, theirs, atol=1e-8, rtol=0)
+        best = max(made.checks, key=Check.merit)
+        assert made.scores["tune_loss"] == pytest.approx(best.loss, abs=1e-6)
+    assert ours.figures == batched.figures
+    assert any(made.steps < CONFIG.steps for made in expected.values())  # one stopped early
+    assert ticks.count(0) == 2 and max(ticks) <= CONFIG.steps
+
+
+def test_what_goes_non_finite_starts_again_at_half_the_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def trained(lr: float) -> Trained:
+        base, layout = setup()
+        trainer = PeftTrainer(base, layout, recipe("adalora", lr=lr), CONFIG, pad=0, seed=3)
+        (made,) = trainer.run([job("one")])
+        return made
+
+    halved = trained(0.01)
+    original, calls = library.trainer.peft_trainer.token_losses, []
+
+    def poisoned(*arguments: Any) -> tuple[Tensor, Tensor]:
+        calls.append(1)
+        losses, rows = original(*arguments)
+        return (losses * float("nan") if len(calls) == 30 else losses), rows
+
+    monkeypatch.setattr(library.trainer.peft_trainer, "token_losses", poisoned)
+    made = trained(0.02)
+    assert (made.restarts, made.steps) == (1, CONFIG.steps)
+    assert made.adapter is not None and halved.adapter is not None
+    assert all(map(torch.equal, made.adapter.factors(), halved.adapter.factors()))
+
+
+def test_a_hopeless_adapter_is_given_up() -> None:
+    base, layout = setup()
+    before = traits(base)
+    config = replace(CONFIG, restarts=1)
+    trainer = PeftTrainer(base, layout, recipe("pissa", lr=1e30), config, pad=0)
+    (made,) = trainer.run([job("one")])
+    assert made.adapter is None and made.restarts == 1 and made.scores == {}
+    assert traits(base) == before
+
+
+def test_adalora_gives_out_its_ranks_and_peft_reads_them(tmp_path: Path) -> None:
+    base, layout = setup()
+    (made,) = PeftTrainer(base, layout, recipe("adalora"), CONFIG, pad=0).run([job("one", 12)])
+    assert made.adapter is not None
+    ranks = [site.rank for site in made.adapter.layout.sites]
+    assert len(set(ranks)) > 1 and sum(ranks) == layout.rank * len(ranks)
+    assert [check.step for check in made.checks] == [15, 20]  # the last ranks go at step 14
+    expected = logits(base, made.adapter)
+    assert (expected - base(input_ids=IDS).logits).abs().max() > 0.01
+    for profile, tolerance in (("lossless", 1e-4), ("portable", 1e-2)):
+        stored = read_back(made.adapter, layout, tmp_path / profile, profile=profile)
+        model = PeftModel.from_pretrained(setup()[0], str(tmp_path / profile))
+        theirs = model(input_ids=IDS).logits
+        torch.testing.assert_close(theirs, expected, atol=tolerance, rtol=0)
+        torch.testing.assert_close(theirs, logits(base, stored), atol=1e-5, rtol=0)
+
+
+def test_adalora_adds_its_regulariser() -> None:
+    """The gradient is that of what PEFT's own forward adds to the loss."""
+    base, layout = setup()
+    chosen = recipe("adalora")
+    with attached(base, layout, chosen, job("one"), steps=10, pad=0, seed=0) as made:
+        made.regularise()
+        ours = [p.grad for p in made.parameters if p.grad is not None]
+        model: Any = made._model
+        with_it = model.base_model(input_ids=IDS, labels=IDS).loss
+        factors = [p for p in made.parameters if p.grad is not None]
+        extra = with_it - base(input_ids=IDS, labels=IDS).loss
+        theirs = torch.autograd.grad(extra, factors)
+    assert len(ours) == 2 * len(layout.sites)
+    for one, two in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-4)
+
+
+def test_eva_starts_at_the_main_directions_of_its_rows() -> None:
+    base, layout = setup()
+    learned = job("one", 12)
+    seen: list[Tensor] = []
+    module = base.get_submodule(layout.sites[-1].name)
+    handle = module.register_forward_hook(lambda _, args, __: seen.append(args[0][0]))
+    for row in learned.train:
+        base(input_ids=torch.tensor([row.prompt + row.answer]))
+    handle.remove()
+    inputs = torch.cat(seen) - torch.cat(seen).mean(0)
+    most = torch.linalg.svdvals(inputs)[: layout.rank].square().sum()
+    with attached(base, layout, recipe("eva"), learned, steps=1, pad=0, seed=0):
+        wrapped = base.get_submodule(layout.sites[-1].name)
+        a = wrapped.lora_A["default"].weight.detach().clone()
+    torch.testing.assert_close(a @ a.T, torch.eye(layout.rank), atol=1e-4, rtol=0)
+    assert (inputs @ a.T).square().sum() > 0.98 * most
+
+
+def test_what_cannot_be_trained_is_refused() -> None:
+    for name in REFUSED:
+        with pytest.raises(UsageError, match=f"'{name}' is refused: it "):
+            recipe_named(name)
+    base, layout = setup()
+    for wrong in (layout.with_rank(33), tiny.with_ranks(layout, [4, 2])):
+        with pytest.raises(UsageError, match="recipe 'pissa' takes"):
+            PeftTrainer(base, wrong, recipe("pissa"), CONFIG, pad=0)
+    with pytest.raises(UsageError, match="transposed"):
+        PeftTrainer(*setup("gpt2"), recipe("olora"), CONFIG, pad=0)
+    short = replace(job("one"), train=job("one").train[:1])
+    with pytest.raises(UsageError, match="fewer tokens than eva's rank 16"):
+        list(PeftTrainer(base, layout.with_rank(16), recipe("eva"), CONFIG, pad=0).run([short]))
+    assert "base_layer" not in str(base)
+
+
+@pytest.mark.parametrize("name", ["pissa", "adalora"])
+def test_a_library_is_built(name: str, tiny_base: Path, tmp_path: Path) -> None:
+    tasks, out, exported = tmp_path / "tasks", tmp_path / "library", tmp_path / "exported"
+    tasks.mkdir()
+    for task in ("one", "two"):
+        rows = [{"input": f"{task} {i}", "output": f"{task} {i % 3}"} for i in range(70)]
+        (tasks / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tasks / f"{task}.txt").write_text(f"Answer as {task} does.")
+    command = ["library", "build", "--tasks", str(tasks), "--base", str(tiny_base), "--out",
+               str(out), "--steps", "6", "--rows", "2", "--rank", "4", "--snapshots", "2",
+               "--lr", "0.01"]  # fmt: skip
+    command += ["--recipe", name]
+    assert main([*command, "--recipe", "corda"]) == 2 and not out.exists()
+    assert main([*command, "--rank", "17"]) == 2 and not out.exists()
+    assert main(command) == 0
+    base = AutoModelForCausalLM.from_pretrained(tiny_base)
+    layout = layout_of(base.config)
+    for record in content(out):
+        assert record["recipe"] == name
+        assert record["rank"] in {"pissa": (8,), "adalora": (5, 6)}[name]
+        assert record["scores"]["conversion_error"] < 1e-4
+        provenance = json.loads((out / "adapters" / record["id"] / "provenance.json").read_text())
+        adapter = read_peft(out / "adapters" / record["id"], layout)
+        digest = adapter.layout.digest
+        assert record["layout_digest"] == provenance["layout_digest"] == digest
+    assert main(["library", "check", "--library", str(out)]) == 0
+    assert main(["library", "export", "one", "--library", str(out), "--out", str(exported)]) == 0
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_base), exported)
+    ours = logits(base, read_peft(exported, layout))
+    torch.testing.assert_close(model(input_ids=IDS).logits, ours, atol=1e-4, rtol=0)
+    files = {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in out.rglob("*") if f.is_file()}
+    assert main([*command, "--resume"]) == 0
+    assert files == {
+        f: (f.stat().st_mtime_ns, f.read_bytes()) for f in out.rglob("*") if f.is_file()
+    }

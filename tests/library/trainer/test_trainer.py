@@ -1,0 +1,169 @@
+"""The batched trainer, held to PEFT with torch's own AdamW, one task alone."""
+
+from dataclasses import replace
+from typing import Any
+
+import peft
+import pytest
+import tiny
+import torch
+from torch import Tensor
+from training_jobs import job
+
+from library.base.batches import grouped
+from library.base.loss import answer_logits, token_losses
+from library.layout import Layout, layout_of
+from library.trainer.batched import BatchedTrainer, TrainConfig, Trained
+from library.trainer.optimiser import StackedAdamW, shared_start
+from library.trainer.recipes import RECIPES, Recipe
+from library.trainer.run_state import Job, Slot
+
+STEPS = 5
+CONFIG = TrainConfig(steps=STEPS, rows=3, slots=2, micro_batches=2, patience=0)
+
+
+def setup(dtype: torch.dtype = torch.float64) -> tuple[Any, Layout]:
+    config = tiny.config("llama")
+    return tiny.model(config, dtype=dtype), layout_of(config, ["q_proj", "v_proj"], rank=4)
+
+
+def trained(
+    jobs: list[Job], config: TrainConfig, recipe: Recipe, *, packed: bool = False, **model: Any
+) -> list[Trained]:
+    base, layout = setup(**model)
+    trainer = BatchedTrainer(base, layout, recipe, config, pad=0, seed=3, packed=packed)
+    return list(trainer.run(jobs))
+
+
+def alone_in_peft(job: Job, recipe: Recipe) -> dict[str, Tensor]:
+    """ΔW's factors after STEPS steps on the same batches, by PEFT and torch."""
+    base, layout = setup()
+    settings = peft.LoraConfig(
+        r=layout.rank,
+        lora_alpha=int(recipe.alpha),
+        target_modules=["q_proj", "v_proj"],
+        use_rslora=recipe.rank_stabilised,
+    )
+    model = peft.get_peft_model(base, settings).double()
+    start = shared_start(layout, 3, torch.float64)
+    ours = {s.name: start.site(s)[0][0] for s in layout.sites}
+    a, b = {}, {}
+    for name, module in model.named_modules():
+        site = name.removeprefix("base_model.model.")
+        if site in ours and hasattr(module, "lora_A"):
+            a[site], b[site] = module.lora_A["default"].weight, module.lora_B["default"].weight
+            a[site].data.copy_(ours[site])
+            a[site].requires_grad_(not recipe.freeze_a)
+    groups = [
+        {"params": [p for p in a.values() if p.requires_grad], "lr": recipe.lr},
+        {"params": list(b.values()), "lr": recipe.lr * recipe.b_rate},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: recipe.rate(k, STEPS))
+    slot = Slot(job)
+    for _ in range(STEPS):
+        (batch,) = grouped(slot.draw(CONFIG.rows), 0, 1)
+        logits = answer_logits(model.base_model.model, batch.ids, batch.answer)
+        token_losses(logits, batch.ids, batch.answer)[0].mean().backward()
+        parameters = [p for group in groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    scale = recipe.scale(layout.rank)
+    return {f"{n} A": a[n].detach() for n in a} | {f"{n} B": scale * b[n].detach() for n in b}
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["grouped", "packed"])
+@pytest.mark.parametrize("name", [n for n, r in RECIPES.items() if r.trained_by == "batched"])
+def test_each_adapter_is_what_peft_makes_of_its_task_alone(name: str, packed: bool) -> None:
+    recipe = replace(RECIPES[name], lr=1e-2, weight_decay=0.1, clip=0.3)
+    jobs = [job(n) for n in ("one", "two", "three")]  # the third takes a slot that became free
+    for made in trained(jobs, CONFIG, recipe, packed=packed):
+        assert made.adapter is not None and made.steps == STEPS
+        expected = alone_in_peft(made.job, recipe)
+        best_is_last = max(made.checks, key=lambda c: (c.accuracy, -c.loss)).step == STEPS
+        assert best_is_last  # one look, at the end
+        for site in made.adapter.layout.sites:
+            a, b = made.adapter.site(site)
+            torch.testing.assert_close(a[0], expected[f"{site.name} A"], atol=1e-8, rtol=0)
+            torch.testing.assert_close(b[0], expected[f"{site.name} B"], atol=1e-8, rtol=0)
+            assert b.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["grouped", "packed"])
+def test_an_adapter_that_goes_non_finite_restarts_alone(packed: bool) -> None:
+    recipe = replace(RECIPES["lora"], lr=1e-2)
+    wild, calm = job("wild"), job("calm")
+    undisturbed = trained([calm], CONFIG, recipe, packed=packed)[0]
+    base, layout = setup()
+    trainer = BatchedTrainer(base, layout, recipe, CONFIG, pad=0, seed=3, packed=packed)
+    original, seen = StackedAdamW.step, []
+
+    def poisoned(self: StackedAdamW, rates: list[float]) -> Tensor:
+        finite = original(self, rates)
+        if len(seen) == 1:  # after the second step slot 0's weights are lost
+            self.factors[0].data[0] = float("nan")
+        seen.append(list(rates))
+        return finite
+
+    trainer.optimiser.step = poisoned.__get__(trainer.optimiser)
+    made = {m.job.name: m for m in trainer.run([wild, calm])}
+    assert (made["wild"].restarts, made["calm"].restarts) == (1, 0)
+    assert made["wild"].steps == STEPS
+    assert seen[3][0] == pytest.approx(seen[0][0] / 2)
+    for ours, theirs in zip(
+        made["calm"].adapter.factors(), undisturbed.adapter.factors(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+
+
+def test_a_hopeless_adapter_is_given_up() -> None:
+    config = replace(CONFIG, restarts=2)
+    recipe = replace(RECIPES["lora"], lr=1e300)
+    (made,) = trained([job("hopeless")], config, recipe)
+    assert made.adapter is None and made.restarts == 2
+
+
+def test_an_adapter_that_gets_no_better_stops_and_frees_its_slot() -> None:
+    config = replace(CONFIG, steps=40, slots=1, check_every=2, patience=2)
+    recipe = replace(RECIPES["lora"], lr=0.3)  # too fast to learn from
+    first, second = trained([job("first"), job("second")], config, recipe)
+    assert first.steps < 40 and [first.job.name, second.job.name] == ["first", "second"]
+    best = max(first.checks, key=lambda c: (c.accuracy, -c.loss))
+    assert best.step == first.checks[-3].step  # two looks without a better one
+
+
+def test_snapshots_are_the_last_states() -> None:
+    config = replace(CONFIG, snapshots=2, snapshot_every=1)
+    (made,) = trained([replace(job("a"), tune=())], config, replace(RECIPES["lora"], lr=1e-2))
+    assert len(made.snapshots) == 2 and made.adapter is not None
+    for last, whole, before in zip(
+        made.snapshots[1].factors(),
+        made.adapter.factors(),
+        made.snapshots[0].factors(),
+        strict=True,
+    ):
+        assert torch.equal(last, whole) and not torch.equal(last, before)
+
+
+def test_runs_are_equal_to_the_bit() -> None:
+    jobs = [job(n) for n in ("a", "b", "c", "d")]
+    runs = [trained(jobs, CONFIG, RECIPES["lora"], dtype=torch.float32) for _ in range(2)]
+    for one, two in zip(*runs, strict=True):
+        assert one.job == two.job and one.checks == two.checks
+        assert one.adapter is not None and two.adapter is not None
+        assert all(map(torch.equal, one.adapter.factors(), two.adapter.factors()))
+
+
+def test_non_uniform_ranks_stay_padded_with_zeros() -> None:
+    base, layout = setup()
+    ragged = tiny.with_ranks(layout, [4, 1, 2])
+    trainer = BatchedTrainer(base, ragged, replace(RECIPES["lora"], lr=1e-2), CONFIG, pad=0, seed=3)
+    (made,) = trainer.run([job("a")])
+    assert made.adapter is not None
+    for group in ragged.groups:
+        for place, site in enumerate(group.sites):
+            assert not made.adapter.A[group.key][0, place, site.rank :].any()
+            assert not made.adapter.B[group.key][0, place, :, site.rank :].any()
+            assert made.adapter.B[group.key][0, place, :, : site.rank].any()

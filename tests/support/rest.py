@@ -1,0 +1,58 @@
+"""Requests and problems, for the tests of the service."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from api.http.app import create_app
+from api.http.problems import PROBLEMS
+from api.service.settings import Settings
+from generator.generate import Generator
+
+JSON = {"Content-Type": "application/json"}
+
+UNKNOWN_ID = "ad_" + "0" * 40
+
+
+@pytest.fixture(scope="module")
+def generator(checkpoint: Path) -> Generator:
+    return Generator(checkpoint)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, checkpoint: Path) -> Settings:
+    return Settings(data=tmp_path / "data", checkpoint=checkpoint)
+
+
+@contextmanager
+def client_of(settings: Settings, generator: Generator | None) -> Iterator[TestClient]:
+    with TestClient(create_app(settings, generator), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def client(settings: Settings, generator: Generator) -> Iterator[TestClient]:
+    with client_of(settings, generator) as client:
+        yield client
+
+
+def post(client: TestClient, body: Any = None, **headers: str) -> Any:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return client.post("/v1/adapters", content=content, headers={**JSON, **headers})
+
+
+def assert_problem(response: Any, status: int, code: str | None = None) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert sorted(body) == ["code", "detail", "status", "title", "type"]
+    assert body["status"] == status == PROBLEMS[body["code"]].status
+    assert body["type"] == PROBLEMS[body["code"]].type
+    assert body["detail"] and "\n" not in body["detail"] and "Traceback" not in body["detail"]
+    assert code is None or body["code"] == code
+    return body

@@ -1,0 +1,205 @@
+"""Batches of training: a function of (seed, step), of similar lengths; tasks set aside."""
+
+import re
+from collections.abc import Sequence
+from itertools import combinations, pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from library.base.batches import cuts
+from library.base.models import load_tokenizer, resolve_base
+from library.base.prompts import prompt_ids
+from library.tasks.files import Instance, Task
+from training.data.batches import (
+    Rows,
+    SamplingConfig,
+    StepDataset,
+    TaskBatch,
+    ValidationDataset,
+)
+from training.data.relabel import Relabelling
+from training.data.tasks import set_aside
+
+
+def task(name: str, rows: int = 70, category: str = "c") -> Task:
+    made = tuple(
+        Instance(f"{name}-{i}", f"{name} input {i}", (f"{name} answer {i % 3}", "other"))
+        for i in range(rows)
+    )
+    return Task(
+        name, f"Definition of {name}.", made, paraphrases=("One.", "Two."), categories=(category,)
+    )
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return load_tokenizer(resolve_base())
+
+
+def same(a: TaskBatch, b: TaskBatch) -> bool:
+    return (
+        torch.equal(a.descriptions, b.descriptions)
+        and len(a.rows) == len(b.rows)
+        and all(
+            x.ids.shape == y.ids.shape and torch.equal(x.ids, y.ids)
+            and torch.equal(x.answer, y.answer) and torch.equal(x.rows, y.rows)
+            for x, y in zip(a.rows, b.rows, strict=True)
+        )
+    )  # fmt: skip
+
+
+def test_a_step_is_a_function_of_seed_and_step(tokenizer: Any) -> None:
+    rows = Rows([task(f"t{i}") for i in range(5)], tokenizer)
+    config = SamplingConfig(tasks_per_step=3, rows_per_task=2, micro_batches=2)
+    first, again = (StepDataset(rows, config, 100, seed=1) for _ in range(2))
+    later = [again[i] for i in (7, 3, 0)][::-1]  # in another order
+    assert all(same(first[i], batch) for i, batch in zip((0, 3, 7), later, strict=True))
+    assert not same(first[0], first[1])
+    assert not same(first[0], StepDataset(rows, config, 100, seed=2)[0])
+
+
+def test_relabelled_steps_change_description_prompt_and_answer_alike(tokenizer: Any) -> None:
+    """The words that a description promises are those that its answers hold."""
+    task = Task(
+        "t",
+        "Answer 'yes' or 'no'.",
+        tuple(Instance(f"t-{i}", f"question {i}", (("yes", "no")[i % 2],)) for i in range(70)),
+        summary="Judge it.",
+    )
+    other = Relabelling("Answer 'red' or 'blue'.", {"yes": "red", "no": "blue"})
+    rows = Rows([task], tokenizer, [[other]])
+    assert rows.texts == [task.definition, task.summary, other.definition]
+    for share, wanted in ((0.0, {0, 1}), (1.0, {2}), (0.5, {0, 1, 2})):
+        config = SamplingConfig(1, 8, prompted_share=0.5, relabel_share=share, micro_batches=1)
+        seen = set()
+        for batch in (StepDataset(rows, config, 40, seed=0)[step] for step in range(40)):
+            place = int(batch.descriptions[0])
+            seen.add(place)
+            for ids, answer in zip(batch.rows[0].ids, batch.rows[0].answer, strict=True):
+                asked = tokenizer.decode(ids[: int(answer.nonzero()[0]) + 1])
+                row = task.instances[int(re.findall(r"question (\d+)", asked)[0])]
+                said = tokenizer.decode(ids.roll(-1)[answer]).removesuffix("<|im_end|>")
+                assert said == (other.labels if place == 2 else {}).get(*row.outputs * 2)
+                assert (task.definition in asked) <= (place != 2)
+                assert (other.definition in asked) <= (place == 2)
+        assert seen == wanted
+
+
+def test_every_task_is_seen_once_per_round(tokenizer: Any) -> None:
+    rows = Rows([task(f"t{i}") for i in range(5)], tokenizer)
+    data = StepDataset(rows, SamplingConfig(tasks_per_step=2, rows_per_task=1), 10, seed=0)
+    owner = {
+        d: i
+        for i, (first, n) in enumerate(zip(rows.first, map(len, rows.wordings), strict=True))
+        for d in range(first, first + n)
+    }
+    visits = [owner[d] for step in range(10) for d in data[step].descriptions.tolist()]
+    rounds = [visits[i : i + 5] for i in range(0, 20, 5)]
+    assert all(sorted(visit) == list(range(5)) for visit in rounds)
+    assert len({tuple(visit) for visit in rounds}) > 1
+
+
+def test_a_batch_holds_prompt_answer_and_where_the_answer_is(tokenizer: Any) -> None:
+    tasks = [task("alpha"), task("beta")]
+    config = SamplingConfig(
+        tasks_per_step=2, rows_per_task=3, prompted_share=0.5, definition_share=0.5
+    )
+    data = StepDataset(Rows(tasks, tokenizer, first=10), config, 20, seed=0)
+    modes, names, count = set(), set(), 0
+    for step in range(20):
+        batch = data[step]
+        assert sorted(torch.cat([g.rows for g in batch.rows]).tolist()) == [0, 0, 0, 1, 1, 1]
+        tokens = 0
+        for group in batch.rows:
+            for ids, answer, position in zip(group.ids, group.answer, group.rows, strict=True):
+                description = int(batch.descriptions[position])
+                owner = tasks[(description - 10) // 3]
+                names.add(description)
+                wanted = ids.roll(-1)[answer]
+                text = tokenizer.decode(wanted)
+                instances = [i for i in owner.train if text == f"{i.outputs[0]}<|im_end|>"]
+                assert instances
+                start = int(answer.nonzero()[0]) + 1
+                prompts = {
+                    mode: [prompt_ids(tokenizer, prefix + i.input) for i in instances]
+                    for mode, prefix in (("bare", ""), ("prompted", f"{owner.definition}\n\n"))
+                }
+                found = [m for m, ps in prompts.items() if ids[:start].tolist() in ps]
+                assert len(found) == 1
+                modes.update(found)
+                tokens += start + len(wanted)
+                count += 1
+        assert batch.tokens == tokens
+    assert count == 120
+    assert modes == {"bare", "prompted"}
+    assert names == set(range(10, 16))  # definitions and every paraphrase
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5, 40])
+def test_micro_batches_hold_rows_of_similar_length(tokenizer: Any, parts: int) -> None:
+    rows = Rows([task(f"t{'x ' * 9 * i}") for i in range(6)], tokenizer)
+    config = SamplingConfig(tasks_per_step=6, rows_per_task=4, micro_batches=parts)
+    groups = StepDataset(rows, config, 1, seed=0)[0].rows
+    assert sum(len(group.ids) for group in groups) == 24
+    assert 1 <= len(groups) <= parts
+    widths = [group.ids.shape[1] for group in groups]
+    assert widths == sorted(widths)
+    assert parts == 1 or len(set(widths)) > 1
+
+
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=9), st.integers(1, 4))
+def test_cuts_take_the_least_padding(lengths: list[int], parts: int) -> None:
+    lengths.sort()
+
+    def cells(edges: Sequence[int]) -> int:
+        return sum((b - a) * -(-lengths[b - 1] // 8) * 8 for a, b in pairwise([0, *edges]))
+
+    n = len(lengths)
+    every = [[*inner, n] for k in range(min(parts, n)) for inner in combinations(range(1, n), k)]
+    found = cuts(lengths, parts)
+    assert [a for a, _ in found] == [0, *(b for _, b in found[:-1])] and len(found) <= parts
+    assert cells([b for _, b in found]) == min(map(cells, every))
+
+
+def test_long_rows_are_left_out_and_validation_takes_tune_rows(tokenizer: Any) -> None:
+    long = task("long")
+    stretched = tuple(
+        Instance(i.id, i.input + (" word" * 400 if n % 2 else ""), i.outputs)
+        for n, i in enumerate(long.instances)
+    )
+    tasks = [task(f"t{i}") for i in range(8)] + [Task("long", "D.", stretched)]
+    data = ValidationDataset(Rows(tasks, tokenizer), SamplingConfig(max_length=200))
+    assert len(data) == 2
+    full, last = data[0], data[1]
+    assert sum(len(g.ids) for g in full.rows) == 8 * 20
+    assert full.descriptions.tolist() == [3 * i for i in range(8)]
+    kept = torch.cat([g.rows for g in last.rows])
+    assert len(kept) == 10  # every other row is too long
+    assert max(g.ids.shape[1] for g in [*full.rows, *last.rows]) <= 200
+
+
+@given(
+    st.lists(st.sampled_from("abcde"), min_size=1, max_size=40),
+    st.floats(0, 0.9),
+    st.integers(0, 3),
+)
+def test_tasks_set_aside(categories: list[str], share: float, seed: int) -> None:
+    tasks = [task(f"t{i}", 1, c) for i, c in enumerate(categories)]
+    train, aside = set_aside(tasks, share, seed)
+    assert sorted([*train, *aside], key=lambda t: int(t.name[1:])) == tasks
+    assert len(aside) == round(len(tasks) * share)
+    names = {t.name for t in aside}
+    assert {t.name for t in set_aside(tasks[::-1], share, seed)[1]} == names  # order is no matter
+
+
+def test_a_share_of_tasks_set_aside_are_whole_categories() -> None:
+    tasks = [task(f"t{i}", 1, f"c{i % 10}") for i in range(100)]
+    train, aside = set_aside(tasks, 0.4, seed=0)
+    left = {t.categories for t in train}
+    whole = [t for t in aside if t.categories not in left]
+    assert len(aside) == 40
+    assert len(whole) >= 20

@@ -1,0 +1,88 @@
+"""Relabelling: labels change in definition and answers alike, and only where that is safe."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from library.tasks.files import Instance, Task
+from training.data.relabel import labels_of, relabellings
+
+WORDS = "apple river stone cloud lemon tiger"
+
+
+def task(definition: str, labels: list[str], name: str = "t", text: str = WORDS) -> Task:
+    rows = tuple(
+        Instance(f"{name}-{i}", f"{text} {i}", (labels[i % len(labels)],)) for i in range(80)
+    )
+    return Task(name, definition, rows)
+
+
+def others() -> list[Task]:
+    """Tasks that lend their labels and words."""
+    sets = (["True", "False"], ["1", "2", "3"], ["spam", "ham"], ["up", "down"], ["x", "y"])
+    return [task("Sort it.", labels, f"o{i}") for i, labels in enumerate(sets)]
+
+
+def made(one: Task, count: int = 30, seed: int = 0):
+    return relabellings([one, *others()], count, seed)[0]
+
+
+@pytest.mark.parametrize(
+    ("definition", "labels"),
+    [
+        ("Answer 'Yes' if it is so and 'No' otherwise. No more.", ["Yes", "No"]),
+        ("Say Positive or Negative. Positive means good.", ["Negative", "Positive"]),
+        ("Choose (A) or (B). A sentence is given.", ["A", "B"]),
+        ('Reply with "not hope", "hope" or "other".', ["hope", "not hope", "other"]),
+    ],
+)
+def test_new_labels_take_the_old_ones_places(definition: str, labels: list[str]) -> None:
+    found = made(task(definition, labels))
+    assert len(found) == 30
+    assert len({tuple(sorted(r.labels.items())) for r in found}) > 10
+    for r in found:
+        assert sorted(r.labels) == sorted(labels)
+        new = list(r.labels.values())
+        assert len(set(new)) == len(labels)
+        assert not {x.casefold() for x in new} & {x.casefold() for x in labels}
+        # Putting the old labels back gives the old definition.
+        undone = r.definition
+        for old, label in r.labels.items():
+            undone = re.sub(rf"(?<!\w){re.escape(label)}(?!\w)", old, undone)
+        assert undone == definition
+
+
+def test_quoted_labels_leave_the_language_alone() -> None:
+    for r in made(task("Answer 'A' or 'B'. A bag holds B vitamins.", ["A", "B"])):
+        assert r.definition.endswith("A bag holds B vitamins.")
+
+
+@pytest.mark.parametrize(
+    ("definition", "labels"),
+    [
+        ("Answer 'Yes' or 'No'.", ["Yes", "No", "Maybe"]),  # one is not in the definition
+        ("Say A or B. A sentence is given.", ["A", "B"]),  # an article, and not quoted
+        ("Say yes.", ["yes"]),  # nothing to tell apart
+        ("Count the words.", [str(i) for i in range(30)]),  # not a classification
+        ("Say apple or river.", ["apple", "river"]),  # the inputs hold the labels
+    ],
+)
+def test_labels_that_cannot_be_swapped_are_left(definition: str, labels: list[str]) -> None:
+    assert made(task(definition, labels)) == []
+
+
+def test_a_tasks_relabellings_are_a_function_of_tasks_and_seed() -> None:
+    one = task("Answer 'Yes' or 'No'.", ["Yes", "No"])
+    assert made(one) == made(one)
+    assert made(one) != made(one, seed=1)
+    assert made(one) != made(replace(one, name="another"))
+
+
+@given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=12))
+def test_labels_are_the_different_answers(answers: list[str]) -> None:
+    rows = tuple(Instance(str(i), "x", (answer,)) for i, answer in enumerate(answers * 70))
+    found = labels_of(Task("t", "d", rows))
+    assert found == (tuple(sorted(set(answers))) if len(set(answers)) > 1 else ())

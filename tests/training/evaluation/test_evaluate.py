@@ -1,0 +1,203 @@
+"""Evaluation: cells, swapped descriptions, the report, and a second run that decodes nothing."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.cli.main import main
+from generator.generate import Generator
+from generator.request import Request
+from library.base.decode import greedy
+from library.base.models import load_base, resolve_base
+from library.base.prompts import prompt_ids
+from library.errors import UnknownName, UsageError
+from library.tasks.files import Instance, Task, read_tasks
+from library.tasks.metrics import rouge_l
+from training.evaluation import cells as evaluation
+from training.evaluation.methods import GIBBERISH, descriptions, parse_methods
+
+METHODS = "base,text-to-lora,text-to-lora:wrong-description,text-to-lora:gibberish"
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    """Three short tasks, of which the checkpoint was trained on `seen`."""
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    for name in ("one", "seen", "two"):
+        rows = [json.dumps({"input": f"{name} {i}", "output": f"word {i % 2}"}) for i in range(6)]
+        (folder / f"{name}.jsonl").write_text("\n".join(rows))
+        (folder / f"{name}.txt").write_text(f"Do {name}.")
+    return folder
+
+
+@pytest.fixture
+def command(
+    tasks: Path, tmp_path: Path, small_checkpoint: Path, tiny_base: Path, monkeypatch: Any
+) -> list[str]:
+    monkeypatch.setenv("LORASMITH_CACHE", str(tmp_path / "cache"))
+    return [
+        "evaluate", "--tasks", str(tasks), "--base", str(tiny_base),
+        "--checkpoint", str(small_checkpoint), "--out", str(tmp_path / "report.json"),
+    ]  # fmt: skip
+
+
+def test_the_report_holds_what_the_contract_says(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tasks" / "three.jsonl").write_text('{"input": "a", "output": ["b", "c"]}')
+    (tmp_path / "tasks" / "three.txt").write_text("Do three.")
+    lines = tmp_path / "predictions.jsonl"
+    both = [*command, "--methods", METHODS, "--mode", "bare,prompted"]
+    assert main([*both, "--predictions", str(lines), "--limit", "3"]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["schema"] == 1
+    assert len(report["rows"]) == (3 * 4 - 1) * 2  # `seen` is alone in its split
+    assert {(r["task"], r["split"], r["n"]) for r in report["rows"]} == {
+        ("one", "held-out", 6), ("seen", "seen", 6), ("three", "held-out", 1)
+    }  # fmt: skip
+    for mean in report["means"]:
+        members = [
+            row["rouge_l"]
+            for row in report["rows"]
+            if all(row[key] == mean[key] for key in ("method", "mode", "split"))
+        ]
+        assert mean["rouge_l"] == pytest.approx(sum(members) / len(members))
+        assert mean["tasks"] == len(members)
+        assert mean["ci95"][0] <= mean["rouge_l"] <= mean["ci95"][1]
+    assert report["abstentions"] == dict.fromkeys(METHODS.split(",")[1:], 0)
+    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert Counter((p["method"], p["mode"]) for p in found) == {
+        (method, mode): 7 if "wrong" in method else 13
+        for method in METHODS.split(",")
+        for mode in ("bare", "prompted")
+    }
+    assert "| text-to-lora | bare | held-out | 2 |" in capsys.readouterr().out
+
+
+def test_a_cell_is_what_one_adapter_answers_alone(
+    command: list[str], tmp_path: Path, tasks: Path, small_checkpoint: Path, tiny_base: Path
+) -> None:
+    lines = tmp_path / "predictions.jsonl"
+    assert main([*command, "--methods", METHODS, "--predictions", str(lines)]) == 0
+    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    base = load_base(resolve_base(str(tiny_base)))
+    pairs = dict(json.loads((tmp_path / "report.json").read_text())["wrong_description_pairs"][
+        "text-to-lora:wrong-description"])  # fmt: skip
+    known = {task.name: task for task in read_tasks(tasks)}
+    assert pairs == {"one": "two", "two": "one"}
+    for method, name, text in (
+        ("text-to-lora", "one", known["one"].definition),
+        ("text-to-lora:wrong-description", "one", known[pairs["one"]].definition),
+        ("text-to-lora:gibberish", "two", GIBBERISH[2]),
+    ):
+        made = Generator(small_checkpoint).generate([Request(text)], base.reference)[0]
+        prompts = [prompt_ids(base.tokenizer, row.input) for row in known[name].test]
+        stored = made.stored().to(dtype=base.model.dtype)
+        alone = greedy(base, prompts, stored, [0] * len(prompts), batch_size=1)
+        assert alone == [
+            p["prediction"] for p in found if p["method"] == method and p["task"] == name
+        ]
+        row = next(
+            r
+            for r in json.loads((tmp_path / "report.json").read_text())["rows"]
+            if r["method"] == method and r["task"] == name
+        )
+        scores = [rouge_l(a, i.outputs) for a, i in zip(alone, known[name].test, strict=True)]
+        assert row["rouge_l"] == pytest.approx(sum(scores) / len(scores))
+
+
+def test_a_second_run_reads_its_cells_from_the_cache(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main([*command, "--methods", METHODS]) == 0
+    first = json.loads((tmp_path / "report.json").read_text())
+    assert main([*command, "--methods", METHODS]) == 2  # the report exists
+
+    def nothing_left(*_: Any, **__: Any) -> None:
+        raise AssertionError("decoded a cell that was finished")
+
+    monkeypatch.setattr(evaluation, "greedy", nothing_left)
+    assert main([*command, "--methods", METHODS, "--overwrite"]) == 0
+    again = json.loads((tmp_path / "report.json").read_text())
+    assert again["rows"] == first["rows"] and again["means"] == first["means"]
+
+
+@given(st.integers(2, 12), st.integers(0, 5), st.data())
+def test_wrong_descriptions_are_never_ones_own(n: int, seed: int, data: st.DataObject) -> None:
+    names = [f"t{i}" for i in range(n)]
+    splits = ["seen" if data.draw(st.booleans()) else "held-out" for _ in names]
+    made = [Task(name, f"Do {name}.", (Instance("i", "x", ("y",)),)) for name in names]
+    alone = {split for split, count in Counter(splits).items() if count == 1}
+    if len(alone) == len(set(splits)):
+        with pytest.raises(UsageError, match="two tasks"):
+            descriptions("wrong-description", made, splits, seed)
+        return
+    texts, pairs = descriptions("wrong-description", made, splits, seed)
+    assert [text is None for text in texts] == [split in alone for split in splits]
+    kept = [task.definition for task, split in zip(made, splits, strict=True) if split not in alone]
+    assert sorted(text for text in texts if text) == sorted(kept)
+    assert all(text != task.definition for text, task in zip(texts, made, strict=True))
+    where = dict(zip(names, splits, strict=True))
+    assert all(where[task] == where[source] for task, source in pairs)
+    assert (texts, pairs) == descriptions("wrong-description", made, splits, seed)
+
+
+def test_method_names() -> None:
+    parsed = parse_methods("base, text-to-lora:paraphrase")
+    assert [(m.head, m.suffix) for m in parsed] == [("base", ""), ("text-to-lora", "paraphrase")]
+    for wrong in ("", "base,base", ","):
+        with pytest.raises(UsageError):
+            parse_methods(wrong)
+    for wrong in ("best", "base:gibberish", "text-to-lora:", "text-to-lora:nonsense"):
+        with pytest.raises(UnknownName):
+            parse_methods(wrong)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--predictions", "report.json"], "must differ"),
+        (["--predictions", "tasks", "--overwrite"], "is not a file"),
+        (["--predictions", "/dev/null", "--overwrite"], "is not a file"),
+    ],
+)
+def test_outputs_are_checked_before_the_work(
+    command: list[str],
+    more: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("library.base.models.load_base", None)  # not reached
+    assert main([*command, "--methods", "base", *more]) == 2
+    assert words in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tasks"]
+
+
+def test_damaged_answers_in_the_cache_are_decoded_anew(command: list[str], tmp_path: Path) -> None:
+    assert main([*command, "--methods", "base"]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    for content in ("[]", "[1, 2, 3, 4, 5, 6]", "{}", "["):
+        for file in (tmp_path / "cache").glob("evaluate/*/*.json"):
+            file.write_text(content)
+        assert main([*command, "--methods", "base", "--overwrite"]) == 0
+        again = json.loads((tmp_path / "report.json").read_text())
+        assert again["rows"] == report["rows"]
+
+
+def test_a_base_of_another_layout_is_refused(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tiny
+
+    tiny.model(tiny.config("llama", num_hidden_layers=3)).save_pretrained(tmp_path / "deeper")
+    assert main([*command, "--methods", "text-to-lora", "--base", str(tmp_path / "deeper")]) == 1
+    assert "text-to-lora checkpoint has layout" in capsys.readouterr().err

@@ -1,0 +1,99 @@
+"""Reconstruction: losses against dense ones, and a run that gets closer to its adapters."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import tiny
+import torch
+
+from generator.generate import Generator
+from generator.layers.config import TextToLoRAConfig
+from generator.request import Request
+from library.base.models import resolve_base
+from library.errors import AdapterFileError, MissingPath
+from library.files import write_folder
+from library.layout import layout_of
+from training.objectives.module import OptimiserConfig
+from training.objectives.reconstruction import (
+    AdapterDataModule,
+    Target,
+    TextToLoRAReconstruction,
+    delta_w_loss,
+    factor_loss,
+)
+
+
+def test_losses_are_what_they_are_by_hand() -> None:
+    layout = layout_of(tiny.config("llama"), rank=3)
+    made, wanted = tiny.adapter(layout, 4, seed=0), tiny.adapter(layout, 4, seed=1)
+    dense = [(made.B[k] @ made.A[k] - wanted.B[k] @ wanted.A[k]).square().sum() for k in made.A]
+    size = [(wanted.B[k] @ wanted.A[k]).square().sum() for k in made.A]
+    torch.testing.assert_close(delta_w_loss(made, wanted), sum(dense) / sum(size))
+    plain = [
+        ((made.A[k] - wanted.A[k]).abs().mean() + (made.B[k] - wanted.B[k]).abs().mean()) / 2
+        for k in made.A
+    ]
+    torch.testing.assert_close(factor_loss(made, wanted), torch.stack(plain).mean())
+    half = tuple({k: torch.full_like(v[0], 0.5) for k, v in f.items()} for f in (made.A, made.B))
+    torch.testing.assert_close(
+        factor_loss(made, wanted, (half[0], half[1])), 2 * torch.stack(plain).mean(), rtol=1e-5,
+        atol=0,
+    )  # fmt: skip
+
+
+def test_the_delta_w_loss_does_not_see_the_gauge() -> None:
+    layout = layout_of(tiny.config("llama"), rank=3)
+    made, wanted = tiny.adapter(layout, 2, seed=0), tiny.adapter(layout, 2, seed=1)
+    g = torch.randn(3, 3, generator=torch.Generator().manual_seed(0)) + 3 * torch.eye(3)
+    turned = type(made)(
+        layout,
+        {k: torch.linalg.solve(g, a) for k, a in made.A.items()},
+        {k: b @ g for k, b in made.B.items()},
+    )
+    torch.testing.assert_close(delta_w_loss(turned, wanted), delta_w_loss(made, wanted))
+
+
+@pytest.fixture(scope="module")
+def adapters(small_checkpoint: Path, tiny_base: Path, tmp_path_factory: Any) -> Path:
+    folder = tmp_path_factory.mktemp("adapters")
+    requests = [Request(f"Count the {thing}.") for thing in ("trees", "cars", "words", "lies")]
+    for made in Generator(small_checkpoint).generate(requests, resolve_base(str(tiny_base))):
+        write_folder(folder / made.files.id, made.files.files)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("target", ["factors", "delta_w"])
+def test_a_run_gets_closer(target: Target, adapters: Path, tiny_base: Path) -> None:
+    lightning.seed_everything(0)
+    module = TextToLoRAReconstruction(
+        target=target,
+        base=str(tiny_base),
+        rank=4,
+        architecture=TextToLoRAConfig(latent=32, head_in=64, dropout=0.0),
+        optimiser=OptimiserConfig(lr=1e-2),
+    )
+    data = AdapterDataModule(str(adapters), base=str(tiny_base), rank=4, steps=80)
+    losses: list[float] = []
+
+    class Keep(lightning.Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            losses.append(float(trainer.callback_metrics["train_loss"]))
+
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_epochs=1, callbacks=[Keep()], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    assert len(losses) == 80
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_folders_without_adapters_are_refused(tmp_path: Path, tiny_base: Path) -> None:
+    with pytest.raises(MissingPath):
+        AdapterDataModule(str(tmp_path / "no"), base=str(tiny_base)).setup("fit")
+    with pytest.raises(AdapterFileError):
+        AdapterDataModule(str(tmp_path), base=str(tiny_base)).setup("fit")

@@ -1,0 +1,194 @@
+"""Batches for training a generator through the base: tasks, descriptions, tokenised rows.
+
+Sampling is hierarchical (Charakorn et al. 2025, section 4): a step takes some tasks, one fresh
+description and a few rows of each. A step is a function of (seed, step).
+"""
+
+import functools
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from index.encoders.descriptions import Embeddings
+from library.base.batches import TokenBatch, TokenRow, grouped
+from library.base.prompts import Mode, answer_ids, prompt_ids, user_turn
+from library.tasks.files import Instance, Task
+from training.data.relabel import Relabelling
+
+
+@dataclass
+class TaskBatch:
+    """One step: n tasks, the index of the description of each, and their rows."""
+
+    descriptions: Int[Tensor, " n"]
+    rows: list[TokenBatch]
+    tokens: int  # without padding
+    embeddings: Embeddings | None = None
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One way to put a task: description, definition for prompts, and what answers become."""
+
+    text: str
+    definition: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def sample(self, position: int, instance: Instance, mode: Mode) -> "Sample":
+        answer = instance.outputs[0]
+        turn = user_turn(mode, self.definition, instance.input)
+        return Sample(position, turn, self.labels.get(answer, answer))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A row before it is tokenised: which task of the step, what is asked, what is to be said."""
+
+    position: int
+    turn: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a step is drawn.
+
+    Attributes:
+        tasks_per_step: tasks in a step.
+        rows_per_task: rows of each.
+        prompted_share: share of rows whose prompt contains the task's definition; the others are
+            bare, so the adapter has to carry the task.
+        definition_share: share of steps in which a task goes by its definition; otherwise by a
+            random one of its summary and paraphrases.
+        relabel_share: share of steps in which a task that has relabellings goes by one of them.
+        relabellings: how many a task has (training.data.relabel).
+        max_length: longer rows are left out.
+        micro_batches: groups of similar length that a step's rows are split into; each is padded to
+            its longest row and run forward and backward on its own.
+    """
+
+    tasks_per_step: int = 32
+    rows_per_task: int = 8
+    prompted_share: float = 0.15
+    definition_share: float = 0.4
+    relabel_share: float = 0.0
+    relabellings: int = 48
+    max_length: int = 320
+    micro_batches: int = 6
+
+
+class StepDataset(Dataset[TaskBatch]):
+    """Item i is step i of training."""
+
+    def __init__(self, bank: "Rows", config: SamplingConfig, steps: int, seed: int) -> None:
+        self.bank, self.config, self.steps, self.seed = bank, config, steps, seed
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> TaskBatch:
+        c, n = self.config, len(self.bank.tasks)
+        rng = random.Random(f"{self.seed}/{step}")
+        chosen = [self._task_at(step * c.tasks_per_step + i, n) for i in range(c.tasks_per_step)]
+        descriptions, samples = [], []
+        for position, index in enumerate(chosen):
+            place = self._wording(rng, index)
+            descriptions.append(self.bank.first[index] + place)
+            wording = self.bank.wordings[index][place]
+            for instance in rng.choices(self.bank.tasks[index].train, k=c.rows_per_task):
+                mode: Mode = "prompted" if rng.random() < c.prompted_share else "bare"
+                samples.append(wording.sample(position, instance, mode))
+        return self.bank.batch(descriptions, samples, c)
+
+    def _task_at(self, visit: int, n: int) -> int:
+        """Every task once per round, in an order of the round's own."""
+        return _order(f"{self.seed}/round/{visit // n}", n)[visit % n]
+
+    def _wording(self, rng: random.Random, task: int) -> int:
+        """Which of the task's wordings: the definition comes first, relabellings last."""
+        count, plain = len(self.bank.wordings[task]), len(self.bank.tasks[task].descriptions)
+        if count > plain and rng.random() < self.config.relabel_share:
+            return rng.randrange(plain, count)
+        if plain == 1 or rng.random() < self.config.definition_share:
+            return 0
+        return rng.randrange(1, plain)
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed: str, n: int) -> list[int]:
+    order = list(range(n))
+    random.Random(seed).shuffle(order)
+    return order
+
+
+class ValidationDataset(Dataset[TaskBatch]):
+    """Tune rows of the tasks set aside, bare, by their definitions; item i is 8 tasks."""
+
+    PER_ITEM = 8
+
+    def __init__(self, bank: "Rows", config: SamplingConfig) -> None:
+        self.bank, self.config = bank, config
+
+    def __len__(self) -> int:
+        return -(-len(self.bank.tasks) // self.PER_ITEM)
+
+    def __getitem__(self, item: int) -> TaskBatch:
+        chosen = range(len(self.bank.tasks))[item * self.PER_ITEM : (item + 1) * self.PER_ITEM]
+        samples = [
+            self.bank.wordings[index][0].sample(position, instance, "bare")
+            for position, index in enumerate(chosen)
+            for instance in self.bank.tasks[index].tune
+        ]
+        return self.bank.batch([self.bank.first[i] for i in chosen], samples, self.config)
+
+
+class Rows:
+    """Tasks, their wordings and where these lie in the bank of embeddings, and a tokenizer.
+
+    Args:
+        tasks: the tasks.
+        tokenizer: the base's.
+        relabelled: relabellings of each task, if there are any.
+        first: place of the first wording in the bank.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        tokenizer: Any,
+        relabelled: Sequence[Sequence[Relabelling]] | None = None,
+        first: int = 0,
+    ) -> None:
+        self.tasks, self.tokenizer = list(tasks), tokenizer
+        self.wordings: list[list[Wording]] = []
+        self.first: list[int] = []
+        for task, variants in zip(tasks, relabelled or [[]] * len(tasks), strict=True):
+            plain = [Wording(text, task.definition) for text in task.descriptions]
+            swapped = [Wording(v.definition, v.definition, v.labels) for v in variants]
+            self.first.append(first)
+            self.wordings.append([*plain, *swapped])
+            first += len(self.wordings[-1])
+
+    @property
+    def texts(self) -> list[str]:
+        """What is to be embedded, in the order of the bank."""
+        return [wording.text for wordings in self.wordings for wording in wordings]
+
+    def batch(
+        self, descriptions: Sequence[int], samples: Sequence[Sample], config: SamplingConfig
+    ) -> TaskBatch:
+        """Tokenise samples and group them by length; too long ones are left out."""
+        rows = []
+        for sample in samples:
+            prompt = prompt_ids(self.tokenizer, sample.turn)
+            row = TokenRow(sample.position, prompt, answer_ids(self.tokenizer, sample.answer))
+            if len(row) <= config.max_length:
+                rows.append(row)
+        groups = grouped(rows, self.tokenizer.pad_token_id, config.micro_batches)
+        return TaskBatch(torch.tensor(descriptions), groups, sum(map(len, rows)))

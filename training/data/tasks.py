@@ -1,0 +1,180 @@
+"""Task folders as Lightning wants them: split, embedded once, tokenised in step.
+
+A resumed run sees the batches that it would have seen.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder, Embeddings, join
+from library.base.models import load_tokenizer, resolve_base
+from library.errors import TaskFileError, UsageError
+from library.tasks.files import Task, read_tasks
+from training.data.batches import (
+    Rows,
+    SamplingConfig,
+    StepDataset,
+    TaskBatch,
+    ValidationDataset,
+)
+from training.data.relabel import relabellings
+
+
+def set_aside(tasks: Sequence[Task], share: float, seed: int) -> tuple[list[Task], list[Task]]:
+    """Split into (training, set aside): half of the latter by whole categories, half single tasks.
+
+    The order is by digest, so a new task does not move the others.
+    """
+    wanted = round(len(tasks) * share)
+
+    def key(text: str) -> str:
+        return hashlib.sha256(f"{seed}/{text}".encode()).hexdigest()
+
+    category = {task.name: (task.categories or ("",))[0] for task in tasks}
+    sizes = {c: sum(v == c for v in category.values()) for c in category.values()}
+    aside: set[str] = set()
+    for name in sorted(sizes, key=key):
+        if sizes[name] <= wanted // 2 - len(aside):
+            aside |= {task for task, c in category.items() if c == name}
+    for name in sorted(category, key=key):
+        if len(aside) < wanted:
+            aside.add(name)
+    return [t for t in tasks if t.name not in aside], [t for t in tasks if t.name in aside]
+
+
+class TaskDataModule(lightning.LightningDataModule):
+    """Task folders for SFT.
+
+    Args:
+        tasks: folders (or files) of tasks.
+        base: Hub id or folder of the base model, for its tokenizer; the default base if None.
+        encoder: the description encoder; None where nothing reads descriptions.
+        sampling: how a step is drawn.
+        steps: steps of training that exist (an epoch).
+        set_aside_share: share of tasks kept for validation and early stop.
+        exclude_license_classes: tasks of these classes are left out.
+        seed: of sampling and of the tasks set aside.
+        workers: processes that tokenise.
+    """
+
+    def __init__(
+        self,
+        tasks: list[str],
+        base: str | None = None,
+        encoder: str | None = DEFAULT_ENCODER,
+        sampling: SamplingConfig = SamplingConfig(),
+        steps: int = 1500,
+        set_aside_share: float = 0.0,
+        exclude_license_classes: list[str] | None = None,
+        seed: int = 0,
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= set_aside_share < 1:
+            raise UsageError("set_aside_share must be from 0 up to 1")
+        self.folders, self.base, self.encoder_name = tasks, resolve_base(base), encoder
+        self.sampling, self.steps, self.share = sampling, steps, set_aside_share
+        self.excluded = set(exclude_license_classes or [])
+        self.seed, self.workers = seed, workers
+        self.training: list[Task] = []
+        self.held_back: list[Task] = []
+        self._bank: list[Embeddings] = []
+        self._first_step = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where in the epoch a checkpoint was written; Lightning itself would begin it again."""
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if self.trainer else 0
+        return {"step": done % self.steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._first_step = state_dict["step"]
+
+    @property
+    def task_names(self) -> list[str]:
+        """Names of the tasks that are trained on."""
+        return [task.name for task in self.training]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the checkpoint says of its data."""
+        return {
+            "descriptions": sum(len(task.descriptions) for task in self.training),
+            "excluded_license_classes": sorted(self.excluded),
+            "sampling": asdict(self.sampling),
+            "seed": self.seed,
+            "set_aside": sorted(task.name for task in self.held_back),
+        }
+
+    def setup(self, stage: str) -> None:
+        if self.training:
+            return
+        found = [task for folder in self.folders for task in read_tasks(Path(folder))]
+        kept = [t for t in found if t.license_class not in self.excluded and t.train]
+        if not kept:
+            raise TaskFileError("no tasks are left to train on")
+        self.training, self.held_back = set_aside(kept, self.share, self.seed)
+        tokenizer = load_tokenizer(self.base)
+        count = self.sampling.relabellings if self.sampling.relabel_share else 0
+        relabelled = relabellings(self.training, count, self.seed)
+        self._train_rows = Rows(self.training, tokenizer, relabelled)
+        texts = self._train_rows.texts
+        self._val_rows = Rows(self.held_back, tokenizer, first=len(texts))
+        texts += self._val_rows.texts
+        if self.encoder_name is None:
+            return
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        encoder = DescriptionEncoder(self.encoder_name, dtype=torch.float32, device=device)
+        # In half precision, as thousands of texts with all their tokens take gigabytes.
+        self._bank = [row.to(dtype=torch.float16) for row in encoder.encode_batch(texts)]
+
+    def train_dataloader(self) -> DataLoader[TaskBatch]:
+        data = StepDataset(self._train_rows, self.sampling, self.steps, self.seed)
+        return self._loader(data, _Resumed(self.steps, self._first_step))
+
+    def val_dataloader(self) -> DataLoader[TaskBatch]:
+        return self._loader(ValidationDataset(self._val_rows, self.sampling))
+
+    test_dataloader = val_dataloader
+
+    def transfer_batch_to_device(
+        self, batch: TaskBatch, device: torch.device, dataloader_idx: int
+    ) -> TaskBatch:
+        rows = [group.to(device) for group in batch.rows]
+        if not self._bank:
+            return replace(batch, rows=rows)
+        chosen = join([self._bank[i] for i in batch.descriptions.tolist()])
+        return replace(batch, rows=rows, embeddings=chosen.to(device, torch.float32))
+
+    def _loader(
+        self, data: Dataset[TaskBatch], sampler: Sampler[int] | None = None
+    ) -> DataLoader[TaskBatch]:
+        return DataLoader(
+            data,
+            batch_size=None,
+            shuffle=False,
+            sampler=sampler,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            prefetch_factor=4 if self.workers else None,
+        )
+
+
+class _Resumed(Sampler[int]):
+    """Steps in order; the first pass starts at `first`. Its length is that of a whole epoch."""
+
+    def __init__(self, steps: int, first: int) -> None:
+        self.steps, self.first = steps, first
+
+    def __iter__(self) -> Iterator[int]:
+        first, self.first = self.first, 0
+        yield from range(first, self.steps)
+
+    def __len__(self) -> int:
+        return self.steps

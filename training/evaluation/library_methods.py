@@ -1,0 +1,163 @@
+"""Methods that merge or look up a library's adapters for evaluation.
+
+Every merge is one of ΔW (index.merge.methods), so imported and truncated adapters take part.
+Retrieval never sees the evaluated task's own adapter: on a task of the library it is measured as
+if that task were new. What takes part is decided by the description alone, but for LoraHub, which
+is given the first rows of the task's train rows.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+
+from index.merge.lora_rar import load_predictor
+from index.merge.lorahub import CANDIDATES
+from index.merge.methods import Mix, merge
+from index.merge.mixture_loss import MixtureLoss
+from index.merge.recompress import recompressed
+from index.search.retriever import NEIGHBOURS, Neighbour, Shelf, softmax_weights
+from library.adapter import Adapter
+from library.base.models import BaseModel
+from library.errors import TaskFileError, UsageError
+from library.store.catalogue import Record
+from library.tasks.files import Task
+
+LARGEST = 8  # a sum is exact up to this many times the library's rank, then its best approximation
+
+
+class LibraryMethods:
+    """Adapters for tasks, by method.
+
+    Args:
+        library: what methods read, and
+        oracles: where `oracle` looks for a task's own adapter.
+        predictor: checkpoint of lora-rar.
+        seed: of LoraHub's search.
+    """
+
+    def __init__(
+        self, library: Shelf, oracles: Shelf, predictor: Path | None = None, seed: int = 0
+    ) -> None:
+        self.library, self.oracles = library, oracles
+        self._predictor, self._seed = predictor, seed
+        self._own = {record["task"]: record["id"] for record in oracles.records}
+
+    def adapters(
+        self, method: str, tasks: Sequence[Task], base: BaseModel | None = None
+    ) -> list[Adapter | None]:
+        """One adapter a task; None where the method has none.
+
+        Args:
+            base: the loaded base, for LoraHub.
+        Raises UsageError if all are None.
+        """
+        found = self._maker(method, base)
+        made = [found(task) for task in tasks]
+        if all(adapter is None for adapter in made):
+            place = (self.oracles if method == "oracle" else self.library).folder.place
+            raise UsageError(f"{place} holds no adapter that {method} could use")
+        return made
+
+    def _maker(self, method: str, base: BaseModel | None) -> Callable[[Task], Adapter | None]:
+        if method == "lora-rar":
+            return self._lora_rar()
+        if method.startswith("lorahub:"):
+            count = int(method.removeprefix("lorahub:"))
+            return lambda task: self._lorahub(task, count, base)
+        return {
+            "oracle": self._oracle,
+            "soup": self._soup,
+            "top-k": lambda task: self._near("cat", task),
+            "lego": lambda task: self._near("lego", task),
+        }[method]
+
+    def _oracle(self, task: Task) -> Adapter | None:
+        own = self._own.get(task.name)
+        return self.oracles.adapter(own) if own else None
+
+    def _soup(self, task: Task) -> Adapter | None:
+        """The mean of all others.
+
+        Of a large library the mean of all is made once, at twice the rank, and a task's own is
+        taken out of it.
+        """
+        records = self.library.records
+        others = [r["id"] for r in records if _other(task, r)]
+        rank = self._rank(len(others))
+        if rank is None:
+            return merge("soup", Mix(self._read(others))).adapter if others else None
+        if len(others) == len(records):
+            return self._mean_of_all
+        own = self._read([r["id"] for r in records if not _other(task, r)])
+        weights = [len(records) / len(others), *[-1 / len(others)] * len(own)]
+        return merge("cat", Mix([self._everything, *own], weights, rank)).adapter
+
+    @cached_property
+    def _everything(self) -> Adapter:
+        """The mean of a large library."""
+        every = self._read([record["id"] for record in self.library.records])
+        return merge("soup", Mix(every, rank=2 * LARGEST * self.library.plan.layout.rank)).adapter
+
+    @cached_property
+    def _mean_of_all(self) -> Adapter:
+        """The same at the rank that is decoded: what every task outside the library gets."""
+        return recompressed(self._everything, LARGEST * self.library.plan.layout.rank)
+
+    def _near(self, method: str, task: Task) -> Adapter | None:
+        """The nearest, by softmax of the cosines (SG-LoRA, arXiv 2509.10535, sparse aggregator)."""
+        near = nearest(self.library, task, NEIGHBOURS)
+        if not near:
+            return None
+        return merge(method, Mix(self._read([n.id for n in near]), softmax_weights(near))).adapter
+
+    def _lora_rar(self) -> Callable[[Task], Adapter | None]:
+        """The two nearest, by the predictor's weights."""
+        if self._predictor is None:
+            raise UsageError("lora-rar needs a predictor")
+        predictor = load_predictor(self._predictor)
+
+        def made(task: Task) -> Adapter | None:
+            pair = nearest(self.library, task, 2)
+            if len(pair) < 2:
+                return None
+            mix = Mix(self._read([n.id for n in pair]), predictor=predictor)
+            return merge("lora-rar", mix).adapter
+
+        return made
+
+    def _lorahub(self, task: Task, count: int, base: BaseModel | None) -> Adapter | None:
+        """The 20 nearest, by weights that suit the first `count` train rows."""
+        if base is None:
+            raise UsageError("lorahub needs a loaded base")
+        near = nearest(self.library, task, CANDIDATES)
+        if not near:
+            return None
+        adapters = self._read([n.id for n in near])
+        try:
+            losses = MixtureLoss(base, adapters, task.train[:count])
+        except TaskFileError:  # none of these rows is short enough
+            return None
+        mix = Mix(adapters, rank=self._rank(len(near)), seed=self._seed, losses=losses)
+        return merge("lorahub", mix).adapter
+
+    def _rank(self, count: int) -> int | None:
+        """None, for an exact sum, while that is of a rank that can still be decoded quickly."""
+        return None if count <= LARGEST else LARGEST * self.library.plan.layout.rank
+
+    def _read(self, ids: Sequence[str]) -> list[Adapter]:
+        return [self.library.adapter(identity) for identity in ids]
+
+
+def nearest(shelf: Shelf, task: Task, count: int) -> list[Neighbour]:
+    """The nearest adapters of other tasks, by the task's definition."""
+    return shelf.nearest(task.definition, count, partial(_other, task))
+
+
+def similarity(shelf: Shelf, tasks: Sequence[Task]) -> dict[str, float]:
+    """Cosine of each task's description with the nearest other one of the library."""
+    found = {task.name: nearest(shelf, task, 1) for task in tasks}
+    return {name: near[0].similarity for name, near in found.items() if near}
+
+
+def _other(task: Task, record: Record) -> bool:
+    return record["task"] != task.name

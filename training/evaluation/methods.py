@@ -1,0 +1,154 @@
+"""What can be evaluated: the base, alone or with examples, a library's adapters, a generator.
+
+A method turns tasks into adapters (or none). A generator's suffix after the colon swaps the
+description, and with it tests whether the adapter listens to it; or it is a number, of train rows
+that the generator is given as examples.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from generator.request import MAX_EXAMPLES, Example, Proposal
+from generator.strategies.makers import COMPOSE, NEAREST
+from generator.strategies.strategies import AUTO, GENERATORS, WITH_EXAMPLES, Strategies
+from index.encoders.descriptions import InvalidDescription, normalise
+from library.base.models import BaseReference
+from library.errors import TaskFileError, UnknownName, UsageError
+from library.tasks.files import Task
+
+GIBBERISH = (
+    "dax wug blicket toma fep zib gorp",
+    "qwzx plmk vbnt hjgf rtyu cdsx",
+    "lamp seventeen yonder spoon glacier of if",
+    "%% 0x7f :: ~~ [[]] // ;; @@",
+    "nnnnnnnn oooooo kkkkkk aaaa zzzzzzzzz",
+)
+PLAIN = ("base", "in-context")
+MULTI_TASK = "multi-task"
+FROM_LIBRARY = ("oracle", "soup", "top-k", "lego", "lora-rar", "lorahub:5", "lorahub:16")
+ROUTED = ("per-request", "dlp")  # each row has an adapter, or a sum of some, of its own
+SUFFIXES = ("", "wrong-description", "gibberish", "paraphrase")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A name as it was typed, and its parts. `head` is what makes the answers."""
+
+    name: str
+    head: str
+    suffix: str = ""
+
+    @property
+    def generates(self) -> bool:
+        return self.head in GENERATORS
+
+    @property
+    def examples(self) -> int:
+        """How many of a task's train rows it is given."""
+        return int(self.suffix) if self.suffix.isdecimal() else 0
+
+    @property
+    def from_library(self) -> bool:
+        return self.head in FROM_LIBRARY
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether it takes anything from a library."""
+        return self.from_library or self.routed or self.head in (AUTO, NEAREST, COMPOSE)
+
+    @property
+    def routed(self) -> bool:
+        return self.head in ROUTED
+
+
+def parse_methods(text: str) -> list[Method]:
+    """Parse `a,b:suffix`. Raises UnknownName, UsageError."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError("no methods given")
+    if len(set(names)) != len(names):
+        raise UsageError("a method is named twice")
+    return [_parse(name) for name in names]
+
+
+def _parse(name: str) -> Method:
+    if name in (*PLAIN, MULTI_TASK, *FROM_LIBRARY, *ROUTED):
+        return Method(name, name)
+    head, _, suffix = name.partition(":")
+    counted = head in WITH_EXAMPLES and suffix.isdecimal() and 0 < int(suffix) <= MAX_EXAMPLES
+    swaps = suffix in SUFFIXES and not name.endswith(":")
+    if head not in GENERATORS or not (counted or swaps):
+        more = [f"{WITH_EXAMPLES[0]}:5", *(f"{GENERATORS[0]}:{s}" for s in SUFFIXES[1:])]
+        known = ", ".join([*PLAIN, MULTI_TASK, *FROM_LIBRARY, *ROUTED, *GENERATORS, *more])
+        raise UnknownName(f"unknown method '{name}'; known: {known}")
+    return Method(name, head, suffix)
+
+
+def descriptions(
+    suffix: str, tasks: Sequence[Task], splits: Sequence[str], seed: int
+) -> tuple[list[str | None], list[list[str]]]:
+    """The description that each task goes by, and the (task, source) pairs of a swap.
+
+    None where there is no such description: a task without paraphrases, or one that is alone in
+    its split. `wrong-description` is a seeded derangement within each split, by text too: a task
+    never gets another's definition that equals its own. Raises UsageError if all are None.
+    """
+    if suffix == "" or suffix.isdecimal():
+        return [task.definition for task in tasks], []
+    if suffix == "gibberish":
+        return [GIBBERISH[i % len(GIBBERISH)] for i in range(len(tasks))], []
+    if suffix == "paraphrase":
+        given = [_paraphrase(task, seed) for task in tasks]
+        if not any(given):
+            raise UsageError("no task has paraphrases (descriptions*.jsonl.gz beside the tasks)")
+        return given, []
+    source = list(range(len(tasks)))
+    for split in sorted(set(splits)):
+        members = [i for i, s in enumerate(splits) if s == split]
+        for i, j in zip(members, _derangement([tasks[i] for i in members], seed), strict=True):
+            source[i] = members[j]
+    swapped = [(i, j) for i, j in enumerate(source) if i != j]
+    if not swapped:
+        raise UsageError("wrong-description needs two tasks with different definitions in a split")
+    texts: list[str | None] = [None] * len(tasks)
+    for i, j in swapped:
+        texts[i] = tasks[j].definition
+    return texts, [[tasks[i].name, tasks[j].name] for i, j in swapped]
+
+
+def _paraphrase(task: Task, seed: int) -> str | None:
+    if not task.paraphrases:
+        return None
+    return random.Random(f"{seed}/{task.name}").choice(task.paraphrases)
+
+
+def _derangement(tasks: Sequence[Task], seed: int) -> list[int]:
+    """An order in which no definition is in its place; the given order if there is none."""
+    n = len(tasks)
+    rng = random.Random(seed)
+    for _ in range(1000):
+        order = list(range(n))
+        rng.shuffle(order)
+        if all(tasks[i].definition != tasks[order[i]].definition for i in range(n)):
+            return order
+    return list(range(n))
+
+
+def proposed(
+    strategies: Strategies, method: Method, base: BaseReference, task: Task, text: str | None
+) -> Proposal | None:
+    """A generator's adapter for a task that goes by `text`; the task's own is not retrieved.
+
+    None where there is no text, or where examples are wanted and the task has no train rows.
+    Raises TaskFileError for a text that cannot be a description, else as `propose` does.
+    """
+    rows = task.train[: method.examples]
+    if text is None or (method.examples and not rows):
+        return None
+    examples = [Example(row.input, row.outputs[0]) for row in rows]
+    try:
+        description = normalise(text)
+    except InvalidDescription as error:
+        raise TaskFileError(f"a task cannot be evaluated: {error}") from error
+    return strategies.propose(method.head, description, base, examples, without=task.name)

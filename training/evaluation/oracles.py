@@ -1,0 +1,39 @@
+"""Oracles trained on the spot, for an evaluation that was given none: kept in the cache."""
+
+from collections.abc import Sequence
+
+from library.base.models import BaseReference, described, load_config, load_tokenizer
+from library.build.build import Progress, begin
+from library.build.plan import make_plan
+from library.build.workers import Workplace, build_library
+from library.canonical import json_digest
+from library.files import cache_dir
+from library.layout import layout_of
+from library.store.folder import LibraryFolder
+from library.tasks.files import Task
+from library.trainer.batched import TrainConfig
+from library.trainer.recipes import RECIPES
+
+
+def trained_oracles(
+    tasks: Sequence[Task], base: BaseReference, device: str, progress: Progress | None = None
+) -> str:
+    """The folder of a library with an adapter for each task that has rows to train on.
+
+    Built with the defaults of `library build`; a build that was stopped goes on where it was.
+    Raises TaskFileError if no task can be trained on.
+    """
+    plan = make_plan(
+        tasks,
+        load_tokenizer(base),
+        base=described(base),
+        layout=layout_of(load_config(base)),
+        recipe=RECIPES["lora"],
+        config=TrainConfig(),
+    )
+    kind = "cpu" if device == "cpu" else "gpu"
+    place = cache_dir() / "oracles" / f"{kind}-{json_digest(plan.to_dict())[:16]}"
+    plan = begin(LibraryFolder(place), plan, resume=True)
+    at = Workplace(str(place), base, device)
+    build_library(at, plan, {task.name: task for task in tasks}, progress=progress)
+    return str(place)

@@ -1,0 +1,98 @@
+"""Reports of an evaluation: JSON as others rely on it, and a table to read."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from training.evaluation.cells import Cell
+from training.evaluation.comparison import Row, by_kind, calibration, means, pairs, recovery
+from training.evaluation.evaluate import Outcome, Plan
+
+SCHEMA = 1
+
+
+def build_report(
+    plan: Plan, outcome: Outcome, *, command: str, commit: str | None, device: str, base: Any
+) -> dict[str, Any]:
+    """The report: one row per task, method and mode; means over tasks with 95 % intervals.
+
+    Scores are in [0, 1]; a mean's interval resamples tasks.
+    """
+    rows = [_row(cell, plan.seed) for cell in outcome.cells]
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "commit": commit,
+        "device": device,
+        "base": base.reference.name,
+        "base_sha256": base.sha256,
+        "seed": plan.seed,
+        "rows": rows,
+        "similarity": outcome.similarity,
+        **summaries(rows, outcome.similarity),
+        "wrong_description_pairs": outcome.pairs,
+        "abstentions": outcome.abstentions,
+        "chosen": outcome.chosen,
+    }
+
+
+def summaries(rows: Sequence[Row], similarity: Mapping[str, float]) -> dict[str, Any]:
+    """What a report says of its rows: means, kinds, recovery, pairs, calibration."""
+    return {
+        "means": means(rows, "method", "mode", "split"),
+        "kinds": by_kind(rows),
+        "recovery": recovery(rows),
+        "pairs": pairs(rows),
+        "calibration": calibration(rows, similarity),
+    }
+
+
+def predictions_lines(cells: Sequence[Cell], seed: int) -> bytes:
+    """JSONL of every answer."""
+    lines = [
+        json.dumps(
+            {
+                "task": cell.task.name,
+                "id": row.id,
+                "method": cell.method.name,
+                "mode": cell.mode,
+                "seed": seed,
+                "prediction": answer,
+            },
+            ensure_ascii=False,
+        )
+        for cell in cells
+        for row, answer in zip(cell.task.test, cell.predictions or [], strict=True)
+    ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def table(report: dict[str, Any]) -> str:
+    """The means as a Markdown table, ROUGE-L x 100 with its interval."""
+    lines = [
+        "| method | mode | split | tasks | ROUGE-L | 95 % interval | exact match |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for mean in report["means"]:
+        low, high = mean["ci95"]
+        lines.append(
+            f"| {mean['method']} | {mean['mode']} | {mean['split']} | {mean['tasks']} | "
+            f"{100 * mean['rouge_l']:.1f} | {100 * low:.1f} to {100 * high:.1f} | "
+            f"{100 * mean['exact_match']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def _row(cell: Cell, seed: int) -> dict[str, Any]:
+    rouge, exact = cell.scores()
+    return {
+        "task": cell.task.name,
+        "split": cell.split,
+        "kind": cell.task.heldout_kind,
+        "method": cell.method.name,
+        "mode": cell.mode,
+        "seed": seed,
+        "n": len(cell.task.test),
+        "rouge_l": rouge,
+        "exact_match": exact,
+    }

@@ -1,0 +1,4 @@
+"""Training of what is not a generator: weight encoder, merge predictor, router, multi-task LoRA.
+
+Does not live here: generators' objectives (training.objectives).
+"""

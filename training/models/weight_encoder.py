@@ -1,0 +1,140 @@
+"""Contrastive training of a weight encoder: an adapter and a description of its task attract."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from index.encoders.weights import WeightEncoder, WeightEncoderConfig, save_weight_encoder
+from library.checkpoint import CheckpointInfo, Storage
+from training.data.libraries import PairBatch, WeightDataModule
+from training.models.weight_start import set_bases, set_projections
+
+SIZES = WeightEncoderConfig()  # of the shipped encoder
+
+
+class WeightEncoderModule(lightning.LightningModule):
+    """Closed-form start, then InfoNCE in both directions (Radford et al. 2021, section 2.3).
+
+    Args:
+        architecture: sizes of the encoder.
+        ridge: of the start; see training.models.weight_start.
+        temperature: cosines are divided by it.
+        noise: added to features, in standard deviations of the training adapters' own spread.
+        lr: peak learning rate of AdamW; it falls to zero as a cosine.
+        out: folder for the exported checkpoint; none if None.
+        storage: how its matrices are stored.
+    """
+
+    def __init__(
+        self,
+        architecture: WeightEncoderConfig = SIZES,
+        ridge: float = 0.3,
+        temperature: float = 0.07,
+        noise: float = 1.0,
+        lr: float = 3e-5,
+        out: str | None = None,
+        storage: Storage = "int8",
+    ) -> None:
+        super().__init__()
+        self.architecture, self.ridge, self.noise = architecture, ridge, noise
+        self.temperature, self.lr = temperature, lr
+        self.out: str | None = out
+        self.storage: Storage = storage
+        self.encoder: WeightEncoder | None = None
+
+    def setup(self, stage: str) -> None:
+        if self.encoder is not None:
+            return
+        data = self._data()
+        self.encoder = encoder = WeightEncoder(self.architecture, data.layout)
+        own = set(data.task_names)
+        stocks = [s.adapters[[i for i, t in enumerate(s.tasks) if t in own]] for s in data.stocks]
+        set_bases(encoder, [adapters for adapters in stocks if len(adapters)])
+        found = [encoder.features(stock.adapters) for stock in data.stocks]
+        self._values = torch.cat([values for values, _ in found])
+        self._present = torch.cat([present for _, present in found])
+        self._train = torch.tensor(data.rows_of(data.task_names))
+        targets = data.definitions(data.owners(self._train.tolist()))
+        values, present = self._values[self._train], self._present[self._train]
+        set_projections(encoder, values, present, targets, data.style(), self.ridge)
+
+    def on_fit_start(self) -> None:
+        self._values, self._present = (x.to(self.device) for x in (self._values, self._present))
+        own = self._values[self._train.to(self.device)]
+        self._centred = (own - own.mean(dim=0)).flatten(1)
+
+    on_validation_start = on_fit_start
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+        assert self.encoder is not None
+        values, present = self._values[batch.adapters], self._present[batch.adapters]
+        draws = torch.randn(len(values), len(self._centred), device=self.device)
+        spread = (draws @ self._centred) / math.sqrt(len(self._centred))
+        values = values + self.noise * spread.view_as(values)
+        weights, texts = self.encoder.embed(values, present), self.encoder.embed_text(batch.texts)
+        loss = info_nce(texts, weights, self.temperature)
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
+        """Share of definitions set aside whose adapter is among the ten nearest of all."""
+        assert self.encoder is not None
+        first = len(self._data().stocks[0].tasks)
+        weights = self.encoder.embed(self._values[:first], self._present[:first])
+        cosines = self.encoder.embed_text(batch.texts) @ weights.mT
+        own = cosines.gather(1, batch.adapters[:, None])
+        found = ((cosines > own).sum(dim=1) < 10).float().mean()
+        self.log("val_recall_10", found, batch_size=len(own), prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        trained = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=self.lr, weight_decay=0.0)
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def on_train_end(self) -> None:
+        """Export the encoder."""
+        if self.out is None or not self.trainer.is_global_zero or self.encoder is None:
+            return
+        data = self._data()
+        info = CheckpointInfo(
+            base=data.base,
+            encoder=data.encoder_name,
+            tasks=sorted(data.task_names),
+            training={
+                "objective": type(self).__name__,
+                "steps": self.trainer.global_step,
+                "architecture": asdict(self.architecture),
+                "lr": self.lr,
+                "noise": self.noise,
+                "ridge": self.ridge,
+                "temperature": self.temperature,
+                "data": data.record,
+            },
+        )
+        save_weight_encoder(
+            Path(self.out), self.encoder, info, storage=self.storage, overwrite=True
+        )
+
+    def _data(self) -> WeightDataModule:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, WeightDataModule):
+            raise TypeError("a weight encoder is trained on a WeightDataModule")
+        return data
+
+
+def info_nce(
+    texts: Float[Tensor, "b d"], weights: Float[Tensor, "b d"], temperature: float
+) -> Float[Tensor, ""]:
+    """Mean of the cross-entropies of finding row i among the other side's rows, in nats."""
+    logits = texts @ weights.mT / temperature
+    own = torch.arange(len(logits), device=logits.device)
+    entropy = torch.nn.functional.cross_entropy
+    return (entropy(logits, own) + entropy(logits.mT, own)) / 2

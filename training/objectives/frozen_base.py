@@ -1,0 +1,93 @@
+"""The frozen base that training runs through: adapters act in it, and its answers are scored.
+
+It is no module of what is trained: it belongs in no checkpoint, and is loaded once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from library.adapter import Adapter
+from library.base.batches import TokenBatch
+from library.base.compiled import compile_layers
+from library.base.loss import answer_logits, answer_loss
+from library.base.models import BaseReference, fast_dtype, load_base, numerics
+from library.base.multi_adapter import MultiAdapter
+from library.errors import TaskFileError
+from library.layout import Layout
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What training adds that measuring does not.
+
+    Attributes:
+        label_smoothing: of the answers' tokens.
+        neftune_alpha: noise on the base's input embeddings; 0 for none.
+    """
+
+    label_smoothing: float = 0.0
+    neftune_alpha: float = 0.0
+
+
+QUIET = Noise()
+
+
+class FrozenBase:
+    """A base on a device, with hooks for adapters of one layout."""
+
+    def __init__(
+        self, reference: BaseReference, layout: Layout, device: torch.device, *, compiled: bool
+    ) -> None:
+        self._model = load_base(reference, device=device, dtype=fast_dtype(device)).model
+        self.numerics = numerics(self._model)
+        self._hooks = MultiAdapter(self._model, layout)
+        if compiled:
+            compile_layers(self._model)
+
+    def losses(
+        self, groups: Sequence[TokenBatch], adapters: Adapter, noise: Noise = QUIET
+    ) -> Float[Tensor, " rows"]:
+        """Loss of every row, answered under the adapter that it belongs to."""
+        found = [self._losses(group, adapters, noise) for group in groups]
+        self._hooks.clear()
+        return torch.cat(found)
+
+    def backward(
+        self, groups: Sequence[TokenBatch], cut: Adapter, noise: Noise
+    ) -> Float[Tensor, ""]:
+        """Mean loss of the rows; its gradient is left on the adapters' factors.
+
+        Each group of rows is run backward before the next, so memory holds one group.
+        Raises TaskFileError if there are no rows.
+        """
+        if not groups:
+            raise TaskFileError("no row of this step is short enough; raise sampling.max_length")
+        count = sum(len(group.ids) for group in groups)
+        total = torch.zeros((), device=self._model.device)
+        for group in groups:
+            share = self._losses(group, cut, noise).sum() / count
+            share.backward()
+            total += share.detach()
+        self._hooks.clear()
+        return total
+
+    def _losses(
+        self, group: TokenBatch, adapters: Adapter, noise: Noise
+    ) -> Float[Tensor, " batch"]:
+        self._hooks.set(adapters, group.rows)
+        logits = answer_logits(
+            self._model, group.ids, group.answer, neftune_alpha=noise.neftune_alpha
+        )
+        return answer_loss(logits, group.ids, group.answer, label_smoothing=noise.label_smoothing)
+
+
+def passed_on(made: Adapter, cut: Adapter) -> Float[Tensor, ""]:
+    """A sum whose gradient is the one that lies on the cut: what came back is passed on."""
+    gradients: list[Any] = [leaf.grad for leaf in cut.factors()]
+    parts = zip(made.factors(), gradients, strict=True)
+    return torch.stack([(factor * gradient).sum() for factor, gradient in parts]).sum()

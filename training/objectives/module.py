@@ -1,0 +1,118 @@
+"""What both ways of training a generator share: the generator, its optimiser and its export."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from generator.checkpoint import CheckpointInfo, Storage, save_pretrained
+from generator.layers.config import TextToLoRAConfig
+from generator.models.text_to_lora import TextToLoRA
+from index.encoders.descriptions import DEFAULT_ENCODER
+from library.base.models import described, load_config, resolve_base
+from library.layout import layout_of
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW with a linear rise and a cosine fall.
+
+    Attributes:
+        lr: peak learning rate.
+        weight_decay: on matrices; none on biases, norms and scales.
+        warmup: share of the steps over which the rate rises.
+    """
+
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+
+
+class GeneratorModule(lightning.LightningModule):
+    """Base of the objectives.
+
+    Args:
+        base: Hub id or folder of the base model; the default base if None.
+        targets: module types to adapt; the family's default if None.
+        rank: of the generated adapters.
+        architecture: of the generator.
+        optimiser: learning rate and its course.
+        encoder: name of the description encoder, recorded in the checkpoint.
+        out: folder for the exported checkpoint; none if None.
+        storage: how its matrices are stored.
+    """
+
+    def __init__(
+        self,
+        base: str | None = None,
+        targets: list[str] | None = None,
+        rank: int = 8,
+        architecture: TextToLoRAConfig = TextToLoRAConfig(),
+        optimiser: OptimiserConfig = OptimiserConfig(),
+        encoder: str = DEFAULT_ENCODER,
+        out: str | None = None,
+        storage: Storage = "int8",
+    ) -> None:
+        super().__init__()
+        self.reference = resolve_base(base)
+        layout = layout_of(load_config(self.reference), targets, rank=rank)
+        self.generator = TextToLoRA(architecture, layout)
+        self.optimiser, self.encoder_name = optimiser, encoder
+        self.out: str | None = out
+        self.storage: Storage = storage
+
+    def configure_optimizers(self) -> Any:
+        matrices = [p for p in self.parameters() if p.ndim >= 2]
+        others = [p for p in self.parameters() if p.ndim < 2]
+        groups = [
+            {"params": matrices, "weight_decay": self.optimiser.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        fused = self.device.type == "cuda"
+        optimizer = torch.optim.AdamW(groups, lr=self.optimiser.lr, fused=fused)
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(total, self.optimiser.warmup))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def on_train_end(self) -> None:
+        """Export the generator; weights averaged by a callback are in place by now."""
+        if self.out is None or not self.trainer.is_global_zero:
+            return
+        info = CheckpointInfo(
+            base=described(self.reference),
+            encoder=self.encoder_name,
+            tasks=sorted(getattr(self._data(), "task_names", [])),
+            training=self._record(),
+        )
+        save_pretrained(Path(self.out), self.generator, info, storage=self.storage, overwrite=True)
+
+    def settings(self) -> dict[str, Any]:
+        """The objective's own settings, for the record."""
+        raise NotImplementedError
+
+    def _record(self) -> dict[str, Any]:
+        return {
+            "objective": type(self).__name__,
+            "steps": self.trainer.global_step,
+            "optimiser": asdict(self.optimiser),
+            "settings": self.settings(),
+            "data": getattr(self._data(), "record", None),
+        }
+
+    def _data(self) -> Any:
+        return getattr(self.trainer, "datamodule", None)
+
+
+def _rate(total: int, warmup: float) -> Callable[[int], float]:
+    rise = max(1, round(total * warmup))
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise))))
+
+    return factor

@@ -1,0 +1,24 @@
+"""The signature hook: did the holder of a key sign exactly these files?"""
+
+from verification.artifact import SIGNATURE_FILE, Context, Subject
+from verification.checks.header import BadFile
+from verification.checks.signing import digests_in, file_digests, opened
+from verification.findings import Finding
+
+HOOK = "signature"
+
+
+def check_signature(subject: Subject, context: Context) -> list[Finding]:
+    """With a public key the adapter has to be signed by it. Raises BadFile if it is not."""
+    content = subject.files.get(SIGNATURE_FILE)
+    if context.public_key is None:
+        if content is None:
+            return []
+        message = f"there is a {SIGNATURE_FILE}; --public-key checks it"
+        return [Finding(HOOK, "signature-not-checked", "info", message)]
+    if content is None:
+        raise BadFile("unsigned", f"there is no {SIGNATURE_FILE}")
+    signed = opened(content, context.public_key)
+    if digests_in(signed.get("subject")) != file_digests(subject):
+        raise BadFile("signed-otherwise", "the signature is of other files than these")
+    return []  # the signed digest of the weights implies those of the tensors

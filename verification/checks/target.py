@@ -1,0 +1,124 @@
+"""The target hook: what the named server makes of an adapter; unnamed, what any of them makes."""
+
+from collections.abc import Mapping
+
+from library.base.models import DEFAULT_BASE, load_config
+from library.errors import BaseModelError
+from verification.artifact import Context, Subject
+from verification.checks.pairs import is_whole_embedding
+from verification.checks.servers import (
+    LIKE_PEFT,
+    OLLAMA_FAMILIES,
+    SERVERS,
+    VLLM_DEFAULT_RANK,
+    Config,
+    Server,
+    refusals,
+    scale,
+)
+from verification.findings import Finding
+
+HOOK = "target"
+ADDED_TOKENS = "added_tokens.json"
+
+
+def check_target(subject: Subject, context: Context) -> list[Finding]:
+    """Findings for one server, or one finding that says which servers do not load it rightly."""
+    if context.target is not None:
+        return for_server(_server(context.target), subject, context)
+    config = subject.config
+    if config is None or config.get("peft_type") != "LORA":
+        return []
+    failing = {
+        server: [f.message for f in found]
+        for server in SERVERS
+        if (found := [f for f in for_server(server, subject, context) if f.severity == "refuse"])
+    }
+    if not failing:
+        return []
+    message = "not for " + "; not for ".join(f"{name}: {why[0]}" for name, why in failing.items())
+    return [Finding(HOOK, "servers", "info", message, {"servers": failing})]
+
+
+def for_server(server: Server, subject: Subject, context: Context) -> list[Finding]:
+    """Whether one server loads an adapter, and at the right strength."""
+    config = subject.config
+    if config is None:
+        return [_refuse("no-config", server, f"{server} needs an adapter_config.json")]
+    if config.get("peft_type") != "LORA":
+        kind = str(config.get("peft_type"))[:40]
+        return (
+            []
+            if server == "peft"
+            else [_refuse("not-lora", server, f"{server} loads LoRA only, not {kind}")]
+        )
+    modules = {name: a[0] for name, (a, _) in subject.pairs.items()}
+    found = [_refuse(code, server, why) for code, why in refusals(server, config, modules)]
+    whole = next((key for key in subject.shapes if is_whole_embedding(key)), None)
+    if server != "peft" and whole is not None and not found:
+        found.append(_refuse("embedding", server, f"{server} loads no whole embedding: {whole}"))
+    if server == "sglang" and ADDED_TOKENS in subject.names:
+        found.append(_refuse("adds-tokens", server, f"sglang refuses a folder with {ADDED_TOKENS}"))
+    if not found:
+        found += _strength(server, config, modules)
+        found += _remarks(server, config, modules, context)
+    return found
+
+
+def _strength(server: Server, config: Config, modules: Mapping[str, int]) -> list[Finding]:
+    if server in LIKE_PEFT:
+        return []
+    if not config.get("alpha_pattern"):  # then the scale goes by the rank alone
+        modules = {name: rank for rank, name in {r: n for n, r in modules.items()}.items()}
+    for name, rank in modules.items():
+        right, found = (scale(which, config, name, rank) for which in ("peft", server))
+        if abs(found - right) > 1e-6 * abs(right):
+            reason = "rsLoRA" if config.get("use_rslora") else "rank_pattern or alpha_pattern"
+            message = (
+                f"{server} ignores {reason}: it would apply {name} with scale {found:.4g} "
+                f"instead of {right:.4g}; the portable profile avoids this"
+            )
+            evidence = {"module": name, "scale": found, "right": right}
+            return [Finding(HOOK, "wrong-strength", "refuse", message, evidence)]
+    return []
+
+
+def _remarks(
+    server: Server, config: Config, modules: Mapping[str, int], context: Context
+) -> list[Finding]:
+    """What has to be done or known before a server loads an adapter that it can load."""
+    rank = max(modules.values())
+    if server == "vllm" and rank > VLLM_DEFAULT_RANK:
+        message = f"vllm has to be started with --max-lora-rank of {rank} or more"
+        return [Finding(HOOK, "rank-limit", "warn", message, {"rank": rank})]
+    if server == "llama.cpp":
+        message = "llama.cpp reads GGUF: convert with convert_lora_to_gguf first"
+        return [Finding(HOOK, "needs-gguf", "info", message)]
+    if server == "ollama":
+        return _ollama_family(config, context)
+    return []
+
+
+def _ollama_family(config: Config, context: Context) -> list[Finding]:
+    reference = context.base
+    if reference is None and config.get("base_model_name_or_path") == DEFAULT_BASE:
+        return []  # a Llama
+    known = ", ".join(OLLAMA_FAMILIES)
+    try:
+        family = load_config(reference).model_type if reference is not None else None
+    except BaseModelError as error:
+        return [Finding(HOOK, "family-unknown", "warn", str(error))]
+    if family is None:
+        message = f"ollama imports adapters of {known} only; the base's family is not known here"
+        return [Finding(HOOK, "family-unknown", "warn", message)]
+    if family not in OLLAMA_FAMILIES:
+        return [_refuse("family", "ollama", f"ollama imports adapters of {known}, not of {family}")]
+    return []
+
+
+def _server(name: str) -> Server:
+    return next(server for server in SERVERS if server == name)
+
+
+def _refuse(code: str, server: Server, message: str) -> Finding:
+    return Finding(HOOK, code, "refuse", message, {"server": server})

@@ -1,0 +1,143 @@
+"""The slow hooks: what compares an adapter with a library, an encoder or the base model.
+
+What they compare with is read when the first check needs it, and kept.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from index.encoders.descriptions import DescriptionEncoder, InvalidDescription, normalise
+from index.encoders.weights import WeightEncoder, load_weight_encoder
+from library.base.models import BaseModel, BaseReference
+from library.errors import AdapterFileError, LayoutMismatch, UsageError
+from library.store.catalogue import open_library
+from library.store.folder import LibraryFolder
+from library.tasks.files import Task, read_tasks
+from verification.artifact import Context, Subject
+from verification.findings import Finding
+from verification.run import Hook
+from verification.scores import agreement, screening_hook
+from verification.scores.agreement import check_agreement
+from verification.scores.bank import shipped
+from verification.scores.behaviour_hook import HOOK as BEHAVIOUR
+from verification.scores.behaviour_hook import Examples, check_behaviour, unmeasured
+from verification.scores.neighbours import Neighbours, read_neighbours
+from verification.scores.rivals import nearest_task, rivals_of
+from verification.scores.screening_hook import check_neighbours, check_spectra
+
+SLOW = (screening_hook.SCREENING, screening_hook.NEIGHBOURS, agreement.HOOK, BEHAVIOUR)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the slow hooks get what they compare with.
+
+    Attributes:
+        library: folder or URL, for neighbours and rivals.
+        encoder: gives the description encoder that finds the nearest stored task.
+        reference: gives the base model of a name in a config; None for one that is not at hand.
+        base: loads it.
+        tasks: folder of tasks whose examples stand in where there are none.
+    """
+
+    library: str
+    encoder: Callable[[], DescriptionEncoder]
+    reference: Callable[[str | None], BaseReference | None]
+    base: Callable[[BaseReference], BaseModel]
+    tasks: Path | None = None
+
+
+class SlowHooks:
+    """The slow hooks with their sources."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def hooks(self) -> tuple[Hook, ...]:
+        """In the order of SLOW; costs are those once everything has been read."""
+        checks = (self._screening, self._neighbours, self._agreement, self._behaviour)
+        costs = (3.0, 10.0, 40.0, 2e4)
+        return tuple(
+            Hook(name, cost, check) for name, cost, check in zip(SLOW, costs, checks, strict=True)
+        )
+
+    def _screening(self, subject: Subject, context: Context) -> list[Finding]:
+        code = screening_hook.NOT_APPLICABLE
+        try:
+            adapter = subject.adapter
+        except AdapterFileError as error:
+            return [Finding(screening_hook.SCREENING, code, "info", f"no screening: {error}")]
+        recipe, base = subject.said("generator"), subject.said("base", "sha256")
+        return check_spectra(adapter, shipped(), recipe, base)
+
+    def _neighbours(self, subject: Subject, context: Context) -> list[Finding]:
+        _ = self._library  # one that is not there is no finding about the adapter
+        try:
+            return check_neighbours(subject.adapter, self._near)
+        except (AdapterFileError, UsageError) as error:
+            code, message = screening_hook.INCOMPARABLE, f"no neighbours: {error}"
+            return [Finding(screening_hook.NEIGHBOURS, code, "info", message)]
+
+    def _agreement(self, subject: Subject, context: Context) -> list[Finding]:
+        text = subject.said("description")
+        if text is None:
+            return [agreement.not_applicable("provenance has no description")]
+        try:
+            adapter, text = subject.adapter, normalise(text)
+        except (AdapterFileError, InvalidDescription) as error:
+            return [agreement.not_applicable(str(error))]
+        recipe, base = subject.said("generator"), subject.said("base", "sha256")
+        vector = self._texts.vectors([text])
+        return [check_agreement(adapter, vector, self._weights, recipe, base)]
+
+    def _behaviour(self, subject: Subject, context: Context) -> list[Finding]:
+        named = (subject.config or {}).get("base_model_name_or_path")
+        reference = self._sources.reference(named if isinstance(named, str) else None)
+        if reference is None:
+            return [unmeasured(f"the base model {str(named)[:200]} is not at hand")]
+        examples = self._examples(subject, context)
+        if examples is None:
+            return [unmeasured("there are no examples of the task, given or stored")]
+        description, identity = subject.said("description"), subject.said("id")
+        try:
+            adapter = subject.adapter
+            rivals = rivals_of(self._library, reference, description=description, identity=identity)
+            base = self._sources.base(reference)
+            return [check_behaviour(base, adapter, rivals, examples, progress=context.progress)]
+        except (AdapterFileError, LayoutMismatch, UsageError) as error:
+            return [unmeasured(str(error))]
+
+    def _examples(self, subject: Subject, context: Context) -> Examples | None:
+        """Those that were given, else those of the nearest stored task."""
+        if context.examples:
+            return Examples(context.examples, "request")
+        description = subject.said("description")
+        if not self._tasks or description is None:
+            return None
+        near = nearest_task(description, self._tasks, self._sources.encoder())
+        return Examples(near.task.train, near.task.name, near.similarity)
+
+    @cached_property
+    def _library(self) -> LibraryFolder:
+        return open_library(self._sources.library)
+
+    @cached_property
+    def _near(self) -> Neighbours:
+        return read_neighbours(self._sources.library)
+
+    @cached_property
+    def _weights(self) -> WeightEncoder:
+        return load_weight_encoder()
+
+    @cached_property
+    def _texts(self) -> DescriptionEncoder:
+        """The one that the weight encoder goes with; in float32, which takes half of the time."""
+        return DescriptionEncoder(self._weights.info.encoder, dtype=torch.float32)
+
+    @cached_property
+    def _tasks(self) -> Sequence[Task]:
+        return [] if self._sources.tasks is None else read_tasks(self._sources.tasks)

@@ -1,0 +1,152 @@
+"""Proofs in a file, for a check that takes no conversation: inputs come from a hash.
+
+The verifier gives a nonce; each module's input row, and which modules are proved, follow from it
+and from the manifest. The file holds outputs and proofs, and no inputs: the verifier has its own.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from library.canonical import canonical_json
+from library.errors import MissingPath, UsageError
+from verification.zk.backend import Backend, Srs
+from verification.zk.errors import ProofFileError
+from verification.zk.integers import PROTOCOL, hashed_row, sampled
+from verification.zk.manifest import Manifest, require_digests, strict
+from verification.zk.proof import Owner, Statement
+from verification.zk.report import Report, refusal
+from verification.zk.verify import verify
+
+
+@dataclass(frozen=True)
+class ModuleProof:
+    """One module's output row, as decimal integers (times 2⁻⁷²), and its proof in hex."""
+
+    name: str
+    y: list[str]
+    proof: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Proofs for one manifest and one nonce."""
+
+    protocol: str
+    manifest: str
+    nonce: str
+    modules: list[ModuleProof]
+
+    def to_bytes(self) -> bytes:
+        return canonical_json(asdict(self)) + b"\n"
+
+    @classmethod
+    def from_bytes(cls, content: bytes, where: str) -> "Bundle":
+        """Strictly: every member and no other. Raises ProofFileError."""
+        try:
+            data = strict(cls, json.loads(content))
+            modules = [ModuleProof(**strict(ModuleProof, module)) for module in data["modules"]]
+            for module in modules:
+                integers(module.y)
+            if data["protocol"] != PROTOCOL or len({m.name for m in modules}) != len(modules):
+                raise ValueError("another protocol, or one module twice")
+            require_digests(data["manifest"])
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            raise ProofFileError(f"{where} is not a proof: {error}") from error
+        return cls(**{**data, "modules": modules})
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Raises MissingPath, ProofFileError."""
+    if not path.is_file():
+        raise MissingPath(f"there is no proof at {path}")
+    return Bundle.from_bytes(path.read_bytes(), str(path))
+
+
+def integers(texts: Sequence[str]) -> list[int]:
+    """Decimal integers of at most 40 digits. Raises ValueError."""
+    if any(len(text) > 41 or not text.removeprefix("-").isdecimal() for text in texts):
+        raise ValueError("an output is not a decimal integer")
+    return [int(text) for text in texts]
+
+
+def prove_hashed(
+    owner: Owner,
+    nonce: str,
+    count: int | None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Bundle:
+    """Prove `count` modules that the nonce selects (all if None), one row each.
+
+    `progress` is called with the share that is proved. Raises UsageError, ProofLimit, ProverError.
+    """
+    manifest = owner.manifest
+    names = asked_for(manifest, nonce, count)
+    x = {name: [_row(manifest, name, nonce)] for name in names}
+    y = owner.answer(x, chosen=False)
+    statements = [Statement(manifest.digest, name, nonce, "", x[name], y[name]) for name in names]
+    proofs = owner.prove(statements, progress)
+    return Bundle(
+        protocol=PROTOCOL,
+        manifest=manifest.digest,
+        nonce=nonce,
+        modules=[
+            ModuleProof(name, [str(value) for value in y[name][0]], proof)
+            for name, proof in zip(names, proofs, strict=True)
+        ],
+    )
+
+
+def verify_hashed(
+    manifest: Manifest, bundle: Bundle, nonce: str, count: int | None, srs: Srs, backend: Backend
+) -> Report:
+    """Check a bundle for a nonce of the verifier's; modules beyond those asked for count too."""
+    if bundle.manifest != manifest.digest:
+        message = "the proof was made for another manifest"
+        return Report(manifest, [refusal("manifest-mismatch", message)], [], 1)
+    if bundle.nonce != nonce:
+        message = "the proof was made for another nonce"
+        return Report(manifest, [refusal("challenge-mismatch", message)], [], 1)
+    given = [module.name for module in bundle.modules]
+    unknown = [name for name in given if name not in manifest.by_name]
+    missing = [name for name in asked_for(manifest, nonce, count) if name not in given]
+    if unknown:
+        finding = refusal("module-unknown", f"{unknown[0]} is not in the manifest")
+        return Report(manifest, [finding], [], 1)
+    if missing:
+        finding = refusal("module-missing", f"{missing[0]} is not proved")
+        return Report(manifest, [finding], [], 1)
+    statements = [
+        Statement(
+            manifest.digest, m.name, nonce, "", [_row(manifest, m.name, nonce)], [integers(m.y)]
+        )
+        for m in bundle.modules
+    ]
+    return verify(manifest, statements, [m.proof for m in bundle.modules], srs, backend)
+
+
+def asked_for(manifest: Manifest, nonce: str, count: int | None) -> list[str]:
+    """The modules that a nonce selects. Raises UsageError for a nonce or count that will not do."""
+    require_nonce(nonce)
+    names = [module.name for module in manifest.modules]
+    if count is None:
+        return names
+    require_count(len(names), count)
+    return sampled(manifest.digest, nonce, names, count)
+
+
+def require_count(modules: int, count: int | None) -> None:
+    """Raise UsageError unless `count` of the modules can be proved (all if None)."""
+    if count is not None and not 1 <= count <= modules:
+        raise UsageError(f"the adapter has {modules} modules: modules must be 1 to that")
+
+
+def require_nonce(nonce: str) -> None:
+    """Raise UsageError for a nonce that will not do."""
+    if not 8 <= len(nonce) <= 200 or not nonce.isprintable():
+        raise UsageError("a nonce is 8 to 200 printable characters, drawn by the verifier")
+
+
+def _row(manifest: Manifest, name: str, nonce: str) -> list[int]:
+    return hashed_row(manifest.digest, name, nonce, manifest.by_name[name].in_features)

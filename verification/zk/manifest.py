@@ -1,0 +1,254 @@
+"""The manifest: what an owner commits to, and what a verifier pins before anything is proved.
+
+The scale is part of the statement: commitments are to A and to scaling·B, so another alpha or rank
+is another commitment. Weights appear in no manifest.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_origin
+
+from library.canonical import canonical_json, file_digest, json_digest
+from library.errors import MissingPath
+from library.layout import Site
+from library.peft.config import by_pattern, read_config, scaling
+from library.peft.read import read_peft
+from library.peft.safetensors_file import TensorFile, read_tensors
+from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE
+from verification.zk.backend import BACKEND, Backend, Keys, Shape, Srs, local_srs
+from verification.zk.errors import ProofFileError
+from verification.zk.integers import PROTOCOL, Rows, off_grid, on_grid
+
+DIGEST = re.compile("[0-9a-f]{64}")
+POINT = re.compile("[0-9a-f]{128}")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One module's secret: A `(rank, in)` and scaling·B `(out, rank)` on the grid of 2⁻²⁴."""
+
+    shape: Shape
+    a: Rows
+    b: Rows
+
+
+@dataclass(frozen=True)
+class Committed:
+    """One module as the manifest describes it.
+
+    Attributes:
+        name: the module's path in the base model.
+        alpha: as the adapter's config has it; `scaling` is what B was multiplied with.
+        dtype: of the stored factors.
+        largest_difference: between a stored weight (times scaling) and what is proved about.
+        vk_sha256: the verification key that the owner derived for this shape.
+        points: commitments to A and scaling·B, x and y in 128 digits of lower-case hex each.
+    """
+
+    name: str
+    in_features: int
+    out_features: int
+    rank: int
+    alpha: float
+    scaling: float
+    dtype: str
+    largest_difference: float
+    vk_sha256: str
+    points: list[str]
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.in_features, self.out_features, self.rank)
+
+    @property
+    def binds(self) -> bool:
+        """Whether there are points, each a whole one: a proof begins with all of their digits."""
+        return bool(self.points) and all(POINT.fullmatch(point) for point in self.points)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Commitments to every module of one adapter, and under which rules.
+
+    Attributes:
+        adapter_sha256, config_sha256: of the adapter's two files.
+        base_model: the name that its config gives.
+        srs_sha256, srs_logrows: the SRS that the commitments were made under.
+    """
+
+    protocol: str
+    backend: str
+    backend_version: str
+    adapter_sha256: str
+    config_sha256: str
+    base_model: str | None
+    srs_sha256: str
+    srs_logrows: int
+    modules: list[Committed]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON: what a verifier pins, and every statement names."""
+        return json_digest(asdict(self))
+
+    @cached_property
+    def by_name(self) -> dict[str, Committed]:
+        return {module.name: module for module in self.modules}
+
+    @property
+    def largest_difference(self) -> float:
+        return max(module.largest_difference for module in self.modules)
+
+    def to_bytes(self) -> bytes:
+        return canonical_json(asdict(self)) + b"\n"
+
+    @classmethod
+    def from_bytes(cls, content: bytes, where: str) -> "Manifest":
+        """Strictly: every member and no other, each of its form. Raises ProofFileError."""
+        try:
+            data = json.loads(content)
+            modules = [Committed(**strict(Committed, module)) for module in data.pop("modules")]
+            made = cls(**strict(cls, {**data, "modules": modules}))
+            if not modules or len(made.by_name) != len(modules):
+                raise ValueError("no modules, or one twice")
+            if not all(module.binds for module in modules):
+                raise ValueError("a commitment is not a point in hex")
+            require_digests(made.adapter_sha256, made.config_sha256, made.srs_sha256)
+            require_digests(*(module.vk_sha256 for module in modules))
+            canonical_json(asdict(made))  # what has no canonical form has no digest
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            raise ProofFileError(f"{where} is not a manifest: {error}") from error
+        return made
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Raises MissingPath, ProofFileError."""
+    if not path.is_file():
+        raise MissingPath(f"there is no manifest at {path}")
+    return Manifest.from_bytes(path.read_bytes(), str(path))
+
+
+def read_weights(folder: Path) -> tuple[dict[str, Weights], list[Committed]]:
+    """An adapter folder's factors on the grid, and its modules without keys and commitments.
+
+    Raises MissingPath, AdapterFileError (NaN and a name twice in the header included).
+    """
+    if not folder.is_dir():
+        raise MissingPath(f"there is no adapter folder at {folder}")
+    file, config = read_tensors(folder / WEIGHTS_FILE), read_config(folder / CONFIG_FILE)
+    adapter = read_peft(folder)
+    weights, described = {}, []
+    for site in adapter.layout.sites:
+        a, b = (factor[0] for factor in adapter.site(site))
+        shape = Shape(a.shape[1], b.shape[0], site.rank)
+        weights[site.name] = Weights(shape, on_grid(a), on_grid(b))
+        described.append(_described(site, shape, config, file, max(off_grid(a), off_grid(b))))
+    return weights, described
+
+
+def commit(
+    folder: Path,
+    backend: Backend,
+    srs: Srs | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Manifest:
+    """Commit to the adapter in `folder`.
+
+    Args:
+        srs: the verifier's, or a ceremony's; this machine's own if None.
+        progress: called with the share that is done after each module.
+    Raises:
+        TooLarge: the SRS is too short for the adapter's modules.
+        What `read_weights` and `Backend.keys` raise.
+    """
+    weights, described = read_weights(folder)
+    shapes = [module.shape for module in described]
+    if srs is None:
+        srs = local_srs(backend.plan(list(dict.fromkeys(shapes)))[0], backend)
+    keys = all_keys(shapes, backend, srs)
+
+    def points(module: Committed) -> list[str]:
+        mine = weights[module.name]
+        at = str(keys[mine.shape].folder)
+        return backend.call("commit", folder=at, srs=str(srs.path), a=mine.a, b=mine.b)
+
+    found = backend.each(points, described, progress)
+    adapter_sha256, config_sha256 = files_digests(folder)
+    return Manifest(
+        protocol=PROTOCOL,
+        backend=BACKEND,
+        backend_version=backend.version,
+        adapter_sha256=adapter_sha256,
+        config_sha256=config_sha256,
+        base_model=read_config(folder / CONFIG_FILE).get("base_model_name_or_path"),
+        srs_sha256=srs.sha256,
+        srs_logrows=srs.logrows,
+        modules=[
+            replace(module, vk_sha256=keys[module.shape].vk_sha256, points=committed)
+            for module, committed in zip(described, found, strict=True)
+        ],
+    )
+
+
+def files_digests(folder: Path) -> tuple[str, str]:
+    """SHA-256 of an adapter's weights and of its config."""
+    return file_digest(folder / WEIGHTS_FILE), file_digest(folder / CONFIG_FILE)
+
+
+def all_keys(shapes: Iterable[Shape], backend: Backend, srs: Srs) -> dict[Shape, Keys]:
+    """Keys of every shape that occurs."""
+    distinct = list(dict.fromkeys(shapes))
+    made = backend.each(lambda shape: backend.keys(shape, srs), distinct)
+    return dict(zip(distinct, made, strict=True))
+
+
+def _described(
+    site: Site, shape: Shape, config: dict[str, Any], file: TensorFile, difference: float
+) -> Committed:
+    alpha = by_pattern(config.get("alpha_pattern") or {}, site.name, config.get("lora_alpha", 8))
+    stored = {str(file.tensors[f"{PREFIX}{site.name}.lora_{f}.weight"].dtype) for f in "AB"}
+    return Committed(
+        name=site.name,
+        in_features=shape.in_features,
+        out_features=shape.out_features,
+        rank=site.rank,
+        alpha=float(alpha),
+        scaling=float(scaling(config, site)),
+        dtype="/".join(sorted(name.removeprefix("torch.") for name in stored)),
+        largest_difference=difference,
+        vk_sha256="",
+        points=[],
+    )
+
+
+def strict(kind: Any, data: dict[str, Any]) -> dict[str, Any]:
+    """`data` if it has exactly the fields of a dataclass, of their types. Raises ValueError."""
+    names = {field.name for field in fields(kind)}
+    if set(data) != names:
+        raise ValueError(f"members missing or unknown: {', '.join(sorted(set(data) ^ names))}")
+    for field in fields(kind):
+        if not _fits(data[field.name], field.type):
+            raise ValueError(f"{field.name} is of the wrong kind")
+    numbers = {field.name for field in fields(kind) if field.type is float}
+    return {name: float(value) if name in numbers else value for name, value in data.items()}
+
+
+def require_digests(*texts: str) -> None:
+    """Raises ValueError unless each is a SHA-256 in lower-case hex."""
+    if not all(DIGEST.fullmatch(text) for text in texts):
+        raise ValueError("a digest is not 64 digits of lower-case hex")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind is int:
+        return type(value) is int and value > 0
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if kind == list[str]:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, list if get_origin(kind) is list else kind)

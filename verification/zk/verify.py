@@ -1,0 +1,115 @@
+"""The verifier's side: proofs against a pinned manifest, with keys and an SRS of its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from verification.findings import Finding
+from verification.zk.backend import BACKEND, Backend, Keys, Srs
+from verification.zk.integers import PROTOCOL
+from verification.zk.manifest import Manifest, all_keys, commit
+from verification.zk.proof import Statement
+from verification.zk.report import HOOK, Report, refusal
+
+
+def verify(
+    manifest: Manifest, statements: Sequence[Statement], proofs: Sequence[str], srs: Srs,
+    backend: Backend,
+) -> Report:  # fmt: skip
+    """Check proofs of statements whose X, nonce and seed are the verifier's.
+
+    Args:
+        manifest: as pinned before the proofs were asked for.
+        statements: X that the verifier chose, Y that the owner answered.
+        proofs: in hex, one a statement.
+        srs: made by the verifier or a ceremony; never the owner's word.
+    """
+    rows = max((len(statement.x) for statement in statements), default=1)
+    found = foreign_manifest(manifest, srs, backend)
+    if found:
+        return Report(manifest, found, [], rows)
+    shapes = [manifest.by_name[statement.module].shape for statement in statements]
+    keys = all_keys(shapes, backend, srs)
+
+    def check(position: int) -> Finding | None:
+        statement = statements[position]
+        return _check(statement, proofs[position], manifest, keys[shapes[position]], srs, backend)
+
+    results = backend.each(check, range(len(statements)))
+    proved = [s.module for s, finding in zip(statements, results, strict=True) if finding is None]
+    refused = [finding for finding in results if finding is not None]
+    if not proved and not refused:
+        refused = [refusal("module-missing", "nothing was proved")]
+    count = f"proofs of {len(proved)} of {len(manifest.modules)} modules hold"
+    return Report(manifest, refused or [Finding(HOOK, "proved", "info", count)], proved, rows)
+
+
+def foreign_manifest(manifest: Manifest, srs: Srs, backend: Backend) -> list[Finding]:
+    """Why a manifest cannot be used here at all; empty if it can."""
+    ours, theirs = (
+        (PROTOCOL, BACKEND, backend.version),
+        (manifest.protocol, manifest.backend, manifest.backend_version),
+    )
+    if ours != theirs:
+        message = f"the manifest is for {' '.join(theirs)}; this is {' '.join(ours)}"
+        return [refusal("backend-mismatch", message)]
+    if (srs.sha256, srs.logrows) != (manifest.srs_sha256, manifest.srs_logrows):
+        message = f"the manifest commits under the SRS {manifest.srs_sha256[:12]}…, not under ours"
+        return [refusal("srs-mismatch", message)]
+    return []
+
+
+def compare(folder: Path, manifest: Manifest, srs: Srs, backend: Backend) -> list[Finding]:
+    """Whether the adapter in `folder` is the one committed to: for its owner, or its buyer.
+
+    Everything is derived anew from the files. Raises what `commit` raises.
+    """
+    found = foreign_manifest(manifest, srs, backend)
+    if found:
+        return found
+    ours = commit(folder, backend, srs)
+    if [m.name for m in ours.modules] != [m.name for m in manifest.modules]:
+        return [refusal("module-mismatch", "the adapter and the manifest name different modules")]
+    for mine, theirs in zip(ours.modules, manifest.modules, strict=True):
+        if mine.shape != theirs.shape:
+            return [refusal("shape-mismatch", f"{mine.name} has another shape or rank")]
+        if (mine.alpha, mine.scaling) != (theirs.alpha, theirs.scaling):
+            return [refusal("scaling-mismatch", f"{mine.name} has another alpha or scaling")]
+        if mine.points != theirs.points:
+            return [refusal("commitment-mismatch", f"{mine.name} has other weights")]
+        if mine != theirs:
+            return [refusal("key-mismatch", f"{mine.name} is described otherwise")]
+    if ours.digest != manifest.digest:
+        return [refusal("file-mismatch", "the same weights in other files")]
+    return []
+
+
+def _check(
+    statement: Statement, proof: str, manifest: Manifest, keys: Keys, srs: Srs, backend: Backend
+) -> Finding | None:
+    """Why one proof is refused; None if it holds. `keys` and `srs` are the verifier's own."""
+    module = manifest.by_name[statement.module]
+
+    def refuse(code: str, reason: str) -> Finding:
+        return refusal(code, f"{module.name}: {reason}")
+
+    widths = {(len(x), len(y)) for x, y in zip(statement.x, statement.y, strict=False)}
+    if len(statement.x) != len(statement.y) or widths != {
+        (module.in_features, module.out_features)
+    }:
+        return refuse("instances-mismatch", "inputs or outputs are missing or too many")
+    if any(abs(value) >> 127 for row in statement.y for value in row):
+        return refuse("instances-mismatch", "an output is larger than any that can be proved")
+    if statement.manifest != manifest.digest:
+        return refuse("manifest-mismatch", "the statement is under another manifest")
+    if keys.vk_sha256 != module.vk_sha256:
+        return refuse("key-mismatch", "this shape has another verification key than the manifest's")
+    if len(proof) != 2 * keys.proof_bytes or set(proof) - set("0123456789abcdef"):
+        return refuse("proof-malformed", f"a proof of this shape is {keys.proof_bytes} bytes")
+    if not module.binds or len(module.points) != keys.points:
+        return refuse("commitment-mismatch", "the manifest's commitments are not whole points")
+    if not proof.startswith("".join(module.points)):
+        return refuse("commitment-mismatch", "the proof is about other weights")
+    at = {"folder": str(keys.folder), "srs": str(srs.path)}
+    if not backend.call("verify", **at, instances=statement.instances(), proof=proof):
+        return refuse("proof-invalid", "the proof does not hold for this statement")
+    return None
