@@ -15,7 +15,7 @@ from library.errors import UnknownName, UsageError
 from library.peft.provenance import AdapterFiles, Provenance, finish
 from library.peft.write import Profile, to_peft
 from library.store.catalogue import Catalogue
-from library.tasks.files import Instance
+from library.tasks.files import Example
 
 NUMERICS = "cpu-f64-torch"
 
@@ -79,12 +79,12 @@ class Finished:
         }
 
 
-def compose(
+def compose_adapters(
     request: MergeRequest,
     catalogue: Catalogue,
     *,
     base: str | None = None,
-    examples: Sequence[Instance] = (),
+    examples: Sequence[Example] = (),
     device: str = "cpu",
     predictor: Path | None = None,
     gate: Gate | None = None,
@@ -124,7 +124,7 @@ def compose(
     return Finished(finish(files, provenance), merged.adapter, parents, request, merged.weights)
 
 
-def require_examples(method: str, examples: Sequence[Instance] | None) -> None:
+def require_examples(method: str, examples: Sequence[Example] | None) -> None:
     """Raise UsageError unless lorahub, and only it, is given a few examples."""
     if (examples is not None) != (method == "lorahub"):
         needs = "needs --examples" if method == "lorahub" else "takes no --examples"
@@ -134,7 +134,7 @@ def require_examples(method: str, examples: Sequence[Instance] | None) -> None:
 
 
 def _losses(
-    parents: Parents, base: str | None, examples: Sequence[Instance], device: str
+    parents: Parents, base: str | None, examples: Sequence[Example], device: str
 ) -> tuple[Any, str]:
     """What the base says of weights, and the numerics that it adds."""
     from index.merge.mixture_loss import MixtureLoss
@@ -149,7 +149,7 @@ def _provenance(
     parents: Parents,
     merged: Merged,
     predictor: Predictor | None,
-    examples: Sequence[Instance],
+    examples: Sequence[Example],
     numerics: str,
 ) -> Provenance:
     return Provenance(

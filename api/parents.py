@@ -23,9 +23,9 @@ from library.peft.provenance import PROVENANCE_FILE, adapter_id
 from library.peft.read import adapter_of
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from library.store.catalogue import Catalogue, files_of, find
-from verification.artifact import SIGNATURE_FILE, Context, Subject
+from verification.artifact import SIGNATURE_FILE, Artifact, Context
 from verification.report import require_accepted
-from verification.run import Policy, run
+from verification.run import Policy, run_hooks
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -57,7 +57,7 @@ class Gate:
     def require(self, parent: Parent) -> None:
         """Raise AdapterRefused unless the parent passes."""
         context = Context(public_key=self.public_key)
-        require_accepted(run(Subject(parent.files), context, self.policy), parent.name)
+        require_accepted(run_hooks(Artifact(parent.files), context, self.policy), parent.name)
 
 
 @dataclass(frozen=True)

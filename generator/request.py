@@ -14,25 +14,12 @@ from library.canonical import json_digest
 from library.errors import UsageError
 from library.peft.provenance import AdapterFiles, Provenance, finish
 from library.peft.write import Profile, to_peft
+from library.tasks.files import Example
 
 MAX_STRENGTH = 10.0
 MAX_RANK = 256
 MAX_SEED = 2**53 - 1  # what JSON numbers hold exactly
 MAX_EXAMPLES = 200
-
-
-@dataclass(frozen=True)
-class Example:
-    """One input of the task with its output. Raises UsageError for text that UTF-8 cannot hold."""
-
-    input: str
-    output: str
-
-    def __post_init__(self) -> None:
-        try:
-            (self.input + self.output).encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UsageError("an example is not valid UTF-8") from error
 
 
 @dataclass(frozen=True)
@@ -70,6 +57,10 @@ class Request:
             raise UsageError(f"profile must be portable or lossless, not {self.profile!r}")
         if len(self.examples) > MAX_EXAMPLES:
             raise UsageError(f"at most {MAX_EXAMPLES} examples, not {len(self.examples)}")
+        try:
+            "".join(e.input + e.output for e in self.examples).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UsageError("an example is not valid UTF-8") from error
 
     @property
     def examples_digest(self) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from library.errors import BaseModelError, LorasmithError, UsageError
 
 
-def main(arguments: Sequence[str]) -> None:
+def run_lightning(arguments: Sequence[str]) -> None:
     """Run fit, validate or test as LightningCLI does.
 
     Raises:

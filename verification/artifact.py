@@ -18,7 +18,7 @@ from library.files import require_present
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.read import adapter_of
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
-from library.tasks.files import Instance
+from library.tasks.files import Example
 from verification.checks.header import BadFile, Header, parse_object, read_header
 from verification.checks.pairs import Shape, pairs_of
 
@@ -35,7 +35,7 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class Subject:
+class Artifact:
     """One adapter. Parsed parts are read when first asked for and may raise BadFile.
 
     Attributes:
@@ -112,11 +112,11 @@ class Context:
     target: str | None = None
     base: BaseReference | None = None
     public_key: "Ed25519PublicKey | None" = None
-    examples: Sequence[Instance] = ()
+    examples: Sequence[Example] = ()
     progress: Progress = lambda share: None
 
 
-def read_subject(path: Path, provenance: Path | None = None) -> Subject:
+def read_artifact(path: Path, provenance: Path | None = None) -> Artifact:
     """Read a folder or a single safetensors file; nothing is unpickled or followed further.
 
     Args:
@@ -140,7 +140,7 @@ def read_subject(path: Path, provenance: Path | None = None) -> Subject:
         files = {weights: _read(path, MAX_WEIGHTS)}
     if provenance is not None:
         files[PROVENANCE_FILE] = _read(provenance, MAX_JSON)
-    return Subject(files, weights, names, bool(path.is_dir()))
+    return Artifact(files, weights, names, bool(path.is_dir()))
 
 
 def _names(folder: Path) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ from typing import Any
 from library.base.models import BaseReference
 from library.errors import AdapterRefused
 from library.peft.provenance import AdapterFiles, with_report
-from verification.artifact import Context, Subject
+from verification.artifact import Artifact, Context
 from verification.findings import Finding, verdict
-from verification.run import Policy, run, verify
+from verification.run import Policy, run_hooks, verify_path
 
 # Integrity and signature compare with a provenance, which is only being written.
 AT_BIRTH = Policy(hooks=("format", "target", "statistics", "base"))
@@ -37,7 +37,7 @@ def reported(made: AdapterFiles, base: BaseReference | None = None) -> Reported:
         AdapterRefused: a hook refuses it; it should not leave.
     """
     times: dict[str, float] = {}
-    found = run(Subject(made.files), Context(base=base), AT_BIRTH, times)
+    found = run_hooks(Artifact(made.files), Context(base=base), AT_BIRTH, times)
     require_accepted(found, made.id)
     report = summary(found)
     return Reported(with_report(made, report), report, times)
@@ -45,7 +45,7 @@ def reported(made: AdapterFiles, base: BaseReference | None = None) -> Reported:
 
 def require_sound(path: Path, name: str) -> None:
     """Raise AdapterRefused if the format hook refuses the files at `path`, which are not ours."""
-    require_accepted(verify(path, Context(), Policy(hooks=("format",))), name)
+    require_accepted(verify_path(path, Context(), Policy(hooks=("format",))), name)
 
 
 def summary(findings: list[Finding]) -> dict[str, Any]:

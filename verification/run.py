@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from library.errors import InputFileError, LorasmithError, UnknownName, UsageError
-from verification.artifact import Context, Subject, read_subject
+from verification.artifact import Artifact, Context, read_artifact
 from verification.checks.base import check_base
 from verification.checks.format import check_format
 from verification.checks.header import BadFile, parse_object
@@ -21,7 +21,7 @@ from verification.checks.target import check_target
 from verification.findings import Finding
 
 NOT_CHECKED = "not-checked"
-Check = Callable[[Subject, Context], list[Finding]]
+Check = Callable[[Artifact, Context], list[Finding]]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def read_policy(path: Path, names: tuple[str, ...] = Policy.hooks) -> Policy:
     return policy
 
 
-def require_known(names: Iterable[str], known: Iterable[str]) -> None:
+def require_known_hooks(names: Iterable[str], known: Iterable[str]) -> None:
     """Raise UnknownName for a name that is no hook's."""
     known = tuple(known)
     for name in names:
@@ -123,7 +123,7 @@ def require_key(policy: Policy, public_key: object | None) -> None:
         raise UsageError("--public-key needs the hook signature, which the policy leaves out")
 
 
-def verify(
+def verify_path(
     path: Path,
     context: Context,
     policy: Policy | None = None,
@@ -137,14 +137,14 @@ def verify(
     """
     policy = policy or Policy()
     try:
-        subject = read_subject(path, provenance)
+        subject = read_artifact(path, provenance)
     except BadFile as error:
-        return [policy.applied(refusal("format", error))]
-    return run(subject, context, policy, times, hooks)
+        return [policy.applied(file_refusal("format", error))]
+    return run_hooks(subject, context, policy, times, hooks)
 
 
-def run(
-    subject: Subject,
+def run_hooks(
+    subject: Artifact,
     context: Context,
     policy: Policy,
     times: dict[str, float] | None = None,
@@ -191,17 +191,17 @@ def _part(context: Context, done: int, parts: int) -> Context:
     return replace(context, progress=lambda share: context.progress((done + share) / parts))
 
 
-def _checked(hook: Hook, subject: Subject, context: Context) -> list[Finding]:
+def _checked(hook: Hook, subject: Artifact, context: Context) -> list[Finding]:
     try:
         return hook.check(subject, context)
     except BadFile as error:
-        return [refusal(hook.name, error)]
+        return [file_refusal(hook.name, error)]
 
 
 def _refused(findings: Sequence[Finding]) -> bool:
     return any(finding.severity == "refuse" for finding in findings)
 
 
-def refusal(hook: str, error: BadFile) -> Finding:
+def file_refusal(hook: str, error: BadFile) -> Finding:
     """The finding that a BadFile amounts to."""
     return Finding(hook, error.reason, "refuse", str(error), error.evidence)

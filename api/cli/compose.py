@@ -21,10 +21,10 @@ class ComposeCommand(TyperCommand):
     """Takes `--weights 0.7 0.3`: each number that follows belongs to the option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, spread(args))
+        return super().parse_args(ctx, spread_weights(args))
 
 
-def spread(arguments: list[str]) -> list[str]:
+def spread_weights(arguments: list[str]) -> list[str]:
     """`--weights 1 2` as `--weights 1 --weights 2`."""
     out: list[str] = []
     taking = False
@@ -37,7 +37,7 @@ def spread(arguments: list[str]) -> list[str]:
     return out
 
 
-def compose(
+def compose_command(
     adapters: Annotated[list[str], typer.Argument(help="Folders, or ids or tasks of a library.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
     method: Annotated[str, typer.Option(help="One of those above; cat is the exact sum.")] = "cat",
@@ -72,8 +72,7 @@ def compose(
     """
     require_absent(out, overwrite)
     require_kind(out, folder=True)
-    from api.merging import MergeRequest, require_examples
-    from api.merging import compose as run
+    from api.merging import MergeRequest, compose_adapters, require_examples
     from library.tasks.files import read_examples
 
     request = MergeRequest(adapters, method, weights, rank, density, seed, profile)
@@ -88,7 +87,7 @@ def compose(
 
     check_device(device)
     quiet_libraries()
-    made = run(
+    made = compose_adapters(
         request,
         catalogue_at(place, catalogue),
         base=base,

@@ -20,7 +20,7 @@ INPUTS = (
 )
 
 
-def run() -> None:
+def run_demo() -> None:
     """Generate, ask, print, and keep demo/demo.json."""
     folder = Path("demo")
     summary = produce(Request(DESCRIPTION), folder / "adapter", attempts=INPUTS, overwrite=True)
@@ -30,4 +30,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(run))
+    sys.exit(guarded(run_demo))

@@ -19,7 +19,7 @@ from library.files import require_absent, require_kind, write_file
 
 if TYPE_CHECKING:
     from generator.strategies.strategies import Strategies
-    from index.search.retriever import Shelf
+    from index.search.retriever import Retriever
     from library.adapter import Adapter
     from library.base.models import BaseReference
     from library.tasks.files import Task
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from training.evaluation.routing import Routing
 
 
-def evaluate(
+def evaluate_command(
     tasks: Annotated[Path, typer.Option(help="Folder of task files.")],
     methods: Annotated[str, typer.Option(help="For example base,text-to-lora:gibberish.")],
     out: Annotated[Path, typer.Option(help="Where the JSON report goes.")],
@@ -117,8 +117,7 @@ def _measure(o: Options, methods: list[Any], modes: list[Any]) -> tuple[dict[str
     from generator.generate import TEXT_TO_LORA
     from library.base.models import resolve_base
     from library.tasks.files import read_tasks
-    from training.evaluation.evaluate import Plan
-    from training.evaluation.evaluate import evaluate as run
+    from training.evaluation.evaluate import EvaluationPlan, evaluate
     from training.evaluation.report import build_report, predictions_lines
 
     tasks, reference = read_tasks(o.tasks)[: o.limit], resolve_base(o.base)
@@ -140,9 +139,9 @@ def _measure(o: Options, methods: list[Any], modes: list[Any]) -> tuple[dict[str
     single = _multi_task(o, methods, modes, reference)
     routing = _routing(o, methods, strategies, reference)
     base = strategies.base(reference)
-    plan = Plan(tasks, splits, methods, modes, o.seed, o.batch_size)
+    plan = EvaluationPlan(tasks, splits, methods, modes, o.seed, o.batch_size)
     with progress_bar("evaluating") as advance:
-        outcome = run(plan, base, strategies, library, single, routing, advance)
+        outcome = evaluate(plan, base, strategies, library, single, routing, advance)
     report = build_report(
         plan, outcome, command=_command(), commit=_commit(), device=_name(o.device), base=base
     )
@@ -164,19 +163,19 @@ def _oracles(o: Options, methods: list[Any], tasks: "Sequence[Task]", base: "Bas
 def _library(
     o: Options,
     strategies: "Strategies",
-    shelf: "Shelf | None",
+    shelf: "Retriever | None",
     oracles: str,
     base: "BaseReference",
 ) -> "LibraryMethods":
     """What merges and looks up; the oracles' own shelf if there is no other."""
     from api.merging import shipped_predictor
-    from index.search.retriever import Shelf
+    from index.search.retriever import Retriever
     from library.store.catalogue import open_library
     from training.evaluation.library_methods import LibraryMethods
 
     folder = open_library(oracles)
     same = shelf is not None and folder.place == shelf.folder.place
-    own = shelf if shelf and same else Shelf(folder, base, strategies.encoder)
+    own = shelf if shelf and same else Retriever(folder, base, strategies.encoder)
     return LibraryMethods(shelf or own, own, o.predictor or shipped_predictor(), o.seed)
 
 

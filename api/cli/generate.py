@@ -14,12 +14,13 @@ from library.errors import UsageError
 from library.files import data_dir, require_absent, require_kind, write_folder
 
 if TYPE_CHECKING:
-    from generator.request import Example, Generated, Request
+    from generator.request import Generated, Request
     from generator.strategies.strategies import Strategies
     from library.base.models import BaseReference
+    from library.tasks.files import Example
 
 
-def generate(
+def generate_command(
     description: Annotated[str, typer.Argument(help="What the adapter shall make the base do.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
     generator: Annotated[
@@ -152,10 +153,9 @@ def _tries(
 
 def _examples(path: Path) -> "list[Example]":
     """Lines of {"input", "output"}. Raises MissingPath, TaskFileError."""
-    from generator.request import Example
     from library.tasks.files import read_examples
 
-    return [Example(row.input, row.outputs[0]) for row in read_examples(path)]
+    return read_examples(path)
 
 
 def _made_by(summary: dict[str, Any]) -> str:

@@ -29,8 +29,8 @@ def _commands() -> None:
     """A group, though it has one command so far."""
 
 
-@index.command()
-def build(
+@index.command("build")
+def index_build(
     place: Place = SHIPPED, encoder: Encoder = None, weight_encoder: WeightEncoderFolder = None
 ) -> None:
     """Embed every adapter's descriptions and weights and write LIB/index; only what is new
@@ -42,16 +42,16 @@ def build(
 
     from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
     from index.encoders.weights import load_weight_encoder
-    from index.search.sources import Descriptions, Weights
+    from index.search.sources import DescriptionSource, WeightSource
     from index.search.sync import build_index
     from library.store.catalogue import open_library
 
     open_library(place)
     quiet_libraries()
-    weights = Weights(load_weight_encoder(weight_encoder))
+    weights = WeightSource(load_weight_encoder(weight_encoder))
     model = DescriptionEncoder(encoder or DEFAULT_ENCODER, dtype=torch.float32)
     with progress_bar("embedding", unit="adapter") as progress:
-        made = build_index(place, Descriptions(model), progress, note)
+        made = build_index(place, DescriptionSource(model), progress, note)
     typer.echo(f"{len(made.state)} adapters, {made.state.rows} vectors  {made.place}")
     with progress_bar("reading weights", unit="adapter") as progress:
         made = build_index(place, weights, progress, note)

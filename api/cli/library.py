@@ -28,8 +28,8 @@ library = typer.Typer(help="Build a library of adapters, list and check it.", ri
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
-@library.command()
-def build(
+@library.command("build")
+def library_build(
     tasks: Annotated[list[Path], typer.Option(help="Folder of task files; repeatable.")],
     out: Annotated[str, typer.Option(help="Folder or URL of the library.")],
     base: Annotated[str | None, typer.Option(help="Hub id, hub:ID or folder.")] = None,
@@ -131,8 +131,8 @@ def build(
 library.command("list")(list_adapters)
 
 
-@library.command()
-def show(
+@library.command("show")
+def library_show(
     identity: Annotated[str, typer.Argument(help="Id or task.")],
     place: Place = SHIPPED,
     catalogue: CatalogueUrl = None,
@@ -147,8 +147,8 @@ def show(
     typer.echo(json.dumps(record, indent=1, ensure_ascii=False))
 
 
-@library.command()
-def pack(
+@library.command("pack")
+def library_pack(
     place: Place,
     out: Annotated[Path, typer.Option(help="Folder for the packed library.")],
     task: Annotated[list[str] | None, typer.Option(help="Only this task's; repeatable.")] = None,
@@ -161,15 +161,15 @@ def pack(
     """
     require_absent(out, overwrite)
     from library.store.catalogue import open_library
-    from library.store.packed import pack as write
+    from library.store.packed import pack_library
 
-    count = write(open_library(place), out, task or (), rank=rank, overwrite=overwrite)
+    count = pack_library(open_library(place), out, task or (), rank=rank, overwrite=overwrite)
     size = sum(file.stat().st_size for file in out.iterdir())
     typer.echo(f"{count} adapters, {size / 1e6:.2f} MB  {out}")
 
 
-@library.command()
-def remove(
+@library.command("remove")
+def library_remove(
     identity: Annotated[str, typer.Argument(help="Id or task.")],
     place: Place,
     catalogue: CatalogueUrl = None,
@@ -178,24 +178,23 @@ def remove(
 
     Example: lorasmith library remove ad_0123 --library my-library
     """
-    from library.store.catalogue import remove as take_out
+    from library.store.catalogue import remove_adapter
 
-    record = take_out(catalogue_at(place, catalogue, write=True), identity)
+    record = remove_adapter(catalogue_at(place, catalogue, write=True), identity)
     typer.echo(f"removed {record['id']} ({record['task']})")
 
 
-@library.command()
-def check(place: Place = SHIPPED, catalogue: CatalogueUrl = None) -> None:
+@library.command("check")
+def library_check(place: Place = SHIPPED, catalogue: CatalogueUrl = None) -> None:
     """Hash every file again; name what is damaged or missing, and exit 1 if anything is.
 
     Example: lorasmith library check --library my-library
     """
-    from library.store.catalogue import check as problems_of
-    from library.store.catalogue import surplus
+    from library.store.catalogue import check_library, surplus
     from library.store.records import Selection
 
     opened = catalogue_at(place, catalogue)
-    problems, adapters = problems_of(opened), len(opened.entries(Selection()))
+    problems, adapters = check_library(opened), len(opened.entries(Selection()))
     for problem in problems:
         typer.echo(problem, err=True)
     for sentence in surplus(opened):

@@ -14,7 +14,7 @@ Profile = Literal["portable", "lossless"]
 Format = Literal["peft", "diffusers", "kohya"]
 
 
-def import_adapter(
+def import_command(
     source: Annotated[str, typer.Argument(help="PEFT folder, LoRA file or Hub id.")],
     place: Place,
     base: Annotated[str | None, typer.Option(help="Base model, where SOURCE is silent.")] = None,
@@ -32,16 +32,17 @@ def import_adapter(
 
     text = None if description is None else normalise(description)
     quiet_libraries()
-    from library.exchange.importing import Request
-    from library.exchange.importing import import_adapter as run
+    from library.exchange.importing import ImportRequest, import_adapter
     from library.exchange.source import find_source
     from library.store.folder import LibraryFolder
     from verification.report import reported, require_sound
 
-    request = Request(source, base, task, text, license, license_class, rank)
+    request = ImportRequest(source, base, task, text, license, license_class, rank)
     require_sound(find_source(source), source)
     with progress_bar("importing", unit="module") as progress:
-        done = run(LibraryFolder(place), request, progress, lambda made: reported(made).files)
+        done = import_adapter(
+            LibraryFolder(place), request, progress, lambda made: reported(made).files
+        )
     record, note = done.record, done.source.note
     if done.was_there:
         typer.echo(f"{record['id']}  {record['task']}  was there already and stays as it is")
@@ -51,7 +52,7 @@ def import_adapter(
         typer.echo(f"relative error of the conversion: {note['conversion']['relative_error']:.2e}")
 
 
-def export(
+def export_command(
     identity: Annotated[str, typer.Argument(help="Id or task.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
     place: Place = SHIPPED,

@@ -5,20 +5,20 @@ from collections.abc import Sequence
 
 import typer
 
-from api.cli.compose import ComposeCommand, compose
+from api.cli.compose import ComposeCommand, compose_command
 from api.cli.console import guarded
-from api.cli.evaluate import evaluate
-from api.cli.generate import generate
+from api.cli.evaluate import evaluate_command
+from api.cli.generate import generate_command
 from api.cli.index import index
 from api.cli.library import library
-from api.cli.library_import import export, import_adapter
-from api.cli.prove import commit, prove, verify_proof
+from api.cli.library_import import export_command, import_command
+from api.cli.prove import commit_command, prove_command, verify_proof
 from api.cli.route import route
-from api.cli.search import search
-from api.cli.serve import serve
-from api.cli.sign import sign
+from api.cli.search import search_command
+from api.cli.serve import serve_command
+from api.cli.sign import sign_command
 from api.cli.tasks import tasks
-from api.cli.verify import verify
+from api.cli.verify import verify_command
 from api.cli.zk import zk
 
 app = typer.Typer(
@@ -30,20 +30,20 @@ app = typer.Typer(
     rich_markup_mode=None,
     epilog="Example: lorasmith generate 'Say whether the review is positive.' --out my-adapter",
 )
-app.command()(generate)
-app.command()(evaluate)
-app.command(cls=ComposeCommand)(compose)
-app.command()(search)
-app.command()(verify)
-app.command()(sign)
-app.command()(serve)
-app.command()(commit)
-app.command()(prove)
+app.command("generate")(generate_command)
+app.command("evaluate")(evaluate_command)
+app.command("compose", cls=ComposeCommand)(compose_command)
+app.command("search")(search_command)
+app.command("verify")(verify_command)
+app.command("sign")(sign_command)
+app.command("serve")(serve_command)
+app.command("commit")(commit_command)
+app.command("prove")(prove_command)
 app.command("verify-proof")(verify_proof)
 app.add_typer(zk, name="zk")
 app.add_typer(tasks, name="tasks")
-library.command("import")(import_adapter)
-library.command()(export)
+library.command("import")(import_command)
+library.command("export")(export_command)
 app.add_typer(library, name="library")
 app.add_typer(route, name="route")
 app.add_typer(index, name="index")
@@ -58,9 +58,9 @@ def train(context: typer.Context) -> None:
 
     Example: lorasmith train fit --config configs/text_to_lora.yaml
     """
-    from training.cli import main as run
+    from training.cli import run_lightning
 
-    run(context.args)
+    run_lightning(context.args)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = typer.main.get_command(app)
 
-    def run() -> int | None:
+    def run_lightning() -> int | None:
         wanted = [argument for argument in given if argument != "--debug"]
         return command.main(args=wanted, prog_name="lorasmith", standalone_mode=False)
 
-    return guarded(run, debug="--debug" in given)
+    return guarded(run_lightning, debug="--debug" in given)

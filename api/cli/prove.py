@@ -28,7 +28,7 @@ Limit = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
-def commit(
+def commit_command(
     path: Adapter,
     out: Annotated[Path | None, typer.Option(help="Where the manifest goes.")] = None,
     check: Annotated[
@@ -46,22 +46,21 @@ def commit(
     if out is not None:
         require_free(out, overwrite)
     from verification.zk.backend import Backend, read_srs
-    from verification.zk.manifest import commit as make
-    from verification.zk.manifest import read_manifest
-    from verification.zk.verify import compare
+    from verification.zk.manifest import commit_adapter, read_zk_manifest
+    from verification.zk.verify import compare_commitment
 
     given = read_srs(srs) if srs else None
     with Backend() as backend:
         if check is not None:
-            manifest = read_manifest(check)
-            found = compare(path, manifest, given or srs_for(None, manifest), backend)
+            manifest = read_zk_manifest(check)
+            found = compare_commitment(path, manifest, given or srs_for(None, manifest), backend)
             for finding in found:
                 typer.echo(f"{finding.code}: {finding.message}")
             if found:
                 raise typer.Exit(1)
             typer.echo(f"{path} is the adapter of {check}")
             return
-        manifest = make(path, backend, given)
+        manifest = commit_adapter(path, backend, given)
     assert out is not None
     write_file(out, manifest.to_bytes())
     typer.echo(f"{manifest.digest}  {out}")
@@ -70,7 +69,7 @@ def commit(
         typer.echo("that SRS was made here and convinces nobody elsewhere; see --srs", err=True)
 
 
-def prove(
+def prove_command(
     path: Adapter,
     manifest: ManifestFile,
     nonce: Nonce,
@@ -87,10 +86,10 @@ def prove(
     require_free(out, overwrite)
     from verification.zk.backend import Backend
     from verification.zk.bundle import prove_hashed
-    from verification.zk.manifest import read_manifest
+    from verification.zk.manifest import read_zk_manifest
     from verification.zk.proof import Owner
 
-    committed, count = read_manifest(manifest), how_many(modules)
+    committed, count = read_zk_manifest(manifest), how_many(modules)
     with Backend() as backend:
         owner = Owner(path, committed, srs_for(srs, committed), backend, limit)
         bundle = prove_hashed(owner, nonce, count)
@@ -112,15 +111,15 @@ def verify_proof(
     """
     from verification.zk.backend import Backend
     from verification.zk.bundle import read_bundle, verify_hashed
-    from verification.zk.manifest import read_manifest
+    from verification.zk.manifest import read_zk_manifest
 
-    pinned, bundle, count = read_manifest(manifest), read_bundle(proof), how_many(modules)
+    pinned, bundle, count = read_zk_manifest(manifest), read_bundle(proof), how_many(modules)
     with Backend() as backend:
         report = verify_hashed(pinned, bundle, nonce, count, srs_for(srs, pinned), backend)
-    show(report, as_json)
+    show_manifest(report, as_json)
 
 
-def show(report: "Report", as_json: bool) -> None:
+def show_manifest(report: "Report", as_json: bool) -> None:
     """Print a report; exit 1 if it refuses."""
     if as_json:
         typer.echo(json.dumps(report.to_dict(), ensure_ascii=False))

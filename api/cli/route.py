@@ -20,8 +20,8 @@ def _several() -> None:
     """Keeps `export` a subcommand."""
 
 
-@route.command()
-def export(
+@route.command("export")
+def export_route(
     identities: Annotated[list[str], typer.Argument(help="Ids or tasks, two or more.")],
     out: Annotated[Path, typer.Option(help="Folder for the set.")],
     place: Place = SHIPPED,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from index.search.searcher import Result
 
 
-def search(
+def search_command(
     query: Annotated[str, typer.Argument(help="A description, or an adapter's folder.")],
     place: Place = SHIPPED,
     adapter: Annotated[

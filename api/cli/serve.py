@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 
-def serve(
+def serve_command(
     host: Annotated[str | None, typer.Option(help="Loopback only, until there are keys.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000.")] = None,
     library: Annotated[str | None, typer.Option(help="Default: the shipped sample.")] = None,
@@ -15,7 +15,7 @@ def serve(
     Example: lorasmith serve --port 8000
     """
     from api.cli.console import quiet_libraries
-    from api.http.app import serve as run
+    from api.http.app import run_server
     from api.service.settings import load_settings
     from library.store.catalogue import open_library
 
@@ -24,4 +24,4 @@ def serve(
     if library is not None:
         open_library(library)
     quiet_libraries()
-    run(settings)
+    run_server(settings)

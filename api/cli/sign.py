@@ -9,10 +9,10 @@ from library.errors import AdapterFileError
 from library.files import require_present, write_file
 
 
-def sign(
+def sign_command(
     path: Annotated[Path, typer.Argument(help="An adapter's folder.")],
     key: Annotated[Path, typer.Option(help="An ed25519 private key in PEM.")],
-    create_key: Annotated[
+    create: Annotated[
         bool, typer.Option("--create-key", help="Make it first, and KEY.pub beside it.")
     ] = False,
 ) -> None:
@@ -20,28 +20,32 @@ def sign(
 
     Example: lorasmith sign my-adapter --key key.pem --create-key
     """
-    require_present(path, None if create_key else key)
+    require_present(path, None if create else key)
     if not path.is_dir():
         raise AdapterFileError(f"{path} is not an adapter's folder")
-    from verification.artifact import SIGNATURE_FILE, Context, read_subject
-    from verification.checks.signing import create_key as make_key
-    from verification.checks.signing import key_id, read_private_key, require_no_key
-    from verification.checks.signing import sign as signed
-    from verification.run import Policy, run
+    from verification.artifact import SIGNATURE_FILE, Context, read_artifact
+    from verification.checks.signing import (
+        create_key,
+        key_id,
+        read_private_key,
+        require_no_key,
+        sign_artifact,
+    )
+    from verification.run import Policy, run_hooks
 
-    if create_key:
+    if create:
         require_no_key(key)
-    private = None if create_key else read_private_key(key)
-    subject = read_subject(path)
-    found = run(subject, Context(), Policy(("format", "integrity")))
+    private = None if create else read_private_key(key)
+    subject = read_artifact(path)
+    found = run_hooks(subject, Context(), Policy(("format", "integrity")))
     refused = next((f for f in found if f.severity == "refuse"), None)
     if refused is not None:
         raise AdapterFileError(f"{path} is not signed: {refused.message}")
     if private is None:
-        make_key(key)
+        create_key(key)
         private = read_private_key(key)
     try:
-        envelope = signed(subject, private)
+        envelope = sign_artifact(subject, private)
     except (ValueError, TypeError, RecursionError) as error:  # canonical JSON cannot hold it
         raise AdapterFileError(f"{path} has a provenance that cannot be signed: {error}") from error
     write_file(path / SIGNATURE_FILE, envelope)

@@ -61,7 +61,7 @@ def import_tasks(
     Example: lorasmith tasks import natural-instructions --sni --out tasks
     """
     from library.tasks.sni import rebuild_tasks
-    from library.tasks.sni_manifest import SHIPPED, SPLITS, read_manifest
+    from library.tasks.sni_manifest import SHIPPED, SPLITS, read_sni_manifest
 
     if not sni:
         raise UsageError("give --sni: only Super-NaturalInstructions can be imported so far")
@@ -70,7 +70,7 @@ def import_tasks(
     require_absent(out, overwrite)
     if path.resolve().is_relative_to(out.resolve()):
         raise UsageError(f"{out} holds what is to be imported: choose another --out")
-    wanted = [task for task in read_manifest(SHIPPED) if split in ("all", task.split)]
+    wanted = [task for task in read_sni_manifest(SHIPPED) if split in ("all", task.split)]
     with progress_bar("tasks", unit="task") as progress:
         rebuilt = rebuild_tasks(path, wanted, progress)
     for problem in rebuilt.problems:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from verification.run import Hook, Policy
 
 
-def verify(
+def verify_command(
     path: Annotated[Path, typer.Argument(help="An adapter's folder or one safetensors file.")],
     target: Annotated[
         Literal["peft", "vllm", "sglang", "llama.cpp", "ollama"] | None,
@@ -56,8 +56,7 @@ def verify(
     from verification.artifact import Context
     from verification.checks.signing import read_public_key
     from verification.report import summary
-    from verification.run import HOOKS, require_key
-    from verification.run import verify as check
+    from verification.run import HOOKS, require_key, verify_path
 
     quiet_libraries()
     reference = None if base is None else resolve_base(base)
@@ -70,7 +69,7 @@ def verify(
     times: dict[str, float] = {}
     with progress_bar("verifying", "%") as bar:
         context = Context(target, reference, key, rows, lambda share: bar(int(100 * share), 100))
-        found = check(path, context, chosen, provenance, times, known)
+        found = verify_path(path, context, chosen, provenance, times, known)
     answer = {**summary(found), "milliseconds": times}
     typer.echo(json.dumps(answer, ensure_ascii=False) if as_json else _readable(path, answer))
     return int(answer["verdict"] == "refuse")
@@ -78,13 +77,13 @@ def verify(
 
 def _policy(path: Path | None, hooks: str | None) -> "Policy":
     """The policy of a file, or the default one, with hooks added. Raises UsageError."""
-    from verification.run import Policy, read_policy, require_known
+    from verification.run import Policy, read_policy, require_known_hooks
     from verification.scores.sources import SLOW
 
     known = (*Policy.hooks, *SLOW)
     chosen = Policy() if path is None else read_policy(path, known)
     added = [] if hooks is None else [name.strip() for name in hooks.split(",")]
-    require_known(added, known)
+    require_known_hooks(added, known)
     return replace(chosen, hooks=tuple(dict.fromkeys((*chosen.hooks, *added))))
 
 

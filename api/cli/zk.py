@@ -14,7 +14,7 @@ from api.cli.prove import (
     SrsFile,
     how_many,
     require_free,
-    show,
+    show_manifest,
     srs_for,
 )
 from library.files import write_file
@@ -40,8 +40,8 @@ def make_srs(
     typer.echo(f"{read_srs(out).sha256}  {out}")
 
 
-@zk.command()
-def serve(
+@zk.command("serve")
+def zk_serve(
     path: Adapter,
     manifest: ManifestFile,
     srs: SrsFile = None,
@@ -56,18 +56,18 @@ def serve(
     from api.service.settings import require_loopback
     from api.zk.owner import serve_owner
     from verification.zk.backend import Backend
-    from verification.zk.manifest import read_manifest
+    from verification.zk.manifest import read_zk_manifest
     from verification.zk.proof import Owner
 
     require_loopback(host)
-    committed = read_manifest(manifest)
+    committed = read_zk_manifest(manifest)
     with Backend() as backend:
         owner = Owner(path, committed, srs_for(srs, committed), backend, limit)
         serve_owner(owner, host, port)
 
 
-@zk.command()
-def ask(
+@zk.command("ask")
+def zk_ask(
     url: Annotated[str, typer.Argument(help="Where the owner serves.")],
     manifest: ManifestFile,
     text: Annotated[str, typer.Option(help="Prompt whose activations are the inputs.")],
@@ -83,19 +83,18 @@ def ask(
     --text "The soup was cold."
     """
     from api.cli.console import quiet_libraries
-    from api.zk.verifier import ask as run
-    from api.zk.verifier import require_question
+    from api.zk.verifier import ask_owner, require_question
     from library.base.models import load_base, resolve_base
     from verification.zk.activations import activations
     from verification.zk.backend import Backend
-    from verification.zk.manifest import read_manifest
+    from verification.zk.manifest import read_zk_manifest
 
-    pinned, count = read_manifest(manifest), how_many(modules)
+    pinned, count = read_zk_manifest(manifest), how_many(modules)
     require_question(url, len(pinned.modules), count)
     reference = resolve_base(base)
     with Backend() as backend:
         own = srs_for(srs, pinned)
         quiet_libraries()
         x = activations(load_base(reference), pinned.modules, text, rows)
-        report = run(url, pinned, x, count, own, backend)
-    show(report, as_json)
+        report = ask_owner(url, pinned, x, count, own, backend)
+    show_manifest(report, as_json)

@@ -10,7 +10,7 @@ from api.http.downloads import BYTES, file_response, wants_bytes
 from api.http.problems import documented
 from api.http.schemas import AdapterAnswer, AdapterRequest
 from api.service.service import ServiceOf
-from api.service.store import ADAPTER_ID, LOCAL, Record
+from api.service.store import ADAPTER_ID, LOCAL, StoredRecord
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from verification.report import server_timing
@@ -114,11 +114,11 @@ def get_file(id: AdapterId, name: FileName, request: Request, service: ServiceOf
     return file_response(request, content, sha256, MEDIA_TYPES[name])
 
 
-def _url(record: Record) -> str:
+def _url(record: StoredRecord) -> str:
     return f"/v1/adapters/{record['id']}"
 
 
-def _answer(record: Record) -> dict[str, Any]:
+def _answer(record: StoredRecord) -> dict[str, Any]:
     files = {
         name: {"url": f"{_url(record)}/files/{name}", **file}
         for name, file in record["files"].items()

@@ -53,7 +53,7 @@ def create_app(settings: Settings, generator: Generator | None = None) -> FastAP
     return app
 
 
-def serve(settings: Settings) -> None:
+def run_server(settings: Settings) -> None:
     """Run until Ctrl-C or SIGTERM; requests under way are finished, jobs are interrupted.
 
     Raises:

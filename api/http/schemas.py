@@ -49,7 +49,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class Example(_Strict):
+class ExampleBody(_Strict):
     """One input of the task with its output."""
 
     input: Text
@@ -63,7 +63,7 @@ class AdapterRequest(_Strict):
         description="The task, 1 to 8,192 characters once trimmed.",
         examples=["Say whether the review is positive or negative."],
     )
-    examples: Annotated[list[Example] | None, FailFast()] = Field(
+    examples: Annotated[list[ExampleBody] | None, FailFast()] = Field(
         default=None,
         description="At most 200, for generators that can use them; others refuse them.",
     )
@@ -89,7 +89,7 @@ class AdapterRequest(_Strict):
     )
 
 
-class ProofRequest(_Strict):
+class ProofBody(_Strict):
     """What the hook zk is to prove."""
 
     modules: Modules = Field(
@@ -112,16 +112,16 @@ class VerifyRequest(_Strict):
         min_length=1,
         max_length=16,
     )
-    examples: Annotated[list[Example] | None, FailFast()] = Field(
+    examples: Annotated[list[ExampleBody] | None, FailFast()] = Field(
         default=None,
         description="Of the adapter's task, for the behaviour hook; by default those of the stored "
         "task whose description is nearest.",
         max_length=MAX_EXAMPLES,
     )
-    zk: ProofRequest | None = Field(default=None, description="For the hook zk alone.")
+    zk: ProofBody | None = Field(default=None, description="For the hook zk alone.")
 
 
-class Neighbour(BaseModel):
+class NeighbourBody(BaseModel):
     """An adapter of the library that is close to the description."""
 
     id: str
@@ -129,12 +129,12 @@ class Neighbour(BaseModel):
     similarity: float
 
 
-class Chosen(BaseModel):
+class ChosenBody(BaseModel):
     """How the adapter came about."""
 
     strategy: str
     reason: str
-    neighbours: list[Neighbour]
+    neighbours: list[NeighbourBody]
     predicted_recovery: float | None = Field(
         description="Share of an own adapter's gain over the base that is to be expected."
     )
@@ -175,7 +175,7 @@ class AdapterAnswer(BaseModel):
     layout_digest: str
     rank: int
     seed: int
-    chosen: Chosen
+    chosen: ChosenBody
     report: Verification = Field(description="Of the quick hooks; in provenance.json as well.")
     files: dict[str, StoredFile]
 

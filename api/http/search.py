@@ -60,7 +60,7 @@ Condition = Annotated[str | None, Query()]
         "overloaded",
     ),
 )
-async def search(
+async def search_library(
     service: ServiceOf,
     q: Text = None,
     adapter: AdapterName = None,

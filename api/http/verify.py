@@ -11,7 +11,7 @@ from api.http.adapters import AdapterId
 from api.http.body import JsonRoute
 from api.http.problems import documented
 from api.http.schemas import JobAnswer, JobId, VerifyRequest
-from api.service.job_store import Job
+from api.service.job_store import JobRow
 from api.service.service import ServiceOf
 
 router = APIRouter(prefix="/v1", tags=["verification"], route_class=JsonRoute)
@@ -54,7 +54,7 @@ async def get_job(id: JobId, service: ServiceOf) -> Response:
     return _answer(await to_thread.run_sync(service.job, id))
 
 
-def _answer(job: Job, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def _answer(job: JobRow, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     body: dict[str, Any] = {**asdict(job), "hooks": job.wanted["hooks"]}
     del body["wanted"]
     return JSONResponse(body, status, headers)

@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 
 
 @dataclass(frozen=True)
-class Job:
+class JobRow:
     """What is asked about an adapter, how far it is, and what came out.
 
     Attributes:
@@ -65,7 +65,7 @@ class JobStore:
         self._held: tuple[str, IO[str]] | None = None
         self._holding = threading.Lock()
 
-    def add(self, adapter: str, wanted: Mapping[str, Any]) -> Job:
+    def add(self, adapter: str, wanted: Mapping[str, Any]) -> JobRow:
         """A new job, queued with this process. Raises StorageFailed."""
         identity = f"job_{secrets.token_hex(16)}"
         worker = self._worker()
@@ -80,9 +80,9 @@ class JobStore:
                 " (SELECT number FROM jobs ORDER BY number DESC LIMIT ?)",
                 (KEPT,),
             )
-        return Job(identity, adapter, "queued", 0.0, dict(wanted))
+        return JobRow(identity, adapter, "queued", 0.0, dict(wanted))
 
-    def get(self, identity: str) -> Job:
+    def get(self, identity: str) -> JobRow:
         """A job as it stands. Raises NotFound."""
         with self._rows() as rows:
             row = rows.execute(
@@ -96,7 +96,7 @@ class JobStore:
         if state in ("queued", "running") and not self._alive(worker):
             state, error = "interrupted", INTERRUPTED
         found = json.loads(result) if result else None
-        return Job(identity, adapter, state, progress, json.loads(wanted), found, error)
+        return JobRow(identity, adapter, state, progress, json.loads(wanted), found, error)
 
     def advance(self, identity: str, progress: float) -> None:
         """The job is running and has come so far; it never goes back."""

@@ -11,11 +11,11 @@ from anyio import to_thread
 from anyio.streams.memory import MemoryObjectSendStream
 
 from api.errors import NotReady, Overloaded
-from api.service.job_store import INTERRUPTED, Job, JobStore
+from api.service.job_store import INTERRUPTED, JobRow, JobStore
 from library.errors import LorasmithError, MissingPath
 
 Progress = Callable[[float], None]
-Work = Callable[[Job, Progress], Mapping[str, Any]]
+Work = Callable[[JobRow, Progress], Mapping[str, Any]]
 FAILED = "the service failed while working on the job; its log says more"
 
 
@@ -39,9 +39,9 @@ class Jobs:
         self._places, self._retry_after = waiting + 1, retry_after
         self._taken = 0
         self._stopping = threading.Event()
-        self._queue: MemoryObjectSendStream[Job] | None = None
+        self._queue: MemoryObjectSendStream[JobRow] | None = None
 
-    async def submit(self, adapter: str, wanted: Mapping[str, Any]) -> Job:
+    async def submit(self, adapter: str, wanted: Mapping[str, Any]) -> JobRow:
         """Queue a job. For the event loop's thread only.
 
         Raises:
@@ -70,7 +70,7 @@ class Jobs:
 
     async def run(self) -> None:
         """Work until `stop`; what is left then is marked as interrupted."""
-        send, receive = anyio.create_memory_object_stream[Job](math.inf)
+        send, receive = anyio.create_memory_object_stream[JobRow](math.inf)
         self._stopping.clear()
         try:
             with send, receive:
@@ -90,7 +90,7 @@ class Jobs:
             self._queue.close()
             self._queue = None
 
-    def _one(self, job: Job) -> None:
+    def _one(self, job: JobRow) -> None:
         """One job from start to end, in a thread; whatever happens is written down."""
 
         def progress(share: float) -> None:
@@ -110,7 +110,7 @@ class Jobs:
                 _log.exception("job %s failed", job.id)
                 self._close(job, "failed", FAILED)
 
-    def _close(self, job: Job, state: Any, error: str) -> None:
+    def _close(self, job: JobRow, state: Any, error: str) -> None:
         try:
             self.store.finish(job.id, state, error=error)
         except Exception:

@@ -13,15 +13,14 @@ from fastapi import Depends, Request
 
 from api.cli.common import SHIPPED, shipped_library
 from api.errors import NotReady
-from api.http.schemas import AdapterRequest, ProofRequest, VerifyRequest
+from api.http.schemas import AdapterRequest, ProofBody, VerifyRequest
 from api.service.admission import Admission
 from api.service.hooks import configured, hooks_of
-from api.service.job_store import Job, JobStore
+from api.service.job_store import JobRow, JobStore
 from api.service.jobs import Jobs, Progress
 from api.service.settings import Settings
-from api.service.store import LOCAL, Record, Store
+from api.service.store import LOCAL, Store, StoredRecord
 from generator.generate import Generator
-from generator.request import Example
 from generator.request import Request as Wish
 from generator.strategies.strategies import DEFAULT_GENERATOR, Strategies, require_known
 from index.encoders.descriptions import DescriptionEncoder
@@ -32,16 +31,16 @@ from library.base.models import BaseReference
 from library.errors import LorasmithError, MissingPath, UsageError
 from library.peft.write import WEIGHTS_FILE
 from library.store.catalogue import open_library
-from library.tasks.files import Instance
+from library.tasks.files import Example
 from verification import run
-from verification.artifact import Context, Subject
+from verification.artifact import Artifact, Context
 from verification.report import reported, summary
-from verification.scores.agreement import HOOK as AGREEMENT
-from verification.scores.behaviour_hook import HOOK as BEHAVIOUR
+from verification.scores.agreement import AGREEMENT_HOOK
+from verification.scores.behaviour_hook import BEHAVIOUR_HOOK
 from verification.zk.backend import read_srs, require_ezkl
 from verification.zk.bundle import require_count, require_nonce
 from verification.zk.hook import Challenge, zk_hook
-from verification.zk.report import HOOK as ZK
+from verification.zk.report import ZK_HOOK
 
 FOLLOW_SECONDS = 2  # between two looks at what changed in the library
 
@@ -57,7 +56,7 @@ class Made:
         milliseconds: what each hook took, this time.
     """
 
-    record: Record
+    record: StoredRecord
     weights: bytes
     new: bool
     milliseconds: dict[str, float]
@@ -122,25 +121,25 @@ class Service:
         given = wanted.model_dump(
             include={"description", "rank", "strength", "seed", "profile"}, exclude_none=True
         )
-        examples = tuple(Example(e.input, e.output) for e in wanted.examples or ())
+        examples = tuple(Example.pair(e.input, e.output) for e in wanted.examples or ())
         wish = Wish(**given, examples=examples)
         return await self.admission.run(self._create, made, name, wish, base)
 
-    async def verify(self, identity: str, wanted: VerifyRequest) -> Job:
+    async def verify(self, identity: str, wanted: VerifyRequest) -> JobRow:
         """Queue a verification of an adapter.
 
         Raises NotFound, UnknownName, UsageError, MissingExtra, NotReady, and as Jobs.submit.
         """
         await to_thread.run_sync(self.store.require, LOCAL, identity)
         names = [*self.hooks] if wanted.hooks is None else wanted.hooks
-        run.require_known(names, (*self.hooks, ZK))
+        run.require_known_hooks(names, (*self.hooks, ZK_HOOK))
         if len(set(names)) < len(names):
             raise UsageError("hooks: each may be named once")
-        if wanted.examples and BEHAVIOUR not in names:
+        if wanted.examples and BEHAVIOUR_HOOK not in names:
             raise UsageError(
                 "examples: they are for the hook behaviour, which is not among the hooks"
             )
-        if {AGREEMENT, BEHAVIOUR} & {*names}:
+        if {AGREEMENT_HOOK, BEHAVIOUR_HOOK} & {*names}:
             _ = self.strategies  # what they need is loaded, or the client comes again
         challenge = _challenge(names, wanted)
         if challenge is not None:
@@ -149,20 +148,17 @@ class Service:
         asked["examples"] = [example.model_dump() for example in wanted.examples or ()]
         return await self.jobs.submit(identity, asked)
 
-    def job(self, identity: str) -> Job:
+    def job(self, identity: str) -> JobRow:
         """A job of an adapter that may be seen. Raises NotFound."""
         found = self.jobs.store.get(identity)
         self.store.require(LOCAL, found.adapter)
         return found
 
-    def _verify(self, job: Job, progress: Progress) -> dict[str, Any]:
+    def _verify(self, job: JobRow, progress: Progress) -> dict[str, Any]:
         """Every hook in its turn; ends when the adapter is deleted meanwhile."""
         record = self.store.get(LOCAL, job.adapter)
         files = self._files(record)
-        examples = [
-            Instance(f"example-{i}", row["input"], (row["output"],))
-            for i, row in enumerate(job.wanted["examples"])
-        ]
+        examples = [Example.pair(row["input"], row["output"]) for row in job.wanted["examples"]]
 
         def advance(share: float) -> None:
             self.store.require(LOCAL, job.adapter)
@@ -174,12 +170,12 @@ class Service:
         if job.wanted["zk"] is not None:
             known.append(zk_hook(Challenge(**job.wanted["zk"]), self._srs))
         policy = run.Policy(hooks=tuple(job.wanted["hooks"]))
-        return summary(run.run(Subject(files), context, policy, hooks=known))
+        return summary(run.run_hooks(Artifact(files), context, policy, hooks=known))
 
     def _require_modules(self, identity: str, count: int | None) -> None:
         """Raise UsageError if fewer modules could be proved than are asked for."""
         files = self._files(self.store.get(LOCAL, identity))
-        require_count(len(Subject(files).pairs), count)
+        require_count(len(Artifact(files).pairs), count)
 
     def _create(self, made: Strategies, name: str, wish: Wish, base: BaseReference) -> Made:
         adapter = made.generate(name, [wish], base)[0]
@@ -219,19 +215,19 @@ class Service:
             self._followed = now
         return self._searcher.search(text, files, by=by, k=k, wanted=wanted)
 
-    def _files(self, record: Record) -> dict[str, bytes]:
+    def _files(self, record: StoredRecord) -> dict[str, bytes]:
         """What a stored adapter's files hold. Raises NotFound."""
         return {name: self.store.read(LOCAL, record["id"], name)[0] for name in record["files"]}
 
 
 def _challenge(names: list[str], wanted: VerifyRequest) -> dict[str, Any] | None:
     """What proofs are asked for, with a nonce in any case. Raises UsageError, MissingExtra."""
-    if ZK not in names:
+    if ZK_HOOK not in names:
         if wanted.zk is not None:
             raise UsageError("zk: it is for the hook zk, which is not among the hooks")
         return None
     require_ezkl()
-    asked = wanted.zk or ProofRequest()
+    asked = wanted.zk or ProofBody()
     nonce = secrets.token_hex(16) if asked.nonce is None else asked.nonce
     require_nonce(nonce)
     return {"nonce": nonce, "modules": None if asked.modules == "all" else asked.modules}

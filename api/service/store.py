@@ -24,7 +24,7 @@ LOCAL = "local"  # the only owner until there are keys
 ADAPTER_ID = re.compile(r"ad_[0-9a-f]{40}")
 BUSY_SECONDS = 30
 
-Record = dict[str, Any]
+StoredRecord = dict[str, Any]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS adapters (
@@ -50,7 +50,7 @@ class Store:
 
     def put(
         self, owner: str, summary: Mapping[str, Any], files: Mapping[str, bytes]
-    ) -> tuple[Record, bool]:
+    ) -> tuple[StoredRecord, bool]:
         """Keep an adapter for `owner`.
 
         Args:
@@ -74,7 +74,7 @@ class Store:
                 self._write(identity, files)  # last: an error undoes the rows
         return record, missing or added.rowcount == 1
 
-    def get(self, owner: str, identity: str) -> Record:
+    def get(self, owner: str, identity: str) -> StoredRecord:
         """The record of an adapter. Raises NotFound unless it is whole and the owner's."""
         with self._connection() as rows:
             self._require_owner(rows, owner, identity)
@@ -112,11 +112,11 @@ class Store:
     def _place(self, identity: str) -> Path:
         return self.folder / "adapters" / identity
 
-    def _record(self, rows: sqlite3.Connection, identity: str) -> Record | None:
+    def _record(self, rows: sqlite3.Connection, identity: str) -> StoredRecord | None:
         row = rows.execute("SELECT record FROM adapters WHERE id = ?", (identity,)).fetchone()
         return json.loads(row[0]) if row else None
 
-    def _intact(self, rows: sqlite3.Connection, identity: str) -> Record | None:
+    def _intact(self, rows: sqlite3.Connection, identity: str) -> StoredRecord | None:
         """The record, if every file is there as it was stored."""
         record = self._record(rows, identity)
         if record is None:
@@ -131,7 +131,7 @@ class Store:
             return None
         return content if digest(content) == sha256 else None
 
-    def _insert(self, rows: sqlite3.Connection, record: Record) -> None:
+    def _insert(self, rows: sqlite3.Connection, record: StoredRecord) -> None:
         identity = record["id"]
         size = sum(file["bytes"] for file in record["files"].values())
         (used,) = rows.execute(

@@ -48,7 +48,7 @@ class Answer(BaseModel):
     y: list[list[str]]
 
 
-class ProofRequest(BaseModel):
+class OwnerProofRequest(BaseModel):
     """Which answers to prove, folded by a seed of the verifier's."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -100,7 +100,7 @@ def create_owner_app(owner: Owner) -> FastAPI:
         )
 
     @router.post("/proofs")
-    def proofs(request: ProofRequest) -> Proofs:
+    def proofs(request: OwnerProofRequest) -> Proofs:
         statements = [
             Statement(
                 owner.manifest.digest, asked.module, asked.nonce, request.fold_seed, asked.x, y

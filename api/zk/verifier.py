@@ -19,8 +19,8 @@ from verification.zk.bundle import integers, require_count
 from verification.zk.integers import Rows, sampled
 from verification.zk.manifest import Manifest
 from verification.zk.proof import Statement
-from verification.zk.report import Report, refusal
-from verification.zk.verify import verify
+from verification.zk.report import Report, proof_refusal
+from verification.zk.verify import verify_proofs
 
 TIMEOUT = 600.0  # seconds; proving sixty modules takes a minute or two
 MAX_ANSWER = 64 * 2**20
@@ -32,7 +32,7 @@ class OwnerError(LorasmithError):
     code = "owner-failed"
 
 
-def ask(
+def ask_owner(
     url: str, manifest: Manifest, x: Mapping[str, Rows], count: int | None, srs: Srs,
     backend: Backend,
 ) -> Report:  # fmt: skip
@@ -44,7 +44,7 @@ def ask(
     rows = max(len(mine) for mine in x.values())
     if _call(url, "/v1/manifest") != json.loads(manifest.to_bytes()):
         message = "the owner serves another manifest than the pinned one"
-        return Report(manifest, [refusal("manifest-mismatch", message)], [], rows)
+        return Report(manifest, [proof_refusal("manifest-mismatch", message)], [], rows)
     nonce = secrets.token_hex(16)
     answers = {name: _answer(url, nonce, name, mine) for name, mine in x.items()}
     seed = secrets.token_hex(16)
@@ -56,7 +56,7 @@ def ask(
     statements = [
         Statement(manifest.digest, name, nonce, seed, x[name], answers[name][1]) for name in chosen
     ]
-    return verify(manifest, statements, proofs, srs, backend)
+    return verify_proofs(manifest, statements, proofs, srs, backend)
 
 
 def require_question(url: str, modules: int, count: int | None) -> None:

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.quality.described import SAME, Described, Rows, described, mean_row
 from index.encoders.descriptions import DEFAULT_ENCODER
-from index.search.confidence import FEATURES, features, margins
+from index.search.confidence import FEATURES, confidence_features, margins
 from library.files import write_file
 
 SIZES = (24, 60, 120, 250, 500)
@@ -74,8 +74,8 @@ def sample(
         gaps = margins(masked[near].tolist(), [str(t) for t in near])
         for rank, (place, gap) in enumerate(zip(near[:RESULTS], gaps, strict=False)):
             found.append({
-                "features": features(float(masked[place]), gap), "rank": rank, "size": size,
-                "right": bool(same[place] == same[owners[query]]), "task": int(owners[query]),
+                "features": confidence_features(float(masked[place]), gap), "rank": rank, "size":
+                size, "right": bool(same[place] == same[owners[query]]), "task": int(owners[query]),
                 "held": bool(held[owners[query]]),
             })  # fmt: skip
     return found

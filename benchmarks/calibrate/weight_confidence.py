@@ -35,7 +35,7 @@ from benchmarks.quality.described import SAME, Rows, described
 from index.encoders.weights import WeightEncoder, load_weight_encoder
 from index.search.confidence import FEATURES
 from index.search.query import TEXT_SHARE
-from index.search.sources import Weights
+from index.search.sources import WeightSource
 from index.search.sync import open_index
 from library.files import write_file
 
@@ -53,7 +53,7 @@ class Queries:
 
 def vectors_of(place: str, names: list[str], encoder: WeightEncoder) -> Rows:
     """A library's weights as its index holds them, one row a task."""
-    state = open_index(place, Weights(encoder)).state
+    state = open_index(place, WeightSource(encoder)).state
     rows = dict(zip((e.task for e in state.entries()), state.vectors(), strict=True))
     return np.stack([rows[name] for name in names])
 
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     encoder = load_weight_encoder()
-    held = {e.task for e in open_index(options.libraries[0], Weights(encoder)).state.entries()}
+    held = {e.task for e in open_index(options.libraries[0], WeightSource(encoder)).state.entries()}
     tasks = [d for d in described(options.tasks) if d.task.name in held]
     names = [d.task.name for d in tasks]
     seen = set(encoder.info.tasks)

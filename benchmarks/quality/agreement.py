@@ -36,7 +36,7 @@ from index.encoders.weights import WeightEncoder, load_weight_encoder
 from library.adapter import stack
 from library.base.models import resolve_base
 from training.data.libraries import read_stock
-from verification.scores.agreement import Calibration
+from verification.scores.agreement import AgreementCalibration
 from verification.scores.calibration import area_under_curve
 
 DIGITS = 4
@@ -123,7 +123,7 @@ def main() -> None:
     unseen = [d for d in described([o.tasks]) if d.task.name not in set(encoder.info.tasks)]
     held_out = described([o.held_out])
     pairs = Pairs(encoder, unseen, stored(encoder, o.libraries[0], unseen))
-    limits = Calibration(
+    limits = AgreementCalibration(
         checkpoint=encoder.digest,
         recipe="oracle:lora",
         tasks=len(unseen),

@@ -38,7 +38,7 @@ from library.adapter import Adapter, zeros
 from library.base.models import BaseModel, load_base, resolve_base
 from library.peft.write import to_peft
 from library.store.catalogue import open_library, read_adapter, records
-from library.tasks.files import Instance, Task, read_tasks
+from library.tasks.files import Example, Task, read_tasks
 from verification.scores.behaviour import (
     MAX_LENGTH,
     NONE,
@@ -50,7 +50,7 @@ from verification.scores.behaviour import (
     token_row,
 )
 from verification.scores.calibration import area_under_curve, quantile
-from verification.scores.rivals import rivals_of, spread
+from verification.scores.rivals import evenly_spaced, rivals_of
 
 COUNTS = (5, 16)
 WRONG = 2
@@ -78,7 +78,7 @@ class Field:
         rivals = rivals_of(self.library, self.base.reference, description=None)
         self.rivals = [Contender(NONE, zeros(self.generator.checkpoint.layout)), *rivals]
         aside = [r for r in every if r["task"] not in {rival.name for rival in rivals}]
-        self.calibrating = [r["task"] for r in spread(aside, CALIBRATING)]
+        self.calibrating = [r["task"] for r in evenly_spaced(aside, CALIBRATING)]
 
     @functools.cache  # noqa: B019 (one field a process)
     def generated(self, task: Task) -> Adapter:
@@ -91,7 +91,7 @@ class Field:
 
 
 def losses_of(
-    base: BaseModel, rows: Sequence[Instance], field: Sequence[Contender], most: int
+    base: BaseModel, rows: Sequence[Example], field: Sequence[Contender], most: int
 ) -> Losses:
     """Losses of every contender on the first rows, in one forward for each example."""
     lots = by_modules([contender.adapter for contender in field], base.device)
@@ -237,7 +237,7 @@ def timed(field: Field, tasks: Sequence[Task]) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def peft_losses(base: BaseModel, adapters: Sequence[Adapter], rows: Sequence[Instance]) -> None:
+def peft_losses(base: BaseModel, adapters: Sequence[Adapter], rows: Sequence[Example]) -> None:
     """The peer: PEFT with every adapter loaded, row by row, adapter by adapter."""
     model: Any = None
     for i, adapter in enumerate(adapters):

@@ -24,7 +24,7 @@ import torch
 from index.merge.lora_rar import load_predictor
 from index.merge.weighted_sum import sum_by_module
 from library.tasks.metrics import bootstrap_ci95
-from training.data.pairs import Member, PairBatch, PairDataModule
+from training.data.pairs import AdapterPairBatch, Member, PairDataModule
 from training.objectives.frozen_base import FrozenBase
 
 CONSTANTS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 1.0)
@@ -115,13 +115,13 @@ class Scorer:
         batch = self._batch(pair)
         return self._loss(batch, network.to(self.device)(batch.first, batch.second))
 
-    def _batch(self, pair: Pair) -> PairBatch:
+    def _batch(self, pair: Pair) -> AdapterPairBatch:
         rows = [replace(row, owner=0) for member in pair for row in member.tune[: self.rows]]
         made = self.data.batch([pair], rows)
         return self.data.transfer_batch_to_device(made, self.device, 0)
 
     @torch.no_grad()
-    def _loss(self, batch: PairBatch, weights: torch.Tensor) -> float:
+    def _loss(self, batch: AdapterPairBatch, weights: torch.Tensor) -> float:
         merged = sum_by_module([batch.first, batch.second], weights.to(self.device))
         return float(self.base.losses(batch.rows, merged).mean())
 

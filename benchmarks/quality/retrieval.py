@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.calibrate.confidence import reliability
 from benchmarks.quality.described import Described, Rows, described, mean_row
 from index.encoders.descriptions import DEFAULT_ENCODER, EncoderIdentity
-from index.search.confidence import margins, shipped
+from index.search.confidence import margins, shipped_confidence
 from index.search.searcher import MORE
 from index.segments.change_log import Change
 from index.segments.index import VectorIndex
@@ -77,7 +77,8 @@ def asked(index: VectorIndex, tasks: Sequence[Described], queries: Queries) -> l
             gap = margins(scores, names)[0]
             found.append({
                 "rank": names.index(d.task.name) if d.task.name in names else len(hits),
-                "claim": shipped().confidence(scores[0], gap), "right": names[0] == d.task.name,
+                "claim": shipped_confidence().confidence(scores[0], gap), "right": names[0] ==
+                d.task.name,
             })  # fmt: skip
     return found
 

@@ -30,7 +30,7 @@ from index.encoders.descriptions import DescriptionEncoder
 from index.encoders.weights import load_weight_encoder
 from index.search.query import read_files
 from index.search.searcher import Result, Searcher
-from index.search.sources import Weights
+from index.search.sources import WeightSource
 from index.search.sync import build_index
 from library.files import write_file
 from library.peft.provenance import PROVENANCE_FILE
@@ -59,7 +59,7 @@ class Bench:
 
     def __init__(self, copy: Path, places: tuple[str, str], tasks: Sequence[Path]) -> None:
         self.encoder, weights = DescriptionEncoder(), load_weight_encoder()
-        build_index(str(copy), Weights(weights))
+        build_index(str(copy), WeightSource(weights))
         self.searcher = Searcher(str(copy), lambda: self.encoder, lambda: weights)
         self.tasks = {task.name: task for folder in tasks for task in read_tasks(folder)}
         self.names = [record["task"] for record in records(open_library(str(copy)))]

@@ -40,7 +40,7 @@ from library.tasks.metrics import rouge_l
 from library.trainer.batched import BatchedTrainer, TrainConfig
 from library.trainer.optimiser import shared_start
 from library.trainer.recipes import RECIPES, Recipe
-from library.trainer.run_state import Job, Slot
+from library.trainer.run_state import Slot, TrainingJob
 
 
 class InOrder(Trainer):
@@ -68,7 +68,7 @@ def collate(rows: list[TokenRow], pad: int) -> dict[str, torch.Tensor]:
 
 
 def by_peft(
-    base: BaseModel, layout: Layout, jobs: list[Job], recipe: Recipe, config: TrainConfig
+    base: BaseModel, layout: Layout, jobs: list[TrainingJob], recipe: Recipe, config: TrainConfig
 ) -> list[Adapter]:
     """One task after another; the base's weights stay loaded."""
     start, made = shared_start(layout, 0), []
@@ -127,7 +127,7 @@ def _taken(layout: Layout, modules: dict[Any, Any], recipe: Recipe) -> Adapter:
 
 
 def batched(
-    base: BaseModel, layout: Layout, jobs: list[Job], recipe: Recipe, config: TrainConfig
+    base: BaseModel, layout: Layout, jobs: list[TrainingJob], recipe: Recipe, config: TrainConfig
 ) -> tuple[list[Adapter], BatchedTrainer]:
     """All at once."""
     pad = base.tokenizer.pad_token_id
@@ -181,7 +181,7 @@ def main() -> None:
     every = read_tasks(o.tasks)
     stride = max(1, len(every) // o.count)
     tasks = every[::stride][: o.count]
-    jobs = [Job(t.name, tokenised(t.train, base.tokenizer, o.max_length)) for t in tasks]
+    jobs = [TrainingJob(t.name, tokenised(t.train, base.tokenizer, o.max_length)) for t in tasks]
     tasks = [task for task, job in zip(tasks, jobs, strict=True) if job.train]
     jobs = [job for job in jobs if job.train]
     config = TrainConfig(steps=o.steps, rows=o.rows, slots=len(jobs), patience=0)

@@ -31,22 +31,22 @@ from library.base.models import load_base, resolve_base
 from library.peft.provenance import PROVENANCE_FILE
 from library.store.catalogue import files_of, open_library, records
 from library.store.folder import LibraryFolder
-from verification.artifact import Context, Subject
-from verification.run import Policy, run
-from verification.scores.bank import shipped
+from verification.artifact import Artifact, Context
+from verification.run import Policy, run_hooks
+from verification.scores.bank import shipped_bank
 from verification.scores.neighbours import read_neighbours
 from verification.scores.sources import SlowHooks, Sources
 
 SENTENCE = "Say whether the review is positive or negative."
 
 
-def seconds(run: Callable[[], object], repeats: int) -> dict[str, float]:
+def seconds(run_hooks: Callable[[], object], repeats: int) -> dict[str, float]:
     """After one warm-up: medians of wall time and of the process's own, and its least."""
-    run()
+    run_hooks()
     wall, cpu = [], []
     for _ in range(repeats):
         start, own = time.perf_counter(), time.process_time()
-        run()
+        run_hooks()
         wall.append(time.perf_counter() - start)
         cpu.append(time.process_time() - own)
     return {
@@ -62,13 +62,13 @@ def dense_spectra(adapter: Adapter) -> None:
             torch.linalg.svdvals(b @ a)
 
 
-def subjects(folder: LibraryFolder) -> tuple[Subject, Subject, Subject]:
+def subjects(folder: LibraryFolder) -> tuple[Artifact, Artifact, Artifact]:
     """The adapter with the definition of median length, also with one sentence; the longest's."""
     known = sorted(records(folder), key=lambda record: len(record["description"]))
     chosen = (known[len(known) // 2], known[-1])
-    median, longest = (Subject(files_of(folder, record["id"])) for record in chosen)
+    median, longest = (Artifact(files_of(folder, record["id"])) for record in chosen)
     said = json.dumps({**(median.provenance or {}), "description": SENTENCE}).encode()
-    return Subject({**median.files, PROVENANCE_FILE: said}), median, longest
+    return Artifact({**median.files, PROVENANCE_FILE: said}), median, longest
 
 
 def main() -> None:
@@ -81,8 +81,8 @@ def main() -> None:
     encoder = DescriptionEncoder()
     slow = SlowHooks(Sources(SHIPPED, lambda: encoder, lambda name: resolve_base(name), load_base))
 
-    def job(subject: Subject, *names: str) -> None:
-        run(Subject(subject.files), Context(), Policy(names), hooks=slow.hooks())
+    def job(subject: Artifact, *names: str) -> None:
+        run_hooks(Artifact(subject.files), Context(), Policy(names), hooks=slow.hooks())
 
     every = ("screening", "neighbours", "agreement")
     peer, screening = "peer: dense singular values", "screening"
@@ -92,7 +92,7 @@ def main() -> None:
         "agreement, longest definition": seconds(lambda: job(longest, "agreement"), 10),
         "all three": seconds(lambda: job(short, *every), 30),
         peer: seconds(lambda: dense_spectra(median.adapter), 1),
-        "once: reading the bank": seconds(shipped.__wrapped__, 5),
+        "once: reading the bank": seconds(shipped_bank.__wrapped__, 5),
         "once: reading the library of 24": seconds(lambda: read_neighbours(SHIPPED), 1),
         "once: reading the weight encoder": seconds(load_weight_encoder, 1),
         "once: reading the description encoder": seconds(DescriptionEncoder, 1),

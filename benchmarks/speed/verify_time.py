@@ -35,11 +35,11 @@ from library.files import write_folder
 from library.layout import layout_of
 from library.peft.provenance import AdapterFiles, Provenance, finish
 from library.peft.write import WEIGHTS_FILE, to_peft
-from verification.artifact import SIGNATURE_FILE, Context, Subject, read_subject
-from verification.checks.signing import sign
+from verification.artifact import SIGNATURE_FILE, Artifact, Context, read_artifact
+from verification.checks.signing import sign_artifact
 from verification.findings import verdict
 from verification.report import reported
-from verification.run import HOOKS, verify
+from verification.run import HOOKS, verify_path
 
 Times = dict[str, float]
 
@@ -77,7 +77,7 @@ def write_adapter(folder: Path) -> tuple[AdapterFiles, Ed25519PrivateKey]:
     )
     made = finish(to_peft(adapter, base_name=base.name), provenance)
     key = Ed25519PrivateKey.generate()
-    write_folder(folder, {**made.files, SIGNATURE_FILE: sign(Subject(made.files), key)})
+    write_folder(folder, {**made.files, SIGNATURE_FILE: sign_artifact(Artifact(made.files), key)})
     return made, key
 
 
@@ -85,21 +85,21 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
     made, key = write_adapter(folder)
     context = Context("vllm", None, key.public_key())
     start = time.perf_counter()
-    assert verdict(verify(folder, context)) == "accept"
+    assert verdict(verify_path(folder, context)) == "accept"
     first = round((time.perf_counter() - start) * 1000, 1)
-    subject = read_subject(folder)
+    subject = read_artifact(folder)
     _ = subject.header, subject.pairs  # the first hook that asks reads them; here nobody does
     parts: dict[str, Callable[[], Any]] = {
         hook.name: lambda h=hook: h.check(subject, context) for hook in HOOKS
     }
-    parts["reading and header"] = lambda: read_subject(folder).header
+    parts["reading and header"] = lambda: read_artifact(folder).header
 
     def peer() -> None:
         load_file(folder / WEIGHTS_FILE)
         LoraConfig.from_pretrained(str(folder))
 
     def ours() -> None:
-        verify(folder, context)
+        verify_path(folder, context)
 
     def request() -> None:
         reported(made)

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from verification.zk.backend import Backend, Srs, local_srs
 from verification.zk.bundle import Bundle, prove_hashed, verify_hashed
 from verification.zk.integers import hashed_row, product, tag
-from verification.zk.manifest import Manifest, Weights, commit, read_weights
+from verification.zk.manifest import Manifest, ModuleWeights, commit_adapter, read_weights
 from verification.zk.proof import Owner, Statement
 
 DESCRIPTION = "Decide whether the review is positive or negative. Answer with 'POS' or 'NEG'."
@@ -79,7 +79,7 @@ def generate(folder: Path) -> None:
     write_folder(folder, made.files.files)
 
 
-def one_module(name: str, mine: Weights, srs: Srs, repeats: int) -> dict[str, Any]:
+def one_module(name: str, mine: ModuleWeights, srs: Srs, repeats: int) -> dict[str, Any]:
     """Setup once, then means of commit, prove and verify, in one process of one thread."""
     x = hashed_row("", name, NONCE, mine.shape.in_features)
     statement = Statement("", name, NONCE, "", [x], product([x], mine.a, mine.b))
@@ -116,7 +116,7 @@ def mean(backend: Backend, repeats: int, run: Callable[[], Any]) -> tuple[Any, d
 def whole_adapter(folder: Path) -> dict[str, Any]:
     """All modules, then four that a nonce selects, with as many processes as cores."""
     with Backend() as backend:
-        manifest, committing = measured(backend, lambda: commit(folder, backend))
+        manifest, committing = measured(backend, lambda: commit_adapter(folder, backend))
         srs = local_srs(manifest.srs_logrows)
         owner = Owner(folder, manifest, srs, backend)
         report: dict[str, Any] = {"processes": backend.workers, "commit": committing}

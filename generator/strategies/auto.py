@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from generator.generate import TEXT_TO_LORA
-from generator.request import Example, Proposal
-from generator.strategies.calibration import Calibration, calibration
+from generator.request import Proposal
+from generator.strategies.calibration import StrategyCalibration, strategy_calibration
 from generator.strategies.makers import COMPOSE, NEAREST, Makers, Wish
 from generator.strategies.trial import trial
 from library.base.models import BaseModel, BaseReference, numerics
 from library.errors import LayoutMismatch
+from library.tasks.files import Example
 
 LoadBase = Callable[[BaseReference], BaseModel]
 
@@ -27,7 +28,7 @@ def choose(makers: Makers, wish: Wish, examples: Sequence[Example], load: LoadBa
     if cannot and not wish.neighbours:
         nothing_near = makers.misfit(wish.base) or "the library holds nothing for it"
         raise LayoutMismatch(f"{cannot}; nor can a library help: {nothing_near}")
-    found = calibration()
+    found = strategy_calibration()
     if examples:
         made = _on_trial(makers, wish, examples, load, generates=not cannot)
     else:
@@ -39,7 +40,7 @@ def choose(makers: Makers, wish: Wish, examples: Sequence[Example], load: LoadBa
 
 
 def by_similarity(
-    found: Calibration, wish: Wish, cannot_generate: str, no_library: str
+    found: StrategyCalibration, wish: Wish, cannot_generate: str, no_library: str
 ) -> tuple[str, str]:
     """Strategy and reason where nothing but the description is known.
 

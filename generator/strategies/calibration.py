@@ -18,7 +18,7 @@ FILE = Path(__file__).with_name("calibration.json")
 
 
 @dataclass(frozen=True)
-class Calibration:
+class StrategyCalibration:
     """Attributes:
     nearest_from: at this similarity of the nearest adapter or above, it is taken as it is.
     recovery: by strategy, points (similarity of the nearest, recovery) of a curve.
@@ -45,7 +45,7 @@ class Calibration:
 
 
 @cache
-def calibration(file: Path = FILE) -> Calibration:
+def strategy_calibration(file: Path = FILE) -> StrategyCalibration:
     """The calibration that ships. Raises CheckpointError if it is missing or damaged."""
     try:
         content = file.read_bytes()
@@ -54,6 +54,6 @@ def calibration(file: Path = FILE) -> Calibration:
             strategy: [(float(x), float(y)) for x, y in points]
             for strategy, points in found["recovery"].items()
         }
-        return Calibration(float(found["nearest_from"]), curves, digest(content))
+        return StrategyCalibration(float(found["nearest_from"]), curves, digest(content))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"the calibration of auto cannot be read: {error}") from error

@@ -8,10 +8,10 @@ import torch
 
 from generator.generate import TEXT_TO_LORA, Generator
 from generator.request import Chosen, Proposal
-from generator.strategies.calibration import calibration
+from generator.strategies.calibration import strategy_calibration
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
 from index.merge.weighted_sum import weighted_sum
-from index.search.retriever import NEIGHBOURS, Neighbour, Shelf, softmax_weights
+from index.search.retriever import NEIGHBOURS, Neighbour, Retriever, softmax_weights
 from library.base.models import BaseReference
 from library.errors import LayoutMismatch, LorasmithError, UnsupportedModel, UsageError
 from library.store.folder import LibraryFolder
@@ -42,7 +42,7 @@ class Makers:
         self, generator: Generator | None, library: LibraryFolder | None, device: str
     ) -> None:
         self.generator, self.library, self.device = generator, library, device
-        self._shelves: dict[BaseReference, Shelf | LorasmithError] = {}
+        self._shelves: dict[BaseReference, Retriever | LorasmithError] = {}
 
     @cached_property
     def encoder(self) -> DescriptionEncoder:
@@ -51,7 +51,7 @@ class Makers:
             return self.generator.encoder
         return DescriptionEncoder(device=self.device)
 
-    def shelf(self, base: BaseReference) -> Shelf:
+    def shelf(self, base: BaseReference) -> Retriever:
         """The library for a base.
 
         Raises UsageError if there is none, LayoutMismatch or UnsupportedModel if it does not fit.
@@ -60,7 +60,7 @@ class Makers:
             raise UsageError("there is no library to take adapters from")
         if base not in self._shelves:
             try:
-                self._shelves[base] = Shelf(self.library, base, self.encoder)
+                self._shelves[base] = Retriever(self.library, base, self.encoder)
             except MISFIT as error:
                 self._shelves[base] = error
         found = self._shelves[base]
@@ -129,7 +129,7 @@ class Makers:
             details={"weights": [round(weight, 9) for weight in weights]},
         )
 
-    def _needed(self, wish: Wish) -> Shelf:
+    def _needed(self, wish: Wish) -> Retriever:
         """The shelf, with something on it. Raises as `shelf` does."""
         shelf = self.shelf(wish.base)
         if not wish.neighbours:
@@ -138,5 +138,5 @@ class Makers:
 
 
 def _chosen(strategy: str, reason: str, wish: Wish, similarity: float | None) -> Chosen:
-    predicted = calibration().predicted(strategy, similarity)
+    predicted = strategy_calibration().predicted(strategy, similarity)
     return Chosen(strategy, reason, wish.neighbours, predicted)

@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from generator.generate import ASKED_FOR, TEXT_TO_LORA, Generator, served_numerics
-from generator.request import Example, Generated, Proposal, Request, finished
+from generator.request import Generated, Proposal, Request, finished
 from generator.strategies.auto import choose
 from generator.strategies.makers import COMPOSE, NEAREST, Makers
 from index.encoders.descriptions import DescriptionEncoder
-from index.search.retriever import Shelf
+from index.search.retriever import Retriever
 from library.base.models import BaseModel, BaseReference, described, load_base
 from library.errors import UnknownName, UsageError
 from library.store.folder import LibraryFolder
+from library.tasks.files import Example
 
 AUTO = "auto"
 GENERATORS = (AUTO, TEXT_TO_LORA, NEAREST, COMPOSE)
@@ -68,7 +69,7 @@ class Strategies:
         """What descriptions are compared in."""
         return self._makers.encoder
 
-    def shelf(self, base: BaseReference) -> Shelf:
+    def shelf(self, base: BaseReference) -> Retriever:
         """The library for a base. Raises UsageError, LayoutMismatch, UnsupportedModel."""
         return self._makers.shelf(base)
 

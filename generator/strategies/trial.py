@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 
-from generator.request import Example
 from library.adapter import Adapter, stack
 from library.base.batches import TokenRow, grouped
 from library.base.loss import row_scores
@@ -16,6 +15,7 @@ from library.base.models import BaseModel
 from library.base.multi_adapter import MultiAdapter
 from library.base.prompts import answer_ids, prompt_ids
 from library.errors import UsageError
+from library.tasks.files import Example
 
 MAX_EXAMPLES = 32  # more say little more
 MAX_LENGTH = 1024  # tokens of a row

@@ -147,14 +147,14 @@ def load_weight_encoder(folder: Path | None = None) -> WeightEncoder:
         MissingPath: no such folder.
         CheckpointError: damaged, of another program, or incomplete.
     """
-    folder = folder or shipped()
+    folder = folder or shipped_weight_encoder()
     found = read_state(folder, _build)
     load_strictly(folder, found.built, found.state)
     found.built.digest = found.digest
     return found.built.double().eval().requires_grad_(False)
 
 
-def shipped() -> Path:
+def shipped_weight_encoder() -> Path:
     """The checkpoint that came with the package. Raises CheckpointError."""
     import pretrained
 

@@ -35,7 +35,7 @@ class Found:
     trials: int
 
 
-def search(losses: Losses, count: int, *, seed: int = 0, budget: int = BUDGET) -> Found:
+def search_mixture(losses: Losses, count: int, *, seed: int = 0, budget: int = BUDGET) -> Found:
     """Weights of `count` adapters with the least penalised loss among `budget` trials.
 
     Trials are looked at POPULATION at a time, so that one forward pass can serve many.

@@ -132,7 +132,7 @@ def _lora_rar(mix: Mix) -> Merged:
 def _lorahub(mix: Mix) -> Merged:
     if mix.losses is None:
         raise UsageError("lorahub needs examples")
-    found = lorahub.search(mix.losses, len(mix.adapters), seed=mix.seed)
+    found = lorahub.search_mixture(mix.losses, len(mix.adapters), seed=mix.seed)
     return _sum(replace(mix, weights=found.weights))
 
 

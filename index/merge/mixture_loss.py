@@ -14,7 +14,7 @@ from library.base.models import BaseModel
 from library.base.multi_adapter import MultiAdapter
 from library.build.plan import tokenised
 from library.errors import TaskFileError
-from library.tasks.files import Instance
+from library.tasks.files import Example
 
 ROWS = 256  # rows of a forward pass
 LONGEST = 320  # tokens of an example; longer ones are left out
@@ -36,7 +36,7 @@ class MixtureLoss:
     """
 
     def __init__(
-        self, base: BaseModel, adapters: Sequence[Adapter], examples: Sequence[Instance]
+        self, base: BaseModel, adapters: Sequence[Adapter], examples: Sequence[Example]
     ) -> None:
         rank = max(adapter.layout.rank for adapter in adapters)
         self._base = base

@@ -21,7 +21,7 @@ FEATURES = ("score", "root of margin above", "margin above", "margin below")
 
 
 @dataclass(frozen=True)
-class Calibration:
+class ConfidenceCalibration:
     """Weights of FEATURES, in that order."""
 
     bias: float
@@ -29,11 +29,11 @@ class Calibration:
 
     def confidence(self, score: float, margin: float) -> float:
         """From 0 to 1. `score` and `margin` are cosines."""
-        terms = zip(self.weights, features(score, margin), strict=True)
+        terms = zip(self.weights, confidence_features(score, margin), strict=True)
         return 1 / (1 + math.exp(-self.bias - sum(w * x for w, x in terms)))
 
 
-def features(score: float, margin: float) -> tuple[float, float, float, float]:
+def confidence_features(score: float, margin: float) -> tuple[float, float, float, float]:
     """What the logistic function is linear in."""
     above, below = max(margin, 0.0), min(margin, 0.0)
     return score, math.sqrt(above), above, below
@@ -52,10 +52,10 @@ def margins(scores: Sequence[float], tasks: Sequence[str]) -> list[float]:
 
 
 @cache
-def shipped(kind: Kind = "description") -> Calibration:
+def shipped_confidence(kind: Kind = "description") -> ConfidenceCalibration:
     """The calibration that is shipped, for the default encoder and the shipped weight encoder."""
     name = "confidence.json" if kind == "description" else "weight_confidence.json"
     data = json.loads(files("index.search").joinpath(name).read_text(encoding="utf-8"))
     if kind != "description":
         data = data[kind]
-    return Calibration(data["bias"], tuple(data["weights"][name] for name in FEATURES))
+    return ConfidenceCalibration(data["bias"], tuple(data["weights"][name] for name in FEATURES))

@@ -47,7 +47,7 @@ class NotSearchable(LorasmithError):
 
 
 @dataclass(frozen=True)
-class Asked:
+class EncodedQuery:
     """A query, and which calibration its results' confidence has."""
 
     vector: Query
@@ -59,7 +59,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Asker:
+class QueryEncoder:
     """Makes queries; an encoder is loaded when it is first needed.
 
     Attributes:
@@ -72,7 +72,7 @@ class Asker:
     weights: Callable[[], WeightEncoder]
     note: Callable[[str], None]
 
-    def ask(self, text: str | None, files: Files | None, by: By | None) -> Asked:
+    def ask(self, text: str | None, files: Files | None, by: By | None) -> EncodedQuery:
         """A query by a text, an adapter or both.
 
         Args:
@@ -97,7 +97,7 @@ class Asker:
             self.note(f"{error}; its description is compared instead")
             return self._by_description(text, files)
 
-    def _by_description(self, text: str | None, files: Files | None) -> Asked:
+    def _by_description(self, text: str | None, files: Files | None) -> EncodedQuery:
         """A query to the index of descriptions."""
         texts = [] if text is None else [normalise(text)]
         if files is not None:
@@ -107,17 +107,17 @@ class Asker:
                     f"the adapter cannot be searched by: its {PROVENANCE_FILE} holds no description"
                 )
             texts.append(own)
-        return Asked(_mean([self._embedded(own) for own in texts]), "description")
+        return EncodedQuery(_mean([self._embedded(own) for own in texts]), "description")
 
-    def _by_weights(self, text: str | None, files: Files | None) -> Asked:
+    def _by_weights(self, text: str | None, files: Files | None) -> EncodedQuery:
         """A query to the index of weights."""
         if files is None:
             assert text is not None
-            return Asked(_mean([self._into_weights(text)]), "text")
+            return EncodedQuery(_mean([self._into_weights(text)]), "text")
         own = self._adapter(files)
         if text is None:
-            return Asked(own, "adapter")
-        return Asked(_mean([own, TEXT_SHARE * self._into_weights(text)]), "both")
+            return EncodedQuery(own, "adapter")
+        return EncodedQuery(_mean([own, TEXT_SHARE * self._into_weights(text)]), "both")
 
     def _adapter(self, files: Files) -> Query:
         try:

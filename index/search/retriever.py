@@ -48,7 +48,7 @@ def softmax_weights(neighbours: Sequence[Neighbour]) -> list[float]:
     return (cosines / TEMPERATURE).softmax(0).tolist()
 
 
-class Shelf:
+class Retriever:
     """The adapters of a library for its own base and modules, of any rank.
 
     Args:

@@ -7,9 +7,9 @@ from typing import Any
 
 from index.encoders.descriptions import DescriptionEncoder
 from index.encoders.weights import WeightEncoder, load_weight_encoder
-from index.search.confidence import margins, shipped
-from index.search.query import Asker, Files
-from index.search.sources import By, Contents, Descriptions, Weights
+from index.search.confidence import margins, shipped_confidence
+from index.search.query import Files, QueryEncoder
+from index.search.sources import By, DescriptionSource, VectorSource, WeightSource
 from index.search.sync import Note, Progress, follow, open_index, quiet
 from index.segments.index import VectorIndex
 from index.segments.metadata import EVERYTHING, Filter
@@ -62,8 +62,8 @@ class Searcher:
     ) -> None:
         self.library, self._place = open_library(place), place
         self._progress, self._note = progress, note
-        self._asker = Asker(cache(encoder), cache(weights), note)
-        self._opened: dict[By, tuple[VectorIndex, Contents]] = {}
+        self._asker = QueryEncoder(cache(encoder), cache(weights), note)
+        self._opened: dict[By, tuple[VectorIndex, VectorSource]] = {}
 
     def follow(self) -> None:
         """Take in what changed in the library, or in its indexes, since."""
@@ -97,7 +97,7 @@ class Searcher:
             self._note(f"the library holds no adapter whose {asked.by} can be compared")
         scores = [score for score, _ in hits]
         gaps = margins(scores, [entry.task for _, entry in hits])
-        confidence = shipped(asked.kind).confidence
+        confidence = shipped_confidence(asked.kind).confidence
         return [
             Result(entry.id, entry.task, min(score, 1.0), confidence(score, margin), asked.by)
             for (score, entry), margin in list(zip(hits, gaps, strict=True))[:k]
@@ -111,7 +111,7 @@ class Searcher:
             self._opened[by] = index, contents
         return self._opened[by][0]
 
-    def _contents(self, by: By) -> Contents:
+    def _contents(self, by: By) -> VectorSource:
         if by == "weights":
-            return Weights(self._asker.weights())
-        return Descriptions(self._asker.encoder())
+            return WeightSource(self._asker.weights())
+        return DescriptionSource(self._asker.encoder())

@@ -22,7 +22,7 @@ Wanted: TypeAlias = tuple[IndexEntry, list[str]]  # an adapter, and the texts of
 
 
 @runtime_checkable
-class Contents(Protocol):
+class VectorSource(Protocol):
     """One of the two.
 
     Attributes:
@@ -47,7 +47,7 @@ class Contents(Protocol):
         ...
 
 
-class Descriptions:
+class DescriptionSource:
     """An adapter's rows are its first description's and, if it has more, their mean's."""
 
     folder, derived = "", False
@@ -68,7 +68,7 @@ class Descriptions:
         return [_rows(rows) for rows in np.split(flat.double().numpy(), ends)]
 
 
-class Weights:
+class WeightSource:
     """An adapter's row is what the weight encoder makes of it, whatever its record says."""
 
     folder, derived = "weights", True

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from index.search.sources import Contents, Wanted
+from index.search.sources import VectorSource, Wanted
 from index.segments.change_log import Change
 from index.segments.folder import CURRENT, IndexFolder
 from index.segments.index import VectorIndex
 from index.segments.segment import Vectors
 from index.segments.snapshot import EncoderMismatch, IndexDamaged
-from index.segments.view import State
+from index.segments.view import IndexView
 from library.canonical import digest, json_digest
 from library.errors import OutputError
 from library.files import cache_dir
@@ -30,7 +30,7 @@ def quiet(*_: object) -> None:
 
 
 def build_index(
-    place: str, contents: Contents, progress: Progress = quiet, note: Note = quiet
+    place: str, contents: VectorSource, progress: Progress = quiet, note: Note = quiet
 ) -> VectorIndex:
     """Bring one of a library's own indexes up to date, as one snapshot; make it if there is none.
 
@@ -50,7 +50,7 @@ def build_index(
 
 
 def open_index(
-    place: str, contents: Contents, progress: Progress = quiet, note: Note = quiet
+    place: str, contents: VectorSource, progress: Progress = quiet, note: Note = quiet
 ) -> VectorIndex:
     """A library's index to search in: its own, else one in the cache; it answers for the records.
 
@@ -76,7 +76,7 @@ def open_index(
 def follow(
     index: VectorIndex,
     library: LibraryFolder,
-    contents: Contents,
+    contents: VectorSource,
     progress: Progress = quiet,
 ) -> None:
     """Take in what was added to a library, changed or removed since the index last looked."""
@@ -93,18 +93,18 @@ def follow(
         index.apply(change, keep=False)
 
 
-def own_place(place: str, contents: Contents) -> Path:
+def own_place(place: str, contents: VectorSource) -> Path:
     """LIB/index; for a library that is not a local folder, a folder in the cache."""
     local = LibraryFolder(place).local
     return _cached_place(place, contents) if local is None else local / "index" / contents.folder
 
 
-def _cached_place(place: str, contents: Contents) -> Path:
+def _cached_place(place: str, contents: VectorSource) -> Path:
     library = digest(LibraryFolder(place).url.encode())[:16]
     return cache_dir() / "indexes" / library / contents.folder
 
 
-def _usable(where: Path, contents: Contents, note: Note) -> VectorIndex:
+def _usable(where: Path, contents: VectorSource, note: Note) -> VectorIndex:
     """The index there; an empty one in its place if it cannot be used."""
     try:
         return VectorIndex(contents.identity, where, note)
@@ -115,7 +115,7 @@ def _usable(where: Path, contents: Contents, note: Note) -> VectorIndex:
 
 
 def change_for(
-    state: State, library: LibraryFolder, contents: Contents, progress: Progress = quiet
+    state: IndexView, library: LibraryFolder, contents: VectorSource, progress: Progress = quiet
 ) -> Change | None:
     """What makes an index answer for a library's records, or None if it does."""
     stamp = json_digest(record_stamps(library))
@@ -133,7 +133,7 @@ def change_for(
 
 
 def _embedded(
-    library: LibraryFolder, new: Sequence[Wanted], contents: Contents, progress: Progress
+    library: LibraryFolder, new: Sequence[Wanted], contents: VectorSource, progress: Progress
 ) -> Iterator[Vectors]:
     for start in range(0, len(new), AT_ONCE):
         part = new[start : start + AT_ONCE]

@@ -59,7 +59,7 @@ class Change:
         )
 
 
-def append(log: Path, changes: Iterable[Change], at: int) -> int:
+def append_changes(log: Path, changes: Iterable[Change], at: int) -> int:
     """Write changes behind the first `at` bytes, which are whole lines; return the log's length.
 
     Raises OutputError.
@@ -77,7 +77,7 @@ def append(log: Path, changes: Iterable[Change], at: int) -> int:
     return at + len(content)
 
 
-def read(log: Path, dimension: int, start: int = 0) -> Iterator[tuple[Change, int]]:
+def read_changes(log: Path, dimension: int, start: int = 0) -> Iterator[tuple[Change, int]]:
     """The changes behind the first `start` bytes, each with where its line ends.
 
     Raises IndexDamaged for a wrong line that is not the last.

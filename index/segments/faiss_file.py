@@ -26,7 +26,7 @@ def factory(rows: int) -> str:
     return f"IVF{4 * math.isqrt(rows)},SQfp16"
 
 
-def build(vectors: Float[np.ndarray, "rows d"], owners: Int64[np.ndarray, " rows"]) -> Any:
+def build_faiss(vectors: Float[np.ndarray, "rows d"], owners: Int64[np.ndarray, " rows"]) -> Any:
     """A FAISS index of unit vectors by inner product, with `owners` as ids.
 
     The same on every run of one FAISS: seeded, on one thread.
@@ -50,7 +50,7 @@ def to_bytes(index: Any) -> bytes:
     return faiss.serialize_index(index).tobytes()
 
 
-def read(path: Path, sha256: str) -> Any | None:
+def read_faiss(path: Path, sha256: str) -> Any | None:
     """The index in a file, or None if there is none or it is not the one with this digest."""
     try:
         content = path.read_bytes()
@@ -63,7 +63,7 @@ def read(path: Path, sha256: str) -> Any | None:
     return faiss.deserialize_index(np.frombuffer(content, dtype=np.uint8))
 
 
-def search(
+def search_faiss(
     index: Any,
     query: Float[np.ndarray, " d"],
     rows: int,
@@ -86,7 +86,7 @@ def search(
     return scores[0][there], ids[0][there]
 
 
-def inner_products(
+def faiss_inner_products(
     vectors: Float[np.ndarray, "n d"], query: Float[np.ndarray, " d"]
 ) -> Float[np.ndarray, " n"]:
     """`vectors @ query` in float32 on one thread.

@@ -17,7 +17,7 @@ from index.segments import change_log, faiss_file
 from index.segments.change_log import Change
 from index.segments.folder import Current, IndexFolder
 from index.segments.metadata import EVERYTHING, Filter
-from index.segments.segment import Hits, Part, Query, owners_of
+from index.segments.segment import Hits, Query, Segment, owners_of
 from index.segments.snapshot import (
     AGAIN,
     EncoderMismatch,
@@ -26,7 +26,7 @@ from index.segments.snapshot import (
     read_snapshot,
     write_snapshot,
 )
-from index.segments.view import State
+from index.segments.view import IndexView
 from library.canonical import digest
 from library.errors import OutputError
 
@@ -38,7 +38,7 @@ TRIES = 5  # to open what is swapped again and again meanwhile
 class _Opened:
     """A state, and up to where of which generation it was read."""
 
-    state: State
+    state: IndexView
     current: Current | None = None
     end: int = 0
     stamp: tuple[int, ...] = ()
@@ -64,13 +64,13 @@ class VectorIndex:
     ) -> None:
         self.encoder, self._note, self._keeps = encoder, note, True
         self._folder = None if folder is None else IndexFolder(folder)
-        self._writing, self._opened = threading.RLock(), _Opened(State.empty(encoder.dimension))
+        self._writing, self._opened = threading.RLock(), _Opened(IndexView.empty(encoder.dimension))
         # More searches at once than processors only hand Python's lock to and fro.
         self._seats = threading.BoundedSemaphore(os.cpu_count() or 1)
         self.refresh()
 
     @property
-    def state(self) -> State:
+    def state(self) -> IndexView:
         return self._opened.state
 
     @property
@@ -121,7 +121,7 @@ class VectorIndex:
         self._refresh(folder)  # others may have been faster
         opened = self._opened
         assert opened.current is not None
-        end = change_log.append(folder.log(opened.current.generation), [change], opened.end)
+        end = change_log.append_changes(folder.log(opened.current.generation), [change], opened.end)
         self._opened = replace(opened, state=opened.state.changed(change), end=end)
 
     def compact(self, change: Change = NO_CHANGE) -> None:
@@ -140,7 +140,7 @@ class VectorIndex:
             generation = folder.last_generation() + 1
             entries, vectors = tuple(state.entries()), state.vectors()
             manifest = write_snapshot(folder.snapshot(generation), self.encoder, entries, vectors)
-            content = faiss_file.to_bytes(faiss_file.build(vectors, owners_of(entries)))
+            content = faiss_file.to_bytes(faiss_file.build_faiss(vectors, owners_of(entries)))
             kind = faiss_file.factory(len(vectors))
             made = Current(generation, manifest, kind, digest(content), state.records)
             with self._writing, folder.locked("write"):
@@ -151,7 +151,7 @@ class VectorIndex:
         old = before.current
         late = [] if old is None else self._changes(folder, old, before.end)
         if late:
-            change_log.append(folder.log(made.generation), late, 0)
+            change_log.append_changes(folder.log(made.generation), late, 0)
             made = replace(made, records=late[-1].records)
         folder.write_faiss(made.generation, content)
         folder.publish(made)
@@ -160,7 +160,7 @@ class VectorIndex:
 
     def _changes(self, folder: IndexFolder, current: Current, start: int) -> list[Change]:
         log = folder.log(current.generation)
-        return [change for change, _ in change_log.read(log, self.encoder.dimension, start)]
+        return [change for change, _ in change_log.read_changes(log, self.encoder.dimension, start)]
 
     def _refresh(self, folder: IndexFolder) -> None:
         for _ in range(TRIES):
@@ -183,9 +183,9 @@ class VectorIndex:
         snapshot = read_snapshot(folder.snapshot(current.generation), current.manifest_sha256)
         require_same(snapshot.encoder, self.encoder, folder.path)
         faiss = self._faiss(folder, current, snapshot)
-        part = Part(snapshot.entries, snapshot.vectors, faiss)
-        nothing = State.empty(self.encoder.dimension).delta
-        return _Opened(State(part, None, nothing, current.records), current, 0, stamp)
+        part = Segment(snapshot.entries, snapshot.vectors, faiss)
+        nothing = IndexView.empty(self.encoder.dimension).delta
+        return _Opened(IndexView(part, None, nothing, current.records), current, 0, stamp)
 
     def _replayed(self, folder: IndexFolder, opened: _Opened) -> _Opened:
         """With what the log says since it was last read."""
@@ -193,7 +193,7 @@ class VectorIndex:
             return opened
         state, reached = opened.state, opened.end
         log = folder.log(opened.current.generation)
-        for change, end in change_log.read(log, self.encoder.dimension, opened.end):
+        for change, end in change_log.read_changes(log, self.encoder.dimension, opened.end):
             state, reached = state.changed(change), end
         return replace(opened, state=state, end=reached)
 
@@ -202,10 +202,10 @@ class VectorIndex:
 
         Raises FileNotFoundError where the generation is gone altogether.
         """
-        found = faiss_file.read(folder.faiss(current.generation), current.faiss_sha256)
+        found = faiss_file.read_faiss(folder.faiss(current.generation), current.faiss_sha256)
         if found is not None:
             return found
-        made = faiss_file.build(snapshot.vectors, owners_of(snapshot.entries))
+        made = faiss_file.build_faiss(snapshot.vectors, owners_of(snapshot.entries))
         self._note(f"{folder.faiss(current.generation)} was not as it was written; made again")
         content = faiss_file.to_bytes(made)
         try:

@@ -87,7 +87,7 @@ def values_of(entry: IndexEntry, field: str) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else value
 
 
-def require_known(wanted: Filter, entries: Iterable[IndexEntry]) -> None:
+def require_known_values(wanted: Filter, entries: Iterable[IndexEntry]) -> None:
     """Raise UnknownName for a condition that no adapter at all meets; the message says which do."""
     every = list(entries)
     for field, value in wanted.conditions:

@@ -25,7 +25,7 @@ EXACT = 20_000  # so many rows or fewer are compared one by one
 REMEMBERED = 16  # filters
 
 
-class Part:
+class Segment:
     """Adapters and their vectors.
 
     Args:
@@ -79,10 +79,10 @@ class Part:
 
     def _compared(self, query: Query, k: int, mask: Mask | None) -> Found:
         """The best of every row; so many that they are at least k adapters'."""
-        from index.segments.faiss_file import inner_products
+        from index.segments.faiss_file import faiss_inner_products
 
         rows = slice(None) if mask is None else np.flatnonzero(mask[self.owners])
-        scores, owners = inner_products(self.vectors[rows], query), self.owners[rows]
+        scores, owners = faiss_inner_products(self.vectors[rows], query), self.owners[rows]
         if len(scores) > k * self.most:
             best = np.argpartition(-scores, k * self.most)[: k * self.most]
             scores, owners = scores[best], owners[best]
@@ -91,12 +91,12 @@ class Part:
 
     def _asked(self, query: Query, k: int, mask: Mask | None) -> Found:
         """What FAISS finds: more rows than k, as several may be one adapter's."""
-        from index.segments.faiss_file import search
+        from index.segments.faiss_file import search_faiss
 
         rows = len(self.owners)
         fetch = min(rows, k * self.most)
         while True:
-            scores, owners = search(self.faiss, query, fetch, mask)
+            scores, owners = search_faiss(self.faiss, query, fetch, mask)
             found = list(distinct(owners, scores))
             if len(found) >= k or len(owners) < fetch or fetch == rows:
                 return iter(found)

@@ -7,15 +7,15 @@ import numpy as np
 from jaxtyping import Float
 
 from index.segments.change_log import Change
-from index.segments.metadata import EVERYTHING, Filter, IndexEntry, require_known
-from index.segments.segment import Hits, Mask, Part, Query, Vectors
+from index.segments.metadata import EVERYTHING, Filter, IndexEntry, require_known_values
+from index.segments.segment import Hits, Mask, Query, Segment, Vectors
 from library.errors import UsageError
 
 MOST = 1000  # results
 
 
 @dataclass(frozen=True)
-class State:
+class IndexView:
     """An index at one moment; a change makes another one.
 
     Attributes:
@@ -23,14 +23,14 @@ class State:
         records: stamp of the library's records that it answers for.
     """
 
-    snapshot: Part
+    snapshot: Segment
     live: Mask | None
-    delta: Part
+    delta: Segment
     records: str = ""
 
     @classmethod
-    def empty(cls, dimension: int) -> "State":
-        nothing = Part((), np.zeros((0, dimension), dtype=np.float32))
+    def empty(cls, dimension: int) -> "IndexView":
+        nothing = Segment((), np.zeros((0, dimension), dtype=np.float32))
         return cls(nothing, None, nothing)
 
     def __len__(self) -> int:
@@ -62,7 +62,7 @@ class State:
             *self.delta.nearest(query, k, None, wanted),
         ]
         if not found and wanted.conditions:
-            require_known(wanted, self.entries())
+            require_known_values(wanted, self.entries())
         return sorted(found, key=lambda hit: (-hit[0], hit[1].task, hit[1].id))[:k]
 
     def entries(self) -> Iterator[IndexEntry]:
@@ -79,10 +79,10 @@ class State:
             rows = rows[self.live[self.snapshot.owners]]
         return joined(rows, self.delta.vectors)
 
-    def changed(self, change: Change) -> "State":
+    def changed(self, change: Change) -> "IndexView":
         """With adapters added, replaced and removed."""
         gone = {*change.removed, *(entry.id for entry in change.added)}
-        return State(
+        return IndexView(
             self.snapshot, self._live_without(gone), self._delta_with(change, gone), change.records
         )
 
@@ -95,15 +95,15 @@ class State:
         live[places] = False
         return live
 
-    def _delta_with(self, change: Change, gone: set[str]) -> Part:
+    def _delta_with(self, change: Change, gone: set[str]) -> Segment:
         entries, vectors = self.delta.entries, self.delta.vectors
         if gone & self.delta.places.keys():
             kept = np.array([entry.id not in gone for entry in entries], dtype=bool)
             vectors = vectors[kept[self.delta.owners]]
             entries = tuple(entry for entry in entries if entry.id not in gone)
         if not change.added:
-            return Part(entries, vectors)
-        return Part((*entries, *change.added), joined(vectors, change.vectors))
+            return Segment(entries, vectors)
+        return Segment((*entries, *change.added), joined(vectors, change.vectors))
 
 
 def joined(

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save
 
 from library.base.models import BaseModel, numerics
-from library.build.plan import JobPlan, Plan, has_plan, job_for, rows_digest, rows_of
+from library.build.plan import JobPlan, Plan, has_plan, job_for, rows_digest, task_rows
 from library.errors import LayoutMismatch, OutputError, OutputExists, UsageError
 from library.layout import Layout
 from library.peft.provenance import Provenance, finish
@@ -105,7 +105,7 @@ def begin(folder: LibraryFolder, plan: Plan, *, resume: bool) -> Plan:
     return there
 
 
-def build(
+def build_shards(
     folder: LibraryFolder,
     plan: Plan,
     tasks: Mapping[str, Task],
@@ -186,7 +186,7 @@ def _store(
             generator=f"oracle:{plan.recipe.name}",
             checkpoint=None,
             description=task.definition,
-            examples=rows_digest(rows_of(job, task, plan.seed)),
+            examples=rows_digest(task_rows(job, task, plan.seed)),
             seed=plan.seed,
             numerics=numerics(base.model),
             layout_digest=layout.digest,

@@ -14,10 +14,10 @@ from library.base.prompts import answer_ids, prompt_ids
 from library.canonical import json_digest
 from library.errors import TaskFileError, UsageError
 from library.layout import Layout
-from library.tasks.files import Instance, Task
+from library.tasks.files import Example, Task
 from library.trainer.batched import TrainConfig
 from library.trainer.recipes import Recipe, require_fit
-from library.trainer.run_state import Job
+from library.trainer.run_state import TrainingJob
 
 FORMAT = 1
 
@@ -135,7 +135,7 @@ def make_plan(
     return Plan(base, layout, recipe, config, seed, max_length, digests, tuple(shards), skipped)
 
 
-def rows_of(job: JobPlan, task: Task, seed: int) -> tuple[Instance, ...]:
+def task_rows(job: JobPlan, task: Task, seed: int) -> tuple[Example, ...]:
     """The train rows of a variant."""
     if job.variant == 0:
         return task.train
@@ -144,23 +144,23 @@ def rows_of(job: JobPlan, task: Task, seed: int) -> tuple[Instance, ...]:
     return tuple(row for i, row in enumerate(task.train) if i in chosen)
 
 
-def rows_digest(rows: Sequence[Instance]) -> str:
+def rows_digest(rows: Sequence[Example]) -> str:
     """Digest of examples, as provenance names them."""
     return json_digest([[row.input, list(row.outputs)] for row in rows])
 
 
-def job_for(job: JobPlan, task: Task, tokenizer: Any, plan: Plan) -> Job:
+def job_for(job: JobPlan, task: Task, tokenizer: Any, plan: Plan) -> TrainingJob:
     """Tokenise a job's rows, bare: the adapter has to carry the task."""
-    train = tokenised(rows_of(job, task, plan.seed), tokenizer, plan.max_length)
-    return Job(job.name, train, tokenised(task.tune, tokenizer, plan.max_length), plan.seed)
+    train = tokenised(task_rows(job, task, plan.seed), tokenizer, plan.max_length)
+    return TrainingJob(job.name, train, tokenised(task.tune, tokenizer, plan.max_length), plan.seed)
 
 
-def tokenised(rows: Sequence[Instance], tokenizer: Any, longest: int) -> tuple[TokenRow, ...]:
+def tokenised(rows: Sequence[Example], tokenizer: Any, longest: int) -> tuple[TokenRow, ...]:
     """Bare prompts and first answers as token ids; rows of more than `longest` are left out."""
     return tuple(_fitting(rows, tokenizer, longest))
 
 
-def _fitting(rows: Sequence[Instance], tokenizer: Any, longest: int) -> Iterator[TokenRow]:
+def _fitting(rows: Sequence[Example], tokenizer: Any, longest: int) -> Iterator[TokenRow]:
     for row in rows:
         prompt = prompt_ids(tokenizer, row.input)
         made = TokenRow(0, prompt, answer_ids(tokenizer, row.outputs[0]))

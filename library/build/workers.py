@@ -18,7 +18,7 @@ import torch
 
 from library.base.compiled import compile_layers
 from library.base.models import BaseModel, BaseReference, fast_dtype, load_base
-from library.build.build import BuildReport, Progress, build, build_shard
+from library.build.build import BuildReport, Progress, build_shard, build_shards
 from library.build.plan import Plan
 from library.errors import LorasmithError, UsageError
 from library.store.folder import MANIFEST, RECORDS, LibraryFolder
@@ -85,7 +85,7 @@ def build_library(
         return build_on_ray(at, plan, tasks, workers, ray_address, progress)
     if workers > 1:
         return build_in_pool(at, plan, tasks, workers, progress)
-    report = build(LibraryFolder(at.place), plan, tasks, _base(at), progress)
+    report = build_shards(LibraryFolder(at.place), plan, tasks, _base(at), progress)
     report.memory = torch.cuda.max_memory_allocated() if at.device != "cpu" else 0
     return report
 

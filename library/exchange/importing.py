@@ -44,7 +44,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class ImportRequest:
     """What was asked: where the adapter is, what it is for, and under which licence.
 
     Attributes:
@@ -65,7 +65,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ImportOutcome:
     """The adapter's record, what was read, and whether the library had it already."""
 
     record: Record
@@ -75,10 +75,10 @@ class Outcome:
 
 def import_adapter(
     folder: LibraryFolder,
-    request: Request,
+    request: ImportRequest,
     progress: Progress | None = None,
     report: Callable[[AdapterFiles], AdapterFiles] = lambda made: made,
-) -> Outcome:
+) -> ImportOutcome:
     """Check an adapter and store it; one that is there already stays as it is.
 
     Args:
@@ -98,15 +98,15 @@ def import_adapter(
     record = _record(source, request, base, layout, files)
     there = _same(folder, source, record)
     if there is not None:
-        return Outcome(there, source, True)
+        return ImportOutcome(there, source, True)
     if not folder.exists(MANIFEST):
         folder.write_json(MANIFEST, {"format": FORMAT})
     folder.write_adapter(files.id, files.files)
     written = write_record(folder, f"{RECORDS}/{IMPORTED}/{files.id}.json", record)
-    return Outcome(written, source, False)
+    return ImportOutcome(written, source, False)
 
 
-def _read(request: Request, progress: Progress | None) -> tuple[Source, BaseReference | None]:
+def _read(request: ImportRequest, progress: Progress | None) -> tuple[Source, BaseReference | None]:
     """The adapter, and the base if it was named and is a language model's."""
     path = find_source(request.source)
     if not (path / CONFIG_FILE).is_file():
@@ -145,7 +145,9 @@ def _layout(source: Source, reference: BaseReference | None) -> Layout:
     return replace(full, sites=sites)
 
 
-def _files(source: Source, request: Request, base: dict[str, Any], layout: Layout) -> AdapterFiles:
+def _files(
+    source: Source, request: ImportRequest, base: dict[str, Any], layout: Layout
+) -> AdapterFiles:
     """The three files; the config's bytes are the original's where it had one."""
     weights = save(dict(sorted(source.tensors.items())), metadata={"format": "pt"})
     task = _task(request)
@@ -172,7 +174,9 @@ def _files(source: Source, request: Request, base: dict[str, Any], layout: Layou
     return replace(made, files={**made.files, CONFIG_FILE: source.config_bytes})
 
 
-def _base(source: Source, request: Request, reference: BaseReference | None) -> dict[str, Any]:
+def _base(
+    source: Source, request: ImportRequest, reference: BaseReference | None
+) -> dict[str, Any]:
     """Id, weights' digest and where they come from; the digest only of a base that was named."""
     if reference is not None:
         return described(reference)
@@ -180,7 +184,7 @@ def _base(source: Source, request: Request, reference: BaseReference | None) -> 
     return {"id": said, "sha256": None, "source": "--base" if request.base else CONFIG_FILE}
 
 
-def _said_base(config: dict[str, Any], request: Request) -> str:
+def _said_base(config: dict[str, Any], request: ImportRequest) -> str:
     """The base that a config names; `--base` is in the config of an image model's adapter."""
     said = config.get("base_model_name_or_path")
     if not isinstance(said, str) or not said:
@@ -188,13 +192,13 @@ def _said_base(config: dict[str, Any], request: Request) -> str:
     return said
 
 
-def _task(request: Request) -> str:
+def _task(request: ImportRequest) -> str:
     return request.task or Path(request.source).resolve().name.removesuffix(".safetensors")
 
 
 def _record(
     source: Source,
-    request: Request,
+    request: ImportRequest,
     base: dict[str, Any],
     layout: Layout,
     files: AdapterFiles,

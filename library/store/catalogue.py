@@ -18,8 +18,8 @@ from library.peft.read import adapter_of
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from library.store.folder import ADAPTERS, MANIFEST, PACKED, RECORDS, LibraryFolder
 from library.store.records import (
-    Entry,
     Record,
+    RecordEntry,
     Selection,
     chosen,
     read_record,
@@ -37,8 +37,8 @@ class Catalogue(Protocol):
     broken: tuple[str, ...]
 
     def refresh(self) -> None: ...
-    def entries(self, wanted: Selection) -> list[Entry]: ...
-    def named(self, identity: str) -> list[Entry]: ...
+    def entries(self, wanted: Selection) -> list[RecordEntry]: ...
+    def named(self, identity: str) -> list[RecordEntry]: ...
 
 
 class FileCatalogue:
@@ -57,10 +57,10 @@ class FileCatalogue:
                 broken.append(str(error))
         self.broken = tuple(broken)
 
-    def entries(self, wanted: Selection) -> list[Entry]:
+    def entries(self, wanted: Selection) -> list[RecordEntry]:
         return chosen(self._records, wanted)
 
-    def named(self, identity: str) -> list[Entry]:
+    def named(self, identity: str) -> list[RecordEntry]:
         return [e for e in self.entries(Selection()) if identity in (e.id, e.task)]
 
 
@@ -133,7 +133,7 @@ def read_adapter(folder: LibraryFolder, identity: str, layout: Layout) -> Adapte
     return adapter_of(files_of(folder, identity), layout)
 
 
-def remove(catalogue: Catalogue, identity: str) -> Record:
+def remove_adapter(catalogue: Catalogue, identity: str) -> Record:
     """Take an adapter out: its record, then its row, then its files; return the record.
 
     Raises UnknownName.
@@ -146,7 +146,7 @@ def remove(catalogue: Catalogue, identity: str) -> Record:
     return found
 
 
-def check(catalogue: Catalogue) -> list[str]:
+def check_library(catalogue: Catalogue) -> list[str]:
     """Hash everything again; one sentence for each thing that is damaged or missing."""
     problems = list(catalogue.broken)
     for entry in catalogue.entries(Selection()):
@@ -156,7 +156,7 @@ def check(catalogue: Catalogue) -> list[str]:
     return problems
 
 
-def _damage(folder: LibraryFolder, entry: Entry) -> str:
+def _damage(folder: LibraryFolder, entry: RecordEntry) -> str:
     """What is wrong with an adapter's files, or nothing."""
     try:
         files = files_of(folder, entry.id)

@@ -31,7 +31,7 @@ from library.store.folder import MANIFEST, PACKED, RECORDS, LibraryFolder
 INDEX, SCALE = "records.jsonl", ".scale"
 
 
-def pack(
+def pack_library(
     folder: LibraryFolder,
     out: Path,
     tasks: Collection[str] = (),

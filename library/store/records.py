@@ -30,7 +30,7 @@ _REQUIRED: dict[str, tuple[type, ...]] = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class RecordEntry:
     """An adapter in one line; `path` is where its record lies in the library."""
 
     path: str
@@ -147,12 +147,12 @@ def score_of(record: Record, name: str = SCORE) -> float | None:
     return float(score) if isinstance(score, int | float) and not math.isnan(score) else None
 
 
-def entry_of(path: str, record: Record) -> Entry:
-    known = {field: record[field] for field in Entry.__annotations__ if field in record}
-    return Entry(**known | {"path": path, "score": score_of(record)})
+def entry_of(path: str, record: Record) -> RecordEntry:
+    known = {field: record[field] for field in RecordEntry.__annotations__ if field in record}
+    return RecordEntry(**known | {"path": path, "score": score_of(record)})
 
 
-def chosen(records: Iterable[tuple[str, Record]], wanted: Selection) -> list[Entry]:
+def chosen(records: Iterable[tuple[str, Record]], wanted: Selection) -> list[RecordEntry]:
     """The adapters that are wanted, in the order that is."""
     found = [
         (path, record)

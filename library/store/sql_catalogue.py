@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from library.errors import CatalogueError, OutputError
 from library.store.folder import LibraryFolder
-from library.store.records import SCORE, Entry, Record, Selection, read_record, record_stamps
+from library.store.records import SCORE, Record, RecordEntry, Selection, read_record, record_stamps
 from library.store.sql_engine import engine_of, is_damage, migrate, place_of, writing
-from library.store.sql_schema import rows_of, tables
+from library.store.sql_schema import record_rows, tables
 from library.store.sql_types import Connection, Expression, Query
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class SqlCatalogue:
         """Bring it up to date: what was written, written again or removed since."""
         self._guarded(self._refresh)
 
-    def entries(self, wanted: Selection) -> list[Entry]:
+    def entries(self, wanted: Selection) -> list[RecordEntry]:
         """The adapters that are wanted, in the order that is."""
         adapters = tables().adapters.c
         where = [adapters[field] == value for field, value in wanted.exact.items()]
@@ -54,7 +54,7 @@ class SqlCatalogue:
             where.append(adapters.task.regexp_match(wanted.pattern))
         return self._guarded(lambda: self._select(where, wanted))
 
-    def named(self, identity: str) -> list[Entry]:
+    def named(self, identity: str) -> list[RecordEntry]:
         """The adapters with this id or for this task."""
         adapters = tables().adapters.c
         where = [(adapters.id == identity) | (adapters.task == identity)]
@@ -152,16 +152,16 @@ class SqlCatalogue:
         rows: dict[str, list[dict[str, Any]]] = {}
         for path, (stamp, content) in found.items():
             if not isinstance(content, OutputError):
-                for name, more in rows_of(content, self.place.library, path, stamp).items():
+                for name, more in record_rows(content, self.place.library, path, stamp).items():
                     rows.setdefault(name, []).extend(more)
         for table in tables().metadata.sorted_tables:
             if rows.get(table.name):
                 connection.execute(insert(table), rows[table.name])
 
-    def _select(self, where: Sequence[Expression], wanted: Selection) -> list[Entry]:
+    def _select(self, where: Sequence[Expression], wanted: Selection) -> list[RecordEntry]:
         query = _entries(self.place.library).where(*where).order_by(*_order(wanted))
         with self._engine.connect() as connection:
-            return [Entry(*row) for row in connection.execute(query.limit(wanted.limit))]
+            return [RecordEntry(*row) for row in connection.execute(query.limit(wanted.limit))]
 
 
 def _entries(library: str) -> Query:
@@ -173,7 +173,7 @@ def _entries(library: str) -> Query:
         scores.c.path == adapters.c.path,
         scores.c.name == SCORE,
     )
-    columns = [adapters.c[field] for field in Entry.__annotations__ if field != "score"]
+    columns = [adapters.c[field] for field in RecordEntry.__annotations__ if field != "score"]
     joined = adapters.outerjoin(scores, score)
     query = select(*columns, scores.c.value).select_from(joined)
     return query.where(adapters.c.library == library, adapters.c.id.is_not(None))

@@ -85,7 +85,7 @@ def tables() -> Tables:
     )
 
 
-def rows_of(record: Record, library: str, path: str, stamp: str) -> Rows:
+def record_rows(record: Record, library: str, path: str, stamp: str) -> Rows:
     """The rows of one record, by table."""
     key = {"library": library, "path": path}
     plain = {name: next(iter(_texts([record.get(name)])), None) for name in _PLAIN}

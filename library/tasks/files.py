@@ -27,12 +27,21 @@ _MALFORMED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
+class Example:
     """One example; `outputs` holds every accepted answer, the first being the one to train on."""
 
     id: str
     input: str
     outputs: tuple[str, ...]
+
+    @classmethod
+    def pair(cls, input: str, output: str) -> "Example":
+        """An example with one answer, as requests bring them."""
+        return cls("", input, (output,))
+
+    @property
+    def output(self) -> str:
+        return self.outputs[0]
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Task:
 
     name: str
     definition: str
-    instances: tuple[Instance, ...]
+    instances: tuple[Example, ...]
     summary: str = ""
     paraphrases: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
@@ -51,17 +60,17 @@ class Task:
     heldout_kind: str = ""
 
     @property
-    def test(self) -> tuple[Instance, ...]:
+    def test(self) -> tuple[Example, ...]:
         """The last 40 rows."""
         return self.instances[-TEST_ROWS:]
 
     @property
-    def tune(self) -> tuple[Instance, ...]:
+    def tune(self) -> tuple[Example, ...]:
         """The 20 rows before the test rows."""
         return self.instances[-TEST_ROWS - TUNE_ROWS : -TEST_ROWS]
 
     @property
-    def train(self) -> tuple[Instance, ...]:
+    def train(self) -> tuple[Example, ...]:
         """Up to 200 of the first rows; none that are test or tune rows."""
         return self.instances[: max(0, len(self.instances) - TEST_ROWS - TUNE_ROWS)][:TRAIN_ROWS]
 
@@ -152,7 +161,7 @@ def read_task(path: Path) -> Task:
     return task
 
 
-def read_examples(path: Path) -> list[Instance]:
+def read_examples(path: Path) -> list[Example]:
     """The rows of a JSONL file of {"input", "output"}. Raises MissingPath or TaskFileError."""
     if not os.path.isfile(path):  # which takes a name that is too long as missing
         raise MissingPath(f"there is no file at {path}")
@@ -210,14 +219,14 @@ def _from_plain(name: str, path: Path) -> Task:
     )
 
 
-def _instance(identity: str, row: dict[str, Any]) -> Instance:
+def _instance(identity: str, row: dict[str, Any]) -> Example:
     output = row["output"]
     outputs = [output] if isinstance(output, str) else list(output)
     if not outputs or not all(isinstance(text, str) for text in [row["input"], *outputs]):
         raise ValueError(f"{identity}: input and output must be text")
     for text in (row["input"], *outputs):
         text.encode("utf-8")  # JSON can hold lone surrogates, which no tokenizer takes
-    return Instance(identity, row["input"], tuple(outputs))
+    return Example(identity, row["input"], tuple(outputs))
 
 
 def _text(value: str | list[str]) -> str:

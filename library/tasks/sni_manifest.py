@@ -70,7 +70,7 @@ class SniTask:
         return self.index["split"].replace("-", "_")
 
 
-def read_manifest(folder: Path) -> list[SniTask]:
+def read_sni_manifest(folder: Path) -> list[SniTask]:
     """The tasks of a manifest, in its order. Raises TaskFileError if its files do not fit."""
     tensors = load_file(folder / INSTANCES_FILE)
     ids = tensors["ids"].tobytes().hex()

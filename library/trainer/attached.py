@@ -23,7 +23,7 @@ from library.trainer.peft_recipes import (
     trained_delta,
 )
 from library.trainer.recipes import Recipe
-from library.trainer.run_state import Job
+from library.trainer.run_state import TrainingJob
 
 State = dict[str, Tensor]
 
@@ -89,7 +89,7 @@ class Attached:
 
 @contextmanager
 def attached(
-    model: Any, layout: Layout, recipe: Recipe, job: Job, *, steps: int, pad: int, seed: int
+    model: Any, layout: Layout, recipe: Recipe, job: TrainingJob, *, steps: int, pad: int, seed: int
 ) -> Iterator[Attached]:
     """Put a fresh adapter on a base; afterwards the base is as it was, to the bit.
 

@@ -19,7 +19,7 @@ from library.layout import Layout
 from library.trainer.loss_backends import GroupedPasses, PackedPasses, Passes
 from library.trainer.optimiser import StackedAdamW, shared_start
 from library.trainer.recipes import Recipe
-from library.trainer.run_state import Check, Job, Slot
+from library.trainer.run_state import Check, Slot, TrainingJob
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Trained:
     `scores` is what was measured on the adapter itself, where that is not what was trained.
     """
 
-    job: Job
+    job: TrainingJob
     adapter: Adapter | None
     steps: int
     restarts: int
@@ -106,7 +106,7 @@ class BatchedTrainer:
         self.packed = model.device.type == "cuda" if packed is None else packed
 
     def run(
-        self, jobs: Sequence[Job], tick: Callable[[int], None] | None = None
+        self, jobs: Sequence[TrainingJob], tick: Callable[[int], None] | None = None
     ) -> Iterator[Trained]:
         """Train all jobs, in their order as slots become free; yield each as it is done.
 

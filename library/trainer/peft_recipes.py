@@ -23,7 +23,7 @@ from library.errors import UsageError
 from library.factored import canonical
 from library.layout import Layout
 from library.trainer.recipes import Recipe
-from library.trainer.run_state import Job
+from library.trainer.run_state import TrainingJob
 
 NAME, START = "default", "start"  # PEFT's names of what is trained and of −B0·A0
 EVA_ROWS = 32  # of a batch for the incremental SVD
@@ -73,7 +73,7 @@ def _adalora(recipe: Recipe, rank: int, steps: int, modules: dict[str, Any]) -> 
     )
 
 
-def start_eva(model: Any, job: Job, rank: int, pad: int) -> None:
+def start_eva(model: Any, job: TrainingJob, rank: int, pad: int) -> None:
     """Start A at the main directions of the modules' inputs on the job's rows.
 
     Raises UsageError if no batch of rows has as many tokens as the rank.

@@ -19,7 +19,7 @@ from library.trainer.attached import Attached, State, attached
 from library.trainer.batched import Figures, TrainConfig, Trained
 from library.trainer.loss_backends import SCORED
 from library.trainer.recipes import Recipe, require_fit
-from library.trainer.run_state import Check, Job, Slot
+from library.trainer.run_state import Check, Slot, TrainingJob
 
 
 class PeftTrainer:
@@ -51,7 +51,7 @@ class PeftTrainer:
         self.pad, self.seed, self.figures = pad, seed, Figures()
 
     def run(
-        self, jobs: Sequence[Job], tick: Callable[[int], None] | None = None
+        self, jobs: Sequence[TrainingJob], tick: Callable[[int], None] | None = None
     ) -> Iterator[Trained]:
         """Train all jobs in their order; yield each as it is done.
 
@@ -62,7 +62,7 @@ class PeftTrainer:
             yield self._train(job, report)
             report(0)
 
-    def _train(self, job: Job, tick: Callable[[int], None]) -> Trained:
+    def _train(self, job: TrainingJob, tick: Callable[[int], None]) -> Trained:
         slot, c = Slot(job), self.config
         while True:
             with attached(
@@ -150,7 +150,7 @@ class PeftTrainer:
             accuracy, loss = accuracy + float(right.sum()), loss + float(cost.sum())
         return Check(step, accuracy / len(tune), loss / len(tune))
 
-    def _scores(self, adapter: Adapter, job: Job) -> dict[str, float]:
+    def _scores(self, adapter: Adapter, job: TrainingJob) -> dict[str, float]:
         """How the adapter does on the tune rows, which after a conversion is not what was seen."""
         if not job.tune:
             return {}

@@ -9,7 +9,7 @@ from library.base.batches import TokenRow
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One adapter to train: its name, rows and the seed of their order."""
 
     name: str
@@ -35,7 +35,7 @@ class Check:
 class Slot:
     """An adapter that is being trained."""
 
-    job: Job
+    job: TrainingJob
     step: int = 0
     restarts: int = 0
     alive: bool = True

@@ -3,10 +3,10 @@
 import torch
 
 from library.base.batches import TokenRow
-from library.trainer.run_state import Job
+from library.trainer.run_state import TrainingJob
 
 
-def job(name: str, count: int = 7, seed: int = 0) -> Job:
+def job(name: str, count: int = 7, seed: int = 0) -> TrainingJob:
     generator = torch.Generator().manual_seed(sum(map(ord, name)) + seed)
 
     def row() -> TokenRow:
@@ -14,4 +14,6 @@ def job(name: str, count: int = 7, seed: int = 0) -> Job:
         ids = [torch.randint(3, 61, (n,), generator=generator).tolist() for n in sizes]
         return TokenRow(0, ids[0], ids[1])
 
-    return Job(name, tuple(row() for _ in range(count)), tuple(row() for _ in range(4)), seed)
+    return TrainingJob(
+        name, tuple(row() for _ in range(count)), tuple(row() for _ in range(4)), seed
+    )

@@ -16,7 +16,7 @@ from library.layout import Layout, layout_of
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
 from verification.zk.backend import Backend, Srs, local_srs
 from verification.zk.bundle import Bundle, prove_hashed
-from verification.zk.manifest import Manifest, commit
+from verification.zk.manifest import Manifest, commit_adapter
 from verification.zk.proof import Owner
 
 NONCE = "a nonce of the verifier's"
@@ -44,7 +44,7 @@ class World:
 
     def bundle_of(self, folder: Path, nonce: str = NONCE) -> tuple[Manifest, Bundle]:
         """Another adapter's manifest, and its honest proofs."""
-        manifest = commit(folder, self.backend, self.srs)
+        manifest = commit_adapter(folder, self.backend, self.srs)
         return manifest, prove_hashed(self.owner(folder, manifest), nonce, None)
 
 
@@ -88,7 +88,7 @@ def made(place: Path) -> Iterator[World]:
     with cached(place / "cache"), Backend(2) as backend:
         folder = write(place / "mine", tiny.adapter(layout(), seed=1))
         other = write(place / "other", tiny.adapter(layout(), seed=2))
-        manifest = commit(folder, backend)
+        manifest = commit_adapter(folder, backend)
         srs = local_srs(manifest.srs_logrows)
         owner = Owner(folder, manifest, srs, backend, limit=10_000)
         bundle = prove_hashed(owner, NONCE, None)

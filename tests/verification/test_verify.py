@@ -29,7 +29,7 @@ from library.files import write_folder
 from library.layout import layout_of
 from library.peft.provenance import PROVENANCE_FILE, Provenance, finish
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
-from verification.artifact import Subject
+from verification.artifact import Artifact
 from verification.checks.digests import merkle_root, tensor_digests
 from verification.run import Policy
 
@@ -231,14 +231,14 @@ def test_the_costliest_expressions_that_are_taken_finish(ours: Files) -> None:
 
 
 def test_digests_are_those_of_the_bytes(ours: Files) -> None:
-    subject = Subject(ours)
+    subject = Artifact(ours)
     found = tensor_digests(subject)
     tensors = load(ours[WEIGHTS_FILE])
     assert list(found) == sorted(tensors)
     for name, tensor in tensors.items():
         assert found[name] == digest(tensor.view(torch.uint8).numpy().tobytes())
     root = merkle_root(subject, found)
-    assert len(root) == 64 and root == merkle_root(Subject(bare(ours)), found)
+    assert len(root) == 64 and root == merkle_root(Artifact(bare(ours)), found)
     for name in found:
         assert merkle_root(subject, found | {name: "0" * 64}) != root
 

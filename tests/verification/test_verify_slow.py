@@ -14,9 +14,9 @@ from library.files import write_folder
 from library.layout import layout_of
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
 from library.store.catalogue import files_of, open_library, records
-from verification.artifact import Context, Subject, read_subject
+from verification.artifact import Artifact, Context, read_artifact
 from verification.findings import Finding
-from verification.run import HOOKS, Hook, Policy, run
+from verification.run import HOOKS, Hook, Policy, run_hooks
 
 QUICK = {"format", "integrity", "signature", "target", "statistics", "base"}
 
@@ -153,13 +153,13 @@ def test_behaviour_that_cannot_be_measured_loses_no_other_finding(
 
 
 def test_one_hook_that_fails_leaves_the_others_findings(adapter: Path) -> None:
-    def failing(subject: Subject, context: Context) -> list[Finding]:
+    def failing(subject: Artifact, context: Context) -> list[Finding]:
         raise BaseModelError("the disk is gone")
 
-    subject, hooks = read_subject(adapter), (*HOOKS, Hook("slow", 1e4, failing))
-    found = run(subject, Context(), Policy((*Policy.hooks, "slow")), hooks=hooks)
-    assert found[:-1] == run(subject, Context(), Policy())
+    subject, hooks = read_artifact(adapter), (*HOOKS, Hook("slow", 1e4, failing))
+    found = run_hooks(subject, Context(), Policy((*Policy.hooks, "slow")), hooks=hooks)
+    assert found[:-1] == run_hooks(subject, Context(), Policy())
     assert (found[-1].hook, found[-1].code, found[-1].severity) == ("slow", "not-checked", "warn")
     assert "the disk is gone" in found[-1].message
     with pytest.raises(BaseModelError):
-        run(subject, Context(), Policy(("slow",)), hooks=hooks)
+        run_hooks(subject, Context(), Policy(("slow",)), hooks=hooks)

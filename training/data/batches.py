@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from index.encoders.descriptions import Embeddings
 from library.base.batches import TokenBatch, TokenRow, grouped
 from library.base.prompts import Mode, answer_ids, prompt_ids, user_turn
-from library.tasks.files import Instance, Task
+from library.tasks.files import Example, Task
 from training.data.relabel import Relabelling
 
 
@@ -40,7 +40,7 @@ class Wording:
     definition: str
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def sample(self, position: int, instance: Instance, mode: Mode) -> "Sample":
+    def sample(self, position: int, instance: Example, mode: Mode) -> "Sample":
         answer = instance.outputs[0]
         turn = user_turn(mode, self.definition, instance.input)
         return Sample(position, turn, self.labels.get(answer, answer))

@@ -32,7 +32,7 @@ class Stock:
 
 
 @dataclass(frozen=True)
-class PairBatch:
+class AdapterTextBatch:
     """Adapters and descriptions that belong together, row by row."""
 
     adapters: Int[Tensor, " b"]  # rows of all stocks, one after the other
@@ -146,23 +146,23 @@ class WeightDataModule(lightning.LightningDataModule):
             return torch.zeros_like(self.texts[self.task_names[0]][0])
         return torch.stack([t[1:].mean(dim=0) - t[0] for t in own]).mean(dim=0)
 
-    def train_dataloader(self) -> DataLoader[PairBatch]:
+    def train_dataloader(self) -> DataLoader[AdapterTextBatch]:
         return DataLoader(_Draws(self), batch_size=None, shuffle=False)
 
-    def val_dataloader(self) -> DataLoader[PairBatch]:
+    def val_dataloader(self) -> DataLoader[AdapterTextBatch]:
         """One batch: the tasks set aside, by their definitions, in the first library."""
         first = range(len(self.stocks[0].tasks))
         names = set(self.texts) - set(self.task_names)
         rows = [row for row in first if self.stocks[0].tasks[row] in names]
         if not rows:
-            return DataLoader[PairBatch](_Batches([]), batch_size=None)
-        batch = PairBatch(torch.tensor(rows), self.definitions(self.owners(rows)))
+            return DataLoader[AdapterTextBatch](_Batches([]), batch_size=None)
+        batch = AdapterTextBatch(torch.tensor(rows), self.definitions(self.owners(rows)))
         return DataLoader(_Batches([batch]), batch_size=None)
 
     def transfer_batch_to_device(
-        self, batch: PairBatch, device: torch.device, dataloader_idx: int
-    ) -> PairBatch:
-        return PairBatch(batch.adapters.to(device), batch.texts.to(device))
+        self, batch: AdapterTextBatch, device: torch.device, dataloader_idx: int
+    ) -> AdapterTextBatch:
+        return AdapterTextBatch(batch.adapters.to(device), batch.texts.to(device))
 
 
 def embedded(tasks: Sequence[Task], encoder_name: str) -> dict[str, Float[Tensor, "n e"]]:
@@ -175,7 +175,7 @@ def embedded(tasks: Sequence[Task], encoder_name: str) -> dict[str, Float[Tensor
     return {task.name: part for task, part in zip(tasks, parts, strict=True)}
 
 
-class _Draws(Dataset[PairBatch]):
+class _Draws(Dataset[AdapterTextBatch]):
     """Item i is step i's pairs, one for each training task: a function of (seed, i)."""
 
     def __init__(self, data: WeightDataModule) -> None:
@@ -185,7 +185,7 @@ class _Draws(Dataset[PairBatch]):
     def __len__(self) -> int:
         return self.data.steps
 
-    def __getitem__(self, step: int) -> PairBatch:
+    def __getitem__(self, step: int) -> AdapterTextBatch:
         draw = random.Random(f"{self.data.seed}/{step}")
         rows, texts = [], []
         for name, own in self.rows.items():
@@ -193,15 +193,15 @@ class _Draws(Dataset[PairBatch]):
             known = self.data.texts[name]
             other = len(known) > 1 and draw.random() < self.data.paraphrase_share
             texts.append(known[draw.randrange(1, len(known)) if other else 0])
-        return PairBatch(torch.tensor(rows), torch.stack(texts))
+        return AdapterTextBatch(torch.tensor(rows), torch.stack(texts))
 
 
-class _Batches(Dataset[PairBatch]):
-    def __init__(self, batches: Sequence[PairBatch]) -> None:
+class _Batches(Dataset[AdapterTextBatch]):
+    def __init__(self, batches: Sequence[AdapterTextBatch]) -> None:
         self.batches = batches
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, item: int) -> PairBatch:
+    def __getitem__(self, item: int) -> AdapterTextBatch:
         return self.batches[item]

@@ -26,7 +26,7 @@ KEPT = 48  # train rows of a task that are drawn from: tokenising all takes long
 
 
 @dataclass
-class PairBatch:
+class AdapterPairBatch:
     """n pairs of adapters; a row's owner is the pair that shall answer it."""
 
     first: Adapter
@@ -126,23 +126,25 @@ class PairDataModule(lightning.LightningDataModule):
         random.Random(f"{self.seed}/held-out").shuffle(found)
         return found[: self.validation_pairs]
 
-    def batch(self, pairs: Sequence[tuple[Member, Member]], rows: Sequence[TokenRow]) -> PairBatch:
+    def batch(
+        self, pairs: Sequence[tuple[Member, Member]], rows: Sequence[TokenRow]
+    ) -> AdapterPairBatch:
         """The pairs' adapters, and rows that are owned by the pairs' numbers."""
         first, second = ([pair[side].place for pair in pairs] for side in (0, 1))
         groups = grouped(rows, self._tokenizer.pad_token_id, GROUPS)
-        return PairBatch(self.adapters[first], self.adapters[second], groups)
+        return AdapterPairBatch(self.adapters[first], self.adapters[second], groups)
 
-    def train_dataloader(self) -> DataLoader[PairBatch]:
+    def train_dataloader(self) -> DataLoader[AdapterPairBatch]:
         return DataLoader(_Steps(self), batch_size=None, shuffle=False)
 
-    def val_dataloader(self) -> DataLoader[PairBatch]:
+    def val_dataloader(self) -> DataLoader[AdapterPairBatch]:
         return DataLoader(_HeldOut(self), batch_size=None, shuffle=False)
 
     def transfer_batch_to_device(
-        self, batch: PairBatch, device: torch.device, dataloader_idx: int
-    ) -> PairBatch:
+        self, batch: AdapterPairBatch, device: torch.device, dataloader_idx: int
+    ) -> AdapterPairBatch:
         moved = [group.to(device) for group in batch.rows]
-        return PairBatch(batch.first.to(device), batch.second.to(device), moved)
+        return AdapterPairBatch(batch.first.to(device), batch.second.to(device), moved)
 
     def _members(self, tasks: Sequence[Task], place: dict[str, int]) -> list[Member]:
         found = []
@@ -156,7 +158,7 @@ class PairDataModule(lightning.LightningDataModule):
         return found
 
 
-class _Steps(Dataset[PairBatch]):
+class _Steps(Dataset[AdapterPairBatch]):
     """Item i is step i of training: a function of (seed, i)."""
 
     def __init__(self, data: PairDataModule) -> None:
@@ -165,7 +167,7 @@ class _Steps(Dataset[PairBatch]):
     def __len__(self) -> int:
         return self.data.steps
 
-    def __getitem__(self, step: int) -> PairBatch:
+    def __getitem__(self, step: int) -> AdapterPairBatch:
         data, rng = self.data, random.Random(f"{self.data.seed}/{step}")
         pairs, rows = [], []
         for number in range(data.pairs_per_step):
@@ -176,7 +178,7 @@ class _Steps(Dataset[PairBatch]):
         return data.batch(pairs, rows)
 
 
-class _HeldOut(Dataset[PairBatch]):
+class _HeldOut(Dataset[AdapterPairBatch]):
     """Item i is the i-th held-out pair, with the first tune rows of both tasks."""
 
     ROWS = 4
@@ -187,7 +189,7 @@ class _HeldOut(Dataset[PairBatch]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, item: int) -> PairBatch:
+    def __getitem__(self, item: int) -> AdapterPairBatch:
         pair = self.pairs[item]
         rows = [replace(row, owner=0) for member in pair for row in member.tune[: self.ROWS]]
         return self.data.batch([pair], rows)

@@ -13,7 +13,7 @@ from library.base.models import BaseModel
 from library.base.prompts import Mode, shots_ids, user_turn
 from library.canonical import json_digest
 from library.files import cache_dir, write_file
-from library.tasks.files import Instance, Task
+from library.tasks.files import Example, Task
 from library.tasks.metrics import exact_match, rouge_l
 from training.evaluation.methods import Method
 from training.evaluation.pool import Pool
@@ -58,7 +58,7 @@ class Prompts:
             self._known[key] = self._made(task, mode, self._shots(task) if shots else [])
         return self._known[key]
 
-    def _made(self, task: Task, mode: Mode, shots: Sequence[Instance]) -> list[list[int]]:
+    def _made(self, task: Task, mode: Mode, shots: Sequence[Example]) -> list[list[int]]:
         """Prompted, the definition stands at the top, once."""
         modes: list[Mode] = [mode, *("bare" for _ in shots)]
         examples = [
@@ -68,7 +68,7 @@ class Prompts:
         turns = [user_turn(modes[-1], task.definition, row.input) for row in task.test]
         return [shots_ids(self.base.tokenizer, examples, turn) for turn in turns]
 
-    def _shots(self, task: Task) -> list[Instance]:
+    def _shots(self, task: Task) -> list[Example]:
         rng = random.Random(f"{self.seed}/{task.name}/shots")
         return rng.sample(task.train, min(SHOTS, len(task.train)))
 

@@ -69,7 +69,7 @@ def pairs(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def calibration(rows: Sequence[Row], similarity: Mapping[str, float]) -> list[Row]:
+def calibration_curve(rows: Sequence[Row], similarity: Mapping[str, float]) -> list[Row]:
     """Does a near neighbour in the library promise a good adapter?
 
     For each method and mode: Spearman's correlation, over tasks, of the greatest similarity of a

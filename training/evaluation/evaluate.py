@@ -22,7 +22,7 @@ from training.evaluation.routing import Routing
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """What to evaluate.
 
     Attributes:
@@ -42,7 +42,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EvaluationOutcome:
     """All cells, and what else a report says.
 
     Attributes:
@@ -60,14 +60,14 @@ class Outcome:
 
 
 def evaluate(
-    plan: Plan,
+    plan: EvaluationPlan,
     base: BaseModel,
     strategies: Strategies | None,
     library: LibraryMethods | None = None,
     multi_task: Mapping[Mode, Adapter] | None = None,
     routing: Routing | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Outcome:
+) -> EvaluationOutcome:
     """Decode and score a plan.
 
     Args:
@@ -79,7 +79,7 @@ def evaluate(
         routing: by the methods that choose for each row.
         progress: called with (cells finished, cells in all).
     """
-    pool, prompts, outcome = Pool(), Prompts(base, plan.seed), Outcome()
+    pool, prompts, outcome = Pool(), Prompts(base, plan.seed), EvaluationOutcome()
     cells = outcome.cells
     for method in plan.methods:
         if method.head == MULTI_TASK and multi_task is not None:
@@ -108,11 +108,11 @@ def evaluate(
 
 def _generated(
     method: Method,
-    plan: Plan,
+    plan: EvaluationPlan,
     base: BaseModel,
     strategies: Strategies,
     pool: Pool,
-    outcome: Outcome,
+    outcome: EvaluationOutcome,
 ) -> list[int | None]:
     """Places in the pool of a generator's adapters; pairs of a swap and choices are noted."""
     texts, swapped = descriptions(method.suffix, plan.tasks, plan.splits, plan.seed)
@@ -130,7 +130,10 @@ def _generated(
 
 
 def _similarity(
-    plan: Plan, base: BaseModel, strategies: Strategies | None, library: LibraryMethods | None
+    plan: EvaluationPlan,
+    base: BaseModel,
+    strategies: Strategies | None,
+    library: LibraryMethods | None,
 ) -> dict[str, float]:
     if library is not None:
         return similarity(library.library, plan.tasks)
@@ -140,7 +143,7 @@ def _similarity(
 
 
 def _cells(
-    method: Method, places: Sequence[int | None], plan: Plan, prompts: Prompts, pool: Pool
+    method: Method, places: Sequence[int | None], plan: EvaluationPlan, prompts: Prompts, pool: Pool
 ) -> list[Cell]:
     """One for each task that the method has something for, and mode."""
     cells = []
@@ -158,7 +161,7 @@ def _routed(
     method: Method,
     task: Task,
     split: str,
-    plan: Plan,
+    plan: EvaluationPlan,
     routing: Routing,
     prompts: Prompts,
     pool: Pool,

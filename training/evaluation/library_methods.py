@@ -15,7 +15,7 @@ from index.merge.lorahub import CANDIDATES
 from index.merge.methods import Mix, merge
 from index.merge.mixture_loss import MixtureLoss
 from index.merge.recompress import recompressed
-from index.search.retriever import NEIGHBOURS, Neighbour, Shelf, softmax_weights
+from index.search.retriever import NEIGHBOURS, Neighbour, Retriever, softmax_weights
 from library.adapter import Adapter
 from library.base.models import BaseModel
 from library.errors import TaskFileError, UsageError
@@ -36,7 +36,7 @@ class LibraryMethods:
     """
 
     def __init__(
-        self, library: Shelf, oracles: Shelf, predictor: Path | None = None, seed: int = 0
+        self, library: Retriever, oracles: Retriever, predictor: Path | None = None, seed: int = 0
     ) -> None:
         self.library, self.oracles = library, oracles
         self._predictor, self._seed = predictor, seed
@@ -148,12 +148,12 @@ class LibraryMethods:
         return [self.library.adapter(identity) for identity in ids]
 
 
-def nearest(shelf: Shelf, task: Task, count: int) -> list[Neighbour]:
+def nearest(shelf: Retriever, task: Task, count: int) -> list[Neighbour]:
     """The nearest adapters of other tasks, by the task's definition."""
     return shelf.nearest(task.definition, count, partial(_other, task))
 
 
-def similarity(shelf: Shelf, tasks: Sequence[Task]) -> dict[str, float]:
+def similarity(shelf: Retriever, tasks: Sequence[Task]) -> dict[str, float]:
     """Cosine of each task's description with the nearest other one of the library."""
     found = {task.name: nearest(shelf, task, 1) for task in tasks}
     return {name: near[0].similarity for name, near in found.items() if near}

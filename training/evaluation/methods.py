@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from generator.request import MAX_EXAMPLES, Example, Proposal
+from generator.request import MAX_EXAMPLES, Proposal
 from generator.strategies.makers import COMPOSE, NEAREST
 from generator.strategies.strategies import AUTO, GENERATORS, WITH_EXAMPLES, Strategies
 from index.encoders.descriptions import InvalidDescription, normalise
@@ -146,7 +146,7 @@ def proposed(
     rows = task.train[: method.examples]
     if text is None or (method.examples and not rows):
         return None
-    examples = [Example(row.input, row.outputs[0]) for row in rows]
+    examples = list(rows)
     try:
         description = normalise(text)
     except InvalidDescription as error:

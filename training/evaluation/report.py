@@ -5,14 +5,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.evaluation.cells import Cell
-from training.evaluation.comparison import Row, by_kind, calibration, means, pairs, recovery
-from training.evaluation.evaluate import Outcome, Plan
+from training.evaluation.comparison import Row, by_kind, calibration_curve, means, pairs, recovery
+from training.evaluation.evaluate import EvaluationOutcome, EvaluationPlan
 
 SCHEMA = 1
 
 
 def build_report(
-    plan: Plan, outcome: Outcome, *, command: str, commit: str | None, device: str, base: Any
+    plan: EvaluationPlan,
+    outcome: EvaluationOutcome,
+    *,
+    command: str,
+    commit: str | None,
+    device: str,
+    base: Any,
 ) -> dict[str, Any]:
     """The report: one row per task, method and mode; means over tasks with 95 % intervals.
 
@@ -43,7 +49,7 @@ def summaries(rows: Sequence[Row], similarity: Mapping[str, float]) -> dict[str,
         "kinds": by_kind(rows),
         "recovery": recovery(rows),
         "pairs": pairs(rows),
-        "calibration": calibration(rows, similarity),
+        "calibration": calibration_curve(rows, similarity),
     }
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from index.encoders.descriptions import DescriptionEncoder
 from index.router import Router, embed_inputs
-from index.search.retriever import Shelf
+from index.search.retriever import Retriever
 from library.adapter import Adapter
 from library.errors import UsageError
 from library.tasks.files import Task
@@ -15,7 +15,7 @@ class Routing:
     """A router, the library that it routes to, and the encoder of inputs."""
 
     router: Router
-    shelf: Shelf
+    shelf: Retriever
     encoder: DescriptionEncoder
 
     def mixes(self, method: str, task: Task) -> list[list[tuple[Adapter, float]]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from index.merge.lora_rar import MEAN, MergePredictor, save_predictor
 from index.merge.weighted_sum import sum_by_module
 from library.adapter import Adapter
-from training.data.pairs import PairBatch, PairDataModule
+from training.data.pairs import AdapterPairBatch, PairDataModule
 from training.objectives.frozen_base import QUIET, FrozenBase, passed_on
 
 
@@ -56,7 +56,7 @@ class MergePredictorTraining(lightning.LightningModule):
         fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": fall, "interval": "step"}}
 
-    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: AdapterPairBatch, batch_idx: int) -> Tensor:
         weights = self.network(batch.first, batch.second)
         made = sum_by_module([batch.first, batch.second], weights)
         cut = made.detached()
@@ -66,7 +66,7 @@ class MergePredictorTraining(lightning.LightningModule):
         self.log("spread", weights.detach().std())
         return passed_on(made, cut)
 
-    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: AdapterPairBatch, batch_idx: int) -> None:
         """Loss on held-out pairs: merged as predicted, by the mean, and by the plain sum."""
         pair = [batch.first, batch.second]
         weights = self.network(*pair)
@@ -78,7 +78,7 @@ class MergePredictorTraining(lightning.LightningModule):
             loss = self.losses(batch, sum_by_module(pair, given)).mean()
             self.log(name, loss, prog_bar=True, batch_size=1)
 
-    def losses(self, batch: PairBatch, merged: Adapter) -> Float[Tensor, " rows"]:
+    def losses(self, batch: AdapterPairBatch, merged: Adapter) -> Float[Tensor, " rows"]:
         """The base's loss on each row, under the pairs' merged adapters."""
         return self._base.losses(batch.rows, merged)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from index.encoders.weights import WeightEncoder, WeightEncoderConfig, save_weight_encoder
 from library.checkpoint import CheckpointInfo, Storage
-from training.data.libraries import PairBatch, WeightDataModule
+from training.data.libraries import AdapterTextBatch, WeightDataModule
 from training.models.weight_start import set_bases, set_projections
 
 SIZES = WeightEncoderConfig()  # of the shipped encoder
@@ -71,7 +71,7 @@ class WeightEncoderModule(lightning.LightningModule):
 
     on_validation_start = on_fit_start
 
-    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: AdapterTextBatch, batch_idx: int) -> Tensor:
         assert self.encoder is not None
         values, present = self._values[batch.adapters], self._present[batch.adapters]
         draws = torch.randn(len(values), len(self._centred), device=self.device)
@@ -82,7 +82,7 @@ class WeightEncoderModule(lightning.LightningModule):
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: AdapterTextBatch, batch_idx: int) -> None:
         """Share of definitions set aside whose adapter is among the ten nearest of all."""
         assert self.encoder is not None
         first = len(self._data().stocks[0].tasks)

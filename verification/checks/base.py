@@ -10,14 +10,14 @@ from functools import lru_cache
 from library.base.models import DEFAULT_BASE, BaseReference, load_config, resolve_base
 from library.errors import BaseModelError, UnsupportedModel, UsageError
 from library.layout import REFUSED, layout_of
-from verification.artifact import Context, Subject
+from verification.artifact import Artifact, Context
 from verification.findings import Finding
 
-HOOK = "base"
+BASE_HOOK = "base"
 Shapes = dict[str, tuple[int, int, int]]
 
 
-def check_base(subject: Subject, context: Context) -> list[Finding]:
+def check_base(subject: Artifact, context: Context) -> list[Finding]:
     """Compare names and shapes with the base's. Raises BadFile for factors without pairs."""
     if subject.config is None or subject.config.get("peft_type") != "LORA":
         return []
@@ -25,18 +25,18 @@ def check_base(subject: Subject, context: Context) -> list[Finding]:
     found: list[Finding] = []
     if not isinstance(named, str) or not named:
         message = "the config does not name its base model, which servers go by"
-        found.append(Finding(HOOK, "no-base-name", "warn", message))
+        found.append(Finding(BASE_HOOK, "no-base-name", "warn", message))
     reference = context.base or (resolve_base() if named == DEFAULT_BASE else None)
     if reference is None:
         message = f"the base {str(named)[:200]} is not at hand; --base gives one to check against"
-        return [*found, Finding(HOOK, "base-not-checked", "info", message)]
+        return [*found, Finding(BASE_HOOK, "base-not-checked", "info", message)]
     adapted, wanted = _adapted(subject), reference.name
     try:
         base = _shapes(reference, tuple(sorted({_last(name) for name in adapted})))
     except UsageError as error:  # the family has no such module
-        return [*found, Finding(HOOK, "wrong-base", "refuse", f"not for {wanted}: {error}")]
+        return [*found, Finding(BASE_HOOK, "wrong-base", "refuse", f"not for {wanted}: {error}")]
     except (BaseModelError, UnsupportedModel) as error:
-        return [*found, Finding(HOOK, "base-not-checked", "warn", str(error))]
+        return [*found, Finding(BASE_HOOK, "base-not-checked", "warn", str(error))]
     return [*found, *_compared(adapted, base, wanted)]
 
 
@@ -44,18 +44,18 @@ def _compared(adapted: Shapes, base: Shapes, wanted: str) -> list[Finding]:
     for name, shape in adapted.items():
         if name not in base:
             message = f"not for {wanted}: it has no module {name}"
-            return [Finding(HOOK, "wrong-base", "refuse", message)]
+            return [Finding(BASE_HOOK, "wrong-base", "refuse", message)]
         if base[name] != shape:
             evidence = {"module": name, "adapter": list(shape), "base": list(base[name])}
             message = (
                 f"not for {wanted}: {name} takes {base[name][0]} to {base[name][1]} numbers, "
                 f"the adapter's {shape[0]} to {shape[1]}"
             )
-            return [Finding(HOOK, "wrong-base", "refuse", message, evidence)]
+            return [Finding(BASE_HOOK, "wrong-base", "refuse", message, evidence)]
     return []
 
 
-def _adapted(subject: Subject) -> Shapes:
+def _adapted(subject: Artifact) -> Shapes:
     """In, out and kernel size of each module, without embeddings and heads."""
     return {
         name: (a[1], b[0], math.prod(a[2:]))

@@ -8,10 +8,10 @@ leaves are canonical JSON of [name, dtype, shape, digest], sorted by name.
 from collections.abc import Sequence
 
 from library.canonical import canonical_json, digest
-from verification.artifact import Subject
+from verification.artifact import Artifact
 
 
-def tensor_digests(subject: Subject) -> dict[str, str]:
+def tensor_digests(subject: Artifact) -> dict[str, str]:
     """SHA-256 of each tensor's bytes, by name, sorted. Raises BadFile."""
     content = memoryview(subject.files[subject.weights])
     return {
@@ -20,7 +20,7 @@ def tensor_digests(subject: Subject) -> dict[str, str]:
     }
 
 
-def merkle_root(subject: Subject, digests: dict[str, str]) -> str:
+def merkle_root(subject: Artifact, digests: dict[str, str]) -> str:
     """The root over all tensors, in hex. Raises BadFile."""
     entries = subject.header.tensors
     leaves = [

@@ -9,18 +9,18 @@ from library.peft.config import by_pattern, check_targets, check_types
 from library.peft.read import layout_in
 from library.peft.safetensors_file import DTYPES, TensorFile
 from library.peft.write import CONFIG_FILE, PREFIX
-from verification.artifact import PICKLES, Context, Subject
+from verification.artifact import PICKLES, Artifact, Context
 from verification.checks.header import BadFile, Header, as_utf8
 from verification.checks.magnitude import require_finite, require_strength
 from verification.checks.patterns import require_bounded
 from verification.findings import Finding, Severity
 
-HOOK = "format"
+FORMAT_HOOK = "format"
 MAX_TENSORS = 65_536
 MAX_NAME = 1024
 
 
-def check_format(subject: Subject, context: Context) -> list[Finding]:
+def check_format(subject: Artifact, context: Context) -> list[Finding]:
     """What is wrong with the files themselves. Raises BadFile for the first reason to refuse."""
     header, config = subject.header, subject.config
     _require_sane(header)
@@ -76,7 +76,7 @@ def _require_agreement(
             raise BadFile("rank", f"the config gives {name} rank {rank}, the file {a[0]}")
 
 
-def _without_config(subject: Subject) -> Finding:
+def _without_config(subject: Artifact) -> Finding:
     """What a file says that comes without a config: an image model's LoRA, or half an adapter."""
     if any(key.startswith(PREFIX) for key in subject.shapes):
         _ = subject.pairs
@@ -112,4 +112,4 @@ def _other_type(config: dict[str, Any]) -> Finding:
 
 
 def _finding(code: str, severity: Severity, message: str, **evidence: Any) -> Finding:
-    return Finding(HOOK, code, severity, message, evidence)
+    return Finding(FORMAT_HOOK, code, severity, message, evidence)

@@ -37,7 +37,7 @@ def as_utf8(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TensorEntry:
     """One tensor: where its bytes lie, `start` and `end` counted from the file's beginning."""
 
     dtype: str
@@ -50,7 +50,7 @@ class Entry:
 class Header:
     """Every tensor by name, in the order of their bytes, and the metadata."""
 
-    tensors: dict[str, Entry]
+    tensors: dict[str, TensorEntry]
     metadata: dict[str, str]
 
 
@@ -98,7 +98,7 @@ def parse_object(content: bytes, what: str, reason: str = "header") -> dict[str,
     return found
 
 
-def _entry(name: str, value: Any, begin: int) -> Entry:
+def _entry(name: str, value: Any, begin: int) -> TensorEntry:
     fields = value if isinstance(value, dict) else {}
     dtype, shape, span = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
     if len(fields) != 3 or shape is None or span is None or not isinstance(dtype, str):
@@ -109,7 +109,7 @@ def _entry(name: str, value: Any, begin: int) -> Entry:
         raise BadFile("dtype", f"{name} has dtype {dtype}, which is no factor's")
     if len(shape) > 8 or math.prod(shape) * SIZES[dtype] != span[1] - span[0]:
         raise BadFile("offsets", f"{name} says {shape} of {dtype}, its offsets {span}")
-    return Entry(dtype, tuple(shape), begin + span[0], begin + span[1])
+    return TensorEntry(dtype, tuple(shape), begin + span[0], begin + span[1])
 
 
 def _naturals(value: Any) -> TypeGuard[list[int]]:
@@ -118,7 +118,7 @@ def _naturals(value: Any) -> TypeGuard[list[int]]:
     return not value or (min(value) >= 0 and max(value) < LARGEST)
 
 
-def _require_whole(entries: dict[str, Entry], begin: int, size: int) -> None:
+def _require_whole(entries: dict[str, TensorEntry], begin: int, size: int) -> None:
     """Raise BadFile unless the tensors cover the rest of the file without hole or overlap."""
     place = begin
     for name, entry in entries.items():

@@ -8,34 +8,34 @@ change a whole folder can write a provenance that fits.
 from typing import Any
 
 from library.peft.provenance import PROVENANCE_FILE, adapter_id
-from verification.artifact import Context, Subject
+from verification.artifact import Artifact, Context
 from verification.checks.header import BadFile
 from verification.findings import Finding
 
-HOOK = "integrity"
+INTEGRITY_HOOK = "integrity"
 
 
-def check_integrity(subject: Subject, context: Context) -> list[Finding]:
+def check_integrity(subject: Artifact, context: Context) -> list[Finding]:
     """Compare digest and id. Raises BadFile if the provenance or the config cannot be read."""
     told = subject.provenance
     if told is None:
         message = f"there is no {PROVENANCE_FILE}: nothing says what the bytes should be"
-        return [Finding(HOOK, "no-provenance", "info", message)]
+        return [Finding(INTEGRITY_HOOK, "no-provenance", "info", message)]
     if not isinstance(told.get("sha256"), str) or not isinstance(told.get("id"), str):
         raise BadFile("provenance", "the provenance names no sha256 and id")
     found = subject.sha256
     if found != told["sha256"]:
         evidence = {"found": found, "expected": told["sha256"]}
         message = "the weights are not those that the provenance names"
-        return [Finding(HOOK, "sha256-differs", "refuse", message, evidence)]
+        return [Finding(INTEGRITY_HOOK, "sha256-differs", "refuse", message, evidence)]
     if subject.config is None:
         message = "without a config the id cannot be recomputed; the weights are right"
-        return [Finding(HOOK, "id-not-checked", "warn", message)]
+        return [Finding(INTEGRITY_HOOK, "id-not-checked", "warn", message)]
     identity = _identity(subject.config, found, told)
     if identity != told["id"]:
         evidence = {"found": identity, "expected": told["id"]}
         message = "the config or the request is not the one that the id was made from"
-        return [Finding(HOOK, "id-differs", "refuse", message, evidence)]
+        return [Finding(INTEGRITY_HOOK, "id-differs", "refuse", message, evidence)]
     return []
 
 

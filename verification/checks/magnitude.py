@@ -6,8 +6,8 @@ though the file holds finite numbers only.
 
 import numpy as np
 
-from verification.artifact import Subject
-from verification.checks.header import BadFile, Entry, Header
+from verification.artifact import Artifact
+from verification.checks.header import BadFile, Header, TensorEntry
 from verification.checks.norms import key_of, values
 from verification.checks.servers import scale
 
@@ -28,10 +28,10 @@ def require_finite(header: Header, content: bytes) -> float:
 
     Raises BadFile if a value is NaN, or infinite in float32.
     """
-    runs: list[Entry] = []
+    runs: list[TensorEntry] = []
     for entry in header.tensors.values():
         if runs and runs[-1].dtype == entry.dtype:
-            runs[-1] = Entry(entry.dtype, (), runs[-1].start, entry.end)
+            runs[-1] = TensorEntry(entry.dtype, (), runs[-1].start, entry.end)
         else:
             runs.append(entry)
     top = max(largest(content, run) for run in runs)
@@ -43,7 +43,7 @@ def require_finite(header: Header, content: bytes) -> float:
     raise AssertionError("a run of tensors holds what none of them does")
 
 
-def require_strength(subject: Subject, top: float) -> None:
+def require_strength(subject: Artifact, top: float) -> None:
     """Raise BadFile if scale·B, or ΔW by the bound rank·scale·max|A|·max|B|, can leave float32.
 
     Args:
@@ -68,7 +68,7 @@ def require_strength(subject: Subject, top: float) -> None:
             )
 
 
-def largest(content: bytes, entry: Entry) -> float:
+def largest(content: bytes, entry: TensorEntry) -> float:
     """The largest magnitude in one tensor; infinity if one is NaN."""
     kind, mask = _EXPONENT[entry.dtype]
     unsigned = np.iinfo(kind).max >> 1
@@ -78,4 +78,6 @@ def largest(content: bytes, entry: Entry) -> float:
         top = np.maximum(top, (np.frombuffer(piece, dtype=kind) & top.dtype.type(unsigned)).max())
     if top[0] >= mask:
         return float("inf")
-    return float(values(memoryview(top.tobytes()), Entry(entry.dtype, (1,), 0, top.nbytes))[0])
+    return float(
+        values(memoryview(top.tobytes()), TensorEntry(entry.dtype, (1,), 0, top.nbytes))[0]
+    )

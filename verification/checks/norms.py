@@ -16,14 +16,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from library.peft.write import PREFIX
-from verification.artifact import Subject
-from verification.checks.header import Entry
+from verification.artifact import Artifact
+from verification.checks.header import TensorEntry
 from verification.checks.servers import scale
 
 _KINDS = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 
-def singular_values_of(subject: Subject) -> tuple[list[str], Float[Tensor, "1 sites rank"]]:
+def singular_values_of(subject: Artifact) -> tuple[list[str], Float[Tensor, "1 sites rank"]]:
     """Names of the modules, sorted, and the singular values of their ΔW, descending.
 
     The scale that PEFT applies is in them. `rank` is the largest; below it there are zeros. Raises
@@ -63,7 +63,7 @@ def _singular(
 
 
 def _grams(
-    subject: Subject, names: list[str], rank: int
+    subject: Artifact, names: list[str], rank: int
 ) -> tuple[Float[Tensor, "n r r"], Float[Tensor, "n r r"]]:
     """A·Aᵀ and BᵀB of modules of one rank.
 
@@ -80,13 +80,13 @@ def _grams(
     return torch.from_numpy(grams_a), torch.from_numpy(grams_b)
 
 
-def key_of(name: str, half: str, entries: dict[str, Entry]) -> str:
+def key_of(name: str, half: str, entries: dict[str, TensorEntry]) -> str:
     """The name of one half of a module's factors among a file's tensors."""
     key = f"{PREFIX}{name}.lora_{half}.weight"
     return key if key in entries else f"{PREFIX}{name}.lora_embedding_{half}"
 
 
-def values(content: memoryview, entry: Entry) -> "np.ndarray":
+def values(content: memoryview, entry: TensorEntry) -> "np.ndarray":
     """One tensor's elements in float64."""
     raw = np.frombuffer(content[entry.start : entry.end], _KINDS[entry.dtype])
     if entry.dtype == "BF16":  # the upper half of a float32

@@ -1,21 +1,21 @@
 """The signature hook: did the holder of a key sign exactly these files?"""
 
-from verification.artifact import SIGNATURE_FILE, Context, Subject
+from verification.artifact import SIGNATURE_FILE, Artifact, Context
 from verification.checks.header import BadFile
 from verification.checks.signing import digests_in, file_digests, opened
 from verification.findings import Finding
 
-HOOK = "signature"
+SIGNATURE_HOOK = "signature"
 
 
-def check_signature(subject: Subject, context: Context) -> list[Finding]:
+def check_signature(subject: Artifact, context: Context) -> list[Finding]:
     """With a public key the adapter has to be signed by it. Raises BadFile if it is not."""
     content = subject.files.get(SIGNATURE_FILE)
     if context.public_key is None:
         if content is None:
             return []
         message = f"there is a {SIGNATURE_FILE}; --public-key checks it"
-        return [Finding(HOOK, "signature-not-checked", "info", message)]
+        return [Finding(SIGNATURE_HOOK, "signature-not-checked", "info", message)]
     if content is None:
         raise BadFile("unsigned", f"there is no {SIGNATURE_FILE}")
     signed = opened(content, context.public_key)

@@ -19,7 +19,7 @@ from library.canonical import canonical_json, digest, file_digest, json_digest
 from library.errors import InputFileError, OutputError, OutputExists
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.write import CONFIG_FILE
-from verification.artifact import MAX_JSON, Subject
+from verification.artifact import MAX_JSON, Artifact
 from verification.checks.digests import merkle_root, tensor_digests
 from verification.checks.header import BadFile, parse_object
 
@@ -38,7 +38,7 @@ PACKAGES = ("api", "generator", "index", "library", "training", "verification")
 MAX_SIGNATURES = 16
 
 
-def statement(subject: Subject) -> dict[str, Any]:
+def statement(subject: Artifact) -> dict[str, Any]:
     """What a signature covers. Raises BadFile if a file cannot be read."""
     told = subject.provenance or {}
     digests = tensor_digests(subject)
@@ -85,14 +85,14 @@ def code_digest() -> str:
     return json_digest({path.relative_to(root).as_posix(): file_digest(path) for path in paths})
 
 
-def file_digests(subject: Subject) -> list[tuple[str, str]]:
+def file_digests(subject: Artifact) -> list[tuple[str, str]]:
     """SHA-256 of the weights, the config and the provenance, as far as there are, by name."""
     others = {CONFIG_FILE, PROVENANCE_FILE} & set(subject.files)
     found = {name: digest(subject.files[name]) for name in others}
     return sorted({**found, subject.weights: subject.sha256}.items())
 
 
-def sign(subject: Subject, key: "Ed25519PrivateKey") -> bytes:
+def sign_artifact(subject: Artifact, key: "Ed25519PrivateKey") -> bytes:
     """A DSSE envelope of the statement; ed25519 signs without chance, so its bytes are fixed.
 
     Raises BadFile, ValueError (a provenance with numbers that canonical JSON cannot hold).

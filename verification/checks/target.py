@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from library.base.models import DEFAULT_BASE, load_config
 from library.errors import BaseModelError
-from verification.artifact import Context, Subject
+from verification.artifact import Artifact, Context
 from verification.checks.pairs import is_whole_embedding
 from verification.checks.servers import (
     LIKE_PEFT,
@@ -18,11 +18,11 @@ from verification.checks.servers import (
 )
 from verification.findings import Finding
 
-HOOK = "target"
+TARGET_HOOK = "target"
 ADDED_TOKENS = "added_tokens.json"
 
 
-def check_target(subject: Subject, context: Context) -> list[Finding]:
+def check_target(subject: Artifact, context: Context) -> list[Finding]:
     """Findings for one server, or one finding that says which servers do not load it rightly."""
     if context.target is not None:
         return for_server(_server(context.target), subject, context)
@@ -37,10 +37,10 @@ def check_target(subject: Subject, context: Context) -> list[Finding]:
     if not failing:
         return []
     message = "not for " + "; not for ".join(f"{name}: {why[0]}" for name, why in failing.items())
-    return [Finding(HOOK, "servers", "info", message, {"servers": failing})]
+    return [Finding(TARGET_HOOK, "servers", "info", message, {"servers": failing})]
 
 
-def for_server(server: Server, subject: Subject, context: Context) -> list[Finding]:
+def for_server(server: Server, subject: Artifact, context: Context) -> list[Finding]:
     """Whether one server loads an adapter, and at the right strength."""
     config = subject.config
     if config is None:
@@ -79,7 +79,7 @@ def _strength(server: Server, config: Config, modules: Mapping[str, int]) -> lis
                 f"instead of {right:.4g}; the portable profile avoids this"
             )
             evidence = {"module": name, "scale": found, "right": right}
-            return [Finding(HOOK, "wrong-strength", "refuse", message, evidence)]
+            return [Finding(TARGET_HOOK, "wrong-strength", "refuse", message, evidence)]
     return []
 
 
@@ -90,10 +90,10 @@ def _remarks(
     rank = max(modules.values())
     if server == "vllm" and rank > VLLM_DEFAULT_RANK:
         message = f"vllm has to be started with --max-lora-rank of {rank} or more"
-        return [Finding(HOOK, "rank-limit", "warn", message, {"rank": rank})]
+        return [Finding(TARGET_HOOK, "rank-limit", "warn", message, {"rank": rank})]
     if server == "llama.cpp":
         message = "llama.cpp reads GGUF: convert with convert_lora_to_gguf first"
-        return [Finding(HOOK, "needs-gguf", "info", message)]
+        return [Finding(TARGET_HOOK, "needs-gguf", "info", message)]
     if server == "ollama":
         return _ollama_family(config, context)
     return []
@@ -107,10 +107,10 @@ def _ollama_family(config: Config, context: Context) -> list[Finding]:
     try:
         family = load_config(reference).model_type if reference is not None else None
     except BaseModelError as error:
-        return [Finding(HOOK, "family-unknown", "warn", str(error))]
+        return [Finding(TARGET_HOOK, "family-unknown", "warn", str(error))]
     if family is None:
         message = f"ollama imports adapters of {known} only; the base's family is not known here"
-        return [Finding(HOOK, "family-unknown", "warn", message)]
+        return [Finding(TARGET_HOOK, "family-unknown", "warn", message)]
     if family not in OLLAMA_FAMILIES:
         return [_refuse("family", "ollama", f"ollama imports adapters of {known}, not of {family}")]
     return []
@@ -121,4 +121,4 @@ def _server(name: str) -> Server:
 
 
 def _refuse(code: str, server: Server, message: str) -> Finding:
-    return Finding(HOOK, code, "refuse", message, {"server": server})
+    return Finding(TARGET_HOOK, code, "refuse", message, {"server": server})

@@ -22,7 +22,7 @@ from verification.scores.calibration import made_by, share_below
 from verification.scores.neighbours import same_modules
 from verification.scores.screening_hook import finite
 
-HOOK = "agreement"
+AGREEMENT_HOOK = "agreement"
 FITS, LOW, UNCALIBRATED = "agreement-fits", "agreement-low", "agreement-uncalibrated"
 NOT_APPLICABLE = "agreement-not-applicable"
 FALSE_ALARMS = 5  # of a hundred right pairs
@@ -30,7 +30,7 @@ _CALIBRATION = Path(__file__).with_name("agreement.json")
 
 
 @dataclass(frozen=True)
-class Calibration:
+class AgreementCalibration:
     """Cosines of pairs that belong together, and of pairs that do not.
 
     Attributes:
@@ -62,10 +62,10 @@ class Calibration:
 
 
 @lru_cache(maxsize=1)
-def calibration() -> Calibration:
+def agreement_calibration() -> AgreementCalibration:
     """The calibration that came with the package."""
     found = json.loads(_CALIBRATION.read_text(encoding="utf-8"))
-    return Calibration(**found | {key: tuple(found[key]) for key in ("right", "wrong")})
+    return AgreementCalibration(**found | {key: tuple(found[key]) for key in ("right", "wrong")})
 
 
 def check_agreement(
@@ -74,7 +74,7 @@ def check_agreement(
     encoder: WeightEncoder,
     recipe: str | None,
     base_sha256: str | None,
-    limits: Calibration | None = None,
+    limits: AgreementCalibration | None = None,
 ) -> Finding:
     """One finding: the cosine of weights and description, and where it stands.
 
@@ -94,17 +94,17 @@ def check_agreement(
     vector = encoder.encode(adapter)
     if not vector.any():
         return not_applicable("the adapter changes nothing")
-    limits = limits or calibration()
+    limits = limits or agreement_calibration()
     cosine = float((vector * encoder.describe(description)).sum())
     return _finding(cosine, recipe, limits)
 
 
 def not_applicable(reason: str) -> Finding:
     """There is no score, and why."""
-    return Finding(HOOK, NOT_APPLICABLE, "info", f"no agreement: {reason}")
+    return Finding(AGREEMENT_HOOK, NOT_APPLICABLE, "info", f"no agreement: {reason}")
 
 
-def _finding(cosine: float, recipe: str | None, limits: Calibration) -> Finding:
+def _finding(cosine: float, recipe: str | None, limits: AgreementCalibration) -> Finding:
     right, wrong = (share_below(cosine, scores) for scores in (limits.right, limits.wrong))
     message = (
         f"the cosine of weights and description is {cosine:.2f}, above {right:.0%} of pairs that "
@@ -123,7 +123,7 @@ def _finding(cosine: float, recipe: str | None, limits: Calibration) -> Finding:
         message = (
             f"the adapter is {made_by(recipe)}, for which the calibration does not hold: {message}"
         )
-        return Finding(HOOK, UNCALIBRATED, "info", message, evidence)
+        return Finding(AGREEMENT_HOOK, UNCALIBRATED, "info", message, evidence)
     if not cosine >= limits.threshold:  # NaN is low
-        return Finding(HOOK, LOW, "warn", message, evidence)
-    return Finding(HOOK, FITS, "info", message, evidence)
+        return Finding(AGREEMENT_HOOK, LOW, "warn", message, evidence)
+    return Finding(AGREEMENT_HOOK, FITS, "info", message, evidence)

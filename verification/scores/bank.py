@@ -95,7 +95,7 @@ class Bank:
 
 
 @cache
-def shipped() -> Bank:
+def shipped_bank() -> Bank:
     """The bank of the default base: recipe lora, rank 8, q_proj and v_proj."""
     return Bank.from_json((files("verification.scores") / "screening_bank.json").read_text("utf-8"))
 

@@ -21,7 +21,7 @@ from library.base.models import BaseModel
 from library.base.multi_adapter import adapted
 from library.base.prompts import answer_ids, prompt_ids
 from library.errors import UsageError
-from library.tasks.files import Instance
+from library.tasks.files import Example
 from library.tasks.metrics import rouge_l
 
 EXAMPLES = 16
@@ -90,7 +90,7 @@ def measure(
     base: BaseModel,
     adapter: Adapter,
     rivals: Sequence[Contender],
-    examples: Sequence[Instance],
+    examples: Sequence[Example],
     bounds: Bounds | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Behaviour:
@@ -135,7 +135,7 @@ def measure(
     )
 
 
-def token_row(base: BaseModel, example: Instance) -> TokenRow:
+def token_row(base: BaseModel, example: Example) -> TokenRow:
     """An example as the bare prompt and the first accepted answer."""
     prompt = prompt_ids(base.tokenizer, example.input)
     return TokenRow(0, prompt, answer_ids(base.tokenizer, example.outputs[0]))
@@ -185,7 +185,7 @@ def _padded(adapter: Adapter, rank: int) -> Adapter:
 def _scored(
     base: BaseModel,
     lots: Sequence[Lot],
-    examples: Sequence[tuple[Instance, TokenRow]],
+    examples: Sequence[tuple[Example, TokenRow]],
     clock: "_Clock",
 ) -> list[Float[Tensor, " contenders"]]:
     """ROUGE-L of greedy answers, example by example."""

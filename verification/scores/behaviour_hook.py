@@ -13,19 +13,18 @@ from typing import Any
 
 from library.adapter import Adapter
 from library.base.models import BaseModel
-from library.tasks.files import Instance
+from library.tasks.files import Example
 from verification.findings import Finding
-from verification.scores.behaviour import OWN, Behaviour, Bounds, measure
-from verification.scores.behaviour import Contender as Rival
+from verification.scores.behaviour import OWN, Behaviour, Bounds, Contender, measure
 
-HOOK = "behaviour"
+BEHAVIOUR_HOOK = "behaviour"
 FITS, UNDECIDED = "behaviour-fits", "behaviour-undecided"
 NO_BETTER, UNMEASURED = "behaviour-no-better", "behaviour-unmeasured"
 _CALIBRATION = Path(__file__).with_name("behaviour.json")
 
 
 @dataclass(frozen=True)
-class Calibration:
+class BehaviourCalibration:
     """Where the threshold comes from.
 
     Attributes:
@@ -49,16 +48,16 @@ class Calibration:
         )
 
 
-def calibration() -> Calibration:
+def behaviour_calibration() -> BehaviourCalibration:
     """The calibration that came with the package."""
-    return Calibration(**json.loads(_CALIBRATION.read_text(encoding="utf-8")))
+    return BehaviourCalibration(**json.loads(_CALIBRATION.read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True)
 class Examples:
     """Examples and where they come from: the request, or a task with its nearness."""
 
-    rows: Sequence[Instance]
+    rows: Sequence[Example]
     source: str
     similarity: float | None = None
 
@@ -66,7 +65,7 @@ class Examples:
 def check_behaviour(
     base: BaseModel,
     adapter: Adapter,
-    rivals: Sequence[Rival],
+    rivals: Sequence[Contender],
     examples: Examples,
     bounds: Bounds | None = None,
     progress: Callable[[float], None] | None = None,
@@ -76,7 +75,7 @@ def check_behaviour(
     Arguments and errors are those of `verification.scores.behaviour.measure`.
     """
     found = measure(base, adapter, rivals, examples.rows, bounds, progress)
-    limits = calibration()
+    limits = behaviour_calibration()
     evidence = _evidence(found, examples, limits, base)
     side = "below" if found.margin >= 0 else "above"
     message = (
@@ -87,18 +86,18 @@ def check_behaviour(
     if not math.isfinite(found.losses[OWN]):
         message = f"on {found.examples} examples the loss is not a finite number"
     if not found.margin > 0:  # nor is a loss that is not finite
-        return Finding(HOOK, NO_BETTER, "warn", message, evidence)
+        return Finding(BEHAVIOUR_HOOK, NO_BETTER, "warn", message, evidence)
     code = FITS if found.margin > limits.threshold else UNDECIDED
-    return Finding(HOOK, code, "info", message, evidence)
+    return Finding(BEHAVIOUR_HOOK, code, "info", message, evidence)
 
 
 def unmeasured(reason: str) -> Finding:
     """Behaviour was not measured, and why: said, and held against nobody."""
-    return Finding(HOOK, UNMEASURED, "info", f"behaviour was not measured: {reason}")
+    return Finding(BEHAVIOUR_HOOK, UNMEASURED, "info", f"behaviour was not measured: {reason}")
 
 
 def _evidence(
-    found: Behaviour, examples: Examples, limits: Calibration, base: BaseModel
+    found: Behaviour, examples: Examples, limits: BehaviourCalibration, base: BaseModel
 ) -> dict[str, Any]:
     return {
         "losses": found.losses,

@@ -25,7 +25,7 @@ from library.store.records import Record
 REFERENCE = 24  # adapters, evenly spaced by task, whose pairs E-DIEM is held against
 
 
-def inner_products(one: Adapter, others: Adapter) -> Float[Tensor, "n m sites"]:
+def factored_inner_products(one: Adapter, others: Adapter) -> Float[Tensor, "n m sites"]:
     """⟨ΔW, ΔW'⟩ of every module, for n adapters and m others of the same modules at any ranks."""
     place = {site.name: position for position, site in enumerate(one.layout.sites)}
     found = torch.zeros(len(one), len(others), len(place), dtype=torch.float64)
@@ -56,7 +56,7 @@ def same_modules(one: Layout, other: Layout) -> bool:
 
 def squared_norms(adapter: Adapter) -> Float[Tensor, "n sites"]:
     """‖ΔW‖² of every module, by the same formula."""
-    rows = [inner_products(adapter[[i]], adapter[[i]])[0, 0] for i in range(len(adapter))]
+    rows = [factored_inner_products(adapter[[i]], adapter[[i]])[0, 0] for i in range(len(adapter))]
     return torch.stack(rows)
 
 
@@ -73,7 +73,7 @@ def distances(
     one: Adapter, others: Adapter, norms: Float[Tensor, "m sites"] | None = None
 ) -> Distances:
     """`norms` are the others' squared norms, where they are known. A zero ΔW has cosine zero."""
-    products = inner_products(one, others)
+    products = factored_inner_products(one, others)
     own = squared_norms(one)
     theirs = squared_norms(others) if norms is None else norms
     squared = (own[:, None] + theirs[None] - 2 * products).clamp_min(0)

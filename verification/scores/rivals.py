@@ -47,7 +47,7 @@ def rivals_of(
     ]
     found = [
         Contender(record["task"], read_adapter(folder, record["id"], layout))
-        for record in spread(others, count)
+        for record in evenly_spaced(others, count)
     ]
     if len(found) < 2:
         return found
@@ -55,7 +55,7 @@ def rivals_of(
     return [*found, Contender(MEAN, mean)]
 
 
-def spread(records: Sequence[Record], count: int) -> list[Record]:
+def evenly_spaced(records: Sequence[Record], count: int) -> list[Record]:
     """At most `count`, evenly spaced."""
     if len(records) <= count:
         return list(records)

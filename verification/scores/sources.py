@@ -17,19 +17,23 @@ from library.errors import AdapterFileError, LayoutMismatch, UsageError
 from library.store.catalogue import open_library
 from library.store.folder import LibraryFolder
 from library.tasks.files import Task, read_tasks
-from verification.artifact import Context, Subject
+from verification.artifact import Artifact, Context
 from verification.findings import Finding
 from verification.run import Hook
 from verification.scores import agreement, screening_hook
 from verification.scores.agreement import check_agreement
-from verification.scores.bank import shipped
-from verification.scores.behaviour_hook import HOOK as BEHAVIOUR
-from verification.scores.behaviour_hook import Examples, check_behaviour, unmeasured
+from verification.scores.bank import shipped_bank
+from verification.scores.behaviour_hook import BEHAVIOUR_HOOK, Examples, check_behaviour, unmeasured
 from verification.scores.neighbours import Neighbours, read_neighbours
 from verification.scores.rivals import nearest_task, rivals_of
 from verification.scores.screening_hook import check_neighbours, check_spectra
 
-SLOW = (screening_hook.SCREENING, screening_hook.NEIGHBOURS, agreement.HOOK, BEHAVIOUR)
+SLOW = (
+    screening_hook.SCREENING,
+    screening_hook.NEIGHBOURS,
+    agreement.AGREEMENT_HOOK,
+    BEHAVIOUR_HOOK,
+)
 
 
 @dataclass(frozen=True)
@@ -65,16 +69,16 @@ class SlowHooks:
             Hook(name, cost, check) for name, cost, check in zip(SLOW, costs, checks, strict=True)
         )
 
-    def _screening(self, subject: Subject, context: Context) -> list[Finding]:
+    def _screening(self, subject: Artifact, context: Context) -> list[Finding]:
         code = screening_hook.NOT_APPLICABLE
         try:
             adapter = subject.adapter
         except AdapterFileError as error:
             return [Finding(screening_hook.SCREENING, code, "info", f"no screening: {error}")]
         recipe, base = subject.said("generator"), subject.said("base", "sha256")
-        return check_spectra(adapter, shipped(), recipe, base)
+        return check_spectra(adapter, shipped_bank(), recipe, base)
 
-    def _neighbours(self, subject: Subject, context: Context) -> list[Finding]:
+    def _neighbours(self, subject: Artifact, context: Context) -> list[Finding]:
         _ = self._library  # one that is not there is no finding about the adapter
         try:
             return check_neighbours(subject.adapter, self._near)
@@ -82,7 +86,7 @@ class SlowHooks:
             code, message = screening_hook.INCOMPARABLE, f"no neighbours: {error}"
             return [Finding(screening_hook.NEIGHBOURS, code, "info", message)]
 
-    def _agreement(self, subject: Subject, context: Context) -> list[Finding]:
+    def _agreement(self, subject: Artifact, context: Context) -> list[Finding]:
         text = subject.said("description")
         if text is None:
             return [agreement.not_applicable("provenance has no description")]
@@ -94,7 +98,7 @@ class SlowHooks:
         vector = self._texts.vectors([text])
         return [check_agreement(adapter, vector, self._weights, recipe, base)]
 
-    def _behaviour(self, subject: Subject, context: Context) -> list[Finding]:
+    def _behaviour(self, subject: Artifact, context: Context) -> list[Finding]:
         named = (subject.config or {}).get("base_model_name_or_path")
         reference = self._sources.reference(named if isinstance(named, str) else None)
         if reference is None:
@@ -111,7 +115,7 @@ class SlowHooks:
         except (AdapterFileError, LayoutMismatch, UsageError) as error:
             return [unmeasured(str(error))]
 
-    def _examples(self, subject: Subject, context: Context) -> Examples | None:
+    def _examples(self, subject: Artifact, context: Context) -> Examples | None:
         """Those that were given, else those of the nearest stored task."""
         if context.examples:
             return Examples(context.examples, "request")

@@ -16,8 +16,8 @@ from verification.zk.errors import ProofFileError
 from verification.zk.integers import PROTOCOL, hashed_row, sampled
 from verification.zk.manifest import Manifest, require_digests, strict
 from verification.zk.proof import Owner, Statement
-from verification.zk.report import Report, refusal
-from verification.zk.verify import verify
+from verification.zk.report import Report, proof_refusal
+from verification.zk.verify import verify_proofs
 
 
 @dataclass(frozen=True)
@@ -104,18 +104,18 @@ def verify_hashed(
     """Check a bundle for a nonce of the verifier's; modules beyond those asked for count too."""
     if bundle.manifest != manifest.digest:
         message = "the proof was made for another manifest"
-        return Report(manifest, [refusal("manifest-mismatch", message)], [], 1)
+        return Report(manifest, [proof_refusal("manifest-mismatch", message)], [], 1)
     if bundle.nonce != nonce:
         message = "the proof was made for another nonce"
-        return Report(manifest, [refusal("challenge-mismatch", message)], [], 1)
+        return Report(manifest, [proof_refusal("challenge-mismatch", message)], [], 1)
     given = [module.name for module in bundle.modules]
     unknown = [name for name in given if name not in manifest.by_name]
     missing = [name for name in asked_for(manifest, nonce, count) if name not in given]
     if unknown:
-        finding = refusal("module-unknown", f"{unknown[0]} is not in the manifest")
+        finding = proof_refusal("module-unknown", f"{unknown[0]} is not in the manifest")
         return Report(manifest, [finding], [], 1)
     if missing:
-        finding = refusal("module-missing", f"{missing[0]} is not proved")
+        finding = proof_refusal("module-missing", f"{missing[0]} is not proved")
         return Report(manifest, [finding], [], 1)
     statements = [
         Statement(
@@ -123,7 +123,7 @@ def verify_hashed(
         )
         for m in bundle.modules
     ]
-    return verify(manifest, statements, [m.proof for m in bundle.modules], srs, backend)
+    return verify_proofs(manifest, statements, [m.proof for m in bundle.modules], srs, backend)
 
 
 def asked_for(manifest: Manifest, nonce: str, count: int | None) -> list[str]:

@@ -24,7 +24,7 @@ SPARE_ROWS = 10  # halo2 blinds the last rows of each column; ezkl itself asks f
 Rows = list[list[int]]
 
 
-def main() -> None:
+def answer_requests() -> None:
     """Answer until stdin ends; whatever ezkl prints goes to stderr."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C does not wait for ezkl
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -256,4 +256,4 @@ def felt(value: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    answer_requests()

@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from library.files import write_folder
-from verification.artifact import Context, Progress, Subject
+from verification.artifact import Artifact, Context, Progress
 from verification.findings import Finding
 from verification.run import Hook
 from verification.zk.backend import Backend, Srs, local_srs
 from verification.zk.bundle import Bundle, prove_hashed, verify_hashed
-from verification.zk.manifest import Manifest, commit
+from verification.zk.manifest import Manifest, commit_adapter
 from verification.zk.proof import Owner
-from verification.zk.report import HOOK, Report
+from verification.zk.report import ZK_HOOK, Report
 
 MODULES = 4  # proved where nobody says how many
 _COMMITTED, _PROVED = 0.1, 0.98  # shares of the work when these steps are done
@@ -40,14 +40,14 @@ class Challenge:
 def zk_hook(challenge: Challenge, srs: Srs | None = None) -> Hook:
     """The hook that answers a challenge; arguments and errors are those of `check_proofs`."""
 
-    def check(subject: Subject, context: Context) -> list[Finding]:
+    def check(subject: Artifact, context: Context) -> list[Finding]:
         return check_proofs(subject, challenge, context.progress, srs)
 
-    return Hook(HOOK, 1e5, check)
+    return Hook(ZK_HOOK, 1e5, check)
 
 
 def check_proofs(
-    subject: Subject, challenge: Challenge, progress: Progress, srs: Srs | None = None
+    subject: Artifact, challenge: Challenge, progress: Progress, srs: Srs | None = None
 ) -> list[Finding]:
     """Commit to an adapter, prove modules and verify the proofs.
 
@@ -63,7 +63,7 @@ def check_proofs(
     with tempfile.TemporaryDirectory() as place, Backend(still=lambda: progress(0.0)) as backend:
         folder = Path(place) / "adapter"
         write_folder(folder, dict(subject.files))
-        manifest = commit(folder, backend, srs, _part(progress, 0.0, _COMMITTED))
+        manifest = commit_adapter(folder, backend, srs, _part(progress, 0.0, _COMMITTED))
         own = srs or local_srs(manifest.srs_logrows)
         owner = Owner(folder, manifest, own, backend)
         proving = _part(progress, _COMMITTED, _PROVED)

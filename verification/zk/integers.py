@@ -75,7 +75,7 @@ def require_in_reach(x: list[int], a: Rows, b: Rows) -> None:
         )
 
 
-def rows_digest(rows: Rows) -> str:
+def integers_digest(rows: Rows) -> str:
     """SHA-256 over integers of any size."""
     return json_digest([[str(value) for value in row] for row in rows])
 

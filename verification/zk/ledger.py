@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from library.canonical import json_digest
 from library.files import data_dir, write_file
 from verification.zk.errors import ProofFileError, ProofLimit
-from verification.zk.integers import rows_digest
-from verification.zk.manifest import Weights
+from verification.zk.integers import integers_digest
+from verification.zk.manifest import ModuleWeights
 
 
 class Ledger:
@@ -27,8 +27,8 @@ class Ledger:
         limit: columns a module; one less than its rank if None (at least one).
     """
 
-    def __init__(self, weights: Mapping[str, Weights], limit: int | None = None) -> None:
-        parts = {name: [rows_digest(w.a), rows_digest(w.b)] for name, w in weights.items()}
+    def __init__(self, weights: Mapping[str, ModuleWeights], limit: int | None = None) -> None:
+        parts = {name: [integers_digest(w.a), integers_digest(w.b)] for name, w in weights.items()}
         self._path = data_dir() / "zk" / f"{json_digest(parts)}.json"
         self._limits = {
             name: max(1, w.shape.rank - 1) if limit is None else limit

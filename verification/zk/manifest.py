@@ -29,7 +29,7 @@ POINT = re.compile("[0-9a-f]{128}")
 
 
 @dataclass(frozen=True)
-class Weights:
+class ModuleWeights:
     """One module's secret: A `(rank, in)` and scaling·B `(out, rank)` on the grid of 2⁻²⁴."""
 
     shape: Shape
@@ -126,14 +126,14 @@ class Manifest:
         return made
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_zk_manifest(path: Path) -> Manifest:
     """Raises MissingPath, ProofFileError."""
     if not path.is_file():
         raise MissingPath(f"there is no manifest at {path}")
     return Manifest.from_bytes(path.read_bytes(), str(path))
 
 
-def read_weights(folder: Path) -> tuple[dict[str, Weights], list[Committed]]:
+def read_weights(folder: Path) -> tuple[dict[str, ModuleWeights], list[Committed]]:
     """An adapter folder's factors on the grid, and its modules without keys and commitments.
 
     Raises MissingPath, AdapterFileError (NaN and a name twice in the header included).
@@ -146,12 +146,12 @@ def read_weights(folder: Path) -> tuple[dict[str, Weights], list[Committed]]:
     for site in adapter.layout.sites:
         a, b = (factor[0] for factor in adapter.site(site))
         shape = Shape(a.shape[1], b.shape[0], site.rank)
-        weights[site.name] = Weights(shape, on_grid(a), on_grid(b))
+        weights[site.name] = ModuleWeights(shape, on_grid(a), on_grid(b))
         described.append(_described(site, shape, config, file, max(off_grid(a), off_grid(b))))
     return weights, described
 
 
-def commit(
+def commit_adapter(
     folder: Path,
     backend: Backend,
     srs: Srs | None = None,

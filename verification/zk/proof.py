@@ -21,11 +21,11 @@ from verification.zk.integers import (
     columns,
     fold,
     folding,
+    integers_digest,
     largest_fold,
     product,
     require_in_reach,
     require_inputs,
-    rows_digest,
     tag,
 )
 from verification.zk.ledger import Ledger
@@ -55,7 +55,7 @@ class Statement:
     def digest(self) -> str:
         """SHA-256 over everything that the statement says."""
         about = [PROTOCOL, self.manifest, self.module, self.nonce, self.fold_seed]
-        return json_digest([*about, rows_digest(self.x), rows_digest(self.y)])
+        return json_digest([*about, integers_digest(self.x), integers_digest(self.y)])
 
     @cached_property
     def folded(self) -> tuple[list[int], list[int]]:

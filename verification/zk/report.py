@@ -7,7 +7,7 @@ from verification.findings import Finding, Verdict, verdict
 from verification.zk.integers import FOLD_BITS
 from verification.zk.manifest import Manifest
 
-HOOK = "zk"
+ZK_HOOK = "zk"
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Report:
         }
 
 
-def refusal(code: str, message: str) -> Finding:
+def proof_refusal(code: str, message: str) -> Finding:
     """A refusal whose `code` is from the table in docs/zero-knowledge.md."""
-    return Finding(HOOK, code, "refuse", message)
+    return Finding(ZK_HOOK, code, "refuse", message)
 
 
 def sentences(manifest: Manifest, rows: int = 1) -> list[str]:

@@ -6,12 +6,12 @@ from pathlib import Path
 from verification.findings import Finding
 from verification.zk.backend import BACKEND, Backend, Keys, Srs
 from verification.zk.integers import PROTOCOL
-from verification.zk.manifest import Manifest, all_keys, commit
+from verification.zk.manifest import Manifest, all_keys, commit_adapter
 from verification.zk.proof import Statement
-from verification.zk.report import HOOK, Report, refusal
+from verification.zk.report import ZK_HOOK, Report, proof_refusal
 
 
-def verify(
+def verify_proofs(
     manifest: Manifest, statements: Sequence[Statement], proofs: Sequence[str], srs: Srs,
     backend: Backend,
 ) -> Report:  # fmt: skip
@@ -38,9 +38,9 @@ def verify(
     proved = [s.module for s, finding in zip(statements, results, strict=True) if finding is None]
     refused = [finding for finding in results if finding is not None]
     if not proved and not refused:
-        refused = [refusal("module-missing", "nothing was proved")]
+        refused = [proof_refusal("module-missing", "nothing was proved")]
     count = f"proofs of {len(proved)} of {len(manifest.modules)} modules hold"
-    return Report(manifest, refused or [Finding(HOOK, "proved", "info", count)], proved, rows)
+    return Report(manifest, refused or [Finding(ZK_HOOK, "proved", "info", count)], proved, rows)
 
 
 def foreign_manifest(manifest: Manifest, srs: Srs, backend: Backend) -> list[Finding]:
@@ -51,14 +51,16 @@ def foreign_manifest(manifest: Manifest, srs: Srs, backend: Backend) -> list[Fin
     )
     if ours != theirs:
         message = f"the manifest is for {' '.join(theirs)}; this is {' '.join(ours)}"
-        return [refusal("backend-mismatch", message)]
+        return [proof_refusal("backend-mismatch", message)]
     if (srs.sha256, srs.logrows) != (manifest.srs_sha256, manifest.srs_logrows):
         message = f"the manifest commits under the SRS {manifest.srs_sha256[:12]}…, not under ours"
-        return [refusal("srs-mismatch", message)]
+        return [proof_refusal("srs-mismatch", message)]
     return []
 
 
-def compare(folder: Path, manifest: Manifest, srs: Srs, backend: Backend) -> list[Finding]:
+def compare_commitment(
+    folder: Path, manifest: Manifest, srs: Srs, backend: Backend
+) -> list[Finding]:
     """Whether the adapter in `folder` is the one committed to: for its owner, or its buyer.
 
     Everything is derived anew from the files. Raises what `commit` raises.
@@ -66,20 +68,22 @@ def compare(folder: Path, manifest: Manifest, srs: Srs, backend: Backend) -> lis
     found = foreign_manifest(manifest, srs, backend)
     if found:
         return found
-    ours = commit(folder, backend, srs)
+    ours = commit_adapter(folder, backend, srs)
     if [m.name for m in ours.modules] != [m.name for m in manifest.modules]:
-        return [refusal("module-mismatch", "the adapter and the manifest name different modules")]
+        return [
+            proof_refusal("module-mismatch", "the adapter and the manifest name different modules")
+        ]
     for mine, theirs in zip(ours.modules, manifest.modules, strict=True):
         if mine.shape != theirs.shape:
-            return [refusal("shape-mismatch", f"{mine.name} has another shape or rank")]
+            return [proof_refusal("shape-mismatch", f"{mine.name} has another shape or rank")]
         if (mine.alpha, mine.scaling) != (theirs.alpha, theirs.scaling):
-            return [refusal("scaling-mismatch", f"{mine.name} has another alpha or scaling")]
+            return [proof_refusal("scaling-mismatch", f"{mine.name} has another alpha or scaling")]
         if mine.points != theirs.points:
-            return [refusal("commitment-mismatch", f"{mine.name} has other weights")]
+            return [proof_refusal("commitment-mismatch", f"{mine.name} has other weights")]
         if mine != theirs:
-            return [refusal("key-mismatch", f"{mine.name} is described otherwise")]
+            return [proof_refusal("key-mismatch", f"{mine.name} is described otherwise")]
     if ours.digest != manifest.digest:
-        return [refusal("file-mismatch", "the same weights in other files")]
+        return [proof_refusal("file-mismatch", "the same weights in other files")]
     return []
 
 
@@ -90,7 +94,7 @@ def _check(
     module = manifest.by_name[statement.module]
 
     def refuse(code: str, reason: str) -> Finding:
-        return refusal(code, f"{module.name}: {reason}")
+        return proof_refusal(code, f"{module.name}: {reason}")
 
     widths = {(len(x), len(y)) for x, y in zip(statement.x, statement.y, strict=False)}
     if len(statement.x) != len(statement.y) or widths != {

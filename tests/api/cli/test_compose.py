@@ -10,7 +10,7 @@ import torch
 from differences import difference
 from peft import PeftModel
 
-from api.cli.compose import spread
+from api.cli.compose import spread_weights
 from api.cli.main import main
 from index.merge import lorahub
 from index.merge.lora_rar import MergePredictor, load_predictor, save_predictor
@@ -27,7 +27,7 @@ from library.layout import layout_of
 from library.peft.provenance import Provenance, finish
 from library.peft.read import read_peft
 from library.peft.write import to_peft
-from library.tasks.files import Instance
+from library.tasks.files import Example
 
 FILES = ("adapter_config.json", "adapter_model.safetensors", "provenance.json")
 
@@ -129,7 +129,7 @@ def test_seed_changes_dare_and_overwrite_is_needed(folders: list[str], tmp_path:
     assert content(out)[1] != first[1]
 
 
-EXAMPLES = [Instance(f"e{i}", f"say {i}", (f"word {i % 2}",)) for i in range(5)]
+EXAMPLES = [Example(f"e{i}", f"say {i}", (f"word {i % 2}",)) for i in range(5)]
 
 
 def test_many_mixtures_in_one_pass_are_the_sums_one_by_one(
@@ -149,7 +149,7 @@ def test_many_mixtures_in_one_pass_are_the_sums_one_by_one(
         hooks.close()
         torch.testing.assert_close(found[trial], alone, atol=1e-4, rtol=1e-4)
     with pytest.raises(TaskFileError, match="no example"):
-        MixtureLoss(base, adapters, [Instance("long", "word " * 400, ("x",))])
+        MixtureLoss(base, adapters, [Example("long", "word " * 400, ("x",))])
 
 
 def test_lorahub_finds_weights_that_serve_the_examples(
@@ -181,20 +181,20 @@ def test_the_search_is_seeded_bounded_and_finds_a_minimum() -> None:
         looked.append(len(weights))
         return (weights - target).square().sum(1)
 
-    found = lorahub.search(losses, 3, seed=4, budget=300)
+    found = lorahub.search_mixture(losses, 3, seed=4, budget=300)
     assert sum(looked) == found.trials == 300 and max(looked) == lorahub.POPULATION
     assert found.loss < 0.05 and found.loss == pytest.approx(
         float(losses(torch.tensor([found.weights]).double()))
     )
-    assert lorahub.search(losses, 3, seed=4, budget=300) == found
-    assert lorahub.search(losses, 3, seed=5, budget=300).weights != found.weights
+    assert lorahub.search_mixture(losses, 3, seed=4, budget=300) == found
+    assert lorahub.search_mixture(losses, 3, seed=5, budget=300).weights != found.weights
     with pytest.raises(UsageError, match="from 1 to 20"):
-        lorahub.search(losses, 21)
+        lorahub.search_mixture(losses, 21)
 
     def broken(weights: Any) -> Any:
         return torch.where(weights.abs().sum(1) > 0.9, torch.nan, weights.sum(1).abs())
 
-    assert lorahub.search(broken, 3, budget=40).loss < 1
+    assert lorahub.search_mixture(broken, 3, budget=40).loss < 1
 
 
 def test_a_predictor_is_read_back_and_damage_is_said(
@@ -221,8 +221,8 @@ def test_a_predictor_is_read_back_and_damage_is_said(
 def test_numbers_after_weights_belong_to_it() -> None:
     given = ["a", "--weights", "1", "-2e-1", "b", "--rank", "3", "--weights", "4"]
     wanted = ["a", "--weights", "1", "--weights", "-2e-1", "b", "--rank", "3", "--weights", "4"]
-    assert spread(given) == wanted
-    assert spread(["--weights", "1", "./7", "8"]) == ["--weights", "1", "./7", "8"]
+    assert spread_weights(given) == wanted
+    assert spread_weights(["--weights", "1", "./7", "8"]) == ["--weights", "1", "./7", "8"]
 
 
 def test_bad_input_is_one_sentence(

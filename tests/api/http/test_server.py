@@ -13,7 +13,7 @@ import tiny
 import uvicorn
 
 from api.errors import ListenError
-from api.http.app import create_app, serve
+from api.http.app import create_app, run_server
 from api.http.body import MAX_BODY_BYTES
 from api.http.schemas import AdapterAnswer
 from api.service.settings import Settings, load_settings, require_loopback
@@ -66,7 +66,7 @@ def test_other_hosts_are_refused_without_keys(host: str, settings: Settings) -> 
     with pytest.raises(UsageError, match="loopback"):
         require_loopback(host)
     with pytest.raises(UsageError, match="loopback"):
-        serve(settings.model_copy(update={"host": host}))
+        run_server(settings.model_copy(update={"host": host}))
 
 
 # A real server
@@ -137,7 +137,7 @@ def test_a_chunked_request_is_answered(port: int) -> None:
 
 def test_a_taken_port_is_one_sentence(port: int, settings: Settings) -> None:
     with pytest.raises(ListenError, match=f"127.0.0.1:{port}") as caught:
-        serve(settings.model_copy(update={"port": port}))
+        run_server(settings.model_copy(update={"port": port}))
     assert caught.value.exit_code == 1
 
 
@@ -145,7 +145,7 @@ def test_serve_ends_with_the_reason_if_the_generator_cannot_be_loaded(
     settings: Settings, tmp_path: Path
 ) -> None:
     with pytest.raises(MissingPath, match="no checkpoint"):
-        serve(settings.model_copy(update={"port": 0, "checkpoint": tmp_path / "none"}))
+        run_server(settings.model_copy(update={"port": 0, "checkpoint": tmp_path / "none"}))
 
 
 def test_serve_starts_and_ctrl_c_stops_it(tmp_path: Path, checkpoint: Path) -> None:

@@ -33,7 +33,7 @@ from api.service.service import Service
 from api.service.settings import Settings
 from generator.generate import Generator
 from library.errors import MissingPath, OutputError
-from verification.artifact import Context, Subject
+from verification.artifact import Artifact, Context
 from verification.findings import Finding
 from verification.run import Hook
 
@@ -46,7 +46,7 @@ class Gate:
     def __init__(self) -> None:
         self.started, self.go = threading.Event(), threading.Event()
 
-    def __call__(self, subject: Subject, context: Context) -> list[Finding]:
+    def __call__(self, subject: Artifact, context: Context) -> list[Finding]:
         self.started.set()
         while not self.go.wait(0.01):
             context.progress(0.5)
@@ -151,7 +151,7 @@ def test_behaviour_that_cannot_be_measured_says_why(client: TestClient) -> None:
 def test_an_accident_in_a_hook_tells_nothing(client: TestClient, error: Exception) -> None:
     service: Service = client.app.state.service  # type: ignore[attr-defined]
 
-    def broken(subject: Subject, context: Context) -> list[Finding]:
+    def broken(subject: Artifact, context: Context) -> list[Finding]:
         raise error
 
     service.hooks["broken"] = Hook("broken", 0.0, broken)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from api.cli.main import main
-from generator.request import Example, Request
+from generator.request import Request
 from generator.strategies.auto import choose
-from generator.strategies.calibration import FILE, Calibration, calibration
+from generator.strategies.calibration import FILE, StrategyCalibration, strategy_calibration
 from generator.strategies.makers import Makers
 from generator.strategies.strategies import Strategies
 from generator.strategies.trial import trial
@@ -26,7 +26,7 @@ from library.base.prompts import answer_ids, prompt_ids
 from library.canonical import file_digest
 from library.errors import CheckpointError, LayoutMismatch
 from library.store.catalogue import open_library
-from library.tasks.files import read_tasks
+from library.tasks.files import Example, read_tasks
 
 sys.path.insert(0, str(tiny.ROOT))
 from benchmarks.calibrate.auto import NEVER, SAME, best_threshold, left_out, mean_at
@@ -40,7 +40,7 @@ def test_the_nearest_if_near_else_generated_else_composed(
 ) -> None:
     near = strategies.propose("auto", ADD, base).chosen
     assert near.strategy == "nearest" and "sum (similarity 1.00)" in near.reason
-    assert near.predicted_recovery == calibration().predicted("nearest", 1.0)
+    assert near.predicted_recovery == strategy_calibration().predicted("nearest", 1.0)
     far = strategies.propose("auto", FAR, base).chosen
     assert far.strategy == "text-to-lora" and "below the calibrated" in far.reason
     without = Strategies(None, open_library(str(small_library / "lib")))
@@ -66,7 +66,10 @@ def test_a_trial_is_every_candidate_by_itself(strategies: Strategies, base: Base
     loaded = load_base(base)
     kinds = ("text-to-lora", "compose", "nearest")
     adapters = [strategies.propose(kind, FAR, base).adapter for kind in kinds]
-    examples = [Example("1 + 2", "3"), Example("a longer question, with words", "yes it is")]
+    examples = [
+        Example.pair("1 + 2", "3"),
+        Example.pair("a longer question, with words", "yes it is"),
+    ]
     losses, count = trial(loaded, adapters, examples)
     assert count == 2
     for adapter, found in zip(adapters, losses, strict=True):
@@ -90,7 +93,7 @@ def test_examples_decide(
     poet = shelf.nearest(LOVE, 1)[0]
     strong = shelf.adapter(poet.id)
     answers = greedy(loaded, prompts, strong, [0] * 4, max_new_tokens=8)
-    examples = [Example(t, a) for t, a in zip(texts, answers, strict=True)]
+    examples = [Example.pair(t, a) for t, a in zip(texts, answers, strict=True)]
     chosen = strategies.propose("auto", FAR, base, examples).chosen
     losses, _ = trial(loaded, [shelf.adapter(n.id) for n in chosen.neighbours], examples)
     assert "least loss a token on 4 examples" in chosen.reason
@@ -112,7 +115,7 @@ def test_neighbours_of_one_task_are_all_tried(
     makers = Makers(generator, open_library(str(small_library / "lib")), "cpu")
     wish = makers.wish(LOVE, base)
     same = replace(wish, neighbours=[replace(near, task="one") for near in wish.neighbours])
-    made = choose(makers, same, [Example("1 2", "3")], load_base)
+    made = choose(makers, same, [Example.pair("1 2", "3")], load_base)
     assert made.chosen.reason.count("nearest one") == len(wish.neighbours) > 1
 
 
@@ -171,7 +174,7 @@ def test_the_shipped_calibration_is_that_of_the_reports() -> None:
     kept = left_out(points) > shares["text-to-lora"]
     assert report["nearest_from"] == (report["fitted_threshold"] if kept else SAME)
     assert shares["auto"] >= max(shares["nearest"], shares["text-to-lora"])
-    found = calibration()
+    found = strategy_calibration()
     for strategy in ("text-to-lora", "nearest", "compose"):
         values = [found.predicted(strategy, x / 100) for x in range(-100, 101)]
         assert all(v is not None and 0 <= v <= 1 for v in values)
@@ -179,14 +182,14 @@ def test_the_shipped_calibration_is_that_of_the_reports() -> None:
 
 
 def test_predictions_lie_on_the_lines_between_points(tmp_path: Path) -> None:
-    made = Calibration(0.9, {"nearest": [(0.0, 0.1), (0.5, 0.2), (1.0, 0.8)]}, "")
+    made = StrategyCalibration(0.9, {"nearest": [(0.0, 0.1), (0.5, 0.2), (1.0, 0.8)]}, "")
     expected = {-1.0: 0.1, 0.0: 0.1, 0.25: 0.15, 0.5: 0.2, 0.75: 0.5, 1.0: 0.8, 1.1: 0.8}
     assert {x: made.predicted("nearest", x) for x in expected} == pytest.approx(expected)
     for content in ("", "{}", "[]", '{"nearest_from": "x", "recovery": {}}'):
         (tmp_path / "c.json").write_text(content)
-        calibration.cache_clear()
+        strategy_calibration.cache_clear()
         with pytest.raises(CheckpointError, match="cannot be read"):
-            calibration(tmp_path / "c.json")
+            strategy_calibration(tmp_path / "c.json")
 
 
 score = st.floats(0, 1)

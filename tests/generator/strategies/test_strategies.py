@@ -10,16 +10,17 @@ import torch
 
 from api.cli.main import main
 from generator.generate import Generator
-from generator.request import Example, Generated, Request
+from generator.request import Generated, Request
 from generator.strategies.strategies import GENERATORS, Strategies
 from index.encoders.descriptions import DescriptionEncoder
-from index.search.retriever import Shelf, softmax_weights
+from index.search.retriever import Retriever, softmax_weights
 from library.base.models import BaseReference, resolve_base
 from library.errors import LayoutMismatch, UnknownName, UsageError
 from library.peft.provenance import PROVENANCE_FILE, adapter_id
 from library.peft.read import read_peft
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from library.store.catalogue import open_library, records
+from library.tasks.files import Example
 
 ADD = tiny.LIBRARY_TASKS["sum"]
 NEW = "Multiply the two numbers."
@@ -107,14 +108,14 @@ def test_vectors_come_from_the_cache_or_anew(
 ) -> None:  # fmt: skip
     monkeypatch.setenv("LORASMITH_CACHE", str(tmp_path / "cache"))
     folder = open_library(str(small_library / "lib"))
-    first = Shelf(folder, base, encoder).nearest(NEW, 3)
+    first = Retriever(folder, base, encoder).nearest(NEW, 3)
     (file,) = (tmp_path / "cache" / "vectors").iterdir()
-    assert Shelf(folder, base, encoder).nearest(NEW, 3) == first
+    assert Retriever(folder, base, encoder).nearest(NEW, 3) == first
     whole = file.read_bytes()
     file.write_bytes(whole[:50])
-    assert Shelf(folder, base, encoder).nearest(NEW, 3) == first and file.read_bytes() == whole
+    assert Retriever(folder, base, encoder).nearest(NEW, 3) == first and file.read_bytes() == whole
     monkeypatch.setenv("LORASMITH_CACHE", "/dev/null")  # nothing can be kept there
-    assert Shelf(folder, base, encoder).nearest(NEW, 3) == first
+    assert Retriever(folder, base, encoder).nearest(NEW, 3) == first
 
 
 FRESH = """
@@ -165,7 +166,7 @@ def test_what_cannot_be_made_is_said(
         strategies.propose("best", NEW, base)
     for name in ("text-to-lora", "nearest", "compose"):
         with pytest.raises(UsageError, match=f"{name} cannot use examples"):
-            strategies.propose(name, NEW, base, [Example("1 2", "2")])
+            strategies.propose(name, NEW, base, [Example.pair("1 2", "2")])
     alone = Strategies(generator)
     for name in ("nearest", "compose"):
         with pytest.raises(UsageError, match="there is no library"):
@@ -178,9 +179,9 @@ def test_what_cannot_be_made_is_said(
             strategies.propose(name, NEW, deeper)
     for wrong in ({"input": "\ud800", "output": ""}, {"input": "", "output": "\udfff"}):
         with pytest.raises(UsageError, match="UTF-8"):
-            Example(**wrong)
+            Request(NEW, examples=(Example.pair(**wrong),))
     with pytest.raises(UsageError, match="at most 200 examples"):
-        Request(NEW, examples=(Example("", ""),) * 201)
+        Request(NEW, examples=(Example.pair("", ""),) * 201)
 
 
 def test_the_command(

@@ -17,7 +17,7 @@ from index.encoders.weights import (
     WeightEncoderConfig,
     load_weight_encoder,
     save_weight_encoder,
-    shipped,
+    shipped_weight_encoder,
 )
 from library.adapter import Adapter, zeros
 from library.base.models import load_config, resolve_base
@@ -190,4 +190,4 @@ def test_the_shipped_encoder_is_for_the_packaged_base() -> None:
     data = found.info.training["data"]
     assert not set(found.info.tasks) & set(data["set_aside"])
     assert data["excluded_license_classes"] == ["restricted"]
-    assert sum(file.stat().st_size for file in shipped().iterdir()) < 1.4e6
+    assert sum(file.stat().st_size for file in shipped_weight_encoder().iterdir()) < 1.4e6

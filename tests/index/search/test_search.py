@@ -20,7 +20,7 @@ from api.http.app import create_app
 from api.service.settings import Settings
 from generator.generate import Generator
 from index.encoders.descriptions import DescriptionEncoder
-from index.search.confidence import margins, shipped
+from index.search.confidence import margins, shipped_confidence
 from library.base import packaged
 from library.store.catalogue import open_library, records
 
@@ -317,7 +317,7 @@ def test_vectors_are_those_of_encode(encoder: DescriptionEncoder) -> None:
 
 
 def test_confidence_rises_with_score_and_margin() -> None:
-    made = shipped()
+    made = shipped_confidence()
     grid = np.linspace(-1, 1, 41)
     for fixed in (-0.5, 0.0, 0.3, 0.9):
         for values in (

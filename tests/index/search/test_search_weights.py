@@ -23,15 +23,15 @@ from index.encoders.weights import (
     load_weight_encoder,
     save_weight_encoder,
 )
-from index.search.confidence import shipped
+from index.search.confidence import shipped_confidence
 from index.search.query import NotSearchable, read_files
 from index.search.searcher import Result, Searcher
-from index.search.sources import Descriptions, Weights
+from index.search.sources import DescriptionSource, WeightSource
 from index.search.sync import build_index
 from library.adapter import Adapter, zeros
 from library.checkpoint import CheckpointInfo
 from library.errors import UsageError
-from library.exchange.importing import Request, import_adapter
+from library.exchange.importing import ImportRequest, import_adapter
 from library.layout import Layout, layout_of
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.read import read_peft
@@ -61,7 +61,7 @@ def written(folder: Path, made: Adapter, base: str = BASE) -> Path:
 
 def add(library: Path, made: Adapter, task: str, base: str = BASE) -> str:
     source = written(library.parent / "sources" / task, made, base)
-    request = Request(str(source), task=task)
+    request = ImportRequest(str(source), task=task)
     return import_adapter(LibraryFolder(str(library)), request).record["id"]
 
 
@@ -169,7 +169,7 @@ def test_the_index_follows_the_library(
 ) -> None:
     library = tmp_path / "library"
     shutil.copytree(filled, library)
-    build_index(str(library), Weights(weights))
+    build_index(str(library), WeightSource(weights))
     opened = searcher(library, weights)
     new = tiny.adapter(layout(3), seed=50)
     files = to_peft(new, base_name=BASE, profile="lossless")
@@ -217,7 +217,7 @@ def test_an_index_of_another_weight_encoder_is_replaced(
     asked = read_files(filled.parent / "sources" / "task1")
     expected = {w.digest: searcher(filled, w).search(adapter=asked) for w in (weights, other)}
     assert not alike(expected[weights.digest], expected[other.digest])
-    build_index(str(library), Weights(weights))
+    build_index(str(library), WeightSource(weights))
     for encoder, count in ((weights, 0), (other, 1), (other, 0), (weights, 1)):
         notes: list[str] = []
         found = searcher(library, encoder, notes.append).search(adapter=asked)
@@ -329,7 +329,7 @@ def test_a_build_that_is_killed_leaves_the_index_before(
     library, encoder = tmp_path / "library", checkpoint(tmp_path / "encoder")
     shutil.copytree(filled, library)
     weights = load_weight_encoder(encoder)
-    build_index(str(library), Weights(weights))
+    build_index(str(library), WeightSource(weights))
     place = library / "index" / "weights"
     before = {file: file.read_bytes() for file in place.rglob("*") if file.is_file()}
     add(library, tiny.adapter(layout(3), seed=50), "new")
@@ -341,7 +341,7 @@ def test_a_build_that_is_killed_leaves_the_index_before(
         writer.send_signal(signal.SIGKILL)
         writer.wait()
     assert {file: file.read_bytes() for file in before} == before
-    made = build_index(str(library), Weights(weights))
+    made = build_index(str(library), WeightSource(weights))
     assert len(made.state) == COUNT + 1
     left = {name.split(".")[0] for name in os.listdir(place)} - {"current", "build", "write"}
     assert all(name.isdecimal() for name in left) and len(left) == 2, left
@@ -352,7 +352,7 @@ def test_both_indexes_lie_side_by_side(
 ) -> None:
     library = tmp_path / "library"
     shutil.copytree(filled, library)
-    for contents in (Weights(weights), Descriptions(encoder), Weights(weights)):
+    for contents in (WeightSource(weights), DescriptionSource(encoder), WeightSource(weights)):
         assert len(build_index(str(library), contents).state) == COUNT
     opened = Searcher(str(library), lambda: encoder, lambda: weights)
     assert opened.search("task3")[0].task == "task3"
@@ -363,7 +363,7 @@ def test_the_calibration_is_of_the_shipped_weight_encoder() -> None:
     file = tiny.ROOT / "index" / "search" / "weight_confidence.json"
     assert json.loads(file.read_text())["weight encoder"] == load_weight_encoder().digest
     for kind in ("text", "adapter", "both"):
-        made = shipped(kind)
+        made = shipped_confidence(kind)
         for fixed in (-0.5, 0.0, 0.3, 0.9):
             for values in (
                 [made.confidence(x / 20, fixed) for x in range(-20, 21)],

@@ -29,7 +29,7 @@ def test_a_snapshot_is_not_served_before_its_log(
     index, other = (VectorIndex(s.ENCODER, tmp_path / "index") for _ in range(2))
     index.compact(s.adding(s.adapter(n) for n in range(100)))
     index.apply(s.adding(batch(0)))
-    read, served = change_log.read, []
+    read, served = change_log.read_changes, []
 
     def watched(log: Path, dimension: int, start: int = 0) -> Any:
         served.append(len(other.state))

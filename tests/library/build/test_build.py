@@ -18,7 +18,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from api.cli.main import main
-from library.build.plan import JobPlan, Plan, rows_of
+from library.build.plan import JobPlan, Plan, task_rows
 from library.errors import MissingPath, OutputError, OutputExists, UsageError
 from library.layout import layout_of
 from library.peft.read import read_peft
@@ -253,8 +253,8 @@ def test_plans_round_trip_and_variants_differ(built: Path, tasks: Path) -> None:
     with pytest.raises(UsageError, match="format 99"):
         Plan.from_dict({**data, "format": 99})
     task = read_tasks(tasks)[0]
-    halves = [rows_of(JobPlan(task.name, v), task, 0) for v in (1, 2)]
-    assert rows_of(JobPlan(task.name), task, 0) == task.train
+    halves = [task_rows(JobPlan(task.name, v), task, 0) for v in (1, 2)]
+    assert task_rows(JobPlan(task.name), task, 0) == task.train
     assert all(len(half) == 5 and set(half) < set(task.train) for half in halves)
     assert halves[0] != halves[1]
 

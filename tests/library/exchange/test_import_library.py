@@ -121,7 +121,7 @@ def test_a_library_of_imports_can_be_built_on(
     from transformers import AutoModelForCausalLM
 
     from generator.strategies.strategies import Strategies
-    from index.search.retriever import Shelf
+    from index.search.retriever import Retriever
     from library.base.models import resolve_base
     from library.tasks.files import read_tasks
     from training.evaluation.library_methods import LibraryMethods
@@ -141,7 +141,7 @@ def test_a_library_of_imports_can_be_built_on(
     assert [r["task"] for r in stored(library)] == ["colour", "r2", "r4"]
     folder = LibraryFolder(library)
     base, (task,) = resolve_base(str(tiny_base)), read_tasks(colours)
-    shelf = Shelf(folder, base, encoder)
+    shelf = Retriever(folder, base, encoder)
     methods, strategies = LibraryMethods(shelf, shelf), Strategies(None, folder)
     nearest = strategies.propose("nearest", task.definition, base, without=task.name).adapter
     expected = tiny.deltas(read_peft(library / "adapters" / stored(library)[2]["id"]))

@@ -9,7 +9,13 @@ from api.cli.main import main
 from library.build.plan import Plan
 from library.errors import AdapterFileError, UsageError
 from library.factored import delta_distance, delta_norm
-from library.store.catalogue import check, open_catalogue, open_library, read_adapter, records
+from library.store.catalogue import (
+    check_library,
+    open_catalogue,
+    open_library,
+    read_adapter,
+    records,
+)
 from library.store.folder import MANIFEST
 
 
@@ -27,7 +33,7 @@ def test_what_comes_out_is_close_to_what_went_in(built: Path, packed: Path) -> N
     layout = Plan.from_dict(copy.read_json(MANIFEST)).layout
     ids = {record["task"]: record["id"] for record in records(source)}
     assert [record["task"] for record in records(copy)] == ["task1", "task3"]
-    assert check(open_catalogue(copy)) == []
+    assert check_library(open_catalogue(copy)) == []
     for record in records(copy):
         (parent,) = record["parents"]
         assert parent == ids[record["task"]] != record["id"]

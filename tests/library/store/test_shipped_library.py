@@ -9,7 +9,7 @@ import pretrained
 from api.cli.main import main
 from library.base.models import load_config, resolve_base
 from library.layout import layout_of
-from library.store.catalogue import check, open_catalogue, open_library, records
+from library.store.catalogue import check_library, open_catalogue, open_library, records
 
 FOLDER = Path(pretrained.__file__).parent / "library"
 
@@ -17,7 +17,7 @@ FOLDER = Path(pretrained.__file__).parent / "library"
 def test_it_is_whole_and_may_be_shipped() -> None:
     folder = open_library(str(FOLDER))
     found = records(folder)
-    assert check(open_catalogue(folder)) == []
+    assert check_library(open_catalogue(folder)) == []
     assert len(found) >= 20
     assert len({kind for record in found for kind in record["categories"]}) >= 20
     assert {record["license_class"] for record in found} == {"permissive"}

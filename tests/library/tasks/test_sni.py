@@ -17,7 +17,13 @@ from library.files import write_folder
 from library.tasks import sni_manifest
 from library.tasks.files import read_tasks
 from library.tasks.sni import rebuild_tasks
-from library.tasks.sni_manifest import SHIPPED, SPLITS, index_bytes, make_manifest, read_manifest
+from library.tasks.sni_manifest import (
+    SHIPPED,
+    SPLITS,
+    index_bytes,
+    make_manifest,
+    read_sni_manifest,
+)
 
 NAMES = dict(zip(SPLITS, ("task1_first", "task22_second", "task333_third"), strict=True))
 Row = tuple[str, list[str]]
@@ -92,7 +98,7 @@ def test_an_import_gives_back_the_same_tasks(
 ) -> None:
     folder = tmp_path_factory.mktemp("sni")
     prepare(folder, rows, seed)
-    wanted = read_manifest(folder / "manifest")
+    wanted = read_sni_manifest(folder / "manifest")
     rebuilt = rebuild_tasks(folder / "clone", wanted, lambda done, total: None)
     assert (rebuilt.problems, rebuilt.tasks) == ((), 3)
     assert rebuilt == rebuild_tasks(folder / "clone" / "tasks", wanted, lambda done, total: None)
@@ -144,7 +150,7 @@ def test_what_is_missing_or_different_is_named_and_the_rest_written(
 
 
 def test_the_shipped_manifest_lists_our_tasks() -> None:
-    tasks = read_manifest(SHIPPED)
+    tasks = read_sni_manifest(SHIPPED)
     splits = [task.split for task in tasks]
     assert [splits.count(name) for name in SPLITS] == [261, 302, 34]
     assert sum(len(task.ids) for task in tasks) == 141_502

@@ -10,7 +10,7 @@ import pytest
 from library.base.prompts import answer_ids, prompt_ids, user_turn
 from library.errors import MissingPath, TaskFileError
 from library.tasks.files import (
-    Instance,
+    Example,
     Task,
     read_examples,
     read_task,
@@ -34,7 +34,7 @@ def instance(i: int, output: Any) -> dict[str, Any]:
 
 
 def task_of(rows: int) -> Task:
-    made = tuple(Instance(str(i), f"in {i}", (f"out {i}",)) for i in range(rows))
+    made = tuple(Example(str(i), f"in {i}", (f"out {i}",)) for i in range(rows))
     return Task("t", "Do it.", made)
 
 

@@ -16,7 +16,7 @@ from library.layout import Layout, layout_of
 from library.trainer.batched import BatchedTrainer, TrainConfig, Trained
 from library.trainer.optimiser import StackedAdamW, shared_start
 from library.trainer.recipes import RECIPES, Recipe
-from library.trainer.run_state import Job, Slot
+from library.trainer.run_state import Slot, TrainingJob
 
 STEPS = 5
 CONFIG = TrainConfig(steps=STEPS, rows=3, slots=2, micro_batches=2, patience=0)
@@ -28,14 +28,19 @@ def setup(dtype: torch.dtype = torch.float64) -> tuple[Any, Layout]:
 
 
 def trained(
-    jobs: list[Job], config: TrainConfig, recipe: Recipe, *, packed: bool = False, **model: Any
+    jobs: list[TrainingJob],
+    config: TrainConfig,
+    recipe: Recipe,
+    *,
+    packed: bool = False,
+    **model: Any,
 ) -> list[Trained]:
     base, layout = setup(**model)
     trainer = BatchedTrainer(base, layout, recipe, config, pad=0, seed=3, packed=packed)
     return list(trainer.run(jobs))
 
 
-def alone_in_peft(job: Job, recipe: Recipe) -> dict[str, Tensor]:
+def alone_in_peft(job: TrainingJob, recipe: Recipe) -> dict[str, Tensor]:
     """ΔW's factors after STEPS steps on the same batches, by PEFT and torch."""
     base, layout = setup()
     settings = peft.LoraConfig(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from library.base.batches import cuts
 from library.base.models import load_tokenizer, resolve_base
 from library.base.prompts import prompt_ids
-from library.tasks.files import Instance, Task
+from library.tasks.files import Example, Task
 from training.data.batches import (
     Rows,
     SamplingConfig,
@@ -27,7 +27,7 @@ from training.data.tasks import set_aside
 
 def task(name: str, rows: int = 70, category: str = "c") -> Task:
     made = tuple(
-        Instance(f"{name}-{i}", f"{name} input {i}", (f"{name} answer {i % 3}", "other"))
+        Example(f"{name}-{i}", f"{name} input {i}", (f"{name} answer {i % 3}", "other"))
         for i in range(rows)
     )
     return Task(
@@ -67,7 +67,7 @@ def test_relabelled_steps_change_description_prompt_and_answer_alike(tokenizer: 
     task = Task(
         "t",
         "Answer 'yes' or 'no'.",
-        tuple(Instance(f"t-{i}", f"question {i}", (("yes", "no")[i % 2],)) for i in range(70)),
+        tuple(Example(f"t-{i}", f"question {i}", (("yes", "no")[i % 2],)) for i in range(70)),
         summary="Judge it.",
     )
     other = Relabelling("Answer 'red' or 'blue'.", {"yes": "red", "no": "blue"})
@@ -168,7 +168,7 @@ def test_cuts_take_the_least_padding(lengths: list[int], parts: int) -> None:
 def test_long_rows_are_left_out_and_validation_takes_tune_rows(tokenizer: Any) -> None:
     long = task("long")
     stretched = tuple(
-        Instance(i.id, i.input + (" word" * 400 if n % 2 else ""), i.outputs)
+        Example(i.id, i.input + (" word" * 400 if n % 2 else ""), i.outputs)
         for n, i in enumerate(long.instances)
     )
     tasks = [task(f"t{i}") for i in range(8)] + [Task("long", "D.", stretched)]

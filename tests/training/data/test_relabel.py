@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from library.tasks.files import Instance, Task
+from library.tasks.files import Example, Task
 from training.data.relabel import labels_of, relabellings
 
 WORDS = "apple river stone cloud lemon tiger"
@@ -15,7 +15,7 @@ WORDS = "apple river stone cloud lemon tiger"
 
 def task(definition: str, labels: list[str], name: str = "t", text: str = WORDS) -> Task:
     rows = tuple(
-        Instance(f"{name}-{i}", f"{text} {i}", (labels[i % len(labels)],)) for i in range(80)
+        Example(f"{name}-{i}", f"{text} {i}", (labels[i % len(labels)],)) for i in range(80)
     )
     return Task(name, definition, rows)
 
@@ -83,6 +83,6 @@ def test_a_tasks_relabellings_are_a_function_of_tasks_and_seed() -> None:
 
 @given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=12))
 def test_labels_are_the_different_answers(answers: list[str]) -> None:
-    rows = tuple(Instance(str(i), "x", (answer,)) for i, answer in enumerate(answers * 70))
+    rows = tuple(Example(str(i), "x", (answer,)) for i, answer in enumerate(answers * 70))
     found = labels_of(Task("t", "d", rows))
     assert found == (tuple(sorted(set(answers))) if len(set(answers)) > 1 else ())

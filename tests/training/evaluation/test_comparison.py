@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.evaluation.comparison import by_kind, calibration, pairs, recovery
+from training.evaluation.comparison import by_kind, calibration_curve, pairs, recovery
 from training.evaluation.page import page
 
 SCORES = st.dictionaries(
@@ -59,7 +59,7 @@ def test_kinds_split_the_held_out_tasks() -> None:
 def test_calibration_ranks_tasks_whose_oracle_gains() -> None:
     scores = {"base": [0.0] * 4, "oracle": [1.0, 1.0, 1.0, 0.05], "a": [0.1, 0.2, 0.9, 0.0]}
     similarity = {"t0": 0.3, "t1": 0.5, "t2": 0.8, "t3": 0.9}
-    (found,) = calibration(rows(scores), similarity)
+    (found,) = calibration_curve(rows(scores), similarity)
     assert found["spearman"] == pytest.approx(1)
     assert [p["task"] for p in found["points"]] == ["t0", "t1", "t2"]  # t3's oracle gains nothing
 

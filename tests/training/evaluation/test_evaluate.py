@@ -16,7 +16,7 @@ from library.base.decode import greedy
 from library.base.models import load_base, resolve_base
 from library.base.prompts import prompt_ids
 from library.errors import UnknownName, UsageError
-from library.tasks.files import Instance, Task, read_tasks
+from library.tasks.files import Example, Task, read_tasks
 from library.tasks.metrics import rouge_l
 from training.evaluation import cells as evaluation
 from training.evaluation.methods import GIBBERISH, descriptions, parse_methods
@@ -132,7 +132,7 @@ def test_a_second_run_reads_its_cells_from_the_cache(
 def test_wrong_descriptions_are_never_ones_own(n: int, seed: int, data: st.DataObject) -> None:
     names = [f"t{i}" for i in range(n)]
     splits = ["seen" if data.draw(st.booleans()) else "held-out" for _ in names]
-    made = [Task(name, f"Do {name}.", (Instance("i", "x", ("y",)),)) for name in names]
+    made = [Task(name, f"Do {name}.", (Example("i", "x", ("y",)),)) for name in names]
     alone = {split for split, count in Counter(splits).items() if count == 1}
     if len(alone) == len(set(splits)):
         with pytest.raises(UsageError, match="two tasks"):

@@ -14,7 +14,7 @@ from generator.strategies.strategies import Strategies
 from index.encoders.descriptions import DescriptionEncoder
 from index.merge.lora_rar import MergePredictor, save_predictor
 from index.merge.weighted_sum import weighted_sum
-from index.search.retriever import Shelf
+from index.search.retriever import Retriever
 from library.base.models import base_layout, load_base, load_tokenizer, resolve_base
 from library.base.prompts import prompt_ids, shots_ids
 from library.errors import UsageError
@@ -28,8 +28,8 @@ from training.evaluation.library_methods import LibraryMethods
 from training.evaluation.methods import parse_methods, proposed
 
 
-def shelf_of(library: Path, base: Path, encoder: DescriptionEncoder) -> Shelf:
-    return Shelf(open_library(str(library)), resolve_base(str(base)), encoder)
+def shelf_of(library: Path, base: Path, encoder: DescriptionEncoder) -> Retriever:
+    return Retriever(open_library(str(library)), resolve_base(str(base)), encoder)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from library.files import write_folder
 from library.layout import layout_of
 from library.peft.provenance import PROVENANCE_FILE, Provenance, finish
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
-from verification.artifact import SIGNATURE_FILE, Context, Subject, read_subject
+from verification.artifact import SIGNATURE_FILE, Artifact, Context, read_artifact
 from verification.checks.signing import (
     MERKLE_ROOT,
     PAYLOAD_TYPE,
@@ -26,7 +26,7 @@ from verification.checks.signing import (
     read_public_key,
     statement,
 )
-from verification.run import Policy, read_policy, run
+from verification.run import Policy, read_policy, run_hooks
 
 LAYOUT = layout_of(tiny.config("llama"), ["q_proj", "v_proj"], rank=4)
 
@@ -188,7 +188,7 @@ def test_no_policy_lets_a_damaged_or_changed_file_pass(
     ):
         for name, content in {**original, **change}.items():
             (folder / name).write_bytes(content)
-        found = run(read_subject(folder), context(public), read_policy(policy))
+        found = run_hooks(read_artifact(folder), context(public), read_policy(policy))
         assert {"format", "signature"} <= {f.hook for f in found if f.severity == "refuse"}
         assert main(["verify", str(folder), *options]) == 1
         out = str(tmp_path / "merged")
@@ -210,7 +210,7 @@ def test_signed_refuses_whatever_severities_the_policy_lists(
 def test_the_same_key_under_another_statement_is_refused(tmp_path: Path) -> None:
     key = Ed25519PrivateKey.generate()
     _, public = write_key(tmp_path, "ours", key)
-    subject = read_subject(write_adapter(tmp_path / "adapter"))
+    subject = read_artifact(write_adapter(tmp_path / "adapter"))
     ours = statement(subject)
     predicate = ours["predicate"]
     other = predicate["buildDefinition"] | {"buildType": "urn:other"}
@@ -231,7 +231,7 @@ def test_the_same_key_under_another_statement_is_refused(tmp_path: Path) -> None
             "signatures": [{"sig": base64.b64encode(key.sign(pae)).decode()}],
         }
         files = {**subject.files, SIGNATURE_FILE: json.dumps(envelope).encode()}
-        found = run(Subject(files), context(public), Policy(("signature",)))
+        found = run_hooks(Artifact(files), context(public), Policy(("signature",)))
         assert [f.code for f in found] == ([] if code is None else [code]), change
 
 

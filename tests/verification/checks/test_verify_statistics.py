@@ -15,12 +15,12 @@ from library.layout import layout_of
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.read import adapter_of
 from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE, Profile, to_peft
-from verification.artifact import Context, Subject
+from verification.artifact import Artifact, Context
 from verification.checks.norms import singular_values_of
 from verification.checks.spectrum import singular_values, statistics
-from verification.checks.statistics import calibration, check_statistics
+from verification.checks.statistics import check_statistics, statistics_calibration
 from verification.findings import Finding
-from verification.scores.bank import shipped
+from verification.scores.bank import shipped_bank
 
 SMALL = tiny.with_ranks(layout_of(tiny.config("llama"), ["q_proj", "v_proj"], rank=4), [4, 2, 3])
 Files = dict[str, bytes]
@@ -32,7 +32,7 @@ def files_of(adapter: Adapter, profile: Profile = "portable", base: str = "owner
 
 
 def said(files: Files) -> Finding:
-    (finding,) = check_statistics(Subject(files), Context())
+    (finding,) = check_statistics(Artifact(files), Context())
     return finding
 
 
@@ -40,7 +40,7 @@ def said(files: Files) -> Finding:
 def test_singular_values_are_those_that_peft_applies(seed: int, profile: Profile) -> None:
     files = files_of(tiny.adapter(SMALL, seed=seed), profile)
     stored = adapter_of(files)
-    names, found = singular_values_of(Subject(files))
+    names, found = singular_values_of(Artifact(files))
     assert names == sorted(site.name for site in stored.layout.sites)
     for name, delta in tiny.deltas(stored).items():
         exact = torch.linalg.svdvals(delta.double())
@@ -56,7 +56,7 @@ def test_every_dtype_and_scale(dtype: torch.dtype, rslora: bool) -> None:
     config = json.loads(files[CONFIG_FILE]) | {"use_rslora": rslora, "alpha_pattern": {"q_proj": 7}}
     tensors = {name: tensor.to(dtype) for name, tensor in load(files[WEIGHTS_FILE]).items()}
     changed = {CONFIG_FILE: json.dumps(config).encode(), WEIGHTS_FILE: save(tensors)}
-    names, found = singular_values_of(Subject(changed))
+    names, found = singular_values_of(Artifact(changed))
     exact = singular_values(adapter_of(changed), found.shape[-1])
     order = [names.index(site.name) for site in adapter_of(changed).layout.sites]
     torch.testing.assert_close(found[:, order], exact, rtol=1e-6, atol=1e-6)
@@ -73,7 +73,7 @@ def test_statistics_do_not_depend_on_the_factors(seed: int) -> None:
         a, b = (f"{PREFIX}{site.name}.lora_{half}.weight" for half in "AB")
         tensors[a], tensors[b] = torch.linalg.solve(mix, tensors[a]), tensors[b] @ mix
     mixed = {**files, WEIGHTS_FILE: save({k: t.contiguous() for k, t in tensors.items()})}
-    one, other = (statistics(singular_values_of(Subject(x))[1]) for x in (files, mixed))
+    one, other = (statistics(singular_values_of(Artifact(x))[1]) for x in (files, mixed))
     for name in ("norm", "stable_rank", "entropy"):
         torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=1e-6, atol=1e-6)
 
@@ -83,7 +83,7 @@ def test_an_adapter_of_nothing_warns_and_padding_counts_for_nothing() -> None:
     assert (said(files_of(none)).code, said(files_of(none)).severity) == ("no-effect", "warn")
     adapter = tiny.adapter(SMALL)
     thin, padded = (
-        statistics(singular_values_of(Subject(files_of(x)))[1])
+        statistics(singular_values_of(Artifact(files_of(x)))[1])
         for x in (adapter, adapter.with_rank(9))
     )
     torch.testing.assert_close(thin.norm, padded.norm, rtol=1e-9, atol=1e-9)
@@ -102,8 +102,11 @@ def test_other_modules_and_other_bases_are_not_compared() -> None:
         (on_weights(named, "0" * 64), f"other weights of {base.name}"),
     ):
         assert said(files).code == "statistics-not-comparable"
-        assert calibration(shipped()) in said(files).message and reason in said(files).message
-    renamed = on_weights(elsewhere, shipped().base_sha256)  # the digest decides, not the name
+        assert (
+            statistics_calibration(shipped_bank()) in said(files).message
+            and reason in said(files).message
+        )
+    renamed = on_weights(elsewhere, shipped_bank().base_sha256)  # the digest decides, not the name
     assert said(renamed).code == said(named).code == "statistics-outside"
 
 
@@ -120,6 +123,6 @@ def test_what_lies_outside_the_library_is_counted_and_the_library_is_named() -> 
     assert (found.code, found.severity) == ("statistics-outside", "info")
     assert found.evidence["outside"]["norm"] == len(layout.sites)
     assert (
-        found.evidence["calibration"] == calibration(shipped())
-        and calibration(shipped()) in found.message
+        found.evidence["calibration"] == statistics_calibration(shipped_bank())
+        and statistics_calibration(shipped_bank()) in found.message
     )

@@ -16,14 +16,18 @@ from library.adapter import zeros
 from library.checkpoint import CheckpointInfo
 from library.layout import layout_of
 from library.store.catalogue import files_of, open_library, records
-from verification.artifact import Subject
-from verification.scores.agreement import Calibration, calibration, check_agreement
+from verification.artifact import Artifact
+from verification.scores.agreement import (
+    AgreementCalibration,
+    agreement_calibration,
+    check_agreement,
+)
 from verification.scores.calibration import share_below
 
 LAYOUT = layout_of(tiny.config("llama"), rank=3)
 BASE, RECIPE = "0" * 64, "oracle:lora"
 GRID = tuple(i / 100 for i in range(101))
-LIMITS = Calibration("digest", RECIPE, 5, 20, GRID, tuple(x - 1 for x in GRID))
+LIMITS = AgreementCalibration("digest", RECIPE, 5, 20, GRID, tuple(x - 1 for x in GRID))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +90,7 @@ def test_what_it_is_not_made_for_gets_no_score(encoder: WeightEncoder) -> None:
 
 
 def test_the_shipped_calibration_is_the_measured_one_and_of_the_shipped_encoder() -> None:
-    limits = calibration()
+    limits = agreement_calibration()
     assert len(limits.right) == len(limits.wrong) == 101
     assert list(limits.right) == sorted(limits.right) and list(limits.wrong) == sorted(limits.wrong)
     text = (tiny.ROOT / "docs" / "results" / "agreement.json").read_text(encoding="utf-8")
@@ -104,7 +108,7 @@ def test_library_adapters_agree_with_their_own_description_most(encoder) -> None
     from index.encoders.descriptions import DescriptionEncoder
 
     weights, folder = load_weight_encoder(), open_library(SHIPPED)
-    subjects = [Subject(files_of(folder, record["id"])) for record in records(folder)]
+    subjects = [Artifact(files_of(folder, record["id"])) for record in records(folder)]
     texts = DescriptionEncoder().vectors([s.said("description") or "" for s in subjects])
     base = weights.info.base["sha256"]
     own, next_ = (

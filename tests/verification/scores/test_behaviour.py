@@ -21,7 +21,7 @@ from library.base.models import BaseModel, load_base, resolve_base
 from library.base.multi_adapter import MultiAdapter
 from library.errors import UsageError
 from library.layout import Layout, layout_of
-from library.tasks.files import Instance, Task
+from library.tasks.files import Example, Task
 from library.tasks.metrics import rouge_l
 from verification.findings import Finding, verdict
 from verification.scores.behaviour import (
@@ -33,11 +33,16 @@ from verification.scores.behaviour import (
     measure,
     token_row,
 )
-from verification.scores.behaviour_hook import Examples, calibration, check_behaviour, unmeasured
+from verification.scores.behaviour_hook import (
+    Examples,
+    behaviour_calibration,
+    check_behaviour,
+    unmeasured,
+)
 from verification.scores.calibration import area_under_curve, quantile
-from verification.scores.rivals import nearest_task, spread
+from verification.scores.rivals import evenly_spaced, nearest_task
 
-ROWS = [Instance(f"{i}", f"Say {i}.", (f"number {i}", f"it is {i}")) for i in range(6)]
+ROWS = [Example(f"{i}", f"Say {i}.", (f"number {i}", f"it is {i}")) for i in range(6)]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +59,7 @@ def rivals(layout: Layout, count: int = 2) -> list[Contender]:
     return [Contender(f"rival {i}", tiny.adapter(layout, seed=10 + i)) for i in range(count)]
 
 
-def plain_loss(model: Any, base: BaseModel, row: Instance) -> float:
+def plain_loss(model: Any, base: BaseModel, row: Example) -> float:
     """What transformers says of the answer, alone and without our hooks."""
     tokens = token_row(base, row)
     ids = torch.tensor([tokens.prompt + tokens.answer])
@@ -171,7 +176,7 @@ def test_time_cuts_examples_and_never_what_is_said(base: BaseModel, layout: Layo
 
 
 def test_long_examples_are_left_out_and_counted(base: BaseModel, layout: Layout) -> None:
-    long = Instance("long", "word " * 400, ("yes",))
+    long = Example("long", "word " * 400, ("yes",))
     own = tiny.adapter(layout)
     found = measure(base, own, [], [long, *ROWS[:2], long])
     assert (found.examples, found.too_long, found.given) == (2, 2, 4)
@@ -195,7 +200,7 @@ def test_progress_can_end_a_check_and_leaves_no_hooks(base: BaseModel, layout: L
 
 @given(st.integers(0, 40), st.integers(1, 9))
 def test_rivals_are_spread_evenly(n: int, count: int) -> None:
-    places = [record["n"] for record in spread([{"n": i} for i in range(n)], count)]
+    places = [record["n"] for record in evenly_spaced([{"n": i} for i in range(n)], count)]
     assert len(places) == min(n, count) == len(set(places))
     assert places == sorted(places)
     if n >= count:
@@ -235,7 +240,7 @@ def test_quantile(values: list[float], share: float) -> None:
 
 def test_the_shipped_threshold_is_the_measured_one() -> None:
     report = json.loads((tiny.ROOT / "docs/results/behaviour.json").read_text())
-    limits = calibration()
+    limits = behaviour_calibration()
     assert limits.threshold == report["examples"][str(limits.examples)]["threshold"]
     assert limits.false_alarm == report["false_alarm"]
     assert limits.tasks == len(report["calibration_tasks"])

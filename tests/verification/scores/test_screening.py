@@ -22,7 +22,7 @@ from verification.checks.spectrum import (
     statistics,
 )
 from verification.findings import Finding
-from verification.scores.bank import Bank, shipped
+from verification.scores.bank import Bank, shipped_bank
 from verification.scores.screening import (
     QUANTILES,
     Linear,
@@ -248,7 +248,7 @@ def test_modules_in_another_order_are_the_same_and_other_modules_are_refused_a_s
 
 
 def test_the_shipped_bank_is_small_and_of_the_default_base() -> None:
-    found = shipped()
+    found = shipped_bank()
     assert len(found.to_json()) < 100_000
     assert found.recipe == "oracle:lora" and len(found.base_sha256) == 64
     assert found.clean == len(found.tasks) and found.poisoned > 0

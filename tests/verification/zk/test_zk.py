@@ -31,9 +31,9 @@ from verification.zk.errors import (
 )
 from verification.zk.integers import COLUMN_BITS, columns, hashed_row, product
 from verification.zk.ledger import Ledger
-from verification.zk.manifest import commit, read_weights
+from verification.zk.manifest import commit_adapter, read_weights
 from verification.zk.proof import Owner
-from verification.zk.verify import compare
+from verification.zk.verify import compare_commitment
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +46,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def test_a_commitment_is_of_the_weights_alone(world: World, tmp_path: Path) -> None:
-    again = commit(world.folder, world.backend, world.srs)
+    again = commit_adapter(world.folder, world.backend, world.srs)
     assert again == world.manifest and again.digest == world.manifest.digest
     points = [module.points for module in again.modules]
-    other = commit(world.other, world.backend, world.srs)
+    other = commit_adapter(world.other, world.backend, world.srs)
     assert all(a != b for a, b in zip(points, (m.points for m in other.modules), strict=True))
     assert {m.vk_sha256 for m in other.modules} == {m.vk_sha256 for m in again.modules}
 
@@ -58,7 +58,9 @@ def test_one_weight_more_or_less_is_another_commitment(world: World, tmp_path: P
     adapter = tiny.adapter(zk_world.layout(), seed=1)
     key = adapter.layout.groups[0].key
     adapter.B[key][0, 1, -1, -1] += 1
-    changed = commit(zk_world.write(tmp_path / "changed", adapter), world.backend, world.srs)
+    changed = commit_adapter(
+        zk_world.write(tmp_path / "changed", adapter), world.backend, world.srs
+    )
     differ = [
         a.points != b.points for a, b in zip(changed.modules, world.manifest.modules, strict=True)
     ]
@@ -70,7 +72,7 @@ def test_the_scale_is_inside_the_statement(world: World, tmp_path: Path) -> None
     adapter = tiny.adapter(zk_world.layout(), seed=4).to(dtype=torch.bfloat16).to(dtype=torch.float)
     scaled = zk_world.write(tmp_path / "scaled", adapter, lora_alpha=4)
     folded = zk_world.write(tmp_path / "folded", adapter.scaled(2.0))
-    one, two = (commit(f, world.backend, world.srs) for f in (scaled, folded))
+    one, two = (commit_adapter(f, world.backend, world.srs) for f in (scaled, folded))
     assert [m.points for m in one.modules] == [m.points for m in two.modules]
     assert [m.scaling for m in one.modules] == [2.0, 2.0]
     assert one.digest != two.digest
@@ -103,11 +105,11 @@ def test_what_is_proved_is_what_the_adapter_does(world: World) -> None:
 
 def test_damaged_adapters_are_not_committed_to(world: World, tmp_path: Path) -> None:
     with pytest.raises(MissingPath):
-        commit(tmp_path / "none", world.backend, world.srs)
+        commit_adapter(tmp_path / "none", world.backend, world.srs)
     adapter = tiny.adapter(zk_world.layout(), seed=1)
     adapter.A[adapter.layout.groups[0].key][0, 0, 0, 0] = float("nan")
     with pytest.raises(AdapterFileError, match="NaN"):
-        commit(zk_world.write(tmp_path / "nan", adapter), world.backend, world.srs)
+        commit_adapter(zk_world.write(tmp_path / "nan", adapter), world.backend, world.srs)
     doubled = zk_world.write(tmp_path / "doubled", tiny.adapter(zk_world.layout(), seed=1))
     content = (doubled / WEIGHTS_FILE).read_bytes()
     length = int.from_bytes(content[:8], "little")
@@ -117,7 +119,7 @@ def test_damaged_adapters_are_not_committed_to(world: World, tmp_path: Path) -> 
     changed = len(twice).to_bytes(8, "little") + twice + content[8 + length :]
     (doubled / WEIGHTS_FILE).write_bytes(changed)
     with pytest.raises(AdapterFileError, match="there twice"):
-        commit(doubled, world.backend, world.srs)
+        commit_adapter(doubled, world.backend, world.srs)
 
 
 def test_keys_are_whole_or_absent(world: World) -> None:
@@ -181,7 +183,7 @@ def test_answers_are_counted_over_manifests_and_processes(world: World, tmp_path
     folder = zk_world.write(
         tmp_path / "counted", tiny.adapter(zk_world.layout().with_rank(4), seed=9)
     )
-    manifest = commit(folder, world.backend, world.srs)
+    manifest = commit_adapter(folder, world.backend, world.srs)
     owner = Owner(folder, manifest, world.srs, world.backend)
     name, other = (module.name for module in manifest.modules)
     row = [1] * 16
@@ -227,7 +229,7 @@ def test_large_inputs_cannot_read_many_columns_in_one_row(world: World, tmp_path
     """Six columns a row, 80 bits apart, would read all sixteen within the limit of three."""
     adapter = tiny.adapter(zk_world.layout().with_rank(4), seed=40)
     folder = zk_world.write(tmp_path / "packed", adapter)
-    manifest = commit(folder, world.backend, world.srs)
+    manifest = commit_adapter(folder, world.backend, world.srs)
     owner = Owner(folder, manifest, world.srs, world.backend)
     name, mine = next(iter(read_weights(folder)[0].items()))
     every = product([[int(i == j) for j in range(16)] for i in range(16)], mine.a, mine.b)
@@ -251,7 +253,7 @@ def test_a_row_counts_for_the_columns_that_it_can_hold(world: World, tmp_path: P
     for factors in (*adapter.A.values(), *adapter.B.values()):
         factors.copy_((factors / factors.abs().max() * 63).round() / 2**24)
     folder = zk_world.write(tmp_path / "small", adapter, dtype=torch.float16)
-    manifest = commit(folder, world.backend, world.srs)
+    manifest = commit_adapter(folder, world.backend, world.srs)
     owner = Owner(folder, manifest, world.srs, world.backend)
     weights = read_weights(folder)[0]
     name, mine = next(iter(weights.items()))
@@ -273,7 +275,7 @@ def test_what_could_not_be_proved_is_not_counted(world: World, tmp_path: Path) -
     for factors in (*adapter.A.values(), *adapter.B.values()):
         factors.clamp_(-60_000, 60_000)
     folder = zk_world.write(tmp_path / "huge", adapter, dtype=torch.float16)
-    manifest = commit(folder, world.backend, world.srs)
+    manifest = commit_adapter(folder, world.backend, world.srs)
     owner = Owner(folder, manifest, world.srs, world.backend, limit=1000)
     name = manifest.modules[0].name
     with pytest.raises(TooLarge, match="126 bits"):
@@ -284,7 +286,7 @@ def test_what_could_not_be_proved_is_not_counted(world: World, tmp_path: Path) -
 def test_hashed_rows_count_once(world: World, tmp_path: Path) -> None:
     """The default limit at rank 2 is one, and a chosen row of such size counts for two."""
     folder = zk_world.write(tmp_path / "hashed", tiny.adapter(zk_world.layout(), seed=43))
-    manifest = commit(folder, world.backend, world.srs)
+    manifest = commit_adapter(folder, world.backend, world.srs)
     owner = Owner(folder, manifest, world.srs, world.backend)
     name = manifest.modules[0].name
     with pytest.raises(ProofLimit, match="not 2"):
@@ -395,4 +397,4 @@ def test_commands_show_an_example(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_buyer_with_the_weights_can_compare(world: World) -> None:
-    assert compare(world.folder, world.manifest, world.srs, world.backend) == []
+    assert compare_commitment(world.folder, world.manifest, world.srs, world.backend) == []

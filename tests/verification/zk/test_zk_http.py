@@ -22,7 +22,7 @@ from fastapi.testclient import TestClient
 
 from api.cli.main import main
 from api.zk.owner import create_owner_app
-from api.zk.verifier import OwnerError, ask
+from api.zk.verifier import OwnerError, ask_owner
 from library.base.models import load_base, load_config, resolve_base
 from library.base.multi_adapter import adapted
 from library.base.prompts import prompt_ids
@@ -31,7 +31,7 @@ from library.layout import layout_of
 from verification.zk.activations import activations
 from verification.zk.backend import Backend, Srs, local_srs
 from verification.zk.integers import Rows
-from verification.zk.manifest import Manifest, commit
+from verification.zk.manifest import Manifest, commit_adapter
 from verification.zk.proof import Owner
 
 TEXT = "The soup was cold."
@@ -62,7 +62,7 @@ def parties(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     layout = layout_of(load_config(base.reference), rank=9)
     with zk_world.cached(place / "cache"), Backend(2) as backend:
         folder = zk_world.write(place / "a", tiny.adapter(layout, seed=30))
-        manifest = commit(folder, backend)
+        manifest = commit_adapter(folder, backend)
         file = place / "manifest.json"
         file.write_bytes(manifest.to_bytes())
         x = activations(base, manifest.modules, TEXT, 3)
@@ -100,7 +100,7 @@ def post(url: str, body: Any) -> tuple[int, Any]:
 
 
 def test_several_rows_of_every_module_are_proved(parties: Parties) -> None:
-    report = ask(parties.url, parties.manifest, parties.x, None, parties.srs, parties.backend)
+    report = ask_owner(parties.url, parties.manifest, parties.x, None, parties.srs, parties.backend)
     assert report.verdict == "accept" and report.rows == 3
     assert set(report.proved) == {module.name for module in parties.manifest.modules}
     assert "folded" in report.to_dict()["says"][0]
@@ -143,15 +143,17 @@ def test_the_activations_are_what_the_modules_receive(parties: Parties, tiny_bas
 
 def test_another_manifest_is_noticed_before_anything_is_sent(parties: Parties) -> None:
     pinned = replace(parties.manifest, base_model="another")
-    report = ask(parties.url, pinned, parties.x, 1, parties.srs, parties.backend)
+    report = ask_owner(parties.url, pinned, parties.x, 1, parties.srs, parties.backend)
     assert [finding.code for finding in report.findings] == ["manifest-mismatch"]
 
 
 def test_an_owner_that_cannot_be_asked_is_one_sentence(parties: Parties) -> None:
     with pytest.raises(OwnerError, match="cannot be asked"):
-        ask("http://127.0.0.1:1", parties.manifest, parties.x, 1, parties.srs, parties.backend)
+        ask_owner(
+            "http://127.0.0.1:1", parties.manifest, parties.x, 1, parties.srs, parties.backend
+        )
     with pytest.raises(UsageError, match="not a URL"):
-        ask("file:///etc", parties.manifest, parties.x, 1, parties.srs, parties.backend)
+        ask_owner("file:///etc", parties.manifest, parties.x, 1, parties.srs, parties.backend)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_more_proofs_than_modules_are_refused(
     parties: Parties, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(UsageError, match="modules must be 1 to that"):
-        ask(parties.url, parties.manifest, parties.x, 100, parties.srs, parties.backend)
+        ask_owner(parties.url, parties.manifest, parties.x, 100, parties.srs, parties.backend)
     arguments = ["--manifest", str(parties.manifest_file), "--text", TEXT, "--modules", "100"]
     assert main(["zk", "ask", parties.url, *arguments]) == 2
     assert "modules must be 1 to that" in capsys.readouterr().err
@@ -206,7 +208,7 @@ def test_whatever_a_server_answers_is_one_sentence(parties: Parties, answer: byt
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(OwnerError, match="the owner") as raised:
-            ask(url, parties.manifest, parties.x, 1, parties.srs, parties.backend)
+            ask_owner(url, parties.manifest, parties.x, 1, parties.srs, parties.backend)
         thread.join()
     assert str(raised.value).isprintable()
 
@@ -237,7 +239,7 @@ def behind_a_client(
 ) -> tuple[Owner, TestClient, dict[str, Any]]:
     """An owner of a tiny adapter, a client of its application, and a question to ask."""
     zk_world.write(folder, tiny.adapter(zk_world.layout(), seed=seed))
-    manifest = commit(folder, backend)
+    manifest = commit_adapter(folder, backend)
     owner = Owner(folder, manifest, local_srs(manifest.srs_logrows), backend)
     question = {"nonce": "0123456789", "module": manifest.modules[0].name, "x": [[1] * 16]}
     return owner, TestClient(create_owner_app(owner)), question

@@ -16,9 +16,9 @@ from verification.zk.bundle import Bundle, integers, prove_hashed, verify_hashed
 from verification.zk.child import SCALAR_FIELD
 from verification.zk.errors import ProofFileError
 from verification.zk.integers import product
-from verification.zk.manifest import Manifest, commit, read_weights
+from verification.zk.manifest import Manifest, commit_adapter, read_weights
 from verification.zk.proof import Owner, Statement
-from verification.zk.verify import compare, verify
+from verification.zk.verify import compare_commitment, verify_proofs
 
 Tampered = tuple[Manifest, Bundle]
 
@@ -309,7 +309,7 @@ def test_another_srs_is_refused(world: World, foreign_srs: Srs) -> None:
     named = replace(world.manifest, srs_sha256=foreign_srs.sha256)
     bundle = relabelled(world.bundle, named)
     assert codes(world, named, bundle, foreign_srs) == {"key-mismatch"}
-    ours = commit(world.folder, world.backend, foreign_srs)
+    ours = commit_adapter(world.folder, world.backend, foreign_srs)
     assert codes(world, ours, relabelled(world.bundle, ours), foreign_srs) == {
         "commitment-mismatch"
     }
@@ -385,7 +385,7 @@ def test_a_manifest_is_read_strictly(world: World) -> None:
 
 def test_the_commitments_of_another_adapter_are_named(world: World, tmp_path: Path) -> None:
     def found(folder: Path, manifest: Manifest = world.manifest) -> list[str]:
-        return [f.code for f in compare(folder, manifest, world.srs, world.backend)]
+        return [f.code for f in compare_commitment(folder, manifest, world.srs, world.backend)]
 
     same = tiny.adapter(zk_world.layout(), seed=1)
     assert found(world.folder) == []
@@ -417,7 +417,7 @@ def rows(world: World) -> tuple[Statement, str]:
 
 
 def outcome(world: World, statement: Statement, proof: str) -> str:
-    report = verify(world.manifest, [statement], [proof], world.srs, world.backend)
+    report = verify_proofs(world.manifest, [statement], [proof], world.srs, world.backend)
     return report.findings[0].code
 
 
@@ -445,4 +445,4 @@ def test_several_rows_take_a_seed_drawn_after_the_answers(rows: tuple[Statement,
 
 
 def test_nothing_proved_is_nothing_accepted(world: World) -> None:
-    assert verify(world.manifest, [], [], world.srs, world.backend).verdict == "refuse"
+    assert verify_proofs(world.manifest, [], [], world.srs, world.backend).verdict == "refuse"
