@@ -150,9 +150,9 @@ def test_serve_ends_with_the_reason_if_the_generator_cannot_be_loaded(
 
 def test_serve_starts_and_ctrl_c_stops_it(tmp_path: Path, checkpoint: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from api.http.app import serve;"
+        "import sys; from pathlib import Path; from api.http.app import run_server;"
         "from api.service.settings import Settings; "
-        "serve(Settings(port=0, data=Path(sys.argv[1]), checkpoint=Path(sys.argv[2])))"
+        "run_server(Settings(port=0, data=Path(sys.argv[1]), checkpoint=Path(sys.argv[2])))"
     )
     process = tiny.start_python(code, str(tmp_path), str(checkpoint))
     assert process.stderr is not None

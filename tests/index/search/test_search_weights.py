@@ -299,7 +299,7 @@ def test_descriptions_stand_in_and_texts_reach_weights(
 WRITER = """
 import sys, time
 from pathlib import Path
-from index.search.sources import Weights
+from index.search.sources import WeightSource
 from index.search.sync import build_index
 from index.encoders.weights import load_weight_encoder
 import index.segments.index as d
@@ -311,7 +311,7 @@ def slow(place, *rest):
     return digest
 if sys.argv[3] == "snapshot":
     d.write_snapshot = slow
-class Slow(Weights):
+class Slow(WeightSource):
     def vectors(self, library, wanted):
         if sys.argv[3] == "reading":
             print("reading", flush=True)
