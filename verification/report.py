@@ -11,12 +11,27 @@ from typing import Any
 from library.base.models import BaseReference
 from library.errors import AdapterRefused
 from library.peft.provenance import AdapterFiles, with_report
+from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, PeftFiles
 from verification.artifact import Artifact, Context
 from verification.findings import Finding, verdict
 from verification.run import Policy, run_hooks, verify_path
 
 # Integrity and signature compare with a provenance, which is only being written.
 AT_BIRTH = Policy(hooks=("format", "target", "statistics", "base"))
+
+
+def quick_report(
+    peft: PeftFiles, base: BaseReference | None = None
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """The report of the quick hooks on a new adapter, and the milliseconds of each hook.
+
+    Raises AdapterRefused if a hook refuses it.
+    """
+    milliseconds: dict[str, float] = {}
+    files = {CONFIG_FILE: peft.config_bytes, WEIGHTS_FILE: peft.weights}
+    findings = run_hooks(Artifact(files), Context(base=base), AT_BIRTH, milliseconds)
+    require_accepted(findings, "the adapter")
+    return summary(findings), milliseconds
 
 
 @dataclass(frozen=True)
