@@ -82,7 +82,7 @@ def produce(
     from api.service.store import LOCAL, Store
     from generator.generate import TEXT_TO_LORA
     from library.base.models import resolve_base
-    from verification.report import reported
+    from verification.run import reported
 
     if any(not text.strip() for text in attempts):
         raise UsageError("--try needs some text")

@@ -13,7 +13,7 @@ from api.service.service import ServiceOf
 from api.service.store import ADAPTER_ID, LOCAL, StoredRecord
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
-from verification.report import server_timing
+from verification.run import server_timing
 
 MEDIA_TYPES = {
     CONFIG_FILE: "application/json",

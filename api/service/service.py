@@ -34,7 +34,7 @@ from library.store.catalogue import open_library
 from library.tasks.files import Example
 from verification import run
 from verification.artifact import Artifact, Context
-from verification.report import reported, summary
+from verification.run import reported
 from verification.scores.agreement import AGREEMENT_HOOK
 from verification.scores.behaviour_hook import BEHAVIOUR_HOOK
 from verification.zk.backend import read_srs, require_ezkl
@@ -170,7 +170,7 @@ class Service:
         if job.wanted["zk"] is not None:
             known.append(zk_hook(Challenge(**job.wanted["zk"]), self._srs))
         policy = run.Policy(hooks=tuple(job.wanted["hooks"]))
-        return summary(run.run_hooks(Artifact(files), context, policy, hooks=known))
+        return run.run_hooks(Artifact(files), context, policy, known).to_dict()
 
     def _require_modules(self, identity: str, count: int | None) -> None:
         """Raise UsageError if fewer modules could be proved than are asked for."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from library.files import write_folder
 from verification.artifact import Artifact, Context, Progress
-from verification.findings import Finding
+from verification.hook import Finding
 from verification.run import Hook
 from verification.zk.backend import Backend, Srs, local_srs
 from verification.zk.bundle import Bundle, prove_hashed, verify_hashed

@@ -19,7 +19,7 @@ from library.base.models import load_base, resolve_base
 from library.files import data_dir
 from library.peft.provenance import PROVENANCE_FILE
 from library.store.catalogue import open_library
-from verification.report import reported
+from verification.run import reported
 
 REPOSITORY = Path(__file__).parents[3]
 

@@ -34,7 +34,7 @@ from api.service.settings import Settings
 from generator.generate import Generator
 from library.errors import MissingPath, OutputError
 from verification.artifact import Artifact, Context
-from verification.findings import Finding
+from verification.hook import Finding
 from verification.run import Hook
 
 EXAMPLES = [{"input": f"It was number {i}.", "output": "positive"} for i in range(6)]
