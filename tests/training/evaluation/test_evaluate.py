@@ -148,6 +148,16 @@ def test_wrong_descriptions_are_never_ones_own(n: int, seed: int, data: st.DataO
     assert (texts, pairs) == descriptions("wrong-description", made, splits, seed)
 
 
+@pytest.mark.parametrize(("seed", "sources"), [(0, "cabedhfg"), (1, "bcafghde")])
+def test_the_seed_alone_says_who_gets_whose_description(seed: int, sources: str) -> None:
+    tasks = [Task(name, f"Do {name}.", (Example("i", "x", ("y",)),)) for name in "abcdefgh"]
+    splits = ["seen"] * 3 + ["held-out"] * 5
+    for _ in range(2):
+        texts, pairs = descriptions("wrong-description", tasks, splits, seed)
+        assert texts == [f"Do {source}." for source in sources]
+        assert pairs == [list(pair) for pair in zip("abcdefgh", sources, strict=True)]
+
+
 def test_method_names() -> None:
     parsed = parse_methods("base, text-to-lora:paraphrase")
     assert [(m.head, m.suffix) for m in parsed] == [("base", ""), ("text-to-lora", "paraphrase")]
