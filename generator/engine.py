@@ -84,6 +84,16 @@ def strategy_names() -> list[str]:
     return [Auto.name, *registered(), Nearest.name, Compose.name]
 
 
+def takes_library(name: str) -> bool:
+    """Whether a strategy of this name takes adapters from a library."""
+    return name in (Auto.name, Nearest.name, Compose.name)
+
+
+def uses_examples(name: str) -> bool:
+    """Whether a strategy of this name can use examples."""
+    return name == Auto.name or (name in registered() and "examples" in registered()[name].needs)
+
+
 def require_strategy(name: str) -> None:
     """Raise UnknownName for a name that no strategy has."""
     if name not in strategy_names():

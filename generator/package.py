@@ -10,7 +10,7 @@ from generator.strategies.base import Proposal
 from library.adapter import Adapter
 from library.peft.provenance import AdapterFiles, Provenance, finish
 from library.peft.write import Profile, to_peft
-from verification.report import quick_report
+from verification.run import QuickCheck
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ def package(query: Query, proposal: Proposal, generator: str) -> Packaged:
         adapter = adapter.scaled(request.strength)
     if request.rank is not None and request.rank != adapter.layout.rank:
         adapter = adapter.with_rank(request.rank)
-    # 2. Files, and what the quick hooks say of their bytes.
+    # 2. The file format.
     peft = to_peft(adapter, base_name=base["id"], profile=request.profile)
-    report, milliseconds = quick_report(peft, query.base)
-    # 3. Provenance, written once.
+    # 3. Identity, report and provenance, written once.
+    checked = QuickCheck(query.base)
     chosen = proposal.chosen.to_dict()
     provenance = Provenance(
         generator=generator,
@@ -67,14 +67,13 @@ def package(query: Query, proposal: Proposal, generator: str) -> Packaged:
         examples=request.examples_digest,
         parents=proposal.parents,
         neighbours=chosen["neighbours"],
-        report=report,
         details={
             **proposal.details,
             "profile": request.profile,
             "strength": request.strength,
         },
     )
-    files = finish(peft, provenance)
+    files = finish(peft, provenance, checked)
     summary = {
         "id": files.id,
         "sha256": files.sha256,
@@ -84,6 +83,6 @@ def package(query: Query, proposal: Proposal, generator: str) -> Packaged:
         "rank": adapter.layout.rank,
         "seed": request.seed,
         "chosen": chosen,
-        "report": report,
+        "report": files.provenance["report"],
     }
-    return Packaged(files, adapter, summary, milliseconds, request.profile)
+    return Packaged(files, adapter, summary, checked.milliseconds, request.profile)

@@ -1,7 +1,7 @@
 """Loaded things that strategies share: encoders, the library for a base, base models."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
@@ -48,6 +48,7 @@ class Resources:
         library: adapters to retrieve; None where there is no library.
         device: where encoders, generators and base models run.
         load: how a base model is loaded.
+        encoders: encoders that are loaded already, in float64.
     """
 
     def __init__(
@@ -56,10 +57,11 @@ class Resources:
         *,
         device: str = "cpu",
         load: Callable[[BaseReference], BaseModel] | None = None,
+        encoders: Sequence[DescriptionEncoder] = (),
     ) -> None:
         self.library, self.device = library, device
         self._load = load or (lambda base: load_base(base, device=device))
-        self._encoders: dict[str, DescriptionEncoder] = {}
+        self._encoders = {encoder.name: encoder for encoder in encoders}
         self._retrievers: dict[BaseReference, Retriever] = {}
         self._models: dict[BaseReference, BaseModel] = {}
         self._described: dict[BaseReference, dict[str, Any]] = {}

@@ -49,9 +49,7 @@ class Router(Checkpointed):
         self.tasks, self.encoder = list(config.tasks), config.encoder
         tasks, dimension, hidden = len(config.tasks), config.dimension, config.hidden
         self.register_buffer("samples", torch.zeros(tasks, dimension))
-        self.mlp = nn.Sequential(
-            nn.Linear(dimension, hidden), nn.ReLU(), nn.Linear(hidden, tasks)
-        )
+        self.mlp = nn.Sequential(nn.Linear(dimension, hidden), nn.ReLU(), nn.Linear(hidden, tasks))
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n tasks"]:
         return self.mlp(x)

@@ -114,9 +114,7 @@ def _load_all() -> None:
 def registered() -> dict[str, type[Generator]]:
     """Every known generator class, by name."""
     _load_all()
-    return {
-        name: cls for name, cls in Checkpointed.registry.items() if issubclass(cls, Generator)
-    }
+    return {name: cls for name, cls in Checkpointed.registry.items() if issubclass(cls, Generator)}
 
 
 def generator_class(name: str) -> type[Generator]:

@@ -27,7 +27,6 @@ class Auto(Strategy):
 
     name = "auto"
     uses_examples = True
-    from_library = True
 
     def __init__(self, generated: Sequence[Generated], nearest: Nearest, compose: Compose) -> None:
         calibrated = strategy_calibration().recovery
@@ -86,17 +85,17 @@ class Auto(Strategy):
     def _by_examples(self, query: Query, generates: Sequence[Strategy]) -> Proposal:
         """The candidate with the least loss on the examples."""
         retrieved = [self._compose, self._nearest] if query.neighbours else []
-        candidates = dict(c for s in (*generates, *retrieved) for c in s.candidates(query))
+        candidates = [c for s in (*generates, *retrieved) for c in s.candidates(query)]
+        labels, proposals = zip(*candidates, strict=True)
         base = query.model
-        losses, count = trial(
-            base, [c.adapter for c in candidates.values()], query.request.examples
-        )
-        by_label = dict(zip(candidates, losses, strict=True))
-        best = min(by_label, key=by_label.__getitem__)
-        compared = ", ".join(f"{label} {loss:.2f}" for label, loss in by_label.items())
+        losses, count = trial(base, [p.adapter for p in proposals], query.request.examples)
+        best = min(range(len(losses)), key=losses.__getitem__)
+        compared = ", ".join(f"{k} {loss:.2f}" for k, loss in zip(labels, losses, strict=True))
         reason = f"it has the least loss a token on {count} examples of these: {compared}"
-        proposal = _because(candidates[best], reason)
-        return replace(proposal, tried_in=numerics(base.model), losses=by_label)
+        proposal = _because(proposals[best], reason)
+        return replace(
+            proposal, tried_in=numerics(base.model), losses=[*zip(labels, losses, strict=True)]
+        )
 
     def _no_generator(self, base: BaseReference) -> str:
         """The reason why no generator can serve a base."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from generator.request import Query
 from generator.strategies.calibration import strategy_calibration
@@ -47,7 +47,7 @@ class Proposal:
         parents: ids of the library's adapters that it was made from, or None.
         details: further members of provenance's `details`.
         tried_in: numerics of the base whose answers decided, if any did.
-        losses: mean loss a token of every candidate on the examples, if they decided.
+        losses: every candidate and its mean loss a token on the examples, if they decided.
     """
 
     adapter: Adapter
@@ -56,7 +56,7 @@ class Proposal:
     parents: list[str] | None = None
     details: dict[str, Any] = field(default_factory=dict)
     tried_in: str | None = None
-    losses: dict[str, float] = field(default_factory=dict)
+    losses: Sequence[tuple[str, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,10 @@ class Strategy(ABC):
     Attributes:
         name: in requests and reports.
         uses_examples: whether it can use a request's examples.
-        from_library: whether it takes adapters from a library.
     """
 
     name: str
     uses_examples: bool = False
-    from_library: ClassVar[bool] = False
 
     @abstractmethod
     def unavailable(self, base: BaseReference) -> str:

@@ -13,8 +13,6 @@ from library.base.models import BaseReference
 class FromLibrary(Strategy):
     """What `Nearest` and `Compose` share: a library that may fit a base or not."""
 
-    from_library = True
-
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 

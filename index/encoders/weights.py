@@ -8,7 +8,6 @@ are then mapped linearly. Any rank; modules that an adapter lacks are left out.
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,9 +17,8 @@ import pretrained
 from index.encoders.weight_features import features, gram, inputs_of, readings, width_of_features
 from library.adapter import Adapter
 from library.checkpoint import Checkpointed, CheckpointInfo, load_checkpoint
-from library.errors import CheckpointError, UsageError
+from library.errors import UsageError
 from library.layout import Layout
-
 
 
 @dataclass(frozen=True)

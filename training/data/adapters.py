@@ -20,11 +20,12 @@ from index.encoders.descriptions import (
 )
 from index.search.retriever import NEIGHBOURS, TEMPERATURE
 from library.adapter import Adapter, stack
+from library.build.plan import Plan
 from library.errors import AdapterFileError
 from library.layout import Layout
 from library.store.catalogue import open_library, read_adapter, records
-from library.store.folder import LibraryFolder
-from library.store.records import RECORDS, Record, record_stamps
+from library.store.folder import MANIFEST, LibraryFolder
+from library.store.records import RECORDS, record_stamps
 
 
 @dataclass
@@ -90,7 +91,7 @@ class LibraryDataModule(lightning.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         folder = open_library(self.library)
-        layout = folder.plan().layout
+        layout = Plan.from_dict(folder.read_json(MANIFEST)).layout
         # 1. Targets: one row for each adapter, and for each of its snapshots.
         kept = [r for r in records(folder) if r["layout_digest"] == layout.digest]
         if not kept:

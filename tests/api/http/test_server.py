@@ -17,7 +17,7 @@ from api.http.app import create_app, run_server
 from api.http.body import MAX_BODY_BYTES
 from api.http.schemas import AdapterAnswer
 from api.service.settings import Settings, load_settings, require_loopback
-from generator.generate import Generator
+from generator.engine import Engine
 from library.errors import MissingPath, UnknownName, UsageError
 
 TASK = "Say whether the review is positive or negative."
@@ -73,8 +73,8 @@ def test_other_hosts_are_refused_without_keys(host: str, settings: Settings) -> 
 
 
 @pytest.fixture(scope="module")
-def port(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    app = create_app(Settings(data=tmp_path_factory.mktemp("served")), generator)
+def port(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    app = create_app(Settings(data=tmp_path_factory.mktemp("served")), engine)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
