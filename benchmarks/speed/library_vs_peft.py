@@ -11,6 +11,7 @@ and step with 1 to 64 adapters at once.
 """
 
 import argparse
+import itertools
 import json
 import sys
 import tempfile
@@ -37,10 +38,11 @@ from library.build.plan import tokenised
 from library.layout import Layout, layout_of
 from library.tasks.files import Task, read_tasks
 from library.tasks.metrics import rouge_l
-from library.trainer.batched import BatchedTrainer, TrainConfig
+from library.trainer.batched import BatchedTrainer
 from library.trainer.optimiser import shared_start
-from library.trainer.recipes import RECIPES, Recipe
-from library.trainer.run_state import Slot, TrainingJob
+from library.trainer.recipes.recipe import Recipe
+from library.trainer.recipes.registry import RECIPES
+from library.trainer.run_state import TrainConfig, TrainingJob, shuffled_rows
 
 
 class InOrder(Trainer):
@@ -88,8 +90,7 @@ def by_peft(
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: recipe.rate(step, config.steps)
         )
-        slot = Slot(job)
-        rows = [row for _ in range(config.steps) for row in slot.draw(config.rows)]
+        rows = list(itertools.islice(shuffled_rows(job), config.steps * config.rows))
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
                 folder,

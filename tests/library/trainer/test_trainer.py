@@ -1,6 +1,7 @@
 """The batched trainer, held to PEFT with torch's own AdamW, one task alone."""
 
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import peft
@@ -13,10 +14,19 @@ from training_jobs import job
 from library.base.batches import grouped
 from library.base.loss import answer_logits, token_losses
 from library.layout import Layout, layout_of
-from library.trainer.batched import BatchedTrainer, TrainConfig, Trained
+from library.trainer.batched import BatchedTrainer
 from library.trainer.optimiser import StackedAdamW, shared_start
-from library.trainer.recipes import RECIPES, Recipe
-from library.trainer.run_state import Slot, TrainingJob
+from library.trainer.recipes.recipe import Recipe
+from library.trainer.recipes.registry import RECIPES
+from library.trainer.run_state import (
+    Check,
+    RunState,
+    TrainConfig,
+    Trained,
+    TrainingJob,
+    best_check,
+    shuffled_rows,
+)
 
 STEPS = 5
 CONFIG = TrainConfig(steps=STEPS, rows=3, slots=2, micro_batches=2, patience=0)
@@ -65,9 +75,9 @@ def alone_in_peft(job: TrainingJob, recipe: Recipe) -> dict[str, Tensor]:
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: recipe.rate(k, STEPS))
-    slot = Slot(job)
+    rows = shuffled_rows(job)
     for _ in range(STEPS):
-        (batch,) = grouped(slot.draw(CONFIG.rows), 0, 1)
+        (batch,) = grouped(list(islice(rows, CONFIG.rows)), 0, 1)
         logits = answer_logits(model.base_model.model, batch.ids, batch.answer)
         token_losses(logits, batch.ids, batch.answer)[0].mean().backward()
         parameters = [p for group in groups for p in group["params"]]
@@ -87,8 +97,7 @@ def test_each_adapter_is_what_peft_makes_of_its_task_alone(name: str, packed: bo
     for made in trained(jobs, CONFIG, recipe, packed=packed):
         assert made.adapter is not None and made.steps == STEPS
         expected = alone_in_peft(made.job, recipe)
-        best_is_last = max(made.checks, key=lambda c: (c.accuracy, -c.loss)).step == STEPS
-        assert best_is_last  # one look, at the end
+        assert [check.step for check in made.checks] == [STEPS]  # one evaluation, at the end
         for site in made.adapter.layout.sites:
             a, b = made.adapter.site(site)
             torch.testing.assert_close(a[0], expected[f"{site.name} A"], atol=1e-8, rtol=0)
@@ -135,8 +144,29 @@ def test_an_adapter_that_gets_no_better_stops_and_frees_its_slot() -> None:
     recipe = replace(RECIPES["lora"], lr=0.3)  # too fast to learn from
     first, second = trained([job("first"), job("second")], config, recipe)
     assert first.steps < 40 and [first.job.name, second.job.name] == ["first", "second"]
-    best = max(first.checks, key=lambda c: (c.accuracy, -c.loss))
-    assert best.step == first.checks[-3].step  # two looks without a better one
+    best = best_check(first.checks)
+    assert best == first.checks[-3]  # two evaluations without a better one
+
+
+def test_progress_counts_the_steps_of_all_jobs() -> None:
+    base, layout = setup()
+    config = replace(CONFIG, slots=2)
+    trainer = BatchedTrainer(base, layout, RECIPES["lora"], config, pad=0)
+    calls: list[tuple[int, int]] = []
+    list(trainer.run([job(n) for n in ("a", "b", "c")], lambda *call: calls.append(call)))
+    done = [step for step, _ in calls]
+    assert done == [*range(2, 2 * STEPS + 1, 2), *range(2 * STEPS + 1, 3 * STEPS + 1)]
+    assert {total for _, total in calls} == {3 * STEPS}
+
+
+def test_ties_in_accuracy_go_to_the_lower_loss() -> None:
+    state: RunState[str] = RunState(job("a"), RECIPES["lora"], replace(CONFIG, patience=2))
+    outcomes = []
+    for step, (accuracy, loss) in enumerate([(0.5, 2.0), (0.5, 1.0), (0.5, 1.0), (0.4, 0.1)]):
+        state.record(Check(step, accuracy, loss))
+        outcomes.append((state.is_best, state.is_done))
+    assert outcomes == [(True, False), (True, False), (False, False), (False, True)]
+    assert best_check(state.checks) == Check(1, 0.5, 1.0)
 
 
 def test_snapshots_are_the_last_states() -> None:
