@@ -26,8 +26,9 @@ from library.tasks.files import Task
 from library.trainer.batched import BatchedTrainer
 from library.trainer.peft_trainer import PeftTrainer
 from library.trainer.run_state import Trained, best_check
+from library.trainer.trainer import AdapterTrainer
 
-TRAINERS: dict[str, Any] = {"batched": BatchedTrainer, "peft": PeftTrainer}
+TRAINERS: dict[str, type[AdapterTrainer[Any]]] = {"batched": BatchedTrainer, "peft": PeftTrainer}
 
 
 @dataclass

@@ -7,64 +7,46 @@ tests hold it to PEFT, one task alone.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from library.adapter import Adapter
 from library.base.multi_adapter import MultiAdapter
-from library.layout import Layout
 from library.progress import Progress, no_progress
-from library.trainer.loss_backends import LossBackend, PackedBackend, PaddedBackend
+from library.trainer.loss_backends import PackedBackend, PaddedBackend
 from library.trainer.optimiser import StackedAdamW, shared_start
 from library.trainer.recipes.recipe import Recipe
-from library.trainer.run_state import Check, Figures, RunState, TrainConfig, Trained, TrainingJob
+from library.trainer.run_state import Check, RunState, Trained, TrainingJob
+from library.trainer.trainer import AdapterTrainer
 
+Backend = PaddedBackend | PackedBackend
 Running = dict[int, RunState[Adapter]]  # by slot, in the order of slots
 
 
-class BatchedTrainer:
-    """Trains jobs side by side.
+@dataclass
+class BatchedTrainer(AdapterTrainer[Recipe]):
+    """Trains jobs side by side, in their order as slots become free.
 
-    Args:
-        model: the frozen base, a causal LM of transformers.
-        layout: what the adapters adapt.
-        recipe: how one is trained.
-        config: how many at once, for how long.
-        pad: id of the padding token.
-        seed: of the A that all start from.
+    Attributes:
         packed: how rows are run (library.trainer.loss_backends); by default packed on a GPU.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        layout: Layout,
-        recipe: Recipe,
-        config: TrainConfig,
-        *,
-        pad: int,
-        seed: int = 0,
-        packed: bool | None = None,
-    ) -> None:
-        self.model, self.recipe, self.config, self.pad = model, recipe, config, pad
+    packed: bool | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         # Adapters stay in float32 where the base runs in half precision.
-        dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
-        start = shared_start(layout, seed, dtype).to(model.device)
-        self.optimiser = StackedAdamW(start, config.slots, recipe)
-        self.layout, self.figures = layout, Figures()
-        self.packed = model.device.type == "cuda" if packed is None else packed
+        dtype = torch.float64 if self.model.dtype == torch.float64 else torch.float32
+        start = shared_start(self.layout, self.seed, dtype).to(self.model.device)
+        self.optimiser = StackedAdamW(start, self.config.slots, self.recipe)
+        if self.packed is None:
+            self.packed = self.model.device.type == "cuda"
 
     def run(
         self, jobs: Sequence[TrainingJob], progress: Progress = no_progress
     ) -> Iterator[Trained]:
-        """Train all jobs, in their order as slots become free; yield each as it is done.
-
-        `progress` is called after every step with steps; an adapter that stopped early counts
-        with all of its steps.
-        """
         waiting, running, steps = deque(jobs), Running(), self.config.steps
         hooks = MultiAdapter(self.model, self.layout)
         backend = self._backend(hooks)
@@ -88,12 +70,12 @@ class BatchedTrainer:
         finally:
             hooks.close()
 
-    def _backend(self, hooks: MultiAdapter) -> LossBackend:
+    def _backend(self, hooks: MultiAdapter) -> Backend:
         if self.packed:
             return PackedBackend(self.model, hooks, self.pad, self.optimiser.adapters())
         return PaddedBackend(self.model, hooks, self.pad, self.config.micro_batches)
 
-    def _step(self, running: Running, backend: LossBackend) -> list[bool]:
+    def _step(self, running: Running, backend: Backend) -> list[bool]:
         """One step of every running adapter; by slot, whether its gradient was finite."""
         # 1. Rows of all adapters; an answer token weighs 1 / (its adapter's answer tokens).
         rows = [replace(r, owner=slot) for slot, state in running.items() for r in state.draw()]
@@ -112,7 +94,7 @@ class BatchedTrainer:
             rates[slot] = state.learning_rate
         return self.optimiser.step(rates).tolist()
 
-    def _advance(self, running: Running, finite: list[bool], backend: LossBackend) -> None:
+    def _advance(self, running: Running, finite: list[bool], backend: Backend) -> None:
         """Count the step, restart what went non-finite, store snapshots, evaluate."""
         for slot, state in running.items():
             if not finite[slot]:
@@ -129,7 +111,7 @@ class BatchedTrainer:
                 due[slot].best = self._adapter(slot)
 
     @torch.no_grad()
-    def _evaluate(self, due: Running, backend: LossBackend) -> dict[int, Check]:
+    def _evaluate(self, due: Running, backend: Backend) -> dict[int, Check]:
         """Score the tune rows of some slots, all in one go."""
         rows = [replace(row, owner=slot) for slot, state in due.items() for row in state.job.tune]
         if not rows:

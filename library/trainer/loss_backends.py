@@ -4,15 +4,15 @@ Two ways with one interface. Padded: batches of rows of similar length, for CPUs
 rows a sequence (library.trainer.packing), on GPUs as CUDA graphs. Tests hold both to PEFT.
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from library.adapter import Adapter
-from library.base.batches import TokenRow, grouped
+from library.base.batches import TokenBatch, TokenRow, grouped
 from library.base.loss import answer_logits, row_scores, token_losses
 from library.base.multi_adapter import MultiAdapter
 from library.trainer.cuda_graphs import PackedLoss, answer_losses
@@ -23,11 +23,33 @@ EVALUATION_ROWS = 256  # rows that are scored together, padded
 Scores = tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]
 
 
-@runtime_checkable
-class LossBackend(Protocol):
-    """Gradients and scores of rows. `cells` counts trained tokens, padding included."""
+def evaluation_batches(
+    rows: Sequence[TokenRow], pad: int
+) -> Iterator[tuple[list[int], TokenBatch]]:
+    """Padded batches of rows of similar length, each with the numbers of its rows."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for start in range(0, len(rows), EVALUATION_ROWS):
+        numbers = order[start : start + EVALUATION_ROWS]
+        (batch,) = grouped([rows[i] for i in numbers], pad, 1)
+        yield numbers, batch
 
-    cells: int
+
+class PaddedBackend:
+    """Padded batches.
+
+    Attributes:
+        cells: trained tokens so far, padding included.
+
+    Args:
+        model: the frozen base.
+        hooks: on it.
+        pad: id of the padding token.
+        parts: batches that a step is cut into.
+    """
+
+    def __init__(self, model: Any, hooks: MultiAdapter, pad: int, parts: int) -> None:
+        self._model, self._hooks, self._pad, self._parts = model, hooks, pad, parts
+        self.cells = 0
 
     def gradients(
         self, rows: Sequence[TokenRow], weights: Sequence[float], adapters: Adapter
@@ -38,23 +60,6 @@ class LossBackend(Protocol):
             rows: owned by the adapters' positions.
             weights: of an answer token, by owner.
         """
-        ...
-
-    def scores(self, rows: Sequence[TokenRow], adapters: Adapter) -> Scores:
-        """For each row: the share of answer tokens that are right, and the mean loss."""
-        ...
-
-
-class PaddedBackend:
-    """Padded batches. `parts` is the number of batches that a step is cut into."""
-
-    def __init__(self, model: Any, hooks: MultiAdapter, pad: int, parts: int) -> None:
-        self._model, self._hooks, self._pad, self._parts = model, hooks, pad, parts
-        self.cells = 0
-
-    def gradients(
-        self, rows: Sequence[TokenRow], weights: Sequence[float], adapters: Adapter
-    ) -> list[Tensor]:
         device, leaves = self._model.device, adapters.detached()
         weight = torch.tensor(weights, dtype=torch.float64).to(device)  # (slots,)
         for batch in grouped(rows, self._pad, self._parts):
@@ -69,21 +74,19 @@ class PaddedBackend:
 
     @torch.no_grad()
     def scores(self, rows: Sequence[TokenRow], adapters: Adapter) -> Scores:
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        """For each row: the share of answer tokens that are right, and the mean loss."""
         right, loss = torch.zeros(len(rows)), torch.zeros(len(rows))
-        for start in range(0, len(rows), EVALUATION_ROWS):
-            part = order[start : start + EVALUATION_ROWS]
-            (batch,) = grouped([rows[i] for i in part], self._pad, 1)
+        for numbers, batch in evaluation_batches(rows, self._pad):
             moved = batch.to(self._model.device)
             self._hooks.set(adapters, moved.rows)
             row_right, row_loss = row_scores(self._model, moved)
-            right[part], loss[part] = row_right.cpu(), row_loss.cpu()
+            right[numbers], loss[numbers] = row_right.cpu(), row_loss.cpu()
         self._hooks.clear()
         return right, loss
 
 
 class PackedBackend:
-    """Packed batches, on a GPU as CUDA graphs.
+    """The same of packed batches, on a GPU as CUDA graphs.
 
     Tokens of all adapters meet in one product, where the non-finite ones of one adapter would reach
     the gradients of all. A step in which that happens is run again, padded.

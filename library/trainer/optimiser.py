@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from library.adapter import Adapter, rank_mask
+from library.adapter import Adapter, rank_mask, zeros
 from library.layout import Group, Layout
 from library.trainer.recipes.recipe import Recipe
 
@@ -120,15 +120,14 @@ def shared_start(layout: Layout, seed: int, dtype: torch.dtype = torch.float32) 
     differences between factors would say nothing.
     """
     generator = torch.Generator().manual_seed(seed)
-    a, b = {}, {}
+    a = {}
     for group in layout.groups:
-        sites, bound = len(group.sites), group.in_features**-0.5
-        shape = (1, sites, group.rank, group.in_features)
+        bound = group.in_features**-0.5
+        shape = (1, len(group.sites), group.rank, group.in_features)
         uniform = torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1
         mask = rank_mask(group)[None, :, :, None]  # (1, sites, rank, 1)
         a[group.key] = (uniform * bound * mask).to(dtype)
-        b[group.key] = torch.zeros(1, sites, group.out_features, group.rank, dtype=dtype)
-    return Adapter(layout, a, b)
+    return Adapter(layout, a, zeros(layout, dtype=dtype).B)
 
 
 def acting(

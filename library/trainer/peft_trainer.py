@@ -17,51 +17,21 @@ from library.base.batches import TokenRow, grouped
 from library.base.loss import answer_logits, row_scores, token_losses
 from library.base.multi_adapter import adapted
 from library.factored import Residual
-from library.layout import Layout
 from library.progress import Progress, no_progress, part_of
-from library.trainer.loss_backends import EVALUATION_ROWS
+from library.trainer.loss_backends import EVALUATION_ROWS, evaluation_batches
 from library.trainer.recipes.peft_recipe import PeftRecipe
-from library.trainer.run_state import Check, Figures, RunState, TrainConfig, Trained, TrainingJob
+from library.trainer.run_state import Check, RunState, Trained, TrainingJob
+from library.trainer.trainer import AdapterTrainer
 
 Parameters = dict[str, Tensor]
 
 
-class PeftTrainer:
-    """Trains jobs one by one.
-
-    Args:
-        model: the frozen base, a causal LM of transformers; after each job it is as before.
-        layout: what the adapters adapt.
-        recipe: how one is trained.
-        config: for how long.
-        pad: id of the padding token.
-        seed: of what all adapters start from.
-    Raises:
-        UsageError: the recipe cannot serve the layout.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        layout: Layout,
-        recipe: PeftRecipe,
-        config: TrainConfig,
-        *,
-        pad: int,
-        seed: int = 0,
-    ) -> None:
-        recipe.require_fit(layout, config.steps)
-        self.model, self.layout, self.recipe, self.config = model, layout, recipe, config
-        self.pad, self.seed, self.figures = pad, seed, Figures()
+class PeftTrainer(AdapterTrainer[PeftRecipe]):
+    """Trains jobs one by one, in their order."""
 
     def run(
         self, jobs: Sequence[TrainingJob], progress: Progress = no_progress
     ) -> Iterator[Trained]:
-        """Train all jobs in their order; yield each as it is done.
-
-        `progress` is called after every step with steps; an adapter that stopped early counts
-        with all of its steps.
-        """
         steps = self.config.steps
         for number, job in enumerate(jobs):
             advance = part_of(progress, steps * number, steps * len(jobs))
@@ -165,10 +135,8 @@ class PeftTrainer:
     @torch.no_grad()
     def _evaluate(self, tune: Sequence[TokenRow], step: int) -> Check:
         """Score the tune rows with the model as it stands."""
-        ordered = sorted(tune, key=len)
         accuracy, loss = 0.0, 0.0
-        for start in range(0, len(ordered), EVALUATION_ROWS):
-            (batch,) = grouped(ordered[start : start + EVALUATION_ROWS], self.pad, 1)
+        for _, batch in evaluation_batches(tune, self.pad):
             right, losses = row_scores(self.model, batch.to(self.model.device))
             accuracy, loss = accuracy + float(right.sum()), loss + float(losses.sum())
         return Check(step, accuracy / len(tune), loss / len(tune))

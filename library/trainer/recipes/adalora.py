@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from library.errors import UsageError
 from library.layout import Layout
-from library.trainer.recipes.peft_recipe import TRAINED, Factors, PeftRecipe, target_modules
+from library.trainer.recipes.peft_recipe import TRAINED, FactorPair, PeftRecipe, module_settings
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class AdaLoRA(PeftRecipe):
             deltaT=max(1, steps // 30),
             total_step=steps,
             lora_alpha=int(self.alpha),
-            **target_modules(layout),
+            **module_settings(layout),
         )
 
     def regularise(self, model: Any) -> None:
@@ -46,7 +46,7 @@ class AdaLoRA(PeftRecipe):
         settings = model.peft_config[TRAINED]
         return step >= settings.total_step - settings.tfinal
 
-    def factors(self, module: Any, delta: Tensor, rank: int) -> Factors:
+    def factors(self, module: Any, delta: Tensor, rank: int) -> FactorPair:
         present = module.lora_E[TRAINED][:, 0] != 0  # E is (rank, 1)
         present[0] |= not present.any()  # a layout has no rank 0; the factor stays zero
         scale = module.scaling[TRAINED] / (module.ranknum[TRAINED] + 1e-5)

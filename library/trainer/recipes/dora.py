@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from library.layout import Layout
-from library.trainer.recipes.peft_recipe import TRAINED, PeftRecipe, lora_config
+from library.trainer.recipes.peft_recipe import TRAINED, PeftRecipe, lora_settings
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class DoRA(PeftRecipe):
     """Its ΔW has full rank."""
 
     def settings(self, layout: Layout, steps: int, seed: int) -> Any:
-        return lora_config(self, layout, use_dora=True)
+        return lora_settings(self, layout, use_dora=True)
 
     def delta(self, module: Any) -> Tensor:
         # PEFT's get_delta_weight leaves the magnitudes out.

@@ -10,7 +10,7 @@ from torch import Tensor
 from library.base.batches import TokenRow
 from library.errors import UsageError
 from library.layout import Layout
-from library.trainer.recipes.peft_recipe import TRAINED, Factors, PeftRecipe, lora_config
+from library.trainer.recipes.peft_recipe import TRAINED, FactorPair, PeftRecipe, lora_settings
 from library.trainer.run_state import TrainingJob
 
 BATCH_ROWS = 32  # of a batch for the incremental SVD
@@ -24,7 +24,7 @@ class EVA(PeftRecipe):
         from peft import EvaConfig
 
         # One rank everywhere (rho 1), so that the adapters of a library have one layout.
-        return lora_config(self, layout, init_lora_weights="eva", eva_config=EvaConfig(rho=1.0))
+        return lora_settings(self, layout, init_lora_weights="eva", eva_config=EvaConfig(rho=1.0))
 
     def start(self, model: Any, layout: Layout, job: TrainingJob, pad: int) -> None:
         """Raises UsageError if no batch of rows has as many tokens as the rank."""
@@ -38,7 +38,7 @@ class EVA(PeftRecipe):
             )
         initialize_lora_eva_weights(model, batches, show_progress_bar=False)
 
-    def factors(self, module: Any, delta: Tensor, rank: int) -> Factors:
+    def factors(self, module: Any, delta: Tensor, rank: int) -> FactorPair:
         return (
             module.lora_A[TRAINED].weight,
             module.lora_B[TRAINED].weight * module.scaling[TRAINED],

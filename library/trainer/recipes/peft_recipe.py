@@ -18,7 +18,7 @@ from library.trainer.run_state import TrainingJob
 
 TRAINED = "default"  # PEFT's name of the adapter that is trained
 
-Factors = tuple[Float[Tensor, "rank in_features"], Float[Tensor, "out_features rank"]]
+FactorPair = tuple[Float[Tensor, "rank in_features"], Float[Tensor, "out_features rank"]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class PeftRecipe(Recipe, ABC):
 
     def read_out(
         self, module: Any, site: Site
-    ) -> tuple[Float[Tensor, "out_features in_features"], Factors]:
+    ) -> tuple[Float[Tensor, "out_features in_features"], FactorPair]:
         """ΔW of a trained module in float64, and its factors A and B with the scale in B."""
         delta = self.delta(module).contiguous()
         delta = delta.T if site.transposed else delta
@@ -74,12 +74,12 @@ class PeftRecipe(Recipe, ABC):
 
     def factors(
         self, module: Any, delta: Float[Tensor, "out_features in_features"], rank: int
-    ) -> Factors:
-        """Factors as training left them; here the best of `rank` (Eckart–Young)."""
+    ) -> FactorPair:
+        """FactorPair as training left them; here the best of `rank` (Eckart–Young)."""
         return best_of_rank(delta, rank)
 
 
-def target_modules(layout: Layout) -> dict[str, Any]:
+def module_settings(layout: Layout) -> dict[str, Any]:
     """The part of PEFT's configs that names the modules."""
     return {
         "target_modules": [site.name for site in layout.sites],
@@ -87,9 +87,9 @@ def target_modules(layout: Layout) -> dict[str, Any]:
     }
 
 
-def lora_config(recipe: Recipe, layout: Layout, **options: Any) -> Any:
+def lora_settings(recipe: Recipe, layout: Layout, **options: Any) -> Any:
     """PEFT's config of a variant of LoRA."""
     from peft import LoraConfig
 
     alpha = int(recipe.alpha)
-    return LoraConfig(r=layout.rank, lora_alpha=alpha, **target_modules(layout), **options)
+    return LoraConfig(r=layout.rank, lora_alpha=alpha, **module_settings(layout), **options)

@@ -14,7 +14,7 @@ from torch import Tensor
 from library.errors import UsageError
 from library.factored import canonical
 from library.layout import Layout
-from library.trainer.recipes.peft_recipe import TRAINED, Factors, PeftRecipe, lora_config
+from library.trainer.recipes.peft_recipe import TRAINED, FactorPair, PeftRecipe, lora_settings
 from library.trainer.run_state import TrainingJob
 
 START = "start"  # the name of −B0·A0
@@ -27,7 +27,7 @@ class PiSSA(PeftRecipe):
     initialisation: ClassVar[str] = "pissa_niter_16"
 
     def settings(self, layout: Layout, steps: int, seed: int) -> Any:
-        return lora_config(self, layout, init_lora_weights=self.initialisation)
+        return lora_settings(self, layout, init_lora_weights=self.initialisation)
 
     @torch.no_grad()
     def start(self, model: Any, layout: Layout, job: TrainingJob, pad: int) -> None:
@@ -46,7 +46,7 @@ class PiSSA(PeftRecipe):
         trained, start = (module.get_delta_weight(name).double() for name in (TRAINED, START))
         return trained + start
 
-    def factors(self, module: Any, delta: Tensor, rank: int) -> Factors:
+    def factors(self, module: Any, delta: Tensor, rank: int) -> FactorPair:
         names = (TRAINED, START)
         a = torch.cat([module.lora_A[n].weight for n in names])  # (2·rank, in)
         scaled = [module.lora_B[n].weight * module.scaling[n] for n in names]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from library.layout import Layout
-from library.trainer.recipes.peft_recipe import PeftRecipe, target_modules
+from library.trainer.recipes.peft_recipe import PeftRecipe, module_settings
 
 RANDLORA_SCALE = 20  # alpha over rank, as PEFT advises
 VERA_START = 0.1  # of the vector d (table 6 of its paper)
@@ -24,7 +24,7 @@ class RandLoRA(PeftRecipe):
             r=layout.rank,
             projection_prng_key=seed,
             randlora_alpha=RANDLORA_SCALE * layout.rank,
-            **target_modules(layout),
+            **module_settings(layout),
         )
 
 
@@ -39,5 +39,5 @@ class VeRA(PeftRecipe):
             r=layout.rank,
             projection_prng_key=seed,
             d_initial=VERA_START,
-            **target_modules(layout),
+            **module_settings(layout),
         )
