@@ -52,9 +52,9 @@ def setup(family: str = "llama", dtype: torch.dtype = torch.float32) -> tuple[An
 
 
 def recipe(name: str, **changes: Any) -> PeftRecipe:
-    chosen = replace(RECIPES[name], **{"lr": RATES[name], **changes})
-    assert isinstance(chosen, PeftRecipe)
-    return chosen
+    result = replace(RECIPES[name], **{"lr": RATES[name], **changes})
+    assert isinstance(result, PeftRecipe)
+    return result
 
 
 def watched(original: PeftRecipe, base: Any, seen: dict[str, Any]) -> PeftRecipe:
@@ -85,10 +85,10 @@ def logits(base: Any, adapter: Adapter) -> Tensor:
 
 def lost(adapter: Adapter, deltas: dict[str, Tensor]) -> float:
     """The relative distance of an adapter from ΔW."""
-    ours = tiny.deltas(adapter)
+    actual = tiny.deltas(adapter)
     return float(
-        torch.cat([(ours[n] - deltas[n]).flatten() for n in ours]).norm()
-        / torch.cat([deltas[n].flatten() for n in ours]).norm()
+        torch.cat([(actual[n] - deltas[n]).flatten() for n in actual]).norm()
+        / torch.cat([deltas[n].flatten() for n in actual]).norm()
     )
 
 
@@ -109,15 +109,15 @@ def test_what_is_stored_is_what_peft_trained(name: str, family: str, tmp_path: P
     before = traits(base)
     seen: dict[str, Any] = {}
     watching = watched(recipe(name), base, seen)
-    (made,) = PeftTrainer(base, layout, watching, CONFIG, pad=0, seed=3).run([job("one", 12)])
+    (result,) = PeftTrainer(base, layout, watching, CONFIG, pad=0, seed=3).run([job("one", 12)])
     assert traits(base) == before
     assert all(torch.equal(value, weights[key]) for key, value in base.state_dict().items())
 
-    assert made.adapter is not None and made.steps == CONFIG.steps
+    assert result.adapter is not None and result.steps == CONFIG.steps
     if name != "adalora":
-        assert {s.rank for s in made.adapter.layout.sites} == {RANKS.get(name, layout.rank)}
-    stored = read_back(made.adapter, layout, tmp_path / "exact", profile="lossless")
-    error = made.scores["conversion_error"]
+        assert {s.rank for s in result.adapter.layout.sites} == {RANKS.get(name, layout.rank)}
+    stored = read_back(result.adapter, layout, tmp_path / "exact", profile="lossless")
+    error = result.scores["conversion_error"]
     assert lost(stored, seen) == pytest.approx(error, rel=1e-3, abs=1e-5)
     apart = (logits(base, stored) - seen["logits"]).abs()
     if name in ("dora", "randlora"):
@@ -126,8 +126,8 @@ def test_what_is_stored_is_what_peft_trained(name: str, family: str, tmp_path: P
         assert apart.norm() < 2 * error * effect.norm()
     else:
         assert error < 1e-5 and apart.max() < 1e-4
-    portable = read_back(made.adapter, layout, tmp_path / "portable")
-    rounded = tiny.deltas(made.adapter)
+    portable = read_back(result.adapter, layout, tmp_path / "portable")
+    rounded = tiny.deltas(result.adapter)
     assert lost(portable, rounded) < 0.01
 
 
@@ -136,11 +136,11 @@ def test_the_loss_on_its_rows_falls(name: str) -> None:
     base, layout = setup()
     learned = replace(job("one", 12), tune=job("one", 12).train)
     config = replace(CONFIG, steps=40)
-    (made,) = PeftTrainer(base, layout, recipe(name), config, pad=0).run([learned])
+    (result,) = PeftTrainer(base, layout, recipe(name), config, pad=0).run([learned])
     (rows,) = grouped(learned.tune, 0, 1)
     with torch.no_grad():
         bare = float(row_scores(base, rows)[1].mean())
-    assert made.scores["tune_loss"] < bare - 0.1
+    assert result.scores["tune_loss"] < bare - 0.1
 
 
 def test_it_trains_as_the_batched_trainer_does() -> None:
@@ -158,36 +158,36 @@ def test_it_trains_as_the_batched_trainer_does() -> None:
     settings = {"lr": 0.05, "weight_decay": 0.1, "clip": 0.3}
     jobs = [job("one"), job("two")]
     from_lora = FromLoRA(**asdict(recipe("eva", **settings)))
-    ours = PeftTrainer(base, layout, from_lora, config, pad=0, seed=3)
+    by_peft = PeftTrainer(base, layout, from_lora, config, pad=0, seed=3)
     batched = BatchedTrainer(
         base, layout, replace(RECIPES["lora"], **settings), config, pad=0, seed=3
     )
     calls: list[tuple[int, int]] = []
-    expected = {made.job.name: made for made in batched.run(jobs)}
-    for made in ours.run(jobs, lambda *call: calls.append(call)):
-        other = expected[made.job.name]
-        assert made.adapter is not None and other.adapter is not None
-        assert made.steps == other.steps and len(made.snapshots) == len(other.snapshots) == 2
-        assert [c.step for c in made.checks] == [c.step for c in other.checks]
-        adapters = [made.adapter, *made.snapshots], [other.adapter, *other.snapshots]
+    expected = {result.job.name: result for result in batched.run(jobs)}
+    for result in by_peft.run(jobs, lambda *call: calls.append(call)):
+        other = expected[result.job.name]
+        assert result.adapter is not None and other.adapter is not None
+        assert result.steps == other.steps and len(result.snapshots) == len(other.snapshots) == 2
+        assert [c.step for c in result.checks] == [c.step for c in other.checks]
+        adapters = [result.adapter, *result.snapshots], [other.adapter, *other.snapshots]
         for one, two in zip(*adapters, strict=True):
-            for mine, theirs in zip(one.factors(), two.factors(), strict=True):
-                torch.testing.assert_close(mine, theirs, atol=1e-8, rtol=0)
-        best = best_check(made.checks)
+            for actual, reference in zip(one.factors(), two.factors(), strict=True):
+                torch.testing.assert_close(actual, reference, atol=1e-8, rtol=0)
+        best = best_check(result.checks)
         assert best is not None
-        assert made.scores["tune_loss"] == pytest.approx(best.loss, abs=1e-6)
-    assert ours.figures == batched.figures
-    assert any(made.steps < CONFIG.steps for made in expected.values())  # one stopped early
+        assert result.scores["tune_loss"] == pytest.approx(best.loss, abs=1e-6)
+    assert by_peft.figures == batched.figures
+    assert any(result.steps < CONFIG.steps for result in expected.values())  # one stopped early
     done = [step for step, _ in calls]
     assert done == sorted(done) and done[-1] == 2 * CONFIG.steps
     assert {total for _, total in calls} == {2 * CONFIG.steps}
 
 
 def test_what_goes_non_finite_starts_again_at_half_the_rate() -> None:
-    def trained(chosen: PeftRecipe) -> Trained:
+    def trained(adalora: PeftRecipe) -> Trained:
         base, layout = setup()
-        (made,) = PeftTrainer(base, layout, chosen, CONFIG, pad=0, seed=3).run([job("one")])
-        return made
+        (result,) = PeftTrainer(base, layout, adalora, CONFIG, pad=0, seed=3).run([job("one")])
+        return result
 
     steps: list[int] = []
 
@@ -198,12 +198,12 @@ def test_what_goes_non_finite_starts_again_at_half_the_rate() -> None:
             if len(steps) == 14:
                 next(p for p in model.parameters() if p.requires_grad).data.fill_(float("nan"))
 
-    made = trained(Poisoned(**asdict(recipe("adalora", lr=0.02))))
+    result = trained(Poisoned(**asdict(recipe("adalora", lr=0.02))))
     halved = trained(recipe("adalora", lr=0.01))
-    assert (made.restarts, made.steps) == (1, CONFIG.steps)
+    assert (result.restarts, result.steps) == (1, CONFIG.steps)
     assert steps == [*range(1, 15), *range(1, CONFIG.steps + 1)]
-    assert made.adapter is not None and halved.adapter is not None
-    assert all(map(torch.equal, made.adapter.factors(), halved.adapter.factors()))
+    assert result.adapter is not None and halved.adapter is not None
+    assert all(map(torch.equal, result.adapter.factors(), halved.adapter.factors()))
 
 
 def test_a_hopeless_adapter_is_given_up() -> None:
@@ -211,41 +211,41 @@ def test_a_hopeless_adapter_is_given_up() -> None:
     before = traits(base)
     config = replace(CONFIG, restarts=1)
     trainer = PeftTrainer(base, layout, recipe("pissa", lr=1e30), config, pad=0)
-    (made,) = trainer.run([job("one")])
-    assert made.adapter is None and made.restarts == 1 and made.scores == {}
+    (result,) = trainer.run([job("one")])
+    assert result.adapter is None and result.restarts == 1 and result.scores == {}
     assert traits(base) == before
 
 
 def test_adalora_gives_out_its_ranks_and_peft_reads_them(tmp_path: Path) -> None:
     base, layout = setup()
-    (made,) = PeftTrainer(base, layout, recipe("adalora"), CONFIG, pad=0).run([job("one", 12)])
-    assert made.adapter is not None
-    ranks = [site.rank for site in made.adapter.layout.sites]
+    (result,) = PeftTrainer(base, layout, recipe("adalora"), CONFIG, pad=0).run([job("one", 12)])
+    assert result.adapter is not None
+    ranks = [site.rank for site in result.adapter.layout.sites]
     assert len(set(ranks)) > 1 and sum(ranks) == layout.rank * len(ranks)
-    assert [check.step for check in made.checks] == [15, 20]  # the last ranks go at step 14
-    expected = logits(base, made.adapter)
+    assert [check.step for check in result.checks] == [15, 20]  # the last ranks go at step 14
+    expected = logits(base, result.adapter)
     assert (expected - base(input_ids=IDS).logits).abs().max() > 0.01
     for profile, tolerance in (("lossless", 1e-4), ("portable", 1e-2)):
-        stored = read_back(made.adapter, layout, tmp_path / profile, profile=profile)
+        stored = read_back(result.adapter, layout, tmp_path / profile, profile=profile)
         model = PeftModel.from_pretrained(setup()[0], str(tmp_path / profile))
-        theirs = model(input_ids=IDS).logits
-        torch.testing.assert_close(theirs, expected, atol=tolerance, rtol=0)
-        torch.testing.assert_close(theirs, logits(base, stored), atol=1e-5, rtol=0)
+        by_peft = model(input_ids=IDS).logits
+        torch.testing.assert_close(by_peft, expected, atol=tolerance, rtol=0)
+        torch.testing.assert_close(by_peft, logits(base, stored), atol=1e-5, rtol=0)
 
 
 def test_adalora_adds_its_regulariser() -> None:
     """The gradient is that of what PEFT's own forward adds to the loss."""
     base, layout = setup()
-    chosen = recipe("adalora")
-    model: Any = get_peft_model(base, chosen.settings(layout, 10, 0))
-    chosen.regularise(model)
+    adalora = recipe("adalora")
+    model: Any = get_peft_model(base, adalora.settings(layout, 10, 0))
+    adalora.regularise(model)
     factors = [p for p in model.parameters() if p.grad is not None]
-    ours = [p.grad for p in factors]
+    gradients = [p.grad for p in factors]
     with_it = model.base_model(input_ids=IDS, labels=IDS).loss
     extra = with_it - base(input_ids=IDS, labels=IDS).loss
-    theirs = torch.autograd.grad(extra, factors)
-    assert len(ours) == 2 * len(layout.sites)
-    for one, two in zip(ours, theirs, strict=True):
+    expected = torch.autograd.grad(extra, factors)
+    assert len(gradients) == 2 * len(layout.sites)
+    for one, two in zip(gradients, expected, strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-4)
 
 
@@ -260,9 +260,9 @@ def test_eva_starts_at_the_main_directions_of_its_rows() -> None:
     handle.remove()
     inputs = torch.cat(seen) - torch.cat(seen).mean(0)
     most = torch.linalg.svdvals(inputs)[: layout.rank].square().sum()
-    chosen = recipe("eva")
-    model: Any = get_peft_model(base, chosen.settings(layout, 1, 0))
-    chosen.start(model, layout, learned, 0)
+    eva = recipe("eva")
+    model: Any = get_peft_model(base, eva.settings(layout, 1, 0))
+    eva.start(model, layout, learned, 0)
     a = base.get_submodule(layout.sites[-1].name).lora_A["default"].weight
     torch.testing.assert_close(a @ a.T, torch.eye(layout.rank), atol=1e-4, rtol=0)
     assert (inputs @ a.T).square().sum() > 0.98 * most
@@ -320,8 +320,8 @@ def test_a_library_is_built(name: str, tiny_base: Path, tmp_path: Path) -> None:
     assert main(["library", "check", "--library", str(out)]) == 0
     assert main(["library", "export", "one", "--library", str(out), "--out", str(exported)]) == 0
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_base), exported)
-    ours = logits(base, read_peft(exported, layout))
-    torch.testing.assert_close(model(input_ids=IDS).logits, ours, atol=1e-4, rtol=0)
+    expected = logits(base, read_peft(exported, layout))
+    torch.testing.assert_close(model(input_ids=IDS).logits, expected, atol=1e-4, rtol=0)
     files = {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in out.rglob("*") if f.is_file()}
     assert main([*command, "--resume"]) == 0
     assert files == {
