@@ -58,7 +58,7 @@ def library_build(
         int, typer.Option(min=1, help="Training rows of one step, for each adapter.")
     ] = 8,
     lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate. Default: the recipe's.")
+        float | None, typer.Option(help="Peak learning rate. Default: the recipe's (lora: 0.002).")
     ] = None,
     check_every: Annotated[
         int, typer.Option(min=1, help="Training steps between evaluations on the tune rows.")
