@@ -207,7 +207,7 @@ def _routing(
     if o.router is None:
         raise UsageError("per-request and dlp need --router, a router of lorasmith train")
     from index.encoders.descriptions import DescriptionEncoder
-    from index.router import load_router
+    from index.routing import load_router
     from training.evaluation.routing import Routing
 
     router = load_router(o.router)

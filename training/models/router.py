@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, normalize
 from torch.utils.data import DataLoader, TensorDataset
 
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
-from index.router import Router, embed_inputs, save_router
+from index.routing import Router, embed_inputs, save_router
 from library.errors import TaskFileError
 from library.tasks.files import Task, read_tasks
 
