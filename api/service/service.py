@@ -213,7 +213,7 @@ class Service:
         elif now - self._followed > FOLLOW_SECONDS:
             self._searcher.follow()
             self._followed = now
-        return self._searcher.search(text, files, by=by, k=k, wanted=wanted)
+        return self._searcher.search(text, files, by=by, k=k, filter=wanted)
 
     def _files(self, record: StoredRecord) -> dict[str, bytes]:
         """What a stored adapter's files hold. Raises NotFound."""
