@@ -11,7 +11,7 @@ from api.service.store import ADAPTER_ID
 from index.encoders.descriptions import MAX_CHARACTERS
 from index.search.sources import By
 from index.segments.metadata import Filter
-from index.segments.view import MOST
+from index.segments.view import MAX_RESULTS
 
 router = APIRouter()
 
@@ -25,7 +25,9 @@ Text = Annotated[
 ]
 Count = Annotated[
     int,
-    Query(description="How many at most.", json_schema_extra={"minimum": 1, "maximum": MOST}),
+    Query(
+        description="How many at most.", json_schema_extra={"minimum": 1, "maximum": MAX_RESULTS}
+    ),
 ]
 AdapterName = Annotated[
     str | None,

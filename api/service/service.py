@@ -212,7 +212,7 @@ class Service:
         elif now - self._followed > FOLLOW_SECONDS:
             self._searcher.follow()
             self._followed = now
-        return self._searcher.search(text, files, by=by, k=k, wanted=filter)
+        return self._searcher.search(text, files, by=by, k=k, filter=filter)
 
     def _files(self, record: StoredRecord) -> dict[str, bytes]:
         """What a stored adapter's files hold. Raises NotFound."""

@@ -1,4 +1,4 @@
-"""Adapters and descriptions in one space: find an adapter by what its weights do.
+"""The weight encoder: adapters and descriptions in one space, to search adapters by weights.
 
 The idea of a common space for weights and texts is AutoLoRA's (for image adapters); here it is
 learnt for language models. An adapter becomes a unit vector through features that depend on ΔW
@@ -27,7 +27,7 @@ class WeightEncoderConfig:
 
     Attributes:
         embedding: length of a description's vector.
-        directions: of each input, in which ΔWᵀΔW is looked at.
+        directions: of each input, onto which ΔWᵀΔW is projected.
         dimension: of the common space.
     """
 
@@ -87,26 +87,27 @@ class WeightEncoder(Checkpointed):
     def is_for(self, base: str) -> bool:
         """Whether adapters of a base of this name, or of a copy under another owner, may be read.
 
-        What does not say its base is taken for one; other modules are refused in any case.
+        An unnamed base counts as the encoder's; other modules are refused in any case.
         """
-        theirs, ours = (name.rstrip("/").split("/")[-1] for name in (base, self.info.base["id"]))
-        return theirs.lower() in ("", ours.lower())
+        name, own_name = (n.rstrip("/").split("/")[-1] for n in (base, self.info.base["id"]))
+        return name.lower() in ("", own_name.lower())
 
     def features(
         self, adapter: Adapter
     ) -> tuple[Float[Tensor, "n inputs f"], Bool[Tensor, "n inputs"]]:
-        """What `embed` takes, and for which inputs there is any."""
-        found = readings(adapter, self.inputs)
-        grams = [gram(item, basis) for item, basis in zip(found, self.bases, strict=True)]
-        present = torch.stack([item.present for item in found], dim=1)
+        """The values that `embed` takes, and the inputs for which there are any."""
+        reads = readings(adapter, self.inputs)
+        grams = [gram(item, basis) for item, basis in zip(reads, self.bases, strict=True)]
+        present = torch.stack([item.present for item in reads], dim=1)  # (n, inputs)
+        # (n, inputs, q, q) to (n, inputs, f), f = q·(q + 1) / 2
         return features(torch.stack(grams, dim=1)).to(self.project.weight), present
 
     def embed(
         self, values: Float[Tensor, "n inputs f"], present: Bool[Tensor, "n inputs"]
     ) -> Float[Tensor, "n d"]:
         """Features to unit vectors; with gradients in the projection."""
-        mean: Tensor = self.get_buffer("mean")
-        centred = (values - mean) * present[..., None]
+        centred = (values - self.get_buffer("mean")) * present[..., None]
+        # (n, inputs, f) to (n, inputs·f) to (n, d)
         return nn.functional.normalize(self.project(centred.flatten(1)), dim=-1)
 
     def embed_text(self, embeddings: Float[Tensor, "m e"]) -> Float[Tensor, "m d"]:

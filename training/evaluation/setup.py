@@ -11,7 +11,7 @@ import torch
 import pretrained
 from generator.engine import SHIPPED_LIBRARY, Engine, by_kind, open_engine
 from index.encoders.descriptions import DescriptionEncoder
-from index.router import load_router
+from index.routing import load_router
 from index.search.retriever import Retriever
 from library.adapter import Adapter
 from library.base.models import BaseReference, base_layout, resolve_base

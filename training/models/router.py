@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, normalize
 from torch.utils.data import DataLoader, TensorDataset
 
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
-from index.router import Router, RouterConfig, embed_inputs
+from index.routing import Router, RouterConfig, embed_inputs
 from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import TaskFileError
 from library.tasks.files import Task, read_tasks
