@@ -143,6 +143,6 @@ def read_generator(folder: Path) -> Checkpoint[Generator]:
     return load_checkpoint(folder, Generator)
 
 
-def by_kind(folders: Sequence[Path]) -> dict[str, Path]:
+def checkpoints_by_kind(folders: Sequence[Path]) -> dict[str, Path]:
     """Checkpoint folders by the generator they hold. Raises MissingPath, CheckpointError."""
     return {read_generator(folder).kind: folder for folder in folders}

@@ -10,9 +10,9 @@ import tiny
 ALLOWED: dict[str, set[str]] = {
     "library": set(),
     "index": {"library", "pretrained"},
-    "generator": {"library", "index", "pretrained"},
-    "verification": {"library", "index"},
-    "training": {"library", "index", "generator"},
+    "generator": {"library", "index", "verification", "pretrained"},
+    "verification": {"library", "index", "pretrained"},
+    "training": {"library", "index", "generator", "pretrained"},
     "api": {"library", "index", "generator", "verification", "training", "pretrained"},
     "pretrained": set(),
 }

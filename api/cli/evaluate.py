@@ -56,7 +56,7 @@ def evaluate_command(
         raise UsageError("--out, --predictions, --markdown and --html must differ")
     check_device(device)
     quiet_libraries()
-    from training.evaluation.setup import Options, measure
+    from training.evaluation.setup import Options, run_evaluation
 
     options = Options(
         tasks,
@@ -75,7 +75,7 @@ def evaluate_command(
         seed,
         batch_size,
     )
-    report, answers = measure(options, command=_command(), commit=_commit())
+    report, answers = run_evaluation(options, command=_command(), commit=_commit())
     from training.evaluation.report import table
 
     if predictions is not None:

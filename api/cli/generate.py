@@ -90,7 +90,7 @@ def produce(
 ) -> dict[str, Any]:
     """Make the adapter, ask the base, keep it, write the folder; return what `--json` prints."""
     from api.service.store import LOCAL, Store
-    from generator.engine import by_kind, open_engine, require_strategy, shipped_library
+    from generator.engine import checkpoints_by_kind, open_engine, require_strategy, shipped_library
     from library.base.models import resolve_base
 
     # 1. Everything that can be wrong with the command line alone.
@@ -104,7 +104,7 @@ def produce(
     quiet_libraries()
     # 2. The adapter, and the base's answers.
     engine = open_engine(
-        by_kind(checkpoints), library or shipped_library(), device, required=generator
+        checkpoints_by_kind(checkpoints), library or shipped_library(), device, required=generator
     )
     adapter = engine.generate(generator, request, reference)
     tries = _tries(adapter, engine, reference, attempts)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import pretrained
-from generator.engine import SHIPPED_LIBRARY, Engine, by_kind, open_engine
+from generator.engine import SHIPPED_LIBRARY, Engine, checkpoints_by_kind, open_engine
 from index.encoders.descriptions import DescriptionEncoder
 from index.routing import load_router
 from index.search.retriever import Retriever
@@ -60,7 +60,7 @@ class Options:
         return {method.head for method in self.methods}
 
 
-def measure(o: Options, *, command: str, commit: str | None) -> tuple[dict[str, Any], bytes]:
+def run_evaluation(o: Options, *, command: str, commit: str | None) -> tuple[dict[str, Any], bytes]:
     """The report, and the lines of all predictions."""
     # 1. Tasks, base and engine; a checkpoint also says which tasks are seen.
     tasks, reference = read_tasks(o.tasks)[: o.limit], resolve_base(o.base)
@@ -91,7 +91,7 @@ def _engine(o: Options) -> Engine:
     """The engine, with the library if a method takes anything but oracles from one."""
     takes = {m.head for m in o.methods if m.takes_adapters} - {"oracle"}
     library = (o.library or str(SHIPPED_LIBRARY)) if takes else None
-    folders = by_kind(o.checkpoints)
+    folders = checkpoints_by_kind(o.checkpoints)
     required = next((m.head for m in o.methods if m.is_generator), None)
     return open_engine(folders, library, o.device, required=required)
 
