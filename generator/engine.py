@@ -49,13 +49,10 @@ class Engine:
         Raises UnknownName; UsageError if there are examples and it cannot use them, or if it is a
         generator without a checkpoint.
         """
-        require_strategy(name)
+        require_strategy(name, examples=examples)
         if name not in self.strategies:
             raise UsageError(f"there is no checkpoint of {name} to generate with")
-        strategy = self.strategies[name]
-        if examples and not strategy.uses_examples:
-            raise UsageError(f"{name} cannot use examples: it reads the description alone")
-        return strategy
+        return self.strategies[name]
 
     def propose(
         self, name: str, request: Request, base: BaseReference, *, without: str = ""
@@ -94,10 +91,12 @@ def uses_examples(name: str) -> bool:
     return name == Auto.name or (name in registered() and "examples" in registered()[name].needs)
 
 
-def require_strategy(name: str) -> None:
-    """Raise UnknownName for a name that no strategy has."""
+def require_strategy(name: str, *, examples: bool = False) -> None:
+    """Raise UnknownName, or UsageError if there are examples and it cannot use them."""
     if name not in strategy_names():
         raise UnknownName(f"unknown generator '{name}'; known: {', '.join(strategy_names())}")
+    if examples and not uses_examples(name):
+        raise UsageError(f"{name} cannot use examples: it reads the description alone")
 
 
 def shipped_library() -> str | None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from index.encoders.descriptions import MAX_CHARACTERS, DescriptionEncoder
 from library.checkpoint import Checkpointed, load_checkpoint
-from library.errors import UsageError
+from library.errors import MissingPath, UsageError
 from library.layout import Layout
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
 from library.store.catalogue import Record, read_adapter
@@ -104,6 +104,8 @@ def embed_inputs(encoder: DescriptionEncoder, texts: Sequence[str]) -> Float[Ten
 
 def load_router(folder: Path) -> Router:
     """Read a router. Raises MissingPath, or CheckpointError if it is damaged or foreign."""
+    if not folder.is_dir():
+        raise MissingPath(f"there is no router at {folder}")
     return load_checkpoint(folder, Router).module
 
 

@@ -75,7 +75,7 @@ try:
     import fastapi
 except ModuleNotFoundError:
     print("blocked")
-import generator.strategies.strategies, training.data.tasks, training.evaluation.evaluate
+import generator.engine, training.data.tasks, training.evaluation.evaluate
 import training.objectives.reconstruction, training.objectives.sft
 import training.evaluation.report, training.models.weight_encoder
 from index.encoders.descriptions import DescriptionEncoder

@@ -54,10 +54,12 @@ def generate_command(
     Example: lorasmith generate "Say whether the review is positive or negative." --out my-adapter
     --try "The soup was cold and the waiter rude."
     """
+    from generator.engine import require_strategy
     from generator.request import Request
     from library.peft.write import Profile
     from library.tasks.files import read_examples
 
+    require_strategy(generator, examples=examples is not None)
     if profile not in get_args(Profile):
         raise UsageError(f"profile must be portable or lossless, not {profile!r}")
     pairs = () if examples is None else tuple(read_examples(examples))
@@ -90,11 +92,10 @@ def produce(
 ) -> dict[str, Any]:
     """Make the adapter, ask the base, keep it, write the folder; return what `--json` prints."""
     from api.service.store import LOCAL, Store
-    from generator.engine import checkpoints_by_kind, open_engine, require_strategy, shipped_library
+    from generator.engine import checkpoints_by_kind, open_engine, shipped_library
     from library.base.models import resolve_base
 
     # 1. Everything that can be wrong with the command line alone.
-    require_strategy(generator)
     if any(not text.strip() for text in attempts):
         raise UsageError("--try needs some text")
     require_absent(out, overwrite)

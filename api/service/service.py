@@ -116,8 +116,8 @@ class Service:
             base: a configured name; the default one if None.
         """
         name = generator or DEFAULT_STRATEGY
-        require_strategy(name)
-        self.engine.strategy(name, examples=bool(request.examples))
+        require_strategy(name, examples=bool(request.examples))
+        self.engine.strategy(name)
         return await self.admission.run(self._create, name, request, self.settings.base(base))
 
     def _create(self, name: str, request: Request, base: BaseReference) -> Created:

@@ -104,7 +104,7 @@ def test_a_trained_router_knows_inputs_it_was_not_trained_on(
 ) -> None:
     loaded, tasks = load_router(router), read_tasks(small_library / "tasks")
     assert loaded.tasks == [task.name for task in tasks]
-    about = json.loads((router / "config.json").read_text())["about"]
+    about = json.loads((router / "config.json").read_text())["training"]
     assert about["val_accuracy"] > 0.9  # inputs name their task
     for task in tasks:
         vectors = torch.cat(
@@ -186,6 +186,6 @@ def test_a_router_that_is_not_there_or_damaged(
     (tmp_path / "r" / "model.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_router(tmp_path / "r")
-    (tmp_path / "r" / "config.json").write_text('{"format": 2}')
-    with pytest.raises(CheckpointError, match="format 2"):
+    (tmp_path / "r" / "config.json").write_text('{"format": 1}')
+    with pytest.raises(CheckpointError, match="format 1"):
         load_router(tmp_path / "r")

@@ -10,6 +10,7 @@ import tiny
 import torch
 
 from generator.engine import read_generator
+from generator.models.base import Condition
 from generator.models.text_to_lora import TextToLoRA
 from library.base.loss import answer_logits, answer_loss
 from library.base.multi_adapter import adapted
@@ -155,7 +156,7 @@ class DirectGradients(lightning.Callback):
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: TaskBatch, batch_idx: int
     ) -> None:
-        adapter = pl_module.generator(batch.embeddings)
+        adapter = pl_module.generator(Condition(text=batch.embeddings))
         loss = pl_module._base.losses(batch.rows, adapter).mean()
         loss = loss + pl_module.weight_penalty * _size(adapter)
         self.direct = torch.autograd.grad(loss, list(pl_module.generator.parameters()))

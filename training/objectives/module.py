@@ -1,6 +1,8 @@
 """The LightningModule of every objective: a generator, its optimiser and its export."""
 
+import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,8 +84,6 @@ class GeneratorModule(lightning.LightningModule):
         self.storage: Storage = storage
 
     def configure_optimizers(self) -> Any:
-        from transformers import get_cosine_schedule_with_warmup
-
         matrices = [p for p in self.parameters() if p.ndim >= 2]
         others = [p for p in self.parameters() if p.ndim < 2]
         groups = [
@@ -93,8 +93,7 @@ class GeneratorModule(lightning.LightningModule):
         fused = self.device.type == "cuda"
         optimizer = torch.optim.AdamW(groups, lr=self.optimiser.lr, fused=fused)
         total = max(1, int(self.trainer.estimated_stepping_batches))
-        rise = max(1, round(total * self.optimiser.warmup))
-        rate = get_cosine_schedule_with_warmup(optimizer, rise, total)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(total, self.optimiser.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def on_train_end(self) -> None:
@@ -124,3 +123,18 @@ class GeneratorModule(lightning.LightningModule):
 
     def _data(self) -> Any:
         return getattr(self.trainer, "datamodule", None)
+
+
+def _rate(total: int, warmup: float) -> Callable[[int], float]:
+    """Factor on the peak rate by step.
+
+    Ours, as transformers' schedule starts at zero: its first step is lost, and short runs with it.
+    """
+    rise = max(1, round(total * warmup))
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise))))
+
+    return factor

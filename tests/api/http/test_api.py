@@ -69,7 +69,7 @@ def test_an_adapter_is_made_once_and_found_again(client: TestClient) -> None:
 def test_files_are_those_of_generate(client: TestClient, engine: Engine) -> None:
     wanted = {"description": TASK, "rank": 4, "strength": 0.5, "seed": 3, "profile": "lossless"}
     body = post(client, {**wanted, "generator": "text-to-lora"}).json()
-    expected = generator.generate([Request(**wanted)], resolve_base())[0].files
+    expected = engine.generate("text-to-lora", Request(**wanted), resolve_base()).files
     assert (body["id"], body["sha256"]) == (expected.id, expected.sha256)
     assert sorted(body["files"]) == sorted(expected.files)
     for name, file in body["files"].items():
@@ -434,7 +434,9 @@ def test_offers_and_health(lasting: TestClient, engine: Engine) -> None:
     assert list(offers) == ["auto", "text-to-lora", "nearest", "compose"]
     assert [name for name, offer in offers.items() if offer["default"]] == ["auto"]
     assert [name for name, offer in offers.items() if offer["uses_examples"]] == ["auto"]
-    assert offers["text-to-lora"]["checkpoint"] == generator.checkpoint.digest
+    assert (
+        offers["text-to-lora"]["checkpoint"] == engine.generated["text-to-lora"].checkpoint.digest
+    )
     assert offers["nearest"]["checkpoint"] is None
     bases = lasting.get("/v1/base-models").json()["base_models"]
     assert bases[0] == {"name": DEFAULT_BASE, "default": True, "base_model": DEFAULT_BASE}

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import uvicorn
+from rest import engine_of
 
 from api.errors import ListenError
 from api.http.app import create_app, run_server
@@ -24,13 +26,13 @@ TASK = "Say whether the review is positive or negative."
 
 
 @pytest.fixture(scope="module")
-def generator(checkpoint: Path) -> Generator:
-    return Generator(checkpoint)
+def engine(checkpoint: Path, encoder: Any) -> Engine:
+    return engine_of(Settings(), checkpoint, encoder)
 
 
 @pytest.fixture
 def settings(tmp_path: Path, checkpoint: Path) -> Settings:
-    return Settings(data=tmp_path / "data", checkpoint=checkpoint)
+    return Settings(data=tmp_path / "data", checkpoints={"text-to-lora": checkpoint})
 
 
 # Settings
@@ -145,14 +147,19 @@ def test_serve_ends_with_the_reason_if_the_generator_cannot_be_loaded(
     settings: Settings, tmp_path: Path
 ) -> None:
     with pytest.raises(MissingPath, match="no checkpoint"):
-        run_server(settings.model_copy(update={"port": 0, "checkpoint": tmp_path / "none"}))
+        run_server(
+            settings.model_copy(
+                update={"port": 0, "checkpoints": {"text-to-lora": tmp_path / "none"}}
+            )
+        )
 
 
 def test_serve_starts_and_ctrl_c_stops_it(tmp_path: Path, checkpoint: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from api.http.app import run_server;"
         "from api.service.settings import Settings; "
-        "run_server(Settings(port=0, data=Path(sys.argv[1]), checkpoint=Path(sys.argv[2])))"
+        "checkpoints = {'text-to-lora': Path(sys.argv[2])};"
+        "run_server(Settings(port=0, data=Path(sys.argv[1]), checkpoints=checkpoints))"
     )
     process = tiny.start_python(code, str(tmp_path), str(checkpoint))
     assert process.stderr is not None

@@ -15,7 +15,7 @@ from jobs import (  # noqa: F401  (fixtures)
     client,
     client_of,
     ended,
-    generator,
+    engine,
     library,
     made,
     settings,
