@@ -19,7 +19,7 @@ from generator.engine import open_engine, read_generator
 from generator.models.base import Condition, Generator, registered, require_text
 from index.encoders.descriptions import Embeddings
 from library.adapter import Adapter, rank_mask
-from library.checkpoint import CheckpointInfo, save_checkpoint
+from library.checkpoint import Checkpointed, CheckpointInfo, save_checkpoint
 from library.layout import Layout, layout_of
 from training.data.adapters import LibraryDataModule
 from training.objectives.reconstruction import Reconstruction
@@ -55,6 +55,15 @@ class Linear(Generator):
         return Adapter(self.layout, a, b)
 
 
+Checkpointed.registry.pop(Linear.kind)  # known in the tests below alone
+
+
+@pytest.fixture
+def linear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The throw-away generator is registered."""
+    monkeypatch.setitem(Checkpointed.registry, Linear.kind, Linear)
+
+
 LAYOUTS = [layout_of(tiny.config(family), rank=3) for family in ("llama", "gpt2", "phi3")]
 
 
@@ -64,9 +73,11 @@ def text(n: int, width: int = 384) -> Embeddings:
     return Embeddings(pooled, tokens, tokens, torch.ones(n, 3, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("name", [*registered()])
+@pytest.mark.parametrize("name", [*registered(), Linear.kind])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.model_type)
-def test_every_generator_keeps_the_contract(name: str, layout: Layout, tmp_path: Path) -> None:
+def test_every_generator_keeps_the_contract(
+    name: str, layout: Layout, linear: None, tmp_path: Path
+) -> None:
     cls = registered()[name]
     torch.manual_seed(0)
     module = cls(cls.Config(), layout).double().eval()
@@ -93,7 +104,7 @@ def test_every_generator_keeps_the_contract(name: str, layout: Layout, tmp_path:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_generator_in_one_file_trains_generates_serves_and_is_evaluated(
-    small_library: Path, tiny_base: Path, tmp_path: Path, capsys: Any
+    linear: None, small_library: Path, tiny_base: Path, tmp_path: Path, capsys: Any
 ) -> None:
     # 1. It trains by an objective that has never heard of it, and is exported.
     module = Reconstruction(
