@@ -21,7 +21,6 @@ from library.errors import CheckpointError, UnknownName, UsageError
 from library.store.catalogue import open_library
 
 DEFAULT_STRATEGY = Auto.name
-SHIPPED_LIBRARY = pretrained.folder("library")
 
 
 class Engine:
@@ -101,11 +100,11 @@ def require_strategy(name: str, *, examples: bool = False) -> None:
 
 def shipped_library() -> str | None:
     """The sample library, if this installation has it."""
-    return str(SHIPPED_LIBRARY) if SHIPPED_LIBRARY.is_dir() else None
+    return str(pretrained.LIBRARY) if pretrained.LIBRARY.is_dir() else None
 
 
 def open_engine(
-    checkpoints: Mapping[str, Path] | None = None,
+    checkpoints: Sequence[Checkpoint[Generator]] = (),
     library: str | None = None,
     device: str = "cpu",
     *,
@@ -114,22 +113,20 @@ def open_engine(
     """An engine over checkpoints, the shipped ones by default, and a library if there is one.
 
     Args:
-        checkpoints: folders by generator, in place of the shipped checkpoints.
+        checkpoints: loaded generators, in place of the shipped ones of their names.
         library: folder or URL.
         required: a generator that there has to be a checkpoint of.
     Raises:
-        MissingPath: there is no such checkpoint or library.
-        CheckpointError: a checkpoint cannot be used.
+        MissingPath: there is no such library.
+        CheckpointError: a shipped checkpoint cannot be used, or there is none of `required`.
     """
-    explicit, loaded = checkpoints or {}, []
-    for name in explicit:
-        require_strategy(name)
+    replacing, loaded = {checkpoint.kind: checkpoint for checkpoint in checkpoints}, []
     for name in registered():
-        folder = explicit.get(name, pretrained.folder(name))
-        if name in explicit or folder.is_dir():
+        folder = pretrained.folder(name)
+        if name in replacing:
+            loaded.append(replacing[name])
+        elif folder.is_dir():
             loaded.append(read_generator(folder))
-            if loaded[-1].kind != name:
-                raise CheckpointError(f"{folder} is a checkpoint of {loaded[-1].kind}, not {name}")
         elif name == required:
             raise CheckpointError(f"this installation has no checkpoint of {name}")
     opened = open_library(library) if library else None
@@ -142,6 +139,15 @@ def read_generator(folder: Path) -> Checkpoint[Generator]:
     return load_checkpoint(folder, Generator)
 
 
-def checkpoints_by_kind(folders: Sequence[Path]) -> dict[str, Path]:
-    """Checkpoint folders by the generator they hold. Raises MissingPath, CheckpointError."""
-    return {read_generator(folder).kind: folder for folder in folders}
+def read_generators(folders: Mapping[str, Path]) -> list[Checkpoint[Generator]]:
+    """Checkpoints by the names of their generators.
+
+    Raises UnknownName; MissingPath; CheckpointError, also for a checkpoint of another generator.
+    """
+    loaded = []
+    for name, folder in folders.items():
+        require_strategy(name)
+        loaded.append(read_generator(folder))
+        if loaded[-1].kind != name:
+            raise CheckpointError(f"{folder} is a checkpoint of {loaded[-1].kind}, not {name}")
+    return loaded

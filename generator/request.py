@@ -92,8 +92,8 @@ class Query:
     def embeddings(self, encoder: str = DEFAULT_ENCODER) -> Embeddings:
         """The embedded description by an encoder, one row."""
         if encoder not in self._embeddings:
-            found = self.resources.encoder(encoder).encode([self.request.description])
-            self._embeddings[encoder] = found
+            descriptions = [self.request.description]
+            self._embeddings[encoder] = self.resources.encoder(encoder).encode(descriptions)
         return self._embeddings[encoder]
 
     @cached_property

@@ -6,3 +6,6 @@ from pathlib import Path
 def folder(name: str) -> Path:
     """The folder of a shipped checkpoint or library; it may be absent from an installation."""
     return Path(__file__).parent / name
+
+
+LIBRARY = folder("library")  # the sample

@@ -3,7 +3,7 @@
 import pretrained
 from library.errors import UsageError
 
-SHIPPED = str(pretrained.folder("library"))
+SHIPPED = str(pretrained.LIBRARY)
 
 
 def check_device(device: str) -> None:

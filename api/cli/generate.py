@@ -92,7 +92,7 @@ def produce(
 ) -> dict[str, Any]:
     """Make the adapter, ask the base, keep it, write the folder; return what `--json` prints."""
     from api.service.store import LOCAL, Store
-    from generator.engine import checkpoints_by_kind, open_engine, shipped_library
+    from generator.engine import open_engine, read_generator, shipped_library
     from library.base.models import resolve_base
 
     # 1. Everything that can be wrong with the command line alone.
@@ -104,9 +104,8 @@ def produce(
     check_device(device)
     quiet_libraries()
     # 2. The adapter, and the base's answers.
-    engine = open_engine(
-        checkpoints_by_kind(checkpoints), library or shipped_library(), device, required=generator
-    )
+    loaded = [read_generator(folder) for folder in checkpoints]
+    engine = open_engine(loaded, library or shipped_library(), device, required=generator)
     adapter = engine.generate(generator, request, reference)
     tries = _tries(adapter, engine, reference, attempts)
     # 3. Both places; quotas are the service's affair.

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from contextlib import suppress
 
+import pretrained
 from api.service.settings import Settings
-from generator.engine import SHIPPED_LIBRARY, Engine
+from generator.engine import Engine
 from library.base.models import BaseReference
 from library.errors import LorasmithError
 from verification.run import HOOKS, Hook
@@ -18,7 +19,7 @@ def hooks_of(settings: Settings, engine: Callable[[], Engine]) -> dict[str, Hook
         engine: gives what has the description encoder and the bases, once it is loaded.
     """
     sources = Sources(
-        library=settings.library or str(SHIPPED_LIBRARY),
+        library=settings.library or str(pretrained.LIBRARY),
         encoder=lambda: engine().resources.encoder(),
         reference=lambda name: configured(settings, name),
         base=lambda reference: engine().resources.model(reference),

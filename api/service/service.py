@@ -8,6 +8,7 @@ from typing import Any
 
 from anyio import to_thread
 
+import pretrained
 from api.errors import NotReady
 from api.service.admission import Admission
 from api.service.hooks import configured, hooks_of
@@ -17,9 +18,9 @@ from api.service.settings import Settings
 from api.service.store import LOCAL, Store, StoredRecord
 from generator.engine import (
     DEFAULT_STRATEGY,
-    SHIPPED_LIBRARY,
     Engine,
     open_engine,
+    read_generators,
     require_strategy,
     shipped_library,
 )
@@ -206,7 +207,7 @@ class Service:
         files = None if adapter is None else self._files(self.store.get(LOCAL, adapter))
         now = time.monotonic()
         if self._searcher is None:
-            library = self.settings.library or str(SHIPPED_LIBRARY)
+            library = self.settings.library or str(pretrained.LIBRARY)
             self._searcher = Searcher(library, self.engine.resources.encoder)
             self._followed = now
         elif now - self._followed > FOLLOW_SECONDS:
@@ -233,7 +234,8 @@ def _drawn(names: Sequence[str], challenge: Challenge | None) -> dict[str, Any] 
 
 def _warm(settings: Settings) -> Engine:
     """The configured engine with all that the first request would otherwise wait for."""
-    engine = open_engine(settings.checkpoints, settings.library or shipped_library())
+    checkpoints = read_generators(settings.checkpoints)
+    engine = open_engine(checkpoints, settings.library or shipped_library())
     query = Query(Request("Anything."), settings.base(), engine.resources)
     _ = query.embeddings(), query.neighbours
     return engine

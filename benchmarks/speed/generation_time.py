@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import peft
 import torch
 
-from generator.engine import checkpoints_by_kind, open_engine
+from generator.engine import open_engine, read_generator
 from generator.models.base import Condition
 from generator.models.text_to_lora import TextToLoRA
 from generator.request import Request
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    engine = open_engine(checkpoints_by_kind([options.checkpoint] if options.checkpoint else []))
+    engine = open_engine([read_generator(options.checkpoint)] if options.checkpoint else [])
     base, request = resolve_base(), Request(DESCRIPTION)
     checkpoint = engine.generated[TextToLoRA.kind].checkpoint
     encoder, module = engine.resources.encoder(checkpoint.info.encoder), checkpoint.module

@@ -20,7 +20,7 @@ from torch import Tensor
 from index.encoders.descriptions import Embeddings
 from library.adapter import Adapter
 from library.checkpoint import Checkpointed
-from library.errors import UnknownName, UsageError
+from library.errors import UsageError
 from library.layout import Layout
 from library.tasks.files import Example
 
@@ -115,11 +115,3 @@ def registered() -> dict[str, type[Generator]]:
     """Every known generator class, by name."""
     _load_all()
     return {name: cls for name, cls in Checkpointed.registry.items() if issubclass(cls, Generator)}
-
-
-def generator_class(name: str) -> type[Generator]:
-    """The class of a generator's name. Raises UnknownName."""
-    known = registered()
-    if name not in known:
-        raise UnknownName(f"unknown generator '{name}'; known: {', '.join(known)}")
-    return known[name]

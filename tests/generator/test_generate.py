@@ -10,7 +10,7 @@ import rfc8785
 import tiny
 import torch
 
-from generator.engine import Engine, open_engine, read_generator
+from generator.engine import Engine, read_generator, read_generators
 from generator.models.base import Condition
 from generator.package import Packaged
 from generator.request import Request
@@ -18,7 +18,7 @@ from generator.resources import Resources
 from index.encoders.descriptions import DescriptionEncoder, InvalidDescription
 from library.base.models import DEFAULT_BASE, BaseReference, resolve_base
 from library.canonical import digest
-from library.errors import LayoutMismatch, MissingPath, UnknownName, UsageError
+from library.errors import CheckpointError, LayoutMismatch, MissingPath, UnknownName, UsageError
 from library.files import write_folder
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.read import read_peft
@@ -204,11 +204,13 @@ def test_a_description_that_is_none_is_refused() -> None:
             Request(description)
 
 
-def test_generators_that_are_not_there(tmp_path: Path) -> None:
+def test_generators_that_are_not_there(small_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="icm-lorra"):
-        open_engine({"icm-lorra": tmp_path})
+        read_generators({"icm-lorra": tmp_path})
     with pytest.raises(MissingPath):
         read_generator(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="of text-to-lora, not nearest"):
+        read_generators({"nearest": small_checkpoint})
 
 
 def test_a_generator_for_the_packaged_base(

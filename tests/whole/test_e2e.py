@@ -88,7 +88,7 @@ def test_a_description_becomes_an_adapter_that_the_base_obeys(
 
     # REST gives the same bytes.
     settings = Settings(data=tmp_path / "data", checkpoints={"text-to-lora": trained})
-    engine = open_engine(settings.checkpoints, str(pretrained.folder("library")))
+    engine = open_engine([read_generator(trained)], str(pretrained.folder("library")))
     with TestClient(create_app(settings, engine)) as client:
         answer = client.post("/v1/adapters", json={"description": WORDS["banana"]})
     assert answer.status_code == 201

@@ -25,7 +25,7 @@ from library.errors import AdapterFileError
 from library.layout import Layout
 from library.store.catalogue import open_library, read_adapter, records
 from library.store.folder import MANIFEST, LibraryFolder
-from library.store.records import RECORDS, record_stamps
+from library.store.records import RECORDS, read_record, record_stamps
 
 
 @dataclass
@@ -91,33 +91,35 @@ class LibraryDataModule(lightning.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         folder = open_library(self.library)
-        layout = Plan.from_dict(folder.read_json(MANIFEST)).layout
+        plan = Plan.from_dict(folder.read_json(MANIFEST))
+        layout = plan.layout
         # 1. Targets: one row for each adapter, and for each of its snapshots.
-        kept = [r for r in records(folder) if r["layout_digest"] == layout.digest]
-        if not kept:
-            raise AdapterFileError(f"{self.library} holds no adapter of its own layout")
-        paths = _paths(folder)
-        targets, owners = [], []
-        for i, record in enumerate(kept):
+        own = (layout.digest, plan.base["id"])
+        fitting = [r for r in records(folder) if (r["layout_digest"], r["base_model"]) == own]
+        if not fitting:
+            raise AdapterFileError(f"{self.library} holds no adapter of its own base and layout")
+        paths = _paths(folder) if self.snapshots else {}
+        targets, owners, first_rows = [], [], []
+        for i, record in enumerate(fitting):
+            first_rows.append(len(owners))
             states = [read_adapter(folder, record["id"], layout)]
             if self.snapshots:
                 states += _snapshots(folder, paths[record["id"]], layout)
             targets += states
             owners += [i] * sum(len(state) for state in states)
         self.adapters, self._owners = stack(targets), owners
+        self._rows = torch.tensor(first_rows)  # of each adapter, before its snapshots
         # 2. Descriptions, embedded once.
         encoder = DescriptionEncoder(self.encoder_name, dtype=torch.float32)
-        self._embedded = encoder.encode_batch([normalise(r["description"]) for r in kept])
-        tasks = [record["task"] for record in kept]
+        self._embedded = encoder.encode_batch([normalise(r["description"]) for r in fitting])
+        tasks = [record["task"] for record in fitting]
         self.task_names = sorted(set(tasks))
         # 3. Experts of each: the nearest adapters of other tasks, never its own.
         vectors = torch.cat([row.pooled for row in self._embedded])
-        own = torch.tensor([[a == b for b in tasks] for a in tasks])
-        cosines = (vectors @ vectors.T).masked_fill(own, -torch.inf)  # (n, n)
+        same_task = torch.tensor([[a == b for b in tasks] for a in tasks])
+        cosines = (vectors @ vectors.T).masked_fill(same_task, -torch.inf)  # (n, n)
         count = min(self.experts, len(self.task_names) - 1)
         self._cosines, self._nearest = cosines.topk(count, dim=-1)
-        first = {owner: row for row, owner in reversed(list(enumerate(owners)))}
-        self._rows = torch.tensor([first[i] for i in range(len(kept))])
 
     def train_dataloader(self) -> DataLoader[list[int]]:
         data = _Draws(len(self.adapters), self.per_step, self.steps, self.seed)
@@ -141,8 +143,6 @@ class LibraryDataModule(lightning.LightningDataModule):
 
 def _paths(folder: LibraryFolder) -> dict[str, str]:
     """Where each adapter's record lies, by id."""
-    from library.store.records import read_record
-
     return {read_record(folder, path)["id"]: path for path in record_stamps(folder)}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import pretrained
-from generator.engine import SHIPPED_LIBRARY, Engine, checkpoints_by_kind, open_engine
+from generator.engine import Engine, open_engine, read_generator
 from index.encoders.descriptions import DescriptionEncoder
 from index.routing import load_router
 from index.search.retriever import Retriever
@@ -90,10 +90,10 @@ def run_evaluation(o: Options, *, command: str, commit: str | None) -> tuple[dic
 def _engine(o: Options) -> Engine:
     """The engine, with the library if a method takes anything but oracles from one."""
     takes = {m.head for m in o.methods if m.takes_adapters} - {"oracle"}
-    library = (o.library or str(SHIPPED_LIBRARY)) if takes else None
-    folders = checkpoints_by_kind(o.checkpoints)
+    library = (o.library or str(pretrained.LIBRARY)) if takes else None
+    checkpoints = [read_generator(folder) for folder in o.checkpoints]
     required = next((m.head for m in o.methods if m.is_generator), None)
-    return open_engine(folders, library, o.device, required=required)
+    return open_engine(checkpoints, library, o.device, required=required)
 
 
 def _library(
@@ -117,7 +117,7 @@ def _library(
 def _oracles(o: Options, tasks: Sequence[Task], base: BaseReference) -> str:
     """Where `oracle` looks; trained on the spot if need be."""
     if "oracle" not in o.heads or o.oracles is not None or o.library is not None:
-        return o.oracles or o.library or str(SHIPPED_LIBRARY)
+        return o.oracles or o.library or str(pretrained.LIBRARY)
     with o.bar("training oracles", "step") as progress:
         return trained_oracles(tasks, base, o.device, progress)
 

@@ -128,14 +128,14 @@ def test_vectors_come_from_the_cache_or_anew(
 
 FRESH = """
 import json, sys, torch
-from generator.engine import open_engine
+from generator.engine import open_engine, read_generator
 from generator.request import Request
 from library.base.models import resolve_base
 from library.canonical import digest
 from pathlib import Path
 checkpoint, library, base, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
-engine = open_engine({"text-to-lora": Path(checkpoint)}, library)
+engine = open_engine([read_generator(Path(checkpoint))], library)
 for name in ("auto", "compose", "nearest"):
     request = Request("Multiply the two numbers.")
     files = engine.generate(name, request, resolve_base(base)).files

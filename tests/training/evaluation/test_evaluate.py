@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.cli.main import main
-from generator.engine import open_engine
+from generator.engine import open_engine, read_generator
 from generator.request import Request
 from library.base.decode import greedy
 from library.base.models import load_base, resolve_base
@@ -96,7 +96,7 @@ def test_a_cell_is_what_one_adapter_answers_alone(
         ("text-to-lora:wrong-description", "one", known[pairs["one"]].definition),
         ("text-to-lora:gibberish", "two", GIBBERISH[2]),
     ):
-        engine = open_engine({"text-to-lora": small_checkpoint})
+        engine = open_engine([read_generator(small_checkpoint)])
         made = engine.generate("text-to-lora", Request(text), base.reference)
         prompts = [prompt_ids(base.tokenizer, row.input) for row in known[name].test]
         stored = made.stored().to(dtype=base.model.dtype)
