@@ -18,8 +18,9 @@ from torch import Tensor
 
 from library.errors import AdapterFileError
 from library.exchange.image_names import module_of
-from library.peft.config import by_pattern, check_targets, require_plain
+from library.peft.config import check_targets, require_plain
 from library.peft.lora_config import lora_config
+from library.peft.patterns import by_pattern
 from library.peft.safetensors_file import TensorFile, tensors_digest
 from library.peft.write import PREFIX
 

@@ -4,6 +4,8 @@ The quantiles are those of the screening bank, which findings name as their cali
 here refuses: an unusual adapter may be a good one.
 """
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -29,9 +31,9 @@ def check_statistics(subject: Artifact, context: Context) -> list[Finding]:
     rank = max(a[0] for a, _ in subject.pairs.values())
     if rank > MAX_RANK:
         message = f"rank {rank} is above {MAX_RANK}: spectra are not computed"
-        return [
-            Finding(STATISTICS_HOOK, "statistics-not-comparable", "info", message, {"rank": rank})
-        ]
+        return [_not_comparable(message, rank=rank)]
+    if subject.config.get("target_parameters"):
+        return [_not_comparable("it adapts stacks of matrices: spectra are not computed")]
     names, values = singular_values_of(subject)
     norm = values.norm(dim=-1)
     if not norm.any():
@@ -49,7 +51,7 @@ def check_statistics(subject: Artifact, context: Context) -> list[Finding]:
             "norm": [_rounded(norm.min()), _rounded(norm.max())],
             "calibration": statistics_calibration(bank),
         }
-        return [Finding(STATISTICS_HOOK, "statistics-not-comparable", "info", message, evidence)]
+        return [_not_comparable(message, **evidence)]
     return [compare_statistics(values[:, [place[row[0]] for row in bank.modules]], bank)]
 
 
@@ -76,6 +78,10 @@ def compare_statistics(values: Float[Tensor, "1 sites rank"], bank: Bank) -> Fin
 def statistics_calibration(bank: Bank) -> str:
     """The adapters that the limits come from: the bank's clean ones."""
     return f"{bank.clean} library adapters ({bank.recipe}, rank {bank.rank})"
+
+
+def _not_comparable(message: str, **evidence: Any) -> Finding:
+    return Finding(STATISTICS_HOOK, "statistics-not-comparable", "info", message, evidence)
 
 
 def _outside(found: Statistics, name: str, bank: Bank) -> list[int]:

@@ -6,8 +6,8 @@ from library.base.models import DEFAULT_BASE, load_config
 from library.errors import BaseModelError
 from library.peft.keys import is_whole_embedding
 from library.peft.readers import (
-    LIKE_PEFT,
     OLLAMA_FAMILIES,
+    READERS,
     SERVERS,
     VLLM_DEFAULT_RANK,
     Config,
@@ -66,7 +66,7 @@ def for_server(server: Server, subject: Artifact, context: Context) -> list[Find
 
 
 def _strength(server: Server, config: Config, modules: Mapping[str, int]) -> list[Finding]:
-    if server in LIKE_PEFT:
+    if READERS[server].scale == "peft":
         return []
     if not config.get("alpha_pattern"):  # then the scale goes by the rank alone
         modules = {name: rank for rank, name in {r: n for n, r in modules.items()}.items()}
