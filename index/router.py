@@ -6,42 +6,50 @@ ones, as many as it takes to reach the probability p. Both read one sentence vec
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from index.encoders.descriptions import MAX_CHARACTERS, DescriptionEncoder
-from library.checkpoint import load_strictly, read_state, write_state
-from library.errors import MissingPath
+from library.checkpoint import Checkpointed, load_checkpoint
 
-FORMAT = 1
 TOP_P = 0.9
 MOST = 4  # adapters in a sum
 Mix = list[tuple[str, float]]  # tasks and the weights of their adapters
 
 
-class Router(nn.Module):
-    """A vector for each task, and an MLP over the tasks.
-
-    Args:
-        tasks: their names, which are the classes.
-        dimension: of the encoder's vectors.
-        hidden: width of the MLP.
-        encoder: name of the encoder.
+@dataclass(frozen=True)
+class RouterConfig:
+    """Attributes:
+    tasks: their names, which are the classes.
+    dimension: of the encoder's vectors.
+    hidden: width of the MLP.
+    encoder: name of the encoder.
     """
 
+    tasks: Sequence[str]
+    dimension: int
+    hidden: int
+    encoder: str
+
+
+class Router(Checkpointed):
+    """A vector for each task, and an MLP over the tasks."""
+
+    kind = "router"
+    Config = RouterConfig
+    for_layout = False
     samples: Tensor
 
-    def __init__(self, tasks: Sequence[str], dimension: int, hidden: int, encoder: str) -> None:
-        super().__init__()
-        self.tasks, self.encoder, self.hidden = list(tasks), encoder, hidden
-        self.register_buffer("samples", torch.zeros(len(tasks), dimension))
-        self.mlp = nn.Sequential(
-            nn.Linear(dimension, hidden), nn.ReLU(), nn.Linear(hidden, len(tasks))
-        )
+    def __init__(self, config: RouterConfig, layout: None = None) -> None:
+        super().__init__(config, layout)
+        self.tasks, self.encoder = list(config.tasks), config.encoder
+        tasks, dimension, hidden = len(config.tasks), config.dimension, config.hidden
+        self.register_buffer("samples", torch.zeros(tasks, dimension))
+        self.mlp = nn.Sequential(nn.Linear(dimension, hidden), nn.ReLU(), nn.Linear(hidden, tasks))
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n tasks"]:
         return self.mlp(x)
@@ -78,29 +86,6 @@ def embed_inputs(encoder: DescriptionEncoder, texts: Sequence[str]) -> Float[Ten
     return encoder.pooled_batch([text.strip()[:MAX_CHARACTERS] or "." for text in texts]).cpu()
 
 
-def save_router(folder: Path, router: Router, about: dict[str, Any]) -> None:
-    """Write a router as config.json and model.safetensors. Raises OutputError."""
-    config = {
-        "format": FORMAT,
-        "tasks": router.tasks,
-        "encoder": router.encoder,
-        "dimension": router.samples.shape[1],
-        "hidden": router.hidden,
-        "about": about,
-    }
-    write_state(folder, config, router, overwrite=True)
-
-
 def load_router(folder: Path) -> Router:
     """Read a router. Raises MissingPath, or CheckpointError if it is damaged or foreign."""
-    if not folder.is_dir():
-        raise MissingPath(f"there is no router at {folder}")
-    found = read_state(folder, _build)
-    load_strictly(folder, found.built, found.state)
-    return found.built.eval()
-
-
-def _build(config: dict[str, Any]) -> Router:
-    if config["format"] != FORMAT:
-        raise ValueError(f"format {config['format']!r} is not known here")
-    return Router(*(config[k] for k in ("tasks", "dimension", "hidden", "encoder")))
+    return load_checkpoint(folder, Router).module

@@ -1,6 +1,5 @@
 """Running hooks: the quick ones, the policy that picks among them, and their report."""
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from library.errors import (
     UnknownName,
     UsageError,
 )
-from library.peft.provenance import PROVENANCE_FILE, AdapterFiles, with_report
+from library.peft.provenance import PROVENANCE_FILE, AdapterFiles, encode_provenance
 from library.peft.safetensors_file import BadFile, parse_object
 from verification.artifact import Artifact, Context, read_artifact
 from verification.checks.base import check_base
@@ -222,12 +221,32 @@ def quick_report(
     return report
 
 
+class QuickCheck:
+    """The check of `library.peft.provenance.finish`: the quick hooks, and how long each took.
+
+    Calling it raises AdapterRefused if a hook refuses the adapter.
+
+    Attributes:
+        milliseconds: of each hook, once it was called; in no file.
+    """
+
+    def __init__(self, base: BaseReference | None = None) -> None:
+        self._base = base
+        self.milliseconds: dict[str, float] = {}
+
+    def __call__(self, files: Mapping[str, bytes], provenance: dict[str, Any]) -> dict[str, Any]:
+        report = quick_report(files, provenance, self._base)
+        self.milliseconds = report.milliseconds
+        return report.to_dict()
+
+
 def reported(adapter: AdapterFiles, base: BaseReference | None = None) -> Reported:
     """An adapter that was just made, with its `quick_report` in its provenance."""
-    provenance = json.loads(adapter.files[PROVENANCE_FILE])
-    report = quick_report(adapter.files, provenance, base)
-    content = report.to_dict()
-    return Reported(with_report(adapter, content), content, report.milliseconds)
+    check = QuickCheck(base)
+    content = {**adapter.provenance, "report": check(adapter.files, adapter.provenance)}
+    files = {**adapter.files, PROVENANCE_FILE: encode_provenance(content)}
+    checked = replace(adapter, files=files, provenance=content)
+    return Reported(checked, content["report"], check.milliseconds)
 
 
 def require_sound(path: Path, name: str) -> None:

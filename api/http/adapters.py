@@ -6,10 +6,10 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 
 from api.http.body import JsonRoute
+from api.http.dependencies import ServiceOf
 from api.http.downloads import BYTES, file_response, wants_bytes
 from api.http.problems import documented
 from api.http.schemas import AdapterAnswer, AdapterRequest
-from api.service.service import ServiceOf
 from api.service.store import ADAPTER_ID, LOCAL, StoredRecord
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
@@ -70,16 +70,16 @@ async def create_adapter(wanted: AdapterRequest, request: Request, service: Serv
 
     With `Accept: application/octet-stream` the answer is adapter_model.safetensors itself.
     """
-    made = await service.create(wanted)
-    status = 201 if made.new else 200
+    created = await service.create(wanted.generator, wanted.to_request(), wanted.base)
+    status = 201 if created.new else 200
     headers = {
-        "Location": _url(made.record),
-        "X-Adapter-Id": made.record["id"],
-        "Server-Timing": server_timing(made.milliseconds),
+        "Location": _url(created.record),
+        "X-Adapter-Id": created.record["id"],
+        "Server-Timing": server_timing(created.milliseconds),
     }
     if wants_bytes(request.headers.get("accept", "")):
-        return Response(made.weights, status, headers, BYTES)
-    return JSONResponse(_answer(made.record), status, headers)
+        return Response(created.weights, status, headers, BYTES)
+    return JSONResponse(_answer(created.record), status, headers)
 
 
 @router.get("/{id}", response_model=AdapterAnswer, responses=documented("not-found"))

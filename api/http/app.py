@@ -13,18 +13,18 @@ from api.http.listening import NO_TELEMETRY, announce, listen
 from api.http.schemas import Problem
 from api.service.service import Service
 from api.service.settings import Settings, require_loopback
-from generator.generate import Generator
+from generator.engine import Engine
 
 
-def create_app(settings: Settings, generator: Generator | None = None) -> FastAPI:
+def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     """The application.
 
     Args:
         settings: see api.service.settings.
-        generator: used at once if given; otherwise the lifespan loads the configured one, and the
+        engine: used at once if given; otherwise the lifespan opens the configured one, and the
             service is not ready before that.
     """
-    service = Service(settings, generator)
+    service = Service(settings, engine)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

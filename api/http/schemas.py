@@ -8,9 +8,10 @@ from pydantic_core import PydanticCustomError
 
 from api.http.problems import PROBLEMS
 from api.service.job_store import JOB_ID, State
-from generator.request import MAX_STRENGTH
+from generator.request import MAX_STRENGTH, Request
 from index.search.sources import By
-from verification.zk.hook import MODULES
+from library.tasks.files import Example
+from verification.zk.hook import MODULES, Challenge, new_nonce
 
 MAX_EXAMPLES = 256
 
@@ -56,6 +57,10 @@ class ExampleBody(_Strict):
     output: Text
 
 
+def _to_examples(bodies: list[ExampleBody] | None) -> tuple[Example, ...]:
+    return tuple(Example.pair(body.input, body.output) for body in bodies or ())
+
+
 class AdapterRequest(_Strict):
     """What adapter is wanted. Null means the same as leaving the field out."""
 
@@ -88,6 +93,12 @@ class AdapterRequest(_Strict):
         default=None, description="portable (the default) is read alike by every server."
     )
 
+    def to_request(self) -> Request:
+        """The request, validated. Raises UsageError."""
+        fields = {"description", "rank", "strength", "seed", "profile"}
+        named = self.model_dump(include=fields, exclude_none=True)
+        return Request(**named, examples=_to_examples(self.examples))
+
 
 class ProofBody(_Strict):
     """What the hook zk is to prove."""
@@ -100,6 +111,11 @@ class ProofBody(_Strict):
         description="8 to 200 printable characters, drawn by whoever is to be convinced; else the "
         "service draws one.",
     )
+
+    def to_challenge(self) -> Challenge:
+        """The challenge, with a nonce of its own where none was named."""
+        nonce = new_nonce() if self.nonce is None else self.nonce
+        return Challenge(nonce, None if self.modules == "all" else self.modules)
 
 
 class VerifyRequest(_Strict):
@@ -119,6 +135,13 @@ class VerifyRequest(_Strict):
         max_length=MAX_EXAMPLES,
     )
     zk: ProofBody | None = Field(default=None, description="For the hook zk alone.")
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of `Service.verify`."""
+        challenge = None if self.zk is None else self.zk.to_challenge()
+        return {
+            "hooks": self.hooks, "examples": _to_examples(self.examples), "challenge": challenge
+        }  # fmt: skip
 
 
 class NeighbourBody(BaseModel):

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from api.http.dependencies import ServiceOf
 from api.http.problems import documented
 from api.http.schemas import SearchAnswer, SearchResult
-from api.service.service import ServiceOf
 from api.service.store import ADAPTER_ID
 from index.encoders.descriptions import MAX_CHARACTERS
 from index.search.sources import By

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from index.encoders.descriptions import DescriptionEncoder, EncoderIdentity
-from index.encoders.weights import MODEL, WeightEncoder
+from index.encoders.weights import WeightEncoder
 from index.segments.metadata import IndexEntry, entries_of, entries_of_weights
 from index.segments.segment import Vectors
 from library.errors import AdapterFileError, LayoutMismatch, OutputError
@@ -78,7 +78,9 @@ class WeightSource:
 
     @property
     def identity(self) -> EncoderIdentity:
-        return EncoderIdentity(MODEL, self.encoder.digest, "", self.encoder.config.dimension)
+        return EncoderIdentity(
+            WeightEncoder.kind, self.encoder.digest, "", self.encoder.config.dimension
+        )
 
     def entries(self, records: Sequence[Record]) -> dict[str, Wanted]:
         fitting = [record for record in records if self.encoder.is_for(record["base_model"])]

@@ -13,11 +13,12 @@ from peft import ArrowConfig, create_arrow_model
 
 from api.cli.main import main
 from index.merge.weighted_sum import weighted_sum
-from index.router import MOST, Router, load_router, save_router
+from index.router import MOST, Router, RouterConfig, load_router
 from library.base.decode import greedy
 from library.base.models import load_base, resolve_base
 from library.base.multi_adapter import MultiAdapter, adapted
 from library.base.prompts import prompt_ids
+from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import CheckpointError, MissingPath
 from library.layout import layout_of
 from library.peft.read import read_peft
@@ -122,7 +123,7 @@ def test_a_trained_router_knows_inputs_it_was_not_trained_on(
 def test_top_p_takes_the_fewest_tasks_that_reach_p(
     n: int, seed: int, p: float, data: st.DataObject
 ) -> None:
-    made = Router([f"t{i}" for i in range(n)], 5, 4, "e")
+    made = Router(RouterConfig([f"t{i}" for i in range(n)], 5, 4, "e"))
     tiny.randomise(made, seed=seed, std=2.0)
     among = [name for name in made.tasks if data.draw(st.booleans())] or made.tasks[:1]
     x = torch.randn(3, 5, generator=torch.Generator().manual_seed(seed))
@@ -177,7 +178,8 @@ def test_a_router_that_is_not_there_or_damaged(
     assert "no router at" in capsys.readouterr().err
     with pytest.raises(MissingPath):
         load_router(tmp_path / "no")
-    save_router(tmp_path / "r", made := Router(["a", "b"], 5, 4, "e"), {})
+    made = Router(RouterConfig(["a", "b"], 5, 4, "e"))
+    save_checkpoint(tmp_path / "r", made, CheckpointInfo())
     assert torch.equal(load_router(tmp_path / "r").samples, made.samples)
     (tmp_path / "r" / "model.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="cannot be read"):

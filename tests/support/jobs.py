@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rest import JSON, post
+from rest import JSON, engine_of, post
 from starlette.testclient import TestClient
 
 from api.cli.main import main
 from api.http.app import create_app
 from api.service.settings import Settings
-from generator.generate import Generator
+from generator.engine import Engine
 
 TASK = "Say whether the review is positive or negative."
 
@@ -44,8 +44,8 @@ def library(tasks: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def generator(small_checkpoint: Path) -> Generator:
-    return Generator(small_checkpoint)
+def engine(small_checkpoint: Path, encoder: Any, library: Path) -> Engine:
+    return engine_of(Settings(library=str(library)), small_checkpoint, encoder)
 
 
 @pytest.fixture
@@ -55,15 +55,15 @@ def settings(tmp_path: Path, tiny_base: Path, library: Path) -> Settings:
 
 
 @contextmanager
-def client_of(settings: Settings, generator: Generator) -> Iterator[TestClient]:
-    app = create_app(settings, generator)
+def client_of(settings: Settings, engine: Engine) -> Iterator[TestClient]:
+    app = create_app(settings, engine)
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
 
 @pytest.fixture
-def client(settings: Settings, generator: Generator) -> Iterator[TestClient]:
-    with client_of(settings, generator) as client:
+def client(settings: Settings, engine: Engine) -> Iterator[TestClient]:
+    with client_of(settings, engine) as client:
         yield client
 
 

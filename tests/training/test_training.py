@@ -9,8 +9,8 @@ import pytest
 import tiny
 import torch
 
-from generator.checkpoint import from_pretrained
-from generator.layers.config import TextToLoRAConfig
+from generator.engine import read_generator
+from generator.models.text_to_lora import TextToLoRA
 from library.base.loss import answer_logits, answer_loss
 from library.base.multi_adapter import adapted
 from library.errors import TaskFileError, UsageError
@@ -19,7 +19,7 @@ from training.data.batches import SamplingConfig, TaskBatch
 from training.data.tasks import TaskDataModule
 from training.objectives.frozen_base import QUIET
 from training.objectives.module import OptimiserConfig
-from training.objectives.sft import TextToLoRASFT, _size
+from training.objectives.sft import SFT, _size
 
 STEPS = 6
 
@@ -89,11 +89,12 @@ class Run:
         self, base: Path, tasks: Path, out: Path | None = None, max_length: int = 320
     ) -> None:
         lightning.seed_everything(0)
-        self.module = TextToLoRASFT(
+        self.module = SFT(
+            generator=TextToLoRA,
             base=str(base),
             targets=["q_proj", "v_proj", "down_proj"],
             rank=4,
-            architecture=TextToLoRAConfig(latent=16, head_in=32, dropout=0.0),
+            architecture={"latent": 16, "head_in": 32, "dropout": 0.0},
             optimiser=OptimiserConfig(lr=1e-2),
             neftune_alpha=0.0,
             out=None if out is None else str(out),
@@ -132,7 +133,7 @@ def test_steps_reduce_the_loss_and_a_resumed_run_ends_where_an_unbroken_one_does
     assert whole.trainer.callback_metrics["val_loss"] > 0
 
     # What was exported is what was trained, for the tasks that were trained on.
-    exported = from_pretrained(tmp_path / "out")
+    exported = read_generator(tmp_path / "out")
     assert all(torch.equal(v, final[k]) for k, v in exported.module.state_dict().items())
     assert exported.info.tasks == sorted(t.name for t in whole.data.training)
     assert len(exported.info.tasks) == 2

@@ -8,7 +8,7 @@ that was stopped goes on where it was.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from generator.strategies.strategies import AUTO, Strategies
+from generator.engine import DEFAULT_STRATEGY, Engine
 from library.adapter import Adapter
 from library.base.models import BaseModel
 from library.base.prompts import Mode
@@ -62,7 +62,7 @@ class EvaluationOutcome:
 def evaluate(
     plan: EvaluationPlan,
     base: BaseModel,
-    strategies: Strategies | None,
+    engine: Engine | None,
     library: LibraryMethods | None = None,
     multi_task: Mapping[Mode, Adapter] | None = None,
     routing: Routing | None = None,
@@ -73,7 +73,7 @@ def evaluate(
     Args:
         plan: tasks, methods, modes.
         base: the loaded base.
-        strategies: needed by the generators' methods, and
+        engine: needed by the generators' methods, and
         library: by those that mix or look up a library's adapters, and
         multi_task: by that method: one adapter for all tasks, by mode, and
         routing: by the methods that choose for each row.
@@ -92,8 +92,8 @@ def evaluate(
                 cells += _routed(method, task, split, plan, routing, prompts, pool)
             continue
         places = [None] * len(plan.tasks)
-        if method.generates and strategies is not None:
-            places = _generated(method, plan, base, strategies, pool, outcome)
+        if method.generates and engine is not None:
+            places = _generated(method, plan, base, engine, pool, outcome)
         elif method.from_library and library is not None:
             found = library.adapters(method.head, plan.tasks, base)
             places = [pool.add(a) if a is not None else None for a in found]
@@ -102,7 +102,7 @@ def evaluate(
             outcome.abstentions[method.name] = sum(zeros)
         cells += _cells(method, places, plan, prompts, pool)
     decode_all(cells, base, pool, plan.batch_size, progress)
-    outcome.similarity.update(_similarity(plan, base, strategies, library))
+    outcome.similarity.update(_similarity(plan, base, engine, library))
     return outcome
 
 
@@ -110,7 +110,7 @@ def _generated(
     method: Method,
     plan: EvaluationPlan,
     base: BaseModel,
-    strategies: Strategies,
+    engine: Engine,
     pool: Pool,
     outcome: EvaluationOutcome,
 ) -> list[int | None]:
@@ -120,11 +120,11 @@ def _generated(
         outcome.pairs[method.name] = swapped
     places, chosen = [], {}
     for task, text in zip(plan.tasks, texts, strict=True):
-        made = proposed(strategies, method, base.reference, task, text)
+        made = proposed(engine, method, base.reference, task, text)
         places.append(None if made is None else pool.add(made.adapter))
         if made is not None:
             chosen[task.name] = made.chosen.strategy
-    if method.head == AUTO:
+    if method.head == DEFAULT_STRATEGY:
         outcome.chosen[method.name] = chosen
     return places
 
@@ -132,14 +132,14 @@ def _generated(
 def _similarity(
     plan: EvaluationPlan,
     base: BaseModel,
-    strategies: Strategies | None,
+    engine: Engine | None,
     library: LibraryMethods | None,
 ) -> dict[str, float]:
     if library is not None:
         return similarity(library.library, plan.tasks)
-    if strategies is None or not strategies.has_library(base.reference):
+    if engine is None or engine.resources.library_fit.misfit(base.reference):
         return {}
-    return similarity(strategies.shelf(base.reference), plan.tasks)
+    return similarity(engine.resources.retriever(base.reference), plan.tasks)
 
 
 def _cells(

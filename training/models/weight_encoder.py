@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from index.encoders.weights import WeightEncoder, WeightEncoderConfig, save_weight_encoder
-from library.checkpoint import CheckpointInfo, Storage
+from index.encoders.weights import WeightEncoder, WeightEncoderConfig
+from library.checkpoint import CheckpointInfo, Storage, save_checkpoint
 from training.data.libraries import AdapterTextBatch, WeightDataModule
 from training.models.weight_start import set_bases, set_projections
 
@@ -119,9 +119,7 @@ class WeightEncoderModule(lightning.LightningModule):
                 "data": data.record,
             },
         )
-        save_weight_encoder(
-            Path(self.out), self.encoder, info, storage=self.storage, overwrite=True
-        )
+        save_checkpoint(Path(self.out), self.encoder, info, storage=self.storage, overwrite=True)
 
     def _data(self) -> WeightDataModule:
         data: Any = getattr(self.trainer, "datamodule", None)

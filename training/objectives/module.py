@@ -1,7 +1,6 @@
-"""What both ways of training a generator share: the generator, its optimiser and its export."""
+"""The LightningModule of every objective: a generator, its optimiser and its export."""
 
-import math
-from collections.abc import Callable
+from abc import abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,11 @@ from typing import Any
 import lightning
 import torch
 
-from generator.checkpoint import CheckpointInfo, Storage, save_pretrained
-from generator.layers.config import TextToLoRAConfig
-from generator.models.text_to_lora import TextToLoRA
+from generator.models.base import Generator
 from index.encoders.descriptions import DEFAULT_ENCODER
 from library.base.models import described, load_config, resolve_base
+from library.checkpoint import CheckpointInfo, Storage, save_checkpoint
+from library.errors import UsageError
 from library.layout import layout_of
 
 
@@ -33,39 +32,58 @@ class OptimiserConfig:
 
 
 class GeneratorModule(lightning.LightningModule):
-    """Base of the objectives.
+    """Base of the objectives; trains any generator.
 
     Args:
+        generator: class of the generator; by class path in YAML.
+        architecture: arguments of its `Config`.
         base: Hub id or folder of the base model; the default base if None.
         targets: module types to adapt; the family's default if None.
         rank: of the generated adapters.
-        architecture: of the generator.
         optimiser: learning rate and its course.
         encoder: name of the description encoder, recorded in the checkpoint.
         out: folder for the exported checkpoint; none if None.
         storage: how its matrices are stored.
+    Raises:
+        UsageError: the architecture is none of this generator, or it needs what the objective
+            does not give.
     """
+
+    gives = frozenset({"description"})  # parts of a condition that this objective has
 
     def __init__(
         self,
+        generator: type[Generator],
+        architecture: dict[str, Any] | None = None,
         base: str | None = None,
         targets: list[str] | None = None,
         rank: int = 8,
-        architecture: TextToLoRAConfig = TextToLoRAConfig(),
         optimiser: OptimiserConfig = OptimiserConfig(),
         encoder: str = DEFAULT_ENCODER,
         out: str | None = None,
         storage: Storage = "int8",
     ) -> None:
         super().__init__()
+        missing = generator.needs - self.gives
+        if missing:
+            raise UsageError(
+                f"{generator.kind} needs {', '.join(sorted(missing))}, "
+                f"which {type(self).__name__} does not give"
+            )
+        try:
+            config = generator.Config(**architecture or {})
+        except TypeError as error:
+            raise UsageError(f"architecture of {generator.kind}: {error}") from error
         self.reference = resolve_base(base)
         layout = layout_of(load_config(self.reference), targets, rank=rank)
-        self.generator = TextToLoRA(architecture, layout)
+        self.generator = generator(config, layout)
         self.optimiser, self.encoder_name = optimiser, encoder
         self.out: str | None = out
         self.storage: Storage = storage
 
     def configure_optimizers(self) -> Any:
+        from transformers import get_cosine_schedule_with_warmup
+
         matrices = [p for p in self.parameters() if p.ndim >= 2]
         others = [p for p in self.parameters() if p.ndim < 2]
         groups = [
@@ -75,7 +93,8 @@ class GeneratorModule(lightning.LightningModule):
         fused = self.device.type == "cuda"
         optimizer = torch.optim.AdamW(groups, lr=self.optimiser.lr, fused=fused)
         total = max(1, int(self.trainer.estimated_stepping_batches))
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(total, self.optimiser.warmup))
+        rise = max(1, round(total * self.optimiser.warmup))
+        rate = get_cosine_schedule_with_warmup(optimizer, rise, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def on_train_end(self) -> None:
@@ -88,11 +107,11 @@ class GeneratorModule(lightning.LightningModule):
             tasks=sorted(getattr(self._data(), "task_names", [])),
             training=self._record(),
         )
-        save_pretrained(Path(self.out), self.generator, info, storage=self.storage, overwrite=True)
+        save_checkpoint(Path(self.out), self.generator, info, storage=self.storage, overwrite=True)
 
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The objective's own settings, for the record."""
-        raise NotImplementedError
 
     def _record(self) -> dict[str, Any]:
         return {
@@ -105,14 +124,3 @@ class GeneratorModule(lightning.LightningModule):
 
     def _data(self) -> Any:
         return getattr(self.trainer, "datamodule", None)
-
-
-def _rate(total: int, warmup: float) -> Callable[[int], float]:
-    rise = max(1, round(total * warmup))
-
-    def factor(step: int) -> float:
-        if step < rise:
-            return (step + 1) / rise
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise))))
-
-    return factor

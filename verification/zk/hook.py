@@ -5,6 +5,7 @@ manifest and proof, for a verifier who keeps the manifest and has a nonce and an
 check them again (`lorasmith verify-proof`): that this side says they hold convinces nobody else.
 """
 
+import secrets
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -35,6 +36,11 @@ class Challenge:
 
     nonce: str
     modules: int | None = MODULES
+
+
+def new_nonce() -> str:
+    """A nonce for whoever names none."""
+    return secrets.token_hex(16)
 
 
 def zk_hook(challenge: Challenge, srs: Srs | None = None) -> Hook:

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
-from rest import JSON, UNKNOWN_ID, assert_problem, client, client_of, generator, post, settings  # noqa: F401  (fixtures)
+from rest import JSON, UNKNOWN_ID, assert_problem, client, client_of, engine, post, settings  # noqa: F401  (fixtures)
 from starlette.testclient import TestClient
 
 import api.service.service
@@ -22,7 +22,7 @@ from api.http.downloads import parse_range, wants_bytes
 from api.http.problems import PROBLEMS
 from api.http.schemas import AdapterAnswer, AdapterRequest
 from api.service.settings import Settings
-from generator.generate import Generator
+from generator.engine import Engine
 from generator.request import Request
 from library.base.models import DEFAULT_BASE, resolve_base
 from library.canonical import digest
@@ -34,9 +34,9 @@ TASK = "Say whether the review is positive or negative."
 
 
 @pytest.fixture(scope="module")
-def lasting(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def lasting(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """One service for the tests that leave no trace in it."""
-    with client_of(Settings(data=tmp_path_factory.mktemp("lasting")), generator) as client:
+    with client_of(Settings(data=tmp_path_factory.mktemp("lasting")), engine) as client:
         yield client
 
 
@@ -66,7 +66,7 @@ def test_an_adapter_is_made_once_and_found_again(client: TestClient) -> None:
     assert client.get(first.headers["location"]).content == first.content
 
 
-def test_files_are_those_of_generate(client: TestClient, generator: Generator) -> None:
+def test_files_are_those_of_generate(client: TestClient, engine: Engine) -> None:
     wanted = {"description": TASK, "rank": 4, "strength": 0.5, "seed": 3, "profile": "lossless"}
     body = post(client, {**wanted, "generator": "text-to-lora"}).json()
     expected = generator.generate([Request(**wanted)], resolve_base())[0].files
@@ -374,8 +374,8 @@ def test_a_file_removed_by_hand_is_not_found_until_asked_for_again(
 # Limits and failures
 
 
-def test_over_the_quota_is_507(tmp_path: Path, generator: Generator) -> None:
-    with client_of(Settings(data=tmp_path, quota_bytes=10**6), generator) as client:
+def test_over_the_quota_is_507(tmp_path: Path, engine: Engine) -> None:
+    with client_of(Settings(data=tmp_path, quota_bytes=10**6), engine) as client:
         first = post(client, {"description": TASK})
         assert first.status_code == 201
         assert_problem(post(client, {"description": "Other."}), 507, "quota-exceeded")
@@ -384,9 +384,9 @@ def test_over_the_quota_is_507(tmp_path: Path, generator: Generator) -> None:
         assert post(client, {"description": "Other."}).status_code == 201
 
 
-def test_a_full_line_is_503_with_retry_after(tmp_path: Path, generator: Generator) -> None:
+def test_a_full_line_is_503_with_retry_after(tmp_path: Path, engine: Engine) -> None:
     settings = Settings(data=tmp_path, queue_length=0, retry_after=7)
-    with client_of(settings, generator) as client:
+    with client_of(settings, engine) as client:
         service: api.service.service.Service = client.app.state.service  # type: ignore[attr-defined]
         with service.admission.place():
             refused = post(client, {"description": TASK})
@@ -408,11 +408,11 @@ def test_before_the_generator_is_loaded_only_life_is_shown(settings: Settings) -
         assert answer.headers["retry-after"] == "2"
 
 
-def test_a_base_that_does_not_fit_is_409(tmp_path: Path, generator: Generator) -> None:
+def test_a_base_that_does_not_fit_is_409(tmp_path: Path, engine: Engine) -> None:
     tiny.config("llama").save_pretrained(tmp_path / "tiny")
     (tmp_path / "empty").mkdir()
     bases = {"tiny": str(tmp_path / "tiny"), "empty": str(tmp_path / "empty")}
-    with client_of(Settings(data=tmp_path / "data", bases=bases), generator) as client:
+    with client_of(Settings(data=tmp_path / "data", bases=bases), engine) as client:
         body = assert_problem(post(client, {"description": TASK}), 409, "layout-mismatch")
         assert "'tiny'" in body["detail"] and "text-to-lora" in body["detail"]
         assert_problem(post(client, {"description": TASK, "base": "empty"}), 500, "base-unreadable")
@@ -428,7 +428,7 @@ def test_an_accident_is_500_and_tells_nothing(client: TestClient, settings: Sett
 # What is offered
 
 
-def test_offers_and_health(lasting: TestClient, generator: Generator) -> None:
+def test_offers_and_health(lasting: TestClient, engine: Engine) -> None:
     assert lasting.get("/health/ready").json() == {"status": "ready"}
     offers = {o["name"]: o for o in lasting.get("/v1/generators").json()["generators"]}
     assert list(offers) == ["auto", "text-to-lora", "nearest", "compose"]

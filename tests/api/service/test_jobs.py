@@ -31,7 +31,7 @@ from api.http.schemas import JobAnswer
 from api.service.job_store import INTERRUPTED, JobStore
 from api.service.service import Service
 from api.service.settings import Settings
-from generator.generate import Generator
+from generator.engine import Engine
 from library.errors import MissingPath, OutputError
 from verification.artifact import Artifact, Context
 from verification.hook import Finding
@@ -87,9 +87,9 @@ def test_a_job_measures_behaviour_on_the_request_s_examples(client: TestClient) 
 
 
 def test_without_examples_the_nearest_stored_task_s_are_used(
-    settings: Settings, generator: Generator, tasks: Path
+    settings: Settings, engine: Engine, tasks: Path
 ) -> None:
-    with client_of(settings.model_copy(update={"tasks": tasks}), generator) as client:
+    with client_of(settings.model_copy(update={"tasks": tasks}), engine) as client:
         asked = {"hooks": ["behaviour"]}
         done = ended(client, verify(client, made(client), asked).headers["location"])
         (finding,) = done["result"]["findings"]
@@ -167,10 +167,10 @@ def test_examples_that_no_hook_would_read_are_refused(client: TestClient) -> Non
 
 
 def test_tasks_that_are_not_there_are_told_at_the_start(
-    settings: Settings, generator: Generator, tmp_path: Path
+    settings: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     with pytest.raises(MissingPath, match="no task folder"):
-        create_app(settings.model_copy(update={"tasks": tmp_path / "none"}), generator)
+        create_app(settings.model_copy(update={"tasks": tmp_path / "none"}), engine)
 
 
 def test_adapters_are_made_on_trial_while_another_s_behaviour_is_measured(
@@ -204,8 +204,8 @@ def test_progress_grows_and_jobs_take_turns(client: TestClient) -> None:
     assert ended(client, second.headers["location"])["state"] == "done"
 
 
-def test_a_full_queue_is_503_and_drains(settings: Settings, generator: Generator) -> None:
-    with client_of(settings.model_copy(update={"job_queue_length": 1}), generator) as client:
+def test_a_full_queue_is_503_and_drains(settings: Settings, engine: Engine) -> None:
+    with client_of(settings.model_copy(update={"job_queue_length": 1}), engine) as client:
         gate, adapter = with_gate(client), made(client)
         jobs = [verify(client, adapter, {"hooks": ["gate"]}).headers["location"] for _ in "12"]
         refused = verify(client, adapter, {"hooks": ["gate"]})
@@ -257,8 +257,8 @@ def test_a_damaged_job_store_ends_no_worker(client: TestClient, settings: Settin
 # Stopping and starting again
 
 
-def test_a_stopped_service_interrupts_and_keeps(settings: Settings, generator: Generator) -> None:
-    with client_of(settings, generator) as client:
+def test_a_stopped_service_interrupts_and_keeps(settings: Settings, engine: Engine) -> None:
+    with client_of(settings, engine) as client:
         gate, adapter = with_gate(client), made(client)
         done = verify(client, adapter, {"hooks": ["behaviour"]}).headers["location"]
         kept = ended(client, done)
@@ -266,7 +266,7 @@ def test_a_stopped_service_interrupts_and_keeps(settings: Settings, generator: G
             verify(client, adapter, {"hooks": ["gate"]}).headers["location"] for _ in "12"
         )
         assert gate.started.wait(30)
-    with client_of(settings, generator) as client:
+    with client_of(settings, engine) as client:
         assert client.get(done).json() == kept
         for job in (running, queued):
             body = client.get(job).json()
@@ -373,10 +373,8 @@ def test_unknown_jobs_adapters_and_methods(client: TestClient) -> None:
     ended(client, job)
 
 
-def test_before_the_service_has_started_no_job_is_taken(
-    settings: Settings, generator: Generator
-) -> None:
-    client = TestClient(create_app(settings, generator))  # without its lifespan nobody works
+def test_before_the_service_has_started_no_job_is_taken(settings: Settings, engine: Engine) -> None:
+    client = TestClient(create_app(settings, engine))  # without its lifespan nobody works
     answer = verify(client, made(client))
     assert_problem(answer, 503, "not-ready")
     assert answer.headers["retry-after"] == "7"

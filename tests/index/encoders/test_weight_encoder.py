@@ -11,17 +11,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pretrained
 from index.encoders.weight_features import features, gram, inputs_of, readings
 from index.encoders.weights import (
     WeightEncoder,
     WeightEncoderConfig,
     load_weight_encoder,
-    save_weight_encoder,
-    shipped_weight_encoder,
 )
 from library.adapter import Adapter, zeros
 from library.base.models import load_config, resolve_base
-from library.checkpoint import CONFIG_FILE, CheckpointInfo
+from library.checkpoint import CONFIG_FILE, CheckpointInfo, save_checkpoint
 from library.errors import CheckpointError, LayoutMismatch, MissingPath, UsageError
 from library.layout import Layout, layout_of
 
@@ -157,7 +156,7 @@ def test_the_checkpoint_comes_back(tmp_path: Path) -> None:
     saved, adapter = encoder(), tiny.adapter(layout(), 3)
     texts = torch.randn(4, 12, generator=torch.Generator().manual_seed(0))
     for storage, error in (("float32", 1e-6), ("int8", 0.03)):
-        save_weight_encoder(tmp_path / storage, saved, INFO, storage=storage)
+        save_checkpoint(tmp_path / storage, saved, INFO, storage=storage)
         found = load_weight_encoder(tmp_path / storage)
         assert (found.info, found.layout, found.config) == (INFO, saved.layout, saved.config)
         assert len(found.digest) == 64
@@ -175,7 +174,7 @@ def test_checkpoints_of_something_else_are_refused(tmp_path: Path, small_checkpo
     with pytest.raises(CheckpointError, match=str(small_checkpoint)):
         load_weight_encoder(small_checkpoint)
     folder = tmp_path / "c"
-    save_weight_encoder(folder, encoder(), INFO)
+    save_checkpoint(folder, encoder(), INFO)
     config = json.loads((folder / CONFIG_FILE).read_text())
     for damage in ({"format": 9}, {"layout_digest": "0"}, {"architecture": {"directions": 9}}):
         (folder / CONFIG_FILE).write_text(json.dumps({**config, **damage}))
@@ -190,4 +189,4 @@ def test_the_shipped_encoder_is_for_the_packaged_base() -> None:
     data = found.info.training["data"]
     assert not set(found.info.tasks) & set(data["set_aside"])
     assert data["excluded_license_classes"] == ["restricted"]
-    assert sum(file.stat().st_size for file in shipped_weight_encoder().iterdir()) < 1.4e6
+    assert sum(file.stat().st_size for file in pretrained.folder("weight-encoder").iterdir()) < 1.4e6

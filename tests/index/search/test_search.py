@@ -12,13 +12,13 @@ import pytest
 import tiny
 import torch
 from building import built, tasks  # noqa: F401  (fixtures)
+from rest import engine_of
 from starlette.testclient import TestClient
 
 from api.cli.library_list import SHIPPED
 from api.cli.main import main
 from api.http.app import create_app
 from api.service.settings import Settings
-from generator.generate import Generator
 from index.encoders.descriptions import DescriptionEncoder
 from index.search.confidence import margins, shipped_confidence
 from library.base import packaged
@@ -262,11 +262,11 @@ def test_an_index_of_another_encoder_is_refused_until_it_is_made_again(
 
 
 def test_over_http(
-    sample: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sample: Path, checkpoint: Path, encoder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = searched(capsys, LEAP, "--library", str(sample), "-k", "4")
     settings = Settings(data=tmp_path / "data", library=str(sample))
-    with TestClient(create_app(settings, Generator(checkpoint))) as client:
+    with TestClient(create_app(settings, engine_of(settings, checkpoint, encoder))) as client:
         answer = client.get("/v1/search", params={"q": LEAP, "k": 4})
         assert answer.status_code == 200 and answer.json() == {"results": expected}
         tagged = client.get("/v1/search", params={"q": LEAP, "tag": "Program Execution"}).json()

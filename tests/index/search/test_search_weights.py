@@ -21,7 +21,6 @@ from index.encoders.weights import (
     WeightEncoder,
     WeightEncoderConfig,
     load_weight_encoder,
-    save_weight_encoder,
 )
 from index.search.confidence import shipped_confidence
 from index.search.query import NotSearchable, read_files
@@ -29,7 +28,7 @@ from index.search.searcher import Result, Searcher
 from index.search.sources import DescriptionSource, WeightSource
 from index.search.sync import build_index
 from library.adapter import Adapter, zeros
-from library.checkpoint import CheckpointInfo
+from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import UsageError
 from library.exchange.importing import ImportRequest, import_adapter
 from library.layout import Layout, layout_of
@@ -85,7 +84,7 @@ def checkpoint(folder: Path, seed: int = 0) -> Path:
     made = WeightEncoder(WeightEncoderConfig(384, directions=8, dimension=16), layout())
     tiny.randomise(made, seed=seed)
     info = CheckpointInfo({"id": BASE, "sha256": None, "source": "random"}, DEFAULT_ENCODER)
-    save_weight_encoder(folder, made, info, storage="float32")
+    save_checkpoint(folder, made, info, storage="float32")
     return folder
 
 
@@ -299,7 +298,7 @@ def test_descriptions_stand_in_and_texts_reach_weights(
 WRITER = """
 import sys, time
 from pathlib import Path
-from index.search.sources import Weights
+from index.search.sources import WeightSource
 from index.search.sync import build_index
 from index.encoders.weights import load_weight_encoder
 import index.segments.index as d
@@ -311,7 +310,7 @@ def slow(place, *rest):
     return digest
 if sys.argv[3] == "snapshot":
     d.write_snapshot = slow
-class Slow(Weights):
+class Slow(WeightSource):
     def vectors(self, library, wanted):
         if sys.argv[3] == "reading":
             print("reading", flush=True)

@@ -35,7 +35,7 @@ def test_a_snapshot_is_not_served_before_its_log(
         served.append(len(other.state))
         return read(log, dimension, start)
 
-    monkeypatch.setattr(change_log, "read", watched)
+    monkeypatch.setattr(change_log, "read_changes", watched)
     other.refresh()
     assert set(served) == {0} and len(other.state) == 100 + BATCH
 
