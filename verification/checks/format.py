@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from library.errors import AdapterFileError
-from library.exchange.image_lora import is_kohya, read_image_lora
+from library.exchange.image_lora import OtherKind, is_kohya, read_image_lora
 from library.peft.config import check_targets, check_types, require_rank, unused_targets
 from library.peft.keys import Shape, wrapper_in
 from library.peft.read import layout_in
@@ -102,6 +102,8 @@ def _without_config(subject: Artifact) -> Finding:
     try:
         config, pairs, _ = read_image_lora(file, "unknown")
         layout_in(config, pairs)
+    except OtherKind as error:
+        raise BadFile("other-kind", str(error)) from error
     except AdapterFileError as error:
         raise BadFile("keys", str(error)) from error
     kind = "kohya" if is_kohya(tensors) else "diffusers"

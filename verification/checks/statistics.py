@@ -4,6 +4,7 @@ The quantiles are those of the screening bank, which findings name as their cali
 here refuses: an unusual adapter may be a good one.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from jaxtyping import Float
@@ -52,7 +53,8 @@ def check_statistics(subject: Artifact, context: Context) -> list[Finding]:
             "calibration": statistics_calibration(bank),
         }
         return [_not_comparable(message, **evidence)]
-    return [compare_statistics(values[:, [place[row[0]] for row in bank.modules]], bank)]
+    finding = compare_statistics(values[:, [place[row[0]] for row in bank.modules]], bank)
+    return [finding if subject.said("checkpoint") is None else _of_generated(finding)]
 
 
 def compare_statistics(values: Float[Tensor, "1 sites rank"], bank: Bank) -> Finding:
@@ -73,6 +75,17 @@ def compare_statistics(values: Float[Tensor, "1 sites rank"], bank: Bank) -> Fin
     }
     code = "statistics-outside" if count else "statistics-inside"
     return Finding(STATISTICS_HOOK, code, "info", message, evidence)
+
+
+def _of_generated(finding: Finding) -> Finding:
+    """The comparison of an adapter that a generator's checkpoint made: nearly all lie outside."""
+    evidence = finding.evidence
+    message = (
+        "a generated adapter, whose statistics are seldom those of trained ones: ‖ΔW‖ is "
+        f"{evidence['median']['norm']:.3g} in the median of the modules, "
+        f"{evidence['library_median']['norm']:.3g} in {evidence['calibration']}"
+    )
+    return replace(finding, code="statistics-generated", message=message)
 
 
 def statistics_calibration(bank: Bank) -> str:
