@@ -128,12 +128,12 @@ def read_policy(path: Path, names: tuple[str, ...] = Policy.hooks) -> Policy:
     return policy
 
 
-def require_known_hooks(names: Iterable[str], known: Iterable[str]) -> None:
+def require_known_hooks(names: Iterable[str], available: Iterable[str]) -> None:
     """Raise UnknownName for a name that is no hook's."""
-    known = tuple(known)
+    available = tuple(available)
     for name in names:
-        if name not in known:
-            raise UnknownName(f"unknown hook '{name}'; known: {', '.join(known)}")
+        if name not in available:
+            raise UnknownName(f"unknown hook '{name}'; known: {', '.join(available)}")
 
 
 def require_key(policy: Policy, public_key: object | None) -> None:

@@ -21,35 +21,35 @@ MAX_TENSORS = 65_536
 MAX_NAME = 1024
 
 
-def check_format(subject: Artifact, context: Context) -> list[Finding]:
+def check_format(artifact: Artifact, context: Context) -> list[Finding]:
     """What is wrong with the files themselves. Raises BadFile for the first reason to refuse."""
-    header, config = subject.header, subject.config
+    header, config = artifact.header, artifact.config
     _require_sane(header)
-    top = require_finite(header, subject.files[subject.weights])
-    found = [
+    top = require_finite(header, artifact.files[artifact.weights])
+    findings = [
         _finding("pickle-beside", "warn", f"{as_utf8(name)} is a pickle; no one should load it")
-        for name in subject.names
+        for name in artifact.names
         if name.endswith(PICKLES)
     ]
     if config is None:
-        return [*found, _without_config(subject)]
+        return [*findings, _without_config(artifact)]
     if config.get("peft_type") != "LORA":
-        return [*found, _other_type(config)]
+        return [*findings, _other_type(config)]
     try:
         check_types(Path(CONFIG_FILE), config)
     except (AdapterFileError, OverflowError, RecursionError) as error:
         raise BadFile("config", str(error)) from error
-    modules = subject.pairs
-    found += _agreement(config, modules)
-    require_strength(subject, top)
-    wrapper = wrapper_in(subject.shapes)
+    modules = artifact.pairs
+    findings += _agreement(config, modules)
+    require_strength(artifact, top)
+    wrapper = wrapper_in(artifact.shapes)
     if wrapper is not None:
         message = (
             f"names hold {wrapper}, which a wrapper of the model put there: PEFT finds no such "
             "module and applies nothing, without an error; library import removes it"
         )
-        found.append(_finding(WRAPPED_NAMES, "refuse", message, wrapper=wrapper))
-    return found
+        findings.append(_finding(WRAPPED_NAMES, "refuse", message, wrapper=wrapper))
+    return findings
 
 
 def _require_sane(header: Header) -> None:
@@ -86,19 +86,19 @@ def _agreement(config: dict[str, Any], modules: Mapping[str, tuple[Shape, Shape]
     return [_finding("targets-unused", "info", message, targets=unused)]
 
 
-def _without_config(subject: Artifact) -> Finding:
+def _without_config(artifact: Artifact) -> Finding:
     """What a file says that comes without a config: an image model's LoRA, or half an adapter."""
-    if any(key.startswith(PREFIX) for key in subject.shapes):
-        _ = subject.pairs
-        if subject.folder:
+    if any(key.startswith(PREFIX) for key in artifact.shapes):
+        _ = artifact.pairs
+        if artifact.folder:
             raise BadFile("no-config", f"there is no {CONFIG_FILE} beside the weights")
         return _finding(
             "no-config", "warn", f"a file without {CONFIG_FILE}: rank and alpha were not checked"
         )
     from safetensors.torch import load
 
-    tensors = dict(sorted(load(subject.files[subject.weights]).items()))
-    file = TensorFile(subject.weights, "", tensors, subject.header.metadata)
+    tensors = dict(sorted(load(artifact.files[artifact.weights]).items()))
+    file = TensorFile(artifact.weights, "", tensors, artifact.header.metadata)
     try:
         config, pairs, _ = read_image_lora(file, "unknown")
         layout_in(config, pairs)
