@@ -137,7 +137,7 @@ def _losses(
     parents: Parents, base: str | None, examples: Sequence[Example], device: str
 ) -> tuple[Any, str]:
     """What the base says of weights, and the numerics that it adds."""
-    from index.merge.mixture_loss import MixtureLoss
+    from library.base.example_loss import MixtureLoss
     from library.base.models import load_base, numerics, resolve_base
 
     loaded = load_base(resolve_base(base or parents.base["id"]), device=device)

@@ -7,14 +7,19 @@ examples: whatever answers them best, of the nearest adapters, the generated and
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import torch
+
 from generator.generate import TEXT_TO_LORA
 from generator.request import Proposal
 from generator.strategies.calibration import StrategyCalibration, strategy_calibration
 from generator.strategies.makers import COMPOSE, NEAREST, Makers, Wish
-from generator.strategies.trial import trial
+from library.base.example_loss import mean_losses
 from library.base.models import BaseModel, BaseReference, numerics
 from library.errors import LayoutMismatch
 from library.tasks.files import Example
+
+MAX_EXAMPLES = 32  # more say little more
+MAX_LENGTH = 1024  # tokens of an example
 
 LoadBase = Callable[[BaseReference], BaseModel]
 
@@ -71,7 +76,8 @@ def _on_trial(
         names.append(f"{NEAREST} {near.task}")
         made.append(makers.nearest(wish, "", place))
     base = load(wish.base)
-    losses, count = trial(base, [one.adapter for one in made], examples)
+    stored = [one.adapter.to("cpu", torch.bfloat16) for one in made]  # as their files hold them
+    losses, count = mean_losses(base, stored, examples[:MAX_EXAMPLES], MAX_LENGTH)
     best = min(range(len(made)), key=losses.__getitem__)
     told = ", ".join(f"{name} {loss:.2f}" for name, loss in zip(names, losses, strict=True))
     reason = f"it has the least loss a token on {count} examples of these: {told}"

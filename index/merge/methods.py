@@ -13,7 +13,6 @@ from index.merge.klora import klora
 from index.merge.lego import lego
 from index.merge.lora_rar import Predictor
 from index.merge.orthogonal import orthogonal
-from index.merge.recompress import recompressed
 from index.merge.ties_dare import dare, merge_entries, ties
 from index.merge.weighted_sum import require_mergeable, weighted_sum
 from library.adapter import Adapter
@@ -141,7 +140,7 @@ def _weighted(mix: Mix, adapter: Adapter) -> Merged:
 
 
 def _at_rank(adapter: Adapter, rank: int | None) -> Adapter:
-    return adapter if rank is None else recompressed(adapter, rank)
+    return adapter if rank is None else adapter.recompressed(rank)
 
 
 METHODS: dict[str, Callable[[Mix], Merged]] = {

@@ -74,8 +74,8 @@ class Bank:
 
     def in_order(self, layout: Layout, values: Tensor) -> Tensor:
         """`[n, sites, ...]` of an adapter that fits, in the order of the bank's modules."""
-        place = {site.name: position for position, site in enumerate(layout.sites)}
-        return values[:, [place[row[0]] for row in self.modules]]
+        positions = (layout.position(row[0]) for row in self.modules)
+        return values[:, [group.indices[index] for group, index in positions]]
 
     def to_json(self) -> str:
         return json.dumps(_plain(asdict(self)), sort_keys=True) + "\n"

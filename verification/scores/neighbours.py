@@ -25,30 +25,6 @@ from library.store.records import Record
 REFERENCE = 24  # adapters, evenly spaced by task, whose pairs E-DIEM is held against
 
 
-def factored_inner_products(one: Adapter, others: Adapter) -> Float[Tensor, "n m sites"]:
-    """⟨ΔW, ΔW'⟩ of every module, for n adapters and m others of the same modules at any ranks."""
-    place = {site.name: position for position, site in enumerate(one.layout.sites)}
-    found = torch.zeros(len(one), len(others), len(place), dtype=torch.float64)
-    theirs = {group.key: [site.name for site in group.sites] for group in others.layout.groups}
-    for group in one.layout.groups:
-        order = [theirs[group.key].index(site.name) for site in group.sites]
-        a, b = one.A[group.key].double(), one.B[group.key].double()
-        a2, b2 = (x[group.key].double() for x in (others.A, others.B))
-        if order != sorted(order):
-            a2, b2 = a2[:, order], b2[:, order]
-        n, sites, r, _ = a.shape
-        m, s = len(others), a2.shape[-2]
-        left = a.transpose(0, 1).reshape(sites, n * r, -1)
-        right = a2.transpose(0, 1).reshape(sites, m * s, -1)
-        of_a = (left @ right.mT).view(sites, n, r, m, s)
-        left = b.permute(1, 0, 3, 2).reshape(sites, n * r, -1)
-        right = b2.permute(1, 0, 3, 2).reshape(sites, m * s, -1)
-        of_b = (left @ right.mT).view(sites, n, r, m, s)
-        where = [place[site.name] for site in group.sites]
-        found[..., where] = (of_a * of_b).sum(dim=(2, 4)).permute(1, 2, 0)
-    return found
-
-
 def same_modules(one: Layout, other: Layout) -> bool:
     """Whether two layouts have the same modules, in any order and at any ranks."""
     return sorted(map(shape_of, one.sites)) == sorted(map(shape_of, other.sites))
@@ -56,8 +32,8 @@ def same_modules(one: Layout, other: Layout) -> bool:
 
 def squared_norms(adapter: Adapter) -> Float[Tensor, "n sites"]:
     """‖ΔW‖² of every module, by the same formula."""
-    rows = [factored_inner_products(adapter[[i]], adapter[[i]])[0, 0] for i in range(len(adapter))]
-    return torch.stack(rows)
+    rows = (adapter[[i]] for i in range(len(adapter)))
+    return torch.stack([row.inner_products(row)[0, 0] for row in rows])
 
 
 @dataclass(frozen=True)
@@ -73,7 +49,7 @@ def distances(
     one: Adapter, others: Adapter, norms: Float[Tensor, "m sites"] | None = None
 ) -> Distances:
     """`norms` are the others' squared norms, where they are known. A zero ΔW has cosine zero."""
-    products = factored_inner_products(one, others)
+    products = one.inner_products(others)
     own = squared_norms(one)
     theirs = squared_norms(others) if norms is None else norms
     squared = (own[:, None] + theirs[None] - 2 * products).clamp_min(0)

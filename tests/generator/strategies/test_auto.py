@@ -15,12 +15,12 @@ from torch.nn import functional
 
 from api.cli.main import main
 from generator.request import Request
-from generator.strategies.auto import choose
+from generator.strategies.auto import MAX_LENGTH, choose
 from generator.strategies.calibration import FILE, StrategyCalibration, strategy_calibration
 from generator.strategies.makers import Makers
 from generator.strategies.strategies import Strategies
-from generator.strategies.trial import trial
 from library.base.decode import greedy
+from library.base.example_loss import mean_losses
 from library.base.models import BaseReference, load_base
 from library.base.prompts import answer_ids, prompt_ids
 from library.canonical import file_digest
@@ -65,15 +65,17 @@ def test_a_trial_is_every_candidate_by_itself(strategies: Strategies, base: Base
     """Losses equal those of a model with ΔW merged into its weights, one example at a time."""
     loaded = load_base(base)
     kinds = ("text-to-lora", "compose", "nearest")
-    adapters = [strategies.propose(kind, FAR, base).adapter for kind in kinds]
+    adapters = [
+        strategies.propose(kind, FAR, base).adapter.to(dtype=torch.bfloat16) for kind in kinds
+    ]
     examples = [
         Example.pair("1 + 2", "3"),
         Example.pair("a longer question, with words", "yes it is"),
     ]
-    losses, count = trial(loaded, adapters, examples)
+    losses, count = mean_losses(loaded, adapters, examples, MAX_LENGTH)
     assert count == 2
     for adapter, found in zip(adapters, losses, strict=True):
-        model = tiny.merged(loaded.model, adapter.to(dtype=torch.bfloat16).to(dtype=torch.float32))
+        model = tiny.merged(loaded.model, adapter.to(dtype=torch.float32))
         expected = 0.0
         for example in examples:
             prompt = prompt_ids(loaded.tokenizer, example.input)
@@ -95,7 +97,8 @@ def test_examples_decide(
     answers = greedy(loaded, prompts, strong, [0] * 4, max_new_tokens=8)
     examples = [Example.pair(t, a) for t, a in zip(texts, answers, strict=True)]
     chosen = strategies.propose("auto", FAR, base, examples).chosen
-    losses, _ = trial(loaded, [shelf.adapter(n.id) for n in chosen.neighbours], examples)
+    near = [shelf.adapter(n.id).to(dtype=torch.bfloat16) for n in chosen.neighbours]
+    losses, _ = mean_losses(loaded, near, examples, MAX_LENGTH)
     assert "least loss a token on 4 examples" in chosen.reason
     for near, loss in zip(chosen.neighbours, losses, strict=True):
         assert f"nearest {near.task} {loss:.2f}" in chosen.reason
