@@ -15,7 +15,7 @@ from library.canonical import digest
 from library.errors import AdapterFileError
 from library.exchange.source import DIFFUSERS_FILE
 from library.files import require_present
-from library.peft.provenance import PROVENANCE_FILE
+from library.peft.provenance import PROVENANCE_FILE, SIGNATURE_FILE
 from library.peft.read import adapter_of
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from library.tasks.files import Example
@@ -25,7 +25,6 @@ from verification.checks.pairs import Shape, pairs_of
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-SIGNATURE_FILE = "provenance.dsse.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 MAX_WEIGHTS = 2 * 2**30
 MAX_JSON = 2**20

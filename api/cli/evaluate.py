@@ -168,7 +168,7 @@ def _library(
     base: "BaseReference",
 ) -> "LibraryMethods":
     """What merges and looks up; the oracles' own shelf if there is no other."""
-    from api.merging import shipped_predictor
+    from index.merge.lora_rar import shipped_predictor
     from index.search.retriever import Retriever
     from library.store.catalogue import open_library
     from training.evaluation.library_methods import LibraryMethods

@@ -66,18 +66,27 @@ def save_predictor(folder: Path, module: MergePredictor, training: dict[str, Any
     write_state(folder, config, module, overwrite=True)
 
 
-def load_predictor(place: Path) -> Predictor:
-    """Read a checkpoint; it computes in float64.
+def load_predictor(folder: Path | None = None) -> Predictor:
+    """Read a checkpoint, the shipped one by default; it computes in float64.
 
     Raises:
         MissingPath: there is no such folder.
         CheckpointError: what is in it cannot be used.
     """
-    if not place.is_dir():
-        raise MissingPath(f"there is no merge predictor at {place}")
-    found = read_state(place, _build)
-    load_strictly(place, found.built, found.state)
-    return Predictor(found.built.double().eval(), found.digest, found.config["training"])
+    folder = folder or shipped_predictor()
+    if not folder.is_dir():
+        raise MissingPath(f"there is no merge predictor at {folder}")
+    checkpoint = read_state(folder, _build)
+    load_strictly(folder, checkpoint.built, checkpoint.state)
+    module = checkpoint.built.double().eval()
+    return Predictor(module, checkpoint.digest, checkpoint.config["training"])
+
+
+def shipped_predictor() -> Path:
+    """The checkpoint that came with the package."""
+    import pretrained
+
+    return Path(pretrained.__file__).parent / KIND
 
 
 def _build(config: dict[str, Any]) -> MergePredictor:

@@ -12,6 +12,7 @@ from library.canonical import digest, json_digest
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, PeftFiles
 
 PROVENANCE_FILE = "provenance.json"
+SIGNATURE_FILE = "provenance.dsse.json"
 IDENTITY_FIELDS = (
     "checkpoint",
     "description",
