@@ -104,6 +104,10 @@ class Adapter:
         rank = group.sites[index].rank
         return self.A[group.key][:, index, :rank], self.B[group.key][:, index, :, :rank]
 
+    def is_finite(self) -> bool:
+        """Whether every weight is a finite number."""
+        return all(bool(factor.isfinite().all()) for factor in self.factors())
+
     def is_zero(self) -> bool:
         """Whether ΔW is exactly zero everywhere because A or B is."""
         return all(

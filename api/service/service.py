@@ -36,7 +36,7 @@ from verification import run
 from verification.artifact import Artifact, Context
 from verification.report import reported, summary
 from verification.scores.agreement import AGREEMENT_HOOK
-from verification.scores.behaviour_hook import BEHAVIOUR_HOOK
+from verification.scores.behaviour import BEHAVIOUR_HOOK
 from verification.zk.backend import read_srs, require_ezkl
 from verification.zk.bundle import require_count, require_nonce
 from verification.zk.hook import Challenge, zk_hook

@@ -7,7 +7,7 @@ from typing import Any
 
 from index.merge.lora_rar import Predictor, load_predictor
 from index.merge.lorahub import Losses
-from index.merge.methods import METHODS, Merged, Mix, merge, require_inputs, require_suitable
+from index.merge.methods import METHODS, Merged, Mix, merge, require_merge_inputs, require_suitable
 from index.merge.parents import Gate, Parents, read_parents
 from library.adapter import Adapter
 from library.build.plan import rows_digest
@@ -46,7 +46,7 @@ class MergeRequest:
     def __post_init__(self) -> None:
         require_suitable(self.method, len(self.names), self.weights, self.density)
         examples = None if self.examples is None else len(self.examples)
-        require_inputs(self.method, examples, predictor=self.predictor is not None)
+        require_merge_inputs(self.method, examples, predictor=self.predictor is not None)
 
 
 @dataclass(frozen=True)

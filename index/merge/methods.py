@@ -126,7 +126,7 @@ def require_suitable(
         raise UsageError(f"{name} takes at most {method.most} adapters")
 
 
-def require_inputs(name: str, examples: int | None, *, predictor: bool) -> None:
+def require_merge_inputs(name: str, examples: int | None, *, predictor: bool) -> None:
     """Raise UsageError if a method does not take these files, or needs what is missing.
 
     Args:

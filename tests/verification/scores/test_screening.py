@@ -22,16 +22,16 @@ from verification.checks.spectrum import (
     statistics,
 )
 from verification.findings import Finding
-from verification.scores.bank import Bank, shipped_bank
 from verification.scores.screening import (
     QUANTILES,
     Linear,
+    check_spectra,
     fit_linear,
     fit_profile,
     known_kind,
     profile,
 )
-from verification.scores.screening_hook import check_spectra
+from verification.scores.screening_bank import Bank, shipped_bank
 
 close = torch.testing.assert_close
 SEEDS = st.integers(0, 10_000)

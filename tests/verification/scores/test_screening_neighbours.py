@@ -14,12 +14,12 @@ from library.adapter import Adapter, zeros
 from library.errors import MissingPath, UsageError
 from library.layout import layout_of
 from verification.scores.neighbours import (
+    check_neighbours,
     distances,
     e_diem,
     gather,
     read_neighbours,
 )
-from verification.scores.screening_hook import check_neighbours
 
 SEEDS = st.integers(0, 10_000)
 LAYOUT = layout_of(tiny.config("llama"), rank=3)
