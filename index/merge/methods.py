@@ -64,7 +64,7 @@ class Merged:
 
 
 @dataclass(frozen=True)
-class Method:
+class MergeMethod:
     """A way to merge, and the options that it takes.
 
     Attributes:
@@ -85,7 +85,7 @@ class Method:
     most: int | None = None
 
 
-def method_named(name: str) -> Method:
+def method_named(name: str) -> MergeMethod:
     """Raises UnknownName."""
     if name not in METHODS:
         raise UnknownName(f"unknown method '{name}'; known: {', '.join(METHODS)}")
@@ -190,14 +190,16 @@ def _at_rank(adapter: Adapter, rank: int | None) -> Adapter:
     return adapter if rank is None else adapter.recompressed(rank)
 
 
-METHODS: dict[str, Method] = {
-    "cat": Method(_sum),
-    "soup": Method(_sum, weights=False),
-    "ties": Method(_ties, density=TIES_DENSITY),
-    "dare": Method(_dare, density=DARE_DENSITY),
-    "lego": Method(_lego),
-    "klora": Method(_klora),
-    "orthogonal": Method(_orthogonal),
-    "lora-rar": Method(_lora_rar, weights=False, predictor=True, exactly=2),
-    "lorahub": Method(_lorahub, weights=False, examples=lorahub.EXAMPLES, most=lorahub.CANDIDATES),
+METHODS: dict[str, MergeMethod] = {
+    "cat": MergeMethod(_sum),
+    "soup": MergeMethod(_sum, weights=False),
+    "ties": MergeMethod(_ties, density=TIES_DENSITY),
+    "dare": MergeMethod(_dare, density=DARE_DENSITY),
+    "lego": MergeMethod(_lego),
+    "klora": MergeMethod(_klora),
+    "orthogonal": MergeMethod(_orthogonal),
+    "lora-rar": MergeMethod(_lora_rar, weights=False, predictor=True, exactly=2),
+    "lorahub": MergeMethod(
+        _lorahub, weights=False, examples=lorahub.EXAMPLES, most=lorahub.CANDIDATES
+    ),
 }
