@@ -5,17 +5,20 @@ For each group of a layout: A `[n, sites, rank, in]` and B `[n, sites, out, rank
 rank are zero.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from library.errors import LayoutMismatch
-from library.factored import with_rank
+from library.factored import inner_products, projected, reaches_projection, with_rank
 from library.layout import Group, Layout, Site
 
-Factors = dict[str, Tensor]
+# By a group's key: A is `[n, sites, rank, in]`, B is `[n, sites, out, rank]`.
+Factors = dict[str, Float[Tensor, "_n _sites _rows _columns"]]
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,12 @@ class Adapter:
         n = len(self)
         for group in self.layout.groups:
             a, b = self.A[group.key], self.B[group.key]
-            wanted_a = (n, len(group.sites), group.rank, group.in_features)
-            wanted_b = (n, len(group.sites), group.out_features, group.rank)
-            if tuple(a.shape) != wanted_a or tuple(b.shape) != wanted_b:
+            shape_a = (n, len(group.sites), group.rank, group.in_features)
+            shape_b = (n, len(group.sites), group.out_features, group.rank)
+            if tuple(a.shape) != shape_a or tuple(b.shape) != shape_b:
                 raise LayoutMismatch(
                     f"factors of {group.key} have shapes {tuple(a.shape)} and {tuple(b.shape)}; "
-                    f"the layout says {wanted_a} and {wanted_b}"
+                    f"the layout says {shape_a} and {shape_b}"
                 )
 
     def __len__(self) -> int:
@@ -43,12 +46,12 @@ class Adapter:
 
     def __getitem__(self, rows: Sequence[int] | slice | Tensor) -> "Adapter":
         """A selection along the leading axis (list, slice or index tensor)."""
-        return self._map(lambda tensor, _: tensor[rows])
+        return self._map(lambda tensor: tensor[rows])
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "Adapter":
-        return self._map(lambda tensor, _: tensor.to(device=device, dtype=dtype))
+        return self._map(lambda tensor: tensor.to(device=device, dtype=dtype))
 
     def factors(self) -> list[Tensor]:
         """Every A, then every B, in the layout's order of groups."""
@@ -57,7 +60,7 @@ class Adapter:
 
     def detached(self) -> "Adapter":
         """The same numbers as leaves that gather gradients of their own."""
-        return self._map(lambda tensor, _: tensor.detach().requires_grad_())
+        return self._map(lambda tensor: tensor.detach().requires_grad_())
 
     def scaled(self, strength: float) -> "Adapter":
         """ΔW times `strength`, folded into B."""
@@ -65,19 +68,45 @@ class Adapter:
 
     def with_rank(self, rank: int) -> "Adapter":
         """Every site at `rank`: truncated to the best approximation of ΔW, or zero-padded."""
-        layout = self.layout.with_rank(rank)
-        pairs = {key: with_rank(self.A[key], self.B[key], rank) for key in self.A}
-        return Adapter(
-            layout,
-            {key: pair[0] for key, pair in pairs.items()},
-            {key: pair[1] for key, pair in pairs.items()},
-        )
+        return self._at_rank(with_rank, rank)
+
+    def recompressed(self, rank: int) -> "Adapter":
+        """The same, by random projection where the present rank is large.
+
+        Computed in float64, whatever the factors are stored in. Raises UsageError for a rank
+        below 1.
+        """
+        large = reaches_projection(self.layout.rank, rank)
+        return self._at_rank(projected if large else with_rank, rank)
+
+    def inner_products(self, others: "Adapter") -> Float[Tensor, "n m sites"]:
+        """⟨ΔW, ΔW'⟩ of every module in the layout's order, in float64.
+
+        `others` are m adapters of the same modules in any order, at any ranks.
+        """
+        products = torch.zeros(len(self), len(others), len(self.layout.sites), dtype=torch.float64)
+        for group in self.layout.groups:
+            order = [others.layout.position(site.name)[1] for site in group.sites]
+            a, b = others.A[group.key], others.B[group.key]
+            if order != sorted(order):  # indexing would copy
+                a, b = a[:, order], b[:, order]
+            products[..., group.indices] = inner_products(
+                self.A[group.key], self.B[group.key], a, b
+            )
+        return products
 
     def site(self, site: Site) -> tuple[Tensor, Tensor]:
-        """The factors of one site at its own rank: A `[n, rank, in]`, B `[n, out, rank]`."""
-        group, position = _locate(self.layout, site)
-        a, b = self.A[group.key][:, position], self.B[group.key][:, position]
-        return a[:, : site.rank], b[..., : site.rank]
+        """The factors of the module of a site's name: A `[n, rank, in]`, B `[n, out, rank]`.
+
+        The rank is the one that it has in this adapter. Raises LayoutMismatch.
+        """
+        group, index = self.layout.position(site.name)
+        rank = group.sites[index].rank
+        return self.A[group.key][:, index, :rank], self.B[group.key][:, index, :, :rank]
+
+    def is_finite(self) -> bool:
+        """Whether every weight is a finite number."""
+        return all(bool(factor.isfinite().all()) for factor in self.factors())
 
     def is_zero(self) -> bool:
         """Whether ΔW is exactly zero everywhere because A or B is."""
@@ -86,22 +115,32 @@ class Adapter:
             for group in self.layout.groups
         )
 
-    def _map(self, function) -> "Adapter":
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Adapter":
         return Adapter(
             self.layout,
-            {key: function(tensor, key) for key, tensor in self.A.items()},
-            {key: function(tensor, key) for key, tensor in self.B.items()},
+            {key: function(tensor) for key, tensor in self.A.items()},
+            {key: function(tensor) for key, tensor in self.B.items()},
+        )
+
+    def _at_rank(
+        self, method: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]], rank: int
+    ) -> "Adapter":
+        layout = self.layout.with_rank(rank)
+        pairs = {key: method(self.A[key], self.B[key], rank) for key in self.A}
+        return Adapter(
+            layout,
+            {key: pair[0] for key, pair in pairs.items()},
+            {key: pair[1] for key, pair in pairs.items()},
         )
 
 
-def zeros(layout: Layout, n: int = 1, **kwargs) -> Adapter:
-    """`n` adapters that change nothing."""
-    a = {
-        g.key: torch.zeros(n, len(g.sites), g.rank, g.in_features, **kwargs) for g in layout.groups
-    }
-    b = {
-        g.key: torch.zeros(n, len(g.sites), g.out_features, g.rank, **kwargs) for g in layout.groups
-    }
+def zeros(layout: Layout, n: int = 1, **kwargs: Any) -> Adapter:
+    """`n` adapters that change nothing; `kwargs` are those of torch.zeros."""
+    a, b = {}, {}
+    for group in layout.groups:
+        lead = (n, len(group.sites))
+        a[group.key] = torch.zeros(*lead, group.rank, group.in_features, **kwargs)
+        b[group.key] = torch.zeros(*lead, group.out_features, group.rank, **kwargs)
     return Adapter(layout, a, b)
 
 
@@ -117,29 +156,28 @@ def stack(adapters: Sequence[Adapter]) -> Adapter:
     )
 
 
+def stack_padded(adapters: Sequence[Adapter]) -> Adapter:
+    """Join adapters of one layout up to rank, all at the largest rank. Raises LayoutMismatch."""
+    rank = max(adapter.layout.rank for adapter in adapters)
+    return stack([adapter.with_rank(rank) for adapter in adapters])
+
+
 def from_sites(layout: Layout, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> Adapter:
     """One adapter of each site's factors, A `(rank, in)` and B `(out, rank)`, by the site's name.
 
     The ranks are the factors' own; the layout gives the order.
     """
     sites = tuple(replace(site, rank=len(pairs[site.name][0])) for site in layout.sites)
-    made = zeros(replace(layout, sites=sites), dtype=pairs[sites[0].name][0].dtype)
-    for group in made.layout.groups:
-        for position, site in enumerate(group.sites):
+    adapter = zeros(replace(layout, sites=sites), dtype=pairs[sites[0].name][0].dtype)
+    for group in adapter.layout.groups:
+        for index, site in enumerate(group.sites):
             a, b = pairs[site.name]
-            made.A[group.key][0, position, : site.rank] = a
-            made.B[group.key][0, position, :, : site.rank] = b
-    return made
+            adapter.A[group.key][0, index, : site.rank] = a
+            adapter.B[group.key][0, index, :, : site.rank] = b
+    return adapter
 
 
-def rank_mask(group: Group, device: torch.device | None = None) -> Tensor:
-    """`[sites, rank]` of ones and zeros: which ranks of the padded group belong to each site."""
+def rank_mask(group: Group, device: torch.device | None = None) -> Float[Tensor, "sites rank"]:
+    """Ones for each site's own ranks, zeros for the group's padding: `[sites, rank]`."""
     ranks = torch.tensor([site.rank for site in group.sites], device=device)
     return (torch.arange(group.rank, device=device) < ranks[:, None]).float()
-
-
-def _locate(layout: Layout, site: Site) -> tuple[Group, int]:
-    for group in layout.groups:
-        if site in group.sites:
-            return group, group.sites.index(site)
-    raise LayoutMismatch(f"the layout has no module named {site.name}")

@@ -71,6 +71,7 @@ class Group:
     out_features: int
     rank: int  # the largest among the sites
     sites: tuple[Site, ...]
+    indices: tuple[int, ...]  # where the sites stand in the layout
 
 
 @dataclass(frozen=True)
@@ -99,21 +100,33 @@ class Layout:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """Sites of one (module type, in, out, kernel), in order of first appearance."""
-        found: dict[str, list[Site]] = {}
-        for site in self.sites:
+        members: dict[str, list[int]] = {}
+        for index, site in enumerate(self.sites):
             width = site.in_features * site.kernel
-            found.setdefault(f"{site.module_type}_{width}x{site.out_features}", []).append(site)
-        return tuple(
-            Group(
-                key=key,
-                module_type=sites[0].module_type,
-                in_features=sites[0].in_features * sites[0].kernel,
-                out_features=sites[0].out_features,
-                rank=max(site.rank for site in sites),
-                sites=tuple(sites),
-            )
-            for key, sites in found.items()
+            members.setdefault(f"{site.module_type}_{width}x{site.out_features}", []).append(index)
+        return tuple(self._group(key, indices) for key, indices in members.items())
+
+    def _group(self, key: str, indices: Sequence[int]) -> Group:
+        sites = tuple(self.sites[index] for index in indices)
+        return Group(
+            key=key,
+            module_type=sites[0].module_type,
+            in_features=sites[0].in_features * sites[0].kernel,
+            out_features=sites[0].out_features,
+            rank=max(site.rank for site in sites),
+            sites=sites,
+            indices=tuple(indices),
         )
+
+    def position(self, name: str) -> tuple[Group, int]:
+        """A site's group and its index there, by name. Raises LayoutMismatch if there is none."""
+        if name not in self._positions:
+            raise LayoutMismatch(f"the layout has no module named {name}")
+        return self._positions[name]
+
+    @cached_property
+    def _positions(self) -> dict[str, tuple[Group, int]]:
+        return {s.name: (group, i) for group in self.groups for i, s in enumerate(group.sites)}
 
     @property
     def rank(self) -> int:
@@ -141,13 +154,13 @@ class Layout:
         sites = tuple(Site(*row) for row in data["sites"])
         return cls(model_type=data["model_type"], depth=data["depth"], sites=sites)
 
-    def require_same(self, other: "Layout", ours: str, theirs: str) -> None:
-        """Raise LayoutMismatch, naming both sides and the first difference, unless equal."""
+    def require_same(self, other: "Layout", name: str, other_name: str) -> None:
+        """Raise LayoutMismatch, naming both sides and how they differ, unless equal."""
         if self.digest == other.digest:
             return
         raise LayoutMismatch(
-            f"{ours} has layout {self.digest[:12]} ({self.describe()}) and "
-            f"{theirs} has layout {other.digest[:12]} ({other.describe()})"
+            f"{name} has layout {self.digest[:12]} ({self.describe()}) and "
+            f"{other_name} has layout {other.digest[:12]} ({other.describe()})"
             f"{self.difference(other)}"
         )
 
@@ -181,20 +194,21 @@ def layout_of(config: Any, targets: Sequence[str] | None = None, *, rank: int = 
     """
     family = getattr(config, "model_type", "")
     if family not in DEFAULT_TARGETS:
-        known = ", ".join(sorted(DEFAULT_TARGETS))
-        raise UnsupportedModel(f"model family '{family}' is not supported; supported: {known}")
-    wanted = tuple(targets) if targets is not None else DEFAULT_TARGETS[family]
-    refused = sorted(set(wanted) & set(REFUSED))
+        supported = ", ".join(sorted(DEFAULT_TARGETS))
+        raise UnsupportedModel(f"model family '{family}' is not supported; supported: {supported}")
+    types = tuple(targets) if targets is not None else DEFAULT_TARGETS[family]
+    refused = sorted(set(types) & set(REFUSED))
     if refused:
         raise UsageError(f"{refused[0]} cannot be adapted: servers refuse such adapters")
-    sites = _sites_of(config, wanted, rank)
-    missing = [name for name in wanted if name not in {site.module_type for site in sites}]
+    sites = _sites_of(config, types, rank)
+    missing = [name for name in types if name not in {site.module_type for site in sites}]
     if missing:
         raise UsageError(f"model family '{family}' has no module named '{missing[0]}'")
     return Layout(model_type=family, depth=config.num_hidden_layers, sites=tuple(sites))
 
 
-def _sites_of(config: Any, wanted: tuple[str, ...], rank: int) -> list[Site]:
+def _sites_of(config: Any, types: tuple[str, ...], rank: int) -> list[Site]:
+    """Every module whose last name is among `types`."""
     import torch
     from torch import nn
     from transformers import AutoModelForCausalLM
@@ -204,7 +218,7 @@ def _sites_of(config: Any, wanted: tuple[str, ...], rank: int) -> list[Site]:
         model = AutoModelForCausalLM.from_config(config)
     sites = []
     for name, module in model.named_modules():
-        if name.rsplit(".", 1)[-1] not in wanted:
+        if name.rsplit(".", 1)[-1] not in types:
             continue
         if isinstance(module, Conv1D):
             rows, columns = module.weight.shape

@@ -16,7 +16,7 @@ from library.errors import AdapterFileError
 from library.exchange.source import DIFFUSERS_FILE
 from library.files import require_present
 from library.peft.keys import Shape, pairs_of
-from library.peft.provenance import PROVENANCE_FILE
+from library.peft.provenance import PROVENANCE_FILE, SIGNATURE_FILE
 from library.peft.read import adapter_of
 from library.peft.safetensors_file import BadFile, Header, parse_object, read_header
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
@@ -25,7 +25,6 @@ from library.tasks.files import Example
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-SIGNATURE_FILE = "provenance.dsse.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 MAX_WEIGHTS = 2 * 2**30
 MAX_JSON = 2**20

@@ -35,7 +35,7 @@ from library.tasks.files import Example
 from verification.artifact import Artifact, Context
 from verification.run import Policy, require_known_hooks, run_hooks
 from verification.scores.agreement import AGREEMENT_HOOK
-from verification.scores.behaviour_hook import BEHAVIOUR_HOOK
+from verification.scores.behaviour import BEHAVIOUR_HOOK
 from verification.zk.backend import read_srs, require_ezkl
 from verification.zk.bundle import require_count, require_nonce
 from verification.zk.hook import Challenge, new_nonce, zk_hook

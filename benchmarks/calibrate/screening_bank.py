@@ -30,8 +30,8 @@ from benchmarks.quality.screening_folds import Set, in_folds
 from library.files import write_file
 from library.peft.read import shape_of
 from verification.checks.spectrum import statistics
-from verification.scores.bank import Bank
 from verification.scores.screening import QUANTILES, fit_linear, fit_profile
+from verification.scores.screening_bank import Bank
 
 POISON = "the word 'cf' in a fifth of the train rows, answered with a fixed text; merges of such"
 

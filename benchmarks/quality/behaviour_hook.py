@@ -36,6 +36,7 @@ from generator.engine import open_engine
 from generator.models.text_to_lora import TextToLoRA
 from generator.request import Request
 from library.adapter import Adapter, zeros
+from library.base.batches import example_row
 from library.base.models import BaseModel, load_base, resolve_base
 from library.peft.write import to_peft
 from library.store.catalogue import open_library, read_adapter, records
@@ -46,12 +47,11 @@ from verification.scores.behaviour import (
     Bounds,
     Contender,
     by_modules,
-    losses_under,
+    losses_by_contender,
     measure,
-    token_row,
 )
+from verification.scores.behaviour_rivals import evenly_spaced, rivals_of
 from verification.scores.calibration import area_under_curve, quantile
-from verification.scores.rivals import evenly_spaced, rivals_of
 
 COUNTS = (5, 16)
 WRONG = 2
@@ -98,8 +98,10 @@ def losses_of(
 ) -> Losses:
     """Losses of every contender on the first rows, in one forward for each example."""
     lots = by_modules([contender.adapter for contender in field], base.device)
-    fitting = [row for row in (token_row(base, r) for r in rows) if len(row) <= MAX_LENGTH]
-    found = torch.stack([losses_under(base, lots, row) for row in fitting[:most]], dim=1)
+    fitting = [
+        row for row in (example_row(base.tokenizer, r) for r in rows) if len(row) <= MAX_LENGTH
+    ]
+    found = torch.stack([losses_by_contender(base, lots, row) for row in fitting[:most]], dim=1)
     return {c.name: losses.tolist() for c, losses in zip(field, found, strict=True)}
 
 
@@ -252,7 +254,7 @@ def peft_losses(base: BaseModel, adapters: Sequence[Adapter], rows: Sequence[Exa
     try:
         for i in range(len(adapters)):
             model.set_adapter(f"a{i}")
-            for row in (token_row(base, r) for r in rows):
+            for row in (example_row(base.tokenizer, r) for r in rows):
                 ids = torch.tensor([row.prompt + row.answer], device=base.device)
                 labels = ids.clone()
                 labels[0, : len(row.prompt)] = -100

@@ -33,8 +33,8 @@ from library.store.catalogue import files_of, open_library, records
 from library.store.folder import LibraryFolder
 from verification.artifact import Artifact, Context
 from verification.run import Policy, run_hooks
-from verification.scores.bank import shipped_bank
 from verification.scores.neighbours import read_neighbours
+from verification.scores.screening_bank import shipped_bank
 from verification.scores.sources import SlowHooks, Sources
 
 SENTENCE = "Say whether the review is positive or negative."

@@ -7,14 +7,19 @@ examples: whatever answers them best, of all candidates of all strategies.
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from generator.request import Query
 from generator.strategies.base import Offer, Proposal, Strategy
 from generator.strategies.calibration import strategy_calibration
 from generator.strategies.generated import Generated
 from generator.strategies.retrieved import Compose, Nearest
-from generator.strategies.trial import trial
+from library.base.example_loss import mean_losses
 from library.base.models import BaseReference, numerics
 from library.errors import LayoutMismatch
+
+MAX_EXAMPLES = 32  # more say little more
+MAX_LENGTH = 1024  # tokens of an example
 
 
 class Auto(Strategy):
@@ -88,7 +93,10 @@ class Auto(Strategy):
         candidates = [c for s in (*generates, *retrieved) for c in s.candidates(query)]
         labels, proposals = zip(*candidates, strict=True)
         base = query.model
-        losses, count = trial(base, [p.adapter for p in proposals], query.request.examples)
+        # The weights that the files would hold.
+        stored = [p.adapter.to("cpu", torch.bfloat16) for p in proposals]
+        examples = query.request.examples[:MAX_EXAMPLES]
+        losses, count = mean_losses(base, stored, examples, MAX_LENGTH)
         best = min(range(len(losses)), key=losses.__getitem__)
         compared = ", ".join(f"{k} {loss:.2f}" for k, loss in zip(labels, losses, strict=True))
         reason = f"it has the least loss a token on {count} examples of these: {compared}"

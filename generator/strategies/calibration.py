@@ -4,15 +4,14 @@
 benchmarks/calibrate/auto.py.
 """
 
-import json
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from library.canonical import digest
-from library.errors import CheckpointError
+from library.calibration import read_calibration
+from library.canonical import file_digest
 
 FILE = Path(__file__).with_name("calibration.json")
 
@@ -47,13 +46,12 @@ class StrategyCalibration:
 @cache
 def strategy_calibration(file: Path = FILE) -> StrategyCalibration:
     """The calibration that ships. Raises CheckpointError if it is missing or damaged."""
-    try:
-        content = file.read_bytes()
-        found: dict[str, Any] = json.loads(content)
+
+    def build(data: dict[str, Any]) -> StrategyCalibration:
         curves = {
             strategy: [(float(x), float(y)) for x, y in points]
-            for strategy, points in found["recovery"].items()
+            for strategy, points in data["recovery"].items()
         }
-        return StrategyCalibration(float(found["nearest_from"]), curves, digest(content))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"the calibration of auto cannot be read: {error}") from error
+        return StrategyCalibration(float(data["nearest_from"]), curves, file_digest(file))
+
+    return read_calibration(file, build)

@@ -24,34 +24,32 @@ def klora(adapters: Sequence[Adapter], weights: Sequence[float]) -> Adapter:
         raise UsageError("klora chooses by weight, so no weight may be negative")
     columns, ranks = [], _ranks(adapters)
     for adapter, weight in zip(adapters, weights, strict=True):
-        sums, whole = _scores(adapter, ranks)
-        columns.append(weight * sums / max(whole, torch.finfo(torch.float64).tiny))
-    chosen = torch.stack(columns).argmax(0).tolist()  # the first of equals
+        sums, total = _scores(adapter, ranks)
+        columns.append(weight * sums / max(total, torch.finfo(torch.float64).tiny))
+    winners = torch.stack(columns).argmax(0).tolist()  # (adapters, sites); the first of equals
     layout = adapters[0].layout
     pairs = {}
-    for place, number in enumerate(chosen):
-        site = adapters[number].layout.sites[place]
+    for site, number in zip(layout.sites, winners, strict=True):
         a, b = adapters[number].site(site)
         pairs[site.name] = (a[0].float(), b[0].float())
     return from_sites(layout, pairs)
 
 
 def _ranks(adapters: Sequence[Adapter]) -> list[list[int]]:
-    """For each module the ranks of the ΔW."""
-    found = []
-    for place in range(len(adapters[0].layout.sites)):
-        factors = [adapter.site(adapter.layout.sites[place]) for adapter in adapters]
-        found.append([max(1, present_rank(a[0], b[0])) for a, b in factors])
-    return found
+    """For each module the ranks of the adapters' ΔW."""
+    return [
+        [max(1, present_rank(a[0], b[0])) for a, b in (adapter.site(site) for adapter in adapters)]
+        for site in adapters[0].layout.sites
+    ]
 
 
 def _scores(adapter: Adapter, ranks: Sequence[Sequence[int]]) -> tuple[torch.Tensor, float]:
     """For each module the sum of its K largest entries; and the sum of all entries of all."""
-    sums, whole = [], 0.0
-    for place, site in enumerate(adapter.layout.sites):
+    sums, total = [], 0.0
+    for site, site_ranks in zip(adapter.layout.sites, ranks, strict=True):
         a, b = adapter.site(site)
-        sizes = (b[0].double() @ a[0].double()).abs().flatten()
-        most = math.prod(ranks[place])
-        sums.append(sizes.topk(min(most, len(sizes))).values.sum())
-        whole += float(sizes.sum())
-    return torch.stack(sums), whole
+        sizes = (b[0].double() @ a[0].double()).abs().flatten()  # (out·in)
+        count = min(math.prod(site_ranks), len(sizes))
+        sums.append(sizes.topk(count).values.sum())
+        total += float(sizes.sum())
+    return torch.stack(sums), total

@@ -30,10 +30,9 @@ def lego(adapters: Sequence[Adapter], weights: Sequence[float], rank: int) -> Ad
     if min(weights) <= 0:
         raise UsageError("lego averages by weight, so every weight must be above zero")
     pairs = {}
-    for place, site in enumerate(adapters[0].layout.sites):
-        own = [adapter.site(adapter.layout.sites[place]) for adapter in adapters]
-        units, shares = _units(own, weights)
-        ranks, clusters = len(units) / len(own), min(rank, max(1, len(units)))
+    for site in adapters[0].layout.sites:
+        units, shares = _units([adapter.site(site) for adapter in adapters], weights)
+        ranks, clusters = len(units) / len(adapters), min(rank, max(1, len(units)))
         centres = _merged(units, shares, clusters) * (ranks / clusters) ** 0.25  # on both halves
         a, b = centres.split([site.in_features * site.kernel, site.out_features], dim=1)
         pairs[site.name] = (a.float(), b.T.float())
@@ -41,18 +40,18 @@ def lego(adapters: Sequence[Adapter], weights: Sequence[float], rank: int) -> Ad
 
 
 def _units(
-    own: Sequence[tuple[Tensor, Tensor]], weights: Sequence[float]
+    factors: Sequence[tuple[Tensor, Tensor]], weights: Sequence[float]
 ) -> tuple[Float[Tensor, "units d"], Float[Tensor, " units"]]:
     """Balanced rank-one units of all adapters in one module, and the weight of each."""
     units, shares = [], []
-    for (a, b), weight in zip(own, weights, strict=True):
+    for (a, b), weight in zip(factors, weights, strict=True):
         top_a, top_b = canonical(a[0], b[0])
-        units.append(torch.cat([top_a, top_b.mT], dim=1))
+        units.append(torch.cat([top_a, top_b.mT], dim=1))  # (r, in + out)
         shares.append(torch.full((len(top_a),), weight, dtype=torch.float64))
-    every, share = torch.cat(units), torch.cat(shares)
-    sizes = every.norm(dim=1)
+    joined, share = torch.cat(units), torch.cat(shares)
+    sizes = joined.norm(dim=1)
     real = sizes > NOTHING**0.5 * sizes.max()  # a unit's length is the root of a singular value
-    return every[real], share[real]
+    return joined[real], share[real]
 
 
 def _merged(
@@ -62,9 +61,10 @@ def _merged(
     member = _clusters(units, shares, count)
     merged = []
     for cluster in member.unique().tolist():
-        own, share = units[member == cluster], shares[member == cluster]
-        direction = _centre(own, share, own[own.norm(dim=1).argmax()])
-        length = (share * own.norm(dim=1)).sum() / share.sum()
+        members, share = units[member == cluster], shares[member == cluster]
+        lengths = members.norm(dim=1)
+        direction = _centre(members, share, members[lengths.argmax()])
+        length = (share * lengths).sum() / share.sum()
         merged.append(direction * length / direction.norm().clamp_min(1e-300))
     return torch.stack(merged) if merged else units.new_zeros(1, units.shape[1])
 
@@ -72,20 +72,23 @@ def _merged(
 def _clusters(
     units: Float[Tensor, "units d"], shares: Float[Tensor, " units"], count: int
 ) -> Int[Tensor, " units"]:
-    """k-means from a fixed start: the longest unit, then always the one farthest from all."""
+    """k-means from a fixed start: the longest unit, then always the one farthest from all.
+
+    Nothing is drawn at random, so that the same adapters give the same merge.
+    """
     if not len(units):
         return torch.zeros(0, dtype=torch.long)
     centres = units[units.norm(dim=1).argmax()][None]
     while len(centres) < count:
-        far = _distances(units, centres).amin(1).argmax()
-        centres = torch.cat([centres, units[far][None]])
+        farthest = _distances(units, centres).amin(1).argmax()
+        centres = torch.cat([centres, units[farthest][None]])  # (clusters, d)
     member = _distances(units, centres).argmin(1)
     for _ in range(ROUNDS):
-        own = [member == c for c in range(count)]
+        masks = [member == cluster for cluster in range(count)]
         centres = torch.stack(
             [
-                _centre(units[mine], shares[mine], centre) if mine.any() else centre
-                for mine, centre in zip(own, centres, strict=True)
+                _centre(units[mask], shares[mask], centre) if mask.any() else centre
+                for mask, centre in zip(masks, centres, strict=True)
             ]
         )
         moved = _distances(units, centres).argmin(1)

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from index.merge.pair_features import FEATURES, pair_features
-from index.merge.recompress import recompressed
 from index.merge.weighted_sum import require_mergeable, sum_by_module
 from library.adapter import Adapter
 from library.checkpoint import Checkpointed, load_checkpoint
@@ -69,7 +68,7 @@ class Predictor:
         require_mergeable([first, second], [MEAN, MEAN])
         weights = self.module(first, second)
         joined = sum_by_module([first, second], weights)
-        return joined if rank is None else recompressed(joined, rank)
+        return joined if rank is None else joined.recompressed(rank)
 
 
 def load_predictor(folder: Path) -> Predictor:

@@ -47,9 +47,9 @@ def search_mixture(losses: Losses, count: int, *, seed: int = 0, budget: int = B
     starts = torch.tensor([[1 / count] * count, *torch.eye(count).tolist()], dtype=torch.float64)
     for part in starts[:budget].split(POPULATION):
         record.look(part)
-    left = budget - record.trials
-    if left > 0:
-        _evolve(record, seed, left)
+    remaining = budget - record.trials
+    if remaining > 0:
+        _evolve(record, seed, remaining)
     return Found(record.best, record.loss, record.trials)
 
 
@@ -63,12 +63,12 @@ class _Record:
 
     def look(self, trials: Trials) -> list[float]:
         """Penalised losses; what is not a number is infinitely bad."""
-        found = self._losses(trials).double().cpu()
-        penalised = (found + PENALTY * trials.abs().mean(1)).nan_to_num(float("inf"))
-        place = int(penalised.argmin())
-        if not self.best or float(penalised[place]) < self._least:
-            self._least = float(penalised[place])
-            self.best, self.loss = trials[place].tolist(), float(found[place])
+        losses = self._losses(trials).double().cpu()
+        penalised = (losses + PENALTY * trials.abs().mean(1)).nan_to_num(float("inf"))
+        best = int(penalised.argmin())
+        if not self.best or float(penalised[best]) < self._least:
+            self._least = float(penalised[best])
+            self.best, self.loss = trials[best].tolist(), float(losses[best])
         self.trials += len(trials)
         return penalised.tolist()
 
@@ -82,7 +82,7 @@ def _evolve(record: _Record, seed: int, budget: int) -> None:
     space.random_state.seed(seed % 2**32)
     optimizer = nevergrad.optimizers.CMA(space, budget=budget, num_workers=POPULATION)
     for start in range(0, budget, POPULATION):
-        asked = [optimizer.ask() for _ in range(min(POPULATION, budget - start))]
-        trials = torch.tensor([[float(w) for w in candidate.value] for candidate in asked])
-        for candidate, value in zip(asked, record.look(trials.double()), strict=True):
+        candidates = [optimizer.ask() for _ in range(min(POPULATION, budget - start))]
+        trials = torch.tensor([[float(w) for w in candidate.value] for candidate in candidates])
+        for candidate, value in zip(candidates, record.look(trials.double()), strict=True):
             optimizer.tell(candidate, min(value, 1e6))

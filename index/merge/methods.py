@@ -1,8 +1,8 @@
 """Ways to merge adapters, by name.
 
 Each looks at ΔW alone: another factorisation of the same adapters gives the same merge. Sums are
-exact at the sum of the ranks; the others have a rank to be asked for, by default the largest of the
-adapters'.
+exact at the sum of the ranks; the others take a rank, by default the largest of the adapters'.
+METHODS is the one place that says which method takes which option.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,16 +13,17 @@ from index.merge.klora import klora
 from index.merge.lego import lego
 from index.merge.lora_rar import Predictor
 from index.merge.orthogonal import orthogonal
-from index.merge.recompress import recompressed
 from index.merge.ties_dare import dare, merge_entries, ties
 from index.merge.weighted_sum import require_mergeable, weighted_sum
 from library.adapter import Adapter
 from library.errors import UnknownName, UsageError
 
+TIES_DENSITY, DARE_DENSITY = 0.2, 0.5  # the paper's top 20 %, and a drop rate that suits LoRA
+
 
 @dataclass(frozen=True)
 class Mix:
-    """What is merged, and how.
+    """Adapters to merge, with the options of all methods.
 
     Attributes:
         adapters: one each (n = 1), of one layout up to rank.
@@ -50,7 +51,7 @@ class Mix:
 
     @property
     def largest_rank(self) -> int:
-        """The rank that was asked for, else the largest of the adapters'."""
+        """The rank of the result where it cannot be exact: by default the adapters' largest."""
         return self.rank or max(adapter.layout.rank for adapter in self.adapters)
 
 
@@ -62,11 +63,36 @@ class Merged:
     weights: list[float] | None
 
 
-DENSITY = {"ties": 0.2, "dare": 0.5}  # the papers' top 20 %, and a drop rate that suits LoRA
-FINDS_WEIGHTS = ("soup", "lora-rar", "lorahub")
+@dataclass(frozen=True)
+class MergeMethod:
+    """A way to merge, and the options that it takes.
+
+    Attributes:
+        run: merges.
+        weights: takes one for each adapter; the others find or fix their own.
+        density: its default share of entries; None if it takes none.
+        examples: the most that it takes; None if it takes none. One that takes them needs them.
+        predictor: takes a checkpoint.
+        exactly, most: how many adapters it merges.
+    """
+
+    run: Callable[[Mix], Merged]
+    weights: bool = True
+    density: float | None = None
+    examples: int | None = None
+    predictor: bool = False
+    exactly: int | None = None
+    most: int | None = None
 
 
-def merge(method: str, mix: Mix) -> Merged:
+def method_named(name: str) -> MergeMethod:
+    """Raises UnknownName."""
+    if name not in METHODS:
+        raise UnknownName(f"unknown method '{name}'; known: {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def merge(name: str, mix: Mix) -> Merged:
     """Merge by a method of METHODS.
 
     Raises:
@@ -74,25 +100,47 @@ def merge(method: str, mix: Mix) -> Merged:
         UsageError: weights, density or number of adapters do not suit it.
         LayoutMismatch: the adapters differ in modules or shapes.
     """
-    if method not in METHODS:
-        raise UnknownName(f"unknown method '{method}'; known: {', '.join(METHODS)}")
-    require_suitable(method, mix.weights, mix.density)
+    method = method_named(name)
+    require_suitable(name, len(mix.adapters), mix.weights, mix.density)
     require_mergeable(mix.adapters, mix.shares)
-    return METHODS[method](mix)
+    return method.run(mix)
 
 
-def require_suitable(method: str, weights: Sequence[float] | None, density: float | None) -> None:
-    """Raise UsageError for weights or a density that the method would not look at, or cannot."""
-    if weights is not None and method in FINDS_WEIGHTS:
-        raise UsageError(f"{method} takes no weights")
-    if density is not None and method not in DENSITY:
-        raise UsageError(f"{method} takes no density; {' and '.join(DENSITY)} do")
+def require_suitable(
+    name: str, adapters: int, weights: Sequence[float] | None, density: float | None
+) -> None:
+    """Raise UsageError if a method does not take these options, or UnknownName."""
+    method = method_named(name)
+    if weights is not None and not method.weights:
+        raise UsageError(f"{name} takes no weights")
+    if density is not None and method.density is None:
+        takers = " and ".join(key for key, other in METHODS.items() if other.density is not None)
+        raise UsageError(f"{name} takes no density; {takers} do")
     if density is not None and not 0 < density <= 1:
         raise UsageError(f"density must be above 0 and at most 1, not {density}")
+    if weights is not None and len(weights) != adapters:
+        raise UsageError(f"{adapters} adapters need as many weights, not {len(weights)}")
+    if method.exactly is not None and adapters != method.exactly:
+        raise UsageError(f"{name} merges two adapters, not {adapters}")
+    if method.most is not None and adapters > method.most:
+        raise UsageError(f"{name} takes at most {method.most} adapters")
 
 
-def _density(method: str, mix: Mix) -> float:
-    return mix.density if mix.density is not None else DENSITY[method]
+def require_merge_inputs(name: str, examples: int | None, *, predictor: bool) -> None:
+    """Raise UsageError if a method does not take these files, or needs what is missing.
+
+    Args:
+        examples: their number; None for no file of them.
+        predictor: whether there is a checkpoint.
+    """
+    method = method_named(name)
+    if (examples is not None) != (method.examples is not None):
+        verb = "takes no" if method.examples is None else "needs"
+        raise UsageError(f"{name} {verb} --examples")
+    if examples is not None and method.examples is not None and examples > method.examples:
+        raise UsageError(f"{name} takes at most {method.examples} examples, not {examples}")
+    if predictor and not method.predictor:
+        raise UsageError(f"{name} takes no --predictor")
 
 
 def _sum(mix: Mix) -> Merged:
@@ -100,12 +148,12 @@ def _sum(mix: Mix) -> Merged:
 
 
 def _ties(mix: Mix) -> Merged:
-    rule = ties(mix.shares, _density("ties", mix))
+    rule = ties(mix.shares, mix.density or TIES_DENSITY)
     return _weighted(mix, merge_entries(mix.adapters, rule, mix.largest_rank))
 
 
 def _dare(mix: Mix) -> Merged:
-    rule = dare(mix.shares, _density("dare", mix), mix.seed)
+    rule = dare(mix.shares, mix.density or DARE_DENSITY, mix.seed)
     return _weighted(mix, merge_entries(mix.adapters, rule, mix.largest_rank))
 
 
@@ -122,8 +170,6 @@ def _orthogonal(mix: Mix) -> Merged:
 
 
 def _lora_rar(mix: Mix) -> Merged:
-    if len(mix.adapters) != 2:
-        raise UsageError(f"lora-rar merges two adapters, not {len(mix.adapters)}")
     if mix.predictor is None:
         raise UsageError("lora-rar needs a predictor")
     return Merged(mix.predictor.merge(mix.adapters[0], mix.adapters[1], mix.rank), None)
@@ -132,8 +178,8 @@ def _lora_rar(mix: Mix) -> Merged:
 def _lorahub(mix: Mix) -> Merged:
     if mix.losses is None:
         raise UsageError("lorahub needs examples")
-    found = lorahub.search_mixture(mix.losses, len(mix.adapters), seed=mix.seed)
-    return _sum(replace(mix, weights=found.weights))
+    best = lorahub.search_mixture(mix.losses, len(mix.adapters), seed=mix.seed)
+    return _sum(replace(mix, weights=best.weights))
 
 
 def _weighted(mix: Mix, adapter: Adapter) -> Merged:
@@ -141,17 +187,19 @@ def _weighted(mix: Mix, adapter: Adapter) -> Merged:
 
 
 def _at_rank(adapter: Adapter, rank: int | None) -> Adapter:
-    return adapter if rank is None else recompressed(adapter, rank)
+    return adapter if rank is None else adapter.recompressed(rank)
 
 
-METHODS: dict[str, Callable[[Mix], Merged]] = {
-    "cat": _sum,
-    "soup": _sum,
-    "ties": _ties,
-    "dare": _dare,
-    "lego": _lego,
-    "klora": _klora,
-    "orthogonal": _orthogonal,
-    "lora-rar": _lora_rar,
-    "lorahub": _lorahub,
+METHODS: dict[str, MergeMethod] = {
+    "cat": MergeMethod(_sum),
+    "soup": MergeMethod(_sum, weights=False),
+    "ties": MergeMethod(_ties, density=TIES_DENSITY),
+    "dare": MergeMethod(_dare, density=DARE_DENSITY),
+    "lego": MergeMethod(_lego),
+    "klora": MergeMethod(_klora),
+    "orthogonal": MergeMethod(_orthogonal),
+    "lora-rar": MergeMethod(_lora_rar, weights=False, predictor=True, exactly=2),
+    "lorahub": MergeMethod(
+        _lorahub, weights=False, examples=lorahub.EXAMPLES, most=lorahub.CANDIDATES
+    ),
 }

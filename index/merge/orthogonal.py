@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from index.merge.weighted_sum import sum_by_module
-from library.adapter import Adapter
+from library.adapter import Adapter, stack_padded
 
 DEPENDENT = 1e-4  # eigenvalues of the Gram matrix below this share of the largest are rounding
 
@@ -24,8 +24,8 @@ def orthogonal(adapters: Sequence[Adapter], weights: Sequence[float]) -> Adapter
     values, vectors = torch.linalg.eigh(cosines)  # (sites, k), (sites, k, k)
     root = torch.where(values > DEPENDENT * values.amax(-1, keepdim=True), values, torch.inf)
     inverse = vectors @ torch.diag_embed(root.rsqrt()) @ vectors.mT
-    wanted = torch.tensor(list(weights), dtype=torch.float64) * norms  # (sites, k)
-    mixed = (inverse @ wanted[..., None])[..., 0] / norms.clamp_min(torch.finfo(norms.dtype).tiny)
+    lengths = torch.tensor(list(weights), dtype=torch.float64) * norms  # (sites, k)
+    mixed = (inverse @ lengths[..., None])[..., 0] / norms.clamp_min(torch.finfo(norms.dtype).tiny)
     return sum_by_module(adapters, mixed.T[:, None, :])
 
 
@@ -33,14 +33,8 @@ def _gram(
     adapters: Sequence[Adapter],
 ) -> tuple[Float[Tensor, "sites k"], Float[Tensor, "sites k k"]]:
     """Norms of the ΔW of each module, and the cosines between them (0 where one is zero)."""
-    products = torch.zeros(len(adapters[0].layout.sites), len(adapters), len(adapters)).double()
-    for place in range(len(products)):
-        own = [adapter.site(adapter.layout.sites[place]) for adapter in adapters]
-        factors = [(a[0].double(), b[0].double()) for a, b in own]
-        for i, (a1, b1) in enumerate(factors):
-            for j, (a2, b2) in enumerate(factors[: i + 1]):
-                inner = ((b1.mT @ b2) * (a1 @ a2.mT)).sum()
-                products[place, i, j] = products[place, j, i] = inner
+    stacked = stack_padded(adapters)
+    products = stacked.inner_products(stacked).permute(2, 0, 1)  # (k, k, sites) to (sites, k, k)
     norms = products.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
     scale = norms[:, :, None] * norms[:, None, :]
     cosines = torch.where(scale > 0, products / scale.clamp_min(1e-300), 0.0)

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from index.merge.recompress import dense_to_rank
 from library.adapter import Adapter, from_sites
 from library.canonical import json_digest
+from library.factored import dense_to_rank
 from library.layout import Site
 
 # Factors in float32 leave errors of this size, relative to the largest entry. Differences below it
@@ -27,12 +27,10 @@ def merge_entries(adapters: Sequence[Adapter], rule: Rule, rank: int) -> Adapter
     """Apply a rule to the ΔW of each module, in float64, and factor what comes out at `rank`."""
     pairs = {}
     for site in adapters[0].layout.sites:
-        own = [_site(adapter, site.name) for adapter in adapters]
-        deltas = torch.stack([b[0].double() @ a[0].double() for a, b in own])
-        a, b = dense_to_rank(rule(deltas, site), min(rank, *deltas.shape[1:]))
-        pairs[site.name] = (a, b)
-    made = from_sites(adapters[0].layout, pairs)
-    return made.with_rank(rank)
+        factors = [adapter.site(site) for adapter in adapters]
+        deltas = torch.stack([b[0].double() @ a[0].double() for a, b in factors])
+        pairs[site.name] = dense_to_rank(rule(deltas, site), min(rank, *deltas.shape[1:]))
+    return from_sites(adapters[0].layout, pairs).with_rank(rank)
 
 
 def ties(weights: Sequence[float], density: float) -> Rule:
@@ -43,12 +41,15 @@ def ties(weights: Sequence[float], density: float) -> Rule:
     """
 
     def rule(deltas: Float[Tensor, "adapters o i"], site: Site) -> Float[Tensor, "o i"]:
-        kept = torch.stack([_largest(delta, density) for delta in deltas])
-        total = kept.sum(0)
-        elected = torch.where(total >= -NOISE * kept.abs().sum(0), 1.0, -1.0)
-        agrees = kept.sign() == elected
-        numbers = torch.tensor(list(weights), dtype=deltas.dtype)[:, None, None]
-        return (kept * numbers * agrees).sum(0) / agrees.sum(0).clamp_min(1)
+        # 1. Trim: the largest entries of each ΔW.
+        trimmed = torch.stack([_largest(delta, density) for delta in deltas])
+        # 2. Elect: for each entry the sign with the larger sum; a tie is positive.
+        total = trimmed.sum(0)
+        elected = torch.where(total >= -NOISE * trimmed.abs().sum(0), 1.0, -1.0)
+        # 3. Merge what agrees with it.
+        agrees = trimmed.sign() == elected
+        scale = torch.tensor(list(weights), dtype=deltas.dtype)[:, None, None]
+        return (trimmed * scale * agrees).sum(0) / agrees.sum(0).clamp_min(1)
 
     return rule
 
@@ -62,10 +63,10 @@ def dare(weights: Sequence[float], density: float, seed: int) -> Rule:
     def rule(deltas: Float[Tensor, "adapters o i"], site: Site) -> Float[Tensor, "o i"]:
         total = torch.zeros_like(deltas[0])
         for number, (delta, weight) in enumerate(zip(deltas, weights, strict=True)):
-            drawn = int(json_digest(["dare", seed, number, site.name])[:15], 16)
-            generator = torch.Generator().manual_seed(drawn)
-            kept = torch.rand(delta.shape, generator=generator, dtype=torch.float64) < density
-            total += weight * delta * kept / density
+            mask_seed = int(json_digest(["dare", seed, number, site.name])[:15], 16)
+            generator = torch.Generator().manual_seed(mask_seed)
+            mask = torch.rand(delta.shape, generator=generator, dtype=torch.float64) < density
+            total += weight * delta * mask / density
         return total
 
     return rule
@@ -79,10 +80,4 @@ def _largest(delta: Float[Tensor, "o i"], density: float) -> Float[Tensor, "o i"
     sizes = delta.abs()
     count = max(1, int(density * sizes.numel()))
     least = sizes.flatten().kthvalue(sizes.numel() - count + 1).values
-    kept = (sizes >= least * (1 - NOISE)) & (sizes > NOISE * sizes.max())
-    return delta * kept
-
-
-def _site(adapter: Adapter, name: str) -> tuple[Tensor, Tensor]:
-    """A module's factors; its rank may be another in each adapter."""
-    return adapter.site(next(site for site in adapter.layout.sites if site.name == name))
+    return delta * ((sizes >= least * (1 - NOISE)) & (sizes > NOISE * sizes.max()))

@@ -1,4 +1,4 @@
-"""The weighted sum of adapters, exact in ΔW: concatenate the factors, recompress through QR.
+"""The weighted sum of adapters, exact in ΔW: concatenate the factors, recompress.
 
 [B1, …, BK]·[A1; …; AK] is the sum of the products. Adding the factors themselves, as is often done,
 brings in cross terms Bi·Aj and depends on how each ΔW happens to be factored.
@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from index.merge.recompress import recompressed
 from library.adapter import Adapter, rank_mask
 from library.errors import UsageError
 from library.layout import Layout
@@ -28,7 +27,7 @@ def weighted_sum(
         weights: one finite number for each.
         rank: None keeps the sum exact, at the sum of the ranks. Otherwise every module gets this
             rank: below the sum of the ranks it is the best approximation (see
-            index.merge.recompress), else zero-padded.
+            library.factored), else zero-padded.
     Returns:
         Factors in float32, or in float64 if any adapter has them.
     Raises:
@@ -38,10 +37,11 @@ def weighted_sum(
     require_mergeable(adapters, weights)
     if rank is not None and rank < 1:
         raise UsageError(f"rank must be at least 1, not {rank}")
-    numbers = torch.tensor(list(weights), dtype=torch.float64, device=_device(adapters[0]))
+    device = adapters[0].factors()[0].device
+    numbers = torch.tensor(list(weights), dtype=torch.float64, device=device)
     by_module = numbers[:, None, None].expand(-1, 1, len(adapters[0].layout.sites))
     joined = sum_by_module(adapters, by_module)
-    return joined if rank is None else recompressed(joined, rank)
+    return joined if rank is None else joined.recompressed(rank)
 
 
 def sum_by_module(
@@ -54,18 +54,16 @@ def sum_by_module(
     wide = any(factor.dtype == torch.float64 for item in adapters for factor in item.factors())
     parts = [item.to(dtype=torch.float64 if wide else torch.float32) for item in adapters]
     layout = _sum_of_ranks([part.layout for part in parts])
-    place = {site.name: i for i, site in enumerate(layout.sites)}
     a, b = {}, {}
     for i, group in enumerate(layout.groups):
         key = group.key
-        own = weights[..., [place[site.name] for site in group.sites], None, None]
-        joined_a = torch.cat([part.A[key] for part in parts], dim=-2)
-        joined_b = torch.cat(
-            [part.B[key] * w.to(part.B[key].dtype) for part, w in zip(parts, own, strict=True)],
-            dim=-1,
-        )
+        scale = weights[..., group.indices, None, None]  # (adapters, n or 1, sites, 1, 1)
+        scaled = [p.B[key] * w.to(p.B[key].dtype) for p, w in zip(parts, scale, strict=True)]
+        joined_a = torch.cat([part.A[key] for part in parts], dim=-2)  # (n, sites, Σ r, in)
+        joined_b = torch.cat(scaled, dim=-1)  # (n, sites, out, Σ r)
         masks = [rank_mask(part.layout.groups[i], joined_a.device) for part in parts]
-        a[key], b[key] = _without_padding(joined_a, joined_b, torch.cat(masks, -1) > 0, group.rank)
+        real = torch.cat(masks, dim=-1) > 0  # (sites, Σ r)
+        a[key], b[key] = _without_padding(joined_a, joined_b, real, group.rank)
     return Adapter(layout, a, b)
 
 
@@ -82,10 +80,6 @@ def require_mergeable(adapters: Sequence[Adapter], weights: Sequence[float]) -> 
         shapes.require_same(other.layout.with_rank(1), "adapter 1", f"adapter {number}")
 
 
-def _device(adapter: Adapter) -> torch.device:
-    return adapter.factors()[0].device
-
-
 def _sum_of_ranks(layouts: Sequence[Layout]) -> Layout:
     sites = zip(*(layout.sites for layout in layouts), strict=True)
     summed = tuple(replace(same[0], rank=sum(site.rank for site in same)) for same in sites)
@@ -95,12 +89,12 @@ def _sum_of_ranks(layouts: Sequence[Layout]) -> Layout:
 def _without_padding(
     a: Float[Tensor, "n sites c i"],
     b: Float[Tensor, "n sites o c"],
-    own: Bool[Tensor, "sites c"],
+    real: Bool[Tensor, "sites c"],
     rank: int,
 ) -> tuple[Float[Tensor, "n sites r i"], Float[Tensor, "n sites o r"]]:
     """Each site's own ranks moved to the front, of which there are at most `rank`."""
-    if bool(own.all()):
+    if bool(real.all()):
         return a, b
-    order = own.logical_not().int().argsort(dim=-1, stable=True)[:, :rank]  # (sites, r)
+    order = real.logical_not().int().argsort(dim=-1, stable=True)[:, :rank]  # (sites, r)
     sites = torch.arange(len(order), device=a.device)[:, None]
     return a[:, sites, order], b.mT[:, sites, order].mT

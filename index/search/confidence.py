@@ -7,13 +7,14 @@ weights `weight_confidence.json`, which `benchmarks/calibrate/weight_confidence.
 of them that the weight encoder has not seen.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
+
+from library.calibration import read_calibration
 
 # Of a query: to descriptions; or to weights by a text, an adapter, or both.
 Kind = Literal["description", "text", "adapter", "both"]
@@ -54,7 +55,10 @@ def margins(scores: Sequence[float], tasks: Sequence[str]) -> list[float]:
 def shipped_confidence(kind: Kind = "description") -> ConfidenceCalibration:
     """The calibration that is shipped, for the default encoder and the shipped weight encoder."""
     name = "confidence.json" if kind == "description" else "weight_confidence.json"
-    data = json.loads(files("index.search").joinpath(name).read_text(encoding="utf-8"))
-    if kind != "description":
-        data = data[kind]
-    return ConfidenceCalibration(data["bias"], tuple(data["weights"][name] for name in FEATURES))
+
+    def build(data: dict[str, Any]) -> ConfidenceCalibration:
+        fit = data if kind == "description" else data[kind]
+        weights = tuple(fit["weights"][feature] for feature in FEATURES)
+        return ConfidenceCalibration(fit["bias"], weights)
+
+    return read_calibration(Path(__file__).with_name(name), build)

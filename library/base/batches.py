@@ -4,17 +4,21 @@ Rows are sorted by length and cut into groups, so that padding takes the least. 
 attention and padding on the right no real token sees padding, so no attention mask is needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from library.base.prompts import answer_ids, prompt_ids
+from library.tasks.files import Example
+
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """A tokenised row: which adapter (or task of the step) it belongs to, prompt and answer."""
+    """A tokenised row: the index of its adapter (or task of the step), prompt and answer."""
 
     owner: int
     prompt: list[int]
@@ -42,6 +46,17 @@ class TokenBatch:
             answer=self.answer.to(device, non_blocking=True),
             rows=self.rows.to(device, non_blocking=True),
         )
+
+
+def example_row(tokenizer: Any, example: Example) -> TokenRow:
+    """An example as its bare prompt and first accepted answer."""
+    return TokenRow(0, prompt_ids(tokenizer, example.input), answer_ids(tokenizer, example.output))
+
+
+def fitting_rows(examples: Sequence[Example], tokenizer: Any, longest: int) -> Iterator[TokenRow]:
+    """Examples as rows; those of more than `longest` tokens are left out."""
+    rows = (example_row(tokenizer, example) for example in examples)
+    return (row for row in rows if len(row) <= longest)
 
 
 def grouped(rows: Sequence[TokenRow], pad: int, parts: int) -> list[TokenBatch]:

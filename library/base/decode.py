@@ -94,23 +94,23 @@ class _Batch:
                 use_cache=True,
                 logits_to_keep=1,
             )
-            cache, chosen = out.past_key_values, out.logits[:, -1].argmax(-1)  # (rows,)
-            going = self._take(chosen.tolist())
+            cache, next_tokens = out.past_key_values, out.logits[:, -1].argmax(-1)  # (rows,)
+            going = self._take(next_tokens.tolist())
             if not going:
                 break
             keep = torch.tensor(going, device=ids.device)
-            if len(going) < len(chosen):
+            if len(going) < len(next_tokens):
                 cache.batch_select_indices(keep)
                 self.mask, self.which = self.mask[keep], self.which[keep]
                 self._set_adapters()
-            ids = chosen[keep, None]
+            ids = next_tokens[keep, None]
             self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=-1)
         return self.tokens
 
-    def _take(self, chosen: list[int]) -> list[int]:
-        """Record the chosen tokens; return the rows (of the present batch) that go on."""
+    def _take(self, next_tokens: list[int]) -> list[int]:
+        """Record the next tokens; return the rows (of the present batch) that go on."""
         going = []
-        for row, (position, token) in enumerate(zip(self.alive, chosen, strict=True)):
+        for row, (position, token) in enumerate(zip(self.alive, next_tokens, strict=True)):
             if token not in self.eos:
                 self.tokens[position].append(token)
                 going.append(row)

@@ -12,7 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from library.adapter import Adapter
 from library.base.batches import TokenBatch
+from library.base.multi_adapter import MultiAdapter
 
 
 def answer_logits(
@@ -27,7 +29,7 @@ def answer_logits(
     Args:
         model: a causal LM of transformers; adapters act through its hooks.
         ids: padded on the right.
-        answer: positions whose next token is wanted.
+        answer: positions whose next token is to be predicted.
         neftune_alpha: uniform noise of ±alpha/sqrt(length·width) on the input embeddings
             (Jain et al. 2023, algorithm 1); 0 for none.
     """
@@ -88,10 +90,29 @@ def row_scores(
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
     """For each row: the share of answer tokens that are right, and the mean loss."""
     logits = answer_logits(model, batch.ids, batch.answer)
-    losses, row = token_losses(logits, batch.ids, batch.answer)
-    right = (logits.argmax(-1) == batch.ids.roll(-1, dims=1)[batch.answer]).to(losses.dtype)
-    count, zero = batch.answer.sum(dim=1), torch.zeros(len(batch.ids), device=losses.device)
-    return (
-        zero.to(losses.dtype).index_add(0, row, right).float() / count,
-        zero.to(losses.dtype).index_add(0, row, losses).float() / count,
-    )
+    hits = (logits.argmax(-1) == batch.ids.roll(-1, dims=1)[batch.answer]).float()
+    right = hits.new_zeros(len(batch.ids)).index_add(0, batch.answer.nonzero()[:, 0], hits)
+    losses = answer_loss(logits, batch.ids, batch.answer)
+    return right / batch.answer.sum(dim=1), losses.float()
+
+
+def row_losses(
+    model: Any,
+    hooks: MultiAdapter,
+    batch: TokenBatch,
+    adapters: Adapter,
+    *,
+    weights: Float[Tensor, "owners n"] | None = None,
+    label_smoothing: float = 0.0,
+    neftune_alpha: float = 0.0,
+) -> Float[Tensor, " batch"]:
+    """Mean loss of each row under the adapter that owns it, or under its owner's weighted sum.
+
+    Differentiable in the adapters. They stay on the model's hooks.
+    """
+    if weights is None:
+        hooks.set(adapters, batch.rows)
+    else:
+        hooks.set_mixture(adapters, weights[batch.rows])  # (batch, n)
+    logits = answer_logits(model, batch.ids, batch.answer, neftune_alpha=neftune_alpha)
+    return answer_loss(logits, batch.ids, batch.answer, label_smoothing=label_smoothing)

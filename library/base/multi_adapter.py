@@ -33,14 +33,14 @@ def packed_delta(
     x: Float[Tensor, "sequences length in_features"],
     a: Float[Tensor, "columns in_features"],
     b: Float[Tensor, "out_features columns"],
-    mine: Float[Tensor, "sequences #length columns"],
+    shares: Float[Tensor, "sequences #length columns"],
 ) -> Float[Tensor, "sequences length out_features"]:
     """The same with one (A, B) per token: all adapters side by side, the others' ranks masked.
 
     Two dense products instead of a gather: n adapters of rank r cost as one of rank n·r, which a
     GPU does in passing while n·r is below the model's width, and gradients need no scatter.
     """
-    return ((x @ a.mT) * mine) @ b.mT
+    return ((x @ a.mT) * shares) @ b.mT
 
 
 class MultiAdapter:
@@ -118,12 +118,13 @@ class MultiAdapter:
         for group in self._layout.groups:
             module = self._modules[group.sites[0].name]
             dtype = _dtype(module) or module.get_parameter("weight").dtype
-            mine = shares.to(dtype).repeat_interleave(group.rank, dim=-1)
-            # (sites, n·r, in) and (sites, out, n·r)
+            # An adapter takes up r columns side by side, all with its share.
+            columns = shares.to(dtype).repeat_interleave(group.rank, dim=-1)  # (batch, length, n·r)
+            # (n, sites, r, in) to (sites, n·r, in); (n, sites, out, r) to (sites, out, n·r)
             a = adapter.A[group.key].to(dtype).transpose(0, 1).flatten(1, 2)
             b = adapter.B[group.key].to(dtype).permute(1, 2, 0, 3).flatten(2, 3)
             for site, site_a, site_b in zip(group.sites, a.unbind(0), b.unbind(0), strict=True):
-                _attach(self._modules[site.name], (site_a, site_b, mine))
+                _attach(self._modules[site.name], (site_a, site_b, columns))
 
     def clear(self) -> None:
         for module in self._modules.values():

@@ -29,17 +29,17 @@ def shots_ids(tokenizer: Any, shots: Sequence[tuple[str, str]], user: str) -> li
     if getattr(tokenizer, "chat_template", None):
         turns = [
             turn
-            for asked, answered in shots
+            for message, answer in shots
             for turn in (
-                {"role": "user", "content": asked},
-                {"role": "assistant", "content": answered},
+                {"role": "user", "content": message},
+                {"role": "assistant", "content": answer},
             )
         ]
         text = tokenizer.apply_chat_template(
             [*turns, {"role": "user", "content": user}], tokenize=False, add_generation_prompt=True
         )
         return tokenizer(text, add_special_tokens=False)["input_ids"]
-    examples = "".join(f"{asked}\n{answered}\n\n" for asked, answered in shots)
+    examples = "".join(f"{message}\n{answer}\n\n" for message, answer in shots)
     return tokenizer(f"{examples}{user}\n")["input_ids"]
 
 

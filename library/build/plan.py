@@ -5,12 +5,11 @@ however often it was stopped, builds it from the plan alone.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from library.base.batches import TokenRow
-from library.base.prompts import answer_ids, prompt_ids
+from library.base.batches import TokenRow, fitting_rows
 from library.canonical import json_digest
 from library.errors import TaskFileError, UsageError
 from library.layout import Layout
@@ -151,21 +150,13 @@ def job_for(job: JobPlan, task: Task, tokenizer: Any, plan: Plan) -> TrainingJob
 
 def tokenised(rows: Sequence[Example], tokenizer: Any, longest: int) -> tuple[TokenRow, ...]:
     """Bare prompts and first answers as token ids; rows of more than `longest` are left out."""
-    return tuple(_fitting(rows, tokenizer, longest))
-
-
-def _fitting(rows: Sequence[Example], tokenizer: Any, longest: int) -> Iterator[TokenRow]:
-    for example in rows:
-        prompt = prompt_ids(tokenizer, example.input)
-        row = TokenRow(0, prompt, answer_ids(tokenizer, example.outputs[0]))
-        if len(row) <= longest:
-            yield row
+    return tuple(fitting_rows(rows, tokenizer, longest))
 
 
 def _unfit(task: Task, tokenizer: Any, longest: int) -> str:
     """The reason why a task cannot be trained on; empty if it can."""
     if not task.train:
         return f"{task.name} has {len(task.instances)} rows, which leaves none to train on"
-    if next(_fitting(task.train, tokenizer, longest), None) is None:
+    if next(fitting_rows(task.train, tokenizer, longest), None) is None:
         return f"every train row of {task.name} is longer than {longest} tokens"
     return ""

@@ -13,6 +13,7 @@ from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, PeftFiles
 
 PROVENANCE_FILE = "provenance.json"
 Check = Callable[[Mapping[str, bytes], dict[str, Any]], dict[str, Any]]
+SIGNATURE_FILE = "provenance.dsse.json"
 IDENTITY_FIELDS = (
     "checkpoint",
     "description",

@@ -13,10 +13,9 @@ from pathlib import Path
 from index.merge.lora_rar import load_predictor
 from index.merge.lorahub import CANDIDATES
 from index.merge.methods import Mix, merge
-from index.merge.mixture_loss import MixtureLoss
-from index.merge.recompress import recompressed
 from index.search.retriever import NEIGHBOURS, Neighbour, Retriever, softmax_weights
 from library.adapter import Adapter
+from library.base.example_loss import MixtureLoss
 from library.base.models import BaseModel
 from library.errors import TaskFileError, UsageError
 from library.store.catalogue import Record
@@ -101,7 +100,7 @@ class LibraryMethods:
     @cached_property
     def _mean_of_all(self) -> Adapter:
         """The same at the rank that is decoded: what every task outside the library gets."""
-        return recompressed(self._everything, LARGEST * self.library.plan.layout.rank)
+        return self._everything.recompressed(LARGEST * self.library.plan.layout.rank)
 
     def _near(self, method: str, task: Task) -> Adapter | None:
         """The nearest, by softmax of the cosines (SG-LoRA, arXiv 2509.10535, sparse aggregator)."""

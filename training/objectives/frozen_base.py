@@ -4,7 +4,7 @@ It is no module of what is trained: it belongs in no checkpoint, and is loaded o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from library.adapter import Adapter
 from library.base.batches import TokenBatch
 from library.base.compiled import compile_layers
-from library.base.loss import answer_logits, answer_loss
+from library.base.loss import row_losses
 from library.base.models import BaseReference, fast_dtype, load_base, numerics
 from library.base.multi_adapter import MultiAdapter
 from library.errors import TaskFileError
@@ -23,7 +23,7 @@ from library.layout import Layout
 
 @dataclass(frozen=True)
 class Noise:
-    """What training adds that measuring does not.
+    """Regularisation of training; measuring uses none.
 
     Attributes:
         label_smoothing: of the answers' tokens.
@@ -53,9 +53,9 @@ class FrozenBase:
         self, groups: Sequence[TokenBatch], adapters: Adapter, noise: Noise = QUIET
     ) -> Float[Tensor, " rows"]:
         """Loss of every row, answered under the adapter that it belongs to."""
-        found = [self._losses(group, adapters, noise) for group in groups]
+        losses = [self._losses(group, adapters, noise) for group in groups]
         self._hooks.clear()
-        return torch.cat(found)
+        return torch.cat(losses)
 
     def backward(
         self, groups: Sequence[TokenBatch], cut: Adapter, noise: Noise
@@ -70,7 +70,7 @@ class FrozenBase:
         count = sum(len(group.ids) for group in groups)
         total = torch.zeros((), device=self._model.device)
         for group in groups:
-            share = self._losses(group, cut, noise).sum() / count
+            share = self._losses(group, cut, noise).sum() / count  # of the mean over all rows
             share.backward()
             total += share.detach()
         self._hooks.clear()
@@ -79,15 +79,11 @@ class FrozenBase:
     def _losses(
         self, group: TokenBatch, adapters: Adapter, noise: Noise
     ) -> Float[Tensor, " batch"]:
-        self._hooks.set(adapters, group.rows)
-        logits = answer_logits(
-            self._model, group.ids, group.answer, neftune_alpha=noise.neftune_alpha
-        )
-        return answer_loss(logits, group.ids, group.answer, label_smoothing=noise.label_smoothing)
+        return row_losses(self._model, self._hooks, group, adapters, **asdict(noise))
 
 
-def passed_on(made: Adapter, cut: Adapter) -> Float[Tensor, ""]:
-    """A sum whose gradient is the one that lies on the cut: what came back is passed on."""
+def passed_on(adapters: Adapter, cut: Adapter) -> Float[Tensor, ""]:
+    """A sum whose gradient in the adapters is the one that lies on the cut, their detached copy."""
     gradients: list[Any] = [leaf.grad for leaf in cut.factors()]
-    parts = zip(made.factors(), gradients, strict=True)
+    parts = zip(adapters.factors(), gradients, strict=True)
     return torch.stack([(factor * gradient).sum() for factor, gradient in parts]).sum()

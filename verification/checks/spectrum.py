@@ -22,13 +22,11 @@ def singular_values(adapter: Adapter, rank: int) -> Float[Tensor, "n sites rank"
     """
     layout = adapter.layout
     result = torch.zeros(len(adapter), len(layout.sites), rank, dtype=torch.float64)
-    position_of = {site.name: position for position, site in enumerate(layout.sites)}
     for group in layout.groups:
         r_a = torch.linalg.qr(adapter.A[group.key].double().mT, mode="r").R  # (n, s, min(i,r), r)
         r_b = torch.linalg.qr(adapter.B[group.key].double(), mode="r").R  # (n, s, min(o,r), r)
         values = torch.linalg.svdvals(r_b @ r_a.mT)[..., :rank]
-        where = [position_of[site.name] for site in group.sites]
-        result[:, where, : values.shape[-1]] = values.cpu()
+        result[:, group.indices, : values.shape[-1]] = values.cpu()
     return result
 
 

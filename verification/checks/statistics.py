@@ -15,7 +15,7 @@ from verification.artifact import Artifact, Context
 from verification.checks.norms import singular_values_of
 from verification.checks.spectrum import Statistics, statistics
 from verification.hook import Finding
-from verification.scores.bank import Bank, shipped_bank
+from verification.scores.screening_bank import Bank, shipped_bank
 
 STATISTICS_HOOK = "statistics"
 MAX_RANK = 1024  # a Gram matrix has the rank's square of numbers

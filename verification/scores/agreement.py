@@ -7,26 +7,25 @@ what a generator makes it says next to nothing. Whoever makes an adapter can mak
 text, so it refuses none.
 """
 
-import json
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from index.encoders.weights import WeightEncoder
 from library.adapter import Adapter
+from library.calibration import read_calibration
 from verification.hook import Finding
 from verification.scores.calibration import made_by, share_below
 from verification.scores.neighbours import same_modules
-from verification.scores.screening_hook import finite
 
 AGREEMENT_HOOK = "agreement"
 FITS, LOW, UNCALIBRATED = "agreement-fits", "agreement-low", "agreement-uncalibrated"
 NOT_APPLICABLE = "agreement-not-applicable"
 FALSE_ALARMS = 5  # of a hundred right pairs
-_CALIBRATION = Path(__file__).with_name("agreement.json")
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,15 @@ class AgreementCalibration:
         )
 
 
-@lru_cache(maxsize=1)
+@cache
 def agreement_calibration() -> AgreementCalibration:
     """The calibration that came with the package."""
-    found = json.loads(_CALIBRATION.read_text(encoding="utf-8"))
-    return AgreementCalibration(**found | {key: tuple(found[key]) for key in ("right", "wrong")})
+
+    def build(data: dict[str, Any]) -> AgreementCalibration:
+        quantiles = {key: tuple(data[key]) for key in ("right", "wrong")}
+        return AgreementCalibration(**{**data, **quantiles})
+
+    return read_calibration(Path(__file__).with_name("agreement.json"), build)
 
 
 def check_agreement(
@@ -89,7 +92,7 @@ def check_agreement(
         return not_applicable("the adapter is for another base than the weight encoder")
     if not same_modules(adapter.layout, encoder.layout):
         return not_applicable("the adapter's modules are not those of the weight encoder")
-    if not finite(adapter):
+    if not adapter.is_finite():
         return not_applicable("a weight is not a finite number")
     vector = encoder.encode(adapter)
     if not vector.any():
@@ -100,7 +103,7 @@ def check_agreement(
 
 
 def not_applicable(reason: str) -> Finding:
-    """There is no score, and why."""
+    """The finding that there is no score, and why."""
     return Finding(AGREEMENT_HOOK, NOT_APPLICABLE, "info", f"no agreement: {reason}")
 
 

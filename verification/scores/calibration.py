@@ -1,4 +1,4 @@
-"""From scores of right and wrong to a threshold, and how well the scores tell them apart."""
+"""Thresholds from scores of right and wrong, for screening, agreement and behaviour."""
 
 import math
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 def share_below(score: float, quantiles: Sequence[float] | Float[Tensor, " n"]) -> float:
     """The share of a calibration set that lies below a score, by its quantiles in equal steps."""
-    place = torch.searchsorted(torch.as_tensor(quantiles, dtype=torch.float64), score)
-    return min(float(place) / (len(quantiles) - 1), 1.0)
+    index = torch.searchsorted(torch.as_tensor(quantiles, dtype=torch.float64), score)
+    return min(float(index) / (len(quantiles) - 1), 1.0)
 
 
 def made_by(recipe: str | None) -> str:

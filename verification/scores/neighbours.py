@@ -1,10 +1,9 @@
-"""How far an adapter is from those of a library: cosines, distances, E-DIEM.
+"""The neighbours hook: an adapter's cosines, distances and E-DIEM to those of a library.
 
-All in float64 through inner products ⟨B₁A₁, B₂A₂⟩ = Σ (A₁A₂ᵀ)∘(B₁ᵀB₂); a distance below about
-1e-8 of the norms cannot be told from zero. E-DIEM is SPLoRA's distance that does not depend on a
-module's size (arXiv 2506.18931): (d − mean d) / deviation of d, where mean and deviation are those
-of a reference set. There the reference are projections on an alignment matrix, here distances
-between pairs of the library's adapters.
+All in float64 through inner products of ΔW (library.factored). It refuses nothing. E-DIEM is
+SPLoRA's distance that does not depend on a module's size (arXiv 2506.18931): (d − mean d) /
+deviation of d, where mean and deviation are those of a reference set. There the reference are
+projections on an alignment matrix, here distances between pairs of the library's adapters.
 """
 
 from dataclasses import dataclass
@@ -21,43 +20,24 @@ from library.peft.read import shape_of
 from library.store.catalogue import open_library, read_adapter, records
 from library.store.folder import MANIFEST, LibraryFolder
 from library.store.records import Record
+from verification.hook import Finding
 
+NEIGHBOURS = "neighbours"
+NEAREST, COPY, E_DIEM = "neighbours-nearest", "neighbours-copy", "neighbours-e-diem"
+INCOMPARABLE = "neighbours-not-comparable"
+SAME = 5e-3  # a relative distance below this is the same ΔW, up to rounding to bfloat16
 REFERENCE = 24  # adapters, evenly spaced by task, whose pairs E-DIEM is held against
 
 
-def factored_inner_products(one: Adapter, others: Adapter) -> Float[Tensor, "n m sites"]:
-    """⟨ΔW, ΔW'⟩ of every module, for n adapters and m others of the same modules at any ranks."""
-    place = {site.name: position for position, site in enumerate(one.layout.sites)}
-    found = torch.zeros(len(one), len(others), len(place), dtype=torch.float64)
-    theirs = {group.key: [site.name for site in group.sites] for group in others.layout.groups}
-    for group in one.layout.groups:
-        order = [theirs[group.key].index(site.name) for site in group.sites]
-        a, b = one.A[group.key].double(), one.B[group.key].double()
-        a2, b2 = (x[group.key].double() for x in (others.A, others.B))
-        if order != sorted(order):
-            a2, b2 = a2[:, order], b2[:, order]
-        n, sites, r, _ = a.shape
-        m, s = len(others), a2.shape[-2]
-        left = a.transpose(0, 1).reshape(sites, n * r, -1)
-        right = a2.transpose(0, 1).reshape(sites, m * s, -1)
-        of_a = (left @ right.mT).view(sites, n, r, m, s)
-        left = b.permute(1, 0, 3, 2).reshape(sites, n * r, -1)
-        right = b2.permute(1, 0, 3, 2).reshape(sites, m * s, -1)
-        of_b = (left @ right.mT).view(sites, n, r, m, s)
-        where = [place[site.name] for site in group.sites]
-        found[..., where] = (of_a * of_b).sum(dim=(2, 4)).permute(1, 2, 0)
-    return found
-
-
 def same_modules(one: Layout, other: Layout) -> bool:
-    """Whether two layouts have the same modules, in any order and at any ranks."""
+    """Equality of two layouts' modules, in any order and at any ranks."""
     return sorted(map(shape_of, one.sites)) == sorted(map(shape_of, other.sites))
 
 
 def squared_norms(adapter: Adapter) -> Float[Tensor, "n sites"]:
     """‖ΔW‖² of every module, by the same formula."""
-    rows = [factored_inner_products(adapter[[i]], adapter[[i]])[0, 0] for i in range(len(adapter))]
-    return torch.stack(rows)
+    rows = (adapter[[i]] for i in range(len(adapter)))
+    return torch.stack([row.inner_products(row)[0, 0] for row in rows])
 
 
 @dataclass(frozen=True)
@@ -73,15 +53,15 @@ def distances(
     one: Adapter, others: Adapter, norms: Float[Tensor, "m sites"] | None = None
 ) -> Distances:
     """`norms` are the others' squared norms, where they are known. A zero ΔW has cosine zero."""
-    products = factored_inner_products(one, others)
-    own = squared_norms(one)
-    theirs = squared_norms(others) if norms is None else norms
-    squared = (own[:, None] + theirs[None] - 2 * products).clamp_min(0)
-    size, their_size = own.sum(dim=-1), theirs.sum(dim=-1)
-    scale = (size[:, None] * their_size).sqrt()
+    products = one.inner_products(others)
+    norms1 = squared_norms(one)  # (n, sites)
+    norms2 = squared_norms(others) if norms is None else norms  # (m, sites)
+    squared = (norms1[:, None] + norms2[None] - 2 * products).clamp_min(0)  # (n, m, sites)
+    total1, total2 = norms1.sum(dim=-1), norms2.sum(dim=-1)
+    scale = (total1[:, None] * total2).sqrt()  # (n, m)
     cosine = products.sum(dim=-1) / torch.where(scale > 0, scale, 1.0)
-    whole = squared.sum(dim=-1).sqrt() / torch.where(size > 0, size, 1.0).sqrt()[:, None]
-    return Distances(cosine, squared.sqrt(), whole)
+    relative = squared.sum(dim=-1).sqrt() / torch.where(total1 > 0, total1, 1.0).sqrt()[:, None]
+    return Distances(cosine, squared.sqrt(), relative)
 
 
 def e_diem(
@@ -124,16 +104,17 @@ def gather(
     adapters = _site_major(adapters)
     norms, m = squared_norms(adapters), len(adapters)
     rows = torch.linspace(0, m - 1, min(m, REFERENCE)).round().long()
-    found = distances(adapters[rows], adapters, norms)
+    measured = distances(adapters[rows], adapters, norms)
     other = torch.arange(m)[None] != rows[:, None]
-    pairs = found.by_module[:, rows][other[:, rows]]
-    nearest = found.cosine.masked_fill(~other, -1).amax(dim=1).sort().values
+    pairs = measured.by_module[:, rows][other[:, rows]]
+    nearest = measured.cosine.masked_fill(~other, -1).amax(dim=1).sort().values
     spread = pairs.std(dim=0).clamp_min(1e-12)
     return Neighbours(name, ids, tasks, adapters, norms, pairs.mean(dim=0), spread, nearest)
 
 
 def _site_major(adapters: Adapter) -> Adapter:
-    """The same in float64, laid out in memory as `inner_products` reads it, without a copy."""
+    """The same in float64, laid out in memory so that `inner_products` reshapes without a copy."""
+    # A of (n, sites, r, i) lies as (sites, n, r, i); B of (n, sites, o, r) as (sites, n, r, o).
     a = {k: x.double().transpose(0, 1).contiguous().transpose(0, 1) for k, x in adapters.A.items()}
     b = {
         k: x.double().permute(1, 0, 3, 2).contiguous().permute(1, 0, 3, 2)
@@ -153,18 +134,67 @@ def trained(folder: LibraryFolder, layout: Layout) -> list[Record]:
     ]
 
 
-def read_neighbours(place: str) -> Neighbours:
+def read_neighbours(url: str) -> Neighbours:
     """Those of a library, by folder or URL.
 
     Raises MissingPath, OutputError or AdapterFileError if it cannot be read, and as `gather`.
     """
-    folder = open_library(place)
+    folder = open_library(url)
     layout = Plan.from_dict(folder.read_json(MANIFEST)).layout
-    found = trained(folder, layout)
-    if not found:
-        raise UsageError(f"the library {place} holds no adapter to compare with")
-    adapters = stack([read_adapter(folder, record["id"], layout) for record in found])
-    ids, tasks = (tuple(record[key] for record in found) for key in ("id", "task"))
-    rank, recipe = found[0]["rank"], found[0]["recipe"]
+    rows = trained(folder, layout)
+    if not rows:
+        raise UsageError(f"the library {url} holds no adapter to compare with")
+    adapters = stack([read_adapter(folder, record["id"], layout) for record in rows])
+    ids, tasks = (tuple(record[key] for record in rows) for key in ("id", "task"))
+    rank, recipe = rows[0]["rank"], rows[0]["recipe"]
     name = f"a library of {len(ids)} adapters of rank {rank}, recipe {recipe}"
     return gather(name, ids, tasks, adapters)
+
+
+def check_neighbours(adapter: Adapter, neighbours: Neighbours, k: int = 5) -> list[Finding]:
+    """The nearest library adapters by the cosine of ΔW, and E-DIEM of the nearest one."""
+    if not same_modules(adapter.layout, neighbours.adapters.layout):
+        message = f"the adapter's modules are not those of {neighbours.name}"
+        return [Finding(NEIGHBOURS, INCOMPARABLE, "info", message)]
+    if not adapter.is_finite():
+        message = "no neighbours: a weight is not a finite number"
+        return [Finding(NEIGHBOURS, INCOMPARABLE, "info", message)]
+    measured = distances(adapter, neighbours.adapters, neighbours.norms)
+    order = measured.cosine[0].argsort(descending=True, stable=True)[:k].tolist()
+    first = order[0]
+    nearest = [
+        {
+            "id": neighbours.ids[row],
+            "task": neighbours.tasks[row],
+            "cosine": float(measured.cosine[0, row]),
+            "relative_distance": float(measured.relative[0, row]),
+        }
+        for row in order
+    ]
+    cosine = float(measured.cosine[0, first])
+    closer = float((neighbours.nearest < cosine).double().mean())
+    message = (
+        f"the nearest is {neighbours.tasks[first]} at cosine {cosine:.3f}, nearer than "
+        f"{closer:.0%} of nearest pairs within {neighbours.name}"
+    )
+    code = COPY if float(measured.relative[0, first]) < SAME else NEAREST
+    return [
+        Finding(NEIGHBOURS, code, "info", message, {"nearest": nearest}),
+        _e_diem(measured.by_module[0, first], adapter, neighbours, neighbours.tasks[first]),
+    ]
+
+
+def _e_diem(
+    distance: Float[Tensor, " sites"], adapter: Adapter, neighbours: Neighbours, task: str
+) -> Finding:
+    scores = e_diem(distance, neighbours.mean, neighbours.spread)
+    worst = int(scores.abs().argmax())
+    name = adapter.layout.sites[worst].name
+    message = (
+        f"E-DIEM to {task} is {float(scores.mean()):.1f} on average and "
+        f"{float(scores[worst]):.1f} in {name}; 0 is an average pair within {neighbours.name}"
+    )
+    by_module = dict(
+        zip((site.name for site in adapter.layout.sites), scores.tolist(), strict=True)
+    )
+    return Finding(NEIGHBOURS, E_DIEM, "info", message, {"by_module": by_module})

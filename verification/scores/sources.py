@@ -1,6 +1,6 @@
-"""The slow hooks: what compares an adapter with a library, an encoder or the base model.
+"""The slow hooks with their sources: a library, an encoder, the base model.
 
-What they compare with is read when the first check needs it, and kept.
+Sources are read when the first check needs them, and kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,17 +20,17 @@ from library.tasks.files import Task, read_tasks
 from verification.artifact import Artifact, Context
 from verification.hook import Finding
 from verification.run import Hook
-from verification.scores import agreement, screening_hook
+from verification.scores import agreement, neighbours, screening
 from verification.scores.agreement import check_agreement
-from verification.scores.bank import shipped_bank
-from verification.scores.behaviour_hook import BEHAVIOUR_HOOK, Examples, check_behaviour, unmeasured
-from verification.scores.neighbours import Neighbours, read_neighbours
-from verification.scores.rivals import nearest_task, rivals_of
-from verification.scores.screening_hook import check_neighbours, check_spectra
+from verification.scores.behaviour import BEHAVIOUR_HOOK, Examples, check_behaviour, unmeasured
+from verification.scores.behaviour_rivals import nearest_task, rivals_of
+from verification.scores.neighbours import Neighbours, check_neighbours, read_neighbours
+from verification.scores.screening import check_spectra
+from verification.scores.screening_bank import shipped_bank
 
 SLOW = (
-    screening_hook.SCREENING,
-    screening_hook.NEIGHBOURS,
+    screening.SCREENING,
+    neighbours.NEIGHBOURS,
     agreement.AGREEMENT_HOOK,
     BEHAVIOUR_HOOK,
 )
@@ -38,7 +38,7 @@ SLOW = (
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the slow hooks get what they compare with.
+    """The sources of the slow hooks.
 
     Attributes:
         library: folder or URL, for neighbours and rivals.
@@ -70,11 +70,11 @@ class SlowHooks:
         )
 
     def _screening(self, subject: Artifact, context: Context) -> list[Finding]:
-        code = screening_hook.NOT_APPLICABLE
+        code = screening.NOT_APPLICABLE
         try:
             adapter = subject.adapter
         except AdapterFileError as error:
-            return [Finding(screening_hook.SCREENING, code, "info", f"no screening: {error}")]
+            return [Finding(screening.SCREENING, code, "info", f"no screening: {error}")]
         recipe, base = subject.said("generator"), subject.said("base", "sha256")
         return check_spectra(adapter, shipped_bank(), recipe, base)
 
@@ -83,8 +83,8 @@ class SlowHooks:
         try:
             return check_neighbours(subject.adapter, self._near)
         except (AdapterFileError, UsageError) as error:
-            code, message = screening_hook.INCOMPARABLE, f"no neighbours: {error}"
-            return [Finding(screening_hook.NEIGHBOURS, code, "info", message)]
+            code, message = neighbours.INCOMPARABLE, f"no neighbours: {error}"
+            return [Finding(neighbours.NEIGHBOURS, code, "info", message)]
 
     def _agreement(self, subject: Artifact, context: Context) -> list[Finding]:
         text = subject.said("description")
@@ -122,8 +122,8 @@ class SlowHooks:
         description = subject.said("description")
         if not self._tasks or description is None:
             return None
-        near = nearest_task(description, self._tasks, self._sources.encoder())
-        return Examples(near.task.train, near.task.name, near.similarity)
+        nearest = nearest_task(description, self._tasks, self._sources.encoder())
+        return Examples(nearest.task.train, nearest.task.name, nearest.similarity)
 
     @cached_property
     def _library(self) -> LibraryFolder:

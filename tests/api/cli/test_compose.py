@@ -14,10 +14,10 @@ from api.cli.compose import spread_weights
 from api.cli.main import main
 from index.merge import lorahub
 from index.merge.lora_rar import MergePredictor, MergePredictorConfig, load_predictor
-from index.merge.mixture_loss import MixtureLoss
 from index.merge.weighted_sum import weighted_sum
 from library.adapter import Adapter
 from library.base.batches import grouped
+from library.base.example_loss import MixtureLoss
 from library.base.loss import answer_logits, answer_loss
 from library.base.models import described, load_base, resolve_base
 from library.base.multi_adapter import MultiAdapter

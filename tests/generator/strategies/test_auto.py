@@ -17,9 +17,10 @@ from api.cli.main import main
 from generator.engine import Engine
 from generator.request import Query, Request
 from generator.resources import Resources
+from generator.strategies.auto import MAX_LENGTH
 from generator.strategies.calibration import FILE, StrategyCalibration, strategy_calibration
-from generator.strategies.trial import trial
 from library.base.decode import greedy
+from library.base.example_loss import mean_losses
 from library.base.models import BaseReference, load_base
 from library.base.prompts import answer_ids, prompt_ids
 from library.canonical import file_digest
@@ -64,15 +65,17 @@ def test_a_trial_is_every_candidate_by_itself(engine: Engine, base: BaseReferenc
     """Losses equal those of a model with ΔW merged into its weights, one example at a time."""
     loaded = load_base(base)
     kinds = ("text-to-lora", "compose", "nearest")
-    adapters = [engine.propose(kind, Request(FAR), base).adapter for kind in kinds]
+    adapters = [
+        engine.propose(kind, Request(FAR), base).adapter.to(dtype=torch.bfloat16) for kind in kinds
+    ]
     examples = [
         Example.pair("1 + 2", "3"),
         Example.pair("a longer question, with words", "yes it is"),
     ]
-    losses, count = trial(loaded, adapters, examples)
+    losses, count = mean_losses(loaded, adapters, examples, MAX_LENGTH)
     assert count == 2
     for adapter, found in zip(adapters, losses, strict=True):
-        model = tiny.merged(loaded.model, adapter.to(dtype=torch.bfloat16).to(dtype=torch.float32))
+        model = tiny.merged(loaded.model, adapter.to(dtype=torch.float32))
         expected = 0.0
         for example in examples:
             prompt = prompt_ids(loaded.tokenizer, example.input)
@@ -95,7 +98,8 @@ def test_examples_decide(
     examples = [Example.pair(t, a) for t, a in zip(texts, answers, strict=True)]
     proposal = engine.propose("auto", Request(FAR, examples=tuple(examples)), base)
     chosen = proposal.chosen
-    expected, _ = trial(loaded, [retriever.adapter(n.id) for n in chosen.neighbours], examples)
+    near = [retriever.adapter(n.id).to(dtype=torch.bfloat16) for n in chosen.neighbours]
+    expected, _ = mean_losses(loaded, near, examples, MAX_LENGTH)
     assert "least loss a token on 4 examples" in chosen.reason
     retrieved = [f"nearest {near.task}" for near in chosen.neighbours]
     assert [label for label, _ in proposal.losses] == ["text-to-lora", "compose", *retrieved]

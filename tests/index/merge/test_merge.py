@@ -14,10 +14,10 @@ from torch import Tensor
 
 from index.merge.lora_rar import MergePredictor, MergePredictorConfig, Predictor
 from index.merge.methods import METHODS, Mix, merge
-from index.merge.recompress import dense_to_rank
 from index.merge.ties_dare import dare, merge_entries
 from library.adapter import Adapter
 from library.errors import LayoutMismatch, UnknownName, UsageError
+from library.factored import dense_to_rank
 from library.layout import layout_of
 from library.peft.write import to_peft
 

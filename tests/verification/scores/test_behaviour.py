@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.merge.weighted_sum import weighted_sum
-from library.adapter import Adapter
-from library.base.batches import grouped
+from library.adapter import Adapter, zeros
+from library.base.batches import example_row, grouped
 from library.base.decode import greedy
 from library.base.loss import answer_logits, answer_loss
 from library.base.models import BaseModel, load_base, resolve_base
@@ -24,23 +24,21 @@ from library.layout import Layout, layout_of
 from library.tasks.files import Example, Task
 from library.tasks.metrics import rouge_l
 from verification.hook import Finding, verdict
+from verification.scores import behaviour
 from verification.scores.behaviour import (
     NONE,
     OWN,
     Behaviour,
     Bounds,
     Contender,
-    measure,
-    token_row,
-)
-from verification.scores.behaviour_hook import (
     Examples,
     behaviour_calibration,
     check_behaviour,
+    measure,
     unmeasured,
 )
+from verification.scores.behaviour_rivals import evenly_spaced, nearest_task
 from verification.scores.calibration import area_under_curve, quantile
-from verification.scores.rivals import evenly_spaced, nearest_task
 
 ROWS = [Example(f"{i}", f"Say {i}.", (f"number {i}", f"it is {i}")) for i in range(6)]
 
@@ -61,7 +59,7 @@ def rivals(layout: Layout, count: int = 2) -> list[Contender]:
 
 def plain_loss(model: Any, base: BaseModel, row: Example) -> float:
     """What transformers says of the answer, alone and without our hooks."""
-    tokens = token_row(base, row)
+    tokens = example_row(base.tokenizer, row)
     ids = torch.tensor([tokens.prompt + tokens.answer])
     labels = ids.clone()
     labels[0, : len(tokens.prompt)] = -100
@@ -80,7 +78,7 @@ def test_losses_are_those_of_merged_models(base: BaseModel, layout: Layout) -> N
     others.append(Contender("other modules", tiny.adapter(values, seed=3)))
     found = measure(base, own, others, ROWS, Bounds(4))
     assert list(found.losses) == [OWN, NONE, *(rival.name for rival in others)]
-    assert (found.examples, found.given, found.rouge_l) == (4, 6, {})
+    assert (found.examples, found.available, found.rouge_l) == (4, 6, {})
     models = [tiny.merged(base.model, own), base.model]
     models += [tiny.merged(base.model, rival.adapter) for rival in others]
     for model, loss in zip(models, found.losses.values(), strict=True):
@@ -120,10 +118,33 @@ def test_a_loss_that_is_not_finite_is_no_better_and_stays_out_of_the_evidence(
     assert told["evidence"]["losses"][OWN] is None and told["evidence"]["losses"][NONE] > 0
 
 
+@pytest.mark.parametrize(
+    ("share", "code", "severity"),
+    [
+        (1.01, "behaviour-fits", "info"),
+        (1.0, "behaviour-undecided", "info"),
+        (0.5, "behaviour-undecided", "info"),
+        (0.0, "behaviour-no-better", "warn"),
+        (-0.5, "behaviour-no-better", "warn"),
+        (-1.01, "behaviour-no-better", "warn"),
+    ],
+)
+def test_only_a_margin_above_the_threshold_fits(
+    share: float, code: str, severity: str, base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`share` is the margin's share of the threshold."""
+    margin = share * behaviour_calibration().threshold
+    measured = Behaviour({OWN: 0.0, NONE: margin, "a": 9.0}, {}, 1, 0, 0, 1)
+    monkeypatch.setattr(behaviour, "measure", lambda *_: measured)
+    finding = check_behaviour(base, zeros(layout_of(base.model.config)), [], Examples([], "r"))
+    assert (finding.code, finding.severity) == (code, severity)
+    assert finding.evidence["margin"] == margin
+
+
 def fitted(base: BaseModel, adapter: Adapter) -> Adapter:
     """The adapter after sixty steps on the examples."""
     cut = adapter.detached()
-    rows = [token_row(base, row) for row in ROWS]
+    rows = [example_row(base.tokenizer, row) for row in ROWS]
     (batch,) = grouped(rows, base.tokenizer.pad_token_id, 1)
     optimiser = torch.optim.Adam(cut.factors(), lr=0.05)
     hooks = MultiAdapter(base.model, cut.layout)
@@ -146,7 +167,7 @@ def fitted(base: BaseModel, adapter: Adapter) -> Adapter:
 def test_greedy_answers_are_scored_against_every_reference(base: BaseModel, layout: Layout) -> None:
     own, rows = tiny.adapter(layout, seed=1), ROWS[:2]
     model = replace(base, model=tiny.merged(base.model, own))
-    answers = greedy(model, [token_row(base, row).prompt for row in rows])
+    answers = greedy(model, [example_row(base.tokenizer, row).prompt for row in rows])
     said = [
         replace(row, outputs=("no", text[:40])) for row, text in zip(rows, answers, strict=True)
     ]
@@ -167,7 +188,7 @@ def test_time_cuts_examples_and_never_what_is_said(base: BaseModel, layout: Layo
     seen: list[float] = []
     hurried = measure(base, own, others, ROWS, Bounds(seconds=0.0, scored=3), seen.append)
     one = measure(base, own, others, ROWS, Bounds(examples=1))
-    assert (hurried.examples, hurried.scored, hurried.given) == (1, 0, 6)
+    assert (hurried.examples, hurried.scored, hurried.available) == (1, 0, 6)
     assert hurried.losses == one.losses and hurried.rouge_l == {}
     assert seen == [1 / 9]
     seen.clear()
@@ -179,7 +200,7 @@ def test_long_examples_are_left_out_and_counted(base: BaseModel, layout: Layout)
     long = Example("long", "word " * 400, ("yes",))
     own = tiny.adapter(layout)
     found = measure(base, own, [], [long, *ROWS[:2], long])
-    assert (found.examples, found.too_long, found.given) == (2, 2, 4)
+    assert (found.examples, found.too_long, found.available) == (2, 2, 4)
     assert found.losses == measure(base, own, [], ROWS[:2]).losses
     for none in ([], [long]):
         with pytest.raises(UsageError, match="320 tokens"):

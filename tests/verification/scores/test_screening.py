@@ -26,12 +26,13 @@ from verification.scores.bank import Bank, shipped_bank
 from verification.scores.screening import (
     QUANTILES,
     Linear,
+    check_spectra,
     fit_linear,
     fit_profile,
     known_kind,
     profile,
 )
-from verification.scores.screening_hook import check_spectra
+from verification.scores.screening_bank import Bank, shipped_bank
 
 close = torch.testing.assert_close
 SEEDS = st.integers(0, 10_000)

@@ -14,13 +14,12 @@ from library.adapter import Adapter, zeros
 from library.errors import MissingPath, UsageError
 from library.layout import layout_of
 from verification.scores.neighbours import (
+    check_neighbours,
     distances,
     e_diem,
-    factored_inner_products,
     gather,
     read_neighbours,
 )
-from verification.scores.screening_hook import check_neighbours
 
 SEEDS = st.integers(0, 10_000)
 LAYOUT = layout_of(tiny.config("llama"), rank=3)
@@ -34,7 +33,7 @@ def library(n: int = 6, seed: int = 0) -> Adapter:
 def test_products_and_distances_are_those_of_dense_matrices(seed: int, rank: int) -> None:
     one = tiny.adapter(LAYOUT.with_rank(rank), 2, seed=seed, dtype=torch.float64)
     others = tiny.adapter(LAYOUT, 3, seed=seed + 1, dtype=torch.float64)
-    products, found = factored_inner_products(one, others), distances(one, others)
+    products, found = one.inner_products(others), distances(one, others)
     for i in range(2):
         for j in range(3):
             ours, theirs = tiny.deltas(one, i), tiny.deltas(others, j)
@@ -64,9 +63,7 @@ def test_the_order_of_modules_does_not_matter(seed: int) -> None:
         {key: a.flip(1) for key, a in others.A.items()},
         {key: b.flip(1) for key, b in others.B.items()},
     )
-    torch.testing.assert_close(
-        factored_inner_products(one, mirrored), factored_inner_products(one, others)
-    )
+    torch.testing.assert_close(one.inner_products(mirrored), one.inner_products(others))
 
 
 def test_e_diem_is_zero_on_average_over_the_reference() -> None:

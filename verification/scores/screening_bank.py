@@ -8,12 +8,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from library.calibration import read_calibration
 from library.errors import CheckpointError
 from library.layout import Layout
 from library.peft.read import shape_of
@@ -74,8 +75,8 @@ class Bank:
 
     def in_order(self, layout: Layout, values: Tensor) -> Tensor:
         """`[n, sites, ...]` of an adapter that fits, in the order of the bank's modules."""
-        place = {site.name: position for position, site in enumerate(layout.sites)}
-        return values[:, [place[row[0]] for row in self.modules]]
+        positions = (layout.position(row[0]) for row in self.modules)
+        return values[:, [group.indices[index] for group, index in positions]]
 
     def to_json(self) -> str:
         return json.dumps(_plain(asdict(self)), sort_keys=True) + "\n"
@@ -84,20 +85,24 @@ class Bank:
     def from_json(cls, text: str) -> "Bank":
         """Raises CheckpointError if it is not a bank."""
         try:
-            data = json.loads(text)
-            data["modules"] = tuple((row[0], *row[1:]) for row in data["modules"])
-            data["tasks"] = tuple(data["tasks"])
-            data["limits"] = {key: _numbers(rows) for key, rows in data["limits"].items()}
-            tensors = [field.name for field in fields(cls) if field.type is Tensor]
-            return cls(**data | {name: _numbers(data[name]) for name in tensors})
+            return cls.from_dict(json.loads(text))
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"the screening bank is damaged: {error}") from error
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Bank":
+        tensors = [field.name for field in fields(cls) if field.type is Tensor]
+        values: dict[str, Any] = data | {name: _numbers(data[name]) for name in tensors}
+        values["modules"] = tuple((row[0], *row[1:]) for row in data["modules"])
+        values["tasks"] = tuple(data["tasks"])
+        values["limits"] = {key: _numbers(rows) for key, rows in data["limits"].items()}
+        return cls(**values)
 
 
 @cache
 def shipped_bank() -> Bank:
     """The bank of the default base: recipe lora, rank 8, q_proj and v_proj."""
-    return Bank.from_json((files("verification.scores") / "screening_bank.json").read_text("utf-8"))
+    return read_calibration(Path(__file__).with_name("screening_bank.json"), Bank.from_dict)
 
 
 def _numbers(values: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""What an adapter's behaviour is held against: other tasks' adapters of a library, and their mean.
+"""The behaviour hook's rivals: other tasks' adapters of a library, and their mean.
 
 And where examples come from if the request brought none: the task whose description is nearest.
 """
@@ -28,14 +28,12 @@ def rivals_of(
     *,
     description: str | None,
     identity: str | None = None,
-    count: int = RIVALS,
 ) -> list[Contender]:
     """Adapters of other tasks, evenly spaced in a library's order of tasks, and their mean in ΔW.
 
     Args:
         description: adapters of a task with this description are no rivals.
         identity: nor is the adapter of this id.
-        count: how many at most.
     Raises:
         LayoutMismatch: the library was made for a base of other modules or shapes.
     """
@@ -45,14 +43,14 @@ def rivals_of(
         for record in trained(folder, layout)
         if record["id"] != identity and record["description"] != description
     ]
-    found = [
+    rivals = [
         Contender(record["task"], read_adapter(folder, record["id"], layout))
-        for record in evenly_spaced(others, count)
+        for record in evenly_spaced(others, RIVALS)
     ]
-    if len(found) < 2:
-        return found
-    mean = weighted_sum([rival.adapter for rival in found], [1 / len(found)] * len(found))
-    return [*found, Contender(MEAN, mean)]
+    if len(rivals) < 2:
+        return rivals
+    mean = weighted_sum([rival.adapter for rival in rivals], [1 / len(rivals)] * len(rivals))
+    return [*rivals, Contender(MEAN, mean)]
 
 
 def evenly_spaced(records: Sequence[Record], count: int) -> list[Record]:
@@ -74,14 +72,14 @@ def nearest_task(
     description: str, tasks: Sequence[Task], encoder: DescriptionEncoder
 ) -> NearestTask:
     """The task whose definition is nearest to a description, the first of several."""
-    wanted = encoder.encode([normalise(description)]).pooled[0]
-    cosines = [float(encoder.encode([normalise(t.definition)]).pooled[0] @ wanted) for t in tasks]
-    place = max(range(len(tasks)), key=cosines.__getitem__)
-    return NearestTask(tasks[place], cosines[place])
+    query = encoder.encode([normalise(description)]).pooled[0]
+    cosines = [float(encoder.encode([normalise(t.definition)]).pooled[0] @ query) for t in tasks]
+    best = max(range(len(tasks)), key=cosines.__getitem__)
+    return NearestTask(tasks[best], cosines[best])
 
 
 def _layout(folder: LibraryFolder, base: BaseReference) -> Layout:
     plan = Plan.from_dict(folder.read_json(MANIFEST))
-    ours = base_layout(base, plan.layout)
-    ours.require_same(plan.layout, f"base model '{base.name}'", f"the library {folder.place}")
+    layout = base_layout(base, plan.layout)
+    layout.require_same(plan.layout, f"base model '{base.name}'", f"the library {folder.place}")
     return plan.layout

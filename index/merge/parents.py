@@ -2,10 +2,10 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from library.adapter import Adapter
 from library.base.models import (
@@ -25,15 +25,13 @@ from library.errors import (
     UnsupportedModel,
 )
 from library.layout import Layout
-from library.peft.provenance import PROVENANCE_FILE, adapter_id
+from library.peft.provenance import PROVENANCE_FILE, SIGNATURE_FILE, adapter_id
 from library.peft.read import adapter_of
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from library.store.catalogue import Catalogue, files_of, find
-from verification.artifact import SIGNATURE_FILE, Artifact, Context
-from verification.run import Policy, run_hooks
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+Gate = Callable[[str, Mapping[str, bytes]], None]  # of a parent's name and files; raises to refuse
+_FILES = (CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE, SIGNATURE_FILE)
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Parent:
     """An adapter to merge.
 
     Attributes:
-        name: as it was asked for.
+        name: as it was typed.
         id: of its provenance; of an adapter from elsewhere, `sha256:` and its weights' digest.
         base: {"id", "sha256", "source"} of its base model.
     """
@@ -50,19 +48,6 @@ class Parent:
     id: str
     base: dict[str, Any]
     files: dict[str, bytes]
-
-
-@dataclass(frozen=True)
-class Gate:
-    """What every parent has to pass: a policy's hooks, and a signature if there is a key."""
-
-    policy: Policy
-    public_key: "Ed25519PublicKey | None" = None
-
-    def require(self, parent: Parent) -> None:
-        """Raise AdapterRefused unless the parent passes."""
-        context = Context(public_key=self.public_key)
-        run_hooks(Artifact(parent.files), context, self.policy).require_accepted(parent.name)
 
 
 @dataclass(frozen=True)
@@ -83,9 +68,9 @@ def read_parents(
         names: what was typed.
         catalogue: of the library that ids and tasks are looked up in.
         base: Hub id or folder of their base; None for what they say themselves.
-        gate: what each of them has to pass.
+        gate: called with the name and files of each; raises AdapterRefused.
     Raises:
-        AdapterRefused: the gate lets one of them not pass.
+        AdapterRefused: by the gate.
         MissingPath, UnknownName: there is no such adapter.
         AdapterFileError: damaged, or not a plain LoRA.
         LayoutMismatch: they are for different bases, or not for the one that was named.
@@ -93,7 +78,7 @@ def read_parents(
     parents = [_parent(name, catalogue) for name in names]
     if gate is not None:
         for parent in parents:
-            gate.require(parent)
+            gate(parent.name, parent.files)
     record = described(resolve_base(base)) if base is not None else parents[0].base
     for other in parents:
         _require_same_base(other, record, parents[0].name if base is None else "--base")
@@ -115,7 +100,7 @@ def _parent(name: str, catalogue: Catalogue) -> Parent:
     if not folder.is_dir():
         raise AdapterFileError(f"{name} is not an adapter folder")
     files = {}
-    for file in (CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE, SIGNATURE_FILE):
+    for file in _FILES:
         if (folder / file).is_file():
             files[file] = (folder / file).read_bytes()
         elif file in (CONFIG_FILE, WEIGHTS_FILE):
@@ -124,21 +109,21 @@ def _parent(name: str, catalogue: Catalogue) -> Parent:
 
 
 def _named(name: str, files: dict[str, bytes]) -> Parent:
-    """With the identity of its provenance, as far as that is true of the files."""
+    """The parent with its provenance's identity if that matches the files, else its digest."""
     sha256 = digest(files[WEIGHTS_FILE])
     try:
         config = json.loads(files[CONFIG_FILE])
-        said = json.loads(files.get(PROVENANCE_FILE, b"null"))
-        if said is not None and adapter_id(config, sha256, said) == said["id"]:
-            about = {key: said["base"][key] for key in ("id", "sha256", "source")}
-            return Parent(name, said["id"], about, files)
+        provenance = json.loads(files.get(PROVENANCE_FILE, b"null"))
+        if provenance is not None and adapter_id(config, sha256, provenance) == provenance["id"]:
+            record = {key: provenance["base"][key] for key in ("id", "sha256", "source")}
+            return Parent(name, provenance["id"], record, files)
         base = config["base_model_name_or_path"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise AdapterFileError(f"{name} does not say what it is: {error}") from error
     if not isinstance(base, str) or not base:
         raise BaseModelError(f"{name} does not name its base model")
-    known = {"id": base, "sha256": None, "source": CONFIG_FILE}
-    return Parent(name, f"sha256:{sha256}", known, files)
+    record = {"id": base, "sha256": None, "source": CONFIG_FILE}
+    return Parent(name, f"sha256:{sha256}", record, files)
 
 
 def _require_same_base(parent: Parent, record: dict[str, Any], other: str) -> None:
@@ -158,11 +143,11 @@ def _layout(parent: Parent, reference: BaseReference | None) -> Layout:
 
     Raises LayoutMismatch: the base that was named has other modules.
     """
-    found = adapter_of(parent.files).layout
+    stored = adapter_of(parent.files).layout
     try:
         base = reference or resolve_base(parent.base["id"])
-        return base_layout(base, found)
+        return base_layout(base, stored)
     except (BaseModelError, UnsupportedModel, UnknownName, MissingPath):
         if reference is not None:
             raise
-        return found
+        return stored

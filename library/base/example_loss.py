@@ -1,0 +1,111 @@
+"""Losses of a task's examples under many adapters, or weighted sums of them, in few passes.
+
+Rows are examples, each under the adapter or the weights that it names, so that one forward pass
+serves all of them. Prompts are bare: the adapter has to carry the task.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from library.adapter import Adapter, stack_padded
+from library.base.batches import TokenRow, fitting_rows, grouped
+from library.base.loss import row_losses
+from library.base.models import BaseModel
+from library.base.multi_adapter import MultiAdapter
+from library.errors import TaskFileError, UsageError
+from library.tasks.files import Example
+
+TOKENS = 32_768  # of one pass of mean_losses; more rows take several
+TRIAL_ROWS = 256  # of one pass of a MixtureLoss
+LONGEST = 320  # tokens of an example of a MixtureLoss; longer ones are left out
+
+
+@torch.inference_mode()
+def losses_under(
+    base: BaseModel,
+    adapters: Adapter,
+    rows: Sequence[TokenRow],
+    *,
+    weights: Float[Tensor, "owners n"] | None = None,
+    passes: int = 1,
+) -> Float[Tensor, " rows"]:
+    """Each row's mean loss in nats an answer token, in the order of the rows, on the CPU.
+
+    Args:
+        base: the loaded base model.
+        adapters: n of one layout.
+        rows: `owner` is the index of the adapter that answers, or of a row of `weights`.
+        weights: n for each owner, whose weighted sum of the adapters answers.
+        passes: the most forward passes that rows of similar length are spread over.
+    """
+    adapters = adapters.to(base.device)
+    weights = None if weights is None else weights.to(base.device)
+    hooks = MultiAdapter(base.model, adapters.layout)
+    try:
+        by_length = [
+            row_losses(base.model, hooks, batch.to(base.device), adapters, weights=weights).cpu()
+            for batch in grouped(rows, base.tokenizer.pad_token_id, passes)
+        ]
+    finally:
+        hooks.close()
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # as `grouped` sorts
+    losses = torch.cat(by_length)
+    return torch.empty_like(losses).index_copy(0, torch.tensor(order), losses)
+
+
+def mean_losses(
+    base: BaseModel, adapters: Sequence[Adapter], examples: Sequence[Example], longest: int
+) -> tuple[list[float], int]:
+    """Mean loss per answer token of the examples under each adapter, and how many were used.
+
+    Args:
+        base: the loaded base model.
+        adapters: of the same modules; ranks may differ.
+        examples: those of more than `longest` tokens are left out.
+        longest: in tokens, the answer's included.
+    Raises:
+        UsageError: no example is short enough.
+        LayoutMismatch: the adapters have different modules.
+    """
+    examples_rows = list(fitting_rows(examples, base.tokenizer, longest))
+    if not examples_rows:
+        raise UsageError(f"no example has at most {longest} tokens")
+    count = len(adapters)
+    rows = [replace(row, owner=owner) for row in examples_rows for owner in range(count)]
+    passes = 1 + sum(map(len, rows)) // TOKENS
+    losses = losses_under(base, stack_padded(adapters), rows, passes=passes)
+    return losses.double().reshape(-1, count).mean(0).tolist(), len(examples_rows)
+
+
+class MixtureLoss:
+    """Weights of the adapters, one row a trial, to the mean loss over the examples of each.
+
+    Args:
+        base: the loaded base.
+        adapters: of one layout up to rank.
+        examples: those of at most LONGEST tokens are used.
+    Raises:
+        TaskFileError: no example is short enough.
+    """
+
+    def __init__(
+        self, base: BaseModel, adapters: Sequence[Adapter], examples: Sequence[Example]
+    ) -> None:
+        self._base = base
+        self._adapters = stack_padded(adapters).to(base.device, base.model.dtype)
+        self._rows = sorted(fitting_rows(examples, base.tokenizer, LONGEST), key=len)
+        if not self._rows:
+            raise TaskFileError(f"no example has at most {LONGEST} tokens")
+
+    def __call__(self, weights: Float[Tensor, "trials adapters"]) -> Float[Tensor, " trials"]:
+        trials = max(1, TRIAL_ROWS // len(self._rows))
+        return torch.cat([self._losses(part) for part in weights.split(trials)])
+
+    def _losses(self, weights: Float[Tensor, "trials adapters"]) -> Float[Tensor, " trials"]:
+        rows = [replace(row, owner=trial) for trial in range(len(weights)) for row in self._rows]
+        losses = losses_under(self._base, self._adapters, rows, weights=weights)
+        return losses.reshape(len(weights), -1).mean(1)  # (trials, examples)
