@@ -154,7 +154,7 @@ def generator(small_checkpoint: Path, encoder: Any) -> Any:
 def strategies(generator: Any, small_library: Path) -> Any:
     """That generator and the small library, behind the one door."""
     from generator.strategies.strategies import Strategies
-    from library.store.catalogue import open_library
+    from library.store.open import open_library
 
     return Strategies(generator, open_library(str(small_library / "lib")))
 

@@ -40,7 +40,7 @@ def open_strategies(
     """
     from generator.generate import Generator
     from generator.strategies.strategies import Strategies
-    from library.store.catalogue import open_library
+    from library.store.open import open_library
 
     try:
         generator = Generator(checkpoint, device=device)

@@ -170,7 +170,7 @@ def _library(
     """What merges and looks up; the oracles' own shelf if there is no other."""
     from api.merging import shipped_predictor
     from index.search.retriever import Retriever
-    from library.store.catalogue import open_library
+    from library.store.open import open_library
     from training.evaluation.library_methods import LibraryMethods
 
     folder = open_library(oracles)

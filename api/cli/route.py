@@ -41,13 +41,11 @@ def export_route(
     require_absent(out, overwrite)
     require_kind(out, folder=True)
     from index.arrow import arrow_set
-    from library.build.plan import Plan
     from library.store.catalogue import find
-    from library.store.folder import MANIFEST
 
     found = catalogue_at(place, catalogue)
     records = [find(found, identity) for identity in identities]
-    layout = Plan.from_dict(found.folder.read_json(MANIFEST)).layout
+    layout = found.folder.plan().layout
     chosen = min(3, len(records)) if top_k is None else top_k
     files = arrow_set(
         found.folder, records, layout, top_k=chosen, temperature=temperature, seed=seed

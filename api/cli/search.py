@@ -50,7 +50,7 @@ def search_command(
     from index.search.query import read_files
     from index.segments.metadata import Filter
     from index.segments.view import require_k
-    from library.store.catalogue import open_library
+    from library.store.open import open_library
 
     require_k(k)
     text, file = _text_and_adapter(query, adapter)

@@ -30,7 +30,7 @@ from index.segments.metadata import Filter
 from library.base.models import BaseReference
 from library.errors import LorasmithError, MissingPath, UsageError
 from library.peft.write import WEIGHTS_FILE
-from library.store.catalogue import open_library
+from library.store.open import open_library
 from library.tasks.files import Example
 from verification import run
 from verification.artifact import Artifact, Context

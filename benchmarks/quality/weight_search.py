@@ -34,8 +34,9 @@ from index.search.sources import WeightSource
 from index.search.sync import build_index
 from library.files import write_file
 from library.peft.provenance import PROVENANCE_FILE
-from library.store.catalogue import FILES, open_library, records
+from library.store.catalogue import FILES, records
 from library.store.folder import ADAPTERS, MANIFEST
+from library.store.open import open_library
 from library.tasks.files import Task, read_tasks
 
 

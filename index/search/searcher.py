@@ -13,7 +13,7 @@ from index.search.sources import By, DescriptionSource, VectorSource, WeightSour
 from index.search.sync import Note, Progress, follow, open_index, quiet
 from index.segments.index import VectorIndex
 from index.segments.metadata import EVERYTHING, Filter
-from library.store.catalogue import open_library
+from library.store.open import open_library
 
 MORE = 15  # results looked at beyond those asked for, so that a margin rarely lacks another task
 

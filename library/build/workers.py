@@ -19,9 +19,9 @@ import torch
 from library.base.compiled import compile_layers
 from library.base.models import BaseModel, BaseReference, fast_dtype, load_base
 from library.build.build import BuildReport, Progress, build_shard, build_shards
-from library.build.plan import Plan
 from library.errors import LorasmithError, UsageError
-from library.store.folder import MANIFEST, RECORDS, LibraryFolder
+from library.store.folder import RECORDS, LibraryFolder
+from library.store.plan import Plan
 from library.tasks.files import Task
 
 LOST_IN_A_ROW = 3  # workers that may die without any shard being finished
@@ -62,7 +62,7 @@ class Workplace:
 def run_shard(at: Workplace, number: int, tasks: Mapping[str, Task]) -> BuildReport:
     """Build one shard in this process; the base is loaded once a process."""
     folder = LibraryFolder(at.place)
-    plan = Plan.from_dict(folder.read_json(MANIFEST))
+    plan = folder.plan()
     report = BuildReport()
     build_shard(folder, plan, number, tasks, _base(at), report, lambda _: None)
     if at.device != "cpu":

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder, normalise
 from library.adapter import Adapter, stack
-from library.build.plan import Plan
 from library.errors import LayoutMismatch, TaskFileError, UsageError
 from library.layout import Layout
-from library.store.catalogue import open_library, read_adapter, records
-from library.store.folder import MANIFEST
+from library.store.catalogue import read_adapter, records
+from library.store.open import open_library
+from library.store.plan import Plan
 from library.tasks.files import Task, read_tasks
 from training.data.tasks import set_aside
 
@@ -42,7 +42,7 @@ class AdapterTextBatch:
 def read_stock(place: str) -> tuple[Stock, Plan]:
     """Every adapter of a library and its plan. Raises MissingPath, LayoutMismatch."""
     folder = open_library(place)
-    plan = Plan.from_dict(folder.read_json(MANIFEST))
+    plan = folder.plan()
     found = records(folder)
     if not found:
         raise UsageError(f"the library {place} holds no adapters")

@@ -14,12 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from library.adapter import Adapter, stack
-from library.build.plan import Plan
 from library.errors import UsageError
 from library.layout import Layout
 from library.peft.read import shape_of
-from library.store.catalogue import open_library, read_adapter, records
-from library.store.folder import MANIFEST, LibraryFolder
+from library.store.catalogue import read_adapter, records
+from library.store.folder import LibraryFolder
+from library.store.open import open_library
 from library.store.records import Record
 
 REFERENCE = 24  # adapters, evenly spaced by task, whose pairs E-DIEM is held against
@@ -159,7 +159,7 @@ def read_neighbours(place: str) -> Neighbours:
     Raises MissingPath, OutputError or AdapterFileError if it cannot be read, and as `gather`.
     """
     folder = open_library(place)
-    layout = Plan.from_dict(folder.read_json(MANIFEST)).layout
+    layout = folder.plan().layout
     found = trained(folder, layout)
     if not found:
         raise UsageError(f"the library {place} holds no adapter to compare with")

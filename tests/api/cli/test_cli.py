@@ -18,7 +18,7 @@ from generator.strategies.strategies import Strategies
 from library.base.models import load_base, resolve_base
 from library.files import data_dir
 from library.peft.provenance import PROVENANCE_FILE
-from library.store.catalogue import open_library
+from library.store.open import open_library
 from verification.report import reported
 
 REPOSITORY = Path(__file__).parents[3]
