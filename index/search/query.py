@@ -6,9 +6,7 @@ the mean of their unit vectors, in the space of the weights a weighted one.
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +22,11 @@ from library.errors import (
     AdapterFileError,
     LayoutMismatch,
     LorasmithError,
-    MissingPath,
     UsageError,
 )
 from library.peft.config import parse_config
 from library.peft.provenance import PROVENANCE_FILE
-from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
+from library.peft.write import CONFIG_FILE
 
 Files = Mapping[str, bytes]
 # What a text counts beside an adapter's 1: as much less as its cosines with weights say. In the
@@ -138,32 +135,6 @@ class QueryEncoder:
 
     def _embedded(self, text: str) -> Query:
         return self.encoder().vectors([text])[0].double().numpy()
-
-
-def read_files(place: Path) -> Files:
-    """What searching needs of an adapter: config, weights, and provenance if it has one.
-
-    Args:
-        place: its folder, or its safetensors file beside the config.
-    Raises:
-        MissingPath: nothing is there.
-        AdapterFileError: no config is there.
-    """
-    if not os.path.exists(place):  # of a name of any length
-        raise MissingPath(f"there is no adapter at {place}")
-    folder = place if place.is_dir() else place.parent
-    if not (folder / CONFIG_FILE).is_file():
-        raise AdapterFileError(f"{folder} holds no adapter: there is no {CONFIG_FILE}")
-    weights = place if place.suffix == ".safetensors" else folder / WEIGHTS_FILE
-    found = {}
-    for name, file in (
-        (CONFIG_FILE, folder / CONFIG_FILE),
-        (WEIGHTS_FILE, weights),
-        (PROVENANCE_FILE, folder / PROVENANCE_FILE),
-    ):
-        with suppress(FileNotFoundError):
-            found[name] = file.read_bytes()
-    return found
 
 
 def description_in(files: Files) -> str | None:

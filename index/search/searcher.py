@@ -82,7 +82,7 @@ class Searcher:
         """The k adapters nearest to a text, an adapter, or the mean of both.
 
         Args:
-            adapter: the content of its files by name (index.search.query.read_files).
+            adapter: the content of its files by name (library.peft.folder).
             by: what is compared; see index.search.query.Asker.ask.
         Raises:
             UsageError: neither is given, the text is empty or too long, or k out of range.
