@@ -18,7 +18,7 @@ from generator.strategies.retrieved import Compose, Nearest
 from library.base.models import BaseReference
 from library.checkpoint import Checkpoint, load_checkpoint
 from library.errors import CheckpointError, UnknownName, UsageError
-from library.store.catalogue import open_library
+from library.store.open import open_library
 
 DEFAULT_STRATEGY = Auto.name
 

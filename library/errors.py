@@ -56,7 +56,7 @@ class OutputError(LorasmithError):
 
 
 class CatalogueError(LorasmithError):
-    """A catalogue that cannot be reached or written, or is of a newer version."""
+    """A catalogue that cannot be reached or written."""
 
     code = "catalogue-unusable"
 

@@ -1,16 +1,20 @@
-"""Writing that is whole or absent: build beside the target, then rename.
+"""Reading inputs and writing outputs.
 
-A killed process leaves at most a hidden temporary folder, never half an output.
+An output is whole or absent: it is built beside the target, then renamed. A killed process leaves
+at most a hidden temporary folder, never half an output.
 """
 
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from library.errors import MissingPath, OutputError, OutputExists
+
+STANDARD_INPUT = Path("-")
 
 
 def cache_dir() -> Path:
@@ -19,15 +23,27 @@ def cache_dir() -> Path:
 
 
 def data_dir() -> Path:
-    """`$LORASMITH_DATA`, by default `~/.local/share/lorasmith`: the adapters that were made."""
+    """`$LORASMITH_DATA`, by default `~/.local/share/lorasmith`: generated adapters."""
     return Path(os.environ.get("LORASMITH_DATA") or Path.home() / ".local" / "share" / "lorasmith")
 
 
 def require_present(*paths: Path | None) -> None:
-    """Raise MissingPath unless there is something at each path that is given."""
+    """Raise MissingPath unless something is at each path; `-` is standard input."""
     for path in paths:
-        if path is not None and not os.path.lexists(path):
+        if path not in (None, STANDARD_INPUT) and not os.path.lexists(path):
             raise MissingPath(f"there is nothing at {path}")
+
+
+def read_input(path: Path) -> bytes:
+    """The content of a file, of a pipe such as /dev/fd/63, or of standard input for `-`.
+
+    Raises MissingPath: nothing or a folder is there; OSError: it cannot be read.
+    """
+    if path == STANDARD_INPUT:
+        return sys.stdin.buffer.read()
+    if not os.path.exists(path) or os.path.isdir(path):  # also of a name that is too long
+        raise MissingPath(f"there is no file at {path}")
+    return path.read_bytes()
 
 
 def require_absent(path: Path, overwrite: bool) -> None:

@@ -162,7 +162,7 @@ def engine(generator: Any, small_library: Path, encoder: Any) -> Any:
     """An engine over that generator and the small library."""
     from generator.engine import Engine
     from generator.resources import Resources
-    from library.store.catalogue import open_library
+    from library.store.open import open_library
 
     library = open_library(str(small_library / "lib"))
     return Engine([generator], Resources(library, encoders=[encoder]))

@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 OURS = {*ALLOWED, "tests", "benchmarks", "conftest", "tiny", "postgres"}
 OPTIONAL = (
-    "faiss", "fastapi", "sqlalchemy", "alembic", "psycopg", "ray", "beartype", "typer",
+    "faiss", "fastapi", "sqlalchemy", "psycopg", "ray", "beartype", "typer",
     "pydantic_settings", "uvicorn", "rfc8785", "hypothesis", "jsonargparse",
 )  # fmt: skip
 

@@ -42,7 +42,7 @@ def index_build(
     from index.encoders.weights import load_weight_encoder
     from index.search.sources import DescriptionSource, WeightSource
     from index.search.sync import build_index
-    from library.store.catalogue import open_library
+    from library.store.open import open_library
 
     open_library(library)
     quiet_libraries()

@@ -223,7 +223,7 @@ def library_pack(
     Example: lorasmith library pack --library my-library --out small --rank 2
     """
     require_absent(out, overwrite)
-    from library.store.catalogue import open_library
+    from library.store.open import open_library
     from library.store.packed import pack_library
 
     count = pack_library(open_library(place), out, task or (), rank=rank, overwrite=overwrite)

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from library.store.folder import LibraryFolder
 
 
-def _checked(url: str | None) -> str | None:
+def _require_url(url: str | None) -> str | None:
     """Raise UsageError for a URL that cannot be a catalogue's, before anything is done."""
     if url is not None and find_spec("sqlalchemy"):
-        from library.store.sql_engine import parsed
+        from library.store.sql_database import database_url
 
-        parsed(url)
+        database_url(url)
     return url
 
 
@@ -33,7 +33,7 @@ CatalogueUrl = Annotated[
     str | None,
     typer.Option(
         "--catalogue",
-        callback=_checked,
+        callback=_require_url,
         envvar="LORASMITH_CATALOGUE",
         help="postgresql:// or sqlite:/// URL; default: a file in the library.",
     ),
@@ -46,7 +46,8 @@ def note(text: str) -> None:
 
 def catalogue_at(place: str, url: str | None, *, write: bool = False) -> "Catalogue":
     """The catalogue of the library at a place, up to date. Raises MissingPath, CatalogueError."""
-    from library.store.catalogue import open_catalogue, open_library
+    from library.store.catalogue import open_catalogue
+    from library.store.open import open_library
 
     catalogue = open_catalogue(open_library(place, write=write), url, note)
     catalogue.refresh()

@@ -41,13 +41,11 @@ def export_route(
     require_absent(out, overwrite)
     require_kind(out, folder=True)
     from index.routing import arrow_set
-    from library.build.plan import Plan
     from library.store.catalogue import find
-    from library.store.folder import MANIFEST
 
     opened = catalogue_at(library, catalogue)
     records = [find(opened, identity) for identity in identities]
-    layout = Plan.from_dict(opened.folder.read_json(MANIFEST)).layout
+    layout = opened.folder.plan().layout
     files = arrow_set(
         opened.folder, records, layout, top_k=top_k, temperature=temperature, seed=seed
     )

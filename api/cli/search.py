@@ -57,15 +57,15 @@ def search_command(
     """
     from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder, normalise
     from index.encoders.weights import load_weight_encoder
-    from index.search.query import read_files
     from index.segments.metadata import Filter
     from index.segments.view import require_k
-    from library.store.catalogue import open_library
+    from library.peft.folder import read_adapter_folder
+    from library.store.open import open_library
 
     require_k(k)
     text, path = _text_and_adapter(query, adapter)
     text = None if text is None else normalise(text)
-    files = None if path is None else read_files(path)
+    files = None if path is None else read_adapter_folder(path)
     open_library(library)
     quiet_libraries()
     from index.search.searcher import Searcher

@@ -17,7 +17,7 @@ def serve_command(
     from api.cli.console import quiet_libraries
     from api.http.app import run_server
     from api.service.settings import load_settings
-    from library.store.catalogue import open_library
+    from library.store.open import open_library
 
     given = {"host": host, "port": port, "library": library}
     settings = load_settings(**{name: v for name, v in given.items() if v is not None})

@@ -1,4 +1,4 @@
-"""`lorasmith tasks`: look at task files before relying on them, or rebuild ours."""
+"""`lorasmith tasks`: list and check task files, or rebuild ours."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,16 +6,18 @@ from typing import Annotated
 import typer
 
 from api.cli.console import progress_bar
-from library.errors import LorasmithError, MissingPath, TaskFileError, UnknownName, UsageError
+from library.errors import TaskFileError, UnknownName, UsageError
 from library.files import require_absent, write_folder
-from library.tasks.files import read_task, read_tasks, task_files
+from library.tasks.files import MalformedTask, read_task, read_tasks, task_files
 
+NAMED = 5  # files that are named of those with one kind of fault
+PATH_HELP = "Folder, file, or - for standard input."
 tasks = typer.Typer(help="List, check or import task files.", rich_markup_mode=None)
 
 
 @tasks.command("list")
-def list_tasks(path: Annotated[Path, typer.Argument(help="Folder or file.")]) -> None:
-    """One line a task: name, rows to train, tune and test on, and its definition.
+def list_tasks(path: Annotated[Path, typer.Argument(help=PATH_HELP)]) -> None:
+    """Print one line per task: name, numbers of train, tune and test rows, definition.
 
     Example: lorasmith tasks list tasks/public_heldout
     """
@@ -25,27 +27,37 @@ def list_tasks(path: Annotated[Path, typer.Argument(help="Folder or file.")]) ->
 
 
 @tasks.command("check")
-def check_tasks(path: Annotated[Path, typer.Argument(help="Folder or file.")]) -> None:
-    """Read every task file; name the broken ones and exit 1 if there are any.
+def check_tasks(path: Annotated[Path, typer.Argument(help=PATH_HELP)]) -> None:
+    """Read every task file; print each kind of fault once, and exit 1 if there are any.
 
     Example: lorasmith tasks check tasks/train
     """
-    files, broken = (task_files(path) if path.is_dir() else [path]), 0
+    files = task_files(path) if path.is_dir() else [path]
     if not files:
         raise TaskFileError(f"{path} holds no task files (*.jsonl.gz, *.json or *.jsonl)")
+    faults: dict[str, list[MalformedTask]] = {}
     for file in files:
         try:
             read_task(file)
-        except MissingPath:
-            raise
-        except LorasmithError as error:
-            broken += 1
-            typer.echo(str(error), err=True)
-    if not broken:
-        read_tasks(path)  # what concerns the folder: names that occur twice, paraphrases, index
+        except MalformedTask as error:
+            faults.setdefault(error.fault, []).append(error)
+    for errors in faults.values():
+        typer.echo(_summary(errors), err=True)
+    broken = sum(map(len, faults.values()))
+    if not broken and path.is_dir():
+        read_tasks(path)  # faults of the folder: names that occur twice, paraphrases, index
     typer.echo(f"{len(files)} task files, {broken or 'none'} broken")
     if broken:
         raise typer.Exit(1)
+
+
+def _summary(errors: list[MalformedTask]) -> str:
+    """One line for all files with one kind of fault: the first five, and how many there are."""
+    if len(errors) == 1:
+        return str(errors[0])
+    files = [f"{e.path.name}{f' ({e.position})' if e.position else ''}" for e in errors[:NAMED]]
+    more = ", …" if len(errors) > NAMED else ""
+    return f"{errors[0].fault}: {len(errors)} files: {', '.join(files)}{more}"
 
 
 @tasks.command("import")
@@ -70,15 +82,15 @@ def import_tasks(
     require_absent(out, overwrite)
     if path.resolve().is_relative_to(out.resolve()):
         raise UsageError(f"{out} holds what is to be imported: choose another --out")
-    wanted = [task for task in read_sni_manifest(SHIPPED) if split in ("all", task.split)]
+    selected = [task for task in read_sni_manifest(SHIPPED) if split in ("all", task.split)]
     with progress_bar("tasks", unit="task") as progress:
-        rebuilt = rebuild_tasks(path, wanted, progress)
+        rebuilt = rebuild_tasks(path, selected, progress)
     for problem in rebuilt.problems:
         typer.echo(problem, err=True)
     if not rebuilt.tasks:
-        raise TaskFileError(f"none of the {len(wanted)} tasks is complete in {path}")
+        raise TaskFileError(f"none of the {len(selected)} tasks is complete in {path}")
     write_folder(out, rebuilt.files, overwrite=overwrite)
-    typer.echo(f"{rebuilt.tasks} of {len(wanted)} tasks in {out}, equal to the manifest")
+    typer.echo(f"{rebuilt.tasks} of {len(selected)} tasks in {out}, equal to the manifest")
     typer.echo("not rebuilt: paraphrased descriptions, which do not come from SNI", err=True)
     if rebuilt.problems:
         raise typer.Exit(1)

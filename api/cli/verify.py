@@ -88,7 +88,7 @@ def _policy(path: Path | None, hooks: str | None) -> "Policy":
 def _require_use(policy: "Policy", library: str | None, examples: Path | None) -> None:
     """Raise UsageError for options that no hook uses, or a library that is not there."""
     from api.cli.common import SHIPPED
-    from library.store.catalogue import open_library
+    from library.store.open import open_library
 
     if ("behaviour" in policy.hooks) != (examples is not None):
         raise UsageError("the hook behaviour and --examples go together")

@@ -39,7 +39,8 @@ from library.adapter import Adapter, zeros
 from library.base.batches import example_row
 from library.base.models import BaseModel, load_base, resolve_base
 from library.peft.write import to_peft
-from library.store.catalogue import open_library, read_adapter, records
+from library.store.catalogue import read_adapter, records
+from library.store.open import open_library
 from library.tasks.files import Example, Task, read_tasks
 from verification.scores.behaviour import (
     MAX_LENGTH,

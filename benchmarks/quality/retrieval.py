@@ -30,7 +30,8 @@ from index.segments.change_log import Change
 from index.segments.index import VectorIndex
 from index.segments.metadata import IndexEntry
 from library.files import write_file
-from library.store.catalogue import open_library, records
+from library.store.catalogue import records
+from library.store.open import open_library
 
 AT = (1, 5, 10)
 Queries = Callable[[Described], Rows]

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from index.merge.weighted_sum import weighted_sum
 from library.adapter import Adapter, stack
-from library.build.plan import Plan
-from library.store.catalogue import open_library, read_adapter, records
-from library.store.folder import MANIFEST
+from library.store.catalogue import read_adapter, records
+from library.store.open import open_library
 from verification.checks.spectrum import singular_values
 
 FOLDS = 5
@@ -49,7 +48,7 @@ class Pool:
 def read_pool(place: Path, left_out: frozenset[str] = frozenset()) -> Pool:
     """Every adapter of a library but those of the tasks left out."""
     folder = open_library(str(place))
-    plan = Plan.from_dict(folder.read_json(MANIFEST))
+    plan = folder.plan()
     found = [record for record in records(folder) if record["task"] not in left_out]
     adapters = stack([read_adapter(folder, record["id"], plan.layout) for record in found])
     recipe, steps = found[0]["recipe"], found[0]["steps"]

@@ -28,14 +28,15 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.quality.retrieval_scores import ANSWERS, percent, summary
 from index.encoders.descriptions import DescriptionEncoder
 from index.encoders.weights import load_weight_encoder
-from index.search.query import read_files
 from index.search.searcher import Result, Searcher
 from index.search.sources import WeightSource
 from index.search.sync import build_index
 from library.files import write_file
+from library.peft.folder import read_adapter_folder
 from library.peft.provenance import PROVENANCE_FILE
-from library.store.catalogue import FILES, open_library, records
+from library.store.catalogue import FILES, records
 from library.store.folder import ADAPTERS, MANIFEST
+from library.store.open import open_library
 from library.tasks.files import Task, read_tasks
 
 
@@ -74,7 +75,7 @@ class Bench:
         """Every adapter, best first, asked by a text, an adapter's config and weights, or both."""
         files = None
         if adapter is not None:
-            read = read_files(adapter)
+            read = read_adapter_folder(adapter)
             files = {part: read[part] for part in read if part != PROVENANCE_FILE}
         return self.searcher.search(text, files, by="weights", k=len(self.names))
 

@@ -29,8 +29,9 @@ from index.encoders.weights import load_weight_encoder
 from library.adapter import Adapter
 from library.base.models import load_base, resolve_base
 from library.peft.provenance import PROVENANCE_FILE
-from library.store.catalogue import files_of, open_library, records
+from library.store.catalogue import files_of, records
 from library.store.folder import LibraryFolder
+from library.store.open import open_library
 from verification.artifact import Artifact, Context
 from verification.run import Policy, run_hooks
 from verification.scores.neighbours import read_neighbours

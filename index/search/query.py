@@ -6,7 +6,6 @@ the mean of their unit vectors, in the space of the weights a weighted one.
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +22,11 @@ from library.errors import (
     AdapterFileError,
     LayoutMismatch,
     LorasmithError,
-    MissingPath,
     UsageError,
 )
 from library.peft.config import parse_config
 from library.peft.provenance import PROVENANCE_FILE
-from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
+from library.peft.write import CONFIG_FILE
 
 Files = Mapping[str, bytes]
 # Weight of a text beside an adapter's 1: its cosines with weights say that much less. In the
@@ -137,26 +135,6 @@ class QueryEncoder:
 
     def _embed(self, text: str) -> Vector:
         return self.descriptions().vectors([text])[0].double().numpy()
-
-
-def read_files(path: Path) -> Files:
-    """The files of an adapter that search needs: config, weights, and provenance if it has one.
-
-    Args:
-        path: its folder, or its safetensors file beside the config.
-    Raises:
-        MissingPath: there is nothing at the path.
-        AdapterFileError: there is no config.
-    """
-    if not os.path.exists(path):  # unlike Path.exists, of a name of any length
-        raise MissingPath(f"there is no adapter at {path}")
-    folder = path if path.is_dir() else path.parent
-    if not (folder / CONFIG_FILE).is_file():
-        raise AdapterFileError(f"{folder} holds no adapter: there is no {CONFIG_FILE}")
-    paths = {name: folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE)}
-    if path.suffix == ".safetensors":
-        paths[WEIGHTS_FILE] = path
-    return {name: file.read_bytes() for name, file in paths.items() if file.exists()}
 
 
 def description_in(files: Files) -> str | None:

@@ -19,12 +19,12 @@ from torch import Tensor
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder, normalise
 from library.adapter import Adapter
 from library.base.models import BaseReference, base_layout, identity
-from library.build.plan import Plan
 from library.canonical import json_digest
 from library.errors import LayoutMismatch, OutputError
 from library.files import cache_dir, write_file
 from library.store.catalogue import Record, read_adapter, records
-from library.store.folder import MANIFEST, LibraryFolder
+from library.store.folder import LibraryFolder
+from library.store.plan import Plan
 
 NEIGHBOURS = 4  # SG-LoRA's K
 TEMPERATURE = 0.05  # of the softmax over cosines
@@ -131,7 +131,7 @@ class Retriever:
 
 def _plan(folder: LibraryFolder, base: BaseReference) -> Plan:
     """The library's plan, once it has been held to the base."""
-    plan = Plan.from_dict(folder.read_json(MANIFEST))
+    plan = folder.plan()
     ours = base_layout(base, plan.layout)
     ours.require_same(plan.layout, f"base model '{base.name}'", "the library")
     sha256, _ = identity(base)

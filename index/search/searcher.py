@@ -13,7 +13,7 @@ from index.search.sources import By, DescriptionSource, VectorSource, WeightSour
 from index.search.sync import OnNote, OnProgress, follow, open_index, quiet
 from index.segments.index import VectorIndex
 from index.segments.metadata import EVERYTHING, Filter
-from library.store.catalogue import open_library
+from library.store.open import open_library
 
 MORE = 15  # results looked at beyond k, so that a margin rarely lacks another task
 
@@ -83,7 +83,7 @@ class Searcher:
         """The k adapters most similar to a text, an adapter, or the mean of both.
 
         Args:
-            adapter: the content of its files by name (index.search.query.read_files).
+            adapter: the content of its files by name (library.peft.folder.read_adapter_folder).
             by: what is compared; see index.search.query.QueryEncoder.encode.
         Raises:
             UsageError: neither is given, the text is empty or too long, or k out of range.

@@ -16,8 +16,9 @@ from index.segments.view import IndexView
 from library.canonical import digest, json_digest
 from library.errors import OutputError
 from library.files import cache_dir
-from library.store.catalogue import open_library, records
+from library.store.catalogue import records
 from library.store.folder import LibraryFolder
+from library.store.open import open_library
 from library.store.records import record_stamps
 
 OnProgress: TypeAlias = Callable[[int, int], None]  # adapters done, and all

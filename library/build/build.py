@@ -14,13 +14,14 @@ from safetensors.torch import save
 
 from library.adapter import Adapter, stack
 from library.base.models import BaseModel, numerics
-from library.build.plan import JobPlan, Plan, has_plan, job_for, rows_digest, task_rows
+from library.build.plan import job_for, rows_digest, task_rows
 from library.errors import LayoutMismatch, OutputError, OutputExists, UsageError
 from library.layout import Layout
 from library.peft.provenance import Provenance, finish
 from library.peft.write import to_peft
 from library.progress import Progress, no_progress, part_of
 from library.store.folder import MANIFEST, RECORDS, LibraryFolder
+from library.store.plan import JobPlan, Plan, has_plan
 from library.store.records import Record, new_record, write_record
 from library.tasks.files import Task
 from library.trainer.batched import BatchedTrainer
@@ -88,7 +89,7 @@ def begin(folder: LibraryFolder, plan: Plan, *, resume: bool) -> None:
     if not folder.exists(MANIFEST) or not has_plan(folder.read_json(MANIFEST)):
         folder.write_json(MANIFEST, plan.to_dict())
         return
-    begun = Plan.from_dict(folder.read_json(MANIFEST))
+    begun = folder.plan()
     begun.layout.require_same(plan.layout, f"the library {folder.place}", "this build")
     if begun.base != plan.base:
         raise LayoutMismatch(

@@ -19,10 +19,10 @@ import torch
 from library.base.compiled import compile_layers
 from library.base.models import BaseModel, BaseReference, fast_dtype, load_base
 from library.build.build import BuildReport, ShardBuilder
-from library.build.plan import Plan
 from library.errors import LorasmithError, UsageError
 from library.progress import Progress, no_progress
 from library.store.folder import RECORDS, LibraryFolder
+from library.store.plan import Plan
 from library.tasks.files import Task
 
 LOST_IN_A_ROW = 3  # workers that may die without any shard being finished

@@ -18,7 +18,6 @@ from library.base.models import (
     load_model,
     resolve_base,
 )
-from library.build.plan import FORMAT
 from library.canonical import json_digest
 from library.errors import (
     AdapterFileError,
@@ -35,8 +34,9 @@ from library.peft.config import read_any_config
 from library.peft.provenance import AdapterFiles, Provenance, finish
 from library.peft.read import layout_in, shape_of
 from library.peft.write import CONFIG_FILE, PeftFiles
-from library.store.catalogue import require_unpacked
 from library.store.folder import ADAPTERS, MANIFEST, RECORDS, LibraryFolder
+from library.store.open import require_unpacked
+from library.store.plan import FORMAT
 from library.store.records import Record, new_record, write_record
 
 IMPORTED = "imported"

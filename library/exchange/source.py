@@ -1,22 +1,22 @@
-"""What `library import` takes: PEFT folders, image models' LoRA files, and either from the Hub."""
+"""Adapters to import: PEFT folders, image models' LoRA files, and either from the Hub."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
 from library.errors import AdapterFileError, BaseModelError, MissingPath
 from library.exchange.image_lora import is_kohya, read_image_lora
-from library.peft.config import read_any_config, require_plain
+from library.peft.config import parse_config, require_plain
+from library.peft.folder import PICKLES, read_adapter_file
 from library.peft.keys import unwrapped, wrapper_in
 from library.peft.safetensors_file import TensorFile, read_tensors
 from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @dataclass(frozen=True)
@@ -99,17 +99,17 @@ def peft_weights(folder: Path) -> TensorFile:
 
 
 def _peft(folder: Path) -> Source:
-    config = read_any_config(folder / CONFIG_FILE)
+    content = read_adapter_file(folder / CONFIG_FILE)
+    config = parse_config(folder / CONFIG_FILE, content)
     require_plain(folder / CONFIG_FILE, config)
     file = peft_weights(folder)
-    raw = (folder / CONFIG_FILE).read_bytes()
     note: dict[str, Any] = _named(file) | {"metadata": file.metadata}
     wrapper = wrapper_in(file.tensors)
     if wrapper is None:
-        return Source("peft", config, raw, file.tensors, note)
+        return Source("peft", config, content, file.tensors, note)
     tensors, plain = unwrapped(file.tensors, config)
     return Source(
-        "peft", plain, raw if plain == config else None, tensors, note | {"wrapper": wrapper}
+        "peft", plain, content if plain == config else None, tensors, note | {"wrapper": wrapper}
     )
 
 
@@ -119,19 +119,19 @@ def _named(file: TensorFile) -> dict[str, Any]:
 
 def _weights(path: Path) -> Path:
     if path.is_file():
-        if path.suffix in _PICKLES:
+        if path.suffix in PICKLES:
             raise AdapterFileError(f"{path} is a pickle: safetensors only")
         return path
-    found = sorted(path.glob("*.safetensors"))
-    named = [file for file in found if file.name == DIFFUSERS_FILE] or found
-    if not named:
+    files = sorted(path.glob("*.safetensors"))
+    files = [file for file in files if file.name == DIFFUSERS_FILE] or files
+    if not files:
         _refuse_pickles(path, "safetensors file")
-    if len(named) > 1:
-        raise AdapterFileError(f"{path} holds {len(named)} safetensors files; name one of them")
-    return named[0]
+    if len(files) > 1:
+        raise AdapterFileError(f"{path} holds {len(files)} safetensors files; name one of them")
+    return files[0]
 
 
-def _refuse_pickles(folder: Path, wanted: str) -> None:
-    there = next((f.name for f in sorted(folder.iterdir()) if f.suffix in _PICKLES), None)
-    reason = f": {there} is a pickle, and safetensors only are read" if there else ""
-    raise AdapterFileError(f"{folder} holds no {wanted}{reason}")
+def _refuse_pickles(folder: Path, missing: str) -> NoReturn:
+    pickle = next((f.name for f in sorted(folder.iterdir()) if f.suffix in PICKLES), None)
+    reason = f": {pickle} is a pickle, and safetensors only are read" if pickle else ""
+    raise AdapterFileError(f"{folder} holds no {missing}{reason}")

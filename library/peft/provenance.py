@@ -1,4 +1,4 @@
-"""What an adapter is and where it comes from: its id and provenance.json.
+"""An adapter's identity and origin: its id and provenance.json.
 
 Nothing in here depends on the clock: the same request gives the same bytes.
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from library.adapter import Adapter, from_sites
@@ -16,10 +16,10 @@ from library.layout import Layout, Site
 from library.peft.config import (
     check_targets,
     parse_config,
-    read_config,
     require_plain,
     scaling,
 )
+from library.peft.folder import read_adapter_folder
 from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE
 
 _KEY = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight$")
@@ -39,37 +39,32 @@ def read_peft(folder: Path, layout: Layout | None = None) -> Adapter:
     """
     if not folder.is_dir():
         raise MissingPath(f"there is no adapter folder at {folder}")
-    config = read_config(folder / CONFIG_FILE)
-    try:
-        tensors = load_file(folder / WEIGHTS_FILE)
-    except (OSError, SafetensorError) as error:
-        raise AdapterFileError(f"{folder / WEIGHTS_FILE} cannot be read: {error}") from error
-    return _adapter(config, tensors, layout)
+    return adapter_of(read_adapter_folder(folder, optional=()), layout, folder)
 
 
-def adapter_of(files: Mapping[str, bytes], layout: Layout | None = None) -> Adapter:
-    """The same from the content of an adapter's files, by name. Raises as `read_peft` does."""
-    name = Path(CONFIG_FILE)
-    config = parse_config(name, files[CONFIG_FILE])
-    require_plain(name, config)
+def adapter_of(
+    files: Mapping[str, bytes], layout: Layout | None = None, folder: Path = Path()
+) -> Adapter:
+    """The same from the content of an adapter's files, by name; `folder` is for messages.
+
+    Raises as `read_peft` does.
+    """
+    config = parse_config(folder / CONFIG_FILE, files[CONFIG_FILE])
+    require_plain(folder / CONFIG_FILE, config)
     try:
         tensors = load(files[WEIGHTS_FILE])
     except SafetensorError as error:
-        raise AdapterFileError(f"{WEIGHTS_FILE} cannot be read: {error}") from error
-    return _adapter(config, tensors, layout)
-
-
-def _adapter(config: dict[str, Any], tensors: dict[str, Tensor], layout: Layout | None) -> Adapter:
-    found = layout_in(config, tensors)
+        raise AdapterFileError(f"{folder / WEIGHTS_FILE} cannot be read: {error}") from error
+    own_layout = layout_in(config, tensors)
     if layout is not None:
-        found = _in_order_of(found, layout)
+        own_layout = _in_order_of(own_layout, layout)
     pairs = _pairs(tensors)
     scaled = {
         site.name: (a.flatten(1).float(), b.flatten(1).float() * scaling(config, site))
-        for site in found.sites
-        for a, b in [pairs[site.name]]
+        for site in own_layout.sites
+        for a, b in [pairs[site.name]]  # a (r, in, *kernel), b (out, r) or (out, r, 1, 1)
     }
-    return from_sites(found, scaled)
+    return from_sites(own_layout, scaled)
 
 
 def layout_in(config: dict[str, Any], tensors: dict[str, Tensor]) -> Layout:
@@ -119,12 +114,12 @@ def _layout_of_file(config: dict[str, Any], pairs: dict[str, tuple[Tensor, Tenso
     return Layout("", max(site.depth for site in sites) + 1, tuple(sites))
 
 
-def _in_order_of(found: Layout, layout: Layout) -> Layout:
-    by_name = {site.name: site for site in found.sites}
+def _in_order_of(own_layout: Layout, layout: Layout) -> Layout:
+    by_name = {site.name: site for site in own_layout.sites}
     if set(by_name) != {site.name for site in layout.sites}:
         raise LayoutMismatch(
-            f"the adapter has {found.describe()}; the base's layout is {layout.describe()}"
-            f"{found.difference(layout)}"
+            f"the adapter has {own_layout.describe()}; the base's layout is {layout.describe()}"
+            f"{own_layout.difference(layout)}"
         )
     sites = tuple(replace(site, rank=by_name[site.name].rank) for site in layout.sites)
     for site in sites:

@@ -36,15 +36,12 @@ class PeftFiles:
         return (json.dumps(self.config, indent=2, sort_keys=True) + "\n").encode()
 
 
-def to_peft(
-    adapter: Adapter, *, base_name: str, revision: str | None = None, profile: Profile = "portable"
-) -> PeftFiles:
+def to_peft(adapter: Adapter, *, base_name: str, profile: Profile = "portable") -> PeftFiles:
     """Encode one adapter (n = 1) as PEFT's two files.
 
     Args:
         adapter: a single adapter; its scale is already in B.
         base_name: exactly the string that the server uses for the base model.
-        revision: revision of the base on the Hub, if it is pinned.
         profile: "portable" (bf16, one rank) or "lossless" (float32, each site's rank).
     """
     if len(adapter) != 1:
@@ -61,7 +58,7 @@ def to_peft(
         tensors[f"{PREFIX}{site.name}.lora_A.weight"] = a[0].to(dtype).contiguous()
         tensors[f"{PREFIX}{site.name}.lora_B.weight"] = b[0].to(dtype).contiguous()
     weights = save(dict(sorted(tensors.items())), metadata={"format": "pt"})
-    return PeftFiles(_config(adapter.layout, base_name, revision), weights)
+    return PeftFiles(_config(adapter.layout, base_name), weights)
 
 
 def target_modules(layout: Layout) -> tuple[list[str], list[int] | None]:
@@ -73,12 +70,12 @@ def target_modules(layout: Layout) -> tuple[list[str], list[int] | None]:
     for site in layout.sites:
         depths.setdefault(site.module_type, set()).add(site.depth)
     layers = sorted({site.depth for site in layout.sites})
-    if any(sorted(found) != layers for found in depths.values()):
+    if any(sorted(numbers) != layers for numbers in depths.values()):
         return sorted(site.name for site in layout.sites), None
     return sorted(depths), None if layers == list(range(layout.depth)) else layers
 
 
-def _config(layout: Layout, base_name: str, revision: str | None) -> dict[str, Any]:
+def _config(layout: Layout, base_name: str) -> dict[str, Any]:
     modules, layers = target_modules(layout)
     patterns = {s.name: s.rank for s in layout.sites if s.rank != layout.rank}
     return {
@@ -90,7 +87,7 @@ def _config(layout: Layout, base_name: str, revision: str | None) -> dict[str, A
         "lora_alpha": layout.rank,
         "r": layout.rank,
         "rank_pattern": dict(patterns),
-        "revision": revision,
+        "revision": None,
         "target_modules": modules,
         "task_type": "CAUSAL_LM",
         "use_rslora": False,

@@ -1,29 +1,28 @@
-"""What a library holds: list, find, export, remove, check.
+"""The adapters of a library: list, find, read, remove, check.
 
-Asked through a catalogue in SQL, or, where SQLAlchemy is not installed, read from the records.
+A catalogue in SQL answers, or, where SQLAlchemy is not installed, the records themselves.
 """
 
 import json
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from library.adapter import Adapter
 from library.canonical import digest
-from library.errors import AdapterFileError, MissingPath, OutputError, UnknownName, UsageError
+from library.errors import AdapterFileError, OutputError, UnknownName
 from library.layout import Layout
 from library.peft.provenance import PROVENANCE_FILE, adapter_id
 from library.peft.read import adapter_of
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
-from library.store.folder import ADAPTERS, MANIFEST, PACKED, RECORDS, LibraryFolder
+from library.store.folder import ADAPTERS, RECORDS, LibraryFolder
 from library.store.records import (
     Record,
     RecordEntry,
     Selection,
-    chosen,
     read_record,
     record_stamps,
+    select_records,
 )
 
 FILES = (CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE)
@@ -31,13 +30,13 @@ FILES = (CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE)
 
 @runtime_checkable
 class Catalogue(Protocol):
-    """What can be asked of a library. See `library.store.sql_catalogue.SqlCatalogue`."""
+    """Filters and finds a library's adapters. See `library.store.sql.SqlCatalogue`."""
 
     folder: LibraryFolder
     broken: tuple[str, ...]
 
     def refresh(self) -> None: ...
-    def entries(self, wanted: Selection) -> list[RecordEntry]: ...
+    def entries(self, selection: Selection) -> list[RecordEntry]: ...
     def named(self, identity: str) -> list[RecordEntry]: ...
 
 
@@ -57,55 +56,28 @@ class FileCatalogue:
                 broken.append(str(error))
         self.broken = tuple(broken)
 
-    def entries(self, wanted: Selection) -> list[RecordEntry]:
-        return chosen(self._records, wanted)
+    def entries(self, selection: Selection) -> list[RecordEntry]:
+        return select_records(self._records, selection)
 
     def named(self, identity: str) -> list[RecordEntry]:
         return [e for e in self.entries(Selection()) if identity in (e.id, e.task)]
-
-
-def open_library(place: str, *, write: bool = False) -> LibraryFolder:
-    """The library at a folder or URL; a packed one (library.store.packed) opens as its unpacked
-    copy.
-
-    Raises:
-        MissingPath: there is none.
-        UsageError: it is packed, and `write` is meant.
-    """
-    folder = LibraryFolder(place)
-    if not folder.exists(MANIFEST):
-        raise MissingPath(f"there is no library at {place}")
-    if write:
-        require_unpacked(folder)
-    if not folder.exists(PACKED):
-        return folder
-    from library.store.packed import unpacked
-
-    return LibraryFolder(unpacked(Path(place)))
-
-
-def require_unpacked(folder: LibraryFolder) -> None:
-    """Raise UsageError for a packed library, which cannot be changed."""
-    if folder.exists(PACKED):
-        raise UsageError(f"the library {folder.place} is packed and cannot be changed")
 
 
 def open_catalogue(
     folder: LibraryFolder, url: str | None = None, note: Callable[[str], None] | None = None
 ) -> Catalogue:
     """A library's catalogue, not yet up to date. Arguments and errors are SqlCatalogue's."""
-    if find_spec("sqlalchemy") is None or find_spec("alembic") is None:
+    if find_spec("sqlalchemy") is None:
         return FileCatalogue(folder)
-    from library.store.sql_catalogue import SqlCatalogue, warn
+    from library.store.sql import SqlCatalogue, warn
 
     return SqlCatalogue(folder, url, note or warn)
 
 
 def records(folder: LibraryFolder) -> list[Record]:
     """Every adapter's record, sorted by task and variant. Raises OutputError for a damaged one."""
-    every = [(path, read_record(folder, path)) for path in record_stamps(folder)]
-    by_path = dict(every)
-    return [by_path[entry.path] for entry in chosen(every, Selection())]
+    by_path = {path: read_record(folder, path) for path in record_stamps(folder)}
+    return [by_path[entry.path] for entry in select_records(by_path.items(), Selection())]
 
 
 def find(catalogue: Catalogue, identity: str) -> Record:
@@ -134,16 +106,16 @@ def read_adapter(folder: LibraryFolder, identity: str, layout: Layout) -> Adapte
 
 
 def remove_adapter(catalogue: Catalogue, identity: str) -> Record:
-    """Take an adapter out: its record, then its row, then its files; return the record.
+    """Remove an adapter: its record, then its row, then its files; return the record.
 
     Raises UnknownName.
     """
-    found = find(catalogue, identity)
-    for entry in catalogue.named(found["id"]):
+    record = find(catalogue, identity)
+    for entry in catalogue.named(record["id"]):
         catalogue.folder.remove(entry.path)
     catalogue.refresh()
-    catalogue.folder.remove(f"{ADAPTERS}/{found['id']}")
-    return found
+    catalogue.folder.remove(f"{ADAPTERS}/{record['id']}")
+    return record
 
 
 def check_library(catalogue: Catalogue) -> list[str]:
@@ -157,34 +129,32 @@ def check_library(catalogue: Catalogue) -> list[str]:
 
 
 def _damage(folder: LibraryFolder, entry: RecordEntry) -> str:
-    """What is wrong with an adapter's files, or nothing."""
+    """A sentence if an adapter's files are not those that its record names, or nothing."""
     try:
         files = files_of(folder, entry.id)
         config, provenance = (json.loads(files[n]) for n in (CONFIG_FILE, PROVENANCE_FILE))
     except (AdapterFileError, ValueError) as error:
         return str(error)
     sha256 = digest(files[WEIGHTS_FILE])
-    if sha256 != entry.sha256:
-        return "the weights have changed"
-    if adapter_id(config, sha256, provenance) != entry.id:
-        return "its config or provenance has changed"
+    if (adapter_id(config, sha256, provenance), sha256) != (entry.id, entry.sha256):
+        return "its weights, config or provenance are not those of its record"
     return ""
 
 
 def surplus(catalogue: Catalogue) -> list[str]:
-    """What lies in a library and does not count: adapters without a record, unfinished files.
+    """Notes on files that do not count: adapters without a record, unfinished files.
 
     A build that was stopped leaves them, or one that is still running has them.
     """
     folder = catalogue.folder
-    known = {entry.id for entry in catalogue.entries(Selection())}
+    recorded = {entry.id for entry in catalogue.entries(Selection())}
     shards = [f"{RECORDS}/{shard}" for shard in folder.names(RECORDS)]
     notes = [
         f"{ADAPTERS}/{name} is an orphan: no record names it"
         for name in folder.names(ADAPTERS)
-        if name not in known
+        if name not in recorded
     ]
-    for where in (ADAPTERS, RECORDS, *shards):
-        hidden = sorted(name for name in folder.stamps(where) if name[0] == ".")
-        notes += [f"{where}/{name} is unfinished" for name in hidden]
+    for parent in (ADAPTERS, RECORDS, *shards):
+        hidden = sorted(name for name in folder.stamps(parent) if name[0] == ".")
+        notes += [f"{parent}/{name} is unfinished" for name in hidden]
     return notes

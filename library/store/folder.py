@@ -1,4 +1,4 @@
-"""Where a library lies: files behind fsspec, a local folder or an object store by URL.
+"""A library's files behind fsspec: a local folder, or an object store by URL.
 
 A write is whole or absent. Locally that takes a hidden file and a rename; object stores promise it.
 """
@@ -9,10 +9,13 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from library.errors import OutputError, OutputExists
 from library.files import write_file, write_folder
+
+if TYPE_CHECKING:
+    from library.store.plan import Plan
 
 ADAPTERS, RECORDS, MANIFEST = "adapters", "records", "library.json"
 PACKED = "adapters.safetensors"  # of a packed library
@@ -24,14 +27,14 @@ class LibraryFolder:
     Raises OutputError from every method where the store cannot be reached or written.
     """
 
-    def __init__(self, place: str | Path) -> None:
+    def __init__(self, location: str | Path) -> None:
         from fsspec.core import url_to_fs
 
         try:
-            self._fs, self._root = url_to_fs(str(place))
+            self._fs, self._root = url_to_fs(str(location))
         except (ImportError, ValueError) as error:
-            raise OutputError(f"{place} cannot be opened: {error}") from error
-        self.place = str(place)
+            raise OutputError(f"{location} cannot be opened: {error}") from error
+        self.place = str(location)
         self.url = str(self._fs.unstrip_protocol(self._root))
         self.local = Path(self._root) if "file" in _protocols(self._fs) else None
 
@@ -43,23 +46,23 @@ class LibraryFolder:
             self._try(lambda: self._fs.pipe_file(f"{self._root}/{name}", content))
 
     def write_adapter(self, identity: str, files: Mapping[str, bytes]) -> None:
-        """Store an adapter's files under its id; what is there already stays as it is."""
+        """Store an adapter's files under its id; a complete folder stays as it is."""
         name = f"{ADAPTERS}/{identity}"
-        there = self.exists(name)
+        exists = self.exists(name)
 
-        def whole() -> bool:
+        def complete() -> bool:
             return all(self.exists(f"{name}/{file}") for file in files)
 
-        if there and whole():
+        if exists and complete():
             return
         if self.local is None:
             for file, content in files.items():
                 self.write(f"{name}/{file}", content)
             return
-        try:  # what is there has lost a file; what comes meanwhile is another builder's and whole
-            write_folder(self.local / name, files, overwrite=there)
+        try:  # a folder that exists has lost a file; one that appears now is another builder's
+            write_folder(self.local / name, files, overwrite=exists)
         except (OutputError, OutputExists):
-            if not whole():
+            if not complete():
                 raise
 
     def read(self, name: str) -> bytes:
@@ -70,19 +73,19 @@ class LibraryFolder:
         return self._try(lambda: self._fs.exists(f"{self._root}/{name}"))
 
     def names(self, folder: str) -> list[str]:
-        """What lies directly in a folder, sorted; hidden names are work in progress."""
+        """Names directly in a folder, sorted, without hidden ones, which are work in progress."""
         return sorted(name for name in self.stamps(folder) if name[:1] != ".")
 
     def stamps(self, folder: str) -> dict[str, str]:
-        """What lies directly in a folder, hidden or not, with what changes when it is rewritten."""
+        """Names directly in a folder, hidden or not, with a stamp that changes on rewriting."""
         if self.local is not None:
             return self._try(partial(_local_stamps, self.local / folder))
         self._fs.invalidate_cache()
         try:
-            found = self._try(lambda: self._fs.ls(f"{self._root}/{folder}", detail=True))
+            entries = self._try(lambda: self._fs.ls(f"{self._root}/{folder}", detail=True))
         except FileNotFoundError:
             return {}
-        return {str(entry["name"]).rsplit("/", 1)[-1]: _stamp(entry) for entry in found}
+        return {str(entry["name"]).rsplit("/", 1)[-1]: _stamp(entry) for entry in entries}
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder with all in it; nothing happens if it is not there."""
@@ -100,6 +103,12 @@ class LibraryFolder:
         except ValueError as error:
             raise OutputError(f"{self.place}/{name} is damaged: {error}") from error
 
+    def plan(self) -> "Plan":
+        """The library's plan. Raises UsageError if it is of a newer version, or has no plan."""
+        from library.store.plan import Plan  # needs torch, which listing a library does not
+
+        return Plan.from_dict(self.read_json(MANIFEST))
+
     def _try(self, action: Any) -> Any:
         try:
             return action()
@@ -115,17 +124,17 @@ def _protocols(fs: Any) -> tuple[str, ...]:
 
 
 def _local_stamps(folder: Path) -> dict[str, str]:
-    found = {}
+    stamps = {}
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):  # removed a moment ago
                 status = entry.stat(follow_symlinks=False)
-                found[entry.name] = f"{status.st_size} {status.st_mtime_ns}"
-    return found
+                stamps[entry.name] = f"{status.st_size} {status.st_mtime_ns}"
+    return stamps
 
 
 def _stamp(entry: Mapping[str, Any]) -> str:
-    """From what a store says about a file: its size and a digest or time, whatever it is called."""
-    said = (entry.get(key) for key in ("ETag", "etag", "mtime", "LastModified", "updated"))
-    changing = next((value for value in said if value), entry.get("created"))
-    return f"{entry.get('size')} {changing}"
+    """A file's size and its digest or time, under whichever name the store gives it."""
+    values = (entry.get(key) for key in ("ETag", "etag", "mtime", "LastModified", "updated"))
+    version = next((value for value in values if value), entry.get("created"))
+    return f"{entry.get('size')} {version}"

@@ -1,6 +1,6 @@
-"""A library in three small files, for shipping: int8 factors, records, plan.
+"""The packed form of a library, three small files for shipping: int8 factors, records, plan.
 
-Unpacked, it is an ordinary library: each adapter is what its int8 rows say, as an ordinary PEFT
+Unpacked, it is an ordinary library: each adapter is that of its int8 rows, as an ordinary PEFT
 folder with an id of its own and the original as its parent. B is stored by columns, so that a scale
 belongs to one rank of one module.
 """
@@ -17,7 +17,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from library.adapter import Adapter, stack
-from library.build.plan import JobPlan, Plan
 from library.canonical import digest
 from library.errors import AdapterFileError, MissingPath, UnknownName
 from library.files import cache_dir, write_folder
@@ -25,8 +24,10 @@ from library.int8 import dequantise, quantise
 from library.layout import Layout
 from library.peft.provenance import PROVENANCE_FILE, AdapterFiles, Provenance, finish
 from library.peft.write import to_peft
-from library.store.catalogue import Record, read_adapter, records
-from library.store.folder import MANIFEST, PACKED, RECORDS, LibraryFolder
+from library.store.catalogue import read_adapter, records
+from library.store.folder import ADAPTERS, MANIFEST, PACKED, RECORDS, LibraryFolder
+from library.store.plan import JobPlan, Plan
+from library.store.records import Record
 
 INDEX, SCALE = "records.jsonl", ".scale"
 
@@ -46,26 +47,26 @@ def pack_library(
 
     Returns how many. Raises UnknownName for a task that has none, OutputExists.
     """
-    plan = Plan.from_dict(folder.read_json(MANIFEST))
-    chosen = [r for r in records(folder) if not tasks or r["task"] in tasks]
-    lacking = sorted(set(tasks) - {record["task"] for record in chosen})
-    if lacking or not chosen:
+    plan = folder.plan()
+    selected = [r for r in records(folder) if not tasks or r["task"] in tasks]
+    lacking = sorted(set(tasks) - {record["task"] for record in selected})
+    if lacking or not selected:
         raise UnknownName(f"{folder.place} holds no adapter of {', '.join(lacking) or 'any task'}")
-    adapters = stack([read_adapter(folder, record["id"], plan.layout) for record in chosen])
+    adapters = stack([read_adapter(folder, record["id"], plan.layout) for record in selected])
     if rank is not None and rank < plan.layout.rank:
         adapters = adapters.with_rank(rank)
         plan = replace(plan, layout=adapters.layout)
-        chosen = [{**record, **_truncated(record, plan.layout)} for record in chosen]
+        selected = [{**record, **_truncated(record, plan.layout)} for record in selected]
     tensors = _quantised(adapters)
     lines = []
-    for record, files in zip(chosen, _files(folder, chosen, tensors, plan), strict=True):
+    for record, files in zip(selected, _files(folder, selected, tensors, plan), strict=True):
         provenance = json.loads(files.files[PROVENANCE_FILE])
         parents = provenance["parents"]
         record = {**record, "id": files.id, "sha256": files.sha256, "parents": parents}
         lines.append(json.dumps({"record": record, "provenance": provenance}, sort_keys=True))
-    jobs = tuple(JobPlan(record["task"], record["variant"]) for record in chosen)
-    kept = {record["task"]: plan.tasks[record["task"]] for record in chosen}
-    manifest = replace(plan, tasks=kept, shards=(jobs,), skipped={}).to_dict()
+    jobs = tuple(JobPlan(record["task"], record["variant"]) for record in selected)
+    digests = {record["task"]: plan.tasks[record["task"]] for record in selected}
+    manifest = replace(plan, tasks=digests, shards=(jobs,), skipped={}).to_dict()
     write_folder(
         out,
         {
@@ -75,7 +76,7 @@ def pack_library(
         },
         overwrite=overwrite,
     )
-    return len(chosen)
+    return len(selected)
 
 
 def unpacked(packed: Path) -> Path:
@@ -89,27 +90,27 @@ def unpacked(packed: Path) -> Path:
         content = {name: (packed / name).read_bytes() for name in (MANIFEST, INDEX, PACKED)}
     except FileNotFoundError as error:
         raise MissingPath(f"there is no packed library at {packed}") from error
-    place = cache_dir() / "libraries" / digest(b"".join(content.values()))[:16]
-    if not (place / MANIFEST).exists():
+    folder = cache_dir() / "libraries" / digest(b"".join(content.values()))[:16]
+    if not (folder / MANIFEST).exists():
         try:
             files = _unpack(content)
         except (ValueError, KeyError, SafetensorError) as error:
             raise AdapterFileError(f"the packed library {packed} is damaged: {error}") from error
-        write_folder(place, files, overwrite=True)
-    return place
+        write_folder(folder, files, overwrite=True)
+    return folder
 
 
 def _unpack(content: Mapping[str, bytes]) -> dict[str, bytes]:
-    manifest = json.loads(content[MANIFEST])
-    plan, tensors = Plan.from_dict(manifest), load(content[PACKED])
+    plan = Plan.from_dict(json.loads(content[MANIFEST]))
+    tensors = load(content[PACKED])
     files: dict[str, bytes] = {MANIFEST: content[MANIFEST]}
     for row, line in enumerate(content[INDEX].decode().splitlines()):
         entry = json.loads(line)
         record, provenance = entry["record"], entry["provenance"]
-        made = _finished(tensors, row, provenance, plan)
-        if made.id != record["id"]:
+        adapter = _finished(tensors, row, provenance, plan)
+        if adapter.id != record["id"]:
             raise ValueError(f"the adapter of {record['task']} is not {record['id']}")
-        files |= {f"adapters/{made.id}/{name}": data for name, data in made.files.items()}
+        files |= {f"{ADAPTERS}/{adapter.id}/{name}": data for name, data in adapter.files.items()}
         name = JobPlan(record["task"], record["variant"]).name
         files[f"{RECORDS}/0000/{name}.json"] = (json.dumps(record, indent=1) + "\n").encode()
     return files
@@ -124,18 +125,18 @@ def _truncated(record: Record, layout: Layout) -> Record:
 
 
 def _files(
-    folder: LibraryFolder, chosen: list[Record], tensors: dict[str, Tensor], plan: Plan
+    folder: LibraryFolder, selected: list[Record], tensors: dict[str, Tensor], plan: Plan
 ) -> list[AdapterFiles]:
-    """What unpacking will give."""
-    made = []
-    for row, record in enumerate(chosen):
-        provenance = json.loads(folder.read(f"adapters/{record['id']}/{PROVENANCE_FILE}"))
+    """The adapters that unpacking will give."""
+    adapters = []
+    for row, record in enumerate(selected):
+        provenance = json.loads(folder.read(f"{ADAPTERS}/{record['id']}/{PROVENANCE_FILE}"))
         if provenance["details"].get("storage") != "int8":  # a copy's copy names the original
             provenance["parents"] = [record["id"]]
         provenance["layout_digest"] = plan.layout.digest
         provenance["details"] = {**provenance["details"], "storage": "int8"}
-        made.append(_finished(tensors, row, provenance, plan))
-    return made
+        adapters.append(_finished(tensors, row, provenance, plan))
+    return adapters
 
 
 def _finished(

@@ -1,6 +1,6 @@
-"""Records: one JSON file an adapter, which say all that is known about it and are the truth.
+"""Records: one JSON file an adapter, which hold all that is known about it and are the truth.
 
-Here they are read, summed up and chosen; a catalogue in SQL answers the same, only faster.
+Here they are written, read, filtered and sorted; a catalogue in SQL answers the same, only faster.
 """
 
 import datetime
@@ -49,7 +49,7 @@ class RecordEntry:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which adapters are wanted, and in which order.
+    """A filter of adapters, and their order.
 
     Attributes:
         task: its name, or a pattern with `*` and `?`.
@@ -67,15 +67,15 @@ class Selection:
 
     @property
     def exact(self) -> dict[str, Any]:
-        """What a record's fields have to be equal to."""
-        wanted = {
+        """Values that fields of a record have to be equal to."""
+        fields = {
             "recipe": self.recipe,
             "license_class": self.license_class,
             "base_model": self.base,
             "rank": self.rank,
             "task": None if self.pattern else self.task,
         }
-        return {field: value for field, value in wanted.items() if value is not None}
+        return {field: value for field, value in fields.items() if value is not None}
 
     @property
     def pattern(self) -> str | None:
@@ -86,15 +86,15 @@ class Selection:
 
 
 def new_record(
-    *, task: str, description: str, recipe: str, base: Mapping[str, Any], **known: Any
+    *, task: str, description: str, recipe: str, base: Mapping[str, Any], **fields: Any
 ) -> Record:
-    """A record of an adapter: what is `known`, and of what is not that there is none.
+    """A record of an adapter; fields that are not given get defaults.
 
     Args:
         base: {"id", "sha256"} of the base model.
-        known: any other member; `layout_digest` and `rank` always are.
+        fields: any other member; `layout_digest` and `rank` are always among them.
     """
-    blank: Record = {
+    defaults: Record = {
         "id": None,
         "sha256": None,
         "variant": 0,
@@ -110,7 +110,7 @@ def new_record(
         "scores": {},
     }
     named = {"task": task, "description": description, "recipe": recipe}
-    return {**blank, **named, "base_model": base["id"], "base_sha256": base["sha256"], **known}
+    return {**defaults, **named, "base_model": base["id"], "base_sha256": base["sha256"], **fields}
 
 
 def write_record(folder: LibraryFolder, path: str, record: Record) -> Record:
@@ -121,13 +121,13 @@ def write_record(folder: LibraryFolder, path: str, record: Record) -> Record:
 
 
 def record_stamps(folder: LibraryFolder) -> dict[str, str]:
-    """The path of every record, and what changes when it is written again."""
-    found = {}
+    """The path of every record, with a stamp that changes when it is written again."""
+    stamps = {}
     for shard in folder.names(RECORDS):
         for name, stamp in folder.stamps(f"{RECORDS}/{shard}").items():
             if name.endswith(".json") and name[0] != ".":
-                found[f"{RECORDS}/{shard}/{name}"] = stamp
-    return found
+                stamps[f"{RECORDS}/{shard}/{name}"] = stamp
+    return stamps
 
 
 def read_record(folder: LibraryFolder, path: str) -> Record:
@@ -148,25 +148,27 @@ def score_of(record: Record, name: str = SCORE) -> float | None:
 
 
 def entry_of(path: str, record: Record) -> RecordEntry:
-    known = {field: record[field] for field in RecordEntry.__annotations__ if field in record}
-    return RecordEntry(**known | {"path": path, "score": score_of(record)})
+    fields = {field: record[field] for field in RecordEntry.__annotations__ if field in record}
+    return RecordEntry(**fields | {"path": path, "score": score_of(record)})
 
 
-def chosen(records: Iterable[tuple[str, Record]], wanted: Selection) -> list[RecordEntry]:
-    """The adapters that are wanted, in the order that is."""
-    found = [
+def select_records(
+    records: Iterable[tuple[str, Record]], selection: Selection
+) -> list[RecordEntry]:
+    """Filter and sort."""
+    rows = [
         (path, record)
         for path, record in records
         if record["id"] is not None
-        and all(record.get(field) == value for field, value in wanted.exact.items())
-        and (wanted.pattern is None or re.search(wanted.pattern, record["task"]))
+        and all(record.get(field) == value for field, value in selection.exact.items())
+        and (selection.pattern is None or re.search(selection.pattern, record["task"]))
     ]
-    found.sort(key=lambda pair: (pair[1]["task"], pair[1]["variant"], pair[1]["id"], pair[0]))
-    if wanted.sort == "created":
-        found.sort(key=lambda pair: pair[1].get("created") or "", reverse=True)
-    elif wanted.sort == "score":
-        found.sort(key=lambda pair: _merit(score_of(pair[1])), reverse=True)
-    return [entry_of(path, record) for path, record in found[: wanted.limit]]
+    rows.sort(key=lambda row: (row[1]["task"], row[1]["variant"], row[1]["id"], row[0]))
+    if selection.sort == "created":
+        rows.sort(key=lambda row: row[1].get("created") or "", reverse=True)
+    elif selection.sort == "score":
+        rows.sort(key=lambda row: _merit(score_of(row[1])), reverse=True)
+    return [entry_of(path, record) for path, record in rows[: selection.limit]]
 
 
 def _merit(score: float | None) -> float:

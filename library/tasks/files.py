@@ -6,16 +6,17 @@ plain `*.jsonl` of {"input", "output"} beside a description file of the same ste
 
 import csv
 import gzip
+import io
 import json
-import os
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from library.errors import LorasmithError, MissingPath, TaskFileError
+from library.errors import LorasmithError, TaskFileError
+from library.files import read_input
 
 TEST_ROWS = 40
 TUNE_ROWS = 20
@@ -24,6 +25,20 @@ SUFFIXES = (".jsonl.gz", ".jsonl", ".json")
 _MALFORMED = (
     OSError, EOFError, ValueError, LookupError, TypeError, RecursionError, csv.Error, zlib.error,
 )  # fmt: skip
+
+
+class MalformedTask(TaskFileError):
+    """A fault in a task file.
+
+    Attributes:
+        path: of the file.
+        position: such as "line 3", or nothing where the fault is of the whole file.
+        fault: in words that are the same for every fault of this kind.
+    """
+
+    def __init__(self, path: Path, position: str, fault: str) -> None:
+        super().__init__(f"{path}{', ' if position else ''}{position}: {fault}")
+        self.path, self.position, self.fault = path, position, fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +98,7 @@ class Task:
 def read_tasks(
     path: Path, on_broken: Callable[[Path, LorasmithError], None] | None = None
 ) -> list[Task]:
-    """Every task of a folder (or the one task of a file), sorted by name.
+    """Every task of a folder (or the one task of a file or pipe), sorted by name.
 
     Paraphrases come from `descriptions*.jsonl.gz` and licence classes from `index*.csv` in the
     folder or its parent. A file that cannot be read is given to `on_broken`, if there is one, and
@@ -93,32 +108,30 @@ def read_tasks(
         MissingPath: nothing is there.
         TaskFileError: a file is not in one of the formats, or two tasks have one name.
     """
-    if not path.exists():
-        raise MissingPath(f"there is no task folder at {path}")
     folder = path if path.is_dir() else path.parent
-    tasks = []
+    tasks: dict[str, Task] = {}
     for file in task_files(path) if path.is_dir() else [path]:
         try:
-            tasks.append(read_task(file))
+            task = read_task(file)
         except LorasmithError as error:
             if on_broken is None:
                 raise
             on_broken(file, error)
+            continue
+        if task.name in tasks:
+            raise TaskFileError(f"{path} holds two tasks named {task.name}")
+        tasks[task.name] = task
     if not tasks:
         raise TaskFileError(f"{path} holds no task files (*.jsonl.gz, *.json or *.jsonl)")
-    names = [task.name for task in tasks]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise TaskFileError(f"{path} holds two tasks named {min(twice)}")
     paraphrases = _read_paraphrases(folder)
     classes = _read_license_classes(folder)
     return [
         replace(
-            task,
-            paraphrases=tuple(paraphrases.get(task.name, ())),
-            license_class=classes.get(task.name, ""),
+            tasks[name],
+            paraphrases=tuple(paraphrases.get(name, ())),
+            license_class=classes.get(name, ""),
         )
-        for task in sorted(tasks, key=lambda task: task.name)
+        for name in sorted(tasks)
     ]
 
 
@@ -134,66 +147,83 @@ def task_files(folder: Path) -> list[Path]:
 
 
 def read_task(path: Path) -> Task:
-    """One task file, in the format that its ending says. Raises TaskFileError."""
-    if not path.is_file():
-        raise MissingPath(f"there is no task file at {path}")
+    """One task, from a file in the format of its ending, or from a pipe or `-` by its content.
+
+    Raises MissingPath or MalformedTask.
+    """
+    content = read_input(path)
     name = next(path.name.removesuffix(s) for s in (*SUFFIXES, "") if path.name.endswith(s))
-    try:
-        if path.name.endswith(".jsonl.gz"):
-            task = _from_jsonl(name, path)
-        elif path.suffix == ".json":
-            task = _from_sni(name, json.loads(path.read_text(encoding="utf-8-sig")))
+    with _locating(path):
+        text = _text_of(content, path)
+        sni = not path.name.endswith(SUFFIXES) and '"Definition"' in text
+        if path.suffix == ".json" or sni:
+            task = _from_sni(name, path, json.loads(text))
         else:
-            task = _from_plain(name, path)
-    except TaskFileError:
-        raise
-    except _MALFORMED as error:
-        raise TaskFileError(
-            f"{path} is not a task file: {type(error).__name__}: {error}"
-        ) from error
+            task = _from_lines(name, path, list(_json_lines(path, text)))
     if not task.instances:
-        raise TaskFileError(f"{path} holds a task without instances")
+        raise MalformedTask(path, "", "the task has no instances")
     if not task.definition:
-        raise TaskFileError(f"{path} holds a task without a definition")
-    counts = Counter(row.id for row in task.instances)
-    if len(counts) < len(task.instances):
-        raise TaskFileError(f"{path} holds two instances with id {counts.most_common(1)[0][0]}")
+        raise MalformedTask(path, "", "the task has no definition")
+    if len({row.id for row in task.instances}) < len(task.instances):
+        raise MalformedTask(path, "", "two instances have one id")
     return task
 
 
 def read_examples(path: Path) -> list[Example]:
-    """The rows of a JSONL file of {"input", "output"}. Raises MissingPath or TaskFileError."""
-    if not os.path.isfile(path):  # which takes a name that is too long as missing
-        raise MissingPath(f"there is no file at {path}")
-    try:
-        rows = [_instance(f"row-{i}", row) for i, row in enumerate(_lines(path))]
-    except KeyError as error:
-        raise TaskFileError(f"a row of {path} has no {error.args[0]}") from error
-    except _MALFORMED as error:
-        raise TaskFileError(f"{path} is not JSONL of input and output: {error}") from error
-    if not rows:
+    """The rows of JSON lines of {"input", "output"} in a file, a pipe or `-`.
+
+    Raises MissingPath or TaskFileError.
+    """
+    content = read_input(path)
+    with _locating(path):
+        lines = list(_json_lines(path, _text_of(content, path)))
+    if not lines:
         raise TaskFileError(f"{path} holds no examples")
-    return rows
+    return [
+        _example(path, f"line {number}", f"row-{i}", row) for i, (number, row) in enumerate(lines)
+    ]
 
 
-def _from_jsonl(name: str, path: Path) -> Task:
-    rows = _lines(path)
-    head = next(rows, {})
+def _from_lines(name: str, path: Path, lines: list[tuple[int, dict[str, Any]]]) -> Task:
+    """A task from JSON lines: ours, which begin with the task, or plain ones with a description."""
+    head = lines[0][1] if lines else {}
     if head.get("kind") != "task":
-        raise TaskFileError(f"{path}: the first line is not a task")
+        if path.suffix == ".gz":
+            raise MalformedTask(path, "", "the first line is not a task")
+        return _from_plain(name, path, lines)
+    instances = tuple(
+        _example(path, f"line {number}", str(row.get("id", f"{name}-{i}")), row)
+        for i, (number, row) in enumerate(lines[1:])
+        if row.get("kind", "instance") == "instance"
+    )
+    with _locating(path, f"line {lines[0][0]}"):
+        return Task(
+            name=str(head.get("name") or name),
+            definition=_text(head["definition"]),
+            summary=_text(head.get("summary") or ""),
+            categories=tuple(head.get("categories") or ()),
+            sources=tuple(head.get("source") or ()),
+            licenses=tuple(head.get("license") or ()),
+            heldout_kind=head.get("heldout_kind") or "",
+            instances=instances,
+        )
+
+
+def _from_plain(name: str, path: Path, lines: list[tuple[int, dict[str, Any]]]) -> Task:
+    description = path.with_suffix(".txt")
+    if not description.is_file():
+        raise MalformedTask(path, "", f"its description {description.name} is not beside it")
     return Task(
-        name=str(head.get("name") or name),
-        definition=_text(head["definition"]),
-        summary=_text(head.get("summary") or ""),
-        categories=tuple(head.get("categories") or ()),
-        sources=tuple(head.get("source") or ()),
-        licenses=tuple(head.get("license") or ()),
-        heldout_kind=head.get("heldout_kind") or "",
-        instances=tuple(_instance(row["id"], row) for row in rows if row["kind"] == "instance"),
+        name=name,
+        definition=description.read_text(encoding="utf-8-sig").strip(),
+        instances=tuple(
+            _example(path, f"line {number}", f"{name}-{i}", row)
+            for i, (number, row) in enumerate(lines)
+        ),
     )
 
 
-def _from_sni(name: str, data: dict[str, Any]) -> Task:
+def _from_sni(name: str, path: Path, data: dict[str, Any]) -> Task:
     return Task(
         name=name,
         definition=_text(data["Definition"]),
@@ -202,77 +232,98 @@ def _from_sni(name: str, data: dict[str, Any]) -> Task:
         sources=tuple(data.get("Source") or ()),
         licenses=tuple(data.get("Instance License") or ()),
         instances=tuple(
-            _instance(row.get("id", f"{name}-{i}"), row)
+            _example(path, f"instance {i + 1}", str(row.get("id", f"{name}-{i}")), row)
             for i, row in enumerate(map(_object, data["Instances"]))
         ),
     )
 
 
-def _from_plain(name: str, path: Path) -> Task:
-    description = path.with_suffix(".txt")
-    if not description.is_file():
-        raise TaskFileError(f"{path} needs its description in {description}")
-    return Task(
-        name=name,
-        definition=description.read_text(encoding="utf-8-sig").strip(),
-        instances=tuple(_instance(f"{name}-{i}", row) for i, row in enumerate(_lines(path))),
-    )
-
-
-def _instance(identity: str, row: dict[str, Any]) -> Example:
-    output = row["output"]
-    outputs = [output] if isinstance(output, str) else list(output)
-    if not outputs or not all(isinstance(text, str) for text in [row["input"], *outputs]):
-        raise ValueError(f"{identity}: input and output must be text")
-    for text in (row["input"], *outputs):
-        text.encode("utf-8")  # JSON can hold lone surrogates, which no tokenizer takes
+def _example(path: Path, position: str, identity: str, row: dict[str, Any]) -> Example:
+    with _locating(path, position):
+        output = row["output"]
+        outputs = [output] if isinstance(output, str) else list(output)
+        texts = [row["input"], *outputs]
+        if not outputs or not all(isinstance(text, str) for text in texts):
+            raise ValueError("input and output must be text")
+        for text in texts:
+            text.encode("utf-8")  # JSON can hold lone surrogates, which no tokenizer takes
     return Example(identity, row["input"], tuple(outputs))
 
 
 def _text(value: str | list[str]) -> str:
     text = value.strip() if isinstance(value, str) else "\n".join(value).strip()
-    text.encode("utf-8")  # as in _instance
+    text.encode("utf-8")  # as in _example
     return text
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8-sig") as file:  # some editors put a mark first
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    yield _object(json.loads(line))
-                except ValueError as error:
-                    raise ValueError(f"line {number}: {error}") from error
+def _text_of(content: bytes, path: Path) -> str:
+    if path.suffix == ".gz" or content.startswith(b"\x1f\x8b"):  # gzip's magic number
+        content = gzip.decompress(content)
+    return content.decode("utf-8-sig")  # some editors put a mark first
+
+
+def _json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The object of every line that is not blank, with the line's number."""
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
+        if line.strip():
+            with _locating(path, f"line {number}"):
+                value = _object(json.loads(line))
+            yield number, value
 
 
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, found {str(value)[:40]}")
+        raise ValueError("not a JSON object")
     return value
 
 
+@contextmanager
+def _locating(path: Path, position: str = "") -> Iterator[None]:
+    """Turn every error that malformed content causes into a MalformedTask."""
+    try:
+        yield
+    except _MALFORMED as error:
+        raise MalformedTask(path, position, _fault(error)) from error
+
+
+def _fault(error: Exception) -> str:
+    """The same words for every fault of a kind, without names and numbers of the one case."""
+    match error:
+        case json.JSONDecodeError():
+            return f"not JSON ({error.msg})"
+        case KeyError():
+            return f"{error.args[0]!r} is missing"
+        case UnicodeEncodeError():
+            return "a text holds half of a surrogate pair"
+        case UnicodeDecodeError():
+            return "not UTF-8"
+        case OSError() | EOFError() | zlib.error():
+            return f"cannot be read ({error})"
+        case RecursionError():
+            return "nested too deeply"
+    return str(error)
+
+
 def _read_paraphrases(folder: Path) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for place in (folder.parent, folder):
-        for file in sorted(place.glob("descriptions*.jsonl.gz")):
-            try:
-                for row in _lines(file):
-                    found[row["task"]] = list(row["descriptions"])
-            except _MALFORMED as error:
-                raise TaskFileError(f"{file} does not hold descriptions: {error}") from error
-    return found
+    paraphrases: dict[str, list[str]] = {}
+    for file in _beside(folder, "descriptions*.jsonl.gz"):
+        with _locating(file):
+            for number, row in _json_lines(file, _text_of(file.read_bytes(), file)):
+                with _locating(file, f"line {number}"):
+                    paraphrases[row["task"]] = list(row["descriptions"])
+    return paraphrases
 
 
 def _read_license_classes(folder: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for place in (folder.parent, folder):
-        for file in sorted(place.glob("index*.csv")):
-            try:
-                with file.open(encoding="utf-8", newline="") as handle:
-                    for row in csv.DictReader(handle):
-                        if "task" in row and "license_class" in row:
-                            found[row["task"]] = row["license_class"] or ""
-            except _MALFORMED as error:
-                raise TaskFileError(f"{file} is not an index of tasks: {error}") from error
-    return found
+    classes: dict[str, str] = {}
+    for file in _beside(folder, "index*.csv"):
+        with _locating(file), file.open(encoding="utf-8", newline="") as handle:
+            for row in csv.DictReader(handle):
+                if "task" in row and "license_class" in row:
+                    classes[row["task"]] = row["license_class"] or ""
+    return classes
+
+
+def _beside(folder: Path, pattern: str) -> list[Path]:
+    """Files of the folder's parent, then of the folder, which count more."""
+    return [file for parent in (folder.parent, folder) for file in sorted(parent.glob(pattern))]

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+DRAWS = 2000  # of the bootstrap
+
 
 def rouge_l(prediction: str, references: Sequence[str]) -> float:
     """ROUGE-L F1 in [0, 1], best over references (Lin 2004; the rouge-score package, no stemmer).
@@ -21,15 +23,17 @@ def exact_match(prediction: str, references: Sequence[str]) -> float:
     return max(_exact_one(prediction, reference) for reference in references)
 
 
-def bootstrap_ci95(values: Sequence[float], *, seed: int = 0, draws: int = 2000) -> list[float]:
-    """Percentile bootstrap interval of the mean, resampling tasks (Efron 1979)."""
+def bootstrap_ci95(values: Sequence[float]) -> list[float]:
+    """Percentile bootstrap interval of the mean, resampling tasks (Efron 1979).
+
+    scipy.stats.bootstrap draws other samples from a seed, which would change every published
+    interval.
+    """
     data = torch.tensor(values, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    picks = torch.randint(len(data), (draws, len(data)), generator=generator)
-    low, high = torch.quantile(
-        data[picks].mean(dim=1), torch.tensor([0.025, 0.975], dtype=torch.float64)
-    ).tolist()
-    return [low, high]
+    generator = torch.Generator().manual_seed(0)
+    samples = data[torch.randint(len(data), (DRAWS, len(data)), generator=generator)]
+    quantiles = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    return torch.quantile(samples.mean(dim=1), quantiles).tolist()  # samples: (draws, tasks)
 
 
 def _rouge_one(prediction: str, reference: str) -> float:
@@ -45,8 +49,8 @@ def _exact_one(prediction: str, reference: str) -> float:
 
 
 def _normal(text: str) -> str:
-    kept = text.lower().translate(str.maketrans("", "", string.punctuation))
-    return " ".join(kept.split())
+    words = text.lower().translate(str.maketrans("", "", string.punctuation)).split()
+    return " ".join(words)
 
 
 @functools.cache

@@ -22,7 +22,8 @@ from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import CheckpointError, MissingPath
 from library.layout import layout_of
 from library.peft.read import read_peft
-from library.store.catalogue import open_library, records
+from library.store.catalogue import records
+from library.store.open import open_library
 from library.tasks.files import read_tasks
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from api.cli.main import main
-from library.store.catalogue import open_library, records
+from library.store.catalogue import records
+from library.store.open import open_library
 
 WORDS = ["red", "green", "blue", "white", "black", "brown", "grey", "pink", "gold", "cyan", "lime"]
 

@@ -15,7 +15,7 @@ from api.http.problems import PROBLEMS
 from api.service.settings import Settings
 from generator.engine import Engine, read_generator
 from generator.resources import Resources
-from library.store.catalogue import open_library
+from library.store.open import open_library
 
 JSON = {"Content-Type": "application/json"}
 

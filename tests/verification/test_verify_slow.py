@@ -13,7 +13,8 @@ from library.errors import BaseModelError
 from library.files import write_folder
 from library.layout import layout_of
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
-from library.store.catalogue import files_of, open_library, records
+from library.store.catalogue import files_of, records
+from library.store.open import open_library
 from verification.artifact import Artifact, Context, read_artifact
 from verification.hook import Finding, Hook
 from verification.run import HOOKS, Policy, run_hooks

@@ -20,11 +20,11 @@ from index.encoders.descriptions import (
 )
 from index.search.retriever import NEIGHBOURS, TEMPERATURE
 from library.adapter import Adapter, stack
-from library.build.plan import Plan
 from library.errors import AdapterFileError
 from library.layout import Layout
-from library.store.catalogue import open_library, read_adapter, records
-from library.store.folder import MANIFEST, LibraryFolder
+from library.store.catalogue import read_adapter, records
+from library.store.folder import LibraryFolder
+from library.store.open import open_library
 from library.store.records import RECORDS, read_record, record_stamps
 
 
@@ -91,7 +91,7 @@ class LibraryDataModule(lightning.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         folder = open_library(self.library)
-        plan = Plan.from_dict(folder.read_json(MANIFEST))
+        plan = folder.plan()
         layout = plan.layout
         # 1. Targets: one row for each adapter, and for each of its snapshots.
         own = (layout.digest, plan.base["id"])

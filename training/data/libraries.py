@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder, normalise
 from library.adapter import Adapter, stack
-from library.build.plan import Plan
 from library.errors import LayoutMismatch, TaskFileError, UsageError
 from library.layout import Layout
-from library.store.catalogue import open_library, read_adapter, records
-from library.store.folder import MANIFEST
+from library.store.catalogue import read_adapter, records
+from library.store.open import open_library
+from library.store.plan import Plan
 from library.tasks.files import Task, read_tasks
 from training.data.steps import IndexedDataset
 from training.data.tasks import set_aside
@@ -43,7 +43,7 @@ class AdapterTextBatch:
 def read_stock(location: str) -> tuple[Stock, Plan]:
     """Every adapter of a library and its plan. Raises MissingPath, LayoutMismatch."""
     folder = open_library(location)
-    plan = Plan.from_dict(folder.read_json(MANIFEST))
+    plan = folder.plan()
     entries = records(folder)
     if not entries:
         raise UsageError(f"the library {location} holds no adapters")

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from library.adapter import Adapter, stack
 from library.base.batches import TokenBatch, TokenRow, grouped
 from library.base.models import load_tokenizer, resolve_base
-from library.build.plan import Plan, tokenised
+from library.build.plan import tokenised
 from library.errors import TaskFileError, UsageError
-from library.store.catalogue import open_library, read_adapter, records
-from library.store.folder import MANIFEST
+from library.store.catalogue import read_adapter, records
+from library.store.open import open_library
 from library.tasks.files import Task, read_tasks
 from training.data.steps import IndexedDataset
 from training.data.tasks import set_aside
@@ -83,7 +83,7 @@ class PairDataModule(lightning.LightningDataModule):
         self.excluded = set(exclude_license_classes or [])
         self.folder, self.task_folders = open_library(library), tasks
         self.base = resolve_base(base)
-        self.plan = Plan.from_dict(self.folder.read_json(MANIFEST))
+        self.plan = self.folder.plan()
         self.pairs_per_step, self.rows_per_task = pairs_per_step, rows_per_task
         self.max_length, self.steps, self.seed = max_length, steps, seed
         self.share, self.validation_pairs = set_aside_share, validation_pairs

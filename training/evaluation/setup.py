@@ -18,7 +18,7 @@ from library.base.models import BaseReference, base_layout, resolve_base
 from library.base.prompts import Mode
 from library.errors import UsageError
 from library.peft.read import read_peft
-from library.store.catalogue import open_library
+from library.store.open import open_library
 from library.tasks.files import Task, read_tasks
 from training.evaluation.evaluate import EvaluationPlan, evaluate
 from training.evaluation.library_methods import LibraryMethods

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from index.encoders.descriptions import DescriptionEncoder, normalise
 from index.merge.weighted_sum import weighted_sum
 from library.base.models import BaseReference, base_layout
-from library.build.plan import Plan
 from library.layout import Layout
 from library.store.catalogue import read_adapter
-from library.store.folder import MANIFEST, LibraryFolder
+from library.store.folder import LibraryFolder
 from library.store.records import Record
 from library.tasks.files import Task
 from verification.scores.behaviour import Contender
@@ -79,7 +78,7 @@ def nearest_task(
 
 
 def _layout(folder: LibraryFolder, base: BaseReference) -> Layout:
-    plan = Plan.from_dict(folder.read_json(MANIFEST))
+    plan = folder.plan()
     layout = base_layout(base, plan.layout)
     layout.require_same(plan.layout, f"base model '{base.name}'", f"the library {folder.place}")
     return plan.layout

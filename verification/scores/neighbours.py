@@ -13,12 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from library.adapter import Adapter, stack
-from library.build.plan import Plan
 from library.errors import UsageError
 from library.layout import Layout
 from library.peft.read import shape_of
-from library.store.catalogue import open_library, read_adapter, records
-from library.store.folder import MANIFEST, LibraryFolder
+from library.store.catalogue import read_adapter, records
+from library.store.folder import LibraryFolder
+from library.store.open import open_library
 from library.store.records import Record
 from verification.hook import Finding
 
@@ -140,7 +140,7 @@ def read_neighbours(url: str) -> Neighbours:
     Raises MissingPath, OutputError or AdapterFileError if it cannot be read, and as `gather`.
     """
     folder = open_library(url)
-    layout = Plan.from_dict(folder.read_json(MANIFEST)).layout
+    layout = folder.plan().layout
     rows = trained(folder, layout)
     if not rows:
         raise UsageError(f"the library {url} holds no adapter to compare with")

@@ -14,8 +14,8 @@ from index.encoders.descriptions import DescriptionEncoder, InvalidDescription, 
 from index.encoders.weights import WeightEncoder, load_weight_encoder
 from library.base.models import BaseModel, BaseReference
 from library.errors import AdapterFileError, LayoutMismatch, UsageError
-from library.store.catalogue import open_library
 from library.store.folder import LibraryFolder
+from library.store.open import open_library
 from library.tasks.files import Task, read_tasks
 from verification.artifact import Artifact, Context
 from verification.hook import Finding

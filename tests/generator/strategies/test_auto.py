@@ -25,7 +25,7 @@ from library.base.models import BaseReference, load_base
 from library.base.prompts import answer_ids, prompt_ids
 from library.canonical import file_digest
 from library.errors import CheckpointError, LayoutMismatch
-from library.store.catalogue import open_library
+from library.store.open import open_library
 from library.tasks.files import Example, read_tasks
 
 sys.path.insert(0, str(tiny.ROOT))

@@ -19,7 +19,8 @@ from library.errors import LayoutMismatch, UnknownName, UsageError
 from library.peft.provenance import PROVENANCE_FILE, adapter_id
 from library.peft.read import read_peft
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
-from library.store.catalogue import open_library, records
+from library.store.catalogue import records
+from library.store.open import open_library
 from library.tasks.files import Example
 
 ADD = tiny.LIBRARY_TASKS["sum"]

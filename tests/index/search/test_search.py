@@ -23,7 +23,8 @@ from api.service.settings import Settings
 from index.encoders.descriptions import DescriptionEncoder
 from index.search.confidence import margins, shipped_confidence
 from library.base import packaged
-from library.store.catalogue import open_library, records
+from library.store.catalogue import records
+from library.store.open import open_library
 
 pytestmark = pytest.mark.slow
 LEAP = "Decide whether a given year is a leap year."

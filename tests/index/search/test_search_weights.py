@@ -23,7 +23,7 @@ from index.encoders.weights import (
     load_weight_encoder,
 )
 from index.search.confidence import shipped_confidence
-from index.search.query import NotSearchable, read_files
+from index.search.query import NotSearchable
 from index.search.searcher import Result, Searcher
 from index.search.sources import DescriptionSource, WeightSource
 from index.search.sync import build_index
@@ -33,6 +33,7 @@ from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import UsageError
 from library.exchange.importing import ImportRequest, import_adapter
 from library.layout import Layout, layout_of
+from library.peft.folder import read_adapter_folder
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.read import read_peft
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
@@ -117,12 +118,12 @@ def test_an_adapter_finds_itself_first_and_says_by_what(
     search = searcher(filled, weights).search
     for number in range(COUNT):
         source = filled.parent / "sources" / f"task{number}"
-        results = search(adapter=read_files(source))
+        results = search(adapter=read_adapter_folder(source))
         assert len(results) == COUNT and results[0].task == f"task{number}"
         assert results[0].score == pytest.approx(1, abs=1e-6)
         assert {r.by for r in results} == {"weights"}
-        assert results == search(adapter=read_files(source), by="weights")
-        assert results[:2] == search(adapter=read_files(source), k=2)
+        assert results == search(adapter=read_adapter_folder(source), by="weights")
+        assert results[:2] == search(adapter=read_adapter_folder(source), k=2)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
@@ -141,22 +142,22 @@ def test_what_does_not_change_the_adapter_does_not_change_the_results(
     files = to_peft(same, base_name=BASE, profile="lossless")
     query = {CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.weights}
     search = searcher(filled, weights).search
-    source = read_files(filled.parent / "sources" / f"task{number}")
+    source = read_adapter_folder(filled.parent / "sources" / f"task{number}")
     assert alike(search(adapter=query), search(adapter=source))
 
 
 def test_metadata_does_not_count(filled: Path, weights: WeightEncoder, tmp_path: Path) -> None:
     """Neither of the adapter that is asked by nor of those in the library."""
     identity = next((filled / "adapters").iterdir())
-    expected = searcher(filled, weights).search(adapter=read_files(identity))
+    expected = searcher(filled, weights).search(adapter=read_adapter_folder(identity))
     bare = tmp_path / "bare"
     shutil.copytree(identity, bare)
     (bare / PROVENANCE_FILE).unlink()
-    assert searcher(filled, weights).search(adapter=read_files(bare)) == expected
+    assert searcher(filled, weights).search(adapter=read_adapter_folder(bare)) == expected
     config = json.loads((bare / CONFIG_FILE).read_text())
     (bare / CONFIG_FILE).write_text(json.dumps({**config, "base_model_name_or_path": None}))
     (bare / WEIGHTS_FILE).rename(bare / "lora.safetensors")
-    files = read_files(bare / "lora.safetensors")
+    files = read_adapter_folder(bare / "lora.safetensors")
     assert searcher(filled, weights).search(adapter=files) == expected
     described = tmp_path / "described"
     shutil.copytree(filled, described)
@@ -202,7 +203,7 @@ def test_what_cannot_be_compared_is_left_out(
     foreign = tmp_path / "foreign" / "library"
     add(foreign, adapter(1), "other base", "someone/else")
     notes: list[str] = []
-    query = read_files(filled.parent / "sources" / "task1")
+    query = read_adapter_folder(filled.parent / "sources" / "task1")
     assert searcher(foreign, weights, notes.append).search(adapter=query) == []
     assert notes == ["the library holds no adapter whose weights can be compared"]
     index = searcher(library, weights).index("weights")
@@ -216,7 +217,7 @@ def test_an_index_of_another_weight_encoder_is_replaced(
     library = tmp_path / "library"
     shutil.copytree(filled, library)
     other = load_weight_encoder(checkpoint(tmp_path / "other", seed=1))
-    query = read_files(filled.parent / "sources" / "task1")
+    query = read_adapter_folder(filled.parent / "sources" / "task1")
     expected = {w.digest: searcher(filled, w).search(adapter=query) for w in (weights, other)}
     assert not alike(expected[weights.digest], expected[other.digest])
     build_index(str(library), WeightSource(weights))
@@ -236,15 +237,15 @@ def cannot(files: dict[str, bytes], library: Path, weights: WeightEncoder, **how
 def test_an_adapter_that_cannot_be_compared_is_told_why(
     filled: Path, weights: WeightEncoder, tmp_path: Path
 ) -> None:
-    sound = dict(read_files(filled.parent / "sources" / "task1"))
+    sound = dict(read_adapter_folder(filled.parent / "sources" / "task1"))
     wrong = {
-        f"it is for someone/else, and the weight encoder is for {BASE}": read_files(
+        f"it is for someone/else, and the weight encoder is for {BASE}": read_adapter_folder(
             written(tmp_path / "base", adapter(1), "someone/else")
         ),
-        "k_proj, which is not among": read_files(
+        "k_proj, which is not among": read_adapter_folder(
             written(tmp_path / "modules", tiny.adapter(layout(2, ["k_proj"])))
         ),
-        "its ΔW is zero": read_files(written(tmp_path / "zero", zeros(layout(2)))),
+        "its ΔW is zero": read_adapter_folder(written(tmp_path / "zero", zeros(layout(2)))),
         f"has no {WEIGHTS_FILE}": {CONFIG_FILE: sound[CONFIG_FILE]},
         "cannot be read": {**sound, WEIGHTS_FILE: sound[WEIGHTS_FILE][:-9]},
         "more than plain LoRA": {
@@ -268,7 +269,7 @@ def test_descriptions_stand_in_and_texts_reach_weights(
     notes: list[str] = []
     opened = Searcher(str(filled), lambda: encoder, lambda: weights, note=notes.append)
     folder = next((filled / "adapters").iterdir())
-    files = dict(read_files(folder))
+    files = dict(read_adapter_folder(folder))
     task = json.loads(files[PROVENANCE_FILE])["description"]
     config = {**json.loads(files[CONFIG_FILE]), "base_model_name_or_path": "someone/else"}
     foreign = {**files, CONFIG_FILE: json.dumps(config).encode()}

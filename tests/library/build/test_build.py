@@ -18,12 +18,13 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from api.cli.main import main
-from library.build.plan import JobPlan, Plan, task_rows
+from library.build.plan import task_rows
 from library.errors import MissingPath, OutputError, OutputExists, UsageError
 from library.layout import layout_of
 from library.peft.read import read_peft
-from library.store.catalogue import open_library
 from library.store.folder import LibraryFolder
+from library.store.open import open_library
+from library.store.plan import JobPlan, Plan
 from library.tasks.files import read_tasks
 
 on_both = pytest.mark.usefixtures("catalogue_url")  # SQLite and PostgreSQL

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from library.canonical import digest
 from library.errors import AdapterFileError, LayoutMismatch, MissingPath
 from library.files import write_folder
 from library.layout import Layout, layout_of
+from library.peft.folder import MAX_JSON, UnreadableFile, read_adapter_folder
 from library.peft.read import read_peft
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, Profile, to_peft
 
@@ -272,3 +274,31 @@ def test_a_rank_beyond_a_modules_size_is_read(tmp_path: Path) -> None:
     model: Any = peft.get_peft_model(tiny.model(tiny.config("llama")), settings)
     model.save_pretrained(tmp_path)
     assert read_peft(tmp_path).layout.rank == 20
+
+
+def test_the_files_of_a_folder_are_read_within_limits(tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    with pytest.raises(MissingPath, match="adapter"):
+        read_adapter_folder(folder)
+    files = {CONFIG_FILE: b"{}", WEIGHTS_FILE: b"weights", "provenance.json": b"null"}
+    write_folder(folder, files | {"other.txt": b""})
+    assert read_adapter_folder(folder) == files
+    assert read_adapter_folder(folder, optional=("absent.json",)) == {
+        CONFIG_FILE: b"{}", WEIGHTS_FILE: b"weights",
+    }  # fmt: skip
+    (folder / "b.safetensors").write_bytes(b"others")
+    assert read_adapter_folder(folder / "b.safetensors")[WEIGHTS_FILE] == b"others"
+    with (folder / CONFIG_FILE).open("wb") as file:
+        file.truncate(MAX_JSON + 1)
+    with pytest.raises(UnreadableFile, match=f"{CONFIG_FILE} has {MAX_JSON + 1} bytes") as caught:
+        read_adapter_folder(folder)
+    assert (caught.value.reason, caught.value.limit) == ("too-large", MAX_JSON)
+    (folder / CONFIG_FILE).unlink()
+    os.mkfifo(folder / CONFIG_FILE)  # which nobody writes to: not waited for
+    with pytest.raises(UnreadableFile, match="not a regular file"):
+        read_adapter_folder(folder)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        (folder / name).unlink()
+        with pytest.raises(AdapterFileError, match=f"there is no {name}"):
+            read_adapter_folder(folder)
+        (folder / name).write_bytes(b"{}")

@@ -17,11 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.cli.main import main
-from library.store.catalogue import FileCatalogue
+from library.peft.provenance import Provenance, finish
+from library.peft.write import PeftFiles
+from library.store.catalogue import FileCatalogue, check_library
 from library.store.folder import LibraryFolder
 from library.store.records import Record, Selection
-from library.store.sql_catalogue import SqlCatalogue
-from library.store.sql_schema import tables
+from library.store.sql import SqlCatalogue
+from library.store.sql_database import SCHEMA, tables
 
 NAMES = ["a", "aa", "ab", "a.b", "B", "a%b", "a_b", "[a]", "ä", "a b"]
 TEXTS = st.lists(st.text(max_size=8), max_size=3)
@@ -94,10 +96,12 @@ def listed(folder: LibraryFolder, capsys: pytest.CaptureFixture[str], *more: str
 
 def rows(catalogue: SqlCatalogue) -> dict[str, Record]:
     """Records as the rows tell them, by path."""
-    with catalogue._engine.connect() as connection:
+    with catalogue.engine.connect() as connection:
         found: dict[str, Record] = {}
         for table in tables().metadata.sorted_tables:
-            ours = table.c.library == catalogue.place.library
+            if table is tables().schema:
+                continue
+            ours = table.c.library == catalogue.database.library
             for row in connection.execute(sa.select(table).where(ours).order_by(*table.c)):
                 rest = tuple(row)[2:]
                 if table.name == "adapters":
@@ -145,9 +149,9 @@ def statements(catalogue: SqlCatalogue) -> Iterator[list[str]]:
     def hear(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         sent.append(statement)
 
-    sa.event.listen(catalogue._engine, "before_cursor_execute", hear)
+    sa.event.listen(catalogue.engine, "before_cursor_execute", hear)
     yield sent
-    sa.event.remove(catalogue._engine, "before_cursor_execute", hear)
+    sa.event.remove(catalogue.engine, "before_cursor_execute", hear)
 
 
 @few
@@ -169,7 +173,7 @@ def test_rows_and_answers_are_those_of_the_records(
                     folder.write_json(path, made)
             for catalogue in (ours, theirs):
                 catalogue.refresh()
-            expected = {p: as_rows(p, r, ours.place.library) for p, r in there.items()}
+            expected = {p: as_rows(p, r, ours.database.library) for p, r in there.items()}
             assert rows(ours) == expected
             assert ours.entries(wanted) == theirs.entries(wanted)
             for identity in ("a", f"ad_{3:040}"):
@@ -210,32 +214,80 @@ def test_four_processes_bring_it_up_to_date_at_once(
     assert counts == {f"ad_{number:040}": 1 for number in range(20, 60)}
 
 
-def test_migrations_make_the_tables_of_the_schema(
+def change_schema(catalogue: SqlCatalogue, number: int) -> None:
+    """As if the tables were those of another version: another number, other columns."""
+    with catalogue.engine.begin() as connection:
+        connection.execute(tables().schema.update().values(number=number))
+        connection.execute(sa.text("ALTER TABLE adapters DROP COLUMN created"))
+        connection.execute(sa.text("ALTER TABLE scores ADD COLUMN spread REAL"))
+        connection.execute(sa.text("DROP TABLE parents"))
+
+
+def schema(catalogue: SqlCatalogue) -> tuple[list[int], set[str]]:
+    with catalogue.engine.connect() as connection:
+        numbers = list(connection.execute(sa.select(tables().schema.c.number)).scalars())
+        columns = {column["name"] for column in sa.inspect(connection).get_columns("scores")}
+    return numbers, columns
+
+
+@pytest.mark.parametrize("number", [SCHEMA - 1, SCHEMA + 1])
+def test_tables_of_another_schema_are_dropped_and_filled_again(
+    number: int,
+    catalogue_url: str | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, other = library(tmp_path / "lib", 3), library(tmp_path / "other", 2)
+    catalogue, neighbour = SqlCatalogue(folder, catalogue_url), SqlCatalogue(other, catalogue_url)
+    for each in (catalogue, neighbour):
+        each.refresh()
+    before = rows(catalogue), rows(neighbour), schema(catalogue)
+    assert before[2][0] == [SCHEMA]
+    for each in {str(c.database): c for c in (catalogue, neighbour)}.values():
+        change_schema(each, number)
+    assert listed(folder, capsys) == ["task0", "task1", "task2"]
+    assert not capsys.readouterr().err
+    neighbour.refresh()
+    assert (rows(catalogue), rows(neighbour), schema(catalogue)) == before
+
+
+def test_two_processes_replace_the_tables_at_once(
     catalogue_url: str | None, tmp_path: Path
 ) -> None:
-    from alembic.autogenerate import compare_metadata
-    from alembic.migration import MigrationContext
-
-    catalogue = SqlCatalogue(library(tmp_path), catalogue_url)
-    catalogue.refresh()
-    with catalogue._engine.connect() as connection:
-        context = MigrationContext.configure(connection)
-        assert compare_metadata(context, tables().metadata) == []
-
-
-def test_a_catalogue_of_a_newer_version_is_refused(
-    catalogue_url: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = library(tmp_path / "lib", 2)
+    """One of them drops and fills; neither loses a row or fails."""
+    folder = library(tmp_path / "lib", 40)
     catalogue = SqlCatalogue(folder, catalogue_url)
     catalogue.refresh()
-    with catalogue._engine.begin() as connection:
-        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     before = rows(catalogue)
-    assert main(["library", "list", "--library", folder.place]) == 1
-    said = capsys.readouterr().err
-    assert "version 9999" in said and "up to 0001" in said and said.count("\n") == 1
-    assert rows(catalogue) == before
+    fork = multiprocessing.get_context("fork")
+    for number in (SCHEMA - 1, SCHEMA + 1):
+        change_schema(catalogue, number)
+        barrier = fork.Barrier(2)
+        arguments = (folder.place, catalogue_url, barrier)
+        processes = [fork.Process(target=_refresh_often, args=arguments) for _ in range(2)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0, 0]
+        assert rows(catalogue) == before and schema(catalogue)[0] == [SCHEMA]
+
+
+def test_tables_that_are_not_ours_are_left_alone(
+    catalogue_url: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = catalogue_url or f"sqlite:///{tmp_path / 'shop.sqlite'}"
+    folder = library(tmp_path / "lib", 1)
+    catalogue = SqlCatalogue(folder, url)
+    with catalogue.engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE adapters (plug TEXT)"))
+        connection.execute(sa.text("INSERT INTO adapters VALUES ('EU to UK')"))
+    assert main(["library", "list", "--library", folder.place, "--catalogue", url]) == 1
+    message = capsys.readouterr().err
+    assert "adapters" in message and message.count("\n") == 1
+    with catalogue.engine.connect() as connection:
+        plugs = connection.execute(sa.text("SELECT plug FROM adapters")).scalars().all()
+    assert plugs == ["EU to UK"]
 
 
 def test_a_broken_record_is_named_and_the_rest_still_serves(
@@ -256,6 +308,36 @@ def test_a_broken_record_is_named_and_the_rest_still_serves(
     folder.write_json(path_of(1), record(1))
     folder.remove(path_of(2))
     assert listed(folder, capsys) == ["task0", "task1", "task3"]
+
+
+@pytest.mark.parametrize("damage", ["weights", "config", "provenance", "digest in the record"])
+def test_check_compares_every_file_with_the_record(damage: str, tmp_path: Path) -> None:
+    folder = library(tmp_path)
+    base = {"id": "tiny", "sha256": None, "source": "test"}
+    provenance = Provenance("test", None, "Do it.", 0, "cpu", "0" * 64, base)
+    files = finish(PeftFiles({"r": 8}, b"weights"), provenance)
+    folder.write_adapter(files.id, files.files)
+    stored = record(0, id=files.id, sha256=files.sha256)
+    folder.write_json(path_of(0), stored)
+    catalogue = FileCatalogue(folder)
+    catalogue.refresh()
+    assert check_library(catalogue) == []
+    changes = {
+        "weights": ("adapter_model.safetensors", b"Weights"),
+        "config": ("adapter_config.json", b'{"r": 4}'),
+        "provenance": (
+            "provenance.json",
+            files.files["provenance.json"].replace(b"Do it.", b"Do more."),
+        ),
+    }
+    if damage in changes:
+        name, content = changes[damage]
+        folder.write(f"adapters/{files.id}/{name}", content)
+    else:
+        folder.write_json(path_of(0), stored | {"sha256": "0" * 64})
+        catalogue.refresh()
+    (problem,) = check_library(catalogue)
+    assert files.id in problem and "not those of its record" in problem
 
 
 def test_list_is_filtered_sorted_and_cut(
@@ -341,7 +423,7 @@ def test_a_catalogue_that_cannot_be_is_one_sentence(
 
 WITHOUT = """
 import importlib.util, sys
-absent, found = ("sqlalchemy", "alembic", "psycopg"), importlib.util.find_spec
+absent, found = ("sqlalchemy", "psycopg"), importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: (
     None if name.split(".")[0] in absent else found(name, package))
 class Absent:

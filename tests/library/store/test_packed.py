@@ -6,17 +6,15 @@ import pytest
 from building import built, tasks  # noqa: F401  (fixtures)
 
 from api.cli.main import main
-from library.build.plan import Plan
 from library.errors import AdapterFileError, UsageError
 from library.factored import delta_distance, delta_norm
 from library.store.catalogue import (
     check_library,
     open_catalogue,
-    open_library,
     read_adapter,
     records,
 )
-from library.store.folder import MANIFEST
+from library.store.open import open_library
 
 
 @pytest.fixture
@@ -30,7 +28,7 @@ def packed(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def test_what_comes_out_is_close_to_what_went_in(built: Path, packed: Path) -> None:
     source, copy = open_library(str(built)), open_library(str(packed))
-    layout = Plan.from_dict(copy.read_json(MANIFEST)).layout
+    layout = copy.plan().layout
     ids = {record["task"]: record["id"] for record in records(source)}
     assert [record["task"] for record in records(copy)] == ["task1", "task3"]
     assert check_library(open_catalogue(copy)) == []
@@ -69,8 +67,8 @@ def test_a_lower_rank_is_the_best_approximation(built: Path, tmp_path: Path) -> 
     arguments = ["--library", str(built), "--out", str(out), "--rank", "2"]
     assert main(["library", "pack", *arguments]) == 0
     source, copy = open_library(str(built)), open_library(str(out))
-    whole = Plan.from_dict(source.read_json(MANIFEST)).layout
-    cut = Plan.from_dict(copy.read_json(MANIFEST)).layout
+    whole = source.plan().layout
+    cut = copy.plan().layout
     assert cut.rank == 2 and len(records(copy)) == len(records(source))
     for record in records(copy):
         assert (record["rank"], record["recipe"]) == (2, "truncated:lora")

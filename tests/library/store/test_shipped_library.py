@@ -9,7 +9,8 @@ import pretrained
 from api.cli.main import main
 from library.base.models import load_config, resolve_base
 from library.layout import layout_of
-from library.store.catalogue import check_library, open_catalogue, open_library, records
+from library.store.catalogue import check_library, open_catalogue, records
+from library.store.open import open_library
 
 FOLDER = Path(pretrained.__file__).parent / "library"
 

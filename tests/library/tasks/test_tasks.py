@@ -1,14 +1,20 @@
 """Task files: three formats, the splits, what is found beside them, and malformed files."""
 
 import gzip
+import io
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from api.cli.main import main
 from library.base.prompts import answer_ids, prompt_ids, user_turn
 from library.errors import MissingPath, TaskFileError
+from library.files import require_present
 from library.tasks.files import (
     Example,
     Task,
@@ -218,3 +224,75 @@ def test_prompts_are_bare_or_hold_the_definition_and_end_where_the_answer_starts
     assert tokenizer.decode(answer) == "Yes.<|im_end|>"
     tokenizer.chat_template = None
     assert tokenizer.decode(prompt_ids(tokenizer, "Hi")) == "Hi\n"
+
+
+def test_rows_without_a_kind_are_instances_and_others_are_left_out(tmp_path: Path) -> None:
+    rows = [{"input": "a", "output": "b"}, {"kind": "remark"}, instance(7, "c")]
+    task = read_task(write_gz(tmp_path / "t.jsonl.gz", [head("t"), *rows]))
+    assert [row.input for row in task.instances] == ["a", "in 7"]
+    assert len({row.id for row in task.instances}) == 2
+
+
+def test_check_names_each_kind_of_fault_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(7):
+        rows = [head(f"t{n}"), instance(0, "a"), {"kind": "instance", "id": n, "input": "x"}]
+        write_gz(tmp_path / f"t{n}.jsonl.gz", rows)
+    (tmp_path / "u.json").write_text('{"Definition": "d", "Instances": [{"input": 1}]}')
+    write_gz(tmp_path / "v.jsonl.gz", [head("v"), {"input": 1, "output": "b"}])
+    write_gz(tmp_path / "w.jsonl.gz", [head("w"), {"input": "a", "output": "b"}])
+    assert main(["tasks", "check", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "10 task files, 9 broken\n"
+    missing, text = captured.err.splitlines()
+    assert missing.startswith("'output' is missing: 8 files: t0.jsonl.gz (line 3), t1")
+    assert "t4.jsonl.gz (line 3), …" in missing and "t5" not in missing
+    assert text == f"{tmp_path}/v.jsonl.gz, line 2: input and output must be text"
+
+
+@pytest.mark.parametrize("form", ["ours", "packed", "sni"])
+@pytest.mark.parametrize("channel", ["pipe", "standard input"])
+def test_a_task_is_read_from_a_pipe_and_from_standard_input(
+    form: str,
+    channel: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = write_gz(tmp_path / "t.jsonl.gz", [head("t"), instance(0, "a")])
+    sni = {"Definition": "Do t.", "Instances": [{"input": "in 0", "output": "a"}]}
+    content = {
+        "ours": gzip.decompress(file.read_bytes()),
+        "packed": file.read_bytes(),
+        "sni": json.dumps(sni, indent=1).encode(),
+    }[form]
+    for command in ("check", "list"):
+        with piped(content, channel, monkeypatch) as path:
+            assert main(["tasks", command, path]) == 0
+    assert "Do t." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("channel", ["pipe", "standard input"])
+def test_examples_are_read_from_a_pipe_and_from_standard_input(
+    channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with piped(b'{"input": "a", "output": "b"}\n', channel, monkeypatch) as path:
+        require_present(Path(path))
+        assert read_examples(Path(path)) == [Example("row-0", "a", ("b",))]
+
+
+@contextmanager
+def piped(content: bytes, channel: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The path of a pipe with this content (as of `<(...)`), or `-`."""
+    if channel == "standard input":
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        yield "-"
+        return
+    read, write = os.pipe()
+    os.write(write, content)
+    os.close(write)
+    try:
+        yield f"/dev/fd/{read}"
+    finally:
+        os.close(read)

@@ -23,7 +23,8 @@ from library.errors import UsageError
 from library.files import write_folder
 from library.peft.read import read_peft
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
-from library.store.catalogue import open_library, records
+from library.store.catalogue import records
+from library.store.open import open_library
 from library.tasks.files import Task, read_tasks
 from training.evaluation import library_methods
 from training.evaluation.library_methods import LibraryMethods

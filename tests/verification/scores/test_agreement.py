@@ -15,7 +15,8 @@ from index.encoders.weights import WeightEncoder, WeightEncoderConfig, load_weig
 from library.adapter import zeros
 from library.checkpoint import CheckpointInfo
 from library.layout import layout_of
-from library.store.catalogue import files_of, open_library, records
+from library.store.catalogue import files_of, records
+from library.store.open import open_library
 from verification.artifact import Artifact
 from verification.scores.agreement import (
     AgreementCalibration,

@@ -1,24 +1,34 @@
-"""The catalogue in SQL: what the records say, where it can be searched.
+"""The catalogue in SQL: the content of the records, where it can be searched.
 
 It is an index. Records are written without it, and every command first brings it up to date from
 them: whatever happens to it, nothing is lost.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from library.errors import CatalogueError, OutputError
 from library.store.folder import LibraryFolder
 from library.store.records import SCORE, Record, RecordEntry, Selection, read_record, record_stamps
-from library.store.sql_engine import engine_of, is_damage, migrate, place_of, writing
-from library.store.sql_schema import record_rows, tables
-from library.store.sql_types import Connection, Expression, Query
+from library.store.sql_database import (
+    connect,
+    database_for,
+    is_damage,
+    record_rows,
+    require_schema,
+    tables,
+    writing,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Connection, Select
 
 T = TypeVar("T")
 warn = logging.getLogger("lorasmith.library").warning
-Found = dict[str, tuple[str, Record | OutputError]]  # stamp and content, by path
+Contents = dict[str, tuple[str, Record | OutputError]]  # stamp and content, by path
 
 
 class SqlCatalogue:
@@ -39,20 +49,20 @@ class SqlCatalogue:
         self, folder: LibraryFolder, url: str | None = None, note: Callable[[str], None] = warn
     ) -> None:
         self.folder, self.broken, self._note = folder, (), note
-        self.place = place_of(folder, url)
-        self._engine = engine_of(self.place)
+        self.database = database_for(folder, url)
+        self.engine = connect(self.database)
 
     def refresh(self) -> None:
-        """Bring it up to date: what was written, written again or removed since."""
+        """Bring it up to date: records written, written again or removed since."""
         self._guarded(self._refresh)
 
-    def entries(self, wanted: Selection) -> list[RecordEntry]:
-        """The adapters that are wanted, in the order that is."""
+    def entries(self, selection: Selection) -> list[RecordEntry]:
+        """Filter and sort."""
         adapters = tables().adapters.c
-        where = [adapters[field] == value for field, value in wanted.exact.items()]
-        if wanted.pattern is not None:
-            where.append(adapters.task.regexp_match(wanted.pattern))
-        return self._guarded(lambda: self._select(where, wanted))
+        where = [adapters[field] == value for field, value in selection.exact.items()]
+        if selection.pattern is not None:
+            where.append(adapters.task.regexp_match(selection.pattern))
+        return self._guarded(lambda: self._select(where, selection))
 
     def named(self, identity: str) -> list[RecordEntry]:
         """The adapters with this id or for this task."""
@@ -67,17 +77,15 @@ class SqlCatalogue:
         try:
             return action()
         except SQLAlchemyError as error:
-            if self.place.file is None or not is_damage(error):
+            if self.database.file is None or not is_damage(error):
                 raise self._explained(error) from error
         try:
-            self._start_again()
+            self._start_again(self.database.file)
             return action()
         except SQLAlchemyError as error:
             raise self._explained(error) from error
 
-    def _start_again(self) -> None:
-        file = self.place.file
-        assert file is not None
+    def _start_again(self, file: Path) -> None:
         self._note(f"{file} was damaged; it is only an index, made again from the records")
         try:
             for path in (file.with_name(f"{file.name}-journal"), file):
@@ -88,33 +96,34 @@ class SqlCatalogue:
 
     def _explained(self, error: Exception) -> CatalogueError:
         lines = str(getattr(error, "orig", None) or error).strip().splitlines() or ["no reason"]
-        return CatalogueError(f"the catalogue {self.place} cannot be used: {lines[0]}")
+        return CatalogueError(f"the catalogue {self.database} cannot be used: {lines[0]}")
 
     def _refresh(self) -> None:
-        migrate(self._engine, self.place)
+        require_schema(self.engine)
         stamps = record_stamps(self.folder)
-        with self._engine.connect() as connection:
-            known = self._known(connection)
-        if stamps == known:
+        with self.engine.connect() as connection:
+            indexed = self._indexed(connection)
+        if stamps == indexed:
             self.broken = ()
             return
-        found = self._read({p: s for p, s in stamps.items() if known.get(p) != s})
-        with writing(self._engine) as connection:
-            self._update(connection, found)
+        # Reading can take long, so it is done before the lock is taken.
+        contents = self._read({p: s for p, s in stamps.items() if indexed.get(p) != s})
+        with writing(self.engine) as connection:
+            self._update(connection, contents)
 
-    def _update(self, connection: Connection, found: Found) -> None:
-        """Make rows and records the same. Others may have written since `found` was read."""
-        stamps, known = record_stamps(self.folder), self._known(connection)
-        changed = {p: s for p, s in stamps.items() if known.get(p) != s}
-        late = {p: s for p, s in changed.items() if found.get(p, ("",))[0] != s}
-        found = {**found, **self._read(late)}
-        self._delete(connection, [p for p, s in known.items() if stamps.get(p) != s])
-        contents = {p: (s, found[p][1]) for p, s in changed.items() if p in found}
+    def _update(self, connection: "Connection", contents: Contents) -> None:
+        """Make rows and records the same. Others may have written since `contents` were read."""
+        stamps, indexed = record_stamps(self.folder), self._indexed(connection)
+        changed = {p: s for p, s in stamps.items() if indexed.get(p) != s}
+        late = {p: s for p, s in changed.items() if contents.get(p, ("",))[0] != s}
+        contents = {**contents, **self._read(late)}
+        contents = {p: (s, contents[p][1]) for p, s in changed.items() if p in contents}
+        self._delete(connection, [p for p, s in indexed.items() if stamps.get(p) != s])
         self._insert(connection, contents)
-        wrong = {p: str(c) for p, (_, c) in contents.items() if isinstance(c, OutputError)}
-        self.broken = tuple(wrong[path] for path in sorted(wrong))
+        errors = {p: str(c) for p, (_, c) in contents.items() if isinstance(c, OutputError)}
+        self.broken = tuple(errors[path] for path in sorted(errors))
 
-    def _read(self, stamps: Mapping[str, str]) -> Found:
+    def _read(self, stamps: Mapping[str, str]) -> Contents:
         """Records, or why one cannot be read; without those that were removed meanwhile."""
 
         def read(path: str) -> Record | OutputError | None:
@@ -127,44 +136,44 @@ class SqlCatalogue:
 
         with ThreadPoolExecutor() as pool:
             contents = zip(stamps.items(), pool.map(read, stamps), strict=True)
-            return {path: (stamp, made) for (path, stamp), made in contents if made is not None}
+            return {path: (stamp, it) for (path, stamp), it in contents if it is not None}
 
-    def _known(self, connection: Connection) -> dict[str, str]:
-        from sqlalchemy import select
+    def _indexed(self, connection: "Connection") -> dict[str, str]:
+        """Path and stamp of every record that has its rows."""
+        adapters = tables().adapters
+        rows = adapters.select().where(adapters.c.library == self.database.library)
+        columns = rows.with_only_columns(adapters.c.path, adapters.c.stamp)
+        return {row.path: row.stamp for row in connection.execute(columns)}
+
+    def _delete(self, connection: "Connection", paths: Sequence[str]) -> None:
+        from sqlalchemy import bindparam
 
         adapters = tables().adapters
-        rows = select(adapters.c.path, adapters.c.stamp)
-        ours = rows.where(adapters.c.library == self.place.library)
-        return {row.path: row.stamp for row in connection.execute(ours)}
+        row = (adapters.c.library == self.database.library) & (
+            adapters.c.path == bindparam("removed")
+        )
+        if paths:
+            connection.execute(adapters.delete().where(row), [{"removed": path} for path in paths])
 
-    def _delete(self, connection: Connection, paths: Iterable[str]) -> None:
-        from sqlalchemy import bindparam, delete
-
-        adapters = tables().adapters
-        ours = adapters.c.library == self.place.library
-        gone = delete(adapters).where(ours, adapters.c.path == bindparam("gone"))
-        if parameters := [{"gone": path} for path in paths]:
-            connection.execute(gone, parameters)
-
-    def _insert(self, connection: Connection, found: Found) -> None:
-        from sqlalchemy import insert
-
+    def _insert(self, connection: "Connection", contents: Contents) -> None:
         rows: dict[str, list[dict[str, Any]]] = {}
-        for path, (stamp, content) in found.items():
+        for path, (stamp, content) in contents.items():
             if not isinstance(content, OutputError):
-                for name, more in record_rows(content, self.place.library, path, stamp).items():
+                for name, more in record_rows(content, self.database.library, path, stamp).items():
                     rows.setdefault(name, []).extend(more)
-        for table in tables().metadata.sorted_tables:
+        for table in tables().metadata.sorted_tables:  # parents of a foreign key first
             if rows.get(table.name):
-                connection.execute(insert(table), rows[table.name])
+                connection.execute(table.insert(), rows[table.name])
 
-    def _select(self, where: Sequence[Expression], wanted: Selection) -> list[RecordEntry]:
-        query = _entries(self.place.library).where(*where).order_by(*_order(wanted))
-        with self._engine.connect() as connection:
-            return [RecordEntry(*row) for row in connection.execute(query.limit(wanted.limit))]
+    def _select(
+        self, where: "Sequence[ColumnElement[Any]]", selection: Selection
+    ) -> list[RecordEntry]:
+        query = _entries(self.database.library).where(*where).order_by(*_order(selection))
+        with self.engine.connect() as connection:
+            return [RecordEntry(*row) for row in connection.execute(query.limit(selection.limit))]
 
 
-def _entries(library: str) -> Query:
+def _entries(library: str) -> "Select[Any]":
     from sqlalchemy import and_, select
 
     adapters, scores = tables().adapters, tables().scores
@@ -179,7 +188,7 @@ def _entries(library: str) -> Query:
     return query.where(adapters.c.library == library, adapters.c.id.is_not(None))
 
 
-def _order(wanted: Selection) -> list[Expression]:
+def _order(selection: Selection) -> "list[ColumnElement[Any]]":
     adapters, score = tables().adapters.c, tables().scores.c.value
     by_task = [adapters.task, adapters.variant, adapters.id, adapters.path]
     first = {
@@ -187,4 +196,4 @@ def _order(wanted: Selection) -> list[Expression]:
         "score": [score.desc().nulls_last()],
         "created": [adapters.created.desc().nulls_last()],
     }
-    return [*first[wanted.sort], *by_task]
+    return [*first[selection.sort], *by_task]
