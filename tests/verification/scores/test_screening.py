@@ -22,7 +22,6 @@ from verification.checks.spectrum import (
     statistics,
 )
 from verification.hook import Finding
-from verification.scores.bank import Bank, shipped_bank
 from verification.scores.screening import (
     QUANTILES,
     Linear,
