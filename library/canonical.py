@@ -1,15 +1,17 @@
 """Canonical JSON (RFC 8785) and SHA-256 digests: equal content gives equal bytes on any machine.
 
-Identity rests on this file alone, so it needs nothing but the standard library; the tests hold it
-to the `rfc8785` package.
+Identity rests on this file alone, so it needs nothing but the standard library.
 """
 
 import hashlib
 import json
 import math
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+# Not the rfc8785 package: the core runs without it, and it raises ValueError for what JSON cannot
+# hold by type, which is our TypeError. The tests hold the bytes to it.
 _MAX_SAFE_INT = 2**53 - 1
 
 
@@ -67,20 +69,15 @@ def _number(value: float) -> str:
         raise ValueError("canonical JSON cannot hold NaN or an infinity")
     if value == 0:
         return "0"
-    sign = "-" if value < 0 else ""
-    mantissa, exponent = f"{abs(value)!r}", 0
-    if "e" in mantissa:
-        mantissa, power = mantissa.split("e")
-        exponent = int(power)
-    whole, _, fraction = mantissa.partition(".")
-    digits = (whole + fraction).lstrip("0")
-    point = len(whole) + exponent - (len(whole + fraction) - len(digits))
-    digits = digits.rstrip("0") or "0"
-    if len(digits) <= point <= 21:
-        return sign + digits + "0" * (point - len(digits))
+    # value = ±0.d₁d₂d₃… · 10^point, with the fewest digits that read back as the same double
+    negative, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    sign, text = "-" * negative, "".join(map(str, digits))
+    point = len(text) + int(exponent)
+    if len(text) <= point <= 21:
+        return sign + text + "0" * (point - len(text))
     if 0 < point <= 21:
-        return sign + digits[:point] + "." + digits[point:]
+        return sign + text[:point] + "." + text[point:]
     if -6 < point <= 0:
-        return sign + "0." + "0" * -point + digits
-    tail = f".{digits[1:]}" if len(digits) > 1 else ""
-    return f"{sign}{digits[0]}{tail}e{'+' if point > 0 else '-'}{abs(point - 1)}"
+        return sign + "0." + "0" * -point + text
+    tail = f".{text[1:]}" if len(text) > 1 else ""
+    return f"{sign}{text[0]}{tail}e{point - 1:+d}"

@@ -2,7 +2,7 @@
 
 `GET /v1/manifest`; `POST /v1/answers` fixes outputs Y for inputs X of one module and gives a
 ticket; `POST /v1/proofs` takes a folding seed, drawn once the answers are known, and proves the
-answers of its tickets, each once. Weights never leave; the limit of answers is kept on this side.
+answers of its tickets, each once. Weights stay here, and so does the count of answers.
 """
 
 import logging
@@ -21,9 +21,10 @@ from api.http.listening import NO_TELEMETRY, announce, listen
 from api.service.settings import require_loopback
 from library.errors import LorasmithError
 from verification.zk.errors import ProofFileError, ProofLimit, ProverError
+from verification.zk.integers import Rows
 from verification.zk.proof import Owner, Statement
 
-PROBLEMS = {  # which the adapter service does not answer with, so that they are not in its list
+PROBLEMS = {  # not in the adapter service's list, as it never answers with them
     ProofLimit: "The owner answers no more about this adapter",
     ProofFileError: "A file of the owner's is damaged",
     ProverError: "The prover failed",
@@ -42,7 +43,7 @@ class Question(BaseModel):
 
 
 class Answer(BaseModel):
-    """The outputs, as decimal integers times 2⁻⁷², and what to ask their proof with."""
+    """The outputs, as decimal integers times 2⁻⁷², and the ticket that their proof takes."""
 
     ticket: str
     y: list[list[str]]
@@ -64,23 +65,24 @@ class Proofs(BaseModel):
 
 
 class Tickets:
-    """Answers that have not been proved; each is taken once."""
+    """Answers that have not been proved; each is proved once."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[Question, list[list[int]]]] = {}
+        self._answers: dict[str, tuple[Question, Rows]] = {}
         self._lock = Lock()
 
-    def give(self, question: Question, y: list[list[int]]) -> str:
+    def issue(self, question: Question, y: Rows) -> str:
+        """A new ticket for an answer."""
         ticket = secrets.token_hex(16)
-        self._kept[ticket] = (question, y)
+        self._answers[ticket] = (question, y)
         return ticket
 
-    def take(self, tickets: list[str]) -> list[tuple[Question, list[list[int]]]]:
+    def redeem(self, tickets: list[str]) -> list[tuple[Question, Rows]]:
         """All of them or none. Raises NotFound if one is unknown, used, or there twice."""
         with self._lock:
-            if len(set(tickets)) < len(tickets) or not set(tickets) <= self._kept.keys():
+            if len(set(tickets)) < len(tickets) or not set(tickets) <= self._answers.keys():
                 raise NotFound("a ticket is unknown, was used before or is there twice")
-            return [self._kept.pop(ticket) for ticket in tickets]
+            return [self._answers.pop(ticket) for ticket in tickets]
 
 
 def create_owner_app(owner: Owner) -> FastAPI:
@@ -95,17 +97,15 @@ def create_owner_app(owner: Owner) -> FastAPI:
     @router.post("/answers")
     def answers(question: Question) -> Answer:
         y = owner.answer({question.module: question.x})[question.module]
-        return Answer(
-            ticket=tickets.give(question, y), y=[[str(value) for value in row] for row in y]
-        )
+        texts = [[str(value) for value in row] for row in y]
+        return Answer(ticket=tickets.issue(question, y), y=texts)
 
     @router.post("/proofs")
     def proofs(request: OwnerProofRequest) -> Proofs:
+        digest, seed = owner.manifest.digest, request.fold_seed
         statements = [
-            Statement(
-                owner.manifest.digest, asked.module, asked.nonce, request.fold_seed, asked.x, y
-            )
-            for asked, y in tickets.take(request.tickets)
+            Statement(digest, question.module, question.nonce, seed, question.x, y)
+            for question, y in tickets.redeem(request.tickets)
         ]
         return Proofs(proofs=owner.prove(statements))
 

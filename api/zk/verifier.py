@@ -6,12 +6,11 @@ cannot know beforehand which of its answers must hold.
 
 import json
 import secrets
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
-from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
+
+import httpx2
 
 from library.errors import LorasmithError, UsageError
 from verification.zk.backend import Backend, Srs
@@ -23,7 +22,7 @@ from verification.zk.report import Report, proof_refusal
 from verification.zk.verify import verify_proofs
 
 TIMEOUT = 600.0  # seconds; proving sixty modules takes a minute or two
-MAX_ANSWER = 64 * 2**20
+MAX_ANSWER = 64 * 2**20  # bytes
 
 
 class OwnerError(LorasmithError):
@@ -36,25 +35,29 @@ def ask_owner(
     url: str, manifest: Manifest, x: Mapping[str, Rows], count: int | None, srs: Srs,
     backend: Backend,
 ) -> Report:  # fmt: skip
-    """Have an owner answer inputs `x` by module, and prove `count` of the answers (all if None).
+    """Have an owner answer inputs `x` by module and prove `count` of the answers (all if None).
 
     Raises OwnerError, and as `require_question`.
     """
     require_question(url, len(x), count)
-    rows = max(len(mine) for mine in x.values())
+    rows = max(map(len, x.values()))
+    # 1. The owner serves what was pinned; else nothing is sent.
     if _call(url, "/v1/manifest") != json.loads(manifest.to_bytes()):
         message = "the owner serves another manifest than the pinned one"
         return Report(manifest, [proof_refusal("manifest-mismatch", message)], [], rows)
+    # 2. Outputs of every module are fixed.
     nonce = secrets.token_hex(16)
-    answers = {name: _answer(url, nonce, name, mine) for name, mine in x.items()}
+    answers = {name: _answer(url, nonce, name, inputs) for name, inputs in x.items()}
+    # 3. Only now the seed exists, and with it which modules are proved and how rows are folded.
     seed = secrets.token_hex(16)
-    chosen = sampled(manifest.digest, seed, list(x), len(x) if count is None else count)
-    tickets = [answers[name][0] for name in chosen]
+    names = sampled(manifest.digest, seed, list(x), len(x) if count is None else count)
+    tickets = [answers[name][0] for name in names]
     proofs = _call(url, "/v1/proofs", {"fold_seed": seed, "tickets": tickets}).get("proofs")
-    if not isinstance(proofs, list) or [type(proof) for proof in proofs] != [str] * len(chosen):
+    if not isinstance(proofs, list) or [type(proof) for proof in proofs] != [str] * len(names):
         raise OwnerError("the owner's proofs cannot be read")
+    # 4. Statements are built from what this side sent and received.
     statements = [
-        Statement(manifest.digest, name, nonce, seed, x[name], answers[name][1]) for name in chosen
+        Statement(manifest.digest, name, nonce, seed, x[name], answers[name][1]) for name in names
     ]
     return verify_proofs(manifest, statements, proofs, srs, backend)
 
@@ -72,40 +75,41 @@ def require_question(url: str, modules: int, count: int | None) -> None:
 
 
 def _answer(url: str, nonce: str, name: str, x: Rows) -> tuple[str, Rows]:
-    found = _call(url, "/v1/answers", {"nonce": nonce, "module": name, "x": x})
+    answer = _call(url, "/v1/answers", {"nonce": nonce, "module": name, "x": x})
     try:
-        return str(found["ticket"]), [integers(row) for row in found["y"]]
+        return str(answer["ticket"]), [integers(row) for row in answer["y"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise OwnerError(f"the owner's answer about {name} cannot be read: {error}") from error
 
 
-def _call(url: str, path: str, body: Any = None) -> Any:
+def _call(url: str, path: str, body: Any = None) -> dict[str, Any]:
     """The JSON object at a path; a POST if there is a body. Raises OwnerError."""
-    content = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(
-        url.rstrip("/") + path, content, {"Content-Type": "application/json"}
-    )
+    method, address = "GET" if body is None else "POST", url.rstrip("/") + path
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            found = json.loads(response.read(MAX_ANSWER))
-    except urllib.error.HTTPError as error:
-        raise OwnerError(f"the owner refuses: {_detail(error)}") from error
-    except (OSError, ValueError, HTTPException, RecursionError) as error:
-        reason = _plain(getattr(error, "reason", error))
-        raise OwnerError(f"the owner at {url} cannot be asked: {reason}") from error
-    if not isinstance(found, dict):
+        with httpx2.stream(method, address, json=body, timeout=TIMEOUT) as response:
+            content = bytearray()
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > MAX_ANSWER:
+                    raise ValueError(f"its answer is longer than {MAX_ANSWER:,} bytes")
+        answer = json.loads(content) if response.is_success else None
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, RecursionError) as error:
+        raise OwnerError(f"the owner at {url} cannot be asked: {_one_line(error)}") from error
+    if not response.is_success:
+        raise OwnerError(f"the owner refuses: {_detail(content, response.status_code)}")
+    if not isinstance(answer, dict):
         raise OwnerError(f"the owner at {url} does not answer with a JSON object")
-    return found
+    return answer
 
 
-def _detail(error: urllib.error.HTTPError) -> str:
+def _detail(content: bytes | bytearray, status: int) -> str:
     """The sentence of a problem (RFC 9457), else the status."""
     try:
-        return _plain(json.loads(error.read(MAX_ANSWER))["detail"])
-    except (OSError, ValueError, KeyError, TypeError, HTTPException, RecursionError):
-        return f"status {error.code}"
+        return _one_line(json.loads(content)["detail"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return f"status {status}"
 
 
-def _plain(said: object) -> str:
-    """What the other side says, on one line and without control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(said)).split())
+def _one_line(message: object) -> str:
+    """A message from the other side on one line, without control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(message)).split())

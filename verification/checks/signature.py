@@ -2,7 +2,7 @@
 
 from library.peft.safetensors_file import BadFile
 from verification.artifact import SIGNATURE_FILE, Artifact, Context
-from verification.checks.signing import digests_in, file_digests, opened
+from verification.checks.signing import digests_in, file_digests, signed_statement
 from verification.hook import Finding
 
 SIGNATURE_HOOK = "signature"
@@ -18,7 +18,7 @@ def check_signature(artifact: Artifact, context: Context) -> list[Finding]:
         return [Finding(SIGNATURE_HOOK, "signature-not-checked", "info", message)]
     if content is None:
         raise BadFile("unsigned", f"there is no {SIGNATURE_FILE}")
-    signed = opened(content, context.public_key)
+    signed = signed_statement(content, context.public_key)
     if digests_in(signed.get("subject")) != file_digests(artifact):
         raise BadFile("signed-otherwise", "the signature is of other files than these")
     return []  # the signed digest of the weights implies those of the tensors

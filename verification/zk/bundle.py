@@ -4,64 +4,21 @@ The verifier gives a nonce; each module's input row, and which modules are prove
 and from the manifest. The file holds outputs and proofs, and no inputs: the verifier has its own.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from library.canonical import canonical_json
 from library.errors import MissingPath, UsageError
 from verification.zk.backend import Backend, Srs
-from verification.zk.errors import ProofFileError
 from verification.zk.integers import PROTOCOL, hashed_row, sampled
-from verification.zk.manifest import Manifest, require_digests, strict
+from verification.zk.manifest import STRICT, Manifest, Sha256, parse_strictly, require_distinct
 from verification.zk.proof import Owner, Statement
 from verification.zk.report import Report, proof_refusal
 from verification.zk.verify import verify_proofs
-
-
-@dataclass(frozen=True)
-class ModuleProof:
-    """One module's output row, as decimal integers (times 2⁻⁷²), and its proof in hex."""
-
-    name: str
-    y: list[str]
-    proof: str
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """Proofs for one manifest and one nonce."""
-
-    protocol: str
-    manifest: str
-    nonce: str
-    modules: list[ModuleProof]
-
-    def to_bytes(self) -> bytes:
-        return canonical_json(asdict(self)) + b"\n"
-
-    @classmethod
-    def from_bytes(cls, content: bytes, where: str) -> "Bundle":
-        """Strictly: every member and no other. Raises ProofFileError."""
-        try:
-            data = strict(cls, json.loads(content))
-            modules = [ModuleProof(**strict(ModuleProof, module)) for module in data["modules"]]
-            for module in modules:
-                integers(module.y)
-            if data["protocol"] != PROTOCOL or len({m.name for m in modules}) != len(modules):
-                raise ValueError("another protocol, or one module twice")
-            require_digests(data["manifest"])
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-            raise ProofFileError(f"{where} is not a proof: {error}") from error
-        return cls(**{**data, "modules": modules})
-
-
-def read_bundle(path: Path) -> Bundle:
-    """Raises MissingPath, ProofFileError."""
-    if not path.is_file():
-        raise MissingPath(f"there is no proof at {path}")
-    return Bundle.from_bytes(path.read_bytes(), str(path))
 
 
 def integers(texts: Sequence[str]) -> list[int]:
@@ -69,6 +26,49 @@ def integers(texts: Sequence[str]) -> list[int]:
     if any(len(text) > 41 or not text.removeprefix("-").isdecimal() for text in texts):
         raise ValueError("an output is not a decimal integer")
     return [int(text) for text in texts]
+
+
+def _decimal(texts: list[str]) -> list[str]:
+    integers(texts)
+    return texts
+
+
+@dataclass(frozen=True)
+class ModuleProof:
+    """One module's output row, as decimal integers (times 2⁻⁷²), and its proof in hex."""
+
+    __pydantic_config__ = STRICT
+
+    name: str
+    y: Annotated[list[str], AfterValidator(_decimal)]
+    proof: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Proofs for one manifest and one nonce."""
+
+    __pydantic_config__ = STRICT
+
+    protocol: Annotated[str, Field(pattern=f"^{PROTOCOL}$")]
+    manifest: Sha256
+    nonce: str
+    modules: Annotated[list[ModuleProof], AfterValidator(require_distinct)]
+
+    def to_bytes(self) -> bytes:
+        return canonical_json(asdict(self)) + b"\n"
+
+    @classmethod
+    def from_bytes(cls, content: bytes, where: str) -> "Bundle":
+        """Strictly; see `parse_strictly`. Raises ProofFileError."""
+        return parse_strictly(cls, content, f"{where} is not a proof")
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Raises MissingPath, ProofFileError."""
+    if not path.is_file():
+        raise MissingPath(f"there is no proof at {path}")
+    return Bundle.from_bytes(path.read_bytes(), str(path))
 
 
 def prove_hashed(
@@ -82,9 +82,9 @@ def prove_hashed(
     `progress` is called with the share that is proved. Raises UsageError, ProofLimit, ProverError.
     """
     manifest = owner.manifest
-    names = asked_for(manifest, nonce, count)
+    names = selected(manifest, nonce, count)
     x = {name: [_row(manifest, name, nonce)] for name in names}
-    y = owner.answer(x, chosen=False)
+    y = owner.answer(x, hashed=True)
     statements = [Statement(manifest.digest, name, nonce, "", x[name], y[name]) for name in names]
     proofs = owner.prove(statements, progress)
     return Bundle(
@@ -101,22 +101,22 @@ def prove_hashed(
 def verify_hashed(
     manifest: Manifest, bundle: Bundle, nonce: str, count: int | None, srs: Srs, backend: Backend
 ) -> Report:
-    """Check a bundle for a nonce of the verifier's; modules beyond those asked for count too."""
+    """Check a bundle for a nonce of the verifier's; modules beyond those selected count too."""
+
+    def refuse(code: str, message: str) -> Report:
+        return Report(manifest, [proof_refusal(code, message)], [], 1)
+
     if bundle.manifest != manifest.digest:
-        message = "the proof was made for another manifest"
-        return Report(manifest, [proof_refusal("manifest-mismatch", message)], [], 1)
+        return refuse("manifest-mismatch", "the proof was made for another manifest")
     if bundle.nonce != nonce:
-        message = "the proof was made for another nonce"
-        return Report(manifest, [proof_refusal("challenge-mismatch", message)], [], 1)
-    given = [module.name for module in bundle.modules]
-    unknown = [name for name in given if name not in manifest.by_name]
-    missing = [name for name in asked_for(manifest, nonce, count) if name not in given]
+        return refuse("challenge-mismatch", "the proof was made for another nonce")
+    names = [module.name for module in bundle.modules]
+    unknown = [name for name in names if name not in manifest.by_name]
+    missing = [name for name in selected(manifest, nonce, count) if name not in names]
     if unknown:
-        finding = proof_refusal("module-unknown", f"{unknown[0]} is not in the manifest")
-        return Report(manifest, [finding], [], 1)
+        return refuse("module-unknown", f"{unknown[0]} is not in the manifest")
     if missing:
-        finding = proof_refusal("module-missing", f"{missing[0]} is not proved")
-        return Report(manifest, [finding], [], 1)
+        return refuse("module-missing", f"{missing[0]} is not proved")
     statements = [
         Statement(
             manifest.digest, m.name, nonce, "", [_row(manifest, m.name, nonce)], [integers(m.y)]
@@ -126,7 +126,7 @@ def verify_hashed(
     return verify_proofs(manifest, statements, [m.proof for m in bundle.modules], srs, backend)
 
 
-def asked_for(manifest: Manifest, nonce: str, count: int | None) -> list[str]:
+def selected(manifest: Manifest, nonce: str, count: int | None) -> list[str]:
     """The modules that a nonce selects. Raises UsageError for a nonce or count that will not do."""
     require_nonce(nonce)
     names = [module.name for module in manifest.modules]

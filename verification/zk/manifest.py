@@ -4,14 +4,14 @@ The scale is part of the statement: commitments are to A and to scaling·B, so a
 is another commitment. Weights appear in no manifest.
 """
 
-import json
-import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from library.canonical import canonical_json, file_digest, json_digest
 from library.errors import MissingPath
@@ -25,8 +25,32 @@ from verification.zk.backend import BACKEND, Backend, Keys, Shape, Srs, local_sr
 from verification.zk.errors import ProofFileError
 from verification.zk.integers import PROTOCOL, Rows, off_grid, on_grid
 
-DIGEST = re.compile("[0-9a-f]{64}")
 POINT = re.compile("[0-9a-f]{128}")
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+Size = Annotated[int, Field(gt=0, lt=2**53)]  # what canonical JSON, and so a digest, can hold
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+T = TypeVar("T")
+
+
+def parse_strictly(kind: type[T], content: bytes, what: str) -> T:
+    """A dataclass from JSON: every member and no other, each of its form.
+
+    Raises ProofFileError, whose sentence begins with `what`.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        member = ".".join(map(str, first["loc"]))
+        reason = f"{member}: {first['msg']}" if member else first["msg"]
+        raise ProofFileError(f"{what}: {reason}") from error
+
+
+def require_distinct(modules: list[Any]) -> list[Any]:
+    """The modules. Raises ValueError if a name is there twice."""
+    if len({module.name for module in modules}) < len(modules):
+        raise ValueError("one module is there twice")
+    return modules
 
 
 @dataclass(frozen=True)
@@ -51,15 +75,17 @@ class Committed:
         points: commitments to A and scaling·B, x and y in 128 digits of lower-case hex each.
     """
 
+    __pydantic_config__ = STRICT
+
     name: str
-    in_features: int
-    out_features: int
-    rank: int
+    in_features: Size
+    out_features: Size
+    rank: Size
     alpha: float
     scaling: float
     dtype: str
     largest_difference: float
-    vk_sha256: str
+    vk_sha256: Sha256
     points: list[str]
 
     @property
@@ -82,15 +108,17 @@ class Manifest:
         srs_sha256, srs_logrows: the SRS that the commitments were made under.
     """
 
+    __pydantic_config__ = STRICT
+
     protocol: str
     backend: str
     backend_version: str
-    adapter_sha256: str
-    config_sha256: str
+    adapter_sha256: Sha256
+    config_sha256: Sha256
     base_model: str | None
-    srs_sha256: str
-    srs_logrows: int
-    modules: list[Committed]
+    srs_sha256: Sha256
+    srs_logrows: Size
+    modules: Annotated[list[Committed], Field(min_length=1), AfterValidator(require_distinct)]
 
     @cached_property
     def digest(self) -> str:
@@ -110,21 +138,11 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str) -> "Manifest":
-        """Strictly: every member and no other, each of its form. Raises ProofFileError."""
-        try:
-            data = json.loads(content)
-            modules = [Committed(**strict(Committed, module)) for module in data.pop("modules")]
-            made = cls(**strict(cls, {**data, "modules": modules}))
-            if not modules or len(made.by_name) != len(modules):
-                raise ValueError("no modules, or one twice")
-            if not all(module.binds for module in modules):
-                raise ValueError("a commitment is not a point in hex")
-            require_digests(made.adapter_sha256, made.config_sha256, made.srs_sha256)
-            require_digests(*(module.vk_sha256 for module in modules))
-            canonical_json(asdict(made))  # what has no canonical form has no digest
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-            raise ProofFileError(f"{where} is not a manifest: {error}") from error
-        return made
+        """Strictly; see `parse_strictly`. Raises ProofFileError."""
+        manifest = parse_strictly(cls, content, f"{where} is not a manifest")
+        if not all(module.binds for module in manifest.modules):
+            raise ProofFileError(f"{where} is not a manifest: a commitment is not a point in hex")
+        return manifest
 
 
 def read_zk_manifest(path: Path) -> Manifest:
@@ -173,12 +191,11 @@ def commit_adapter(
         srs = local_srs(backend.plan(list(dict.fromkeys(shapes)))[0], backend)
     keys = all_keys(shapes, backend, srs)
 
-    def points(module: Committed) -> list[str]:
-        mine = weights[module.name]
-        at = str(keys[mine.shape].folder)
-        return backend.call("commit", folder=at, srs=str(srs.path), a=mine.a, b=mine.b)
+    def commit(module: Committed) -> list[str]:
+        secret, folder = weights[module.name], str(keys[module.shape].folder)
+        return backend.call("commit", folder=folder, srs=str(srs.path), a=secret.a, b=secret.b)
 
-    found = backend.each(points, described, progress)
+    commitments = backend.each(commit, described, progress)
     adapter_sha256, config_sha256 = files_digests(folder)
     return Manifest(
         protocol=PROTOCOL,
@@ -190,8 +207,8 @@ def commit_adapter(
         srs_sha256=srs.sha256,
         srs_logrows=srs.logrows,
         modules=[
-            replace(module, vk_sha256=keys[module.shape].vk_sha256, points=committed)
-            for module, committed in zip(described, found, strict=True)
+            replace(module, vk_sha256=keys[module.shape].vk_sha256, points=points)
+            for module, points in zip(described, commitments, strict=True)
         ],
     )
 
@@ -204,8 +221,8 @@ def files_digests(folder: Path) -> tuple[str, str]:
 def all_keys(shapes: Iterable[Shape], backend: Backend, srs: Srs) -> dict[Shape, Keys]:
     """Keys of every shape that occurs."""
     distinct = list(dict.fromkeys(shapes))
-    made = backend.each(lambda shape: backend.keys(shape, srs), distinct)
-    return dict(zip(distinct, made, strict=True))
+    keys = backend.each(lambda shape: backend.keys(shape, srs), distinct)
+    return dict(zip(distinct, keys, strict=True))
 
 
 def _described(
@@ -225,31 +242,3 @@ def _described(
         vk_sha256="",
         points=[],
     )
-
-
-def strict(kind: Any, data: dict[str, Any]) -> dict[str, Any]:
-    """`data` if it has exactly the fields of a dataclass, of their types. Raises ValueError."""
-    names = {field.name for field in fields(kind)}
-    if set(data) != names:
-        raise ValueError(f"members missing or unknown: {', '.join(sorted(set(data) ^ names))}")
-    for field in fields(kind):
-        if not _fits(data[field.name], field.type):
-            raise ValueError(f"{field.name} is of the wrong kind")
-    numbers = {field.name for field in fields(kind) if field.type is float}
-    return {name: float(value) if name in numbers else value for name, value in data.items()}
-
-
-def require_digests(*texts: str) -> None:
-    """Raises ValueError unless each is a SHA-256 in lower-case hex."""
-    if not all(DIGEST.fullmatch(text) for text in texts):
-        raise ValueError("a digest is not 64 digits of lower-case hex")
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    if kind is int:
-        return type(value) is int and value > 0
-    if kind is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    if kind == list[str]:
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    return isinstance(value, list if get_origin(kind) is list else kind)

@@ -1,5 +1,6 @@
 """Statements, and the owner who answers and proves them.
 
+Secret, on the owner's side: A and scaling·B. Public: the manifest's commitments to them, X and Y.
 A statement is "the weights committed to for this module map X to Y", under a manifest, a nonce and
 a folding seed; its digest is an input of the proof. The verifier builds every instance from X and Y
 that it holds itself, so a proof file carries none.
@@ -54,15 +55,15 @@ class Statement:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over everything that the statement says."""
-        about = [PROTOCOL, self.manifest, self.module, self.nonce, self.fold_seed]
-        return json_digest([*about, integers_digest(self.x), integers_digest(self.y)])
+        names = [PROTOCOL, self.manifest, self.module, self.nonce, self.fold_seed]
+        return json_digest([*names, integers_digest(self.x), integers_digest(self.y)])
 
     @cached_property
     def folded(self) -> tuple[list[int], list[int]]:
-        """The one row that is proved: Σ c_i·x_i and Σ c_i·y_i.
+        """The one row that is proved: Σ c_i·x_i `(in,)` and Σ c_i·y_i `(out,)`.
 
-        Raises UsageError for several rows without a seed: who knows the coefficients beforehand
-        can find a wrong Y that they do not show.
+        Raises UsageError for several rows without a seed: whoever knows the coefficients beforehand
+        can find a wrong Y that passes.
         """
         if len(self.x) > 1 and not self.fold_seed:
             raise UsageError("several rows take a folding seed that was drawn after the answers")
@@ -100,27 +101,28 @@ class Owner:
             raise ProofFileError(f"the manifest is not that of the adapter at {folder}")
         if srs.sha256 != manifest.srs_sha256:
             raise ProofFileError("the manifest was made with another SRS")
-        self._keys = all_keys((mine.shape for mine in self._weights.values()), backend, srs)
+        self._keys = all_keys((weights.shape for weights in self._weights.values()), backend, srs)
         self._ledger = Ledger(self._weights, limit)
 
-    def answer(self, questions: dict[str, Rows], *, chosen: bool = True) -> dict[str, Rows]:
+    def answer(self, questions: dict[str, Rows], *, hashed: bool = False) -> dict[str, Rows]:
         """Y for rows X of each module; counts against the limit.
 
         Args:
-            chosen: whether the verifier chose X; a row that a hash gave counts as one column.
+            hashed: X comes from a hash and not from the verifier: each row counts as one column.
         Raises:
             ChallengeError, TooLarge: X could never be proved, and nothing was counted.
             ProofLimit, ProofFileError: as Ledger.charge.
         """
         for name, rows in questions.items():
-            if name not in self._weights:
+            weights = self._weights.get(name)
+            if weights is None:
                 raise ChallengeError(f"the adapter has no module named {name}")
-            width = self._weights[name].shape.in_features
+            width = weights.shape.in_features
             if not rows or any(len(row) != width for row in rows):
                 raise ChallengeError(f"{name} takes one or more rows of {width} numbers")
             require_inputs(rows)
-            require_in_reach(largest_fold(rows), self._weights[name].a, self._weights[name].b)
-        count = columns if chosen else lambda row: 1
+            require_in_reach(largest_fold(rows), weights.a, weights.b)  # whatever the seed will be
+        count = (lambda row: 1) if hashed else columns
         self._ledger.charge({name: sum(map(count, rows)) for name, rows in questions.items()})
         return {
             name: product(rows, self._weights[name].a, self._weights[name].b)
@@ -132,22 +134,23 @@ class Owner:
         statements: Sequence[Statement],
         progress: Callable[[float], None] = lambda share: None,
     ) -> list[str]:
-        """Proofs in hex, in order; `progress` as of Backend.each. Raises TooLarge, ProverError."""
+        """Proofs in hex of statements about rows that `answer` has accepted, in order.
+
+        `progress` is as of Backend.each. Raises ProverError.
+        """
         return self._backend.each(self._prove, statements, progress)
 
     def _prove(self, statement: Statement) -> str:
-        mine = self._weights[statement.module]
-        row, _ = statement.folded
-        require_in_reach(row, mine.a, mine.b)
-        made = self._backend.call(
+        weights = self._weights[statement.module]
+        result = self._backend.call(
             "prove",
-            folder=str(self._keys[mine.shape].folder),
+            folder=str(self._keys[weights.shape].folder),
             srs=str(self._srs.path),
-            a=mine.a,
-            b=mine.b,
-            x=row,
+            a=weights.a,
+            b=weights.b,
+            x=statement.folded[0],
             tag=tag(statement.digest),
         )
-        if made["instances"] != statement.instances():
+        if result["instances"] != statement.instances():
             raise ProverError(f"ezkl computed another output of {statement.module}")
-        return made["proof"]
+        return result["proof"]

@@ -1,6 +1,7 @@
 """Signatures: who holds the key's other half can check them, and nothing else passes."""
 
 import base64
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,8 +11,6 @@ from cryptography.hazmat.primitives import serialization as form
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from keys import write_key
-from securesystemslib.dsse import Envelope
-from securesystemslib.signer import SSlibKey
 
 from api.cli.main import main
 from library.files import write_folder
@@ -68,18 +67,31 @@ def test_the_public_key_is_enough(
     assert refused_for(capsys, folder, public) == {"unsigned"}
 
 
-def test_other_tools_read_the_envelope(signed: tuple[Path, Path]) -> None:
+def pae(kind: str, payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding, by its definition."""
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(payload), payload)
+
+
+def test_the_envelope_is_one_of_dsse_1_0(signed: tuple[Path, Path]) -> None:
     folder, public = signed
-    envelope = Envelope.from_dict(json.loads((folder / SIGNATURE_FILE).read_text()))
-    (signed_by,) = envelope.signatures
-    key = SSlibKey(
-        signed_by, "ed25519", "ed25519",
-        {"public": form.load_pem_public_key(public.read_bytes()).public_bytes(
-            form.Encoding.Raw, form.PublicFormat.Raw).hex()},
-    )  # fmt: skip
-    for signature in envelope.signatures.values():
-        key.verify_signature(signature, envelope.pae())
-    found = json.loads(envelope.payload)
+    text = (folder / SIGNATURE_FILE).read_text()
+    envelope = json.loads(text)
+    key = read_public_key(public)
+    assert list(envelope) == ["payload", "payloadType", "signatures"]
+    assert text == json.dumps(envelope, indent=2) + "\n"
+    (signature,) = envelope["signatures"]
+    assert list(signature) == ["keyid", "sig"]
+    spki = form.PublicFormat.SubjectPublicKeyInfo
+    der = key.public_bytes(form.Encoding.DER, spki)
+    assert signature["keyid"] == hashlib.sha256(der).hexdigest()
+    payload = base64.b64decode(envelope["payload"], validate=True)
+    key.verify(base64.b64decode(signature["sig"], validate=True), pae(PAYLOAD_TYPE, payload))
+
+
+def test_the_statement_is_slsa_provenance(signed: tuple[Path, Path]) -> None:
+    folder, _ = signed
+    envelope = json.loads((folder / SIGNATURE_FILE).read_text())
+    found = json.loads(base64.b64decode(envelope["payload"]))
     assert found["_type"] == "https://in-toto.io/Statement/v1"
     assert found["predicateType"] == "https://slsa.dev/provenance/v1"
     assert len(found["subject"]) == 3
@@ -169,6 +181,29 @@ def test_foreign_adapters_can_be_signed_and_damaged_ones_not(
     assert len(capsys.readouterr().err.splitlines()) == 8
 
 
+def test_key_ids_decide_nothing(
+    signed: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DSSE leaves them optional, and nobody signs them: among sixteen signatures one is enough."""
+    folder, public = signed
+    envelope = json.loads((folder / SIGNATURE_FILE).read_text())
+    (signature,) = envelope["signatures"]
+    bare = {"sig": signature["sig"]}
+    foreign = {"keyid": signature["keyid"], "sig": base64.b64encode(b"s" * 64).decode()}
+    for signatures, codes in (
+        ([bare], set()),
+        ([bare | {"keyid": "another"}], set()),
+        ([foreign, foreign, bare], set()),
+        ([foreign] * 15 + [bare], set()),
+        ([bare, "never read"], set()),
+        ([foreign], {"signature-wrong"}),
+        ([foreign] * 16 + [bare], {"signature-wrong"}),
+    ):
+        text = json.dumps(envelope | {"signatures": signatures})
+        (folder / SIGNATURE_FILE).write_text(text)
+        assert refused_for(capsys, folder, public) == codes, signatures
+
+
 @pytest.mark.parametrize("hooks", [["signature"], ["statistics", "signature", "integrity"]])
 def test_no_policy_lets_a_damaged_or_changed_file_pass(
     signed: tuple[Path, Path], tmp_path: Path, hooks: list[str]
@@ -224,11 +259,10 @@ def test_the_same_key_under_another_statement_is_refused(tmp_path: Path) -> None
         ({}, plain, "signature"),
     ):
         payload = json.dumps(ours | change).encode()
-        pae = b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(payload), payload)
         envelope = {
             "payload": base64.b64encode(payload).decode(),
             "payloadType": kind,
-            "signatures": [{"sig": base64.b64encode(key.sign(pae)).decode()}],
+            "signatures": [{"sig": base64.b64encode(key.sign(pae(kind, payload))).decode()}],
         }
         files = {**subject.files, SIGNATURE_FILE: json.dumps(envelope).encode()}
         found = run_hooks(Artifact(files), context(public), Policy(("signature",))).findings
