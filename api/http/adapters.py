@@ -110,8 +110,8 @@ def delete_adapter(id: AdapterId, service: ServiceOf) -> None:
 )
 def get_file(id: AdapterId, name: FileName, request: Request, service: ServiceOf) -> Response:
     """A file of an adapter, whole or in part."""
-    content, sha256 = service.store.read(LOCAL, id, name)
-    return file_response(request, content, sha256, MEDIA_TYPES[name])
+    _, sha256 = service.store.read(LOCAL, id, name)  # the digest is checked here
+    return file_response(request, service.store.path(id, name), sha256, MEDIA_TYPES[name])
 
 
 def _url(record: StoredRecord) -> str:

@@ -55,6 +55,6 @@ async def get_job(id: JobId, service: ServiceOf) -> Response:
 
 
 def _answer(job: JobRow, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    body: dict[str, Any] = {**asdict(job), "hooks": job.wanted["hooks"]}
-    del body["wanted"]
+    body: dict[str, Any] = {**asdict(job), "hooks": job.request["hooks"]}
+    del body["request"]
     return JSONResponse(body, status, headers)

@@ -80,7 +80,9 @@ class Service:
             raise MissingPath(f"there is no task folder at {settings.tasks}")
         self.settings = settings
         self.store = Store(settings.data, quota_bytes=settings.quota_bytes)
-        self.admission = Admission(waiting=settings.queue_length, retry_after=settings.retry_after)
+        self.admission = Admission(
+            "requests", waiting=settings.queue_length, retry_after=settings.retry_after
+        )
         self.hooks = hooks_of(settings, lambda: self.strategies)
         self.jobs = Jobs(
             JobStore(settings.data),
@@ -158,7 +160,7 @@ class Service:
         """Every hook in its turn; ends when the adapter is deleted meanwhile."""
         record = self.store.get(LOCAL, job.adapter)
         files = self._files(record)
-        examples = [Example.pair(row["input"], row["output"]) for row in job.wanted["examples"]]
+        examples = [Example.pair(row["input"], row["output"]) for row in job.request["examples"]]
 
         def advance(share: float) -> None:
             self.store.require(LOCAL, job.adapter)
@@ -167,9 +169,9 @@ class Service:
         base = configured(self.settings, record["base_model"])
         context = Context(base=base, examples=examples, progress=advance)
         known = [*self.hooks.values()]
-        if job.wanted["zk"] is not None:
-            known.append(zk_hook(Challenge(**job.wanted["zk"]), self._srs))
-        policy = run.Policy(hooks=tuple(job.wanted["hooks"]))
+        if job.request["zk"] is not None:
+            known.append(zk_hook(Challenge(**job.request["zk"]), self._srs))
+        policy = run.Policy(hooks=tuple(job.request["hooks"]))
         return summary(run.run_hooks(Artifact(files), context, policy, hooks=known))
 
     def _require_modules(self, identity: str, count: int | None) -> None:

@@ -10,19 +10,18 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from api.errors import NotFound, QuotaExceeded, StorageFailed
+from api.errors import NotFound, QuotaExceeded
+from api.service.sqlite import Database
 from library.canonical import digest
 from library.errors import OutputError
 from library.files import write_folder
 
 LOCAL = "local"  # the only owner until there are keys
 ADAPTER_ID = re.compile(r"ad_[0-9a-f]{40}")
-BUSY_SECONDS = 30
 
 StoredRecord = dict[str, Any]
 
@@ -47,6 +46,7 @@ class Store:
     def __init__(self, folder: Path, *, quota_bytes: int) -> None:
         self.folder = folder
         self.quota_bytes = quota_bytes
+        self._database = Database(folder / "owners.sqlite3", _SCHEMA, "the adapter store")
 
     def put(
         self, owner: str, summary: Mapping[str, Any], files: Mapping[str, bytes]
@@ -55,7 +55,7 @@ class Store:
 
         Args:
             owner: who may read and delete it.
-            summary: what is known about it, with its "id"; must hold JSON.
+            summary: its description for clients, with its "id"; must hold JSON.
             files: its files by name.
         Returns:
             The record (the summary and "files": {name: {"sha256", "bytes"}}) and whether it is
@@ -64,7 +64,7 @@ class Store:
             QuotaExceeded: it does not fit; StorageFailed: it cannot be written. Nothing is left.
         """
         identity = summary["id"]
-        with self._transaction() as rows:
+        with self._database.transaction() as rows:
             record = self._intact(rows, identity)
             if missing := record is None:
                 record = {**summary, "files": _contents(files)}
@@ -76,7 +76,7 @@ class Store:
 
     def get(self, owner: str, identity: str) -> StoredRecord:
         """The record of an adapter. Raises NotFound unless it is whole and the owner's."""
-        with self._connection() as rows:
+        with self._database.connection() as rows:
             self._require_owner(rows, owner, identity)
             record = self._intact(rows, identity)
         if record is None:
@@ -85,12 +85,12 @@ class Store:
 
     def require(self, owner: str, identity: str) -> None:
         """Raise NotFound unless the adapter is the owner's."""
-        with self._connection() as rows:
+        with self._database.connection() as rows:
             self._require_owner(rows, owner, identity)
 
     def read(self, owner: str, identity: str, name: str) -> tuple[bytes, str]:
         """A file and its SHA-256. Raises NotFound unless it is as it was stored."""
-        with self._connection() as rows:
+        with self._database.connection() as rows:
             self._require_owner(rows, owner, identity)
             record = self._record(rows, identity)
         if record is None or name not in record["files"]:
@@ -102,15 +102,16 @@ class Store:
 
     def delete(self, owner: str, identity: str) -> None:
         """Take an adapter from `owner`; its files go with the last one. Raises NotFound."""
-        with self._transaction() as rows:
+        with self._database.transaction() as rows:
             self._require_owner(rows, owner, identity)
             rows.execute("DELETE FROM owners WHERE key = ? AND id = ?", (owner, identity))
             if rows.execute("SELECT 1 FROM owners WHERE id = ?", (identity,)).fetchone() is None:
                 rows.execute("DELETE FROM adapters WHERE id = ?", (identity,))
-                shutil.rmtree(self._place(identity), ignore_errors=True)
+                shutil.rmtree(self.path(identity), ignore_errors=True)
 
-    def _place(self, identity: str) -> Path:
-        return self.folder / "adapters" / identity
+    def path(self, identity: str, name: str = "") -> Path:
+        """An adapter's folder or one file in it, whether or not it exists."""
+        return self.folder / "adapters" / identity / name
 
     def _record(self, rows: sqlite3.Connection, identity: str) -> StoredRecord | None:
         row = rows.execute("SELECT record FROM adapters WHERE id = ?", (identity,)).fetchone()
@@ -121,12 +122,12 @@ class Store:
         record = self._record(rows, identity)
         if record is None:
             return None
-        found = (self._content(identity, n, f["sha256"]) for n, f in record["files"].items())
-        return None if any(content is None for content in found) else record
+        contents = (self._content(identity, n, f["sha256"]) for n, f in record["files"].items())
+        return None if None in contents else record
 
     def _content(self, identity: str, name: str, sha256: str) -> bytes | None:
         try:
-            content = (self._place(identity) / name).read_bytes()
+            content = self.path(identity, name).read_bytes()
         except OSError:
             return None
         return content if digest(content) == sha256 else None
@@ -150,46 +151,16 @@ class Store:
 
     def _write(self, identity: str, files: Mapping[str, bytes]) -> None:
         try:
-            write_folder(self._place(identity), files, overwrite=True)
+            write_folder(self.path(identity), files, overwrite=True)
         except OutputError as error:
-            raise StorageFailed(_cannot_store(error.__cause__ or error)) from error
+            raise self._database.failed(error.__cause__ or error) from error
 
     def _require_owner(self, rows: sqlite3.Connection, owner: str, identity: str) -> None:
         query = "SELECT 1 FROM owners WHERE key = ? AND id = ?"
-        known = ADAPTER_ID.fullmatch(identity) is not None
-        if not known or rows.execute(query, (owner, identity)).fetchone() is None:
+        valid = ADAPTER_ID.fullmatch(identity) is not None  # SQLite refuses lone surrogates
+        if not valid or rows.execute(query, (owner, identity)).fetchone() is None:
             raise NotFound("there is no such adapter")
-
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """A connection of its own for each call; the tables are made anew if the file is gone."""
-        database = self.folder / "owners.sqlite3"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with closing(
-                sqlite3.connect(database, timeout=BUSY_SECONDS, isolation_level=None)
-            ) as rows:
-                with suppress(sqlite3.OperationalError):
-                    # Refused at once while others write; it lasts once it has been set.
-                    rows.execute("PRAGMA journal_mode = WAL")
-                rows.executescript(_SCHEMA)
-                yield rows
-        except (OSError, sqlite3.OperationalError) as error:
-            raise StorageFailed(_cannot_store(error)) from error
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """The one writer at a time: committed at the end, undone by an error."""
-        with self._connection() as rows, rows:
-            rows.execute("BEGIN IMMEDIATE")
-            yield rows
 
 
 def _contents(files: Mapping[str, bytes]) -> dict[str, Any]:
     return {name: {"sha256": digest(data), "bytes": len(data)} for name, data in files.items()}
-
-
-def _cannot_store(error: BaseException) -> str:
-    """Without the path, which is no business of a client."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"the adapter store cannot be used: {reason}"

@@ -11,10 +11,13 @@ from starlette.testclient import TestClient
 
 from api.http.app import create_app
 from api.http.problems import PROBLEMS
+from api.service.service import Service
 from api.service.settings import Settings
 from generator.generate import Generator
 
 JSON = {"Content-Type": "application/json"}
+
+TASK = "Say whether the review is positive or negative."
 
 UNKNOWN_ID = "ad_" + "0" * 40
 
@@ -31,13 +34,26 @@ def settings(tmp_path: Path, checkpoint: Path) -> Settings:
 
 @contextmanager
 def client_of(settings: Settings, generator: Generator | None) -> Iterator[TestClient]:
-    with TestClient(create_app(settings, generator), raise_server_exceptions=False) as client:
+    with client_of_service(Service(settings, generator)) as client:
+        yield client
+
+
+@contextmanager
+def client_of_service(service: Service) -> Iterator[TestClient]:
+    with TestClient(create_app(service), raise_server_exceptions=False) as client:
         yield client
 
 
 @pytest.fixture
 def client(settings: Settings, generator: Generator) -> Iterator[TestClient]:
     with client_of(settings, generator) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def lasting(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """One service for the tests that leave no trace in it."""
+    with client_of(Settings(data=tmp_path_factory.mktemp("lasting")), generator) as client:
         yield client
 
 

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from api.cli.main import main
 from api.http.app import create_app
+from api.service.service import Service
 from api.service.settings import Settings
 from generator.generate import Generator
 from library.base.models import load_base, resolve_base
@@ -88,7 +89,7 @@ def test_a_description_becomes_an_adapter_that_the_base_obeys(
 
     # REST gives the same bytes.
     settings = Settings(data=tmp_path / "data", checkpoint=trained)
-    with TestClient(create_app(settings, generator)) as client:
+    with TestClient(create_app(Service(settings, generator))) as client:
         answer = client.post("/v1/adapters", json={"description": WORDS["banana"]})
     assert answer.status_code == 201
     assert (answer.json()["id"], answer.json()["sha256"]) == (made["id"], made["sha256"])

@@ -16,6 +16,7 @@ from api.errors import ListenError
 from api.http.app import create_app, run_server
 from api.http.body import MAX_BODY_BYTES
 from api.http.schemas import AdapterAnswer
+from api.service.service import Service
 from api.service.settings import Settings, load_settings, require_loopback
 from generator.generate import Generator
 from library.errors import MissingPath, UnknownName, UsageError
@@ -74,7 +75,7 @@ def test_other_hosts_are_refused_without_keys(host: str, settings: Settings) -> 
 
 @pytest.fixture(scope="module")
 def port(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    app = create_app(Settings(data=tmp_path_factory.mktemp("served")), generator)
+    app = create_app(Service(Settings(data=tmp_path_factory.mktemp("served")), generator))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -150,9 +151,9 @@ def test_serve_ends_with_the_reason_if_the_generator_cannot_be_loaded(
 
 def test_serve_starts_and_ctrl_c_stops_it(tmp_path: Path, checkpoint: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from api.http.app import serve;"
+        "import sys; from pathlib import Path; from api.http.app import run_server;"
         "from api.service.settings import Settings; "
-        "serve(Settings(port=0, data=Path(sys.argv[1]), checkpoint=Path(sys.argv[2])))"
+        "run_server(Settings(port=0, data=Path(sys.argv[1]), checkpoint=Path(sys.argv[2])))"
     )
     process = tiny.start_python(code, str(tmp_path), str(checkpoint))
     assert process.stderr is not None
