@@ -1,4 +1,4 @@
-"""What several commands share: checks, and the strategies behind `generate` and `evaluate`."""
+"""Shared by several commands: checks, and the strategies behind `generate` and `evaluate`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ def check_device(device: str) -> None:
     if device != "cpu" and device.split(":")[0] != "cuda":
         raise UsageError(f"device must be cpu or cuda, not {device!r}")
     if device != "cpu" and not torch.cuda.is_available():
-        raise UsageError("device cuda was asked for, but torch finds no CUDA device")
+        raise UsageError("device cuda is not available: torch finds no CUDA device")
 
 
 def shipped_library() -> str | None:
@@ -30,10 +30,10 @@ def shipped_library() -> str | None:
 def open_strategies(
     checkpoint: Path | None, library: str | None, device: str, *, needed: bool
 ) -> "Strategies":
-    """A checkpoint, the shipped one by default, and a library if a place is given.
+    """The strategies of a checkpoint (default: the shipped one) and of a library, if given.
 
     Args:
-        needed: whether there must be a checkpoint; a named one must be good in any case.
+        needed: a missing checkpoint is an error; one that is named must be readable anyway.
     Raises:
         MissingPath, CheckpointError: the checkpoint cannot be used.
         MissingPath: there is no library.

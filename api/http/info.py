@@ -1,4 +1,4 @@
-"""What the service has to offer, and whether it is up."""
+"""`/v1/generators`, `/v1/base-models` and `/health`."""
 
 from fastapi import APIRouter
 
@@ -23,16 +23,16 @@ router = APIRouter()
 
 @router.get("/v1/generators", tags=["offers"], responses=documented("not-ready"))
 def list_generators(service: ServiceOf) -> GeneratorList:
-    """The generators that requests may name, those of the library if it fits the default base."""
-    made, base = service.strategies, service.settings.base()
+    """List the generators that can make adapters for the default base model."""
+    strategies, base = service.strategies, service.settings.base()
     offers = []
     for name in GENERATORS:
-        if name in FROM_CHECKPOINT and made.generator is not None:
-            checkpoint = made.generator.checkpoint
-            about, layout, digest = checkpoint.info.base, checkpoint.layout, checkpoint.digest
-        elif name not in FROM_CHECKPOINT and made.has_library(base):
-            plan = made.shelf(base).plan
-            about, layout, digest = plan.base, plan.layout, None
+        if name in FROM_CHECKPOINT and strategies.generator is not None:
+            checkpoint = strategies.generator.checkpoint
+            record, layout, digest = checkpoint.info.base, checkpoint.layout, checkpoint.digest
+        elif name not in FROM_CHECKPOINT and strategies.has_library(base):
+            plan = strategies.shelf(base).plan
+            record, layout, digest = plan.base, plan.layout, None
         else:
             continue
         offers.append(
@@ -40,7 +40,7 @@ def list_generators(service: ServiceOf) -> GeneratorList:
                 name=name,
                 default=name == DEFAULT_GENERATOR,
                 checkpoint=digest,
-                base_model=about["id"],
+                base_model=record["id"],
                 layout_digest=layout.digest,
                 rank=layout.rank,
                 uses_examples=name in WITH_EXAMPLES,
@@ -51,7 +51,7 @@ def list_generators(service: ServiceOf) -> GeneratorList:
 
 @router.get("/v1/base-models", tags=["offers"])
 def list_base_models(service: ServiceOf) -> BaseModelList:
-    """The base models that requests may name."""
+    """List the base models."""
     settings = service.settings
     return BaseModelList(
         base_models=[
@@ -67,12 +67,12 @@ def list_base_models(service: ServiceOf) -> BaseModelList:
 
 @router.get("/health/live", tags=["health"])
 async def live() -> Health:
-    """The process answers."""
+    """Liveness: the process answers."""
     return Health(status="live")
 
 
 @router.get("/health/ready", tags=["health"], responses=documented("not-ready"))
 async def ready(service: ServiceOf) -> Health:
-    """Adapters can be made: generator and encoder are loaded."""
+    """Readiness: generator and encoder are loaded."""
     _ = service.strategies
     return Health(status="ready")

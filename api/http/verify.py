@@ -1,4 +1,4 @@
-"""`POST /v1/adapters/{id}/verify` and `/v1/jobs`: hooks run in the background, results kept."""
+"""`POST /v1/adapters/{id}/verify` and `/v1/jobs`: verification in the background."""
 
 from dataclasses import asdict
 from typing import Any
@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from api.http.adapters import AdapterId
 from api.http.body import JsonRoute
-from api.http.problems import documented
+from api.http.problems import BUSY, JSON_BODY, documented
 from api.http.schemas import JobAnswer, JobId, VerifyRequest
 from api.service.job_store import JobRow
 from api.service.service import ServiceOf
@@ -27,30 +27,21 @@ router = APIRouter(prefix="/v1", tags=["verification"], route_class=JsonRoute)
             "headers": {"Location": {"schema": {"type": "string"}}},
         },
         **documented(
-            "malformed-body",
-            "not-found",
-            "body-too-large",
-            "not-json",
-            "invalid-field",
-            "unknown-name",
-            "extra-missing",
-            "not-ready",
-            "overloaded",
-            "storage-failed",
+            *JSON_BODY, *BUSY, "not-found", "unknown-name", "extra-missing", "storage-failed"
         ),
     },
 )
 async def verify_adapter(
-    id: AdapterId, service: ServiceOf, wanted: VerifyRequest | None = None
+    id: AdapterId, service: ServiceOf, body: VerifyRequest | None = None
 ) -> Response:
-    """Have hooks run over an adapter in the background; without a body, all of them but zk."""
-    job = await service.verify(id, wanted or VerifyRequest())
+    """Verify an adapter in the background; without a body, by all hooks but zk."""
+    job = await service.verify(id, body or VerifyRequest())
     return _answer(job, 202, {"Location": f"/v1/jobs/{job.id}"})
 
 
 @router.get("/jobs/{id}", response_model=JobAnswer, responses=documented("not-found"))
 async def get_job(id: JobId, service: ServiceOf) -> Response:
-    """How far a job is, and its result. Who may see the adapter may see its jobs."""
+    """Get a job: its state, progress and result."""
     return _answer(await to_thread.run_sync(service.job, id))
 
 

@@ -1,4 +1,4 @@
-"""Jobs and their results, kept in SQLite, so that they outlive the process that ran them.
+"""Jobs and their results in SQLite, where they outlive the process that ran them.
 
 A process that works on jobs holds a lock on a file for as long as it lives. A job that is queued or
 running under a lock that nobody holds was interrupted, however its process ended.
@@ -22,7 +22,7 @@ from api.service.sqlite import Database
 State = Literal["queued", "running", "done", "failed", "interrupted"]
 JOB_ID = re.compile(r"job_[0-9a-f]{32}")
 HISTORY = 1000  # jobs; older ones are deleted once they have ended
-INTERRUPTED = "the service stopped before the job was done; ask again"
+INTERRUPTED = "the service stopped before the job was done; submit it again"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -87,7 +87,7 @@ class JobStore:
         return JobRow(identity, adapter, "queued", 0.0, dict(request))
 
     def get(self, identity: str) -> JobRow:
-        """A job as it stands. Raises NotFound."""
+        """The job in its present state. Raises NotFound."""
         with self._database.connection() as rows:
             row = rows.execute(
                 "SELECT id, adapter, state, progress, wanted, result, error, worker FROM jobs"
@@ -108,7 +108,7 @@ class JobStore:
         return job
 
     def advance(self, identity: str, progress: float) -> None:
-        """The job is running and has come so far; it never goes back."""
+        """Record that the job is running, and its progress, which never decreases."""
         with self._database.connection() as rows:
             rows.execute(
                 "UPDATE jobs SET state = 'running', progress = max(progress, ?) WHERE id = ?",
@@ -122,7 +122,7 @@ class JobStore:
         result: Mapping[str, Any] | None = None,
         error: str | None = None,
     ) -> None:
-        """The job has ended."""
+        """Record the end of a job."""
         with self._database.connection() as rows:
             rows.execute(
                 "UPDATE jobs SET state = ?, progress = iif(? = 'done', 1, progress), result = ?,"

@@ -17,7 +17,7 @@ from library.errors import LorasmithError, MissingPath
 
 Progress = Callable[[float], None]
 Work = Callable[[JobRow, Progress], Mapping[str, Any]]
-FAILED = "the service failed while working on the job; its log says more"
+FAILED = "internal error; the log of the service has the details"
 
 
 class Stopped(LorasmithError):
@@ -51,7 +51,7 @@ class Jobs:
         """
         queue = self._queue
         if queue is None:
-            raise NotReady("jobs are not being worked on yet", self._admission.retry_after)
+            raise NotReady("the service does not run jobs yet", self._admission.retry_after)
         self._admission.enter()
         try:
             job = await to_thread.run_sync(self.store.add, adapter, request)

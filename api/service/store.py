@@ -1,9 +1,9 @@
-"""The adapters that were made: whole folders on disk, records and owners in SQLite.
+"""Generated adapters: whole folders on disk, records and owners in SQLite.
 
 Files lie in `adapters/<id>/`, written as one step; `owners.sqlite3` says who may see them. One
 write transaction covers the rows and the folder, so that any number of threads and processes may
-store or delete the same adapter. What was removed or changed by hand counts as absent, and storing
-it again mends it.
+store or delete the same adapter. Files removed or changed by hand count as absent; storing the
+adapter again restores them.
 """
 
 import json
@@ -39,8 +39,8 @@ class Store:
     """A folder of adapters with owners.
 
     Args:
-        folder: holds everything; made when the first adapter is stored.
-        quota_bytes: what the files of all adapters together may take.
+        folder: holds everything; created when the first adapter is stored.
+        quota_bytes: limit for the files of all adapters together.
     """
 
     def __init__(self, folder: Path, *, quota_bytes: int) -> None:
@@ -51,7 +51,7 @@ class Store:
     def put(
         self, owner: str, summary: Mapping[str, Any], files: Mapping[str, bytes]
     ) -> tuple[StoredRecord, bool]:
-        """Keep an adapter for `owner`.
+        """Store an adapter for `owner`.
 
         Args:
             owner: who may read and delete it.
@@ -59,9 +59,10 @@ class Store:
             files: its files by name.
         Returns:
             The record (the summary and "files": {name: {"sha256", "bytes"}}) and whether it is
-            new to this owner. If the adapter is there already, its first record.
+            new to this owner. If the adapter is stored already, its first record.
         Raises:
-            QuotaExceeded: it does not fit; StorageFailed: it cannot be written. Nothing is left.
+            QuotaExceeded: it does not fit.
+            StorageFailed: it cannot be written; nothing is left behind.
         """
         identity = summary["id"]
         with self._database.transaction() as rows:
@@ -80,7 +81,7 @@ class Store:
             self._require_owner(rows, owner, identity)
             record = self._intact(rows, identity)
         if record is None:
-            raise NotFound(f"the files of {identity} were removed or changed; ask for it again")
+            raise NotFound(f"the files of {identity} were removed or changed; create it again")
         return record
 
     def require(self, owner: str, identity: str) -> None:
@@ -97,11 +98,11 @@ class Store:
             raise NotFound(f"{identity} has no file of this name")
         content = self._content(identity, name, record["files"][name]["sha256"])
         if content is None:
-            raise NotFound(f"{name} of {identity} was removed or changed; ask for it again")
+            raise NotFound(f"{name} of {identity} was removed or changed; create it again")
         return content, record["files"][name]["sha256"]
 
     def delete(self, owner: str, identity: str) -> None:
-        """Take an adapter from `owner`; its files go with the last one. Raises NotFound."""
+        """Delete an adapter of `owner`; its files go with its last owner. Raises NotFound."""
         with self._database.transaction() as rows:
             self._require_owner(rows, owner, identity)
             rows.execute("DELETE FROM owners WHERE key = ? AND id = ?", (owner, identity))
@@ -118,7 +119,7 @@ class Store:
         return json.loads(row[0]) if row else None
 
     def _intact(self, rows: sqlite3.Connection, identity: str) -> StoredRecord | None:
-        """The record, if every file is there as it was stored."""
+        """The record, if every file is as it was stored."""
         record = self._record(rows, identity)
         if record is None:
             return None
