@@ -88,32 +88,24 @@ class JobStore:
 
     def get(self, identity: str) -> JobRow:
         """The job in its present state. Raises NotFound."""
-        with self._database.connection() as rows:
-            row = rows.execute(
-                "SELECT id, adapter, state, progress, wanted, result, error, worker FROM jobs"
-                " WHERE id = ?",
-                (identity,),
-            ).fetchone()
-        if row is None:
+        columns = "id, adapter, state, progress, wanted, result, error, worker"
+        rows = self._database.query(f"SELECT {columns} FROM jobs WHERE id = ?", identity)
+        if not rows:
             raise NotFound("there is no such job")
-        *fields, request, result, error, worker = row
-        job = JobRow(
-            *fields,
-            request=json.loads(request),
-            result=json.loads(result) if result else None,
-            error=error,
-        )
+        *fields, request, result, error, worker = rows[0]
+        details = {"request": json.loads(request), "result": json.loads(result or "null")}
+        job = JobRow(*fields, **details, error=error)
         if job.state in ("queued", "running") and not self._alive(worker):
             return replace(job, state="interrupted", error=INTERRUPTED)
         return job
 
     def advance(self, identity: str, progress: float) -> None:
         """Record that the job is running, and its progress, which never decreases."""
-        with self._database.connection() as rows:
-            rows.execute(
-                "UPDATE jobs SET state = 'running', progress = max(progress, ?) WHERE id = ?",
-                (min(progress, 1.0), identity),
-            )
+        self._database.query(
+            "UPDATE jobs SET state = 'running', progress = max(progress, ?) WHERE id = ?",
+            min(progress, 1.0),
+            identity,
+        )
 
     def finish(
         self,
@@ -123,12 +115,14 @@ class JobStore:
         error: str | None = None,
     ) -> None:
         """Record the end of a job."""
-        with self._database.connection() as rows:
-            rows.execute(
-                "UPDATE jobs SET state = ?, progress = iif(? = 'done', 1, progress), result = ?,"
-                " error = ? WHERE id = ?",
-                (state, state, None if result is None else json.dumps(result), error, identity),
-            )
+        self._database.query(
+            "UPDATE jobs SET state = ?1, progress = iif(?1 = 'done', 1, progress), result = ?2,"
+            " error = ?3 WHERE id = ?4",
+            state,
+            json.dumps(result),
+            error,
+            identity,
+        )
 
     def close(self) -> None:
         """Release the lock: what this process has not finished counts as interrupted."""
@@ -163,8 +157,6 @@ class JobStore:
             try:
                 with FileLock(path, timeout=0):
                     path.unlink(missing_ok=True)  # its process was killed
-            except Timeout:
-                return True
-            except OSError:
-                return False
+            except OSError as error:
+                return isinstance(error, Timeout)
         return False

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from api.errors import StorageFailed
 
@@ -47,6 +48,11 @@ class Database:
         with self.connection() as rows, rows:
             rows.execute("BEGIN IMMEDIATE")
             yield rows
+
+    def query(self, statement: str, *parameters: Any) -> list[Any]:
+        """The rows of one statement. Raises StorageFailed."""
+        with self.connection() as rows:
+            return rows.execute(statement, parameters).fetchall()
 
     def failed(self, error: BaseException) -> StorageFailed:
         """The error for a client, without the path."""

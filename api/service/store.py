@@ -21,6 +21,7 @@ from library.errors import OutputError
 from library.files import write_folder
 
 LOCAL = "local"  # the only owner until there are keys
+UNKNOWN = "there is no such adapter"
 ADAPTER_ID = re.compile(r"ad_[0-9a-f]{40}")
 
 StoredRecord = dict[str, Any]
@@ -66,46 +67,45 @@ class Store:
         """
         identity = summary["id"]
         with self._database.transaction() as rows:
-            record = self._intact(rows, identity)
-            if missing := record is None:
+            row = rows.execute("SELECT record FROM adapters WHERE id = ?", (identity,)).fetchone()
+            record: StoredRecord = json.loads(row[0]) if row else {}
+            new = not record or not self._intact(record)
+            if new:
                 record = {**summary, "files": _contents(files)}
                 self._insert(rows, record)
             added = rows.execute("INSERT OR IGNORE INTO owners VALUES (?, ?)", (owner, identity))
-            if missing:
+            if new:
                 self._write(identity, files)  # last: an error undoes the rows
-        return record, missing or added.rowcount == 1
+        return record, new or added.rowcount == 1
 
     def get(self, owner: str, identity: str) -> StoredRecord:
         """The record of an adapter. Raises NotFound unless it is whole and the owner's."""
-        with self._database.connection() as rows:
-            self._require_owner(rows, owner, identity)
-            record = self._intact(rows, identity)
-        if record is None:
+        record = self._record(owner, identity)
+        if not self._intact(record):
             raise NotFound(f"the files of {identity} were removed or changed; create it again")
         return record
 
     def require(self, owner: str, identity: str) -> None:
         """Raise NotFound unless the adapter is the owner's."""
-        with self._database.connection() as rows:
-            self._require_owner(rows, owner, identity)
+        self._record(owner, identity)
 
     def read(self, owner: str, identity: str, name: str) -> tuple[bytes, str]:
         """A file and its SHA-256. Raises NotFound unless it is as it was stored."""
-        with self._database.connection() as rows:
-            self._require_owner(rows, owner, identity)
-            record = self._record(rows, identity)
-        if record is None or name not in record["files"]:
+        files = self._record(owner, identity)["files"]
+        if name not in files:
             raise NotFound(f"{identity} has no file of this name")
-        content = self._content(identity, name, record["files"][name]["sha256"])
+        content = self._content(identity, name, files[name]["sha256"])
         if content is None:
             raise NotFound(f"{name} of {identity} was removed or changed; create it again")
-        return content, record["files"][name]["sha256"]
+        return content, files[name]["sha256"]
 
     def delete(self, owner: str, identity: str) -> None:
         """Delete an adapter of `owner`; its files go with its last owner. Raises NotFound."""
+        _require_id(identity)
         with self._database.transaction() as rows:
-            self._require_owner(rows, owner, identity)
-            rows.execute("DELETE FROM owners WHERE key = ? AND id = ?", (owner, identity))
+            row = (owner, identity)
+            if not rows.execute("DELETE FROM owners WHERE key = ? AND id = ?", row).rowcount:
+                raise NotFound(UNKNOWN)
             if rows.execute("SELECT 1 FROM owners WHERE id = ?", (identity,)).fetchone() is None:
                 rows.execute("DELETE FROM adapters WHERE id = ?", (identity,))
                 shutil.rmtree(self.path(identity), ignore_errors=True)
@@ -114,17 +114,21 @@ class Store:
         """An adapter's folder or one file in it, whether or not it exists."""
         return self.folder / "adapters" / identity / name
 
-    def _record(self, rows: sqlite3.Connection, identity: str) -> StoredRecord | None:
-        row = rows.execute("SELECT record FROM adapters WHERE id = ?", (identity,)).fetchone()
-        return json.loads(row[0]) if row else None
+    def _record(self, owner: str, identity: str) -> StoredRecord:
+        """Raises NotFound unless the adapter is the owner's."""
+        _require_id(identity)
+        query = "SELECT record FROM adapters JOIN owners USING (id) WHERE key = ? AND id = ?"
+        rows = self._database.query(query, owner, identity)
+        if not rows:
+            raise NotFound(UNKNOWN)
+        return json.loads(rows[0][0])
 
-    def _intact(self, rows: sqlite3.Connection, identity: str) -> StoredRecord | None:
-        """The record, if every file is as it was stored."""
-        record = self._record(rows, identity)
-        if record is None:
-            return None
-        contents = (self._content(identity, n, f["sha256"]) for n, f in record["files"].items())
-        return None if None in contents else record
+    def _intact(self, record: StoredRecord) -> bool:
+        """True if every file is as it was stored."""
+        return all(
+            self._content(record["id"], name, file["sha256"]) is not None
+            for name, file in record["files"].items()
+        )
 
     def _content(self, identity: str, name: str, sha256: str) -> bytes | None:
         try:
@@ -156,11 +160,10 @@ class Store:
         except OutputError as error:
             raise self._database.failed(error.__cause__ or error) from error
 
-    def _require_owner(self, rows: sqlite3.Connection, owner: str, identity: str) -> None:
-        query = "SELECT 1 FROM owners WHERE key = ? AND id = ?"
-        valid = ADAPTER_ID.fullmatch(identity) is not None  # SQLite refuses lone surrogates
-        if not valid or rows.execute(query, (owner, identity)).fetchone() is None:
-            raise NotFound("there is no such adapter")
+
+def _require_id(identity: str) -> None:
+    if ADAPTER_ID.fullmatch(identity) is None:  # SQLite cannot encode lone surrogates
+        raise NotFound(UNKNOWN)
 
 
 def _contents(files: Mapping[str, bytes]) -> dict[str, Any]:
