@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pretrained
 from api.parents import Gate, Parents, read_parents
-from index.merge.lora_rar import Predictor, load_predictor
+from index.merge.lora_rar import MergePredictor, Predictor, load_predictor
 from index.merge.lorahub import CANDIDATES, EXAMPLES
 from index.merge.methods import DENSITY, METHODS, Merged, Mix, merge, require_suitable
 from library.adapter import Adapter
@@ -104,7 +105,9 @@ def compose_adapters(
     """
     parents = read_parents(request.names, catalogue, base, gate)
     loaded = (
-        load_predictor(predictor or shipped_predictor()) if request.method == "lora-rar" else None
+        load_predictor(predictor or pretrained.folder(MergePredictor.kind))
+        if request.method == "lora-rar"
+        else None
     )
     losses, numerics = None, NUMERICS
     if request.method == "lorahub":
@@ -170,10 +173,3 @@ def _provenance(
             "profile": request.profile,
         },
     )
-
-
-def shipped_predictor() -> Path:
-    """The predictor of lora-rar that came with the package."""
-    import pretrained
-
-    return Path(pretrained.__file__).parent / "lora-rar"

@@ -24,7 +24,6 @@ from library.peft.read import adapter_of
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from library.store.catalogue import Catalogue, files_of, find
 from verification.artifact import SIGNATURE_FILE, Artifact, Context
-from verification.report import require_accepted
 from verification.run import Policy, run_hooks
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Gate:
     def require(self, parent: Parent) -> None:
         """Raise AdapterRefused unless the parent passes."""
         context = Context(public_key=self.public_key)
-        require_accepted(run_hooks(Artifact(parent.files), context, self.policy), parent.name)
+        run_hooks(Artifact(parent.files), context, self.policy).require_accepted(parent.name)
 
 
 @dataclass(frozen=True)

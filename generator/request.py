@@ -1,19 +1,20 @@
-"""What is asked for, what is chosen, and how an adapter becomes finished files."""
+"""Requests and queries: what is asked for, validated once, and what it needs, computed once."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
-from index.encoders.descriptions import normalise
-from index.search.retriever import Neighbour
-from library.adapter import Adapter
+from generator.models.base import Condition, Experts
+from generator.resources import Resources
+from index.encoders.descriptions import DEFAULT_ENCODER, Embeddings, normalise
+from index.search.retriever import NEIGHBOURS, Neighbour, Retriever, softmax_weights
+from library.adapter import stack
+from library.base.models import BaseModel, BaseReference
 from library.canonical import json_digest
 from library.errors import UsageError
-from library.peft.provenance import AdapterFiles, Provenance, finish
-from library.peft.write import Profile, to_peft
+from library.peft.write import Profile
 from library.tasks.files import Example
 
 MAX_STRENGTH = 10.0
@@ -24,13 +25,13 @@ MAX_EXAMPLES = 200
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. Validated on construction; raises UsageError.
+    """An adapter that is asked for. Validated on construction; raises UsageError.
 
     Attributes:
         description: the task, 1 to 8,192 characters; kept in its normal form.
         rank: below the adapter's own, the best approximation of ΔW; above, zero-padded.
         strength: factor on ΔW.
-        seed: recorded in the identity; no strategy here draws anything at random.
+        seed: part of the identity, and of whatever a generator draws.
         profile: see library.peft.write.
         examples: of the task, for strategies that can use them.
     """
@@ -69,115 +70,77 @@ class Request:
         return json_digest(pairs) if pairs else None
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Which strategy made the adapter, and why.
+class Query:
+    """A request for a base model, with all that strategies look up or compute for it.
 
-    Attributes:
-        strategy: "text-to-lora", "nearest" or "compose".
-        reason: one sentence.
-        neighbours: the library's adapters nearest to the description, nearest first.
-        predicted_recovery: share of an oracle's gain over the base that calibration leads to
-            expect; None where nothing was calibrated.
-    """
-
-    strategy: str
-    reason: str
-    neighbours: Sequence[Neighbour] = ()
-    predicted_recovery: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "neighbours": [n.to_dict() for n in self.neighbours]}
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """An adapter and where it comes from, before rank, strength and profile of the request.
-
-    Attributes:
-        checkpoint: digest of the checkpoint that generated it, or None.
-        parents: ids of the library's adapters that it was made from, or None.
-        details: further members of provenance's `details`.
-        tried_in: numerics of the base whose answers decided, if any did.
-    """
-
-    adapter: Adapter
-    chosen: Chosen
-    checkpoint: str | None = None
-    parents: list[str] | None = None
-    details: dict[str, Any] = field(default_factory=dict)
-    tried_in: str | None = None
-
-
-@dataclass(frozen=True)
-class Generated:
-    """A finished adapter and how it came about, as `generate --json` shows it."""
-
-    files: AdapterFiles
-    adapter: Adapter = field(repr=False)
-    generator: str = ""
-    base_model: str = ""
-    seed: int = 0
-    profile: Profile = "portable"
-    chosen: dict[str, Any] = field(default_factory=dict)
-
-    def stored(self) -> Adapter:
-        """The adapter with the weights that are in the file (bfloat16 if portable)."""
-        dtype = torch.bfloat16 if self.profile == "portable" else torch.float32
-        return self.adapter.to(dtype=dtype)
-
-    def summary(self) -> dict[str, Any]:
-        return {
-            "id": self.files.id,
-            "sha256": self.files.sha256,
-            "generator": self.generator,
-            "base_model": self.base_model,
-            "layout_digest": self.adapter.layout.digest,
-            "rank": self.adapter.layout.rank,
-            "seed": self.seed,
-            "chosen": self.chosen,
-        }
-
-
-def finished(
-    request: Request, proposal: Proposal, *, generator: str, base: dict[str, Any], numerics: str
-) -> Generated:
-    """Rank, strength and profile as requested, then the files.
+    Nothing is computed before it is needed, and nothing twice: the description is embedded once,
+    however many strategies try it, and what was computed goes with the query.
 
     Args:
-        generator: the name that was asked for.
-        base: {"id", "sha256", "source"} of the base model.
-        numerics: what the bytes depend on beside the request.
+        request: the request.
+        base: the base model that the adapter is for.
+        resources: loaded encoders, library and base models.
+        without: a task whose own adapters are left out of retrieval; for leave-one-out.
     """
-    adapter = proposal.adapter.to(device="cpu")
-    if request.strength != 1.0:
-        adapter = adapter.scaled(request.strength)
-    if request.rank is not None and request.rank != adapter.layout.rank:
-        adapter = adapter.with_rank(request.rank)
-    chosen = proposal.chosen.to_dict()
-    provenance = Provenance(
-        generator=generator,
-        checkpoint=proposal.checkpoint,
-        description=request.description,
-        seed=request.seed,
-        numerics="+".join(filter(None, (numerics, proposal.tried_in))),
-        layout_digest=adapter.layout.digest,
-        base=base,
-        examples=request.examples_digest,
-        parents=proposal.parents,
-        neighbours=chosen["neighbours"],
-        details={
-            **proposal.details,
-            "profile": request.profile,
-            "strength": request.strength,
-        },
-    )
-    return Generated(
-        files=finish(to_peft(adapter, base_name=base["id"], profile=request.profile), provenance),
-        adapter=adapter,
-        generator=generator,
-        base_model=base["id"],
-        seed=request.seed,
-        profile=request.profile,
-        chosen=chosen,
-    )
+
+    def __init__(
+        self, request: Request, base: BaseReference, resources: Resources, without: str = ""
+    ) -> None:
+        self.request, self.base, self.resources, self.without = request, base, resources, without
+        self._embeddings: dict[str, Embeddings] = {}
+
+    def embeddings(self, encoder: str = DEFAULT_ENCODER) -> Embeddings:
+        """The embedded description by an encoder, one row."""
+        if encoder not in self._embeddings:
+            descriptions = [self.request.description]
+            self._embeddings[encoder] = self.resources.encoder(encoder).encode(descriptions)
+        return self._embeddings[encoder]
+
+    @cached_property
+    def neighbours(self) -> list[Neighbour]:
+        """Library adapters with the nearest descriptions, nearest first; none without a library."""
+        if self.resources.library_fit.misfit(self.base):
+            return []
+        retriever = self.resources.retriever(self.base)
+        return retriever.nearest(
+            self.embeddings(retriever.encoder.name).pooled[0].cpu(),
+            NEIGHBOURS,
+            lambda record: record["task"] != self.without,
+        )
+
+    @property
+    def similarity(self) -> float | None:
+        """Cosine of the nearest neighbour's description; None if there is no neighbour."""
+        return self.neighbours[0].similarity if self.neighbours else None
+
+    def require_neighbours(self) -> Retriever:
+        """The library for the base, once it has neighbours to offer.
+
+        Raises UsageError if there are none, LayoutMismatch or UnsupportedModel if it does not fit.
+        """
+        retriever = self.resources.retriever(self.base)
+        if not self.neighbours:
+            raise UsageError(f"{retriever.folder.place} holds no adapter for '{self.base.name}'")
+        return retriever
+
+    @property
+    def model(self) -> BaseModel:
+        """The loaded base model."""
+        return self.resources.model(self.base)
+
+    def condition(self, needs: frozenset[str], encoder: str) -> Condition:
+        """The parts of a condition that a generator needs.
+
+        Raises UsageError where examples or experts are needed and there are none.
+        """
+        text = examples = experts = None
+        if "description" in needs:
+            text = self.embeddings(encoder)
+        if "examples" in needs:
+            examples = [self.request.examples]
+        if "experts" in needs:
+            retriever = self.require_neighbours()
+            adapters = stack([retriever.adapter(near.id) for near in self.neighbours])
+            weights = torch.tensor([softmax_weights(self.neighbours)], dtype=torch.float64)
+            experts = Experts([adapters], weights)
+        return Condition(text, examples, experts, seed=self.request.seed)

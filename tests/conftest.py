@@ -87,11 +87,11 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) 
     """Text-to-LoRA for `tiny_base` with random weights everywhere, rank 4."""
     import tiny
 
-    from generator.checkpoint import CheckpointInfo, save_pretrained
     from generator.layers.config import TextToLoRAConfig
     from generator.models.text_to_lora import TextToLoRA
     from index.encoders.descriptions import DEFAULT_ENCODER
     from library.base.models import load_config, resolve_base
+    from library.checkpoint import CheckpointInfo, save_checkpoint
     from library.layout import layout_of
 
     layout = layout_of(load_config(resolve_base(str(tiny_base))), rank=4)
@@ -99,7 +99,7 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) 
     tiny.randomise(module, std=0.2)
     folder = tmp_path_factory.mktemp("checkpoint") / "small"
     base = {"id": "tiny", "sha256": None, "source": "random"}
-    save_pretrained(folder, module, CheckpointInfo(base, DEFAULT_ENCODER, ["seen"]))
+    save_checkpoint(folder, module, CheckpointInfo(base, DEFAULT_ENCODER, ["seen"]))
     return folder
 
 
@@ -108,11 +108,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Text-to-LoRA for the offline default base with random weights everywhere, rank 8."""
     import tiny
 
-    from generator.checkpoint import CheckpointInfo, save_pretrained
     from generator.layers.config import TextToLoRAConfig
     from generator.models.text_to_lora import TextToLoRA
     from index.encoders.descriptions import DEFAULT_ENCODER
     from library.base.models import identity, load_config, resolve_base
+    from library.checkpoint import CheckpointInfo, save_checkpoint
     from library.layout import layout_of
 
     base = resolve_base()
@@ -122,7 +122,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sha256, source = identity(base)
     info = CheckpointInfo({"id": base.name, "sha256": sha256, "source": source}, DEFAULT_ENCODER)
     folder = tmp_path_factory.mktemp("checkpoint") / "default"
-    save_pretrained(folder, module, info)
+    save_checkpoint(folder, module, info)
     return folder
 
 
@@ -141,22 +141,31 @@ def small_library(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> 
 
 
 @pytest.fixture(scope="session")
-def generator(small_checkpoint: Path, encoder: Any) -> Any:
-    """The small checkpoint behind its door, with the encoder that is loaded already."""
-    from generator.generate import Generator
+def generator(small_checkpoint: Path) -> Any:
+    """The small checkpoint, loaded."""
+    from generator.engine import read_generator
 
-    made = Generator(small_checkpoint)
-    made.__dict__["encoder"] = encoder  # the one it would load
-    return made
+    return read_generator(small_checkpoint)
 
 
 @pytest.fixture(scope="session")
-def strategies(generator: Any, small_library: Path) -> Any:
-    """That generator and the small library, behind the one door."""
-    from generator.strategies.strategies import Strategies
+def alone(generator: Any, encoder: Any) -> Any:
+    """An engine over that generator, without a library."""
+    from generator.engine import Engine
+    from generator.resources import Resources
+
+    return Engine([generator], Resources(encoders=[encoder]))
+
+
+@pytest.fixture(scope="session")
+def engine(generator: Any, small_library: Path, encoder: Any) -> Any:
+    """An engine over that generator and the small library."""
+    from generator.engine import Engine
+    from generator.resources import Resources
     from library.store.catalogue import open_library
 
-    return Strategies(generator, open_library(str(small_library / "lib")))
+    library = open_library(str(small_library / "lib"))
+    return Engine([generator], Resources(library, encoders=[encoder]))
 
 
 @pytest.fixture(scope="session")

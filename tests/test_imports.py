@@ -10,9 +10,9 @@ import tiny
 ALLOWED: dict[str, set[str]] = {
     "library": set(),
     "index": {"library", "pretrained"},
-    "generator": {"library", "index", "pretrained"},
-    "verification": {"library", "index"},
-    "training": {"library", "index", "generator"},
+    "generator": {"library", "index", "verification", "pretrained"},
+    "verification": {"library", "index", "pretrained"},
+    "training": {"library", "index", "generator", "pretrained"},
     "api": {"library", "index", "generator", "verification", "training", "pretrained"},
     "pretrained": set(),
 }
@@ -75,7 +75,7 @@ try:
     import fastapi
 except ModuleNotFoundError:
     print("blocked")
-import generator.strategies.strategies, training.data.tasks, training.evaluation.evaluate
+import generator.engine, training.data.tasks, training.evaluation.evaluate
 import training.objectives.reconstruction, training.objectives.sft
 import training.evaluation.report, training.models.weight_encoder
 from index.encoders.descriptions import DescriptionEncoder

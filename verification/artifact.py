@@ -15,12 +15,12 @@ from library.canonical import digest
 from library.errors import AdapterFileError
 from library.exchange.source import DIFFUSERS_FILE
 from library.files import require_present
+from library.peft.keys import Shape, pairs_of
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.read import adapter_of
+from library.peft.safetensors_file import BadFile, Header, parse_object, read_header
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from library.tasks.files import Example
-from verification.checks.header import BadFile, Header, parse_object, read_header
-from verification.checks.pairs import Shape, pairs_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -43,12 +43,14 @@ class Artifact:
         weights: name of the weights among them.
         names: of everything in the folder, sorted; empty for a single file.
         folder: whether it came as a folder, which has to have a config.
+        stated: the provenance of a new adapter, which is not encoded yet.
     """
 
     files: Mapping[str, bytes]
     weights: str = WEIGHTS_FILE
     names: tuple[str, ...] = ()
     folder: bool = True
+    stated: dict[str, Any] | None = None
 
     @cached_property
     def sha256(self) -> str:
@@ -65,7 +67,7 @@ class Artifact:
 
     @cached_property
     def provenance(self) -> dict[str, Any] | None:
-        return self._json(PROVENANCE_FILE, "provenance")
+        return self.stated or self._json(PROVENANCE_FILE, "provenance")
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:

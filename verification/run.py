@@ -1,49 +1,33 @@
-"""Hooks: what one is, the quick ones, the policy that picks among them, and running them.
-
-The slow ones, which compare with something that has to be read first, are in slow_hooks.
-"""
+"""Running hooks: the quick ones, the policy that picks among them, and their report."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from library.errors import InputFileError, LorasmithError, UnknownName, UsageError
+from library.base.models import BaseReference
+from library.errors import (
+    AdapterRefused,
+    InputFileError,
+    LorasmithError,
+    UnknownName,
+    UsageError,
+)
+from library.peft.provenance import PROVENANCE_FILE, AdapterFiles, encode_provenance
+from library.peft.safetensors_file import BadFile, parse_object
 from verification.artifact import Artifact, Context, read_artifact
 from verification.checks.base import check_base
 from verification.checks.format import check_format
-from verification.checks.header import BadFile, parse_object
 from verification.checks.integrity import check_integrity
 from verification.checks.signature import check_signature
 from verification.checks.statistics import check_statistics
 from verification.checks.target import check_target
-from verification.findings import Finding
+from verification.hook import Finding, Hook, Verdict, verdict
 
-NOT_CHECKED = "not-checked"
-Check = Callable[[Artifact, Context], list[Finding]]
-
-
-@dataclass(frozen=True)
-class Hook:
-    """One kind of check.
-
-    Attributes:
-        name: what findings and policies call it.
-        cost: milliseconds for a rank-8 adapter of 60 modules, about (of `base`:
-            the first time, as it builds the base without weights); cheap hooks run first.
-        check: gives the findings, each with a code from docs/verification.md.
-        sound_only: whether it needs an adapter that the format hook has not refused.
-    """
-
-    name: str
-    cost: float
-    check: Check
-    sound_only: bool = True
-
-
+FORMAT = Hook("format", 0.7, check_format, sound_only=False)
 HOOKS: tuple[Hook, ...] = (
-    Hook("format", 0.7, check_format, sound_only=False),
+    FORMAT,
     Hook("integrity", 0.3, check_integrity, sound_only=False),
     Hook("signature", 1.0, check_signature, sound_only=False),
     Hook("target", 1.5, check_target),
@@ -75,6 +59,43 @@ class Policy:
         return finding
 
 
+# What a new adapter is held to. Integrity and signature compare with a provenance, which is only
+# being written.
+QUICK = Policy(hooks=("format", "target", "statistics", "base"))
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """Every finding about an adapter, and the milliseconds of each hook, which no file holds."""
+
+    findings: list[Finding]
+    milliseconds: dict[str, float]
+
+    @property
+    def verdict(self) -> Verdict:
+        return verdict(self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Verdict and findings as JSON. The same adapter has the same report on every machine."""
+        return {"verdict": self.verdict, "findings": [f.to_dict() for f in self.findings]}
+
+    def require_accepted(self, name: str) -> None:
+        """Raise AdapterRefused with the first reason, if there is one."""
+        refusal = next((f for f in self.findings if f.severity == "refuse"), None)
+        if refusal is not None:
+            reason = f"{refusal.hook}/{refusal.code}: {refusal.message}"
+            raise AdapterRefused(f"{name} is refused, {reason}")
+
+
+@dataclass(frozen=True)
+class Reported:
+    """An adapter with its report, and the milliseconds of each hook, which are in no file."""
+
+    files: AdapterFiles
+    report: dict[str, Any]
+    milliseconds: dict[str, float]
+
+
 def read_policy(path: Path, names: tuple[str, ...] = Policy.hooks) -> Policy:
     """A policy file: JSON with lists of names, `hooks` and `refuse`, and `signed`, all optional.
 
@@ -89,17 +110,17 @@ def read_policy(path: Path, names: tuple[str, ...] = Policy.hooks) -> Policy:
         raise InputFileError(f"the policy {path} cannot be read: {error.strerror}") from error
     except BadFile as error:
         raise InputFileError(f"the policy cannot be used: {error}") from error
-    known = {"hooks": names, "refuse": ("warn", "refuse")}
+    allowed = {"hooks": names, "refuse": ("warn", "refuse")}
     signed = content.pop("signed", False)
     if not isinstance(signed, bool):
         raise InputFileError(f"{path}: signed is true or false")
     for key, value in content.items():
-        if key not in known:
+        if key not in allowed:
             raise InputFileError(f"{path}: a policy has hooks, refuse and signed, not {key}")
-        if not isinstance(value, list) or any(name not in known[key] for name in value):
-            raise InputFileError(f"{path}: {key} is a list of some of {', '.join(known[key])}")
-    chosen: dict[str, Any] = {key: tuple(value) for key, value in content.items()}
-    policy = Policy(**chosen, signed=signed)
+        if not isinstance(value, list) or any(name not in allowed[key] for name in value):
+            raise InputFileError(f"{path}: {key} is a list of some of {', '.join(allowed[key])}")
+    lists: dict[str, Any] = {key: tuple(value) for key, value in content.items()}
+    policy = Policy(**lists, signed=signed)
     if not policy.hooks:
         raise InputFileError(f"{path}: hooks is empty, so that nothing would be checked")
     if signed and not policy.refuse:
@@ -128,80 +149,127 @@ def verify_path(
     context: Context,
     policy: Policy | None = None,
     provenance: Path | None = None,
-    times: dict[str, float] | None = None,
     hooks: Sequence[Hook] = HOOKS,
-) -> list[Finding]:
-    """Every finding about what lies at `path`; arguments and errors as of `run`.
+) -> VerificationReport:
+    """The report on what lies at `path`; arguments and errors as of `run_hooks`.
 
     Raises MissingPath too.
     """
     policy = policy or Policy()
     try:
-        subject = read_artifact(path, provenance)
+        artifact = read_artifact(path, provenance)
     except BadFile as error:
-        return [policy.applied(file_refusal("format", error))]
-    return run_hooks(subject, context, policy, times, hooks)
+        return VerificationReport([policy.applied(_refusal(FORMAT, error))], {})
+    return run_hooks(artifact, context, policy, hooks)
 
 
 def run_hooks(
-    subject: Artifact,
-    context: Context,
-    policy: Policy,
-    times: dict[str, float] | None = None,
-    hooks: Sequence[Hook] = HOOKS,
-) -> list[Finding]:
-    """The policy's hooks in the order of their cost, those that read raw bytes first.
+    artifact: Artifact, context: Context, policy: Policy, hooks: Sequence[Hook] = HOOKS
+) -> VerificationReport:
+    """Run the policy's hooks in the order of their cost, those that read raw bytes first.
 
     An adapter with a damaged format is not shown to hooks that read its tensors; the reason is
     among the findings, whether or not the policy has the format hook.
 
+    What keeps a hook from its work is a finding, so that the others' are not lost; it is raised
+    where no hook could do its work.
+
     Args:
-        times: takes the milliseconds that each hook took; no finding holds any.
-        hooks: those that there are. What keeps one of several from its work is a
-            finding too, so that the others' are not lost; of a single one it is raised.
+        hooks: those that there are.
     """
-    found: list[Finding] = []
-    if "format" not in policy.hooks:
-        found = [f for f in _checked(HOOKS[0], subject, context) if f.severity == "refuse"]
-        found = [policy.applied(finding) for finding in found]
-    damaged = bool(found)
-    chosen = [hook for hook in hooks if hook.name in policy.hooks]
-    chosen.sort(key=lambda hook: (hook.sound_only, hook.cost))
-    for done, hook in enumerate(chosen):
-        context.progress(done / len(chosen))
+    findings: list[Finding] = []
+    if FORMAT.name not in policy.hooks:
+        findings = [f for f in _checked(FORMAT, artifact, context) if f.severity == "refuse"]
+    damaged = bool(findings)
+    selected = [hook for hook in hooks if hook.name in policy.hooks]
+    selected.sort(key=lambda hook: (hook.sound_only, hook.cost))
+    milliseconds: dict[str, float] = {}
+    failures: list[LorasmithError] = []
+    for done, hook in enumerate(selected):
+        context.progress(done / len(selected))
         if damaged and hook.sound_only:
             continue
         start = time.perf_counter()
         try:
-            new = _checked(hook, subject, _part(context, done, len(chosen)))
+            new = _checked(hook, artifact, _part(context, done, len(selected)))
         except LorasmithError as error:
-            if len(chosen) == 1:
-                raise
-            new = [Finding(hook.name, NOT_CHECKED, "warn", f"it was not checked: {error}")]
-        if times is not None:
-            times[hook.name] = round(1e3 * (time.perf_counter() - start), 3)
-        damaged = damaged or (hook.name == "format" and _refused(new))
-        found += [policy.applied(finding) for finding in new]
+            failures.append(error)
+            new = [Finding(hook.name, "not-checked", "warn", f"it was not checked: {error}")]
+        milliseconds[hook.name] = round(1e3 * (time.perf_counter() - start), 3)
+        damaged = damaged or (hook is FORMAT and any(f.severity == "refuse" for f in new))
+        findings += new
+    if failures and len(failures) == len(milliseconds):
+        raise failures[0]
     context.progress(1.0)
-    return found
+    return VerificationReport([policy.applied(f) for f in findings], milliseconds)
+
+
+def quick_report(
+    files: Mapping[str, bytes], provenance: dict[str, Any], base: BaseReference | None = None
+) -> VerificationReport:
+    """The report on a new adapter, whose provenance is not encoded yet: what `QUICK` says of it.
+
+    Args:
+        files: config and weights.
+        provenance: what provenance.json will say; `id` is for the error's sentence.
+        base: its base model; None for the one that its config names, if that is at hand.
+    Raises:
+        AdapterRefused: a hook refuses it; it should not leave.
+    """
+    report = run_hooks(Artifact(files, stated=provenance), Context(base=base), QUICK)
+    report.require_accepted(provenance["id"])
+    return report
+
+
+class QuickCheck:
+    """The check of `library.peft.provenance.finish`: the quick hooks, and how long each took.
+
+    Calling it raises AdapterRefused if a hook refuses the adapter.
+
+    Attributes:
+        milliseconds: of each hook, once it was called; in no file.
+    """
+
+    def __init__(self, base: BaseReference | None = None) -> None:
+        self._base = base
+        self.milliseconds: dict[str, float] = {}
+
+    def __call__(self, files: Mapping[str, bytes], provenance: dict[str, Any]) -> dict[str, Any]:
+        report = quick_report(files, provenance, self._base)
+        self.milliseconds = report.milliseconds
+        return report.to_dict()
+
+
+def reported(adapter: AdapterFiles, base: BaseReference | None = None) -> Reported:
+    """An adapter that was just made, with its `quick_report` in its provenance."""
+    check = QuickCheck(base)
+    content = {**adapter.provenance, "report": check(adapter.files, adapter.provenance)}
+    files = {**adapter.files, PROVENANCE_FILE: encode_provenance(content)}
+    checked = replace(adapter, files=files, provenance=content)
+    return Reported(checked, content["report"], check.milliseconds)
+
+
+def require_sound(path: Path, name: str) -> None:
+    """Raise AdapterRefused if the format hook refuses the files at `path`, which are not ours."""
+    verify_path(path, Context(), Policy(hooks=(FORMAT.name,))).require_accepted(name)
+
+
+def server_timing(milliseconds: Mapping[str, float]) -> str:
+    """The value of HTTP's Server-Timing header."""
+    return ", ".join(f"{name};dur={value:.3f}" for name, value in milliseconds.items())
 
 
 def _part(context: Context, done: int, parts: int) -> Context:
-    """The same for one of several hooks, whose share counts for its part of the whole."""
+    """The context of one of several hooks, whose progress is a part of the total."""
     return replace(context, progress=lambda share: context.progress((done + share) / parts))
 
 
-def _checked(hook: Hook, subject: Artifact, context: Context) -> list[Finding]:
+def _checked(hook: Hook, artifact: Artifact, context: Context) -> list[Finding]:
     try:
-        return hook.check(subject, context)
+        return hook.check(artifact, context)
     except BadFile as error:
-        return [file_refusal(hook.name, error)]
+        return [_refusal(hook, error)]
 
 
-def _refused(findings: Sequence[Finding]) -> bool:
-    return any(finding.severity == "refuse" for finding in findings)
-
-
-def file_refusal(hook: str, error: BadFile) -> Finding:
-    """The finding that a BadFile amounts to."""
-    return Finding(hook, error.reason, "refuse", str(error), error.evidence)
+def _refusal(hook: Hook, error: BadFile) -> Finding:
+    return Finding(hook.name, error.reason, "refuse", str(error), error.evidence)

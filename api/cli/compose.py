@@ -83,7 +83,7 @@ def compose_command(
     from api.cli.common import check_device
     from api.cli.console import quiet_libraries
     from library.base.models import resolve_base
-    from verification.report import reported
+    from verification.run import reported
 
     check_device(device)
     quiet_libraries()

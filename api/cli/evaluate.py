@@ -5,26 +5,15 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from api.cli.common import SHIPPED, check_device, open_strategies
+from api.cli.common import check_device
 from api.cli.console import progress_bar, quiet_libraries
 from library.errors import UsageError
 from library.files import require_absent, require_kind, write_file
-
-if TYPE_CHECKING:
-    from generator.strategies.strategies import Strategies
-    from index.search.retriever import Retriever
-    from library.adapter import Adapter
-    from library.base.models import BaseReference
-    from library.tasks.files import Task
-    from training.evaluation.library_methods import LibraryMethods
-    from training.evaluation.routing import Routing
 
 
 def evaluate_command(
@@ -33,7 +22,10 @@ def evaluate_command(
     out: Annotated[Path, typer.Option(help="Where the JSON report goes.")],
     mode: Annotated[str, typer.Option(help="bare, prompted, or both with a comma.")] = "bare",
     base: Annotated[str | None, typer.Option(help="Hub id, hub:ID or folder.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Generator; default: shipped.")] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(help="A generator's, in place of the shipped one; repeatable."),
+    ] = None,
     library: Annotated[str | None, typer.Option(help="Default: the shipped sample.")] = None,
     oracles: Annotated[str | None, typer.Option(help="For oracle; default: --library.")] = None,
     multi_task: Annotated[Path | None, typer.Option(help="Adapter, or one a mode in it.")] = None,
@@ -64,11 +56,16 @@ def evaluate_command(
         raise UsageError("--out, --predictions, --markdown and --html must differ")
     check_device(device)
     quiet_libraries()
-    found = Options(
+    from training.evaluation.setup import Options, run_evaluation
+
+    options = Options(
         tasks,
+        parsed,
+        modes,
+        progress_bar,
         limit,
         base,
-        checkpoint,
+        checkpoint or [],
         library,
         oracles,
         multi_task,
@@ -78,7 +75,7 @@ def evaluate_command(
         seed,
         batch_size,
     )
-    report, answers = _measure(found, parsed, modes)
+    report, answers = run_evaluation(options, command=_command(), commit=_commit())
     from training.evaluation.report import table
 
     if predictions is not None:
@@ -92,129 +89,6 @@ def evaluate_command(
     # Last, as it says that all is done.
     write_file(out, (json.dumps(report, indent=1) + "\n").encode())
     typer.echo(table(report))
-
-
-@dataclass(frozen=True)
-class Options:
-    """What was typed, as far as it concerns the measuring."""
-
-    tasks: Path
-    limit: int | None
-    base: str | None
-    checkpoint: Path | None
-    library: str | None
-    oracles: str | None
-    multi_task: Path | None
-    predictor: Path | None
-    router: Path | None
-    device: str
-    seed: int
-    batch_size: int
-
-
-def _measure(o: Options, methods: list[Any], modes: list[Any]) -> tuple[dict[str, Any], bytes]:
-    """The report, and the lines of all predictions."""
-    from generator.generate import TEXT_TO_LORA
-    from library.base.models import resolve_base
-    from library.tasks.files import read_tasks
-    from training.evaluation.evaluate import EvaluationPlan, evaluate
-    from training.evaluation.report import build_report, predictions_lines
-
-    tasks, reference = read_tasks(o.tasks)[: o.limit], resolve_base(o.base)
-    # The checkpoint also says which tasks are seen; without any, `base` still has its scores.
-    needed = any(method.head == TEXT_TO_LORA for method in methods)
-    only_oracles = {m.head for m in methods if m.takes_adapters} == {"oracle"}
-    takes = any(method.takes_adapters for method in methods) and not only_oracles
-    place = (o.library or SHIPPED) if takes else None
-    strategies = open_strategies(o.checkpoint, place, o.device, needed=needed)
-    generator = strategies.generator
-    seen = set(generator.checkpoint.info.tasks) if generator else set()
-    splits = ["seen" if task.name in seen else "held-out" for task in tasks]
-    if generator is not None and needed:
-        generator.require_fit(reference)
-    library = None
-    if any(method.from_library for method in methods):
-        shelf = None if only_oracles else strategies.shelf(reference)  # before oracles are trained
-        library = _library(o, strategies, shelf, _oracles(o, methods, tasks, reference), reference)
-    single = _multi_task(o, methods, modes, reference)
-    routing = _routing(o, methods, strategies, reference)
-    base = strategies.base(reference)
-    plan = EvaluationPlan(tasks, splits, methods, modes, o.seed, o.batch_size)
-    with progress_bar("evaluating") as advance:
-        outcome = evaluate(plan, base, strategies, library, single, routing, advance)
-    report = build_report(
-        plan, outcome, command=_command(), commit=_commit(), device=_name(o.device), base=base
-    )
-    report["checkpoint"] = generator.checkpoint.digest if generator else None
-    return report, predictions_lines(outcome.cells, o.seed)
-
-
-def _oracles(o: Options, methods: list[Any], tasks: "Sequence[Task]", base: "BaseReference") -> str:
-    """Where `oracle` looks; trained on the spot if need be."""
-    wanted = [method.head for method in methods]
-    if "oracle" not in wanted or o.oracles is not None or o.library is not None:
-        return o.oracles or o.library or SHIPPED
-    from training.evaluation.oracles import trained_oracles
-
-    with progress_bar("training oracles", unit="step") as progress:
-        return trained_oracles(tasks, base, o.device, progress)
-
-
-def _library(
-    o: Options,
-    strategies: "Strategies",
-    shelf: "Retriever | None",
-    oracles: str,
-    base: "BaseReference",
-) -> "LibraryMethods":
-    """What merges and looks up; the oracles' own shelf if there is no other."""
-    from api.merging import shipped_predictor
-    from index.search.retriever import Retriever
-    from library.store.catalogue import open_library
-    from training.evaluation.library_methods import LibraryMethods
-
-    folder = open_library(oracles)
-    same = shelf is not None and folder.place == shelf.folder.place
-    own = shelf if shelf and same else Retriever(folder, base, strategies.encoder)
-    return LibraryMethods(shelf or own, own, o.predictor or shipped_predictor(), o.seed)
-
-
-def _multi_task(
-    o: Options, methods: list[Any], modes: list[Any], base: "BaseReference"
-) -> "dict[Any, Adapter] | None":
-    """The multi-task adapter of each mode: PATH/MODE, or PATH for all."""
-    if all(method.name != "multi-task" for method in methods):
-        return None
-    if o.multi_task is None:
-        raise UsageError("multi-task needs --multi-task, an adapter of lorasmith train")
-    from library.base.models import base_layout
-    from library.peft.read import read_peft
-
-    found: dict[Any, Adapter] = {}
-    for mode in modes:
-        own = o.multi_task / mode
-        folder = own if own.is_dir() else o.multi_task
-        found[mode] = read_peft(folder, base_layout(base, read_peft(folder).layout))
-    return found
-
-
-def _routing(
-    o: Options, methods: list[Any], strategies: "Strategies", base: "BaseReference"
-) -> "Routing | None":
-    """The router of the methods that choose for each row, over the library."""
-    if not any(method.routed for method in methods):
-        return None
-    if o.router is None:
-        raise UsageError("per-request and dlp need --router, a router of lorasmith train")
-    from index.encoders.descriptions import DescriptionEncoder
-    from index.router import load_router
-    from training.evaluation.routing import Routing
-
-    router = load_router(o.router)
-    encoder = strategies.encoder
-    if encoder.name != router.encoder:
-        encoder = DescriptionEncoder(router.encoder, device=o.device)
-    return Routing(router, strategies.shelf(base), encoder)
 
 
 def _modes(text: str) -> list[Any]:
@@ -241,11 +115,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return given
     return done.stdout.strip()
-
-
-def _name(device: str) -> str:
-    import torch
-
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    return f"cpu, {torch.get_num_threads()} threads"

@@ -8,11 +8,14 @@ import typer
 from api.cli.console import progress_bar, quiet_libraries
 from api.cli.library_list import SHIPPED, Place, note
 
-index = typer.Typer(help="Make or bring up to date a library's index.", rich_markup_mode=None)
+index = typer.Typer(help="Build or update the search index of a library.", rich_markup_mode=None)
 
 Encoder = Annotated[
     str | None,
-    typer.Option(help="A sentence-transformers id or folder.", show_default="the offline default"),
+    typer.Option(
+        help="Description encoder: a sentence-transformers id or folder.",
+        show_default="all-MiniLM-L6-v2, offline",
+    ),
 ]
 WeightEncoderFolder = Annotated[
     Path | None,
@@ -24,17 +27,12 @@ WeightEncoderFolder = Annotated[
 ]
 
 
-@index.callback()
-def _commands() -> None:
-    """A group, though it has one command so far."""
-
-
 @index.command("build")
 def index_build(
-    place: Place = SHIPPED, encoder: Encoder = None, weight_encoder: WeightEncoderFolder = None
+    library: Place = SHIPPED, encoder: Encoder = None, weight_encoder: WeightEncoderFolder = None
 ) -> None:
-    """Embed every adapter's descriptions and weights and write LIB/index; only what is new
-    takes time.
+    """Build or update the search index in LIB/index, of descriptions and of weights. Only new
+    adapters take time.
 
     Example: lorasmith index build --library my-library
     """
@@ -46,13 +44,13 @@ def index_build(
     from index.search.sync import build_index
     from library.store.catalogue import open_library
 
-    open_library(place)
+    open_library(library)
     quiet_libraries()
     weights = WeightSource(load_weight_encoder(weight_encoder))
-    model = DescriptionEncoder(encoder or DEFAULT_ENCODER, dtype=torch.float32)
+    descriptions = DescriptionEncoder(encoder or DEFAULT_ENCODER, dtype=torch.float32)
     with progress_bar("embedding", unit="adapter") as progress:
-        made = build_index(place, DescriptionSource(model), progress, note)
-    typer.echo(f"{len(made.state)} adapters, {made.state.rows} vectors  {made.place}")
+        built = build_index(library, DescriptionSource(descriptions), progress, note)
+    typer.echo(f"{len(built.view)} adapters, {built.view.rows} vectors  {built.location}")
     with progress_bar("reading weights", unit="adapter") as progress:
-        made = build_index(place, weights, progress, note)
-    typer.echo(f"{len(made.state)} adapters by their weights  {made.place}")
+        built = build_index(library, weights, progress, note)
+    typer.echo(f"{len(built.view)} adapters by their weights  {built.location}")

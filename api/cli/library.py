@@ -32,30 +32,97 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")
 def library_build(
     tasks: Annotated[list[Path], typer.Option(help="Folder of task files; repeatable.")],
     out: Annotated[str, typer.Option(help="Folder or URL of the library.")],
-    base: Annotated[str | None, typer.Option(help="Hub id, hub:ID or folder.")] = None,
-    recipe: Annotated[str, typer.Option(help="How an adapter is trained.")] = "lora",
-    rank: Annotated[int, typer.Option(min=1, max=256, help="Of every adapter.")] = 8,
-    targets: Annotated[str | None, typer.Option(help="Modules, with commas.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="The most, for each adapter.")] = 300,
-    rows: Annotated[int, typer.Option(min=1, help="Rows of a step, for each adapter.")] = 8,
-    lr: Annotated[float | None, typer.Option(help="Peak rate; default: the recipe's.")] = None,
-    check_every: Annotated[int, typer.Option(min=1, help="Steps between looks.")] = 25,
-    patience: Annotated[int, typer.Option(min=0, help="Looks before stopping; 0: never.")] = 4,
-    snapshots: Annotated[int, typer.Option(min=0, help="Last states to keep.")] = 0,
-    variants: Annotated[int, typer.Option(min=1, help="Adapters a task.")] = 1,
-    slots: Annotated[int, typer.Option(min=1, help="Adapters at once.")] = 32,
-    shard_size: Annotated[int, typer.Option(min=1, help="Adapters a shard.")] = 64,
-    max_length: Annotated[int, typer.Option(min=8, help="Longer rows are left out.")] = 320,
-    exclude_license: Annotated[str, typer.Option(help="Licence classes, with commas.")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Of the shared A and of orders.")] = 0,
-    micro_batches: Annotated[int, typer.Option(min=1, help="Parts of a step.")] = 3,
-    workers: Annotated[int, typer.Option(min=1, help="Processes, shard by shard.")] = 1,
-    executor: Annotated[str, typer.Option(help="local or ray.")] = "local",
-    ray_address: Annotated[str | None, typer.Option(help="Of a cluster; else one here.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    compile_layers: Annotated[bool, typer.Option("--compile", help="torch.compile.")] = False,
-    skip_broken: Annotated[bool, typer.Option(help="Leave broken task files out.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Base model: Hub id, hub:ID or folder. Default: the packaged one."),
+    ] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="Training recipe: lora, rslora, lora-fa, lora-plus, dora, pissa, olora, eva, "
+            "adalora, randlora or vera."
+        ),
+    ] = "lora",
+    rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of every adapter.")] = 8,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="Types of modules to adapt, separated by commas. "
+            "Default: the model family's, such as q_proj,v_proj."
+        ),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Maximum number of training steps of an adapter.")
+    ] = 300,
+    rows: Annotated[
+        int, typer.Option(min=1, help="Training rows of one step, for each adapter.")
+    ] = 8,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate. Default: the recipe's (lora: 0.002).")
+    ] = None,
+    check_every: Annotated[
+        int, typer.Option(min=1, help="Training steps between evaluations on the tune rows.")
+    ] = 25,
+    patience: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Stop an adapter after this many evaluations without a better one; 0: never.",
+        ),
+    ] = 4,
+    snapshots: Annotated[
+        int,
+        typer.Option(min=0, help="Number of last training states to store with each adapter."),
+    ] = 0,
+    variants: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Adapters for each task; the first learns from all train rows, each other from "
+            "a random half.",
+        ),
+    ] = 1,
+    slots: Annotated[
+        int, typer.Option(min=1, help="Adapters trained at once in one process.")
+    ] = 32,
+    shard_size: Annotated[
+        int, typer.Option(min=1, help="Adapters in a shard, the unit that a worker builds.")
+    ] = 64,
+    max_length: Annotated[
+        int,
+        typer.Option(min=8, help="Leave out rows of more tokens than this, answer included."),
+    ] = 320,
+    exclude_license: Annotated[
+        str,
+        typer.Option(help="Leave out tasks of these licence classes, separated by commas."),
+    ] = "",
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the initial A and of the order of rows.")
+    ] = 0,
+    micro_batches: Annotated[
+        int,
+        typer.Option(min=1, help="Forward passes that a step is split into, by row length."),
+    ] = 3,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Worker processes; each builds one shard at a time.")
+    ] = 1,
+    executor: Annotated[
+        str, typer.Option(help="Where the workers run: local (this machine) or ray.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Address of a Ray cluster. Default: start one on this machine."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Device to train on: cpu or cuda.")] = "cpu",
+    compile_layers: Annotated[
+        bool, typer.Option("--compile", help="Compile the base model with torch.compile.")
+    ] = False,
+    skip_broken: Annotated[
+        bool, typer.Option(help="Skip task files that cannot be read, instead of stopping.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the build of an existing library.")
+    ] = False,
     catalogue: CatalogueUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -63,61 +130,57 @@ def library_build(
 
     Example: lorasmith library build --tasks tasks/train --out my-library --steps 300
     """
-    from library.trainer.recipes import recipe_named
+    from library.trainer.recipes.registry import recipe_named
 
-    chosen = recipe_named(recipe, lr=lr)
+    settings = recipe_named(recipe, lr=lr)
     if executor not in ("local", "ray"):
         raise UsageError(f"executor must be local or ray, not {executor!r}")
-    found, broken = _read(tasks, skip_broken)
+    by_name, broken = _read(tasks, skip_broken)
     excluded = set(filter(None, exclude_license.split(",")))
-    found = {name: task for name, task in found.items() if task.license_class not in excluded}
+    by_name = {n: task for n, task in by_name.items() if task.license_class not in excluded}
     from api.cli.common import check_device
 
     check_device(device)
     quiet_libraries()
     from library.base.models import described, load_config, load_tokenizer, resolve_base
-    from library.build.build import begin, require_room
+    from library.build.build import begin
     from library.build.plan import make_plan
     from library.build.workers import Workplace, build_library
     from library.layout import layout_of
     from library.store.folder import LibraryFolder
-    from library.trainer.batched import TrainConfig
+    from library.trainer.run_state import TrainConfig
 
-    reference = resolve_base(base)
+    reference, folder = resolve_base(base), LibraryFolder(out)
     names = targets.split(",") if targets else None
     layout = layout_of(load_config(reference), names, rank=rank)
-    folder = LibraryFolder(out)
-    require_room(folder, resume)
-    config = TrainConfig(
-        steps=steps,
-        rows=rows,
-        slots=slots,
-        micro_batches=micro_batches,
-        check_every=check_every,
-        patience=patience,
-        snapshots=snapshots,
-    )
     plan = make_plan(
-        list(found.values()),
+        list(by_name.values()),
         load_tokenizer(reference),
         base=described(reference),
         layout=layout,
-        recipe=chosen,
-        config=config,
+        recipe=settings,
+        config=TrainConfig(
+            steps=steps,
+            rows=rows,
+            slots=slots,
+            micro_batches=micro_batches,
+            check_every=check_every,
+            patience=patience,
+            snapshots=snapshots,
+        ),
         seed=seed,
         max_length=max_length,
         variants=variants,
         shard_size=shard_size,
     )
-    plan = begin(folder, plan, resume=resume)
+    begin(folder, plan, resume=resume)
     alone = executor == "local" and workers == 1
     threads = None if alone else max(1, (os.cpu_count() or 1) // workers)
-    place = Workplace(out, reference, device, compile_layers, threads)
     with progress_bar("training", unit="step") as progress:
         report = build_library(
-            place,
+            Workplace(out, reference, device, compile_layers, threads),
             plan,
-            found,
+            by_name,
             workers=workers,
             ray=executor == "ray",
             ray_address=ray_address,

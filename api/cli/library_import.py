@@ -35,7 +35,7 @@ def import_command(
     from library.exchange.importing import ImportRequest, import_adapter
     from library.exchange.source import find_source
     from library.store.folder import LibraryFolder
-    from verification.report import reported, require_sound
+    from verification.run import reported, require_sound
 
     request = ImportRequest(source, base, task, text, license, license_class, rank)
     require_sound(find_source(source), source)

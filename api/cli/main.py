@@ -9,6 +9,7 @@ from api.cli.compose import ComposeCommand, compose_command
 from api.cli.console import guarded
 from api.cli.evaluate import evaluate_command
 from api.cli.generate import generate_command
+from api.cli.generators import generators_command
 from api.cli.index import index
 from api.cli.library import library
 from api.cli.library_import import export_command, import_command
@@ -31,6 +32,7 @@ app = typer.Typer(
     epilog="Example: lorasmith generate 'Say whether the review is positive.' --out my-adapter",
 )
 app.command("generate")(generate_command)
+app.command("generators")(generators_command)
 app.command("evaluate")(evaluate_command)
 app.command("compose", cls=ComposeCommand)(compose_command)
 app.command("search")(search_command)

@@ -1,4 +1,4 @@
-"""`lorasmith route`: sets of adapters for routers of other programs."""
+"""`lorasmith route`: export adapters for routers of other programs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,46 +11,45 @@ from library.files import require_absent, require_kind, write_folder
 route = typer.Typer(
     no_args_is_help=False,
     rich_markup_mode=None,
-    help="Sets of adapters that a router chooses from.",
+    help="Export adapters for a router to choose from.",
 )
-
-
-@route.callback()
-def _several() -> None:
-    """Keeps `export` a subcommand."""
 
 
 @route.command("export")
 def export_route(
-    identities: Annotated[list[str], typer.Argument(help="Ids or tasks, two or more.")],
-    out: Annotated[Path, typer.Option(help="Folder for the set.")],
-    place: Place = SHIPPED,
+    identities: Annotated[
+        list[str], typer.Argument(help="Adapters of the library, two or more: ids or task names.")
+    ],
+    out: Annotated[Path, typer.Option(help="Output folder.")],
+    library: Place = SHIPPED,
     catalogue: CatalogueUrl = None,
     top_k: Annotated[
-        int | None, typer.Option(help="Experts a token is routed to; default: 3, or all of two.")
+        int | None,
+        typer.Option(help="Experts per token.", show_default="3, or 2 of two"),
     ] = None,
-    temperature: Annotated[float, typer.Option(help="Of the softmax over experts.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of PEFT's power iteration.")] = 0,
+    temperature: Annotated[
+        float, typer.Option(help="Temperature of the softmax over experts.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of PEFT's power iteration.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
 ) -> None:
-    """Write adapters of a library as experts of PEFT's Arrow, which needs no training.
+    """Export adapters of a library as experts for PEFT's Arrow router, which needs no training.
 
     Example: lorasmith route export task1332_check_leap_year task092_check_prime_classification
     --top-k 2 --out my-experts
     """
     require_absent(out, overwrite)
     require_kind(out, folder=True)
-    from index.arrow import arrow_set
+    from index.routing import arrow_set
     from library.build.plan import Plan
     from library.store.catalogue import find
     from library.store.folder import MANIFEST
 
-    found = catalogue_at(place, catalogue)
-    records = [find(found, identity) for identity in identities]
-    layout = Plan.from_dict(found.folder.read_json(MANIFEST)).layout
-    chosen = min(3, len(records)) if top_k is None else top_k
+    opened = catalogue_at(library, catalogue)
+    records = [find(opened, identity) for identity in identities]
+    layout = Plan.from_dict(opened.folder.read_json(MANIFEST)).layout
     files = arrow_set(
-        found.folder, records, layout, top_k=chosen, temperature=temperature, seed=seed
+        opened.folder, records, layout, top_k=top_k, temperature=temperature, seed=seed
     )
     write_folder(out, files, overwrite=overwrite)
     typer.echo(f"{len(records)} experts  {out}")

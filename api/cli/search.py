@@ -1,10 +1,10 @@
-"""`lorasmith search`: which adapters of a library are for a task."""
+"""`lorasmith search`: find adapters of a library by text or by another adapter."""
 
 import json
 import os
-from collections.abc import Sequence
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,35 +13,45 @@ from api.cli.index import Encoder, WeightEncoderFolder
 from api.cli.library_list import SHIPPED, Place, note
 from library.errors import MissingPath, UsageError
 
-if TYPE_CHECKING:
-    from index.search.searcher import Result
-
 
 def search_command(
-    query: Annotated[str, typer.Argument(help="A description, or an adapter's folder.")],
-    place: Place = SHIPPED,
+    query: Annotated[
+        str,
+        typer.Argument(
+            help="Description of a task, - to read it from stdin, or path of an adapter folder."
+        ),
+    ],
+    library: Place = SHIPPED,
     adapter: Annotated[
-        Path | None, typer.Option(help="Search by this adapter's folder as well as by the text.")
+        Path | None, typer.Option(help="Adapter folder to search by, together with the text.")
     ] = None,
     by: Annotated[
         Literal["description", "weights"] | None,
         typer.Option(
-            help="What of the library's adapters is compared.",
-            show_default="a text by description, an adapter by weights",
+            help="Compare the adapters' descriptions or their weights.",
+            show_default="description for a text, weights for an adapter",
         ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="How many at most.")] = 10,
-    base: Annotated[str | None, typer.Option(help="Id of the base model.")] = None,
-    layout: Annotated[str | None, typer.Option(help="Digest of the layout.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="How it was trained.")] = None,
-    license: Annotated[str | None, typer.Option(help="Licence, or class of licences.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="Category of its task; repeatable.")] = None,
+    k: Annotated[int, typer.Option("-k", help="Maximum number of results.")] = 10,
+    base: Annotated[str | None, typer.Option(help="Only adapters of this base model (id).")] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Only adapters of this layout (digest).")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Only adapters of this training recipe.")
+    ] = None,
+    license: Annotated[
+        str | None, typer.Option(help="Only tasks with this licence, or class of licences.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Only tasks of this category; repeatable.")
+    ] = None,
     encoder: Encoder = None,
     weight_encoder: WeightEncoderFolder = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Find adapters by what they are for, or by what their weights do: confidence, score, what
-    was compared, id and task of each, best first.
+    """Find adapters by description or by weights. Prints confidence, score, what was compared,
+    id and task, best first.
 
     Example: lorasmith search "Say whether a review is positive." --library my-library -k 5
     """
@@ -53,46 +63,45 @@ def search_command(
     from library.store.catalogue import open_library
 
     require_k(k)
-    text, file = _text_and_adapter(query, adapter)
+    text, path = _text_and_adapter(query, adapter)
     text = None if text is None else normalise(text)
-    files = None if file is None else read_files(file)
-    open_library(place)
+    files = None if path is None else read_files(path)
+    open_library(library)
     quiet_libraries()
     from index.search.searcher import Searcher
 
-    wanted = Filter(base, layout, recipe, license, tuple(tag or ()))
+    filter = Filter(base, layout, recipe, license, tuple(tag or ()))
     with progress_bar("embedding", unit="adapter") as progress:
-        found = Searcher(
-            place,
+        results = Searcher(
+            library,
             lambda: DescriptionEncoder(encoder or DEFAULT_ENCODER),
             lambda: load_weight_encoder(weight_encoder),
             progress=progress,
             note=note,
-        ).search(text, files, by=by, k=k, wanted=wanted)
+        ).search(text, files, by=by, k=k, filter=filter)
     if as_json:
-        typer.echo(json.dumps({"results": [result.to_dict() for result in found]}))
+        typer.echo(json.dumps({"results": [result.to_dict() for result in results]}))
         return
-    _show(found)
-    if not found and wanted.conditions:
-        note("the library holds no adapter that is all of this")
-
-
-def _show(found: "Sequence[Result]") -> None:
-    for result in found:
+    for result in results:
         typer.echo(
             f"{result.confidence:.2f}  {result.score:.3f}  {result.by}  {result.id}  {result.task}"
         )
+    if not results and filter.conditions:
+        note("no adapter of the library meets all of these conditions")
 
 
 def _text_and_adapter(query: str, adapter: Path | None) -> tuple[str | None, Path | None]:
-    """What to search by. What exists, or is written as a path, is one."""
-    written = query.startswith(("/", "./", "../")) or query.endswith(".safetensors")
-    is_path = len(query) < 1024 and "\0" not in query and os.path.lexists(query)
-    if not is_path and not (written and not any(map(str.isspace, query))):
+    """The text and the adapter's path. A query that exists, or looks like a path, is one; that of
+    a pipe, or `-`, is read as text.
+    """
+    looks_like_path = query.startswith(("/", "./", "../")) or query.endswith(".safetensors")
+    exists = len(query) < 1024 and "\0" not in query and os.path.lexists(query)
+    if query == "-" or (exists and Path(query).is_fifo()):
+        return (sys.stdin.read() if query == "-" else Path(query).read_text("utf-8")), adapter
+    if not exists and not (looks_like_path and not any(map(str.isspace, query))):
         return query, adapter
     if adapter is not None:
         raise UsageError(f"give a text beside --adapter, not a second adapter: {query}")
-    path = Path(query)
-    if not os.path.exists(path):
+    if not os.path.exists(query):
         raise MissingPath(f"there is no adapter at {query}")
-    return None, path
+    return None, Path(query)

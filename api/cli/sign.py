@@ -37,8 +37,8 @@ def sign_command(
         require_no_key(key)
     private = None if create else read_private_key(key)
     subject = read_artifact(path)
-    findings = run_hooks(subject, Context(), Policy(("format", "integrity")))
-    refused = next((f for f in findings if f.severity == "refuse"), None)
+    report = run_hooks(subject, Context(), Policy(("format", "integrity")))
+    refused = next((f for f in report.findings if f.severity == "refuse"), None)
     if refused is not None:
         raise AdapterFileError(f"{path} is not signed: {refused.message}")
     if private is None:

@@ -55,7 +55,6 @@ def verify_command(
     from library.tasks.files import read_examples
     from verification.artifact import Context
     from verification.checks.signing import read_public_key
-    from verification.report import summary
     from verification.run import HOOKS, require_key, verify_path
 
     quiet_libraries()
@@ -66,11 +65,10 @@ def verify_command(
     _require_use(chosen, library, examples)
     rows = [] if examples is None else read_examples(examples)
     known = (*HOOKS, *_slow(reference, library))
-    times: dict[str, float] = {}
     with progress_bar("verifying", "%") as bar:
         context = Context(target, reference, key, rows, lambda share: bar(int(100 * share), 100))
-        found = verify_path(path, context, chosen, provenance, times, known)
-    answer = {**summary(found), "milliseconds": times}
+        report = verify_path(path, context, chosen, provenance, known)
+    answer = {**report.to_dict(), "milliseconds": report.milliseconds}
     typer.echo(json.dumps(answer, ensure_ascii=False) if as_json else _readable(path, answer))
     return int(answer["verdict"] == "refuse")
 

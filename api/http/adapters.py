@@ -6,14 +6,14 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 
 from api.http.body import JsonRoute
+from api.http.dependencies import ServiceOf
 from api.http.downloads import BYTES, file_response, wants_bytes
 from api.http.problems import BUSY, JSON_BODY, documented
 from api.http.schemas import AdapterAnswer, AdapterRequest
-from api.service.service import ServiceOf
 from api.service.store import ADAPTER_ID, LOCAL, StoredRecord
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
-from verification.report import server_timing
+from verification.run import server_timing
 
 MEDIA_TYPES = {
     CONFIG_FILE: "application/json",
@@ -69,7 +69,7 @@ async def create_adapter(body: AdapterRequest, request: Request, service: Servic
 
     With `Accept: application/octet-stream` the response is adapter_model.safetensors itself.
     """
-    adapter = await service.create(body)
+    adapter = await service.create(body.generator, body.to_request(), body.base)
     status = 201 if adapter.new else 200
     headers = {
         "Location": _url(adapter.record),

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 
+from api.http.dependencies import ServiceOf
 from api.http.problems import documented
 from api.http.schemas import (
     BaseModelInfo,
@@ -10,13 +11,7 @@ from api.http.schemas import (
     GeneratorList,
     Health,
 )
-from api.service.service import ServiceOf
-from generator.strategies.strategies import (
-    DEFAULT_GENERATOR,
-    FROM_CHECKPOINT,
-    GENERATORS,
-    WITH_EXAMPLES,
-)
+from generator.engine import DEFAULT_STRATEGY
 
 router = APIRouter()
 
@@ -24,29 +19,23 @@ router = APIRouter()
 @router.get("/v1/generators", tags=["offers"], responses=documented("not-ready"))
 def list_generators(service: ServiceOf) -> GeneratorList:
     """List the generators that can make adapters for the default base model."""
-    strategies, base = service.strategies, service.settings.base()
-    offers = []
-    for name in GENERATORS:
-        if name in FROM_CHECKPOINT and strategies.generator is not None:
-            checkpoint = strategies.generator.checkpoint
-            record, layout, digest = checkpoint.info.base, checkpoint.layout, checkpoint.digest
-        elif name not in FROM_CHECKPOINT and strategies.has_library(base):
-            plan = strategies.shelf(base).plan
-            record, layout, digest = plan.base, plan.layout, None
-        else:
-            continue
-        offers.append(
+    base = service.settings.base()
+    offers = [(s, s.offer(base)) for s in service.engine.strategies.values()]
+    return GeneratorList(
+        generators=[
             GeneratorInfo(
-                name=name,
-                default=name == DEFAULT_GENERATOR,
-                checkpoint=digest,
-                base_model=record["id"],
-                layout_digest=layout.digest,
-                rank=layout.rank,
-                uses_examples=name in WITH_EXAMPLES,
+                name=strategy.name,
+                default=strategy.name == DEFAULT_STRATEGY,
+                checkpoint=offer.checkpoint,
+                base_model=offer.base_model,
+                layout_digest=offer.layout.digest,
+                rank=offer.layout.rank,
+                uses_examples=strategy.uses_examples,
             )
-        )
-    return GeneratorList(generators=offers)
+            for strategy, offer in offers
+            if offer is not None
+        ]
+    )
 
 
 @router.get("/v1/base-models", tags=["offers"])
@@ -74,5 +63,5 @@ async def live() -> Health:
 @router.get("/health/ready", tags=["health"], responses=documented("not-ready"))
 async def ready(service: ServiceOf) -> Health:
     """Readiness: generator and encoder are loaded."""
-    _ = service.strategies
+    _ = service.engine
     return Health(status="ready")

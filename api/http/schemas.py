@@ -8,9 +8,10 @@ from pydantic_core import PydanticCustomError
 
 from api.http.problems import PROBLEMS
 from api.service.job_store import JOB_ID, State
-from generator.request import MAX_STRENGTH
+from generator.request import MAX_STRENGTH, Request
 from index.search.sources import By
-from verification.zk.hook import MODULES
+from library.tasks.files import Example
+from verification.zk.hook import MODULES, Challenge, new_nonce
 
 MAX_EXAMPLES = 256
 
@@ -56,6 +57,10 @@ class ExampleBody(_Strict):
     output: Text
 
 
+def _to_examples(bodies: list[ExampleBody] | None) -> tuple[Example, ...]:
+    return tuple(Example.pair(body.input, body.output) for body in bodies or ())
+
+
 class AdapterRequest(_Strict):
     """The adapter to create. Null is the same as an absent field."""
 
@@ -92,6 +97,12 @@ class AdapterRequest(_Strict):
         default=None, description="File profile (default: portable, which all servers read)."
     )
 
+    def to_request(self) -> Request:
+        """The request, validated. Raises UsageError."""
+        fields = {"description", "rank", "strength", "seed", "profile"}
+        named = self.model_dump(include=fields, exclude_none=True)
+        return Request(**named, examples=_to_examples(self.examples))
+
 
 class ProofBody(_Strict):
     """Options of the hook zk."""
@@ -104,6 +115,11 @@ class ProofBody(_Strict):
         description="8 to 200 printable characters drawn by the verifier (default: drawn by the "
         "service).",
     )
+
+    def to_challenge(self) -> Challenge:
+        """The challenge, with a nonce of its own where none was named."""
+        nonce = new_nonce() if self.nonce is None else self.nonce
+        return Challenge(nonce, None if self.modules == "all" else self.modules)
 
 
 class VerifyRequest(_Strict):
@@ -123,6 +139,13 @@ class VerifyRequest(_Strict):
         max_length=MAX_EXAMPLES,
     )
     zk: ProofBody | None = Field(default=None, description="Options of the hook zk.")
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of `Service.verify`."""
+        challenge = None if self.zk is None else self.zk.to_challenge()
+        return {
+            "hooks": self.hooks, "examples": _to_examples(self.examples), "challenge": challenge
+        }  # fmt: skip
 
 
 class NeighbourBody(BaseModel):

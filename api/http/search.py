@@ -4,14 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from api.http.dependencies import ServiceOf
 from api.http.problems import BUSY, documented
 from api.http.schemas import SearchAnswer, SearchResult
-from api.service.service import ServiceOf
 from api.service.store import ADAPTER_ID
 from index.encoders.descriptions import MAX_CHARACTERS
 from index.search.sources import By
 from index.segments.metadata import Filter
-from index.segments.view import MOST
+from index.segments.view import MAX_RESULTS
 
 router = APIRouter()
 
@@ -26,7 +26,8 @@ Text = Annotated[
 Count = Annotated[
     int,
     Query(
-        description="Largest number of results.", json_schema_extra={"minimum": 1, "maximum": MOST}
+        description="Largest number of results.",
+        json_schema_extra={"minimum": 1, "maximum": MAX_RESULTS},
     ),
 ]
 AdapterName = Annotated[

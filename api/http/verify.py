@@ -9,10 +9,10 @@ from fastapi.responses import JSONResponse
 
 from api.http.adapters import AdapterId
 from api.http.body import JsonRoute
+from api.http.dependencies import ServiceOf
 from api.http.problems import BUSY, JSON_BODY, documented
 from api.http.schemas import JobAnswer, JobId, VerifyRequest
 from api.service.job_store import JobRow
-from api.service.service import ServiceOf
 
 router = APIRouter(prefix="/v1", tags=["verification"], route_class=JsonRoute)
 
@@ -35,7 +35,7 @@ async def verify_adapter(
     id: AdapterId, service: ServiceOf, body: VerifyRequest | None = None
 ) -> Response:
     """Verify an adapter in the background; without a body, by all hooks but zk."""
-    job = await service.verify(id, body or VerifyRequest())
+    job = await service.verify(id, **(body or VerifyRequest()).arguments())
     return _answer(job, 202, {"Location": f"/v1/jobs/{job.id}"})
 
 

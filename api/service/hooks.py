@@ -3,26 +3,26 @@
 from collections.abc import Callable
 from contextlib import suppress
 
-from api.cli.common import SHIPPED
+import pretrained
 from api.service.settings import Settings
-from generator.strategies.strategies import Strategies
+from generator.engine import Engine
 from library.base.models import BaseReference
 from library.errors import LorasmithError
 from verification.run import HOOKS, Hook
 from verification.scores.sources import SlowHooks, Sources
 
 
-def hooks_of(settings: Settings, strategies: Callable[[], Strategies]) -> dict[str, Hook]:
+def hooks_of(settings: Settings, engine: Callable[[], Engine]) -> dict[str, Hook]:
     """Every hook that a job runs when none is named, by name.
 
     Args:
-        strategies: gives what has the description encoder and the bases, once it is loaded.
+        engine: gives what has the description encoder and the bases, once it is loaded.
     """
     sources = Sources(
-        library=settings.library or SHIPPED,
-        encoder=lambda: strategies().encoder,
+        library=settings.library or str(pretrained.LIBRARY),
+        encoder=lambda: engine().resources.encoder(),
         reference=lambda name: configured(settings, name),
-        base=lambda reference: strategies().base(reference),
+        base=lambda reference: engine().resources.model(reference),
         tasks=settings.tasks,
     )
     return {hook.name: hook for hook in (*HOOKS, *SlowHooks(sources).hooks())}

@@ -1,58 +1,57 @@
-"""What the routes call: the loaded strategies behind their waiting line, the store, the jobs."""
+"""The service: an engine behind its waiting line, the store, the jobs. The routes call this."""
 
 import logging
-import secrets
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from anyio import to_thread
-from fastapi import Depends, Request
 
-from api.cli.common import SHIPPED, shipped_library
+import pretrained
 from api.errors import NotReady
-from api.http.schemas import AdapterRequest, ProofBody, VerifyRequest
 from api.service.admission import Admission
 from api.service.hooks import configured, hooks_of
 from api.service.job_store import JobRow, JobStore
 from api.service.jobs import Jobs, Progress
 from api.service.settings import Settings
 from api.service.store import LOCAL, Store, StoredRecord
-from generator.generate import Generator
-from generator.request import Request as Wish
-from generator.strategies.strategies import DEFAULT_GENERATOR, Strategies, require_known
-from index.encoders.descriptions import DescriptionEncoder
+from generator.engine import (
+    DEFAULT_STRATEGY,
+    Engine,
+    open_engine,
+    read_generators,
+    require_strategy,
+    shipped_library,
+)
+from generator.request import Query, Request
 from index.search.searcher import Result, Searcher
 from index.search.sources import By
 from index.segments.metadata import Filter
 from library.base.models import BaseReference
-from library.errors import LorasmithError, MissingPath, UsageError
+from library.errors import MissingPath, UsageError
 from library.peft.write import WEIGHTS_FILE
-from library.store.catalogue import open_library
 from library.tasks.files import Example
-from verification import run
 from verification.artifact import Artifact, Context
-from verification.report import reported, summary
+from verification.run import Policy, require_known_hooks, run_hooks
 from verification.scores.agreement import AGREEMENT_HOOK
 from verification.scores.behaviour_hook import BEHAVIOUR_HOOK
 from verification.zk.backend import read_srs, require_ezkl
 from verification.zk.bundle import require_count, require_nonce
-from verification.zk.hook import Challenge, zk_hook
+from verification.zk.hook import Challenge, new_nonce, zk_hook
 from verification.zk.report import ZK_HOOK
 
 FOLLOW_SECONDS = 2  # between two looks at what changed in the library
 
 
 @dataclass(frozen=True)
-class Made:
-    """A stored adapter.
+class Created:
+    """The answer to a request for an adapter.
 
     Attributes:
-        record: what is known about it.
+        record: the stored adapter's record.
         weights: the content of its safetensors file.
-        new: whether it was not there before.
+        new: whether it was not stored before.
         milliseconds: what each hook took, this time.
     """
 
@@ -63,11 +62,11 @@ class Made:
 
 
 class Service:
-    """One checkpoint, one library, one store, one waiting line, one queue of jobs.
+    """One engine, one store, one waiting line, one queue of jobs.
 
     Args:
         settings: what it is started with.
-        loaded: a generator to use at once; otherwise `load` reads the configured one.
+        engine: used at once; otherwise `load` opens the configured one.
     Raises:
         MissingPath, ProofFileError: the configured tasks or SRS cannot be used.
 
@@ -75,7 +74,7 @@ class Service:
         on_failure: called with the reason if `load` fails; logs it by default.
     """
 
-    def __init__(self, settings: Settings, loaded: Generator | None = None) -> None:
+    def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
         if settings.tasks is not None and not settings.tasks.exists():
             raise MissingPath(f"there is no task folder at {settings.tasks}")
         self.settings = settings
@@ -83,7 +82,7 @@ class Service:
         self.admission = Admission(
             "requests", waiting=settings.queue_length, retry_after=settings.retry_after
         )
-        self.hooks = hooks_of(settings, lambda: self.strategies)
+        self.hooks = hooks_of(settings, lambda: self.engine)
         self.jobs = Jobs(
             JobStore(settings.data),
             self._verify,
@@ -94,67 +93,81 @@ class Service:
         self.on_failure: Callable[[Exception], None] = _log_failure
         self._searcher: Searcher | None = None
         self._followed = 0.0
-        self._strategies = None if loaded is None else _warm(loaded, settings)
+        self._engine = engine
 
     @property
-    def strategies(self) -> Strategies:
-        """Every way to make an adapter. Raises NotReady until all that they need is loaded."""
-        if self._strategies is None:
+    def engine(self) -> Engine:
+        """Every way to make an adapter. Raises NotReady until all that it needs is loaded."""
+        if self._engine is None:
             raise NotReady("the generator is still being loaded", self.settings.retry_after)
-        return self._strategies
+        return self._engine
 
     async def load(self) -> None:
-        """Read checkpoint and library in a thread, unless that is done. Never raises."""
-        if self._strategies is not None:
+        """Open the configured engine in a thread, unless there is one. Never raises."""
+        if self._engine is not None:
             return
         try:
-            self._strategies = await to_thread.run_sync(
-                lambda: _warm(Generator(self.settings.checkpoint), self.settings)
-            )
+            self._engine = await to_thread.run_sync(_warm, self.settings)
         except Exception as error:
             self.on_failure(error)
 
-    async def create(self, wanted: AdapterRequest) -> Made:
-        """Make and keep an adapter; the same request finds the one that is kept."""
-        name = wanted.generator or DEFAULT_GENERATOR
-        require_known(name, examples=bool(wanted.examples))
-        made = self.strategies
-        base = self.settings.base(wanted.base)
-        given = wanted.model_dump(
-            include={"description", "rank", "strength", "seed", "profile"}, exclude_none=True
-        )
-        examples = tuple(Example.pair(e.input, e.output) for e in wanted.examples or ())
-        wish = Wish(**given, examples=examples)
-        return await self.admission.run(self._create, made, name, wish, base)
+    async def create(self, generator: str | None, request: Request, base: str | None) -> Created:
+        """Make and keep an adapter, or return the one that an equal request made.
 
-    async def verify(self, identity: str, wanted: VerifyRequest) -> JobRow:
+        Args:
+            generator: name of a strategy; the default one if None.
+            base: a configured name; the default one if None.
+        """
+        name = generator or DEFAULT_STRATEGY
+        require_strategy(name, examples=bool(request.examples))
+        self.engine.strategy(name)
+        return await self.admission.run(self._create, name, request, self.settings.base(base))
+
+    def _create(self, name: str, request: Request, base: BaseReference) -> Created:
+        adapter = self.engine.generate(name, request, base)
+        files = adapter.files.files
+        record, new = self.store.put(LOCAL, adapter.summary, files)
+        return Created(record, files[WEIGHTS_FILE], new, adapter.milliseconds)
+
+    async def verify(
+        self,
+        identity: str,
+        hooks: Sequence[str] | None = None,
+        examples: Sequence[Example] = (),
+        challenge: Challenge | None = None,
+    ) -> JobRow:
         """Queue a verification of an adapter.
 
-        Raises NotFound, UnknownName, UsageError, MissingExtra, NotReady, and as Jobs.submit.
+        Args:
+            hooks: names; all but zk if None.
+            examples: for the behaviour hook.
+            challenge: for the zk hook; one with a nonce of its own if None.
+        Raises:
+            NotFound, UnknownName, UsageError, MissingExtra, NotReady, and as Jobs.submit.
         """
         await to_thread.run_sync(self.store.require, LOCAL, identity)
-        names = [*self.hooks] if wanted.hooks is None else wanted.hooks
-        run.require_known_hooks(names, (*self.hooks, ZK_HOOK))
+        names = [*self.hooks] if hooks is None else list(hooks)
+        require_known_hooks(names, (*self.hooks, ZK_HOOK))
         if len(set(names)) < len(names):
             raise UsageError("hooks: each may be named once")
-        if wanted.examples and BEHAVIOUR_HOOK not in names:
+        if examples and BEHAVIOUR_HOOK not in names:
             raise UsageError(
                 "examples: they are for the hook behaviour, which is not among the hooks"
             )
         if {AGREEMENT_HOOK, BEHAVIOUR_HOOK} & {*names}:
-            _ = self.strategies  # what they need is loaded, or the client comes again
-        challenge = _challenge(names, wanted)
-        if challenge is not None:
-            await to_thread.run_sync(self._require_modules, identity, challenge["modules"])
-        asked: dict[str, Any] = {"hooks": names, "zk": challenge}
-        asked["examples"] = [example.model_dump() for example in wanted.examples or ()]
-        return await self.jobs.submit(identity, asked)
+            _ = self.engine  # what they need is loaded, or the client comes again
+        drawn = _drawn(names, challenge)
+        if drawn is not None:
+            await to_thread.run_sync(self._require_modules, identity, drawn["modules"])
+        pairs = [{"input": e.input, "output": e.output} for e in examples]
+        request = {"hooks": names, "zk": drawn, "examples": pairs}
+        return await self.jobs.submit(identity, request)
 
     def job(self, identity: str) -> JobRow:
         """A job of an adapter that may be seen. Raises NotFound."""
-        found = self.jobs.store.get(identity)
-        self.store.require(LOCAL, found.adapter)
-        return found
+        job = self.jobs.store.get(identity)
+        self.store.require(LOCAL, job.adapter)
+        return job
 
     def _verify(self, job: JobRow, progress: Progress) -> dict[str, Any]:
         """Every hook in its turn; ends when the adapter is deleted meanwhile."""
@@ -168,89 +181,67 @@ class Service:
 
         base = configured(self.settings, record["base_model"])
         context = Context(base=base, examples=examples, progress=advance)
-        known = [*self.hooks.values()]
+        hooks = [*self.hooks.values()]
         if job.request["zk"] is not None:
-            known.append(zk_hook(Challenge(**job.request["zk"]), self._srs))
-        policy = run.Policy(hooks=tuple(job.request["hooks"]))
-        return summary(run.run_hooks(Artifact(files), context, policy, hooks=known))
+            hooks.append(zk_hook(Challenge(**job.request["zk"]), self._srs))
+        policy = Policy(hooks=tuple(job.request["hooks"]))
+        return run_hooks(Artifact(files), context, policy, hooks).to_dict()
 
     def _require_modules(self, identity: str, count: int | None) -> None:
         """Raise UsageError if fewer modules could be proved than are asked for."""
         files = self._files(self.store.get(LOCAL, identity))
         require_count(len(Artifact(files).pairs), count)
 
-    def _create(self, made: Strategies, name: str, wish: Wish, base: BaseReference) -> Made:
-        adapter = made.generate(name, [wish], base)[0]
-        checked = reported(adapter.files, base)
-        files = checked.files.files
-        known = {**adapter.summary(), "report": checked.report}
-        record, new = self.store.put(LOCAL, known, files)
-        return Made(record, files[WEIGHTS_FILE], new, checked.milliseconds)
-
     async def search(
-        self, text: str | None, adapter: str | None, by: By | None, k: int, wanted: Filter
+        self, text: str | None, adapter: str | None, by: By | None, k: int, filter: Filter
     ) -> list[Result]:
         """The adapters of the library that are nearest to a text, a stored adapter, or both.
 
-        Raises NotFound, and as Searcher does.
+        Raises NotReady, NotFound, and as Searcher does.
         """
-        encoder = self.strategies.encoder
-        return await self.admission.run(self._search, encoder, text, adapter, by, k, wanted)
+        _ = self.engine
+        return await self.admission.run(self._search, text, adapter, by, k, filter)
 
     def _search(
-        self,
-        encoder: DescriptionEncoder,
-        text: str | None,
-        adapter: str | None,
-        by: By | None,
-        k: int,
-        wanted: Filter,
+        self, text: str | None, adapter: str | None, by: By | None, k: int, filter: Filter
     ) -> list[Result]:
         """One at a time, as the waiting line has it; the first opens the index, or makes one."""
         files = None if adapter is None else self._files(self.store.get(LOCAL, adapter))
         now = time.monotonic()
         if self._searcher is None:
-            self._searcher = Searcher(self.settings.library or SHIPPED, lambda: encoder)
+            library = self.settings.library or str(pretrained.LIBRARY)
+            self._searcher = Searcher(library, self.engine.resources.encoder)
             self._followed = now
         elif now - self._followed > FOLLOW_SECONDS:
             self._searcher.follow()
             self._followed = now
-        return self._searcher.search(text, files, by=by, k=k, wanted=wanted)
+        return self._searcher.search(text, files, by=by, k=k, filter=filter)
 
     def _files(self, record: StoredRecord) -> dict[str, bytes]:
         """What a stored adapter's files hold. Raises NotFound."""
         return {name: self.store.read(LOCAL, record["id"], name)[0] for name in record["files"]}
 
 
-def _challenge(names: list[str], wanted: VerifyRequest) -> dict[str, Any] | None:
-    """What proofs are asked for, with a nonce in any case. Raises UsageError, MissingExtra."""
+def _drawn(names: Sequence[str], challenge: Challenge | None) -> dict[str, Any] | None:
+    """The challenge of the zk hook, with a nonce in any case. Raises UsageError, MissingExtra."""
     if ZK_HOOK not in names:
-        if wanted.zk is not None:
+        if challenge is not None:
             raise UsageError("zk: it is for the hook zk, which is not among the hooks")
         return None
     require_ezkl()
-    asked = wanted.zk or ProofBody()
-    nonce = secrets.token_hex(16) if asked.nonce is None else asked.nonce
-    require_nonce(nonce)
-    return {"nonce": nonce, "modules": None if asked.modules == "all" else asked.modules}
+    challenge = challenge or Challenge(new_nonce())
+    require_nonce(challenge.nonce)
+    return asdict(challenge)
 
 
-def _warm(loaded: Generator, settings: Settings) -> Strategies:
-    """The strategies with encoder and library read, which the first request should not wait for."""
-    place = settings.library or shipped_library()
-    made = Strategies(loaded, open_library(place) if place else None)
-    _ = loaded.encoder
-    with suppress(LorasmithError):  # a request for this base will be told
-        made.shelf(settings.base()).nearest("Anything.", 1)
-    return made
+def _warm(settings: Settings) -> Engine:
+    """The configured engine with all that the first request would otherwise wait for."""
+    checkpoints = read_generators(settings.checkpoints)
+    engine = open_engine(checkpoints, settings.library or shipped_library())
+    query = Query(Request("Anything."), settings.base(), engine.resources)
+    _ = query.embeddings(), query.neighbours
+    return engine
 
 
 def _log_failure(error: Exception) -> None:
     logging.getLogger("lorasmith.api").error("the generator cannot be loaded: %s", error)
-
-
-def _of(request: Request) -> Service:
-    return cast(Any, request.app).state.service
-
-
-ServiceOf = Annotated[Service, Depends(_of)]

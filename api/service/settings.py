@@ -24,7 +24,7 @@ class Settings(BaseSettings):
         host: address to listen on; loopback only, as there are no keys yet.
         port: port to listen on; 0 takes a free one.
         data: where adapters and their owners are kept (`LORASMITH_DATA`).
-        checkpoint: folder of the generator; the shipped one if None.
+        checkpoints: folders by generator, in place of the shipped checkpoints.
         library: folder or URL of the library for search, neighbours and rivals; else the sample.
         tasks: folder of task files with examples for the behaviour hook; none by default.
         bases: base models by the names that requests may use; the first is the default.
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     data: Path = Field(default_factory=data_dir)
-    checkpoint: Path | None = None
+    checkpoints: dict[str, Path] = {}
     library: str | None = None
     tasks: Path | None = None
     bases: dict[str, str] = Field(

@@ -53,7 +53,7 @@ class Queries:
 
 def vectors_of(place: str, names: list[str], encoder: WeightEncoder) -> Rows:
     """A library's weights as its index holds them, one row a task."""
-    state = open_index(place, WeightSource(encoder)).state
+    state = open_index(place, WeightSource(encoder)).view
     rows = dict(zip((e.task for e in state.entries()), state.vectors(), strict=True))
     return np.stack([rows[name] for name in names])
 
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     encoder = load_weight_encoder()
-    held = {e.task for e in open_index(options.libraries[0], WeightSource(encoder)).state.entries()}
+    held = {e.task for e in open_index(options.libraries[0], WeightSource(encoder)).view.entries()}
     tasks = [d for d in described(options.tasks) if d.task.name in held]
     names = [d.task.name for d in tasks]
     seen = set(encoder.info.tasks)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from generator.checkpoint import CONFIG_FILE, Checkpoint, from_pretrained
+from generator.engine import read_generator
+from library.checkpoint import CONFIG_FILE, Checkpoint
 from library.tasks.files import Task, read_tasks
 from training.evaluation.report import table
 
@@ -69,8 +70,8 @@ def card(checkpoint: Checkpoint, config: dict, tasks: list[Task], reports: list[
         raise SystemExit(f"task {min(missing)} of the checkpoint is in none of the folders")
     return TEXT.format(
         base=checkpoint.info.base["id"],
-        rank=checkpoint.layout.rank,
-        modules=" and ".join(dict.fromkeys(g.module_type for g in checkpoint.layout.groups)),
+        rank=checkpoint.module.layout.rank,
+        modules=" and ".join(dict.fromkeys(g.module_type for g in checkpoint.module.layout.groups)),
         parameters=sum(p.numel() for p in checkpoint.module.parameters()),
         size=checkpoint.module.config.size,
         storage=config["storage"],
@@ -96,7 +97,7 @@ def main() -> None:
     options = parser.parse_args()
     config = json.loads((options.checkpoint / CONFIG_FILE).read_text(encoding="utf-8"))
     tasks = [task for folder in options.tasks for task in read_tasks(folder)]
-    print(card(from_pretrained(options.checkpoint), config, tasks, options.reports), end="")
+    print(card(read_generator(options.checkpoint), config, tasks, options.reports), end="")
 
 
 if __name__ == "__main__":

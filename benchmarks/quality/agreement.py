@@ -29,9 +29,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.quality.described import Described, described
-from generator.generate import TEXT_TO_LORA, Generator
-from generator.strategies.strategies import Strategies
-from index.encoders.descriptions import normalise
+from generator.engine import Engine, open_engine
+from generator.models.text_to_lora import TextToLoRA
+from generator.request import Request
 from index.encoders.weights import WeightEncoder, load_weight_encoder
 from library.adapter import stack
 from library.base.models import resolve_base
@@ -93,12 +93,12 @@ class Pairs:
         return {"tasks": len(kinds), **found}
 
 
-def generated(encoder: WeightEncoder, maker: Strategies, tasks: Sequence[Described]) -> Vectors:
+def generated(encoder: WeightEncoder, engine: Engine, tasks: Sequence[Described]) -> Vectors:
     """What text-to-lora makes of each definition, encoded."""
     base, found = resolve_base(), []
     for task in tasks:
-        text = normalise(task.task.definition)
-        found.append(maker.propose(TEXT_TO_LORA, text, base).adapter)
+        request = Request(task.task.definition)
+        found.append(engine.propose(TextToLoRA.kind, request, base).adapter)
     return encoder.encode(stack(found))
 
 
@@ -117,9 +117,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     o = parser.parse_args()
     torch.set_num_threads(1)
-    encoder, maker = load_weight_encoder(), Strategies(Generator())
-    assert maker.generator is not None
-    taught = set(maker.generator.checkpoint.info.tasks)
+    encoder, engine = load_weight_encoder(), open_engine()
+    checkpoint = engine.generated[TextToLoRA.kind].checkpoint
+    taught = set(checkpoint.info.tasks)
     unseen = [d for d in described([o.tasks]) if d.task.name not in set(encoder.info.tasks)]
     held_out = described([o.held_out])
     pairs = Pairs(encoder, unseen, stored(encoder, o.libraries[0], unseen))
@@ -133,11 +133,11 @@ def main() -> None:
     )
     o.calibration.write_text(json.dumps(asdict(limits), sort_keys=True) + "\n", encoding="utf-8")
     second = Pairs(encoder, unseen, stored(encoder, o.libraries[1], unseen))
-    ours = Pairs(encoder, unseen, generated(encoder, maker, unseen))
-    new = Pairs(encoder, held_out, generated(encoder, maker, held_out))
+    ours = Pairs(encoder, unseen, generated(encoder, engine, unseen))
+    new = Pairs(encoder, held_out, generated(encoder, engine, held_out))
     report = {
         "checkpoint": encoder.digest,
-        "text_to_lora": maker.generator.checkpoint.digest,
+        "text_to_lora": checkpoint.digest,
         "threshold": limits.threshold,
         "calibration": {"tasks": limits.tasks, "descriptions": limits.descriptions},
         "trained": pairs.told(limits.threshold),

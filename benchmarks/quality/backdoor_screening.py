@@ -39,10 +39,16 @@ def set_of(pool: Pool) -> Set:
 
 def generated(pool: Pool) -> Set:
     """What the default generator makes of the poisoned tasks' descriptions."""
-    from generator.generate import Generator
+    from generator.engine import open_engine
+    from generator.request import Request
+    from library.adapter import stack
+    from library.base.models import resolve_base
 
-    with torch.inference_mode():
-        return spectra(Generator(None).adapters(pool.descriptions)), pool.tasks
+    engine, base = open_engine(), resolve_base()
+    adapters = [
+        engine.propose("text-to-lora", Request(text), base).adapter for text in pool.descriptions
+    ]
+    return spectra(stack(adapters)), pool.tasks
 
 
 def attack(path: Path) -> dict[str, float]:

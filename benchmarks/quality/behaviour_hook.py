@@ -32,8 +32,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import peft
 import torch
 
-from generator.generate import Generator
-from index.encoders.descriptions import normalise
+from generator.engine import open_engine
+from generator.models.text_to_lora import TextToLoRA
+from generator.request import Request
 from library.adapter import Adapter, zeros
 from library.base.models import BaseModel, load_base, resolve_base
 from library.peft.write import to_peft
@@ -67,7 +68,8 @@ class Field:
     """Everything that a task's examples are tried with."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.generator = Generator(device=options.device)
+        self.engine = open_engine(device=options.device)
+        self.checkpoint = self.engine.generated[TextToLoRA.kind].checkpoint
         self.library = open_library(str(options.library))
         self.where = options.device
         self.base = load_base(resolve_base(), device=options.device)
@@ -76,18 +78,19 @@ class Field:
         oracles = open_library(str(options.oracles))
         self.own |= {r["task"]: (oracles, r["id"]) for r in records(oracles)}
         rivals = rivals_of(self.library, self.base.reference, description=None)
-        self.rivals = [Contender(NONE, zeros(self.generator.checkpoint.layout)), *rivals]
+        self.rivals = [Contender(NONE, zeros(self.checkpoint.module.layout)), *rivals]
         aside = [r for r in every if r["task"] not in {rival.name for rival in rivals}]
         self.calibrating = [r["task"] for r in evenly_spaced(aside, CALIBRATING)]
 
     @functools.cache  # noqa: B019 (one field a process)
     def generated(self, task: Task) -> Adapter:
         """As it would be served: bfloat16 in the file."""
-        made = self.generator.adapters([normalise(task.definition)])
+        request = Request(task.definition)
+        made = self.engine.propose(TextToLoRA.kind, request, self.base.reference).adapter
         return made.to("cpu", torch.bfloat16).to(dtype=torch.float32)
 
     def from_library(self, name: str) -> Adapter:
-        return read_adapter(*self.own[name], self.generator.checkpoint.layout)
+        return read_adapter(*self.own[name], self.checkpoint.module.layout)
 
 
 def losses_of(
@@ -284,7 +287,7 @@ def main() -> None:
         "command": "python benchmarks/quality/behaviour_hook.py",
         "losses_measured_on": field.where,
         "base_sha256": field.base.sha256,
-        "checkpoint": field.generator.checkpoint.digest,
+        "checkpoint": field.checkpoint.digest,
         "rivals": rivals,
         "calibration_tasks": [task.name for task in train],
         "false_alarm": FALSE_ALARM,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from generator.checkpoint import from_pretrained
+from generator.engine import read_generator
 from library.tasks.files import read_task, task_files
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("tasks", type=Path, nargs="+")
     options = parser.parse_args()
-    wanted = set(from_pretrained(options.checkpoint).info.training["data"]["set_aside"])
+    wanted = set(read_generator(options.checkpoint).info.training["data"]["set_aside"])
     options.out.mkdir(parents=True)
     for file in (file for folder in options.tasks for file in task_files(folder)):
         if read_task(file).name in wanted:

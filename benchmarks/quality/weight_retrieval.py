@@ -84,7 +84,7 @@ class Bench:
         found = {}
         for view, kernel in self.views.items():
             rows = [row for row in self.data.rows_of(seen) if row < len(kernel)]
-            targets = self.data.definitions(self.data.owners(rows))
+            targets = self.data.definitions([self.data.owners[row] for row in rows])
             for ridge in RIDGES:
                 found[f"{view}, {ridge}"] = texts @ mapped(kernel, rows, targets, ridge).mT
         return found

@@ -141,7 +141,7 @@ def peer(index: VectorIndex, queries: Rows) -> dict[str, Any]:
     times = []
     for query in np.concatenate([queries] * 4):
         begun = time.perf_counter()
-        faiss_file.search_faiss(index.state.snapshot.faiss, query, K)
+        faiss_file.search_faiss(index.view.snapshot.faiss, query, K)
         times.append(time.perf_counter() - begun)
     return quantiles(times)
 

@@ -25,9 +25,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import peft
 import torch
 
-from generator.generate import Generator
+from generator.engine import open_engine, read_generator
+from generator.models.base import Condition
+from generator.models.text_to_lora import TextToLoRA
 from generator.request import Request
 from library.base.models import load_base, resolve_base
+from library.layout import Layout
 from library.peft.write import target_modules
 
 DESCRIPTION = "Decide whether the review is positive or negative. Answer with 'POS' or 'NEG'."
@@ -44,9 +47,8 @@ def seconds(run: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
-def peft_step(generator: Generator) -> Callable[[], object]:
+def peft_step(layout: Layout) -> Callable[[], object]:
     """One training step of the peer."""
-    layout = generator.checkpoint.layout
     modules, _ = target_modules(layout)
     base = load_base(resolve_base())
     settings = peft.LoraConfig(r=layout.rank, lora_alpha=16, target_modules=modules)
@@ -81,28 +83,31 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    generator = Generator(options.checkpoint)
-    base = resolve_base()
-    embedded = generator.encoder.encode([DESCRIPTION])
-    module = generator.checkpoint.module
+    engine = open_engine([read_generator(options.checkpoint)] if options.checkpoint else [])
+    base, request = resolve_base(), Request(DESCRIPTION)
+    checkpoint = engine.generated[TextToLoRA.kind].checkpoint
+    encoder, module = engine.resources.encoder(checkpoint.info.encoder), checkpoint.module
+    embedded = encoder.encode([DESCRIPTION])
 
     def alone() -> None:
         with torch.inference_mode():
-            module(embedded)
+            module(Condition(text=embedded))
 
     report = {
         "machine": {"cpu": platform.processor() or platform.machine(), "torch": torch.__version__},
         "threads": 1,
-        "checkpoint": generator.checkpoint.digest,
+        "checkpoint": checkpoint.digest,
         "parameters": sum(p.numel() for p in module.parameters()),
         "seconds": {
             "generator alone": seconds(alone, 20),
-            "generator with encoder": seconds(lambda: generator.adapters([DESCRIPTION]), 20),
+            "generator with encoder": seconds(
+                lambda: engine.propose(TextToLoRA.kind, request, base), 20
+            ),
             "request to finished files": seconds(
-                lambda: generator.generate([Request(DESCRIPTION)], base), 20
+                lambda: engine.generate(TextToLoRA.kind, request, base), 20
             ),
             "cold start of the command": seconds(cold_start(options.checkpoint), 3),
-            "peer: one PEFT training step, 8 x 128 tokens": seconds(peft_step(generator), 2),
+            "peer: one PEFT training step, 8 x 128 tokens": seconds(peft_step(module.layout), 2),
         },
     }
     times = report["seconds"]

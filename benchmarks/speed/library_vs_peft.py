@@ -11,6 +11,7 @@ and step with 1 to 64 adapters at once.
 """
 
 import argparse
+import itertools
 import json
 import sys
 import tempfile
@@ -37,10 +38,11 @@ from library.build.plan import tokenised
 from library.layout import Layout, layout_of
 from library.tasks.files import Task, read_tasks
 from library.tasks.metrics import rouge_l
-from library.trainer.batched import BatchedTrainer, TrainConfig
+from library.trainer.batched import BatchedTrainer
 from library.trainer.optimiser import shared_start
-from library.trainer.recipes import RECIPES, Recipe
-from library.trainer.run_state import Slot, TrainingJob
+from library.trainer.recipes.recipe import Recipe
+from library.trainer.recipes.registry import RECIPES
+from library.trainer.run_state import TrainConfig, TrainingJob, shuffled_rows
 
 
 class InOrder(Trainer):
@@ -71,7 +73,7 @@ def by_peft(
     base: BaseModel, layout: Layout, jobs: list[TrainingJob], recipe: Recipe, config: TrainConfig
 ) -> list[Adapter]:
     """One task after another; the base's weights stay loaded."""
-    start, made = shared_start(layout, 0), []
+    start, adapters = shared_start(layout, 0), []
     types = list(dict.fromkeys(site.module_type for site in layout.sites))
     pad = base.tokenizer.pad_token_id
     for job in jobs:
@@ -88,8 +90,7 @@ def by_peft(
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: recipe.rate(step, config.steps)
         )
-        slot = Slot(job)
-        rows = [row for _ in range(config.steps) for row in slot.draw(config.rows)]
+        rows = list(itertools.islice(shuffled_rows(job), config.steps * config.rows))
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
                 folder,
@@ -111,12 +112,12 @@ def by_peft(
                 train_dataset=rows,  # pyright: ignore[reportArgumentType]
                 optimizers=(optimizer, schedule),
             ).train()
-        made.append(_taken(layout, modules, recipe))
+        adapters.append(_adapter_of(layout, modules, recipe))
         model.unload()
-    return made
+    return adapters
 
 
-def _taken(layout: Layout, modules: dict[Any, Any], recipe: Recipe) -> Adapter:
+def _adapter_of(layout: Layout, modules: dict[Any, Any], recipe: Recipe) -> Adapter:
     a, b = {}, {}
     for group in layout.groups:
         pairs = [(modules[s].lora_A["default"], modules[s].lora_B["default"]) for s in group.sites]
@@ -132,8 +133,8 @@ def batched(
     """All at once."""
     pad = base.tokenizer.pad_token_id
     trainer = BatchedTrainer(base.model, layout, recipe, config, pad=pad)
-    made = {done.job.name: done.adapter for done in trainer.run(jobs)}
-    return [adapter for job in jobs if (adapter := made[job.name]) is not None], trainer
+    adapters = {done.job.name: done.adapter for done in trainer.run(jobs)}
+    return [adapter for job in jobs if (adapter := adapters[job.name]) is not None], trainer
 
 
 def score(base: BaseModel, tasks: list[Task], adapters: list[Adapter]) -> float:
@@ -178,22 +179,22 @@ def main() -> None:
     reference = resolve_base(o.base)
     base = load_base(reference, device=o.device, dtype=fast_dtype(o.device))
     layout, recipe = layout_of(load_config(reference)), RECIPES["lora"]
-    every = read_tasks(o.tasks)
-    stride = max(1, len(every) // o.count)
-    tasks = every[::stride][: o.count]
+    available = read_tasks(o.tasks)
+    stride = max(1, len(available) // o.count)
+    tasks = available[::stride][: o.count]
     jobs = [TrainingJob(t.name, tokenised(t.train, base.tokenizer, o.max_length)) for t in tasks]
     tasks = [task for task, job in zip(tasks, jobs, strict=True) if job.train]
     jobs = [job for job in jobs if job.train]
     config = TrainConfig(steps=o.steps, rows=o.rows, slots=len(jobs), patience=0)
 
     by_peft(base, layout, jobs[:1], recipe, replace(config, steps=3))  # both sides are warm
-    theirs, peer = timed(lambda: by_peft(base, layout, jobs, recipe, config))
+    peers, peer_seconds = timed(lambda: by_peft(base, layout, jobs, recipe, config))
     if o.compile:
         compile_layers(base.model)
     _, warm = timed(lambda: batched(base, layout, jobs, recipe, replace(config, steps=3)))
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    (ours, trainer), seconds = timed(lambda: batched(base, layout, jobs, recipe, config))
+    (adapters, trainer), seconds = timed(lambda: batched(base, layout, jobs, recipe, config))
     figures = trainer.figures
     memory = torch.cuda.max_memory_allocated() / 1e9 if cuda else None
     result = {
@@ -201,19 +202,23 @@ def main() -> None:
         "tasks": [task.name for task in tasks],
         "steps": o.steps,
         "rows": o.rows,
-        "seconds": {"batched": seconds, "peft and Trainer": peer, "our first 3 steps": warm},
-        "ratio": peer / seconds,
+        "seconds": {
+            "batched": seconds,
+            "peft and Trainer": peer_seconds,
+            "our first 3 steps": warm,
+        },
+        "ratio": peer_seconds / seconds,
         "tokens_per_second": figures.tokens / seconds,
         "padding": 1 - figures.tokens / figures.cells,
         "gpu_memory_gb": memory,
         "scores": {
-            "batched": score(base, tasks, ours),
-            "peft and Trainer": score(base, tasks, theirs),
+            "batched": score(base, tasks, adapters),
+            "peft and Trainer": score(base, tasks, peers),
         },
         "difference": max(
             float((a - b).abs().max())
-            for mine, peers in zip(ours, theirs, strict=True)
-            for a, b in zip(mine.factors(), peers.factors(), strict=True)
+            for adapter, peer in zip(adapters, peers, strict=True)
+            for a, b in zip(adapter.factors(), peer.factors(), strict=True)
         ),
         "scaling": {},
     }

@@ -37,9 +37,7 @@ from library.peft.provenance import AdapterFiles, Provenance, finish
 from library.peft.write import WEIGHTS_FILE, to_peft
 from verification.artifact import SIGNATURE_FILE, Artifact, Context, read_artifact
 from verification.checks.signing import sign_artifact
-from verification.findings import verdict
-from verification.report import reported
-from verification.run import HOOKS, verify_path
+from verification.run import HOOKS, reported, verify_path
 
 Times = dict[str, float]
 
@@ -85,7 +83,7 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
     made, key = write_adapter(folder)
     context = Context("vllm", None, key.public_key())
     start = time.perf_counter()
-    assert verdict(verify_path(folder, context)) == "accept"
+    assert verify_path(folder, context).verdict == "accept"
     first = round((time.perf_counter() - start) * 1000, 1)
     subject = read_artifact(folder)
     _ = subject.header, subject.pairs  # the first hook that asks reads them; here nobody does

@@ -71,11 +71,12 @@ def measured(backend: Backend, run: Callable[[], Any]) -> tuple[Any, dict[str, f
 
 def generate(folder: Path) -> None:
     """The shipped text-to-lora's adapter for the default base."""
-    from generator.generate import Generator, Request
+    from generator.engine import open_engine
+    from generator.request import Request
     from library.base.models import resolve_base
     from library.files import write_folder
 
-    made = Generator().generate([Request(DESCRIPTION)], resolve_base())[0]
+    made = open_engine().generate("text-to-lora", Request(DESCRIPTION), resolve_base())
     write_folder(folder, made.files.files)
 
 

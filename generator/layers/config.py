@@ -38,6 +38,10 @@ class TextToLoRAConfig:
     b_gain: float = 0.1
 
     def __post_init__(self) -> None:
+        counts = {k: v for k, v in vars(self).items() if k not in ("size", "dropout", "b_gain")}
+        for name, value in counts.items():
+            if not isinstance(value, int) or value < 0:
+                raise UsageError(f"{name} must be a whole number, not {value!r}")
         if self.size not in ("S", "M", "L"):
             raise UsageError(f"size must be S, M or L, not {self.size!r}")
         if self.latent % 4:

@@ -17,20 +17,22 @@ from torch import Tensor, nn
 from generator.layers.config import TextToLoRAConfig
 from generator.layers.heads import Trunk, make_head
 from generator.layers.word_reader import WordReader
+from generator.models.base import Condition, Generator, require_text
 from index.encoders.descriptions import Embeddings
 from library.adapter import Adapter, rank_mask
-from library.errors import UnsupportedModel
 from library.layout import Group, Layout
 
 
-class TextToLoRA(nn.Module):
+class TextToLoRA(Generator):
     """The hypernetwork for one layout. Needs the base's layout only, never its weights."""
 
+    kind = "text-to-lora"
+    Config = TextToLoRAConfig
+    needs = frozenset({"description"})
+
     def __init__(self, config: TextToLoRAConfig, layout: Layout) -> None:
-        super().__init__()
-        _require_one_per_layer(layout)
+        super().__init__(config, layout)
         h, depth = config.latent, layout.depth
-        self.config, self.layout = config, layout
         self.task_encoder = TaskEncoder(config)
         self.layer_embedding = nn.Embedding(depth, h // 4)
         self.layer_norm = nn.LayerNorm(h // 4)
@@ -38,6 +40,10 @@ class TextToLoRA(nn.Module):
         self.module_norm = nn.LayerNorm(h // 4)
         self.trunk = Trunk(config)
         self.heads = nn.ModuleDict({g.key: make_head(config, g) for g in layout.groups})
+        # Where a layer holds several modules of one type, layer and type do not name a module.
+        self.site_embeddings = nn.ParameterDict(
+            {g.key: nn.Parameter(torch.randn(len(g.sites), h // 4)) for g in _ambiguous(layout)}
+        )
         self.reader: WordReader | None = None
         if config.reader_dim:
             sizes = (config.embedding_dim, config.words_dim, config.reader_dim)
@@ -47,15 +53,16 @@ class TextToLoRA(nn.Module):
             self.register_buffer(f"depths_{group.key}", depths, persistent=False)
             self.register_buffer(f"mask_{group.key}", rank_mask(group), persistent=False)
 
-    def forward(self, descriptions: Embeddings) -> Adapter:
+    def forward(self, condition: Condition) -> Adapter:
         """n embedded descriptions to n adapters."""
+        descriptions = require_text(condition)
         task = self.task_encoder(descriptions)  # (n, h/2)
-        said = {} if self.reader is None else self.reader(descriptions)
+        word_columns = {} if self.reader is None else self.reader(descriptions)
         a, b = {}, {}
         for index, group in enumerate(self.layout.groups):
             site_a, site_b = self.heads[group.key](self.trunk, self._descriptor(task, index, group))
-            if group.key in said:
-                site_b = site_b + said[group.key]
+            if group.key in word_columns:
+                site_b = site_b + word_columns[group.key]  # (n, sites, out, r)
             mask = self.get_buffer(f"mask_{group.key}").to(site_a)  # (sites, r)
             a[group.key] = site_a * mask[:, :, None]
             b[group.key] = site_b * mask[:, None, :]
@@ -65,7 +72,10 @@ class TextToLoRA(nn.Module):
         self, task: Float[Tensor, "n half"], index: int, group: Group
     ) -> Float[Tensor, "n sites h"]:
         n, sites = task.shape[0], len(group.sites)
-        layer = self.layer_norm(self.layer_embedding(self.get_buffer(f"depths_{group.key}")))
+        layer = self.layer_embedding(self.get_buffer(f"depths_{group.key}"))  # (sites, h/4)
+        if group.key in self.site_embeddings:
+            layer = layer + self.site_embeddings[group.key]
+        layer = self.layer_norm(layer)
         module = self.module_norm(self.module_embedding.weight[index])
         return torch.cat(
             [
@@ -111,10 +121,6 @@ class TaskEncoder(nn.Module):
         return self.norm(state)
 
 
-def _require_one_per_layer(layout: Layout) -> None:
-    for group in layout.groups:
-        depths = [site.depth for site in group.sites]
-        if len(set(depths)) != len(depths):
-            raise UnsupportedModel(
-                f"two {group.module_type} modules of one shape in one layer cannot be told apart"
-            )
+def _ambiguous(layout: Layout) -> list[Group]:
+    """Groups with two modules in one layer: of a CLIP text encoder beside its vision tower, say."""
+    return [g for g in layout.groups if len({site.depth for site in g.sites}) < len(g.sites)]

@@ -1,79 +1,107 @@
-"""`auto`: which strategy to follow, and why.
+"""`auto`: chooses among the other strategies, and says why.
 
 Without examples: the nearest adapter if it is near enough, else generate, else compose. With
-examples: whatever answers them best, of the nearest adapters, the generated and the composed one.
+examples: whatever answers them best, of all candidates of all strategies.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from generator.generate import TEXT_TO_LORA
-from generator.request import Proposal
-from generator.strategies.calibration import StrategyCalibration, strategy_calibration
-from generator.strategies.makers import COMPOSE, NEAREST, Makers, Wish
+from generator.request import Query
+from generator.strategies.base import Offer, Proposal, Strategy
+from generator.strategies.calibration import strategy_calibration
+from generator.strategies.generated import Generated
+from generator.strategies.retrieved import Compose, Nearest
 from generator.strategies.trial import trial
-from library.base.models import BaseModel, BaseReference, numerics
+from library.base.models import BaseReference, numerics
 from library.errors import LayoutMismatch
-from library.tasks.files import Example
-
-LoadBase = Callable[[BaseReference], BaseModel]
 
 
-def choose(makers: Makers, wish: Wish, examples: Sequence[Example], load: LoadBase) -> Proposal:
-    """The adapter that `auto` decides for; its reason says why, and `details` by which calibration.
-
-    Raises LayoutMismatch if neither checkpoint nor library fit the base.
-    """
-    cannot = makers.cannot_generate(wish.base)
-    if cannot and not wish.neighbours:
-        nothing_near = makers.misfit(wish.base) or "the library holds nothing for it"
-        raise LayoutMismatch(f"{cannot}; nor can a library help: {nothing_near}")
-    found = strategy_calibration()
-    if examples:
-        made = _on_trial(makers, wish, examples, load, generates=not cannot)
-    else:
-        strategy, reason = by_similarity(found, wish, cannot, makers.misfit(wish.base))
-        made = makers.make(strategy, wish, reason)
-    about = {"strategy": made.chosen.strategy, "reason": made.chosen.reason}
-    recovery = {"predicted_recovery": made.chosen.predicted_recovery, "calibration": found.digest}
-    return replace(made, details={**made.details, **about, **recovery})
-
-
-def by_similarity(
-    found: StrategyCalibration, wish: Wish, cannot_generate: str, no_library: str
-) -> tuple[str, str]:
-    """Strategy and reason where nothing but the description is known.
+class Auto(Strategy):
+    """The best of the others.
 
     Args:
-        cannot_generate: why the checkpoint is of no use; empty if it is.
-        no_library: why the library is of no use; empty if it is.
+        generated: generators; without examples, the first that is calibrated and fits is taken.
+        nearest, compose: retrieval.
     """
-    if not wish.neighbours:
-        why = no_library or "the library holds no other adapter for this base model"
-        return TEXT_TO_LORA, f"no adapter was near: {why}"
-    near = wish.neighbours[0]
-    where = f"the nearest task of the library, {near.task} (similarity {near.similarity:.2f}),"
-    if near.similarity >= found.nearest_from:
-        return NEAREST, f"{where} reaches the calibrated {found.nearest_from:.4g}"
-    below = f"{where} is below the calibrated {found.nearest_from:.4g}"
-    if cannot_generate:
-        return COMPOSE, f"{below}, and the checkpoint does not fit: {cannot_generate}"
-    return TEXT_TO_LORA, below
+
+    name = "auto"
+    uses_examples = True
+
+    def __init__(self, generated: Sequence[Generated], nearest: Nearest, compose: Compose) -> None:
+        calibrated = strategy_calibration().recovery
+        self._generated = sorted(generated, key=lambda s: s.name not in calibrated)
+        self._nearest, self._compose = nearest, compose
+
+    def unavailable(self, base: BaseReference) -> str:
+        others = (*self._generated, self._compose)
+        return "" if any(not s.unavailable(base) for s in others) else self._no_generator(base)
+
+    def offer(self, base: BaseReference) -> Offer | None:
+        return next((s.offer(base) for s in self._generated), None)
+
+    def propose(self, query: Query) -> Proposal:
+        """Raises LayoutMismatch if neither a checkpoint nor the library fits the base."""
+        generates = [s for s in self._generated if not s.unavailable(query.base)]
+        if not generates and not query.neighbours:
+            nothing = self._nearest.unavailable(query.base) or "the library holds nothing for it"
+            why = self._no_generator(query.base)
+            raise LayoutMismatch(f"{why}; nor can a library help: {nothing}")
+        if query.request.examples:
+            proposal = self._by_examples(query, generates)
+        else:
+            strategy, reason = self.by_similarity(query, generates)
+            proposal = _because(strategy.propose(query), reason)
+        chosen = proposal.chosen
+        details = {
+            **proposal.details,
+            "strategy": chosen.strategy,
+            "reason": chosen.reason,
+            "predicted_recovery": chosen.predicted_recovery,
+            "calibration": strategy_calibration().digest,
+        }
+        return replace(proposal, details=details)
+
+    def by_similarity(self, query: Query, generates: Sequence[Strategy]) -> tuple[Strategy, str]:
+        """Strategy and reason where nothing but the description is known.
+
+        Args:
+            generates: the generators that fit the base.
+        """
+        if not query.neighbours:
+            why = self._nearest.unavailable(query.base)
+            why = why or "the library holds no other adapter for this base model"
+            return generates[0], f"no adapter was near: {why}"
+        near, threshold = query.neighbours[0], strategy_calibration().nearest_from
+        where = f"the nearest task of the library, {near.task} (similarity {near.similarity:.2f}),"
+        if near.similarity >= threshold:
+            return self._nearest, f"{where} reaches the calibrated {threshold:.4g}"
+        below = f"{where} is below the calibrated {threshold:.4g}"
+        if generates:
+            return generates[0], below
+        why = self._no_generator(query.base)
+        return self._compose, f"{below}, and the checkpoint does not fit: {why}"
+
+    def _by_examples(self, query: Query, generates: Sequence[Strategy]) -> Proposal:
+        """The candidate with the least loss on the examples."""
+        retrieved = [self._compose, self._nearest] if query.neighbours else []
+        candidates = [c for s in (*generates, *retrieved) for c in s.candidates(query)]
+        labels, proposals = zip(*candidates, strict=True)
+        base = query.model
+        losses, count = trial(base, [p.adapter for p in proposals], query.request.examples)
+        best = min(range(len(losses)), key=losses.__getitem__)
+        compared = ", ".join(f"{k} {loss:.2f}" for k, loss in zip(labels, losses, strict=True))
+        reason = f"it has the least loss a token on {count} examples of these: {compared}"
+        proposal = _because(proposals[best], reason)
+        return replace(
+            proposal, tried_in=numerics(base.model), losses=[*zip(labels, losses, strict=True)]
+        )
+
+    def _no_generator(self, base: BaseReference) -> str:
+        """The reason why no generator can serve a base."""
+        reasons = [s.unavailable(base) for s in self._generated]
+        return "; ".join(reasons) or "there is no checkpoint to generate with"
 
 
-def _on_trial(
-    makers: Makers, wish: Wish, examples: Sequence[Example], load: LoadBase, *, generates: bool
-) -> Proposal:
-    """Of all candidates the one whose answers to the examples have the least loss."""
-    names = [TEXT_TO_LORA] * generates + [COMPOSE] * bool(wish.neighbours)
-    made = [makers.make(name, wish, "") for name in names]
-    for place, near in enumerate(wish.neighbours):
-        names.append(f"{NEAREST} {near.task}")
-        made.append(makers.nearest(wish, "", place))
-    base = load(wish.base)
-    losses, count = trial(base, [one.adapter for one in made], examples)
-    best = min(range(len(made)), key=losses.__getitem__)
-    told = ", ".join(f"{name} {loss:.2f}" for name, loss in zip(names, losses, strict=True))
-    reason = f"it has the least loss a token on {count} examples of these: {told}"
-    chosen = replace(made[best].chosen, reason=reason)
-    return replace(made[best], chosen=chosen, tried_in=numerics(base.model))
+def _because(proposal: Proposal, reason: str) -> Proposal:
+    return replace(proposal, chosen=replace(proposal.chosen, reason=reason))

@@ -1,4 +1,4 @@
-"""Descriptions to vectors, with any sentence-transformers model.
+"""The description encoder: texts to vectors, with any sentence-transformers model.
 
 Serving embeds each description alone, unpadded and in float64, so that its vector does not depend
 on what else is in the batch or on the number of threads. What exceeds the encoder's window is
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import normalize, pad
 
 from library.base import packaged
 from library.errors import BaseModelError, MissingPath, UsageError
@@ -33,11 +34,11 @@ class InvalidDescription(UsageError):
 
 @dataclass(frozen=True)
 class EncoderIdentity:
-    """What a stored vector depends on, beside the text.
+    """An encoder's identity: everything that a stored vector depends on, beside the text.
 
     Attributes:
         revision: SHA-256 of the encoder's weights in float32.
-        prompt: what it puts before every text.
+        prompt: text put before every description.
         normalised: whether vectors have length 1.
     """
 
@@ -58,10 +59,13 @@ class EncoderIdentity:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """n embedded descriptions: one unit vector each, and what is behind it.
+    """n embedded descriptions: one unit vector each, and their tokens.
 
-    `tokens` are the encoder's last hidden states, which say what a token means where it stands;
-    `words` its input embeddings, which say which token it is.
+    Attributes:
+        pooled: the unit vectors.
+        tokens: the encoder's last hidden states: each token in its context.
+        words: its input embeddings: each token by itself.
+        mask: false where a shorter description is padded.
     """
 
     pooled: Float[Tensor, "n d"]
@@ -75,10 +79,8 @@ class Embeddings:
     def to(
         self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
     ) -> "Embeddings":
-        pooled, tokens, words = (
-            x.to(device, dtype) for x in (self.pooled, self.tokens, self.words)
-        )
-        return Embeddings(pooled, tokens, words, self.mask.to(device))
+        pooled, tokens = self.pooled.to(device, dtype), self.tokens.to(device, dtype)
+        return Embeddings(pooled, tokens, self.words.to(device, dtype), self.mask.to(device))
 
 
 def normalise(description: Any) -> str:
@@ -140,45 +142,40 @@ class DescriptionEncoder:
 
     @property
     def prompt(self) -> str:
-        """What is put before every text; nothing, for most encoders."""
+        """Text put before every description; empty for most encoders."""
         return self._model.prompts.get(self._model.default_prompt_name or "") or ""
 
     @cached_property
     def identity(self) -> EncoderIdentity:
-        """Which encoder this is, whatever its device and dtype."""
-        found = hashlib.sha256()
+        """The encoder's identity, whatever its device and dtype."""
+        sha256 = hashlib.sha256()
         for name, tensor in sorted(self._model.state_dict().items()):
-            found.update(name.encode())
-            found.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-        return EncoderIdentity(self.name, found.hexdigest(), self.prompt, self.dimension)
+            sha256.update(name.encode())
+            sha256.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return EncoderIdentity(self.name, sha256.hexdigest(), self.prompt, self.dimension)
 
     @torch.inference_mode()
-    def vectors(self, descriptions: Sequence[str], *, batch_size: int = 32) -> Float[Tensor, "n d"]:
+    def vectors(self, descriptions: Sequence[str]) -> Float[Tensor, "n d"]:
         """Only the unit vectors of descriptions, as `encode` pools them, many at once."""
-        pieces = [self.windows(text) for text in descriptions]
-        flat: Any = self._model.encode(
-            [piece for text in pieces for piece in text],
-            batch_size=batch_size,
-            convert_to_tensor=True,
-            show_progress_bar=False,
-        )
-        unit = torch.nn.functional.normalize(flat, dim=-1)
-        means = [part.mean(dim=0) for part in unit.split([len(text) for text in pieces])]
-        return torch.nn.functional.normalize(torch.stack(means), dim=-1).cpu()
+        windows = [self.windows(text) for text in descriptions]
+        flat = [piece for pieces in windows for piece in pieces]
+        unit = self.pooled_batch(flat, batch_size=32)  # (windows of all texts, d)
+        means = [rows.mean(dim=0) for rows in unit.split([len(pieces) for pieces in windows])]
+        return normalize(torch.stack(means), dim=-1).cpu()  # (n, d)
 
     def encode(self, descriptions: Sequence[str]) -> Embeddings:
         """Embed descriptions one by one, as `normalise` left them."""
-        return _padded([self._encode_one(text) for text in descriptions])
+        return join([self._encode_one(text) for text in descriptions])
 
     def windows(self, description: str) -> list[str]:
-        """The pieces that a description is embedded in; one, unless it exceeds the window."""
+        """The pieces in which a description is embedded; one, unless it exceeds the window."""
         room = int(self._model.max_seq_length or 512) - 2
         pieces, rest = [], description
         while len(spans := self._spans(rest)) > room:
-            # Before a word, where a cut leaves the tokens as they are; inside one if need be, and
-            # then its halves may make more tokens than the whole.
+            # 1. Cut before a word, which leaves the tokens as they are.
             starts = [i for i, (a, _) in enumerate(spans) if a and rest[a - 1].isspace()]
             cut = max((i for i in starts if i <= room), default=room)
+            # 2. Or else inside one; its halves may have more tokens than the whole.
             while cut > 1 and len(self._spans(rest[: spans[cut][0]])) > room:
                 cut -= 1
             end = max(1, spans[cut][0])
@@ -187,7 +184,7 @@ class DescriptionEncoder:
         return [*pieces, rest]
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
-        """Where each token of a text lies, special tokens left out."""
+        """Start and end of each token in a text, without special tokens."""
         return self._model.tokenizer(
             text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )["offset_mapping"]
@@ -195,15 +192,10 @@ class DescriptionEncoder:
     @torch.inference_mode()
     def encode_batch(self, texts: Sequence[str], *, batch_size: int = 256) -> list[Embeddings]:
         """Embed many texts fast, for training: padded batches, windows beyond the first dropped."""
-        tokens: Any = self._model.encode(
-            list(texts),
-            output_value="token_embeddings",
-            batch_size=batch_size,
-            show_progress_bar=False,
+        outputs: Any = self._model.encode(
+            list(texts), output_value=None, batch_size=batch_size, show_progress_bar=False
         )
-        pooled = self.pooled_batch(texts, batch_size=batch_size)
-        rows = zip(pooled, tokens, self._words(texts), strict=True)
-        return [_row(vector, states, words) for vector, states, words in rows]
+        return [self._single(output) for output in outputs]
 
     @torch.inference_mode()
     def pooled_batch(self, texts: Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "n d"]:
@@ -211,53 +203,41 @@ class DescriptionEncoder:
         pooled = self._model.encode(
             list(texts), batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False
         )
-        return torch.nn.functional.normalize(pooled, dim=-1)
+        return normalize(pooled, dim=-1)
 
-    def _words(self, texts: Sequence[str]) -> list[Float[Tensor, "t w"]]:
-        """Input embeddings of each text's tokens, special tokens included."""
+    def _single(self, output: Mapping[str, Tensor]) -> Embeddings:
+        """One text's outputs, without padding: (d,) and (t, ·) become (1, d) and (1, t, ·)."""
+        tokens = output["attention_mask"].bool()
         transformer: Any = self._model[0]
-        table = transformer.auto_model.get_input_embeddings().weight
-        found = self._model.tokenizer(
-            [f"{self.prompt}{text}".strip() for text in texts],
-            truncation=True,
-            max_length=self._model.max_seq_length,
-        )
-        return [table[torch.tensor(ids, device=table.device)] for ids in found["input_ids"]]
+        words = transformer.auto_model.get_input_embeddings().weight[output["input_ids"][tokens]]
+        states = output["token_embeddings"][tokens]
+        # Twice, as adapters are reproduced to the byte and the second time may change the last bit.
+        pooled = normalize(normalize(output["sentence_embedding"], dim=-1), dim=-1)
+        mask = torch.ones(1, len(states), dtype=torch.bool, device=states.device)
+        return Embeddings(pooled[None], states[None], words[None], mask)
 
     @torch.inference_mode()
     def _encode_one(self, description: str) -> Embeddings:
-        rows: list[Embeddings] = []
-        for piece in self.windows(description):
-            rows += self.encode_batch([piece])
+        rows = [row for piece in self.windows(description) for row in self.encode_batch([piece])]
         if len(rows) == 1:
             return rows[0]
-        mean = torch.stack([row.pooled for row in rows]).mean(dim=0)
+        mean = torch.stack([row.pooled for row in rows]).mean(dim=0)  # (windows, 1, d) to (1, d)
         return Embeddings(
-            torch.nn.functional.normalize(mean, dim=-1),
-            torch.cat([row.tokens for row in rows], dim=1),
+            normalize(mean, dim=-1),
+            torch.cat([row.tokens for row in rows], dim=1),  # (1, tokens of all windows, d)
             torch.cat([row.words for row in rows], dim=1),
             torch.cat([row.mask for row in rows], dim=1),
         )
 
 
-def _row(
-    vector: Float[Tensor, " d"], states: Float[Tensor, "t d"], words: Float[Tensor, "t w"]
-) -> Embeddings:
-    pooled = torch.nn.functional.normalize(vector, dim=-1)
-    mask = torch.ones(1, len(states), dtype=torch.bool, device=states.device)
-    return Embeddings(pooled[None], states[None], words[None], mask)
-
-
-def _padded(rows: Sequence[Embeddings]) -> Embeddings:
+def join(rows: Sequence[Embeddings]) -> Embeddings:
+    """Descriptions in one batch, padded to the longest: (n, t, ·)."""
     width = max(row.tokens.shape[1] for row in rows)
     pads = [width - row.tokens.shape[1] for row in rows]
-    pad = torch.nn.functional.pad
+    padded = list(zip(rows, pads, strict=True))
     return Embeddings(
         torch.cat([row.pooled for row in rows]),
-        torch.cat([pad(row.tokens, (0, 0, 0, p)) for row, p in zip(rows, pads, strict=True)]),
-        torch.cat([pad(row.words, (0, 0, 0, p)) for row, p in zip(rows, pads, strict=True)]),
-        torch.cat([pad(row.mask, (0, p)) for row, p in zip(rows, pads, strict=True)]),
+        torch.cat([pad(row.tokens, (0, 0, 0, n)) for row, n in padded]),
+        torch.cat([pad(row.words, (0, 0, 0, n)) for row, n in padded]),
+        torch.cat([pad(row.mask, (0, n)) for row, n in padded]),
     )
-
-
-join = _padded

@@ -1,4 +1,4 @@
-"""Adapters and descriptions in one space: find an adapter by what its weights do.
+"""The weight encoder: adapters and descriptions in one space, to search adapters by weights.
 
 The idea of a common space for weights and texts is AutoLoRA's (for image adapters); here it is
 learnt for language models. An adapter becomes a unit vector through features that depend on ΔW
@@ -8,26 +8,17 @@ are then mapped linearly. Any rank; modules that an adapter lacks are left out.
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+import pretrained
 from index.encoders.weight_features import features, gram, inputs_of, readings, width_of_features
 from library.adapter import Adapter
-from library.checkpoint import (
-    CheckpointInfo,
-    Storage,
-    load_strictly,
-    read_state,
-    write_state,
-)
-from library.errors import CheckpointError, UsageError
+from library.checkpoint import Checkpointed, CheckpointInfo, load_checkpoint
+from library.errors import UsageError
 from library.layout import Layout
-
-FORMAT = 1
-MODEL = "weight-encoder"
 
 
 @dataclass(frozen=True)
@@ -36,7 +27,7 @@ class WeightEncoderConfig:
 
     Attributes:
         embedding: length of a description's vector.
-        directions: of each input, in which ΔWᵀΔW is looked at.
+        directions: of each input, onto which ΔWᵀΔW is projected.
         dimension: of the common space.
     """
 
@@ -50,7 +41,7 @@ class WeightEncoderConfig:
                 raise UsageError(f"{name} of a weight encoder must be a whole number above 0")
 
 
-class WeightEncoder(nn.Module):
+class WeightEncoder(Checkpointed):
     """Adapters of one base, of any rank, to unit vectors; descriptions into the same space.
 
     Args:
@@ -60,10 +51,13 @@ class WeightEncoder(nn.Module):
         UsageError: more directions than an input has.
     """
 
+    kind = "weight-encoder"
+    Config = WeightEncoderConfig
+    layout: Layout
+
     def __init__(self, config: WeightEncoderConfig, layout: Layout) -> None:
-        super().__init__()
-        self.config, self.layout = config, layout
-        self.info, self.digest = CheckpointInfo({}, ""), ""  # of the checkpoint it came from
+        super().__init__(config, layout)
+        self.info, self.digest = CheckpointInfo(), ""  # of the checkpoint it came from
         self.inputs = inputs_of(layout)
         q, width = config.directions, min(item.width for item in self.inputs)
         if q > width:
@@ -93,51 +87,32 @@ class WeightEncoder(nn.Module):
     def is_for(self, base: str) -> bool:
         """Whether adapters of a base of this name, or of a copy under another owner, may be read.
 
-        What does not say its base is taken for one; other modules are refused in any case.
+        An unnamed base counts as the encoder's; other modules are refused in any case.
         """
-        theirs, ours = (name.rstrip("/").split("/")[-1] for name in (base, self.info.base["id"]))
-        return theirs.lower() in ("", ours.lower())
+        name, own_name = (n.rstrip("/").split("/")[-1] for n in (base, self.info.base["id"]))
+        return name.lower() in ("", own_name.lower())
 
     def features(
         self, adapter: Adapter
     ) -> tuple[Float[Tensor, "n inputs f"], Bool[Tensor, "n inputs"]]:
-        """What `embed` takes, and for which inputs there is any."""
-        found = readings(adapter, self.inputs)
-        grams = [gram(item, basis) for item, basis in zip(found, self.bases, strict=True)]
-        present = torch.stack([item.present for item in found], dim=1)
+        """The values that `embed` takes, and the inputs for which there are any."""
+        reads = readings(adapter, self.inputs)
+        grams = [gram(item, basis) for item, basis in zip(reads, self.bases, strict=True)]
+        present = torch.stack([item.present for item in reads], dim=1)  # (n, inputs)
+        # (n, inputs, q, q) to (n, inputs, f), f = q·(q + 1) / 2
         return features(torch.stack(grams, dim=1)).to(self.project.weight), present
 
     def embed(
         self, values: Float[Tensor, "n inputs f"], present: Bool[Tensor, "n inputs"]
     ) -> Float[Tensor, "n d"]:
         """Features to unit vectors; with gradients in the projection."""
-        mean: Tensor = self.get_buffer("mean")
-        centred = (values - mean) * present[..., None]
+        centred = (values - self.get_buffer("mean")) * present[..., None]
+        # (n, inputs, f) to (n, inputs·f) to (n, d)
         return nn.functional.normalize(self.project(centred.flatten(1)), dim=-1)
 
     def embed_text(self, embeddings: Float[Tensor, "m e"]) -> Float[Tensor, "m d"]:
         """Pooled descriptions to unit vectors, with gradients."""
         return nn.functional.normalize(self.text(embeddings - self.get_buffer("centre")), dim=-1)
-
-
-def save_weight_encoder(
-    folder: Path,
-    encoder: WeightEncoder,
-    info: CheckpointInfo,
-    *,
-    storage: Storage = "int8",
-    overwrite: bool = False,
-) -> None:
-    """Write a checkpoint folder, whole or not at all. Raises OutputError, OutputExists."""
-    config = {
-        "format": FORMAT,
-        "model": MODEL,
-        "architecture": asdict(encoder.config),
-        "layout": encoder.layout.to_dict(),
-        "layout_digest": encoder.layout.digest,
-        **asdict(info),
-    }
-    write_state(folder, config, encoder, storage=storage, overwrite=overwrite)
 
 
 def load_weight_encoder(folder: Path | None = None) -> WeightEncoder:
@@ -147,29 +122,7 @@ def load_weight_encoder(folder: Path | None = None) -> WeightEncoder:
         MissingPath: no such folder.
         CheckpointError: damaged, of another program, or incomplete.
     """
-    folder = folder or shipped_weight_encoder()
-    found = read_state(folder, _build)
-    load_strictly(folder, found.built, found.state)
-    found.built.digest = found.digest
-    return found.built.double().eval().requires_grad_(False)
-
-
-def shipped_weight_encoder() -> Path:
-    """The checkpoint that came with the package. Raises CheckpointError."""
-    import pretrained
-
-    folder = Path(pretrained.__file__).parent / MODEL
-    if not folder.is_dir():
-        raise CheckpointError("this installation has no weight encoder")
-    return folder
-
-
-def _build(config: dict[str, Any]) -> WeightEncoder:
-    if config["format"] != FORMAT or config["model"] != MODEL:
-        raise ValueError(f"format {config['format']!r} of {config['model']!r} is not known here")
-    layout = Layout.from_dict(config["layout"])
-    if layout.digest != config["layout_digest"]:
-        raise ValueError("its layout does not match its layout digest")
-    encoder = WeightEncoder(WeightEncoderConfig(**config["architecture"]), layout)
-    encoder.info = CheckpointInfo.of(config)
+    found = load_checkpoint(folder or pretrained.folder(WeightEncoder.kind), WeightEncoder)
+    encoder = found.module.double().requires_grad_(False)
+    encoder.info, encoder.digest = found.info, found.digest
     return encoder

@@ -18,19 +18,30 @@ from index.merge.pair_features import FEATURES, pair_features
 from index.merge.recompress import recompressed
 from index.merge.weighted_sum import require_mergeable, sum_by_module
 from library.adapter import Adapter
-from library.checkpoint import load_strictly, read_state, write_state
-from library.errors import MissingPath
+from library.checkpoint import Checkpointed, load_checkpoint
 
-FORMAT, KIND = 1, "lora-rar"
 MEAN = 0.5
 
 
-class MergePredictor(nn.Module):
+@dataclass(frozen=True)
+class MergePredictorConfig:
+    """The width of both hidden layers."""
+
+    width: int = 64
+
+
+class MergePredictor(Checkpointed):
     """Features of a pair to two weights a module; swapping the two swaps the weights."""
 
-    def __init__(self, width: int = 64) -> None:
-        super().__init__()
-        self.width = width
+    kind = "lora-rar"
+    Config = MergePredictorConfig
+    for_layout = False
+
+    def __init__(
+        self, config: MergePredictorConfig = MergePredictorConfig(), layout: None = None
+    ) -> None:
+        super().__init__(config, layout)
+        width = config.width
         self.inner = nn.Sequential(
             nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
         )
@@ -61,27 +72,7 @@ class Predictor:
         return joined if rank is None else recompressed(joined, rank)
 
 
-def save_predictor(folder: Path, module: MergePredictor, training: dict[str, Any]) -> None:
-    """Write a checkpoint folder, in place of an older one. Raises OutputError."""
-    config = {"format": FORMAT, "kind": KIND, "width": module.width, "training": training}
-    write_state(folder, config, module, overwrite=True)
-
-
-def load_predictor(place: Path) -> Predictor:
-    """Read a checkpoint; it computes in float64.
-
-    Raises:
-        MissingPath: there is no such folder.
-        CheckpointError: what is in it cannot be used.
-    """
-    if not place.is_dir():
-        raise MissingPath(f"there is no merge predictor at {place}")
-    found = read_state(place, _build)
-    load_strictly(place, found.built, found.state)
-    return Predictor(found.built.double().eval(), found.digest, found.config["training"])
-
-
-def _build(config: dict[str, Any]) -> MergePredictor:
-    if (config["kind"], config["format"], "training" in config) != (KIND, FORMAT, True):
-        raise ValueError("another kind or format")
-    return MergePredictor(config["width"])
+def load_predictor(folder: Path) -> Predictor:
+    """Read a checkpoint; it computes in float64. Raises MissingPath, CheckpointError."""
+    found = load_checkpoint(folder, MergePredictor)
+    return Predictor(found.module.double(), found.digest, found.info.training)

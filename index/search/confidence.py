@@ -44,11 +44,10 @@ def margins(scores: Sequence[float], tasks: Sequence[str]) -> list[float]:
     best: dict[str, float] = {}
     for score, task in zip(scores, tasks, strict=True):
         best[task] = max(score, best.get(task, score))
-    found = []
-    for score, task in zip(scores, tasks, strict=True):
-        others = [value for name, value in best.items() if name != task]
-        found.append(score - max(others, default=0.0))
-    return found
+    return [
+        score - max((value for name, value in best.items() if name != task), default=0.0)
+        for score, task in zip(scores, tasks, strict=True)
+    ]
 
 
 @cache

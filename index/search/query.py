@@ -1,14 +1,13 @@
-"""What is searched by, as a vector: a text, an adapter's files, or both.
+"""A search query as a vector: of a text, an adapter's files, or both.
 
-In the index of descriptions an adapter stands for its own description; in that of weights a text
-goes through the weight encoder's map into the space of the weights. Text and adapter together are
+In the index of descriptions an adapter is represented by its own description; in that of weights a
+text is mapped by the weight encoder into the space of the weights. Text and adapter together are
 the mean of their unit vectors, in the space of the weights a weighted one.
 """
 
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from index.encoders.descriptions import DescriptionEncoder, InvalidDescription, 
 from index.encoders.weights import WeightEncoder
 from index.search.confidence import Kind
 from index.search.sources import By, vector_of
-from index.segments.segment import Query
+from index.segments.segment import Vector
 from library.errors import (
     AdapterFileError,
     LayoutMismatch,
@@ -32,15 +31,13 @@ from library.peft.provenance import PROVENANCE_FILE
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 
 Files = Mapping[str, bytes]
-# What a text counts beside an adapter's 1: as much less as its cosines with weights say. In the
+# Weight of a text beside an adapter's 1: its cosines with weights say that much less. In the
 # calibration the log odds rise by 2.9 with a text's cosine, by 15.8 with an adapter's.
 TEXT_SHARE = 0.2
 
 
 class NotSearchable(LorasmithError):
-    """An adapter that cannot be searched by: its weights cannot be compared, or nothing says what
-    it is for.
-    """
+    """An adapter whose weights cannot be compared, and that has no description."""
 
     code = "not-searchable"
     status = 422
@@ -48,9 +45,9 @@ class NotSearchable(LorasmithError):
 
 @dataclass(frozen=True)
 class EncodedQuery:
-    """A query, and which calibration its results' confidence has."""
+    """A query's unit vector, and the kind of calibration for its results' confidence."""
 
-    vector: Query
+    vector: Vector
     kind: Kind
 
     @property
@@ -60,33 +57,34 @@ class EncodedQuery:
 
 @dataclass(frozen=True)
 class QueryEncoder:
-    """Makes queries; an encoder is loaded when it is first needed.
+    """Encodes queries; an encoder is loaded when it is first needed.
 
     Attributes:
-        encoder: of descriptions.
-        weights: the weight encoder.
-        note: is told when an adapter's description stands in for its weights.
+        descriptions: loads the description encoder.
+        weights: loads the weight encoder.
+        note: is called when an adapter's description is compared instead of its weights.
     """
 
-    encoder: Callable[[], DescriptionEncoder]
+    descriptions: Callable[[], DescriptionEncoder]
     weights: Callable[[], WeightEncoder]
     note: Callable[[str], None]
 
-    def ask(self, text: str | None, files: Files | None, by: By | None) -> EncodedQuery:
+    def encode(self, text: str | None, files: Files | None, by: By | None) -> EncodedQuery:
         """A query by a text, an adapter or both.
 
         Args:
             by: what is compared; None: descriptions for a text alone, else weights, or the
-                adapter's description where its weights cannot be compared.
+                adapter's description if its weights cannot be compared.
         Raises:
             UsageError: neither is given, or the text is empty or too long.
             NotSearchable: the adapter cannot be searched by.
         """
         if text is None and files is None:
             raise UsageError("search needs a text, or an adapter")
-        if files is None or by is not None:
-            ask = self._by_weights if by == "weights" else self._by_description
-            return ask(text, files)
+        if by == "weights":
+            return self._by_weights(text, files)
+        if files is None or by == "description":
+            return self._by_description(text, files)
         try:
             return self._by_weights(text, files)
         except NotSearchable as error:
@@ -101,73 +99,68 @@ class QueryEncoder:
         """A query to the index of descriptions."""
         texts = [] if text is None else [normalise(text)]
         if files is not None:
-            own = description_in(files)
-            if own is None:
+            description = description_in(files)
+            if description is None:
                 raise NotSearchable(
                     f"the adapter cannot be searched by: its {PROVENANCE_FILE} holds no description"
                 )
-            texts.append(own)
-        return EncodedQuery(_mean([self._embedded(own) for own in texts]), "description")
+            texts.append(description)
+        return EncodedQuery(_unit_mean([self._embed(text) for text in texts]), "description")
 
     def _by_weights(self, text: str | None, files: Files | None) -> EncodedQuery:
         """A query to the index of weights."""
         if files is None:
             assert text is not None
-            return EncodedQuery(_mean([self._into_weights(text)]), "text")
-        own = self._adapter(files)
+            return EncodedQuery(_unit_mean([self._map_text(text)]), "text")
+        adapter = self._encode_adapter(files)
         if text is None:
-            return EncodedQuery(own, "adapter")
-        return EncodedQuery(_mean([own, TEXT_SHARE * self._into_weights(text)]), "both")
+            return EncodedQuery(adapter, "adapter")
+        return EncodedQuery(_unit_mean([adapter, TEXT_SHARE * self._map_text(text)]), "both")
 
-    def _adapter(self, files: Files) -> Query:
+    def _encode_adapter(self, files: Files) -> Vector:
         try:
             require_base(files, self.weights())
             return vector_of(files, self.weights())
         except (AdapterFileError, LayoutMismatch) as error:
             raise NotSearchable(f"the adapter's weights cannot be compared: {error}") from error
 
-    def _into_weights(self, text: str) -> Query:
-        encoder, weights = self.encoder(), self.weights()
+    def _map_text(self, text: str) -> Vector:
+        """A text in the space of the weights."""
+        encoder, weights = self.descriptions(), self.weights()
         if encoder.name != weights.info.encoder:
             raise UsageError(
                 f"texts are compared with weights through {weights.info.encoder}, "
                 f"not {encoder.name}"
             )
-        pooled = torch.from_numpy(self._embedded(normalise(text)))
-        return weights.describe(pooled[None])[0].numpy()
+        pooled = torch.from_numpy(self._embed(normalise(text)))
+        return weights.describe(pooled[None])[0].numpy()  # (1, e) to (1, d)
 
-    def _embedded(self, text: str) -> Query:
-        return self.encoder().vectors([text])[0].double().numpy()
+    def _embed(self, text: str) -> Vector:
+        return self.descriptions().vectors([text])[0].double().numpy()
 
 
-def read_files(place: Path) -> Files:
-    """What searching needs of an adapter: config, weights, and provenance if it has one.
+def read_files(path: Path) -> Files:
+    """The files of an adapter that search needs: config, weights, and provenance if it has one.
 
     Args:
-        place: its folder, or its safetensors file beside the config.
+        path: its folder, or its safetensors file beside the config.
     Raises:
-        MissingPath: nothing is there.
-        AdapterFileError: no config is there.
+        MissingPath: there is nothing at the path.
+        AdapterFileError: there is no config.
     """
-    if not os.path.exists(place):  # of a name of any length
-        raise MissingPath(f"there is no adapter at {place}")
-    folder = place if place.is_dir() else place.parent
+    if not os.path.exists(path):  # unlike Path.exists, of a name of any length
+        raise MissingPath(f"there is no adapter at {path}")
+    folder = path if path.is_dir() else path.parent
     if not (folder / CONFIG_FILE).is_file():
         raise AdapterFileError(f"{folder} holds no adapter: there is no {CONFIG_FILE}")
-    weights = place if place.suffix == ".safetensors" else folder / WEIGHTS_FILE
-    found = {}
-    for name, file in (
-        (CONFIG_FILE, folder / CONFIG_FILE),
-        (WEIGHTS_FILE, weights),
-        (PROVENANCE_FILE, folder / PROVENANCE_FILE),
-    ):
-        with suppress(FileNotFoundError):
-            found[name] = file.read_bytes()
-    return found
+    paths = {name: folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE)}
+    if path.suffix == ".safetensors":
+        paths[WEIGHTS_FILE] = path
+    return {name: file.read_bytes() for name, file in paths.items() if file.exists()}
 
 
 def description_in(files: Files) -> str | None:
-    """The description in an adapter's provenance, if there is one."""
+    """The description in an adapter's provenance, or None."""
     try:
         return normalise(json.loads(files[PROVENANCE_FILE])["description"])
     except (KeyError, ValueError, TypeError, InvalidDescription):
@@ -176,13 +169,13 @@ def description_in(files: Files) -> str | None:
 
 def require_base(files: Files, weights: WeightEncoder) -> None:
     """Raise LayoutMismatch if an adapter's config names a base that the encoder is not for."""
-    said = parse_config(Path(CONFIG_FILE), files[CONFIG_FILE]).get("base_model_name_or_path")
-    if isinstance(said, str) and not weights.is_for(said):
+    base = parse_config(Path(CONFIG_FILE), files[CONFIG_FILE]).get("base_model_name_or_path")
+    if isinstance(base, str) and not weights.is_for(base):
         raise LayoutMismatch(
-            f"it is for {said}, and the weight encoder is for {weights.info.base['id']}"
+            f"it is for {base}, and the weight encoder is for {weights.info.base['id']}"
         )
 
 
-def _mean(vectors: Sequence[Query]) -> Query:
-    mean = np.mean(vectors, axis=0)
+def _unit_mean(vectors: Sequence[Vector]) -> Vector:
+    mean = np.mean(vectors, axis=0)  # (n, d) to (d,)
     return (mean / np.linalg.norm(mean)).astype(np.float32)

@@ -65,16 +65,22 @@ class Retriever:
     ) -> None:
         self.folder, self.encoder = folder, encoder
         self.plan = _plan(folder, base)
-        self._embedded: dict[str, Tensor] = {}
         self._read: dict[str, Adapter] = {}
 
     def nearest(
-        self, text: str, k: int, keep: Callable[[Record], bool] = lambda record: True
+        self,
+        embedding: Float[Tensor, " d"],
+        k: int,
+        keep: Callable[[Record], bool] = lambda record: True,
     ) -> list[Neighbour]:
-        """The k adapters whose descriptions are nearest, of those to `keep`, nearest first."""
+        """The k adapters whose descriptions are nearest, of those to `keep`, nearest first.
+
+        Args:
+            embedding: the unit vector of the description, by this retriever's encoder.
+        """
         found = [
             Neighbour(record["id"], record["task"], round(cosine, 6))
-            for record, cosine in zip(self.records, self._cosines(text), strict=True)
+            for record, cosine in zip(self.records, self._cosines(embedding), strict=True)
             if keep(record)
         ]
         return sorted(found, key=lambda n: (-n.similarity, n.task, n.id))[:k]
@@ -97,17 +103,15 @@ class Retriever:
         return [record for record in records(self.folder) if self._fits(record)]
 
     def embed(self, text: str) -> Float[Tensor, " d"]:
-        """The unit vector of a text, embedded once."""
-        if text not in self._embedded:
-            self._embedded[text] = self.encoder.encode([normalise(text)]).pooled[0].cpu()
-        return self._embedded[text]
+        """The unit vector of a text."""
+        return self.encoder.encode([normalise(text)]).pooled[0].cpu()
 
     def _fits(self, record: Record) -> bool:
         same = self.plan.layout.with_rank(record["rank"]).digest == record["layout_digest"]
         return same and (record["base_model"], record["variant"]) == (self.plan.base["id"], 0)
 
-    def _cosines(self, text: str) -> list[float]:
-        return (self._vectors @ self.embed(text)).tolist() if self.records else []
+    def _cosines(self, embedding: Float[Tensor, " d"]) -> list[float]:
+        return (self._vectors @ embedding).tolist() if self.records else []
 
     @cached_property
     def _vectors(self) -> Float[Tensor, "n d"]:

@@ -10,22 +10,22 @@ from index.encoders.weights import WeightEncoder, load_weight_encoder
 from index.search.confidence import margins, shipped_confidence
 from index.search.query import Files, QueryEncoder
 from index.search.sources import By, DescriptionSource, VectorSource, WeightSource
-from index.search.sync import Note, Progress, follow, open_index, quiet
+from index.search.sync import OnNote, OnProgress, follow, open_index, quiet
 from index.segments.index import VectorIndex
 from index.segments.metadata import EVERYTHING, Filter
 from library.store.catalogue import open_library
 
-MORE = 15  # results looked at beyond those asked for, so that a margin rarely lacks another task
+MORE = 15  # results looked at beyond k, so that a margin rarely lacks another task
 
 
 @dataclass(frozen=True)
 class Result:
-    """An adapter that was found.
+    """A search result.
 
     Attributes:
         score: cosine with the query.
-        confidence: how likely it is the adapter of the described task, or of the same task as the
-            adapter that was asked by (index.search.confidence).
+        confidence: probability that it is the adapter of the described task, or of the same task
+            as the query's adapter (index.search.confidence).
         by: what was compared.
     """
 
@@ -40,35 +40,36 @@ class Result:
 
 
 class Searcher:
-    """What answers searches in one library, with indexes that follow the library's records.
+    """Search in one library, with indexes that follow the library's records.
 
     Args:
-        place: folder or URL of the library.
-        encoder: gives the encoder of descriptions; and
-        weights: the weight encoder. Either is asked for when it is first needed, as is an index.
-        progress, note: are told what takes long, and what was mended.
+        location: folder or URL of the library.
+        encoder: loads the encoder of descriptions; and
+        weights: the weight encoder. Either is loaded when it is first needed, as is an index.
+        progress: is called while adapters are encoded.
+        note: is called with a sentence about what was repaired, or compared instead.
     Raises:
         MissingPath: there is no library.
     """
 
     def __init__(
         self,
-        place: str,
+        location: str,
         encoder: Callable[[], DescriptionEncoder],
         weights: Callable[[], WeightEncoder] = load_weight_encoder,
         *,
-        progress: Progress = quiet,
-        note: Note = quiet,
+        progress: OnProgress = quiet,
+        note: OnNote = quiet,
     ) -> None:
-        self.library, self._place = open_library(place), place
+        self.library, self._location = open_library(location), location
         self._progress, self._note = progress, note
-        self._asker = QueryEncoder(cache(encoder), cache(weights), note)
-        self._opened: dict[By, tuple[VectorIndex, VectorSource]] = {}
+        self._query_encoder = QueryEncoder(cache(encoder), cache(weights), note)
+        self._indexes: dict[By, tuple[VectorIndex, VectorSource]] = {}
 
     def follow(self) -> None:
-        """Take in what changed in the library, or in its indexes, since."""
-        for index, contents in self._opened.values():
-            follow(index, self.library, contents)
+        """Bring the indexes up to date with the library."""
+        for index, source in self._indexes.values():
+            follow(index, self.library, source)
 
     def search(
         self,
@@ -77,41 +78,41 @@ class Searcher:
         *,
         by: By | None = None,
         k: int = 10,
-        wanted: Filter = EVERYTHING,
+        filter: Filter = EVERYTHING,
     ) -> list[Result]:
-        """The k adapters nearest to a text, an adapter, or the mean of both.
+        """The k adapters most similar to a text, an adapter, or the mean of both.
 
         Args:
             adapter: the content of its files by name (index.search.query.read_files).
-            by: what is compared; see index.search.query.Asker.ask.
+            by: what is compared; see index.search.query.QueryEncoder.encode.
         Raises:
             UsageError: neither is given, the text is empty or too long, or k out of range.
             UnknownName: a filter that names nothing.
             NotSearchable: an adapter that cannot be searched by.
             EncoderMismatch, IndexDamaged: the library's own index cannot be used.
         """
-        asked = self._asker.ask(text, adapter, by)
-        index = self.index(asked.by)
-        hits = index.search(asked.vector, k, wanted, more=MORE)
-        if not len(index.state):
-            self._note(f"the library holds no adapter whose {asked.by} can be compared")
+        query = self._query_encoder.encode(text, adapter, by)
+        index = self.index(query.by)
+        hits = index.search(query.vector, k, filter, more=MORE)
+        if not len(index.view):
+            self._note(f"the library holds no adapter whose {query.by} can be compared")
         scores = [score for score, _ in hits]
         gaps = margins(scores, [entry.task for _, entry in hits])
-        confidence = shipped_confidence(asked.kind).confidence
+        confidence = shipped_confidence(query.kind).confidence
         return [
-            Result(entry.id, entry.task, min(score, 1.0), confidence(score, margin), asked.by)
+            Result(entry.id, entry.task, min(score, 1.0), confidence(score, margin), query.by)
             for (score, entry), margin in list(zip(hits, gaps, strict=True))[:k]
         ]
 
     def index(self, by: By) -> VectorIndex:
-        """One of the library's indexes, opened once, or made. Raises as `open_index` does."""
-        if by not in self._opened:
-            contents = self._contents(by)
-            index = open_index(self._place, contents, self._progress, self._note)
-            self._opened[by] = index, contents
-        return self._opened[by][0]
-
-    def _contents(self, by: By) -> VectorSource:
-        if by == "weights":
-            return WeightSource(self._asker.weights())
-        return DescriptionSource(self._asker.encoder())
+        """One of the library's indexes, opened once. Raises as `open_index` does."""
+        if by not in self._indexes:
+            encoder = self._query_encoder
+            source = (
+                WeightSource(encoder.weights())
+                if by == "weights"
+                else DescriptionSource(encoder.descriptions())
+            )
+            index = open_index(self._location, source, self._progress, self._note)
+            self._indexes[by] = index, source
+        return self._indexes[by][0]

@@ -1,4 +1,4 @@
-"""What an index is made of: the descriptions of a library's adapters, or their weights."""
+"""The vectors of an index: of the descriptions of a library's adapters, or of their weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from index.encoders.descriptions import DescriptionEncoder, EncoderIdentity
-from index.encoders.weights import MODEL, WeightEncoder
+from index.encoders.weights import WeightEncoder
 from index.segments.metadata import IndexEntry, entries_of, entries_of_weights
 from index.segments.segment import Vectors
 from library.errors import AdapterFileError, LayoutMismatch, OutputError
@@ -18,80 +18,72 @@ from library.store.folder import LibraryFolder
 from library.store.records import Record
 
 By = Literal["description", "weights"]
-Wanted: TypeAlias = tuple[IndexEntry, list[str]]  # an adapter, and the texts of its vectors
+DescribedEntry: TypeAlias = tuple[IndexEntry, list[str]]  # an adapter, and the texts of its vectors
 
 
 @runtime_checkable
 class VectorSource(Protocol):
-    """One of the two.
+    """The two sources' interface.
 
     Attributes:
         folder: of its index, inside the folder of a library's indexes.
-        derived: whether an index of another encoder may be replaced without asking.
+        replaceable: whether an index of another encoder is simply replaced.
+        identity: of the encoder.
     """
 
     folder: str
-    derived: bool
+    replaceable: bool
+    identity: EncoderIdentity
 
-    @property
-    def identity(self) -> EncoderIdentity:
-        """What the vectors depend on, beside the adapters."""
-        ...
-
-    def entries(self, records: Sequence[Record]) -> dict[str, Wanted]:
+    def entries(self, records: Sequence[Record]) -> dict[str, DescribedEntry]:
         """The adapters that may have vectors, by id."""
         ...
 
-    def vectors(self, library: LibraryFolder, wanted: Sequence[Wanted]) -> list[Vectors]:
-        """The rows of each adapter; no row for one that cannot have any."""
+    def vectors(self, library: LibraryFolder, adapters: Sequence[DescribedEntry]) -> list[Vectors]:
+        """The rows of each adapter; none for one that cannot be encoded."""
         ...
 
 
 class DescriptionSource:
     """An adapter's rows are its first description's and, if it has more, their mean's."""
 
-    folder, derived = "", False
+    folder, replaceable = "", False
 
     def __init__(self, encoder: DescriptionEncoder) -> None:
-        self.encoder = encoder
+        self.encoder, self.identity = encoder, encoder.identity
 
-    @property
-    def identity(self) -> EncoderIdentity:
-        return self.encoder.identity
-
-    def entries(self, records: Sequence[Record]) -> dict[str, Wanted]:
+    def entries(self, records: Sequence[Record]) -> dict[str, DescribedEntry]:
         return entries_of(records)
 
-    def vectors(self, library: LibraryFolder, wanted: Sequence[Wanted]) -> list[Vectors]:
-        flat = self.encoder.vectors([text for _, texts in wanted for text in texts])
-        ends = np.cumsum([len(texts) for _, texts in wanted])[:-1]
-        return [_rows(rows) for rows in np.split(flat.double().numpy(), ends)]
+    def vectors(self, library: LibraryFolder, adapters: Sequence[DescribedEntry]) -> list[Vectors]:
+        flat = self.encoder.vectors([text for _, texts in adapters for text in texts])  # (texts, d)
+        ends = np.cumsum([len(texts) for _, texts in adapters])[:-1]
+        return [_first_and_mean(rows) for rows in np.split(flat.double().numpy(), ends)]
 
 
 class WeightSource:
-    """An adapter's row is what the weight encoder makes of it, whatever its record says."""
+    """An adapter's row is its weights' encoding, whatever its record says."""
 
-    folder, derived = "weights", True
+    folder, replaceable = "weights", True
 
     def __init__(self, encoder: WeightEncoder) -> None:
         self.encoder = encoder
+        self.identity = EncoderIdentity(
+            WeightEncoder.kind, encoder.digest, "", encoder.config.dimension
+        )
 
-    @property
-    def identity(self) -> EncoderIdentity:
-        return EncoderIdentity(MODEL, self.encoder.digest, "", self.encoder.config.dimension)
-
-    def entries(self, records: Sequence[Record]) -> dict[str, Wanted]:
+    def entries(self, records: Sequence[Record]) -> dict[str, DescribedEntry]:
         fitting = [record for record in records if self.encoder.is_for(record["base_model"])]
         return {entry.id: (entry, []) for entry in entries_of_weights(fitting)}
 
-    def vectors(self, library: LibraryFolder, wanted: Sequence[Wanted]) -> list[Vectors]:
-        return [self._rows(library, entry.id) for entry, _ in wanted]
+    def vectors(self, library: LibraryFolder, adapters: Sequence[DescribedEntry]) -> list[Vectors]:
+        return [self._rows(library, entry.id) for entry, _ in adapters]
 
     def _rows(self, library: LibraryFolder, identity: str) -> Vectors:
         try:
-            return vector_of(files_of(library, identity), self.encoder)[None]
+            return vector_of(files_of(library, identity), self.encoder)[None]  # (1, d)
         except (AdapterFileError, LayoutMismatch, OutputError):
-            return np.zeros((0, self.encoder.config.dimension), dtype=np.float32)
+            return np.zeros((0, self.identity.dimension), dtype=np.float32)
 
 
 def vector_of(files: Mapping[str, bytes], encoder: WeightEncoder) -> Float32[np.ndarray, " d"]:
@@ -109,7 +101,8 @@ def vector_of(files: Mapping[str, bytes], encoder: WeightEncoder) -> Float32[np.
     return vector.astype(np.float32)
 
 
-def _rows(vectors: Vectors) -> Vectors:
+def _first_and_mean(vectors: Vectors) -> Vectors:
+    """The first vector, and the unit mean of all if there are more: `(1, d)` or `(2, d)`."""
     if len(vectors) == 1:
         return vectors.astype(np.float32)
     mean = vectors.mean(axis=0)

@@ -1,11 +1,12 @@
-"""The indexes of a library: where they lie, and how they follow the library's records."""
+"""The indexes of a library: their folders, and how they follow the library's records."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
-from index.search.sources import VectorSource, Wanted
+from index.search.sources import VectorSource
 from index.segments.change_log import Change
 from index.segments.folder import CURRENT, IndexFolder
 from index.segments.index import VectorIndex
@@ -19,123 +20,117 @@ from library.store.catalogue import open_library, records
 from library.store.folder import LibraryFolder
 from library.store.records import record_stamps
 
-Progress = Callable[[int, int], None]
-Note = Callable[[str], None]
-AT_ONCE = 16  # adapters embedded between two steps of the progress bar
-MOST_IN_DELTA = 1000  # adapters, or a tenth of the snapshot if that is more
+OnProgress: TypeAlias = Callable[[int, int], None]  # adapters done, and all
+OnNote: TypeAlias = Callable[[str], None]  # a sentence about something that was repaired
+BATCH = 16  # adapters embedded between two steps of the progress bar
+MAX_ADDED = 1000  # adapters beside the snapshot, or a tenth of it if that is more
 
 
 def quiet(*_: object) -> None:
-    """Progress and notes that nobody asked for."""
+    """No progress, no notes."""
 
 
 def build_index(
-    place: str, contents: VectorSource, progress: Progress = quiet, note: Note = quiet
+    location: str, source: VectorSource, progress: OnProgress = quiet, note: OnNote = quiet
 ) -> VectorIndex:
-    """Bring one of a library's own indexes up to date, as one snapshot; make it if there is none.
+    """Bring a library's own index up to date, as one snapshot; make it if there is none.
 
-    What is there and fits is kept; only what is new is embedded. A damaged index, or one of
-    another encoder, is replaced.
+    Vectors that fit are kept; only new adapters are encoded. A damaged index, or one of another
+    encoder, is replaced.
 
     Raises MissingPath, OutputError.
     """
-    library, where = open_library(place), own_place(place, contents)
-    index = _usable(where, contents, note)
-    change = change_for(index.state, library, contents, progress)
-    if change is None and index.exists and not index.state.has_delta:
-        IndexFolder(where).tidy()
-        return index
-    index.compact(change or Change(records=index.state.records))
+    library, folder = open_library(location), library_index(location, source)
+    index = _open_or_replace(folder, source, note)
+    change = change_for(index.view, library, source, progress)
+    if change is None and index.exists and index.view.is_snapshot:
+        IndexFolder(folder).remove_unfinished()
+    else:
+        index.compact(change)
     return index
 
 
 def open_index(
-    place: str, contents: VectorSource, progress: Progress = quiet, note: Note = quiet
+    location: str, source: VectorSource, progress: OnProgress = quiet, note: OnNote = quiet
 ) -> VectorIndex:
-    """A library's index to search in: its own, else one in the cache; it answers for the records.
+    """An index to search in, up to date: the library's own, else one in the cache.
 
-    Where neither can be written, what is missing is kept in memory.
+    If neither can be written, what is missing is kept in memory.
 
     Raises:
         MissingPath: there is no library.
         EncoderMismatch, IndexDamaged: the library's own index of descriptions cannot be used.
     """
-    library, own = open_library(place), own_place(place, contents)
-    there = (own / CURRENT).exists()
-    if there and not contents.derived:
-        index = VectorIndex(contents.identity, own, note)
+    library, folder = open_library(location), library_index(location, source)
+    exists = (folder / CURRENT).exists()
+    if exists and not source.replaceable:
+        index = VectorIndex(source.identity, folder, note)
     else:
         try:
-            index = _usable(own if there else _cached_place(place, contents), contents, note)
+            folder = folder if exists else _cached_index(location, source)
+            index = _open_or_replace(folder, source, note)
         except OutputError:
-            index = VectorIndex(contents.identity)
-    follow(index, library, contents, progress)
+            index = VectorIndex(source.identity)
+    follow(index, library, source, progress)
     return index
 
 
 def follow(
-    index: VectorIndex,
-    library: LibraryFolder,
-    contents: VectorSource,
-    progress: Progress = quiet,
+    index: VectorIndex, library: LibraryFolder, source: VectorSource, progress: OnProgress = quiet
 ) -> None:
-    """Take in what was added to a library, changed or removed since the index last looked."""
+    """Bring an index up to date with the library's records and with its own files."""
     index.refresh()
-    change = change_for(index.state, library, contents, progress)
+    change = change_for(index.view, library, source, progress)
     if change is None:
         return
     try:
         index.apply(change)
-        delta = len(index.state.delta.entries)
-        if delta > max(MOST_IN_DELTA, len(index.state) // 10):
+        if len(index.view.added.entries) > max(MAX_ADDED, len(index.view) // 10):
             index.compact()
     except OutputError:
-        index.apply(change, keep=False)
+        index.apply(change, persist=False)
 
 
-def own_place(place: str, contents: VectorSource) -> Path:
+def library_index(location: str, source: VectorSource) -> Path:
     """LIB/index; for a library that is not a local folder, a folder in the cache."""
-    local = LibraryFolder(place).local
-    return _cached_place(place, contents) if local is None else local / "index" / contents.folder
+    local = LibraryFolder(location).local
+    return _cached_index(location, source) if local is None else local / "index" / source.folder
 
 
-def _cached_place(place: str, contents: VectorSource) -> Path:
-    library = digest(LibraryFolder(place).url.encode())[:16]
-    return cache_dir() / "indexes" / library / contents.folder
+def _cached_index(location: str, source: VectorSource) -> Path:
+    library = digest(LibraryFolder(location).url.encode())[:16]
+    return cache_dir() / "indexes" / library / source.folder
 
 
-def _usable(where: Path, contents: VectorSource, note: Note) -> VectorIndex:
-    """The index there; an empty one in its place if it cannot be used."""
+def _open_or_replace(folder: Path, source: VectorSource, note: OnNote) -> VectorIndex:
+    """The index in a folder; an empty one if it cannot be used."""
     try:
-        return VectorIndex(contents.identity, where, note)
+        return VectorIndex(source.identity, folder, note)
     except (EncoderMismatch, IndexDamaged) as error:
         note(f"{str(error).partition(';')[0]}; it is replaced")
-        IndexFolder(where).forget()
-        return VectorIndex(contents.identity, where, note)
+        IndexFolder(folder).invalidate()
+        return VectorIndex(source.identity, folder, note)
 
 
 def change_for(
-    state: IndexView, library: LibraryFolder, contents: VectorSource, progress: Progress = quiet
+    view: IndexView, library: LibraryFolder, source: VectorSource, progress: OnProgress = quiet
 ) -> Change | None:
-    """What makes an index answer for a library's records, or None if it does."""
+    """The change that brings an index up to date with a library's records; None if it is."""
     stamp = json_digest(record_stamps(library))
-    if stamp == state.records:
+    if stamp == view.records:
         return None
-    wanted = contents.entries([r for r in records(library) if r["id"] is not None])
-    known = {entry.id: entry for entry in state.entries()}
-    new = [pair for identity, pair in wanted.items() if known.get(identity) != pair[0]]
-    rows = list(_embedded(library, new, contents, progress))
-    added = tuple(entry for (entry, _), own in zip(new, rows, strict=True) if len(own))
-    nothing = np.zeros((0, contents.identity.dimension), dtype=np.float32)
-    kept = wanted.keys() - {entry.id for entry, _ in new} | {entry.id for entry in added}
-    removed = tuple(sorted(known.keys() - kept))
+    # 1. Compare the records with the index's entries.
+    target = source.entries([r for r in records(library) if r["id"] is not None])
+    indexed = {entry.id: entry for entry in view.entries()}
+    new = [pair for identity, pair in target.items() if indexed.get(identity) != pair[0]]
+    # 2. Encode what is new; an adapter without rows cannot be searched for.
+    rows: list[Vectors] = []
+    for start in range(0, len(new), BATCH):
+        rows += source.vectors(library, new[start : start + BATCH])
+        progress(len(rows), len(new))
+    added = tuple(entry for (entry, _), vectors in zip(new, rows, strict=True) if len(vectors))
+    # 3. Everything else goes.
+    remaining = target.keys() - {entry.id for entry, _ in new} | {entry.id for entry in added}
+    removed = tuple(sorted(indexed.keys() - remaining))
+    nothing = np.zeros((0, source.identity.dimension), dtype=np.float32)
     return Change(added, np.concatenate([nothing, *rows]), removed, stamp)
-
-
-def _embedded(
-    library: LibraryFolder, new: Sequence[Wanted], contents: VectorSource, progress: Progress
-) -> Iterator[Vectors]:
-    for start in range(0, len(new), AT_ONCE):
-        part = new[start : start + AT_ONCE]
-        yield from contents.vectors(library, part)
-        progress(start + len(part), len(new))

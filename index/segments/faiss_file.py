@@ -1,7 +1,7 @@
-"""FAISS: which index for how many vectors, made, written, read only if its digest is the right one.
+"""FAISS: the index for a number of vectors; build, write, and read if the digest is right.
 
-The file is a cache. Its content can be made again from the vectors at any time, and a file that
-anyone could have changed is never parsed. faiss is imported inside functions.
+The file is a cache: it can be rebuilt from the vectors at any time, and a file that anyone could
+have changed is never parsed. faiss is imported inside functions.
 """
 
 import math
@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float, Int64
 
 from library.canonical import digest
 
-EXACT_UP_TO = 50_000  # vectors; above it, lists of vectors near to each other
-TRAINED_ON = 40  # vectors a list, at most
+EXACT_UP_TO = 50_000  # vectors; above it, an inverted file (lists of similar vectors)
+TRAINED_ON = 40  # vectors per list, at most
 ROUNDS = 6  # of k-means
-PROBED = 32  # lists a query looks into, of 4·sqrt(n)
+PROBED = 32  # lists searched per query, of 4·sqrt(n)
 
 
 def factory(rows: int) -> str:
@@ -51,7 +51,7 @@ def to_bytes(index: Any) -> bytes:
 
 
 def read_faiss(path: Path, sha256: str) -> Any | None:
-    """The index in a file, or None if there is none or it is not the one with this digest."""
+    """The index in a file, or None if there is no file with this digest."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -69,7 +69,7 @@ def search_faiss(
     rows: int,
     mask: Bool[np.ndarray, " owners"] | None = None,
 ) -> tuple[Float[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """Scores and ids of the nearest rows, best first; `mask` says which ids count.
+    """Scores and ids of the nearest rows, best first; `mask` holds the ids that count.
 
     One thread a request: requests run beside each other, and torch needs the cores too.
     """
@@ -80,10 +80,10 @@ def search_faiss(
     if mask is not None:
         bits = np.packbits(mask, bitorder="little")
         selector = faiss.IDSelectorBitmap(len(mask), faiss.swig_ptr(bits))
-    asked = query[None].astype(np.float32)
-    scores, ids = index.search(asked, rows, params=_params(index, selector))
-    there = ids[0] >= 0
-    return scores[0][there], ids[0][there]
+    batch = query[None].astype(np.float32)  # (1, d)
+    scores, ids = index.search(batch, rows, params=_params(index, selector))  # (1, rows) each
+    filled = ids[0] >= 0  # FAISS fills up with -1
+    return scores[0][filled], ids[0][filled]
 
 
 def faiss_inner_products(
@@ -95,16 +95,16 @@ def faiss_inner_products(
     """
     import faiss
 
-    rows, asked = np.ascontiguousarray(vectors), np.ascontiguousarray(query, dtype=np.float32)
-    found = np.empty(len(rows), dtype=np.float32)
+    rows, x = np.ascontiguousarray(vectors), np.ascontiguousarray(query, dtype=np.float32)
+    products = np.empty(len(rows), dtype=np.float32)
+    pointers = [faiss.swig_ptr(array) for array in (products, x, rows)]
     untyped: Any = faiss
-    untyped.fvec_inner_products_ny(
-        faiss.swig_ptr(found), faiss.swig_ptr(asked), faiss.swig_ptr(rows), rows.shape[1], len(rows)
-    )
-    return found
+    untyped.fvec_inner_products_ny(*pointers, rows.shape[1], len(rows))
+    return products
 
 
 def _params(index: Any, selector: Any | None) -> Any:
+    """FAISS's search parameters for the kind of index."""
     import faiss
 
     untyped: Any = faiss  # its keyword arguments are made at run time

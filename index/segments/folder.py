@@ -1,35 +1,37 @@
-"""Where an index lies on the disk: generations of files, and one file that names the current one.
+"""An index's files: generations, and one file that names the current one.
 
     current.json      the generation, digests of its manifest and FAISS file, the records' stamp
     000001/           its snapshot (index.segments.snapshot)
     000001.faiss      FAISS over the snapshot's vectors: a cache
     000001.log        what was added and removed since (index.segments.change_log)
 
-Replacing current.json is what swaps generations. The one before stays for those who are reading it;
-older ones, and what a killed process left unfinished, go at the next swap.
+Replacing current.json swaps generations. The one before stays for those who are reading it; older
+ones, and what a killed process left unfinished, are removed at the next swap.
 """
 
-import contextlib
-import fcntl
 import json
 import os
 import shutil
-import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from index.segments.snapshot import AGAIN, FORMAT, IndexDamaged
+from filelock import FileLock
+
+from index.segments.snapshot import FORMAT, REBUILD, IndexDamaged
 from library.canonical import canonical_json
 from library.errors import OutputError
 from library.files import write_file
 
 CURRENT = "current.json"
+POLL_SECONDS = 0.01  # between two tries for a lock that another holds
 
 
 @dataclass(frozen=True)
-class Current:
-    """What current.json says."""
+class Generation:
+    """The current generation: the content of current.json."""
 
     generation: int
     manifest_sha256: str
@@ -44,7 +46,7 @@ class IndexFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._held: set[tuple[str, int]] = set()
+        self._locks = {name: FileLock(path / f"{name}.lock") for name in ("build", "write")}
 
     def snapshot(self, generation: int) -> Path:
         return self.path / f"{generation:06}"
@@ -55,63 +57,52 @@ class IndexFolder:
     def log(self, generation: int) -> Path:
         return self.path / f"{generation:06}.log"
 
-    def current(self) -> Current | None:
+    def current(self) -> Generation | None:
         """The current generation, or None if there is no index. Raises IndexDamaged."""
         file = self.path / CURRENT
         try:
-            current = Current(**json.loads(file.read_bytes()))
+            current = Generation(**json.loads(file.read_bytes()))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, TypeError) as error:
-            raise IndexDamaged(f"{file} is damaged; {AGAIN}") from error
+            raise IndexDamaged(f"{file} is damaged; {REBUILD}") from error
         if current.format != FORMAT:
-            raise IndexDamaged(f"{file} is of another version; {AGAIN}")
+            raise IndexDamaged(f"{file} is of another version; {REBUILD}")
         return current
 
-    def publish(self, current: Current) -> None:
-        """Swap: from now on whoever looks sees this generation. Raises OutputError."""
+    def publish(self, current: Generation) -> None:
+        """Swap: from now on every reader sees this generation. Raises OutputError."""
         write_file(self.path / CURRENT, canonical_json(asdict(current)))
 
-    def write_faiss(self, generation: int, content: bytes) -> None:
-        write_file(self.faiss(generation), content)
+    def invalidate(self) -> None:
+        """Invalidate the index; the next one that is written replaces its files.
 
-    def forget(self) -> None:
-        """Let there be no index here; its files go when another is written. Raises OutputError."""
+        Raises OutputError.
+        """
         with self.locked("build"), self.locked("write"):
             (self.path / CURRENT).unlink(missing_ok=True)
 
-    def stamp(self) -> tuple[int, ...]:
-        """What changes at every swap."""
+    def version(self) -> tuple[int, ...]:
+        """A value that differs after every swap."""
         try:
             status = (self.path / CURRENT).stat()
         except (FileNotFoundError, NotADirectoryError):
             return ()
         return status.st_ino, status.st_mtime_ns, status.st_size
 
-    @contextlib.contextmanager
-    def locked(self, name: str) -> Iterator[None]:
-        """Hold a lock that one thread has at a time, of all processes; it goes with the process.
+    def locked(self, name: Literal["build", "write"]) -> AbstractContextManager[Any]:
+        """Hold a lock that one thread of all processes has at a time, and may take again.
 
-        Who holds it may take it again. Raises OutputError if the folder cannot be written.
+        It ends with its process, however that ends. Their order: index.segments.index.
+
+        Raises OutputError if the folder cannot be written.
         """
-        mine = (name, threading.get_ident())
-        if mine in self._held:
-            yield
-            return
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+            return self._locks[name].acquire(poll_interval=POLL_SECONDS)
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            self._held.add(mine)
-            yield
-        finally:
-            self._held.discard(mine)
-            os.close(handle)
 
-    def tidy(self) -> None:
+    def remove_unfinished(self) -> None:
         """Remove what a killed process left. Raises OutputError."""
         with self.locked("build"), self.locked("write"):
             current = self.current()
@@ -123,7 +114,7 @@ class IndexFolder:
         return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
 
     def clean(self, keep: Collection[int]) -> None:
-        """Remove other generations, and what was never finished."""
+        """Remove other generations, and what was never finished; needs both locks."""
         for path in list(self.path.iterdir()):
             stem = path.name.split(".")[0]
             if path.name.startswith(".") or (stem.isdecimal() and int(stem) not in keep):

@@ -1,8 +1,18 @@
 """An index that many threads and processes read while one at a time changes it.
 
-Readers take one reference to an immutable state and never wait. Changes go to the delta's log and
-then into a new state; `compact` writes all that is there as a new generation, while changes go on,
-and swaps at its end.
+Readers take one reference to an immutable view and never wait. Changes go to the change log and
+then into a new view; `compact` writes everything as a new generation, while changes go on, and
+swaps at its end.
+
+Locks, in the order in which they are taken; who has one takes none that stands above it:
+
+    1. "build", a file lock    one generation is written at a time, by one thread of all processes;
+                               it is held for as long as that takes
+    2. `_update`, an RLock     one thread at a time replaces what this object has opened
+    3. "write", a file lock    one thread of all processes appends to the log, swaps generations or
+                               replaces a FAISS file; it is held for a moment
+    4. `_slots`, a semaphore   as many searches at once as there are processors; no other lock is
+                               taken inside
 """
 
 import os
@@ -13,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from index.encoders.descriptions import EncoderIdentity
-from index.segments import change_log, faiss_file
-from index.segments.change_log import Change
-from index.segments.folder import Current, IndexFolder
+from index.segments.change_log import Change, append_changes, read_changes
+from index.segments.faiss_file import build_faiss, factory, read_faiss, to_bytes
+from index.segments.folder import Generation, IndexFolder
 from index.segments.metadata import EVERYTHING, Filter
-from index.segments.segment import Hits, Query, Segment, owners_of
+from index.segments.segment import Hits, Segment, Vector, owners_of
 from index.segments.snapshot import (
-    AGAIN,
+    REBUILD,
     EncoderMismatch,
     IndexDamaged,
     Snapshot,
@@ -29,31 +39,31 @@ from index.segments.snapshot import (
 from index.segments.view import IndexView
 from library.canonical import digest
 from library.errors import OutputError
+from library.files import write_file
 
-NO_CHANGE = Change()
-TRIES = 5  # to open what is swapped again and again meanwhile
+OPEN_ATTEMPTS = 5  # at files that others swap again and again meanwhile
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """A state, and up to where of which generation it was read."""
+    """A view, and how far of which generation's log it was read."""
 
-    state: IndexView
-    current: Current | None = None
+    view: IndexView
+    current: Generation | None = None
     end: int = 0
-    stamp: tuple[int, ...] = ()
+    version: tuple[int, ...] = ()
 
 
 class VectorIndex:
     """Adapters by the vectors of their descriptions, or of their weights.
 
     Args:
-        encoder: by which vectors and queries are made.
-        folder: where it lies, or will lie; None: in memory alone.
-        note: is told what was mended.
+        encoder: the one that makes vectors and queries.
+        folder: of its files, present or not yet; None: in memory alone.
+        note: is called with a sentence when something was repaired.
     Raises:
         EncoderMismatch: it was made with another encoder.
-        IndexDamaged: its files are.
+        IndexDamaged: its files are damaged.
     """
 
     def __init__(
@@ -62,20 +72,21 @@ class VectorIndex:
         folder: Path | None = None,
         note: Callable[[str], None] = lambda sentence: None,
     ) -> None:
-        self.encoder, self._note, self._keeps = encoder, note, True
+        self.encoder, self._note, self._persistent = encoder, note, True
         self._folder = None if folder is None else IndexFolder(folder)
-        self._writing, self._opened = threading.RLock(), _Opened(IndexView.empty(encoder.dimension))
-        # More searches at once than processors only hand Python's lock to and fro.
-        self._seats = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self._opened = _Opened(IndexView.empty(encoder.dimension))
+        self._update = threading.RLock()
+        # More searches at once than processors only pass Python's lock to and fro.
+        self._slots = threading.BoundedSemaphore(os.cpu_count() or 1)
         self.refresh()
 
     @property
-    def state(self) -> IndexView:
-        return self._opened.state
+    def view(self) -> IndexView:
+        return self._opened.view
 
     @property
-    def place(self) -> str:
-        """Where it lies, for a person."""
+    def location(self) -> str:
+        """Its folder, for messages."""
         return "in memory" if self._folder is None else str(self._folder.path)
 
     @property
@@ -83,148 +94,157 @@ class VectorIndex:
         """Whether it was ever written."""
         return self._opened.current is not None
 
-    def search(self, query: Query, k: int, wanted: Filter = EVERYTHING, *, more: int = 0) -> Hits:
-        """See State.search; every call sees one moment."""
-        with self._seats:
-            return self._opened.state.search(query, k, wanted, more=more)
+    def search(self, query: Vector, k: int, filter: Filter = EVERYTHING, *, more: int = 0) -> Hits:
+        """See IndexView.search; every call sees one moment."""
+        with self._slots:
+            return self.view.search(query, k, filter, more=more)
 
     def refresh(self) -> None:
-        """Take in what other processes changed. Who cannot have the lock is served as it was."""
-        if self._folder is None or not self._writing.acquire(blocking=not self.exists):
+        """Read what other processes changed. If the lock is taken, keep the current view."""
+        if self._folder is None or not self._update.acquire(blocking=not self.exists):
             return
         try:
             self._refresh(self._folder)
         finally:
-            self._writing.release()
+            self._update.release()
 
-    def apply(self, change: Change, *, keep: bool = True) -> None:
+    def apply(self, change: Change, *, persist: bool = True) -> None:
         """Add, replace and remove adapters: on the disk first, then for every later search.
 
-        With `keep` false in memory alone; from then on this object writes nothing more.
+        With `persist` false in memory alone; from then on this object writes nothing more.
 
         Raises OutputError; then nothing has changed.
         """
-        with self._writing:
-            self._keeps &= keep
+        with self._update:
+            self._persistent &= persist
             folder = self._folder
-            if folder is None or not self._keeps:
-                self._opened = replace(self._opened, state=self.state.changed(change))
+            if folder is None or not self._persistent:
+                self._opened = replace(self._opened, view=self.view.after(change))
                 return
             self._refresh(folder)
             if self.exists:
                 with folder.locked("write"):
-                    self._append(folder, change)
+                    self._refresh(folder)  # others may have written before
+                    opened = self._opened
+                    assert opened.current is not None
+                    log = folder.log(opened.current.generation)
+                    end = append_changes(log, [change], opened.end)
+                self._opened = replace(opened, view=opened.view.after(change), end=end)
                 return
-        self.compact(change)
+        self.compact(change)  # takes the lock "build", so outside `_update`
 
-    def _append(self, folder: IndexFolder, change: Change) -> None:
-        self._refresh(folder)  # others may have been faster
-        opened = self._opened
-        assert opened.current is not None
-        end = change_log.append_changes(folder.log(opened.current.generation), [change], opened.end)
-        self._opened = replace(opened, state=opened.state.changed(change), end=end)
+    def compact(self, change: Change | None = None) -> None:
+        """Write everything, with a change on top, as a new generation; swap.
 
-    def compact(self, change: Change = NO_CHANGE) -> None:
-        """Write everything that is there, with a change on top, as a new generation; swap.
-
-        Others read and change meanwhile; their changes are taken along. Raises OutputError.
+        Others read and change meanwhile; their changes are included. Raises OutputError.
         """
         folder = self._folder
-        if folder is None or not self._keeps:
+        if folder is None or not self._persistent:
             raise OutputError("an index that is in memory alone cannot be written")
         with folder.locked("build"):
-            with self._writing:
+            # 1. The view to write.
+            with self._update:
                 self._refresh(folder)
                 before = self._opened
-            state = before.state if change is NO_CHANGE else before.state.changed(change)
-            generation = folder.last_generation() + 1
-            entries, vectors = tuple(state.entries()), state.vectors()
-            manifest = write_snapshot(folder.snapshot(generation), self.encoder, entries, vectors)
-            content = faiss_file.to_bytes(faiss_file.build_faiss(vectors, owners_of(entries)))
-            kind = faiss_file.factory(len(vectors))
-            made = Current(generation, manifest, kind, digest(content), state.records)
-            with self._writing, folder.locked("write"):
-                self._swap(folder, before, made, content)
+            view = before.view if change is None else before.view.after(change)
+            # 2. Its files; this takes long, and no lock that others need is held.
+            number = folder.last_generation() + 1
+            entries, vectors = tuple(view.entries()), view.vectors()
+            manifest = write_snapshot(folder.snapshot(number), self.encoder, entries, vectors)
+            faiss = to_bytes(build_faiss(vectors, owners_of(entries)))
+            generation = Generation(
+                number, manifest, factory(len(vectors)), digest(faiss), view.records
+            )
+            # 3. The swap.
+            with self._update, folder.locked("write"):
+                self._swap(folder, before, generation, faiss)
 
-    def _swap(self, folder: IndexFolder, before: _Opened, made: Current, content: bytes) -> None:
-        """Make a generation the current one, with what was changed since it was begun."""
-        old = before.current
-        late = [] if old is None else self._changes(folder, old, before.end)
-        if late:
-            change_log.append_changes(folder.log(made.generation), late, 0)
-            made = replace(made, records=late[-1].records)
-        folder.write_faiss(made.generation, content)
-        folder.publish(made)
+    def _swap(
+        self, folder: IndexFolder, before: _Opened, generation: Generation, faiss: bytes
+    ) -> None:
+        """Make a generation the current one, with the changes made since it was begun."""
+        keep = {generation.generation}
+        # 1. Late changes go from the old log to the new one.
+        if before.current is not None:
+            keep.add(before.current.generation)
+            log = folder.log(before.current.generation)
+            late = [change for change, _ in read_changes(log, self.encoder.dimension, before.end)]
+            if late:
+                append_changes(folder.log(generation.generation), late, 0)
+                generation = replace(generation, records=late[-1].records)
+        # 2. current.json last: until then the old generation counts.
+        write_file(folder.faiss(generation.generation), faiss)
+        folder.publish(generation)
+        # 3. The view is of the new files; older ones go.
         self._refresh(folder)
-        folder.clean({made.generation} | ({old.generation} if old else set()))
-
-    def _changes(self, folder: IndexFolder, current: Current, start: int) -> list[Change]:
-        log = folder.log(current.generation)
-        return [change for change, _ in change_log.read_changes(log, self.encoder.dimension, start)]
+        folder.clean(keep)
 
     def _refresh(self, folder: IndexFolder) -> None:
-        for _ in range(TRIES):
-            stamp = folder.stamp()
+        """Bring `_opened` up to date with the files; needs `_update`."""
+        for _ in range(OPEN_ATTEMPTS):
+            version = folder.version()
             try:
+                # 1. A new snapshot if generations were swapped.
                 opened = self._opened
-                if stamp != opened.stamp:
-                    opened = self._open(folder, stamp)
-                self._opened = self._replayed(folder, opened)  # once: others are reading it
+                if version != opened.version:
+                    opened = self._open(folder, version)
+                # 2. The rest of the log. 3. One assignment, as others are reading.
+                self._opened = self._replayed(folder, opened)
                 return
-            except FileNotFoundError:
-                if folder.stamp() == stamp:
-                    raise IndexDamaged(f"{folder.path} has lost files; {AGAIN}") from None
+            except FileNotFoundError:  # swapped and cleaned meanwhile
+                if folder.version() == version:
+                    raise IndexDamaged(f"{folder.path} has lost files; {REBUILD}") from None
         raise IndexDamaged(f"{folder.path} changes too fast to be read")
 
-    def _open(self, folder: IndexFolder, stamp: tuple[int, ...]) -> _Opened:
+    def _open(self, folder: IndexFolder, version: tuple[int, ...]) -> _Opened:
         current = folder.current()
         if current is None:
             return self._opened
         snapshot = read_snapshot(folder.snapshot(current.generation), current.manifest_sha256)
-        require_same(snapshot.encoder, self.encoder, folder.path)
+        require_same_encoder(snapshot.encoder, self.encoder, folder.path)
         faiss = self._faiss(folder, current, snapshot)
-        part = Segment(snapshot.entries, snapshot.vectors, faiss)
-        nothing = IndexView.empty(self.encoder.dimension).delta
-        return _Opened(IndexView(part, None, nothing, current.records), current, 0, stamp)
+        segment = Segment(snapshot.entries, snapshot.vectors, faiss)
+        nothing = IndexView.empty(self.encoder.dimension).added
+        return _Opened(IndexView(segment, None, nothing, current.records), current, 0, version)
 
     def _replayed(self, folder: IndexFolder, opened: _Opened) -> _Opened:
-        """With what the log says since it was last read."""
+        """The view after what the log has gained since it was last read."""
         if opened.current is None:
             return opened
-        state, reached = opened.state, opened.end
+        view, reached = opened.view, opened.end
         log = folder.log(opened.current.generation)
-        for change, end in change_log.read_changes(log, self.encoder.dimension, opened.end):
-            state, reached = state.changed(change), end
-        return replace(opened, state=state, end=reached)
+        for change, end in read_changes(log, self.encoder.dimension, opened.end):
+            view, reached = view.after(change), end
+        return replace(opened, view=view, end=reached)
 
-    def _faiss(self, folder: IndexFolder, current: Current, snapshot: Snapshot) -> Any:
-        """The FAISS index of a generation; made again if its file is not the one that was written.
+    def _faiss(self, folder: IndexFolder, current: Generation, snapshot: Snapshot) -> Any:
+        """The FAISS index of a generation; rebuilt if its file is not the one that was written.
 
-        Raises FileNotFoundError where the generation is gone altogether.
+        Raises FileNotFoundError if the generation is gone altogether.
         """
-        found = faiss_file.read_faiss(folder.faiss(current.generation), current.faiss_sha256)
-        if found is not None:
-            return found
-        made = faiss_file.build_faiss(snapshot.vectors, owners_of(snapshot.entries))
-        self._note(f"{folder.faiss(current.generation)} was not as it was written; made again")
-        content = faiss_file.to_bytes(made)
+        stored = read_faiss(folder.faiss(current.generation), current.faiss_sha256)
+        if stored is not None:
+            return stored
+        rebuilt = build_faiss(snapshot.vectors, owners_of(snapshot.entries))
+        self._note(f"{folder.faiss(current.generation)} was missing or changed, and is rebuilt")
+        content = to_bytes(rebuilt)
         try:
             with folder.locked("write"):
                 if folder.current() == current:
-                    folder.write_faiss(current.generation, content)
-                    if digest(content) != current.faiss_sha256:
+                    write_file(folder.faiss(current.generation), content)
+                    if digest(content) != current.faiss_sha256:  # by another FAISS
                         folder.publish(replace(current, faiss_sha256=digest(content)))
         except OutputError as error:
-            self._note(f"{error}; it is made again at every start")
-        return made
+            self._note(f"{error}; it is rebuilt at every start")
+        return rebuilt
 
 
-def require_same(theirs: EncoderIdentity, ours: EncoderIdentity, place: Path) -> None:
-    """Raise EncoderMismatch if an index's vectors are not of our encoder."""
-    if theirs != ours:
+def require_same_encoder(actual: EncoderIdentity, expected: EncoderIdentity, index: Path) -> None:
+    """Raise EncoderMismatch if an index's vectors are of another encoder than expected."""
+    if actual != expected:
         raise EncoderMismatch(
-            f"{place} was made with encoder {_named(theirs)}, not {_named(ours)}; name that one "
-            f"with --encoder, or {AGAIN}"
+            f"{index} was made with encoder {_named(actual)}, not {_named(expected)}; name that "
+            f"one with --encoder, or {REBUILD}"
         )
 
 

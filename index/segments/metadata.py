@@ -1,7 +1,8 @@
-"""What an index knows of an adapter beside its vectors, and which adapters a search wants."""
+"""An adapter's entry in an index, beside its vectors, and filters over entries."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from index.encoders.descriptions import InvalidDescription, normalise
@@ -18,8 +19,8 @@ class IndexEntry:
         layout: digest of its layout.
         licenses: the licence class of its task, then the names of licences.
         tags: the categories of its task.
-        texts: digests of what its vectors are made of: its descriptions, the main one first; or
-            its weights.
+        texts: digests of what its vectors are of: its descriptions, the main one first; or its
+            weights.
     """
 
     id: str
@@ -33,7 +34,7 @@ class IndexEntry:
 
     @property
     def rows(self) -> int:
-        """How many vectors it has: of its weights; or its main description's and, if there are
+        """Number of its vectors: one of its weights; or its main description's and, if there are
         more, their mean's.
         """
         return min(len(self.texts), 2)
@@ -44,9 +45,8 @@ class IndexEntry:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "IndexEntry":
         """Raises KeyError or TypeError for anything that `to_dict` did not make."""
-        known: dict[str, Any] = {name: str(data[name]) for name in _FIELDS[:5]}
-        known |= {name: tuple(data[name]) for name in _FIELDS[5:]}
-        return cls(**known)
+        values: list[Any] = [str(data[name]) for name in _FIELDS[:5]]
+        return cls(*values, *(tuple(data[name]) for name in _FIELDS[5:]))
 
 
 _FIELDS = tuple(field.name for field in fields(IndexEntry))
@@ -54,7 +54,7 @@ _FIELDS = tuple(field.name for field in fields(IndexEntry))
 
 @dataclass(frozen=True)
 class Filter:
-    """Which adapters count: all for which everything that is given holds."""
+    """Conditions on an entry, all of which must hold; None: no condition."""
 
     base: str | None = None
     layout: str | None = None
@@ -64,15 +64,15 @@ class Filter:
 
     @property
     def conditions(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of an entry's field and the value that it must have, or hold."""
-        given = (
+        """Pairs of an entry's field and the value that it must have or contain."""
+        pairs = (
             ("base", self.base),
             ("layout", self.layout),
             ("recipe", self.recipe),
             ("licenses", self.license),
             *(("tags", tag) for tag in self.tags),
         )
-        return tuple((field, value) for field, value in given if value is not None)
+        return tuple((field, value) for field, value in pairs if value is not None)
 
     def matches(self, entry: IndexEntry) -> bool:
         return all(value in values_of(entry, field) for field, value in self.conditions)
@@ -87,15 +87,15 @@ def values_of(entry: IndexEntry, field: str) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else value
 
 
-def require_known_values(wanted: Filter, entries: Iterable[IndexEntry]) -> None:
-    """Raise UnknownName for a condition that no adapter at all meets; the message says which do."""
-    every = list(entries)
-    for field, value in wanted.conditions:
-        known = {v for entry in every for v in values_of(entry, field) if v}
-        if value not in known:
+def require_known_values(filter: Filter, entries: Iterable[IndexEntry]) -> None:
+    """Raise UnknownName for a value that no adapter has; the message lists those that some have."""
+    entries = list(entries)
+    for field, value in filter.conditions:
+        values = {v for entry in entries for v in values_of(entry, field) if v}
+        if value not in values:
             name = {"licenses": "license", "tags": "tag"}.get(field, field)
-            listed = ", ".join(sorted(known)[:8]) or "none"
-            more = ", …" if len(known) > 8 else ""
+            listed = ", ".join(sorted(values)[:8]) or "none"
+            more = ", …" if len(values) > 8 else ""
             raise UnknownName(
                 f"the library holds no adapter with {name} '{value}'; known: {listed}{more}"
             )
@@ -104,28 +104,27 @@ def require_known_values(wanted: Filter, entries: Iterable[IndexEntry]) -> None:
 def entries_of(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[IndexEntry, list[str]]]:
     """Every adapter that has a description, by id, with its descriptions.
 
-    Where two records name one adapter the first says what it is, and both what it is for.
+    Of two records of one adapter the first that has a description gives the metadata, and both
+    give descriptions.
     """
-    found: dict[str, tuple[IndexEntry, list[str]]] = {}
+    described: dict[str, tuple[IndexEntry, list[str]]] = {}
     for record in records:
-        before = found.get(record["id"])
-        texts = _texts(record, before[1] if before else [])
-        if texts:
-            digests = [digest(text.encode()) for text in texts]
-            found[record["id"]] = (_entry(record, before[0] if before else None, digests), texts)
-    return found
+        first, texts = described.get(record["id"], (None, []))
+        if texts := _texts(record, texts):
+            digests = tuple(digest(text.encode()) for text in texts)
+            entry = replace(first, texts=digests) if first else _entry(record, digests)
+            described[record["id"]] = entry, texts
+    return described
 
 
 def entries_of_weights(records: Sequence[Mapping[str, Any]]) -> list[IndexEntry]:
     """Every adapter, described or not; of two records of one adapter the first counts."""
     first = {record["id"]: record for record in reversed(records)}
-    return [_entry(record, None, [str(record["sha256"])]) for record in first.values()]
+    return [_entry(record, [str(record["sha256"])]) for record in first.values()]
 
 
-def _entry(
-    record: Mapping[str, Any], before: IndexEntry | None, digests: Sequence[str]
-) -> IndexEntry:
-    known = before.to_dict() if before else {
+def _entry(record: Mapping[str, Any], texts: Sequence[str]) -> IndexEntry:
+    return IndexEntry.from_dict({
         "id": record["id"],
         "task": record["task"],
         "base": record["base_model"],
@@ -133,18 +132,14 @@ def _entry(
         "recipe": record["recipe"],
         "licenses": [record.get("license_class") or "", *(record.get("licenses") or ())],
         "tags": record.get("categories") or (),
-    }  # fmt: skip
-    return IndexEntry.from_dict({**known, "texts": digests})
+        "texts": texts,
+    })  # fmt: skip
 
 
-def _texts(record: Mapping[str, Any], before: Sequence[str]) -> list[str]:
-    """The record's descriptions, each once, after those that are known; without unusable ones."""
-    found = list(before)
-    for given in record.get("descriptions") or [record.get("description")]:
-        try:
-            text = normalise(given)
-        except InvalidDescription:
-            continue
-        if text not in found:
-            found.append(text)
-    return found
+def _texts(record: Mapping[str, Any], earlier: Sequence[str]) -> list[str]:
+    """Earlier descriptions and the record's, each once, except those that cannot be embedded."""
+    texts = list(earlier)
+    for description in record.get("descriptions") or [record.get("description")]:
+        with suppress(InvalidDescription):
+            texts.append(normalise(description))
+    return list(dict.fromkeys(texts))

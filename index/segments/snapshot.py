@@ -1,7 +1,7 @@
-"""Snapshots: an index as it was at one moment, in files that never change.
+"""A snapshot: an index as it was at one moment, in files that never change.
 
 `vectors.safetensors` (rows, in float32), `entries.jsonl` (one adapter a line) and `manifest.json`,
-which has the digests of both and says by which encoder the vectors were made.
+with the digests of both and the identity of the encoder.
 """
 
 import json
@@ -24,17 +24,17 @@ from library.files import write_folder
 FORMAT = 1
 VECTORS, ENTRIES, MANIFEST = "vectors.safetensors", "entries.jsonl", "manifest.json"
 METRIC = "inner product"
-AGAIN = "make the index again with `lorasmith index build`"
+REBUILD = "rebuild it with `lorasmith index build`"
 
 
 class IndexDamaged(LorasmithError):
-    """An index whose files are missing, changed or of a newer version; it can be made again."""
+    """An index whose files are missing, damaged or of a newer version; it can be rebuilt."""
 
     code = "index-unreadable"
 
 
 class EncoderMismatch(LorasmithError):
-    """An index that was made with another encoder: its vectors mean something else."""
+    """An index made with another encoder: its vectors mean something else."""
 
     code = "encoder-mismatch"
     status = 409
@@ -42,7 +42,7 @@ class EncoderMismatch(LorasmithError):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot that was read; its vectors stay on the disk until they are looked at."""
+    """A snapshot that was read; its vectors stay on the disk until they are used."""
 
     encoder: EncoderIdentity
     entries: tuple[IndexEntry, ...]
@@ -50,7 +50,7 @@ class Snapshot:
 
 
 def write_snapshot(
-    place: Path, encoder: EncoderIdentity, entries: Sequence[IndexEntry], vectors: Vectors
+    folder: Path, encoder: EncoderIdentity, entries: Sequence[IndexEntry], vectors: Vectors
 ) -> str:
     """Write a snapshot as one step; return its manifest's digest. Raises OutputError."""
     lines = "".join(
@@ -69,46 +69,46 @@ def write_snapshot(
         "files": {name: digest(content) for name, content in files.items()},
     }
     content = canonical_json(manifest)
-    write_folder(place, {**files, MANIFEST: content})
+    write_folder(folder, {**files, MANIFEST: content})
     return digest(content)
 
 
-def read_snapshot(place: Path, sha256: str) -> Snapshot:
+def read_snapshot(folder: Path, sha256: str) -> Snapshot:
     """Read a snapshot whose manifest has this digest, and its files those in the manifest.
 
     Raises IndexDamaged, FileNotFoundError.
     """
     try:
-        manifest = _manifest(place, sha256)
+        manifest = _manifest(folder, sha256)
         for name in (VECTORS, ENTRIES):
-            if file_digest(place / name) != manifest["files"][name]:
-                raise IndexDamaged(f"{place / name} is damaged; {AGAIN}")
-        lines = (place / ENTRIES).read_text(encoding="utf-8").splitlines()
+            if file_digest(folder / name) != manifest["files"][name]:
+                raise IndexDamaged(f"{folder / name} is damaged; {REBUILD}")
+        lines = (folder / ENTRIES).read_text(encoding="utf-8").splitlines()
         entries = tuple(IndexEntry.from_dict(json.loads(line)) for line in lines)
-        vectors = _mapped(place / VECTORS)
+        vectors = _mapped(folder / VECTORS)
         encoder = EncoderIdentity.from_dict(manifest["encoder"])
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise IndexDamaged(f"{place} is damaged ({error!r}); {AGAIN}") from error
+        raise IndexDamaged(f"{folder} is damaged ({error!r}); {REBUILD}") from error
     if len(vectors) != sum(entry.rows for entry in entries):
-        raise IndexDamaged(f"{place} has lost vectors; {AGAIN}")
+        raise IndexDamaged(f"{folder} lacks vectors; {REBUILD}")
     return Snapshot(encoder, entries, vectors)
 
 
-def _manifest(place: Path, sha256: str) -> dict[str, Any]:
-    content = (place / MANIFEST).read_bytes()
+def _manifest(folder: Path, sha256: str) -> dict[str, Any]:
+    content = (folder / MANIFEST).read_bytes()
     if digest(content) != sha256:
-        raise IndexDamaged(f"{place / MANIFEST} is damaged; {AGAIN}")
+        raise IndexDamaged(f"{folder / MANIFEST} is damaged; {REBUILD}")
     manifest = json.loads(content)
     if manifest["format"] > FORMAT:
-        raise IndexDamaged(f"{place} is of a newer version; {AGAIN}")
+        raise IndexDamaged(f"{folder} is of a newer version; {REBUILD}")
     return manifest
 
 
 def _mapped(file: Path) -> Vectors:
-    """The vectors as a view of the file."""
+    """The vectors `(rows, d)` as a memory map of the file."""
     with safe_open(file, framework="np") as tensors:
         rows, width = tensors.get_slice("vectors").get_shape()
-    start = file.stat().st_size - 4 * rows * width  # the one tensor of the file ends it
+    start = file.stat().st_size - 4 * rows * width  # the file ends with its only tensor
     if rows == 0:
         return np.zeros((0, width), dtype=np.float32)
     return np.memmap(file, dtype=np.float32, mode="r", offset=start, shape=(rows, width))

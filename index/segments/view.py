@@ -1,4 +1,4 @@
-"""What one search sees from its start to its end: a snapshot, less what is gone, and the delta."""
+"""A view: what one search sees from its start to its end, a snapshot and the changes since."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,24 +8,25 @@ from jaxtyping import Float
 
 from index.segments.change_log import Change
 from index.segments.metadata import EVERYTHING, Filter, IndexEntry, require_known_values
-from index.segments.segment import Hits, Mask, Query, Segment, Vectors
+from index.segments.segment import Hits, Mask, Segment, Vector, Vectors
 from library.errors import UsageError
 
-MOST = 1000  # results
+MAX_RESULTS = 1000
 
 
 @dataclass(frozen=True)
 class IndexView:
-    """An index at one moment; a change makes another one.
+    """An index at one moment; a change makes another view.
 
     Attributes:
         live: which adapters of the snapshot still count; None: all.
+        added: adapters added since the snapshot.
         records: stamp of the library's records that it answers for.
     """
 
     snapshot: Segment
     live: Mask | None
-    delta: Segment
+    added: Segment
     records: str = ""
 
     @classmethod
@@ -34,21 +35,21 @@ class IndexView:
         return cls(nothing, None, nothing)
 
     def __len__(self) -> int:
-        there = len(self.snapshot.entries) if self.live is None else int(self.live.sum())
-        return there + len(self.delta.entries)
+        stored = len(self.snapshot.entries) if self.live is None else int(self.live.sum())
+        return stored + len(self.added.entries)
 
     @property
     def rows(self) -> int:
-        """How many vectors there are."""
+        """Number of vectors."""
         return sum(entry.rows for entry in self.entries())
 
     @property
-    def has_delta(self) -> bool:
-        """Whether anything was added to the snapshot, or removed."""
-        return self.live is not None or bool(self.delta.entries)
+    def is_snapshot(self) -> bool:
+        """Whether nothing was added or removed since the snapshot."""
+        return self.live is None and not self.added.entries
 
-    def search(self, query: Query, k: int, wanted: Filter = EVERYTHING, *, more: int = 0) -> Hits:
-        """The k adapters whose vectors are most alike, best first; equals by task and id.
+    def search(self, query: Vector, k: int, filter: Filter = EVERYTHING, *, more: int = 0) -> Hits:
+        """The k most similar adapters, best first; equals by task and id.
 
         Args:
             query: a unit vector.
@@ -57,53 +58,46 @@ class IndexView:
         """
         require_k(k)
         k += more
-        found = [
-            *self.snapshot.nearest(query, k, self.live, wanted),
-            *self.delta.nearest(query, k, None, wanted),
+        hits = [
+            *self.snapshot.nearest(query, k, self.live, filter),
+            *self.added.nearest(query, k, None, filter),
         ]
-        if not found and wanted.conditions:
-            require_known_values(wanted, self.entries())
-        return sorted(found, key=lambda hit: (-hit[0], hit[1].task, hit[1].id))[:k]
+        if not hits:
+            require_known_values(filter, self.entries())
+        return sorted(hits, key=lambda hit: (-hit[0], hit[1].task, hit[1].id))[:k]
 
     def entries(self) -> Iterator[IndexEntry]:
-        """Every adapter that is there."""
-        for place, entry in enumerate(self.snapshot.entries):
-            if self.live is None or self.live[place]:
+        """Every adapter."""
+        for position, entry in enumerate(self.snapshot.entries):
+            if self.live is None or self.live[position]:
                 yield entry
-        yield from self.delta.entries
+        yield from self.added.entries
 
     def vectors(self) -> Vectors:
         """The vectors of all of them, in the same order."""
         rows = self.snapshot.vectors
         if self.live is not None:
             rows = rows[self.live[self.snapshot.owners]]
-        return joined(rows, self.delta.vectors)
+        return joined(rows, self.added.vectors)
 
-    def changed(self, change: Change) -> "IndexView":
-        """With adapters added, replaced and removed."""
+    def after(self, change: Change) -> "IndexView":
+        """The view with adapters added, replaced and removed."""
         gone = {*change.removed, *(entry.id for entry in change.added)}
-        return IndexView(
-            self.snapshot, self._live_without(gone), self._delta_with(change, gone), change.records
-        )
-
-    def _live_without(self, gone: set[str]) -> Mask | None:
-        known = self.snapshot.places
-        places = [known[identity] for identity in gone if identity in known]
-        if not places:
-            return self.live
-        live = np.ones(len(known), dtype=bool) if self.live is None else self.live.copy()
-        live[places] = False
-        return live
-
-    def _delta_with(self, change: Change, gone: set[str]) -> Segment:
-        entries, vectors = self.delta.entries, self.delta.vectors
-        if gone & self.delta.places.keys():
-            kept = np.array([entry.id not in gone for entry in entries], dtype=bool)
-            vectors = vectors[kept[self.delta.owners]]
+        # 1. Rows of the snapshot are never moved, only masked.
+        positions, live = self.snapshot.positions, self.live
+        masked = [positions[identity] for identity in gone if identity in positions]
+        if masked:
+            live = np.ones(len(positions), dtype=bool) if live is None else live.copy()
+            live[masked] = False
+        # 2. What was added since is small and is copied.
+        entries, vectors = self.added.entries, self.added.vectors
+        if gone & self.added.positions.keys():
+            keep = np.array([entry.id not in gone for entry in entries], dtype=bool)
+            vectors = vectors[keep[self.added.owners]]
             entries = tuple(entry for entry in entries if entry.id not in gone)
-        if not change.added:
-            return Segment(entries, vectors)
-        return Segment((*entries, *change.added), joined(vectors, change.vectors))
+        if change.added:
+            entries, vectors = (*entries, *change.added), joined(vectors, change.vectors)
+        return IndexView(self.snapshot, live, Segment(entries, vectors), change.records)
 
 
 def joined(
@@ -116,6 +110,6 @@ def joined(
 
 
 def require_k(k: int) -> None:
-    """Raise UsageError unless so many results may be asked for."""
-    if not 1 <= k <= MOST:
-        raise UsageError(f"k must be from 1 to {MOST:,}, not {k}")
+    """Raise UsageError unless k results may be requested."""
+    if not 1 <= k <= MAX_RESULTS:
+        raise UsageError(f"k must be from 1 to {MAX_RESULTS:,}, not {k}")

@@ -5,53 +5,56 @@ never rewritten, so a build may be killed at any moment and go on: a shard with 
 skipped, another is replayed, and what it stored already stays as it is.
 """
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from safetensors.torch import save
 
+from library.adapter import Adapter, stack
 from library.base.models import BaseModel, numerics
 from library.build.plan import JobPlan, Plan, has_plan, job_for, rows_digest, task_rows
 from library.errors import LayoutMismatch, OutputError, OutputExists, UsageError
 from library.layout import Layout
 from library.peft.provenance import Provenance, finish
 from library.peft.write import to_peft
+from library.progress import Progress, no_progress, part_of
 from library.store.folder import MANIFEST, RECORDS, LibraryFolder
 from library.store.records import Record, new_record, write_record
 from library.tasks.files import Task
-from library.trainer.batched import Figures, Trained
-from library.trainer.run_state import Check
-from library.trainer.trainers import trainer_for
+from library.trainer.batched import BatchedTrainer
+from library.trainer.peft_trainer import PeftTrainer
+from library.trainer.run_state import Trained, best_check
+from library.trainer.trainer import AdapterTrainer
 
-Progress = Callable[[int, int], None]
+TRAINERS: dict[str, type[AdapterTrainer[Any]]] = {"batched": BatchedTrainer, "peft": PeftTrainer}
 
 
 @dataclass
 class BuildReport:
-    """What a build did: adapters stored and given up, and what it cost."""
+    """Counts and cost of a build, or of a part of it.
+
+    Attributes:
+        stored: adapters that were trained and stored.
+        existing: adapters that were in the library already.
+        failed: adapters that never stayed finite.
+        seconds: of the whole build.
+        tokens, cells: trained, without and with padding.
+        memory: peak bytes of GPU memory of one worker.
+    """
 
     stored: int = 0
-    kept: int = 0
+    existing: int = 0
     failed: int = 0
     seconds: float = 0.0
     tokens: int = 0
     cells: int = 0
-    memory: int = 0  # bytes of GPU memory at the most, of one worker
+    memory: int = 0
 
-    @property
-    def done(self) -> int:
-        return self.stored + self.kept + self.failed
-
-    def add(self, figures: Figures) -> None:
-        self.tokens += figures.tokens
-        self.cells += figures.cells
-
-    def join(self, other: "BuildReport") -> None:
-        """Add what a worker did."""
-        for name in ("stored", "kept", "failed", "tokens", "cells"):
+    def add(self, other: "BuildReport") -> None:
+        """Add the counts of another part."""
+        for name in ("stored", "existing", "failed", "tokens", "cells"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.memory = max(self.memory, other.memory)
 
@@ -59,7 +62,7 @@ class BuildReport:
         seconds = self.seconds or 1.0
         return {
             "adapters": self.stored,
-            "kept": self.kept,
+            "kept": self.existing,
             "failed": self.failed,
             "seconds": round(self.seconds, 2),
             "tokens": self.tokens,
@@ -70,142 +73,122 @@ class BuildReport:
         }
 
 
-def require_room(folder: LibraryFolder, resume: bool) -> None:
-    """Raise OutputExists unless nothing is there, or a library to go on with."""
-    there = folder.names("")  # looked at once: another builder may be about to begin
-    if MANIFEST in there:
-        if not resume:
-            raise OutputExists(f"{folder.place} already exists; use --resume to go on with it")
-    elif there:
-        raise OutputExists(f"{folder.place} is not empty and not a library")
-
-
-def begin(folder: LibraryFolder, plan: Plan, *, resume: bool) -> Plan:
-    """Write the manifest, or hold a resumed build to the one that is there.
+def begin(folder: LibraryFolder, plan: Plan, *, resume: bool) -> None:
+    """Write the manifest, or compare a resumed build with the one in the folder.
 
     Raises:
-        OutputExists: something is there and `resume` is false.
+        OutputExists: the folder is not empty, and `resume` is false or it is not a library.
         LayoutMismatch, UsageError: the library was begun for another base, or otherwise.
     """
-    require_room(folder, resume)
+    names = folder.names("")  # listed once: another builder may be about to begin
+    if MANIFEST in names and not resume:
+        raise OutputExists(f"{folder.place} already exists; use --resume to go on with it")
+    if names and MANIFEST not in names:
+        raise OutputExists(f"{folder.place} is not empty and not a library")
     if not folder.exists(MANIFEST) or not has_plan(folder.read_json(MANIFEST)):
         folder.write_json(MANIFEST, plan.to_dict())
-        return plan
-    there = Plan.from_dict(folder.read_json(MANIFEST))
-    there.layout.require_same(plan.layout, f"the library {folder.place}", "this build")
-    if there.base != plan.base:
+        return
+    begun = Plan.from_dict(folder.read_json(MANIFEST))
+    begun.layout.require_same(plan.layout, f"the library {folder.place}", "this build")
+    if begun.base != plan.base:
         raise LayoutMismatch(
-            f"the library was made for {there.base['id']} with weights {there.base['sha256']}, "
+            f"the library was made for {begun.base['id']} with weights {begun.base['sha256']}, "
             f"not {plan.base['id']} with {plan.base['sha256']}"
         )
-    ours, theirs = plan.to_dict(), there.to_dict()
-    changed = sorted(key for key in ours if ours[key] != theirs[key])
+    before, now = begun.to_dict(), plan.to_dict()
+    changed = sorted(key for key in now if now[key] != before[key])
     if changed:
         raise UsageError(f"the library was begun with other settings: {', '.join(changed)}")
-    return there
 
 
-def build_shards(
-    folder: LibraryFolder,
-    plan: Plan,
-    tasks: Mapping[str, Task],
-    base: BaseModel,
-    progress: Progress | None = None,
-) -> BuildReport:
-    """Build every shard that is not finished; `progress` is told of (steps done, steps in all)."""
-    report, started = BuildReport(), time.monotonic()
-    total = plan.config.steps * sum(map(len, plan.shards))
+@dataclass(frozen=True)
+class ShardBuilder:
+    """Trains the shards of a plan in this process and stores their adapters."""
 
-    def tick(unfinished: int) -> None:
-        if progress:
-            progress(plan.config.steps * report.done + unfinished, total)
+    folder: LibraryFolder
+    plan: Plan
+    base: BaseModel
 
-    for number in range(len(plan.shards)):
-        build_shard(folder, plan, number, tasks, base, report, tick)
-    report.seconds = time.monotonic() - started
-    return report
+    def build_all(
+        self, tasks: Mapping[str, Task], progress: Progress = no_progress
+    ) -> Iterator[BuildReport]:
+        """Build every shard that is not finished; `progress` counts training steps."""
+        steps = [self.plan.config.steps * len(shard) for shard in self.plan.shards]
+        for number in range(len(steps)):
+            advance = part_of(progress, sum(steps[:number]), sum(steps))
+            yield self.build(number, tasks, advance)
+            advance(steps[number], steps[number])
 
-
-def build_shard(
-    folder: LibraryFolder,
-    plan: Plan,
-    number: int,
-    tasks: Mapping[str, Task],
-    base: BaseModel,
-    report: BuildReport,
-    tick: Callable[[int], None],
-) -> None:
-    """Train one shard, storing each adapter as it is done."""
-    jobs = {job.name: job for job in plan.shards[number]}
-    done = set(folder.names(f"{RECORDS}/{number:04}"))
-    missing = [name for name in jobs if f"{name}.json" not in done]
-    if not missing:
-        report.kept += len(jobs)
-        tick(0)
-        return
-    trainer = trainer_for(
-        base.model,
-        plan.layout,
-        plan.recipe,
-        plan.config,
-        pad=base.tokenizer.pad_token_id,
-        seed=plan.seed,
-    )
-    ready = [job_for(job, tasks[job.task], base.tokenizer, plan) for job in jobs.values()]
-    for made in trainer.run(ready, tick):
-        job = jobs[made.job.name]
-        if job.name in missing and not folder.exists(f"{RECORDS}/{number:04}/{job.name}.json"):
-            _store(folder, plan, number, job, tasks[job.task], made, base)
-            report.stored += made.adapter is not None
-            report.failed += made.adapter is None
+    def build(
+        self, number: int, tasks: Mapping[str, Task], progress: Progress = no_progress
+    ) -> BuildReport:
+        """Train one shard, storing each adapter as it is done."""
+        report, plan = BuildReport(), self.plan
+        jobs = {job.name: job for job in plan.shards[number]}
+        recorded = set(self.folder.names(f"{RECORDS}/{number:04}"))
+        if all(f"{name}.json" in recorded for name in jobs):
+            report.existing = len(jobs)
         else:
-            report.kept += 1
-    report.add(trainer.figures)
+            pad = self.base.tokenizer.pad_token_id
+            trainer = TRAINERS[plan.recipe.trained_by](
+                self.base.model, plan.layout, plan.recipe, plan.config, pad=pad, seed=plan.seed
+            )
+            ready = [
+                job_for(job, tasks[job.task], self.base.tokenizer, plan) for job in jobs.values()
+            ]
+            for trained in trainer.run(ready, progress):
+                job = jobs[trained.job.name]
+                if self.folder.exists(_record_name(number, job)):
+                    report.existing += 1
+                    continue
+                self._store(number, job, tasks[job.task], trained)
+                report.stored += trained.adapter is not None
+                report.failed += trained.adapter is None
+            report.tokens, report.cells = trainer.figures.tokens, trainer.figures.cells
+        if self.base.device.type == "cuda":
+            report.memory = torch.cuda.max_memory_allocated()
+        return report
+
+    def _store(self, number: int, job: JobPlan, task: Task, trained: Trained) -> None:
+        """Store files, then snapshots, then the record that makes them count.
+
+        Raises OutputError if the library is not there any more.
+        """
+        plan, adapter = self.plan, trained.adapter
+        if not self.folder.exists(MANIFEST):
+            raise OutputError(f"the library {self.folder.place} has vanished")
+        layout = adapter.layout if adapter else plan.layout
+        layout = layout.with_rank(layout.rank)  # as the portable profile stores it
+        record = _record(plan, number, job, task, trained, layout)
+        if adapter is not None:
+            provenance = Provenance(
+                generator=f"oracle:{plan.recipe.name}",
+                checkpoint=None,
+                description=task.definition,
+                examples=rows_digest(task_rows(job, task, plan.seed)),
+                seed=plan.seed,
+                numerics=numerics(self.base.model),
+                layout_digest=layout.digest,
+                base=plan.base,
+                details={"task": task.name, "variant": job.variant, "steps": trained.steps},
+            )
+            files = finish(to_peft(adapter, base_name=plan.base["id"]), provenance)
+            self.folder.write_adapter(files.id, files.files)
+            record |= {"id": files.id, "sha256": files.sha256}
+        if trained.snapshots:
+            name = f"snapshots/{number:04}/{job.name}.safetensors"
+            self.folder.write(name, _snapshots(trained.snapshots))
+        write_record(self.folder, _record_name(number, job), record)
 
 
-def _store(
-    folder: LibraryFolder,
-    plan: Plan,
-    number: int,
-    job: JobPlan,
-    task: Task,
-    made: Trained,
-    base: BaseModel,
-) -> None:
-    """Files, then snapshots, then the record that makes them count.
-
-    Raises OutputError if the library is not there any more.
-    """
-    if not folder.exists(MANIFEST):
-        raise OutputError(f"the library {folder.place} has vanished")
-    layout = made.adapter.layout if made.adapter else plan.layout
-    layout = layout.with_rank(layout.rank)  # as the portable profile stores it
-    record = _record(plan, number, job, task, made, layout)
-    if made.adapter is not None:
-        provenance = Provenance(
-            generator=f"oracle:{plan.recipe.name}",
-            checkpoint=None,
-            description=task.definition,
-            examples=rows_digest(task_rows(job, task, plan.seed)),
-            seed=plan.seed,
-            numerics=numerics(base.model),
-            layout_digest=layout.digest,
-            base=plan.base,
-            details={"task": task.name, "variant": job.variant, "steps": made.steps},
-        )
-        weights = to_peft(made.adapter, base_name=plan.base["id"])
-        files = finish(weights, provenance)
-        folder.write_adapter(files.id, files.files)
-        record |= {"id": files.id, "sha256": files.sha256}
-    if made.snapshots:
-        folder.write(f"snapshots/{number:04}/{job.name}.safetensors", _snapshots(made))
-    write_record(folder, f"{RECORDS}/{number:04}/{job.name}.json", record)
+def _record_name(number: int, job: JobPlan) -> str:
+    return f"{RECORDS}/{number:04}/{job.name}.json"
 
 
 def _record(
-    plan: Plan, number: int, job: JobPlan, task: Task, made: Trained, layout: Layout
+    plan: Plan, number: int, job: JobPlan, task: Task, trained: Trained, layout: Layout
 ) -> Record:
-    best = max(made.checks, key=Check.merit, default=None)
+    best = best_check(trained.checks)
     scores = {"tune_accuracy": best.accuracy, "tune_loss": best.loss} if best else {}
     return new_record(
         task=task.name,
@@ -221,16 +204,16 @@ def _record(
         rank=layout.rank,
         seed=plan.seed,
         shard=number,
-        steps=made.steps,
-        best_step=best.step if best else made.steps,
-        restarts=made.restarts,
-        scores=scores | made.scores,
+        steps=trained.steps,
+        best_step=best.step if best else trained.steps,
+        restarts=trained.restarts,
+        scores=scores | trained.scores,
     )
 
 
-def _snapshots(made: Trained) -> bytes:
+def _snapshots(states: Sequence[Adapter]) -> bytes:
     """All states of one adapter: `A.<group>` [n, sites, rank, in], `B.<group>` likewise."""
-    keys = list(made.snapshots[0].A)
-    tensors = {f"A.{k}": torch.cat([s.A[k] for s in made.snapshots]) for k in keys}
-    tensors |= {f"B.{k}": torch.cat([s.B[k] for s in made.snapshots]) for k in keys}
+    stacked = stack(states)
+    tensors = {f"A.{key}": a for key, a in stacked.A.items()}
+    tensors |= {f"B.{key}": b for key, b in stacked.B.items()}
     return save(dict(sorted(tensors.items())), metadata={"format": "pt"})

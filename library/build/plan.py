@@ -15,18 +15,18 @@ from library.canonical import json_digest
 from library.errors import TaskFileError, UsageError
 from library.layout import Layout
 from library.tasks.files import Example, Task
-from library.trainer.batched import TrainConfig
-from library.trainer.recipes import Recipe, require_fit
-from library.trainer.run_state import TrainingJob
+from library.trainer.recipes.recipe import Recipe
+from library.trainer.recipes.registry import recipe_from_dict
+from library.trainer.run_state import TrainConfig, TrainingJob
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class JobPlan:
-    """One adapter to come: which task, and which variant of its rows and their order.
+    """One adapter to train: a task, and a variant of its rows and their order.
 
-    Variant 0 trains on all train rows; each other on a random half of its own.
+    Variant 0 trains on all train rows; each other on its own random half.
     """
 
     task: str
@@ -39,13 +39,12 @@ class JobPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a library is made of.
+    """The content of a library before it is trained.
 
     Attributes:
         base: {"id", "sha256", "source"} of the base model.
-        layout: of every adapter in it.
-        recipe: how one is trained, and
-        config: for how long, how many at once.
+        layout: of every adapter.
+        recipe, config: of their training.
         seed: of the A that all start from, and of the order of rows.
         max_length: longer rows are left out.
         tasks: digest of the rows of each task.
@@ -64,7 +63,6 @@ class Plan:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        shards = [[asdict(job) for job in shard] for shard in self.shards]
         return {
             **{k: v for k, v in vars(self).items() if k not in ("layout", "recipe", "config")},
             "format": FORMAT,
@@ -72,7 +70,7 @@ class Plan:
             "layout_digest": self.layout.digest,
             "recipe": asdict(self.recipe),
             "config": asdict(self.config),
-            "shards": shards,
+            "shards": [[asdict(job) for job in shard] for shard in self.shards],
         }
 
     @classmethod
@@ -89,7 +87,7 @@ class Plan:
         names = ("base", "seed", "max_length", "tasks", "skipped")
         return cls(
             layout=Layout.from_dict(data["layout"]),
-            recipe=Recipe(**data["recipe"]),
+            recipe=recipe_from_dict(data["recipe"]),
             config=TrainConfig(**data["config"]),
             shards=tuple(tuple(JobPlan(**job) for job in shard) for shard in data["shards"]),
             **{name: data[name] for name in names},
@@ -97,7 +95,7 @@ class Plan:
 
 
 def has_plan(manifest: dict[str, Any]) -> bool:
-    """Whether a manifest says more than its format; an import begins a library without a plan."""
+    """True if a manifest is a plan; the library of an import has one of its format alone."""
     return "layout" in manifest
 
 
@@ -119,19 +117,15 @@ def make_plan(
     Raises UsageError if the recipe cannot serve the layout, TaskFileError if no task can be trained
     on.
     """
-    require_fit(recipe, layout, config.steps)
-    kept, skipped = [], {}
-    for task in tasks:
-        reason = _unfit(task, tokenizer, max_length)
-        if reason:
-            skipped[task.name] = reason
-        else:
-            kept.append(task)
-    if not kept:
+    recipe.require_fit(layout, config.steps)
+    reasons = {task.name: _unfit(task, tokenizer, max_length) for task in tasks}
+    skipped = {name: reason for name, reason in reasons.items() if reason}
+    trainable = [task for task in tasks if task.name not in skipped]
+    if not trainable:
         raise TaskFileError("none of the tasks can be trained on: " + "; ".join(skipped.values()))
-    jobs = [JobPlan(task.name, v) for v in range(variants) for task in kept]
+    jobs = [JobPlan(task.name, v) for v in range(variants) for task in trainable]
     shards = [tuple(jobs[i : i + shard_size]) for i in range(0, len(jobs), shard_size)]
-    digests = {task.name: rows_digest(task.train) for task in kept}
+    digests = {task.name: rows_digest(task.train) for task in trainable}
     return Plan(base, layout, recipe, config, seed, max_length, digests, tuple(shards), skipped)
 
 
@@ -140,8 +134,8 @@ def task_rows(job: JobPlan, task: Task, seed: int) -> tuple[Example, ...]:
     if job.variant == 0:
         return task.train
     rng = random.Random(f"{seed}/{job.name}/rows")
-    chosen = set(rng.sample(range(len(task.train)), -(-len(task.train) // 2)))
-    return tuple(row for i, row in enumerate(task.train) if i in chosen)
+    half = set(rng.sample(range(len(task.train)), -(-len(task.train) // 2)))
+    return tuple(row for i, row in enumerate(task.train) if i in half)
 
 
 def rows_digest(rows: Sequence[Example]) -> str:
@@ -150,7 +144,7 @@ def rows_digest(rows: Sequence[Example]) -> str:
 
 
 def job_for(job: JobPlan, task: Task, tokenizer: Any, plan: Plan) -> TrainingJob:
-    """Tokenise a job's rows, bare: the adapter has to carry the task."""
+    """Tokenise a job's rows without the instruction: the adapter has to carry the task."""
     train = tokenised(task_rows(job, task, plan.seed), tokenizer, plan.max_length)
     return TrainingJob(job.name, train, tokenised(task.tune, tokenizer, plan.max_length), plan.seed)
 
@@ -161,14 +155,15 @@ def tokenised(rows: Sequence[Example], tokenizer: Any, longest: int) -> tuple[To
 
 
 def _fitting(rows: Sequence[Example], tokenizer: Any, longest: int) -> Iterator[TokenRow]:
-    for row in rows:
-        prompt = prompt_ids(tokenizer, row.input)
-        made = TokenRow(0, prompt, answer_ids(tokenizer, row.outputs[0]))
-        if len(made) <= longest:
-            yield made
+    for example in rows:
+        prompt = prompt_ids(tokenizer, example.input)
+        row = TokenRow(0, prompt, answer_ids(tokenizer, example.outputs[0]))
+        if len(row) <= longest:
+            yield row
 
 
 def _unfit(task: Task, tokenizer: Any, longest: int) -> str:
+    """The reason why a task cannot be trained on; empty if it can."""
     if not task.train:
         return f"{task.name} has {len(task.instances)} rows, which leaves none to train on"
     if next(_fitting(task.train, tokenizer, longest), None) is None:

@@ -1,15 +1,15 @@
 """Who builds the shards of a library: this machine's processes, or a Ray cluster.
 
-A shard is a pure function of the plan in the library's folder and of its tasks, and an adapter that
-is stored is never rewritten. So workers need not know of each other, and one that dies costs the
-shard that it was at: another worker replays it.
+A shard is a pure function of the plan and of its tasks, and an adapter that is stored is never
+rewritten. So workers need not know of each other, and one that dies costs the shard that it was at:
+another worker replays it.
 """
 
 import functools
 import multiprocessing
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +18,15 @@ import torch
 
 from library.base.compiled import compile_layers
 from library.base.models import BaseModel, BaseReference, fast_dtype, load_base
-from library.build.build import BuildReport, Progress, build_shard, build_shards
+from library.build.build import BuildReport, ShardBuilder
 from library.build.plan import Plan
 from library.errors import LorasmithError, UsageError
-from library.store.folder import MANIFEST, RECORDS, LibraryFolder
+from library.progress import Progress, no_progress
+from library.store.folder import RECORDS, LibraryFolder
 from library.tasks.files import Task
 
 LOST_IN_A_ROW = 3  # workers that may die without any shard being finished
-POLL = 0.5  # seconds between looks at how far the workers are
+POLL = 0.5  # seconds between reports of progress
 
 
 class WorkerLost(LorasmithError):
@@ -42,93 +43,132 @@ class ClusterError(LorasmithError):
 
 @dataclass(frozen=True)
 class Workplace:
-    """What every worker has to know.
+    """The set-up of every worker.
 
     Attributes:
-        place: the library's folder or URL, which all workers reach.
+        library: the library's folder or URL, which all workers reach.
         base: the base model.
         device: "cpu" or "cuda"; local workers share out the GPUs of the machine.
         compiled: torch.compile the base's layers.
         threads: of each worker; None leaves torch's own number.
     """
 
-    place: str
+    library: str
     base: BaseReference
     device: str
     compiled: bool = False
     threads: int | None = None
 
 
-def run_shard(at: Workplace, number: int, tasks: Mapping[str, Task]) -> BuildReport:
+@dataclass(frozen=True)
+class Build:
+    """A plan, its tasks by name, the workers' set-up and who is told of progress in steps."""
+
+    workplace: Workplace
+    plan: Plan
+    tasks: Mapping[str, Task]
+    progress: Progress = no_progress
+
+    def shard(self, number: int) -> tuple[Workplace, Plan, int, dict[str, Task]]:
+        """The arguments of `run_shard`, with the tasks of this shard alone."""
+        tasks = {job.task: self.tasks[job.task] for job in self.plan.shards[number]}
+        return self.workplace, self.plan, number, tasks
+
+    def watch(self) -> Callable[[], None]:
+        """A function that reports progress by counting the records in the library."""
+        folder, steps = LibraryFolder(self.workplace.library), self.plan.config.steps
+        shards, jobs = range(len(self.plan.shards)), sum(map(len, self.plan.shards))
+
+        def report() -> None:
+            stored = sum(len(folder.names(f"{RECORDS}/{number:04}")) for number in shards)
+            self.progress(steps * min(stored, jobs), steps * jobs)
+
+        return report
+
+
+def run_shard(
+    workplace: Workplace, plan: Plan, number: int, tasks: Mapping[str, Task]
+) -> BuildReport:
     """Build one shard in this process; the base is loaded once a process."""
-    folder = LibraryFolder(at.place)
-    plan = Plan.from_dict(folder.read_json(MANIFEST))
-    report = BuildReport()
-    build_shard(folder, plan, number, tasks, _base(at), report, lambda _: None)
-    if at.device != "cpu":
-        report.memory = torch.cuda.max_memory_allocated()
-    return report
+    return _builder(workplace, plan).build(number, tasks)
 
 
 def build_library(
-    at: Workplace,
+    workplace: Workplace,
     plan: Plan,
     tasks: Mapping[str, Task],
     *,
     workers: int = 1,
     ray: bool = False,
     ray_address: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> BuildReport:
-    """Build what the plan lacks: in this process, with several of this machine, or on Ray."""
-    if ray:
-        return build_on_ray(at, plan, tasks, workers, ray_address, progress)
-    if workers > 1:
-        return build_in_pool(at, plan, tasks, workers, progress)
-    report = build_shards(LibraryFolder(at.place), plan, tasks, _base(at), progress)
-    report.memory = torch.cuda.max_memory_allocated() if at.device != "cpu" else 0
-    return report
-
-
-def build_in_pool(
-    at: Workplace,
-    plan: Plan,
-    tasks: Mapping[str, Task],
-    workers: int,
-    progress: Progress | None = None,
-) -> BuildReport:
-    """Build with `workers` processes of this machine.
+    """Build what is missing of a library that has begun: in this process, in several, or on Ray.
 
     Raises:
-        WorkerLost: they die without finishing a shard.
+        UsageError: Ray is not installed.
+        ClusterError: there is no cluster at the address.
+        WorkerLost: workers die again and again without finishing a shard.
         LorasmithError: what a worker raised.
     """
+    build = Build(workplace, plan, tasks, progress)
+    if ray:
+        reports = on_ray(build, workers, ray_address)
+    elif workers > 1:
+        reports = in_pool(build, workers)
+    else:
+        reports = _builder(workplace, plan).build_all(tasks, progress)
     total, started = BuildReport(), time.monotonic()
-    todo, lost = set(range(len(plan.shards))), 0
+    for report in reports:
+        total.add(report)
+    total.seconds = time.monotonic() - started
+    return total
+
+
+def in_pool(build: Build, workers: int) -> Iterator[BuildReport]:
+    """Build with `workers` processes of this machine. Raises WorkerLost."""
+    todo, lost = set(range(len(build.plan.shards))), 0
     while todo:
         try:
-            for number, report in _pool(at, plan, tasks, sorted(todo), workers, progress):
-                total.join(report)
+            for number, report in _pool(build, sorted(todo), workers):
                 todo.remove(number)
                 lost = 0
+                yield report
         except BrokenProcessPool as error:
             lost += 1
             if lost == LOST_IN_A_ROW:
                 raise WorkerLost(
                     "workers die before they finish a shard; --resume goes on with what is stored"
                 ) from error
-    total.seconds = time.monotonic() - started
-    return total
 
 
-def build_on_ray(
-    at: Workplace,
-    plan: Plan,
-    tasks: Mapping[str, Task],
-    workers: int,
-    address: str | None = None,
-    progress: Progress | None = None,
-) -> BuildReport:
+def _pool(build: Build, numbers: Sequence[int], workers: int) -> Iterator[tuple[int, BuildReport]]:
+    """Shards as they are finished. Raises BrokenProcessPool if a worker dies."""
+    context = multiprocessing.get_context("spawn")
+    ordinals, report_progress = context.Queue(), build.watch()
+    for ordinal in range(workers):
+        ordinals.put(ordinal)
+    with ProcessPoolExecutor(
+        workers, context, _start_worker, (build.workplace.device, ordinals)
+    ) as pool:
+        shards = {pool.submit(run_shard, *build.shard(number)): number for number in numbers}
+        try:
+            while shards:
+                done, _ = wait(shards, POLL, FIRST_COMPLETED)
+                for future in done:
+                    yield shards.pop(future), future.result()
+                report_progress()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_worker(device: str, ordinals: Any) -> None:
+    """A local worker's start: a GPU of its own where there are."""
+    if device == "cuda":
+        torch.cuda.set_device(ordinals.get() % torch.cuda.device_count())
+
+
+def on_ray(build: Build, workers: int, address: str | None = None) -> Iterator[BuildReport]:
     """Build over a Ray cluster; without an address, over one of `workers` started here.
 
     Ray runs a shard again whose worker died.
@@ -140,7 +180,6 @@ def build_on_ray(
     """
     try:
         import ray
-        from ray.exceptions import RayTaskError, WorkerCrashedError
     except ImportError as error:
         raise UsageError(
             "building on Ray needs it installed: pip install 'lorasmith[cluster]'"
@@ -150,79 +189,42 @@ def build_on_ray(
         ray.init(address=address, log_to_driver=False, **({} if address else local))
     except ConnectionError as error:
         raise ClusterError(f"no Ray cluster answers at {address}") from error
-    total, started = BuildReport(), time.monotonic()
-    gpus = min(1.0, max(1, torch.cuda.device_count()) / workers) if at.device != "cpu" else 0
+    on_gpu = build.workplace.device != "cpu"
+    gpus = min(1.0, max(1, torch.cuda.device_count()) / workers) if on_gpu else 0
     remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=LOST_IN_A_ROW)(run_shard)
+    return _ray_reports(build, remote)
+
+
+def _ray_reports(build: Build, remote: Any) -> Iterator[BuildReport]:
+    """Shards as they are finished; leaves the cluster at the end."""
+    import ray
+    from ray.exceptions import RayTaskError, WorkerCrashedError
+
+    report_progress = build.watch()
     try:
-        left = [remote.remote(at, n, tasks_of(plan, n, tasks)) for n in range(len(plan.shards))]
-        while left:
-            done, left = ray.wait(left, timeout=POLL)
-            for report in ray.get(done):
-                total.join(report)
-            _tell(at, plan, progress)
+        shards = [remote.remote(*build.shard(n)) for n in range(len(build.plan.shards))]
+        while shards:
+            done, shards = ray.wait(shards, timeout=POLL)
+            yield from ray.get(done)
+            report_progress()
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, LorasmithError) else error from error
     except WorkerCrashedError as error:
         raise WorkerLost(f"Ray lost a shard's workers {LOST_IN_A_ROW} times") from error
     finally:
         ray.shutdown()
-    total.seconds = time.monotonic() - started
-    return total
 
 
-def tasks_of(plan: Plan, number: int, tasks: Mapping[str, Task]) -> dict[str, Task]:
-    """The tasks of one shard."""
-    return {job.task: tasks[job.task] for job in plan.shards[number]}
-
-
-def _pool(
-    at: Workplace,
-    plan: Plan,
-    tasks: Mapping[str, Task],
-    numbers: list[int],
-    workers: int,
-    progress: Progress | None,
-) -> Iterator[tuple[int, BuildReport]]:
-    """Shards as they are finished. Raises BrokenProcessPool if a worker dies."""
-    context = multiprocessing.get_context("spawn")
-    places = context.Queue()
-    for place in range(workers):
-        places.put(place)
-    with ProcessPoolExecutor(workers, context, _begin, (at, places)) as pool:
-        left: dict[Future[BuildReport], int] = {
-            pool.submit(run_shard, at, n, tasks_of(plan, n, tasks)): n for n in numbers
-        }
-        try:
-            while left:
-                done, _ = wait(left, POLL, FIRST_COMPLETED)
-                for future in done:
-                    yield left.pop(future), future.result()
-                _tell(at, plan, progress)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _begin(at: Workplace, places: Any) -> None:
-    """A local worker's start: a GPU of its own where there are."""
-    if at.device == "cuda":
-        torch.cuda.set_device(places.get() % torch.cuda.device_count())
+def _builder(workplace: Workplace, plan: Plan) -> ShardBuilder:
+    return ShardBuilder(LibraryFolder(workplace.library), plan, _base(workplace))
 
 
 @functools.lru_cache(maxsize=1)
-def _base(at: Workplace) -> BaseModel:
-    if at.threads is not None:
-        torch.set_num_threads(at.threads)
-    base = load_base(at.base, device=at.device, dtype=fast_dtype(at.device))
-    if at.compiled:
+def _base(workplace: Workplace) -> BaseModel:
+    if workplace.threads is not None:
+        torch.set_num_threads(workplace.threads)
+    device = workplace.device
+    base = load_base(workplace.base, device=device, dtype=fast_dtype(device))
+    if workplace.compiled:
         compile_layers(base.model)
     return base
-
-
-def _tell(at: Workplace, plan: Plan, progress: Progress | None) -> None:
-    """Progress in steps, from the records that are there."""
-    if progress is None:
-        return
-    folder = LibraryFolder(at.place)
-    stored = sum(len(folder.names(f"{RECORDS}/{n:04}")) for n in range(len(plan.shards)))
-    jobs = sum(map(len, plan.shards))
-    progress(plan.config.steps * min(stored, jobs), plan.config.steps * jobs)

@@ -4,14 +4,15 @@ Nothing in here depends on the clock: the same request gives the same bytes.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from library.canonical import digest, json_digest
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, PeftFiles
 
 PROVENANCE_FILE = "provenance.json"
+Check = Callable[[Mapping[str, bytes], dict[str, Any]], dict[str, Any]]
 IDENTITY_FIELDS = (
     "checkpoint",
     "description",
@@ -58,11 +59,12 @@ class Provenance:
 
 @dataclass(frozen=True)
 class AdapterFiles:
-    """A finished adapter: the three files and its identity."""
+    """A finished adapter: the three files, its identity, and what its provenance says."""
 
     id: str
     sha256: str
     files: dict[str, bytes]
+    provenance: dict[str, Any]
 
 
 def adapter_id(config: dict[str, Any], sha256: str, provenance: dict[str, Any]) -> str:
@@ -71,28 +73,28 @@ def adapter_id(config: dict[str, Any], sha256: str, provenance: dict[str, Any]) 
     return "ad_" + json_digest({**content, "adapter_config": config, "sha256": sha256})[:40]
 
 
-def finish(files: PeftFiles, provenance: Provenance) -> AdapterFiles:
-    """Name an adapter and write its provenance."""
+def finish(files: PeftFiles, provenance: Provenance, check: Check | None = None) -> AdapterFiles:
+    """Name an adapter, check it, and write its provenance with the report.
+
+    Args:
+        check: gets the two files and what provenance will say; its answer joins as `report`, which
+            the id does not cover.
+    """
+    # 1. Identity.
     sha256 = digest(files.weights)
     content = {**vars(provenance)}
     identity = adapter_id(files.config, sha256, content)
     content = {"id": identity, "sha256": sha256, **content}
+    # 2. The report.
+    written = {CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.weights}
+    if check is not None:
+        content["report"] = check(written, content)
+    # 3. Provenance, encoded once.
     return AdapterFiles(
-        id=identity,
-        sha256=sha256,
-        files={
-            CONFIG_FILE: files.config_bytes,
-            WEIGHTS_FILE: files.weights,
-            PROVENANCE_FILE: _written(content),
-        },
+        identity, sha256, {**written, PROVENANCE_FILE: encode_provenance(content)}, content
     )
 
 
-def with_report(made: AdapterFiles, report: Mapping[str, Any]) -> AdapterFiles:
-    """The same adapter, whose provenance has a verification report; the id does not cover it."""
-    content = json.loads(made.files[PROVENANCE_FILE]) | {"report": dict(report)}
-    return replace(made, files={**made.files, PROVENANCE_FILE: _written(content)})
-
-
-def _written(content: dict[str, Any]) -> bytes:
+def encode_provenance(content: dict[str, Any]) -> bytes:
+    """provenance.json."""
     return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

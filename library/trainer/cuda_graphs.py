@@ -22,15 +22,18 @@ def answer_losses(
     model: Any, batch: PackedBatch
 ) -> tuple[Float[Tensor, " answers"], Float[Tensor, "answers vocabulary"]]:
     """Cross-entropy of each answer token, and the logits that it comes from."""
+    # 1. The decoder, rows of one sequence blind to each other: (sequences, length, width).
     embedded = model.get_input_embeddings()(batch.ids)
     if torch.is_grad_enabled():
-        embedded = embedded.detach().requires_grad_()  # as in lm_loss: one graph for all layers
+        # As in library.base.loss: one graph for all layers.
+        embedded = embedded.detach().requires_grad_()
     hidden = model.get_decoder()(
         inputs_embeds=embedded,
         attention_mask=mask_of(batch, embedded.dtype),
         position_ids=batch.positions,
         use_cache=False,
     ).last_hidden_state
+    # 2. The output layer at answer positions alone: (answers, vocabulary).
     logits = output_logits(model, hidden.flatten(0, 1)[batch.answers])
     exact = logits if logits.dtype == torch.float64 else logits.float()
     return functional.cross_entropy(exact, batch.targets, reduction="none"), logits
@@ -42,22 +45,25 @@ class PackedLoss:
     Args:
         model: the frozen base.
         hooks: on it.
-        like: adapters of the shapes to come; the factors are kept in place from step to step.
+        like: adapters of the shapes to come.
+
+    `leaves` are factors of the same shapes whose memory stays in place from step to step, as a
+    CUDA graph requires; their gradients add up.
     """
 
     def __init__(self, model: Any, hooks: MultiAdapter, like: Adapter) -> None:
         self._model, self._hooks = model, hooks
-        self.cut = like.detached()
-        for leaf in self.cut.factors():
+        self.leaves = like.detached()
+        for leaf in self.leaves.factors():
             leaf.grad = torch.zeros_like(leaf)
         self._graphs: dict[tuple[int, int, int], _Graph | None] = {}  # None: seen once
         self._stream = torch.cuda.Stream() if model.device.type == "cuda" else None
         self._pool: Any = None
 
     @torch.no_grad()
-    def take(self, adapters: Adapter) -> None:
-        """Take the adapters' values, and clear the gradients."""
-        for leaf, value in zip(self.cut.factors(), adapters.factors(), strict=True):
+    def load(self, adapters: Adapter) -> None:
+        """Copy the adapters' values to the leaves, and clear the gradients."""
+        for leaf, value in zip(self.leaves.factors(), adapters.factors(), strict=True):
             leaf.copy_(value)
             if leaf.grad is not None:
                 leaf.grad.zero_()
@@ -65,7 +71,7 @@ class PackedLoss:
     def backward(self, batch: PackedBatch) -> None:
         """Add a batch's gradient."""
         if self._stream is None:
-            self._eagerly(batch)
+            self._run(batch)
             return
         # Everything on one stream: autograd remembers on which one a leaf was first used.
         self._stream.wait_stream(torch.cuda.current_stream())
@@ -74,18 +80,20 @@ class PackedLoss:
         torch.cuda.current_stream().wait_stream(self._stream)
 
     def _on_gpu(self, batch: PackedBatch, stream: torch.cuda.Stream) -> None:
-        graph = self._graphs.get(batch.shape)
-        if graph is None and batch.shape not in self._graphs:
+        # 1. The first batch of a shape runs eagerly, which also warms the kernels up.
+        if batch.shape not in self._graphs:
             self._graphs[batch.shape] = None
-            self._eagerly(batch)
+            self._run(batch)
             return
+        # 2. The second one is captured, 3. and from then on replayed.
+        graph = self._graphs[batch.shape]
         if graph is None:
-            graph = _Graph(batch, self._eagerly, self._pool, stream)
+            graph = _Graph(batch, self._run, self._pool, stream)
             self._graphs[batch.shape], self._pool = graph, graph.graph.pool()
         graph.replay(batch)
 
-    def _eagerly(self, batch: PackedBatch) -> None:
-        self._hooks.set_packed(self.cut, batch.owners)
+    def _run(self, batch: PackedBatch) -> None:
+        self._hooks.set_packed(self.leaves, batch.owners)
         losses, _ = answer_losses(self._model, batch)
         (losses * batch.weights.to(losses.dtype)).sum().backward()
         self._hooks.clear()

@@ -1,11 +1,11 @@
-"""Running rows through the frozen base under their adapters: gradients, and scores.
+"""Rows through the frozen base under their adapters: gradients, and scores.
 
-Two ways with one surface. Grouped: padded batches of rows of similar length, for CPUs. Packed:
-several rows a sequence (library.trainer.packing), on GPUs as CUDA graphs. Tests hold both to PEFT.
+Two ways with one interface. Padded: batches of rows of similar length, for CPUs. Packed: several
+rows a sequence (library.trainer.packing), on GPUs as CUDA graphs. Tests hold both to PEFT.
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,35 +18,34 @@ from library.base.multi_adapter import MultiAdapter
 from library.trainer.cuda_graphs import PackedLoss, answer_losses
 from library.trainer.packing import packed
 
-SCORED = 256  # rows that are scored together, padded
+EVALUATION_ROWS = 256  # rows that are scored together, padded
+
+Scores = tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]
 
 
-@runtime_checkable
-class Passes(Protocol):
-    """What a trainer needs of the base. `cells` counts trained tokens, padding included."""
-
-    cells: int
-
-    def gradients(
-        self, rows: Sequence[TokenRow], weights: Sequence[float], adapters: Adapter
-    ) -> list[Tensor]:
-        """Gradient on each of the adapters' factors of the sum of answer losses.
-
-        Args:
-            rows: owned by the adapters' places.
-            weights: of an answer token, by owner.
-        """
-        ...
-
-    def scores(
-        self, rows: Sequence[TokenRow], adapters: Adapter
-    ) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
-        """For each row: the share of answer tokens that are right, and the mean loss."""
-        ...
+def evaluation_batches(
+    rows: Sequence[TokenRow], pad: int
+) -> Iterator[tuple[list[int], TokenBatch]]:
+    """Padded batches of rows of similar length, each with the numbers of its rows."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for start in range(0, len(rows), EVALUATION_ROWS):
+        numbers = order[start : start + EVALUATION_ROWS]
+        (batch,) = grouped([rows[i] for i in numbers], pad, 1)
+        yield numbers, batch
 
 
-class GroupedPasses:
-    """Padded batches. `parts` is how many a step is cut into."""
+class PaddedBackend:
+    """Padded batches.
+
+    Attributes:
+        cells: trained tokens so far, padding included.
+
+    Args:
+        model: the frozen base.
+        hooks: on it.
+        pad: id of the padding token.
+        parts: batches that a step is cut into.
+    """
 
     def __init__(self, model: Any, hooks: MultiAdapter, pad: int, parts: int) -> None:
         self._model, self._hooks, self._pad, self._parts = model, hooks, pad, parts
@@ -55,45 +54,42 @@ class GroupedPasses:
     def gradients(
         self, rows: Sequence[TokenRow], weights: Sequence[float], adapters: Adapter
     ) -> list[Tensor]:
-        device = self._model.device
-        cut, shares = adapters.detached(), torch.tensor(weights, dtype=torch.float64).to(device)
+        """Gradient on each of the adapters' factors of the sum of answer losses.
+
+        Args:
+            rows: owned by the adapters' positions.
+            weights: of an answer token, by owner.
+        """
+        device, leaves = self._model.device, adapters.detached()
+        weight = torch.tensor(weights, dtype=torch.float64).to(device)  # (slots,)
         for batch in grouped(rows, self._pad, self._parts):
             moved = batch.to(device)
-            self._hooks.set(cut, moved.rows)
-            self._losses(moved, shares).sum().backward()
+            self._hooks.set(leaves, moved.rows)
+            logits = answer_logits(self._model, moved.ids, moved.answer)  # (answers, vocabulary)
+            losses, row = token_losses(logits, moved.ids, moved.answer)  # (answers,), (answers,)
+            (losses * weight[moved.rows[row]].to(losses.dtype)).sum().backward()
             self.cells += batch.ids.numel()
         self._hooks.clear()
-        return [_gradient(leaf) for leaf in cut.factors()]
+        return [_gradient(leaf) for leaf in leaves.factors()]
 
     @torch.no_grad()
-    def scores(
-        self, rows: Sequence[TokenRow], adapters: Adapter
-    ) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        right, cost = torch.zeros(len(rows)), torch.zeros(len(rows))
-        for start in range(0, len(rows), SCORED):
-            part = order[start : start + SCORED]
-            (batch,) = grouped([rows[i] for i in part], self._pad, 1)
+    def scores(self, rows: Sequence[TokenRow], adapters: Adapter) -> Scores:
+        """For each row: the share of answer tokens that are right, and the mean loss."""
+        right, loss = torch.zeros(len(rows)), torch.zeros(len(rows))
+        for numbers, batch in evaluation_batches(rows, self._pad):
             moved = batch.to(self._model.device)
             self._hooks.set(adapters, moved.rows)
-            found = row_scores(self._model, moved)
-            right[part], cost[part] = found[0].cpu(), found[1].cpu()
+            row_right, row_loss = row_scores(self._model, moved)
+            right[numbers], loss[numbers] = row_right.cpu(), row_loss.cpu()
         self._hooks.clear()
-        return right, cost
-
-    def _losses(
-        self, batch: TokenBatch, shares: Float[Tensor, " slots"]
-    ) -> Float[Tensor, " answers"]:
-        logits = answer_logits(self._model, batch.ids, batch.answer)
-        losses, row = token_losses(logits, batch.ids, batch.answer)
-        return losses * shares[batch.rows[row]].to(losses.dtype)
+        return right, loss
 
 
-class PackedPasses:
-    """Packed batches, on a GPU as CUDA graphs.
+class PackedBackend:
+    """The same of packed batches, on a GPU as CUDA graphs.
 
     Tokens of all adapters meet in one product, where the non-finite ones of one adapter would reach
-    the gradients of all. A step in which that happens is run again, grouped.
+    the gradients of all. A step in which that happens is run again, padded.
 
     Args:
         like: adapters of the number and shapes to come.
@@ -101,43 +97,39 @@ class PackedPasses:
 
     def __init__(self, model: Any, hooks: MultiAdapter, pad: int, like: Adapter) -> None:
         self._model, self._hooks, self._pad = model, hooks, pad
-        self._grouped = GroupedPasses(model, hooks, pad, parts=8)
+        self._padded = PaddedBackend(model, hooks, pad, parts=8)
         self._loss = PackedLoss(model, hooks, like)
         self.cells = 0
 
     def gradients(
         self, rows: Sequence[TokenRow], weights: Sequence[float], adapters: Adapter
     ) -> list[Tensor]:
-        self._loss.take(adapters)
+        self._loss.load(adapters)
         for batch, _ in packed(rows, weights, self._pad):
             self._loss.backward(batch.to(self._model.device))
             self.cells += batch.ids.numel()
-        found = [_gradient(leaf) for leaf in self._loss.cut.factors()]
-        if not torch.stack([gradient.norm() for gradient in found]).isfinite().all():
-            return self._grouped.gradients(rows, weights, adapters)
-        return found
+        gradients = [_gradient(leaf) for leaf in self._loss.leaves.factors()]
+        if not torch.stack([gradient.norm() for gradient in gradients]).isfinite().all():
+            return self._padded.gradients(rows, weights, adapters)
+        return gradients
 
     @torch.no_grad()
-    def scores(
-        self, rows: Sequence[TokenRow], adapters: Adapter
-    ) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
-        right, cost = torch.zeros(len(rows)), torch.zeros(len(rows))
+    def scores(self, rows: Sequence[TokenRow], adapters: Adapter) -> Scores:
+        right, loss = torch.zeros(len(rows)), torch.zeros(len(rows))
         for batch, order in packed(rows, [1.0] * len(adapters), self._pad):
             moved = batch.to(self._model.device)
             self._hooks.set_packed(adapters, moved.owners)
-            losses, logits = answer_losses(self._model, moved)
-            real = moved.weights > 0
+            losses, logits = answer_losses(self._model, moved)  # (answers,), (answers, vocabulary)
+            real = moved.weights > 0  # (answers,): the others are padding
             row = moved.segments.flatten()[moved.answers][real]
             hits = (logits.argmax(-1) == moved.targets)[real]
-            found = _by_row(hits, losses[real], row, len(order))
-            right[order], cost[order] = found[0].cpu(), found[1].cpu()
+            row_right, row_loss = _by_row(hits, losses[real], row, len(order))
+            right[order], loss[order] = row_right.cpu(), row_loss.cpu()
         self._hooks.clear()
-        return right, cost
+        return right, loss
 
 
-def _by_row(
-    hits: Tensor, losses: Float[Tensor, " answers"], row: Tensor, rows: int
-) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+def _by_row(hits: Tensor, losses: Float[Tensor, " answers"], row: Tensor, rows: int) -> Scores:
     """Means over each row's answer tokens, in float32."""
     zero = torch.zeros(rows, device=losses.device)
     count = zero.index_add(0, row, torch.ones_like(hits, dtype=torch.float32))

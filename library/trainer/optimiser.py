@@ -1,8 +1,8 @@
-"""AdamW over many adapters at once, each with its own clock, rate, clipping and fate.
+"""AdamW over many adapters, each with its own step count, learning rate, clipping and divergence.
 
-The factors of n adapters are stacked along the leading axis, and so is everything that an optimiser
-knows about them: one step is a handful of tensor operations, whatever n is. Nothing is shared along
-that axis, so each adapter moves as it would alone (Loshchilov & Hutter 2019, algorithm 2).
+The factors of n adapters are stacked along the leading axis, and so are the optimiser's moments:
+one step is a handful of tensor operations, whatever n is. Nothing is shared along that axis, so
+each adapter moves as it would alone (Loshchilov & Hutter 2019, algorithm 2).
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,12 +11,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from library.adapter import Adapter, rank_mask
+from library.adapter import Adapter, rank_mask, zeros
 from library.layout import Group, Layout
-from library.trainer.recipes import Recipe
+from library.trainer.recipes.recipe import Recipe
 
-BETAS = (0.9, 0.999)
-EPSILON = 1e-8
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class StackedAdamW:
@@ -32,18 +31,19 @@ class StackedAdamW:
         self.layout, self.recipe = start.layout, recipe
         self._start = start.factors()
         self._a_count = len(start.A)
+        # A (slots, sites, rank, in) of every group, then B (slots, sites, out, rank).
         self.factors = [f.repeat(slots, 1, 1, 1).requires_grad_() for f in self._start]
         if recipe.freeze_a:
             for factor in self.factors[: self._a_count]:
                 factor.requires_grad_(False)
-        self._first = [torch.zeros_like(f) for f in self.factors]
-        self._second = [torch.zeros_like(f) for f in self.factors]
-        self._clock = torch.zeros(slots, device=self.factors[0].device, dtype=torch.float64)
+        self._exp_avg = [torch.zeros_like(f) for f in self.factors]
+        self._exp_avg_sq = [torch.zeros_like(f) for f in self.factors]
+        self._steps = torch.zeros(slots, device=self.factors[0].device, dtype=torch.float64)
         columns = zip(self.layout.groups, self.factors[self._a_count :], strict=True)
         self._scales = [column_scale(group, recipe).to(b) for group, b in columns]
 
     def __len__(self) -> int:
-        return len(self._clock)
+        return len(self._steps)
 
     def adapters(self) -> Adapter:
         """The adapters as they act, scale in B; differentiable in `factors`."""
@@ -55,74 +55,79 @@ class StackedAdamW:
         """Put a fresh adapter into a slot."""
         for factor, start in zip(self.factors, self._start, strict=True):
             factor[slot] = start[0]
-        for moments in (*self._first, *self._second):
+        for moments in (*self._exp_avg, *self._exp_avg_sq):
             moments[slot] = 0
-        self._clock[slot] = 0
+        self._steps[slot] = 0
 
     @torch.no_grad()
     def step(self, rates: Sequence[float]) -> Bool[Tensor, " slots"]:
         """Move by the gradients that lie on `factors`, and clear them.
 
         Args:
-            rates: learning rate of each slot now; 0 leaves the slot as it is.
+            rates: learning rate of each slot's A now; 0 leaves the slot as it is.
         Returns:
             Which slots' gradients were finite; a slot whose were not has not moved.
         """
-        trained = [i for i, factor in enumerate(self.factors) if factor.grad is not None]
-        gradients = {i: self._gradient(i) for i in trained}
-        norm = _norms([gradients[i] for i in trained])
+        # 1. Take the gradients (n, sites, rows, columns); which slots move.
+        gradients = {i: f.grad for i, f in enumerate(self.factors) if f.grad is not None}
+        for factor in self.factors:
+            factor.grad = None
+        norm = torch.stack([g.flatten(1).norm(dim=1) for g in gradients.values()]).norm(dim=0)
         finite = norm.isfinite()
-        rate = torch.tensor(rates, device=norm.device, dtype=norm.dtype)
-        moving = finite & (rate > 0)
-        self._clock += moving
-        shrink = (self.recipe.clip / (norm + 1e-6)).clamp(max=1.0)
-        for i in trained:
+        lr = torch.tensor(rates, device=norm.device, dtype=norm.dtype)
+        moving = finite & (lr > 0)
+        self._steps += moving
+        # 2. Clip each slot's gradient to its own norm: g ← g · min(1, clip / ‖g‖).
+        clip_coef = (self.recipe.clip / (norm + 1e-6)).clamp(max=1.0)
+        # 3. AdamW, factor by factor; LoRA+ moves B at a multiple of A's rate.
+        for i, gradient in gradients.items():
             dtype = self.factors[i].dtype
-            gradient = gradients[i] * _wide(shrink.to(dtype))
-            faster = self.recipe.b_rate if i >= self._a_count else 1.0
-            self._move(i, gradient, (rate * faster).to(dtype), moving)
+            b_rate = self.recipe.b_rate if i >= self._a_count else 1.0
+            self._update(
+                i, gradient * _column(clip_coef.to(dtype)), (lr * b_rate).to(dtype), moving
+            )
         return finite
 
-    def _move(
+    def _update(
         self,
         i: int,
-        gradient: Float[Tensor, "slots sites rows columns"],
-        rate: Float[Tensor, " slots"],
+        grad: Float[Tensor, "slots sites rows columns"],
+        lr: Float[Tensor, " slots"],
         moving: Bool[Tensor, " slots"],
     ) -> None:
-        factor, dtype = self.factors[i], self.factors[i].dtype
-        first = self._first[i].lerp(gradient, 1 - BETAS[0])
-        second = self._second[i] * BETAS[1] + gradient * gradient * (1 - BETAS[1])
-        clock = self._clock.clamp(min=1)
-        bias_first = _wide((1 - BETAS[0] ** clock).to(dtype))
-        bias_second = _wide((1 - BETAS[1] ** clock).sqrt().to(dtype))
-        decayed = factor * (1 - _wide(rate) * self.recipe.weight_decay)
-        moved = decayed - _wide(rate) / bias_first * first / (second.sqrt() / bias_second + EPSILON)
-        wide = _wide(moving)
-        for kept, new in ((self._first[i], first), (self._second[i], second), (factor, moved)):
-            kept.copy_(torch.where(wide, new, kept))
-
-    def _gradient(self, i: int) -> Float[Tensor, "slots sites rows columns"]:
-        gradient, self.factors[i].grad = self.factors[i].grad, None
-        assert gradient is not None
-        return gradient
+        """AdamW's step of one factor, in the slots that move."""
+        factor, dtype, step = self.factors[i], self.factors[i].dtype, self._steps.clamp(min=1)
+        # m ← β₁·m + (1 − β₁)·g
+        exp_avg = self._exp_avg[i].lerp(grad, 1 - BETA1)
+        # v ← β₂·v + (1 − β₂)·g²
+        exp_avg_sq = self._exp_avg_sq[i] * BETA2 + grad * grad * (1 - BETA2)
+        # Both start at zero: m̂ = m / (1 − β₁ᵗ), √v̂ = √v / √(1 − β₂ᵗ)
+        bias_correction1 = _column((1 - BETA1**step).to(dtype))
+        bias_correction2_sqrt = _column((1 - BETA2**step).sqrt().to(dtype))
+        denom = exp_avg_sq.sqrt() / bias_correction2_sqrt + EPSILON
+        # θ ← θ·(1 − lr·λ) − lr·m̂ / (√v̂ + ε)
+        decayed = factor * (1 - _column(lr) * self.recipe.weight_decay)
+        updated = decayed - _column(lr) / bias_correction1 * exp_avg / denom
+        old = (self._exp_avg[i], self._exp_avg_sq[i], factor)
+        for value, new in zip(old, (exp_avg, exp_avg_sq, updated), strict=True):
+            value.copy_(torch.where(_column(moving), new, value))
 
 
 def shared_start(layout: Layout, seed: int, dtype: torch.dtype = torch.float32) -> Adapter:
-    """What every adapter of a library starts from: A Kaiming-uniform as in PEFT, B zero.
+    """The start of every adapter of a library: A Kaiming-uniform as in PEFT, B zero.
 
     One A for all adapters of a library (its seed is in the records): with an A of its own for each,
     differences between factors would say nothing.
     """
     generator = torch.Generator().manual_seed(seed)
-    a, b = {}, {}
+    a = {}
     for group in layout.groups:
-        sites, bound = len(group.sites), group.in_features**-0.5
-        shape = (1, sites, group.rank, group.in_features)
+        bound = group.in_features**-0.5
+        shape = (1, len(group.sites), group.rank, group.in_features)
         uniform = torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1
-        a[group.key] = (uniform * bound * rank_mask(group)[None, :, :, None]).to(dtype)
-        b[group.key] = torch.zeros(1, sites, group.out_features, group.rank, dtype=dtype)
-    return Adapter(layout, a, b)
+        mask = rank_mask(group)[None, :, :, None]  # (1, sites, rank, 1)
+        a[group.key] = (uniform * bound * mask).to(dtype)
+    return Adapter(layout, a, zeros(layout, dtype=dtype).B)
 
 
 def acting(
@@ -136,14 +141,10 @@ def acting(
 
 def column_scale(group: Group, recipe: Recipe) -> Float[Tensor, "sites 1 rank"]:
     """The scale of each column of B; zero beyond a site's own rank, so that padding stays zero."""
-    scale = torch.tensor([recipe.scale(site.rank) for site in group.sites])
+    scale = torch.tensor([recipe.scale(site.rank) for site in group.sites])  # (sites,)
     return scale[:, None, None] * rank_mask(group)[:, None, :]
 
 
-def _norms(gradients: Sequence[Tensor]) -> Float[Tensor, " slots"]:
-    """The norm of each slot's gradient over all factors."""
-    return torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
-
-
-def _wide(values: Tensor) -> Tensor:
+def _column(values: Tensor) -> Tensor:
+    """One value a slot, to be multiplied with factors: (slots, 1, 1, 1)."""
     return values[:, None, None, None]

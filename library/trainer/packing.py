@@ -18,15 +18,17 @@ from library.base.batches import TokenRow
 LENGTH = 256  # of a sequence; where a row is longer, a multiple of
 STEP = 64
 CELLS = 16_384  # of a batch
-EVEN = 2  # sequences of a batch are a multiple of this, and
-ANSWERS = 1024  # answer tokens of this, so that few shapes occur
+# A batch is padded to multiples of these, so that few shapes occur.
+SEQUENCE_MULTIPLE = 2
+ANSWER_MULTIPLE = 1024
 
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Rows in sequences. What pads has segment -1, owner -1, weight 0.
+    """Rows in sequences. Padding has segment -1, owner -1, weight 0.
 
-    `answers` are places in the flattened batch whose *next* token is wanted, padded with place 0.
+    `answers` are positions in the flattened batch whose *next* token is to be predicted, padded
+    with position 0; `targets` are those tokens.
     """
 
     ids: Int[Tensor, "sequences length"]
@@ -62,27 +64,31 @@ def packed(
     Returns:
         The batches, each with the rows (by number) that its segments are.
     """
-    length = -(-max(LENGTH, *map(len, rows)) // STEP) * STEP
+    length = _round_up(max(LENGTH, *map(len, rows)), STEP)
     bins = _bins([len(row) for row in rows], length)
-    count = -(-len(bins) * length // CELLS)
-    size = -(-len(bins) // count)
+    batches = -(-len(bins) * length // CELLS)
+    size = -(-len(bins) // batches)  # sequences of a batch
     return [
         _batch(rows, bins[i : i + size], weights, length, pad) for i in range(0, len(bins), size)
     ]
 
 
-def _bins(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """First-fit decreasing: which rows share a sequence."""
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """First-fit decreasing: for each sequence the rows (by number) that share it."""
     bins: list[list[int]] = []
-    left: list[int] = []
+    free: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        place = next((i for i, free in enumerate(left) if free >= lengths[row]), None)
-        if place is None:
-            place = len(bins)
+        fits = (i for i, room in enumerate(free) if room >= lengths[row])
+        index = next(fits, len(bins))
+        if index == len(bins):
             bins.append([])
-            left.append(room)
-        bins[place].append(row)
-        left[place] -= lengths[row]
+            free.append(capacity)
+        bins[index].append(row)
+        free[index] -= lengths[row]
     return bins
 
 
@@ -93,7 +99,8 @@ def _batch(
     length: int,
     pad: int,
 ) -> tuple[PackedBatch, list[int]]:
-    sequences = -(-len(bins) // EVEN) * EVEN
+    # 1. Rows side by side in their sequences, all (sequences, length).
+    sequences = _round_up(len(bins), SEQUENCE_MULTIPLE)
     ids = numpy.full((sequences, length), pad)
     positions = numpy.zeros((sequences, length), dtype=int)
     segments = numpy.full((sequences, length), -1)
@@ -108,35 +115,29 @@ def _batch(
             positions[sequence, start:end] = numpy.arange(end - start)
             segments[sequence, start:end] = len(order)
             owners[sequence, start:end] = row.owner
+            # The token before the answer predicts its first one.
             first = sequence * length + start + len(row.prompt) - 1
             answers.append(numpy.arange(first, first + len(row.answer)))
             order.append(number)
             start = end
-    places = numpy.concatenate(answers)
-    room = -(-len(places) // ANSWERS) * ANSWERS - len(places)
-    where = numpy.pad(places, (0, room))
-    by_owner = numpy.array(weights)[owners.reshape(-1)[where]]
-    by_owner[len(places) :] = 0
-    batch = PackedBatch(
-        ids=torch.from_numpy(ids),
-        positions=torch.from_numpy(positions),
-        segments=torch.from_numpy(segments),
-        owners=torch.from_numpy(owners),
-        answers=torch.from_numpy(where),
-        targets=torch.from_numpy(ids.reshape(-1)[where + 1]),
-        weights=torch.from_numpy(by_owner),
-    )
-    return batch, order
+    # 2. Answer positions in the flattened batch, padded: (answers,).
+    count = sum(map(len, answers))
+    padding = _round_up(count, ANSWER_MULTIPLE) - count
+    answer = numpy.pad(numpy.concatenate(answers), (0, padding))
+    weight = numpy.array(weights)[owners.reshape(-1)[answer]]
+    weight[count:] = 0
+    targets = ids.reshape(-1)[answer + 1]
+    arrays = (ids, positions, segments, owners, answer, targets, weight)
+    return PackedBatch(*map(torch.from_numpy, arrays)), order
 
 
 def mask_of(batch: PackedBatch, dtype: torch.dtype) -> Float[Tensor, "sequences 1 length length"]:
-    """What is added to attention scores: each token sees its own row, up to itself.
+    """The mask added to attention scores: each token sees its own row, up to itself.
 
     Padding sees padding, so that no softmax is empty.
     """
-    same = batch.segments[:, :, None] == batch.segments[:, None, :]
-    length = batch.ids.shape[1]
-    place = torch.arange(length, device=batch.ids.device)
-    seen = same & (place[:, None] >= place[None, :])
+    same = batch.segments[:, :, None] == batch.segments[:, None, :]  # (sequences, length, length)
+    index = torch.arange(batch.ids.shape[1], device=batch.ids.device)
+    visible = same & (index[:, None] >= index[None, :])
     hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=batch.ids.device)
-    return torch.where(seen, torch.zeros_like(hidden), hidden)[:, None]
+    return torch.where(visible, torch.zeros_like(hidden), hidden)[:, None]

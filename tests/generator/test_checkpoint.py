@@ -12,19 +12,19 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from generator.checkpoint import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    CheckpointInfo,
-    Storage,
-    from_pretrained,
-    save_pretrained,
-)
-from generator.generate import shipped
+import pretrained
+from generator.engine import read_generator
 from generator.layers.config import TextToLoRAConfig
 from generator.models.text_to_lora import TextToLoRA
 from library.base.models import identity, load_config, resolve_base
 from library.canonical import digest
+from library.checkpoint import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    CheckpointInfo,
+    Storage,
+    save_checkpoint,
+)
 from library.errors import CheckpointError, MissingPath, OutputExists
 from library.layout import layout_of
 
@@ -41,7 +41,7 @@ def module() -> TextToLoRA:
 
 @pytest.fixture(params=STORAGES)
 def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    save_pretrained(tmp_path / "c", module(), INFO, storage=request.param)
+    save_checkpoint(tmp_path / "c", module(), INFO, storage=request.param)
     return tmp_path / "c"
 
 
@@ -51,10 +51,10 @@ def state(folder: Path) -> dict[str, Tensor]:
 
 def test_float32_comes_back_exactly(tmp_path: Path) -> None:
     saved = module()
-    save_pretrained(tmp_path / "c", saved, INFO)
-    found = from_pretrained(tmp_path / "c")
-    assert (found.generator, found.info) == ("text-to-lora", INFO)
-    assert found.layout == saved.layout
+    save_checkpoint(tmp_path / "c", saved, INFO)
+    found = read_generator(tmp_path / "c")
+    assert (found.kind, found.info) == ("text-to-lora", INFO)
+    assert found.module.layout == saved.layout
     assert found.module.config == saved.config
     assert not found.module.training
     expected = saved.state_dict()
@@ -64,9 +64,9 @@ def test_float32_comes_back_exactly(tmp_path: Path) -> None:
 
 def test_int8_is_within_half_a_step_and_saves_itself_again(tmp_path: Path) -> None:
     saved = module()
-    save_pretrained(tmp_path / "a", saved, INFO, storage="int8")
-    save_pretrained(tmp_path / "f", saved, INFO)
-    quantised = from_pretrained(tmp_path / "a")
+    save_checkpoint(tmp_path / "a", saved, INFO, storage="int8")
+    save_checkpoint(tmp_path / "f", saved, INFO)
+    quantised = read_generator(tmp_path / "a")
     stored = state(tmp_path / "a")
     assert any(value.dtype == torch.int8 for value in stored.values())
     for key, value in saved.state_dict().items():
@@ -76,7 +76,7 @@ def test_int8_is_within_half_a_step_and_saves_itself_again(tmp_path: Path) -> No
             assert (error <= 0.5001 * step).all() and error.any()
         else:
             assert not error.any()
-    save_pretrained(tmp_path / "b", quantised.module, INFO, storage="int8")
+    save_checkpoint(tmp_path / "b", quantised.module, INFO, storage="int8")
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
     sizes = [(tmp_path / name / WEIGHTS_FILE).stat().st_size for name in "af"]
@@ -87,28 +87,28 @@ def test_a_row_of_zeros_survives_int8(tmp_path: Path) -> None:
     saved = module()
     for head in saved.heads.values():
         torch.nn.init.zeros_(head.get_parameter("linear.weight"))
-    save_pretrained(tmp_path / "c", saved, INFO, storage="int8")
-    for head in from_pretrained(tmp_path / "c").module.heads.values():
+    save_checkpoint(tmp_path / "c", saved, INFO, storage="int8")
+    for head in read_generator(tmp_path / "c").module.heads.values():
         assert not head.get_parameter("linear.weight").any()
 
 
 def test_the_digest_is_of_the_content_alone(folder: Path, tmp_path: Path) -> None:
-    first = from_pretrained(folder).digest
-    assert first == from_pretrained(folder).digest
+    first = read_generator(folder).digest
+    assert first == read_generator(folder).digest
     content = [(folder / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE)]
     assert first == digest(b"".join(content))
     shutil.copytree(folder, tmp_path / "copy")
-    assert from_pretrained(tmp_path / "copy").digest == first
+    assert read_generator(tmp_path / "copy").digest == first
     changed = {key: value.clone() for key, value in state(folder).items()}
     changed["trunk.block1.1.bias"][0] += 1
     (folder / WEIGHTS_FILE).write_bytes(save(changed, metadata={"format": "pt"}))
-    assert from_pretrained(folder).digest != first
+    assert read_generator(folder).digest != first
 
 
 def test_saving_does_not_overwrite_unasked(folder: Path) -> None:
     with pytest.raises(OutputExists):
-        save_pretrained(folder, module(), INFO)
-    save_pretrained(folder, module(), INFO, overwrite=True)
+        save_checkpoint(folder, module(), INFO)
+    save_checkpoint(folder, module(), INFO, overwrite=True)
 
 
 Change = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -136,7 +136,7 @@ def test_weights_that_do_not_fit_exactly_are_refused(folder: Path, case: str) ->
     damaged = WEIGHT_DAMAGE[case](state(folder))
     (folder / WEIGHTS_FILE).write_bytes(save(damaged, metadata={"format": "pt"}))
     with pytest.raises(CheckpointError, match=str(folder)):
-        from_pretrained(folder)
+        read_generator(folder)
 
 
 CONFIG_DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -144,8 +144,9 @@ CONFIG_DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "list": lambda c: [c],
     "text": lambda c: "config",
     "null": lambda c: None,
-    "format": lambda c: {**c, "format": 2},
-    "generator": lambda c: {**c, "generator": "icm-lora"},
+    "format": lambda c: {**c, "format": 1},
+    "unknown kind": lambda c: {**c, "kind": "gan"},
+    "kind of another": lambda c: {**c, "kind": "weight-encoder"},
     "no storage": lambda c: {k: v for k, v in c.items() if k != "storage"},
     "unknown storage": lambda c: {**c, "storage": "int4"},
     "no tasks": lambda c: {k: v for k, v in c.items() if k != "tasks"},
@@ -167,7 +168,7 @@ def test_a_config_of_something_else_is_refused(folder: Path, case: str) -> None:
     config = json.loads((folder / CONFIG_FILE).read_text())
     (folder / CONFIG_FILE).write_text(json.dumps(CONFIG_DAMAGE[case](config)))
     with pytest.raises(CheckpointError, match=str(folder)):
-        from_pretrained(folder)
+        read_generator(folder)
 
 
 @pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
@@ -176,15 +177,15 @@ def test_damaged_files_are_refused(folder: Path, name: str) -> None:
     for damaged in (content[:-20], content[: len(content) // 2], b"", b"\xff" * 100):
         (folder / name).write_bytes(damaged)
         with pytest.raises(CheckpointError, match=str(folder)):
-            from_pretrained(folder)
+            read_generator(folder)
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match=str(folder)):
-        from_pretrained(folder)
+        read_generator(folder)
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(MissingPath, match="nowhere"):
-        from_pretrained(tmp_path / "nowhere")
+        read_generator(tmp_path / "nowhere")
 
 
 LOAD_ALONE = """
@@ -192,21 +193,23 @@ import sys
 for name in ("transformers", "sentence_transformers", "lightning", "peft"):
     sys.modules[name] = None
 from pathlib import Path
-from generator.checkpoint import from_pretrained
-print(from_pretrained(Path(sys.argv[1])).digest)
+from generator.engine import read_generator
+print(read_generator(Path(sys.argv[1])).digest)
 """
 
 
 def test_loading_needs_neither_base_nor_encoder(small_checkpoint: Path) -> None:
     process = tiny.start_python(LOAD_ALONE, str(small_checkpoint))
-    assert tiny.output_of(process).strip() == from_pretrained(small_checkpoint).digest
+    assert tiny.output_of(process).strip() == read_generator(small_checkpoint).digest
 
 
 def test_the_shipped_checkpoint_is_for_the_packaged_base() -> None:
-    found = from_pretrained(shipped("text-to-lora"))
-    targets = list(dict.fromkeys(site.module_type for site in found.layout.sites))
+    found = read_generator(pretrained.folder("text-to-lora"))
+    targets = list(dict.fromkeys(site.module_type for site in found.module.layout.sites))
     base = resolve_base()
-    assert found.layout == layout_of(load_config(base), targets, rank=found.layout.rank)
+    assert found.module.layout == layout_of(
+        load_config(base), targets, rank=found.module.layout.rank
+    )
     assert found.info.base["id"] == base.name
     assert found.info.base["sha256"] == identity(base)[0]
     assert found.info.tasks == sorted(set(found.info.tasks))

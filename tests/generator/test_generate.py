@@ -10,54 +10,67 @@ import rfc8785
 import tiny
 import torch
 
-from generator.generate import Generator, shipped
-from generator.request import Generated, Request
+from generator.engine import Engine, read_generator, read_generators
+from generator.models.base import Condition
+from generator.package import Packaged
+from generator.request import Request
+from generator.resources import Resources
 from index.encoders.descriptions import DescriptionEncoder, InvalidDescription
 from library.base.models import DEFAULT_BASE, BaseReference, resolve_base
 from library.canonical import digest
-from library.errors import LayoutMismatch, MissingPath, UnknownName, UsageError
+from library.errors import CheckpointError, LayoutMismatch, MissingPath, UnknownName, UsageError
 from library.files import write_folder
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.read import read_peft
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 
 TASK = "Decide whether the sentence is positive or negative."
+NAME = "text-to-lora"
 OTHER = "Translate the sentence into French."
 
 
-def one(generator: Generator, base: BaseReference, **request: Any) -> Generated:
-    return generator.generate([Request(**{"description": TASK, **request})], base)[0]
+def one(alone: Engine, base: BaseReference, **request: Any) -> Packaged:
+    return alone.generate(NAME, Request(**{"description": TASK, **request}), base)
 
 
-def test_the_same_bytes_in_any_batch_and_with_any_threads(
-    generator: Generator, base: BaseReference
+def test_the_same_bytes_whatever_else_is_asked_for_and_with_any_threads(
+    alone: Engine, base: BaseReference
 ) -> None:
-    alone = one(generator, base)
-    others = [Request(f"Task number {i}. " * (1 + i % 3), rank=2) for i in range(63)]
+    first = one(alone, base)
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            assert one(generator, base).files == alone.files
-            pair = generator.generate([Request(OTHER), Request(TASK)], base)
-            assert pair[1].files == alone.files
-            crowd = generator.generate([*others[:40], Request(TASK), *others[40:]], base)
-            assert crowd[40].files == alone.files
+            assert one(alone, base).files == first.files
+            other = one(alone, base, description=OTHER * (1 + threads), rank=2)
+            assert one(alone, base).files == first.files
     finally:
         torch.set_num_threads(before)
-    assert pair[0].files.sha256 != alone.files.sha256
+    assert other.files.sha256 != first.files.sha256
+
+
+def test_the_same_adapter_in_any_batch(alone: Engine, encoder: DescriptionEncoder) -> None:
+    """Rows of a batch do not see each other, but for float64's rounding."""
+    module = alone.generated[NAME].module
+    texts = [TASK, *(f"Task number {i}. " * (1 + i % 3) for i in range(40))]
+    with torch.inference_mode():
+        single = module(Condition(text=encoder.encode([TASK])))
+        crowd = module(Condition(text=encoder.encode(texts)))
+    for key in single.A:
+        torch.testing.assert_close(crowd.A[key][:1], single.A[key], rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(crowd.B[key][:1], single.B[key], rtol=1e-12, atol=1e-14)
 
 
 def test_the_same_bytes_in_any_process(
-    generator: Generator, base: BaseReference, fresh: list[dict[str, Any]]
+    alone: Engine, base: BaseReference, fresh: list[dict[str, Any]]
 ) -> None:
-    files = one(generator, base, description="A task.").files
+    files = one(alone, base, description="A task.").files
     for process in fresh[:2]:  # PYTHONHASHSEED and threads differ
         assert process["generated"] == [files.id, digest(files.files[PROVENANCE_FILE])]
 
 
-def test_the_id_can_be_recomputed_from_the_files(generator: Generator, base: BaseReference) -> None:
-    made = one(generator, base, seed=7, rank=2, strength=0.5)
+def test_the_id_can_be_recomputed_from_the_files(alone: Engine, base: BaseReference) -> None:
+    made = one(alone, base, seed=7, rank=2, strength=0.5)
     files = made.files.files
     assert set(files) == {CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE}
     provenance = json.loads(files[PROVENANCE_FILE])
@@ -66,7 +79,7 @@ def test_the_id_can_be_recomputed_from_the_files(generator: Generator, base: Bas
         "adapter_config": json.loads(files[CONFIG_FILE]),
         "sha256": sha256,
         "generator": "text-to-lora",
-        "checkpoint": generator.checkpoint.digest,
+        "checkpoint": alone.generated[NAME].checkpoint.digest,
         "description": TASK,
         "examples": None,
         "seed": 7,
@@ -86,14 +99,12 @@ def test_the_id_can_be_recomputed_from_the_files(generator: Generator, base: Bas
         "source": "folder",
     }
     assert {"numerics", "neighbours", "report"} < set(provenance)
-    summary = made.summary()
+    summary = made.summary
     assert (summary["id"], summary["rank"], summary["seed"]) == (expected, 2, 7)
     assert summary["layout_digest"] == provenance["layout_digest"]
 
 
-def test_whatever_is_asked_for_is_part_of_the_identity(
-    generator: Generator, base: BaseReference
-) -> None:
+def test_whatever_is_asked_for_is_part_of_the_identity(alone: Engine, base: BaseReference) -> None:
     requests: list[dict[str, Any]] = [
         {},
         {"description": OTHER},
@@ -103,20 +114,20 @@ def test_whatever_is_asked_for_is_part_of_the_identity(
         {"seed": 1},
         {"profile": "lossless"},
     ]
-    made = generator.generate([Request(**{"description": TASK, **r}) for r in requests], base)
+    made = [one(alone, base, **request) for request in requests]
     assert len({item.files.id for item in made}) == len(requests)
-    same = one(generator, base, description=f"  {TASK}\n")  # normalised first
+    same = one(alone, base, description=f"  {TASK}\n")  # normalised first
     assert same.files == made[0].files
 
 
 def test_files_hold_the_generated_adapter(
-    generator: Generator, base: BaseReference, tmp_path: Path
+    alone: Engine, base: BaseReference, tmp_path: Path
 ) -> None:
-    exact = generator.adapters([TASK])
+    exact = alone.propose(NAME, Request(TASK), base).adapter
     for profile, tolerance in (("portable", 2**-8), ("lossless", 2**-23)):
-        made = one(generator, base, profile=profile)
+        made = one(alone, base, profile=profile)
         write_folder(tmp_path / profile, made.files.files)
-        stored = read_peft(tmp_path / profile, generator.checkpoint.layout)
+        stored = read_peft(tmp_path / profile, alone.generated[NAME].module.layout)
         for key in exact.A:
             for mine, theirs in ((stored.A, exact.A), (stored.B, exact.B)):
                 expected = theirs[key].float()
@@ -125,11 +136,11 @@ def test_files_hold_the_generated_adapter(
         assert json.loads(made.files.files[CONFIG_FILE])["base_model_name_or_path"] == base.name
 
 
-def test_rank_and_strength(generator: Generator, base: BaseReference) -> None:
-    full = tiny.deltas(one(generator, base).adapter)
-    narrow = tiny.deltas(one(generator, base, rank=2).adapter)
-    wide = one(generator, base, rank=9).adapter
-    strong = tiny.deltas(one(generator, base, strength=-2.5).adapter)
+def test_rank_and_strength(alone: Engine, base: BaseReference) -> None:
+    full = tiny.deltas(one(alone, base).adapter)
+    narrow = tiny.deltas(one(alone, base, rank=2).adapter)
+    wide = one(alone, base, rank=9).adapter
+    strong = tiny.deltas(one(alone, base, strength=-2.5).adapter)
     for name, delta in full.items():
         lost = torch.linalg.matrix_norm(delta - narrow[name])
         best = torch.linalg.svdvals(delta)[2:].norm()
@@ -140,16 +151,16 @@ def test_rank_and_strength(generator: Generator, base: BaseReference) -> None:
         assert group.rank == 9
         assert not wide.A[group.key][:, :, 4:].any()
         assert not wide.B[group.key][..., 4:].any()
-    beyond = one(generator, base, rank=17).adapter  # v_proj is 32 to 16
+    beyond = one(alone, base, rank=17).adapter  # v_proj is 32 to 16
     assert tiny.deltas(beyond).keys() == full.keys()
     assert all(torch.equal(tiny.deltas(beyond)[name], delta) for name, delta in full.items())
 
 
 def test_a_long_description_says_in_how_many_windows_it_was_read(
-    generator: Generator, base: BaseReference
+    alone: Engine, base: BaseReference
 ) -> None:
     text = "Look at the sentence and think about it. " * 60
-    made = [one(generator, base, description=text + end) for end in ("Say yes.", "Say no!")]
+    made = [one(alone, base, description=text + end) for end in ("Say yes.", "Say no!")]
     details = json.loads(made[0].files.files[PROVENANCE_FILE])["details"]
     assert details["encoder_windows"] > 1
     assert made[0].files.sha256 != made[1].files.sha256
@@ -160,13 +171,13 @@ def test_a_long_description_says_in_how_many_windows_it_was_read(
     [{"num_hidden_layers": 3}, {"num_key_value_heads": 4}, {"model_type": "mistral"}],
 )
 def test_another_base_is_a_mismatch_that_names_both_sides(
-    generator: Generator, tiny_base: Path, tmp_path: Path, change: dict[str, Any]
+    alone: Engine, tiny_base: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     config = json.loads((tiny_base / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
     other = resolve_base(str(tmp_path))
     with pytest.raises(LayoutMismatch, match=rf"{tmp_path}.*the text-to-lora checkpoint"):
-        generator.generate([Request(TASK)], other)
+        alone.generate(NAME, Request(TASK), other)
 
 
 @pytest.mark.parametrize(
@@ -193,22 +204,45 @@ def test_a_description_that_is_none_is_refused() -> None:
             Request(description)
 
 
-def test_generators_that_are_not_there(tmp_path: Path) -> None:
+def test_generators_that_are_not_there(small_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="icm-lorra"):
-        shipped("icm-lorra")
+        read_generators({"icm-lorra": tmp_path})
     with pytest.raises(MissingPath):
-        Generator(tmp_path / "nowhere")
+        read_generator(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="of text-to-lora, not nearest"):
+        read_generators({"nearest": small_checkpoint})
 
 
 def test_a_generator_for_the_packaged_base(
     checkpoint: Path, encoder: DescriptionEncoder, tmp_path: Path
 ) -> None:
-    generator, base = Generator(checkpoint), resolve_base()
-    generator.__dict__["encoder"] = encoder
-    made = generator.generate([Request(TASK), Request(OTHER, rank=2)], base)
-    for i, item in enumerate(made):
-        write_folder(tmp_path / str(i), item.files.files)
-        stored = read_peft(tmp_path / str(i), generator.checkpoint.layout)
-        assert stored.layout == item.adapter.layout
-        assert item.base_model == DEFAULT_BASE
-    assert [item.adapter.layout.rank for item in made] == [generator.checkpoint.layout.rank, 2]
+    default, base = (
+        Engine([read_generator(checkpoint)], Resources(encoders=[encoder])),
+        resolve_base(),
+    )
+    layout = default.generated[NAME].module.layout
+    for rank, expected in ((None, layout.rank), (2, 2)):
+        item = one(default, base, rank=rank)
+        write_folder(tmp_path / str(rank), item.files.files)
+        assert read_peft(tmp_path / str(rank), layout).layout == item.adapter.layout
+        assert item.summary["base_model"] == DEFAULT_BASE
+        assert item.adapter.layout.rank == expected
+
+
+def test_the_encoder_runs_once_a_request(
+    engine: Engine, base: BaseReference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retrieval and generation share one embedding, whichever strategy answers."""
+    calls: list[list[str]] = []
+    encode = DescriptionEncoder.encode
+
+    def counted(self: DescriptionEncoder, texts: list[str]) -> Any:
+        calls.append(list(texts))
+        return encode(self, texts)
+
+    one(engine, base)  # the library's own descriptions are embedded by now
+    monkeypatch.setattr(DescriptionEncoder, "encode", counted)
+    for name in engine.strategies:
+        calls.clear()
+        engine.generate(name, Request(OTHER), base)
+        assert calls == [[OTHER]], name

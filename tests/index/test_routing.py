@@ -13,11 +13,12 @@ from peft import ArrowConfig, create_arrow_model
 
 from api.cli.main import main
 from index.merge.weighted_sum import weighted_sum
-from index.router import MOST, Router, load_router, save_router
+from index.routing import MAX_ADAPTERS, Router, RouterConfig, load_router
 from library.base.decode import greedy
 from library.base.models import load_base, resolve_base
 from library.base.multi_adapter import MultiAdapter, adapted
 from library.base.prompts import prompt_ids
+from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import CheckpointError, MissingPath
 from library.layout import layout_of
 from library.peft.read import read_peft
@@ -28,26 +29,26 @@ from library.tasks.files import read_tasks
 def test_a_mix_is_the_sum_merged_into_the_weights() -> None:
     config = tiny.config("llama")
     model, layout = tiny.model(config), layout_of(config, rank=3)
-    made, ids = tiny.adapter(layout, 3), tiny.tokens(2, 7)
+    adapters, ids = tiny.adapter(layout, 3), tiny.tokens(2, 7)
     weights = torch.tensor([[0.2, 0.0, 0.8], [-0.5, 1.0, 0.25]])
     hooks = MultiAdapter(model, layout)
-    hooks.set_mixture(made, weights)
+    hooks.set_mixture(adapters, weights)
     mixed = model(ids).logits
     hooks.close()
-    for row, own in enumerate(weights.tolist()):
-        summed = weighted_sum([made[[i]] for i in range(3)], own)
+    for row, row_weights in enumerate(weights.tolist()):
+        summed = weighted_sum([adapters[[i]] for i in range(3)], row_weights)
         expected = tiny.merged(model, summed)(ids[[row]]).logits
         torch.testing.assert_close(mixed[[row]], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_one_adapter_a_row_is_a_mix_of_one(tiny_base: Path) -> None:
     base = load_base(resolve_base(str(tiny_base)))
-    made = tiny.adapter(layout_of(base.model.config, rank=2), 3)
+    adapters = tiny.adapter(layout_of(base.model.config, rank=2), 3)
     prompts = [prompt_ids(base.tokenizer, f"question {'so ' * i}{i}") for i in range(7)]
     rows = [0, 2, 1, 1, 0, 2, 0]
     weights = [[float(i == row) for i in range(3)] for row in rows]
-    plain = greedy(base, prompts, made, rows, batch_size=3, max_new_tokens=12)
-    assert greedy(base, prompts, made, weights, batch_size=3, max_new_tokens=12) == plain
+    plain = greedy(base, prompts, adapters, rows, batch_size=3, max_new_tokens=12)
+    assert greedy(base, prompts, adapters, weights, batch_size=3, max_new_tokens=12) == plain
     assert len(set(plain)) > 1
 
 
@@ -56,21 +57,21 @@ def test_peft_routes_over_an_exported_set(
 ) -> None:
     library, out = ["--library", str(small_library / "lib")], tmp_path / "set"
     assert main(["route", "export", "sum", "poem", *library, "--out", str(out)]) == 0
-    told = json.loads((out / "arrow.json").read_text())
-    own = {r["task"]: r for r in records(open_library(library[1]))}
-    assert [e["id"] for e in told["experts"]] == [own["sum"]["id"], own["poem"]["id"]]
+    config = json.loads((out / "arrow.json").read_text())
+    by_task = {r["task"]: r for r in records(open_library(library[1]))}
+    assert [e["id"] for e in config["experts"]] == [by_task["sum"]["id"], by_task["poem"]["id"]]
     base, ids = load_base(resolve_base(str(tiny_base))), tiny.tokens(2, 9)
     plain = base.model(ids).logits
-    stored = [read_peft(out / e["path"]) for e in told["experts"]]
-    ours = []
+    stored = [read_peft(out / e["path"]) for e in config["experts"]]
+    outputs = []
     for adapter in stored:
         with adapted(base.model, adapter, torch.tensor([0, 0])):
-            ours.append(base.model(ids).logits)
-    paths = [str(out / expert["path"]) for expert in told["experts"]]
-    routed = create_arrow_model(base.model, paths, ArrowConfig(**told["arrow_config"]))
-    found = routed(ids).logits
-    assert found.isfinite().all() and not torch.allclose(found, plain, atol=1e-6)
-    for name, expected in zip(("task_0", "task_1"), ours, strict=True):
+            outputs.append(base.model(ids).logits)
+    paths = [str(out / expert["path"]) for expert in config["experts"]]
+    routed = create_arrow_model(base.model, paths, ArrowConfig(**config["arrow_config"]))
+    logits = routed(ids).logits
+    assert logits.isfinite().all() and not torch.allclose(logits, plain, atol=1e-6)
+    for name, expected in zip(("task_0", "task_1"), outputs, strict=True):
         routed.set_adapter(name)
         torch.testing.assert_close(routed(ids).logits, expected, rtol=1e-4, atol=1e-5)
     for more, words in (
@@ -103,8 +104,8 @@ def test_a_trained_router_knows_inputs_it_was_not_trained_on(
 ) -> None:
     loaded, tasks = load_router(router), read_tasks(small_library / "tasks")
     assert loaded.tasks == [task.name for task in tasks]
-    told = json.loads((router / "config.json").read_text())["about"]
-    assert told["val_accuracy"] > 0.9  # inputs name their task
+    about = json.loads((router / "config.json").read_text())["training"]
+    assert about["val_accuracy"] > 0.9  # inputs name their task
     for task in tasks:
         vectors = torch.cat(
             [row.pooled for row in encoder.encode_batch([r.input for r in task.test])]
@@ -122,21 +123,21 @@ def test_a_trained_router_knows_inputs_it_was_not_trained_on(
 def test_top_p_takes_the_fewest_tasks_that_reach_p(
     n: int, seed: int, p: float, data: st.DataObject
 ) -> None:
-    made = Router([f"t{i}" for i in range(n)], 5, 4, "e")
-    tiny.randomise(made, seed=seed, std=2.0)
-    among = [name for name in made.tasks if data.draw(st.booleans())] or made.tasks[:1]
+    router = Router(RouterConfig([f"t{i}" for i in range(n)], 5, 4, "e"))
+    tiny.randomise(router, seed=seed, std=2.0)
+    among = [name for name in router.tasks if data.draw(st.booleans())] or router.tasks[:1]
     x = torch.randn(3, 5, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        logits = made(x)[:, [made.tasks.index(name) for name in among]]
-    for mix, row in zip(made.top_p(x, among, p), logits.softmax(-1), strict=True):
+        logits = router(x)[:, [router.tasks.index(name) for name in among]]
+    for mix, row in zip(router.top_p(x, among, p), logits.softmax(-1), strict=True):
         share = dict(zip(among, row.tolist(), strict=True))
-        taken = [name for name, _ in mix]
-        assert set(taken) <= set(among) and 1 <= len(taken) <= MOST
+        names = [name for name, _ in mix]
+        assert set(names) <= set(among) and 1 <= len(names) <= MAX_ADAPTERS
         assert sum(weight for _, weight in mix) == pytest.approx(1, abs=1e-5)
-        assert len(taken) == 1 or sum(share[name] for name in taken[:-1]) < p + 1e-5
-        assert len(taken) in (MOST, len(among)) or sum(share[t] for t in taken) > p - 1e-5
-        left = [share[name] for name in among if name not in taken]
-        assert all(share[name] >= max(left, default=0) - 1e-6 for name in taken)
+        assert len(names) == 1 or sum(share[name] for name in names[:-1]) < p + 1e-5
+        assert len(names) in (MAX_ADAPTERS, len(among)) or sum(share[t] for t in names) > p - 1e-5
+        others = [share[name] for name in among if name not in names]
+        assert all(share[name] >= max(others, default=0) - 1e-6 for name in names)
 
 
 def test_routed_rows_are_answered_each_under_its_own_sum(
@@ -149,19 +150,21 @@ def test_routed_rows_are_answered_each_under_its_own_sum(
     command += ["--limit", "1", "--out", str(tmp_path / "report.json")]
     lines = tmp_path / "lines.jsonl"
     assert main([*command, "--router", str(router), "--predictions", str(lines)]) == 0
-    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    predictions = [json.loads(line) for line in lines.read_text().splitlines()]
     (task,) = read_tasks(small_library / "tasks")[:1]  # poem
     base, loaded = load_base(resolve_base(str(tiny_base))), load_router(router)
-    own = {r["task"]: r["id"] for r in records(open_library(str(small_library / "lib")))}
+    by_task = {r["task"]: r["id"] for r in records(open_library(str(small_library / "lib")))}
     inputs = [row.input for row in task.test]
     vectors = torch.cat([row.pooled for row in encoder.encode_batch(inputs)])
     for method, choose in (("per-request", loaded.nearest), ("dlp", loaded.top_p)):
-        told = [line["prediction"] for line in found if line["method"] == method]
+        answers = [line["prediction"] for line in predictions if line["method"] == method]
         for row, mix in list(enumerate(choose(vectors, ["sub", "sum"])))[:6]:
-            parts = [read_peft(small_library / "lib" / "adapters" / own[name]) for name, _ in mix]
+            parts = [
+                read_peft(small_library / "lib" / "adapters" / by_task[name]) for name, _ in mix
+            ]
             summed = weighted_sum(parts, [weight for _, weight in mix])
             (alone,) = greedy(base, [prompt_ids(base.tokenizer, inputs[row])], summed, [0])
-            assert told[row] == alone
+            assert answers[row] == alone
     report = json.loads((tmp_path / "report.json").read_text())
     assert {row["method"] for row in report["rows"]} == {"per-request", "dlp"}
 
@@ -177,11 +180,12 @@ def test_a_router_that_is_not_there_or_damaged(
     assert "no router at" in capsys.readouterr().err
     with pytest.raises(MissingPath):
         load_router(tmp_path / "no")
-    save_router(tmp_path / "r", made := Router(["a", "b"], 5, 4, "e"), {})
-    assert torch.equal(load_router(tmp_path / "r").samples, made.samples)
+    router = Router(RouterConfig(["a", "b"], 5, 4, "e"))
+    save_checkpoint(tmp_path / "r", router, CheckpointInfo())
+    assert torch.equal(load_router(tmp_path / "r").samples, router.samples)
     (tmp_path / "r" / "model.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_router(tmp_path / "r")
-    (tmp_path / "r" / "config.json").write_text('{"format": 2}')
-    with pytest.raises(CheckpointError, match="format 2"):
+    (tmp_path / "r" / "config.json").write_text('{"format": 1}')
+    with pytest.raises(CheckpointError, match="format 1"):
         load_router(tmp_path / "r")

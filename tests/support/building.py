@@ -43,5 +43,5 @@ def built(tasks: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
 
 def content(library: Path | str) -> list[dict[str, Any]]:
     """All records, less the time, which must be all that differs between builds."""
-    found = records(open_library(str(library)))
-    return [{k: v for k, v in record.items() if k != "created"} for record in found]
+    stored = records(open_library(str(library)))
+    return [{k: v for k, v in record.items() if k != "created"} for record in stored]

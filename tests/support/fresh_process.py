@@ -26,11 +26,12 @@ def main(threads: str, checkpoint: str = "", base: str = "") -> None:
         content = files.config_bytes + files.weights
         found[family] = [layout.digest, digest(content)]
     if checkpoint:
-        from generator.generate import Generator
+        from generator.engine import Engine, read_generator
         from generator.request import Request
         from library.base.models import resolve_base
 
-        made = Generator(Path(checkpoint)).generate([Request("A task.")], resolve_base(base))[0]
+        engine = Engine([read_generator(Path(checkpoint))])
+        made = engine.generate("text-to-lora", Request("A task."), resolve_base(base))
         found["generated"] = [made.files.id, digest(made.files.files["provenance.json"])]
     print(json.dumps(found))
 

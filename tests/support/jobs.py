@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rest import JSON, TASK, client_of_service, post
+from rest import JSON, TASK, client_of_service, engine_of, post
 from starlette.testclient import TestClient
 
 from api.cli.main import main
 from api.service.service import Service
 from api.service.settings import Settings
-from generator.generate import Generator
+from generator.engine import Engine
 from verification.artifact import Artifact, Context
-from verification.findings import Finding
+from verification.hook import Finding
 from verification.run import Hook
 
 EXAMPLES = [{"input": f"It was number {i}.", "output": "positive"} for i in range(6)]
@@ -46,8 +46,8 @@ def library(tasks: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def generator(small_checkpoint: Path) -> Generator:
-    return Generator(small_checkpoint)
+def engine(small_checkpoint: Path, encoder: Any, library: Path) -> Engine:
+    return engine_of(Settings(library=str(library)), small_checkpoint, encoder)
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def settings(tmp_path: Path, tiny_base: Path, library: Path) -> Settings:
 
 
 @pytest.fixture
-def service(settings: Settings, generator: Generator) -> Service:
-    return Service(settings, generator)
+def service(settings: Settings, engine: Engine) -> Service:
+    return Service(settings, engine)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from folders import Files, bare, sound, with_config
 
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from verification.artifact import Artifact, Context
-from verification.findings import Finding
+from verification.hook import Finding
 from verification.run import Policy, run_hooks
 
 
@@ -22,7 +22,7 @@ def ours() -> Files:
 def checked(
     files: Files, *, target: str | None = None, policy: Policy | None = None
 ) -> list[Finding]:
-    return run_hooks(Artifact(files), Context(target), policy or Policy())
+    return run_hooks(Artifact(files), Context(target), policy or Policy()).findings
 
 
 def codes(files: Files, **options: Any) -> set[str]:

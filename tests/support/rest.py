@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+import pretrained
 from api.http.app import create_app
 from api.http.problems import PROBLEMS
 from api.service.service import Service
 from api.service.settings import Settings
-from generator.generate import Generator
+from generator.engine import Engine, read_generator
+from generator.resources import Resources
+from library.store.catalogue import open_library
 
 JSON = {"Content-Type": "application/json"}
 
@@ -22,19 +25,25 @@ TASK = "Say whether the review is positive or negative."
 UNKNOWN_ID = "ad_" + "0" * 40
 
 
+def engine_of(settings: Settings, checkpoint: Path, encoder: Any) -> Engine:
+    """An engine as the settings have it, whose encoder is loaded already."""
+    library = open_library(settings.library or str(pretrained.folder("library")))
+    return Engine([read_generator(checkpoint)], Resources(library, encoders=[encoder]))
+
+
 @pytest.fixture(scope="module")
-def generator(checkpoint: Path) -> Generator:
-    return Generator(checkpoint)
+def engine(checkpoint: Path, encoder: Any) -> Engine:
+    return engine_of(Settings(), checkpoint, encoder)
 
 
 @pytest.fixture
 def settings(tmp_path: Path, checkpoint: Path) -> Settings:
-    return Settings(data=tmp_path / "data", checkpoint=checkpoint)
+    return Settings(data=tmp_path / "data", checkpoints={"text-to-lora": checkpoint})
 
 
 @contextmanager
-def client_of(settings: Settings, generator: Generator | None) -> Iterator[TestClient]:
-    with client_of_service(Service(settings, generator)) as client:
+def client_of(settings: Settings, engine: Engine | None) -> Iterator[TestClient]:
+    with client_of_service(Service(settings, engine)) as client:
         yield client
 
 
@@ -45,15 +54,15 @@ def client_of_service(service: Service) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def client(settings: Settings, generator: Generator) -> Iterator[TestClient]:
-    with client_of(settings, generator) as client:
+def client(settings: Settings, engine: Engine) -> Iterator[TestClient]:
+    with client_of(settings, engine) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def lasting(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def lasting(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """One service for the tests that leave no trace in it."""
-    with client_of(Settings(data=tmp_path_factory.mktemp("lasting")), generator) as client:
+    with client_of(Settings(data=tmp_path_factory.mktemp("lasting")), engine) as client:
         yield client
 
 

@@ -9,8 +9,9 @@ import pytest
 import tiny
 import torch
 
-from generator.checkpoint import from_pretrained
-from generator.layers.config import TextToLoRAConfig
+from generator.engine import read_generator
+from generator.models.base import Condition
+from generator.models.text_to_lora import TextToLoRA
 from library.base.loss import answer_logits, answer_loss
 from library.base.multi_adapter import adapted
 from library.errors import TaskFileError, UsageError
@@ -19,7 +20,7 @@ from training.data.batches import SamplingConfig, TaskBatch
 from training.data.tasks import TaskDataModule
 from training.objectives.frozen_base import QUIET
 from training.objectives.module import OptimiserConfig
-from training.objectives.sft import TextToLoRASFT, _size
+from training.objectives.sft import SFT, _size
 
 STEPS = 6
 
@@ -89,11 +90,12 @@ class Run:
         self, base: Path, tasks: Path, out: Path | None = None, max_length: int = 320
     ) -> None:
         lightning.seed_everything(0)
-        self.module = TextToLoRASFT(
+        self.module = SFT(
+            generator=TextToLoRA,
             base=str(base),
             targets=["q_proj", "v_proj", "down_proj"],
             rank=4,
-            architecture=TextToLoRAConfig(latent=16, head_in=32, dropout=0.0),
+            architecture={"latent": 16, "head_in": 32, "dropout": 0.0},
             optimiser=OptimiserConfig(lr=1e-2),
             neftune_alpha=0.0,
             out=None if out is None else str(out),
@@ -132,7 +134,7 @@ def test_steps_reduce_the_loss_and_a_resumed_run_ends_where_an_unbroken_one_does
     assert whole.trainer.callback_metrics["val_loss"] > 0
 
     # What was exported is what was trained, for the tasks that were trained on.
-    exported = from_pretrained(tmp_path / "out")
+    exported = read_generator(tmp_path / "out")
     assert all(torch.equal(v, final[k]) for k, v in exported.module.state_dict().items())
     assert exported.info.tasks == sorted(t.name for t in whole.data.training)
     assert len(exported.info.tasks) == 2
@@ -154,7 +156,7 @@ class DirectGradients(lightning.Callback):
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: TaskBatch, batch_idx: int
     ) -> None:
-        adapter = pl_module.generator(batch.embeddings)
+        adapter = pl_module.generator(Condition(text=batch.embeddings))
         loss = pl_module._base.losses(batch.rows, adapter).mean()
         loss = loss + pl_module.weight_penalty * _size(adapter)
         self.direct = torch.autograd.grad(loss, list(pl_module.generator.parameters()))

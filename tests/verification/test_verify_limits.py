@@ -20,8 +20,7 @@ from library.peft.read import adapter_of
 from library.peft.write import WEIGHTS_FILE
 from verification.artifact import Artifact, Context
 from verification.checks.magnitude import FLOAT32_MAX
-from verification.findings import Finding
-from verification.report import summary
+from verification.hook import Finding
 from verification.run import Policy, run_hooks, verify_path
 
 OURS = bare(sound())
@@ -34,7 +33,7 @@ def scaled(dtype: torch.dtype, factor: float) -> Files:
 
 def refusals(files: Files) -> set[str]:
     """Codes of what refuses, of an answer that any JSON reader can take."""
-    told = summary(run_hooks(Artifact(files), Context(), Policy()))
+    told = run_hooks(Artifact(files), Context(), Policy()).to_dict()
     json.dumps(told, allow_nan=False)
     return {f["code"] for f in told["findings"] if f["severity"] == "refuse"}
 
@@ -97,7 +96,7 @@ def test_names_that_are_no_utf8_are_told_to_a_strict_reader(tmp_path: Path) -> N
     assert done.returncode == 0 and done.stderr == b""
     assert "pickle-beside" in {f["code"] for f in json.loads(done.stdout)["findings"]}
     (Path(os.fsdecode(folder)) / WEIGHTS_FILE).unlink()
-    (found,) = verify_path(tmp_path / "adapter", Context())
+    (found,) = verify_path(tmp_path / "adapter", Context()).findings
     assert found.code == "pickle" and found.message.encode()
 
 

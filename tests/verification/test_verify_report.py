@@ -14,7 +14,7 @@ from library.files import write_folder
 from library.layout import layout_of
 from library.peft.provenance import PROVENANCE_FILE, AdapterFiles, Provenance, finish
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, PeftFiles, to_peft
-from verification.report import AT_BIRTH, reported, server_timing
+from verification.run import QUICK, reported, server_timing
 
 LAYOUT = layout_of(tiny.config("llama"), ["q_proj", "v_proj"], rank=4)
 BASE = {"id": "owner/base", "sha256": None, "source": "hub"}
@@ -49,7 +49,7 @@ def test_a_report_changes_provenance_alone_and_holds_no_time() -> None:
     assert told == {**json.loads(plain.files[PROVENANCE_FILE]), "report": one.report}
     assert one.report["verdict"] == "accept"
     assert set(one.report) == {"verdict", "findings"}
-    assert set(one.milliseconds) == set(AT_BIRTH.hooks)
+    assert set(one.milliseconds) == set(QUICK.hooks)
     assert all(part.count(";dur=") == 1 for part in server_timing(one.milliseconds).split(", "))
 
 
@@ -69,9 +69,7 @@ def test_a_merge_that_overflows_is_refused_and_a_sound_one_reports(
     assert run("compose", *parents, "--out", out, "--json") == 0
     found = answer(capsys)
     assert found["report"] == json.loads((out / PROVENANCE_FILE).read_text())["report"]
-    assert found["report"]["verdict"] == "accept" and set(found["milliseconds"]) == {
-        *AT_BIRTH.hooks
-    }
+    assert found["report"]["verdict"] == "accept" and set(found["milliseconds"]) == {*QUICK.hooks}
     assert run("verify", out, "--json") == 0
     assert set(answer(capsys)["milliseconds"]) >= {"format", "integrity"}
 

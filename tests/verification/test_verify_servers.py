@@ -13,7 +13,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from api.cli.main import main
-from verification.checks.servers import SERVERS, scale
+from library.peft.readers import SERVERS, scale
 
 # What each server says: nothing if it loads the adapter rightly, else the reasons.
 ALL = dict.fromkeys(SERVERS, "")

@@ -15,8 +15,8 @@ from library.layout import layout_of
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
 from library.store.catalogue import files_of, open_library, records
 from verification.artifact import Artifact, Context, read_artifact
-from verification.findings import Finding
-from verification.run import HOOKS, Hook, Policy, run_hooks
+from verification.hook import Finding, Hook
+from verification.run import HOOKS, Policy, run_hooks
 
 QUICK = {"format", "integrity", "signature", "target", "statistics", "base"}
 
@@ -157,9 +157,9 @@ def test_one_hook_that_fails_leaves_the_others_findings(adapter: Path) -> None:
         raise BaseModelError("the disk is gone")
 
     subject, hooks = read_artifact(adapter), (*HOOKS, Hook("slow", 1e4, failing))
-    found = run_hooks(subject, Context(), Policy((*Policy.hooks, "slow")), hooks=hooks)
-    assert found[:-1] == run_hooks(subject, Context(), Policy())
+    found = run_hooks(subject, Context(), Policy((*Policy.hooks, "slow")), hooks).findings
+    assert found[:-1] == run_hooks(subject, Context(), Policy()).findings
     assert (found[-1].hook, found[-1].code, found[-1].severity) == ("slow", "not-checked", "warn")
     assert "the disk is gone" in found[-1].message
     with pytest.raises(BaseModelError):
-        run_hooks(subject, Context(), Policy(("slow",)), hooks=hooks)
+        run_hooks(subject, Context(), Policy(("slow",)), hooks)

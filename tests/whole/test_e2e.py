@@ -11,11 +11,12 @@ import torch
 from peft import PeftModel
 from starlette.testclient import TestClient
 
+import pretrained
 from api.cli.main import main
 from api.http.app import create_app
 from api.service.service import Service
 from api.service.settings import Settings
-from generator.generate import Generator
+from generator.engine import open_engine, read_generator
 from library.base.models import load_base, resolve_base
 from library.base.multi_adapter import adapted
 from library.peft.read import read_peft
@@ -79,8 +80,7 @@ def test_a_description_becomes_an_adapter_that_the_base_obeys(
     # PEFT reads the folder as we do.
     base = load_base(resolve_base())
     ids = base.tokenizer("The quick brown fox", return_tensors="pt")["input_ids"]
-    generator = Generator(trained)
-    stored = read_peft(out, generator.checkpoint.layout)
+    stored = read_peft(out, read_generator(trained).module.layout)
     with torch.no_grad():
         with adapted(base.model, stored, torch.tensor([0])):
             ours = base.model(ids).logits
@@ -88,8 +88,9 @@ def test_a_description_becomes_an_adapter_that_the_base_obeys(
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
     # REST gives the same bytes.
-    settings = Settings(data=tmp_path / "data", checkpoint=trained)
-    with TestClient(create_app(Service(settings, generator))) as client:
+    settings = Settings(data=tmp_path / "data", checkpoints={"text-to-lora": trained})
+    engine = open_engine([read_generator(trained)], str(pretrained.folder("library")))
+    with TestClient(create_app(Service(settings, engine))) as client:
         answer = client.post("/v1/adapters", json={"description": WORDS["banana"]})
     assert answer.status_code == 201
     assert (answer.json()["id"], answer.json()["sha256"]) == (made["id"], made["sha256"])

@@ -1,7 +1,7 @@
 """Libraries of adapters with the descriptions of their tasks, as Lightning wants them."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import lightning
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder, normalise
 from library.adapter import Adapter, stack
@@ -20,6 +20,7 @@ from library.layout import Layout
 from library.store.catalogue import open_library, read_adapter, records
 from library.store.folder import MANIFEST
 from library.tasks.files import Task, read_tasks
+from training.data.steps import IndexedDataset
 from training.data.tasks import set_aside
 
 
@@ -39,15 +40,15 @@ class AdapterTextBatch:
     texts: Float[Tensor, "b e"]
 
 
-def read_stock(place: str) -> tuple[Stock, Plan]:
+def read_stock(location: str) -> tuple[Stock, Plan]:
     """Every adapter of a library and its plan. Raises MissingPath, LayoutMismatch."""
-    folder = open_library(place)
+    folder = open_library(location)
     plan = Plan.from_dict(folder.read_json(MANIFEST))
-    found = records(folder)
-    if not found:
-        raise UsageError(f"the library {place} holds no adapters")
-    adapters = [read_adapter(folder, record["id"], plan.layout) for record in found]
-    return Stock([record["task"] for record in found], stack(adapters)), plan
+    entries = records(folder)
+    if not entries:
+        raise UsageError(f"the library {location} holds no adapters")
+    adapters = [read_adapter(folder, entry["id"], plan.layout) for entry in entries]
+    return Stock([entry["task"] for entry in entries], stack(adapters)), plan
 
 
 class WeightDataModule(lightning.LightningDataModule):
@@ -78,7 +79,7 @@ class WeightDataModule(lightning.LightningDataModule):
         super().__init__()
         if not 0 <= set_aside_share < 1 or not 0 <= paraphrase_share <= 1:
             raise UsageError("set_aside_share must be from 0 up to 1, paraphrase_share 0 to 1")
-        self.places, self.folders, self.encoder_name = libraries, tasks, encoder
+        self.libraries, self.folders, self.encoder_name = libraries, tasks, encoder
         self.paraphrase_share, self.share = paraphrase_share, set_aside_share
         self.excluded = set(exclude_license_classes or [])
         self.steps, self.seed = steps, seed
@@ -107,62 +108,85 @@ class WeightDataModule(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         if self.stocks:
             return
-        found = [task for folder in self.folders for task in read_tasks(Path(folder))]
-        loaded = [read_stock(place) for place in self.places]
+        # 1. The libraries, all of one base.
+        loaded = [read_stock(location) for location in self.libraries]
         self.base = loaded[0][1].base
-        for place, (stock, plan) in zip(self.places, loaded, strict=True):
+        for location, (stock, plan) in zip(self.libraries, loaded, strict=True):
             if plan.base != self.base:
-                raise LayoutMismatch(f"{place} is of another base model than {self.places[0]}")
+                raise LayoutMismatch(
+                    f"{location} is of another base model than {self.libraries[0]}"
+                )
             self.stocks.append(stock)
-        stored = {name for stock in self.stocks for name in stock.tasks}
-        having = [task for task in found if task.name in stored]
-        lacking = sorted(stored - {task.name for task in having})
+        # 2. The descriptions of their tasks.
+        stored = set(self.owners)
+        described = [
+            task
+            for folder in self.folders
+            for task in read_tasks(Path(folder))
+            if task.name in stored
+        ]
+        lacking = sorted(stored - {task.name for task in described})
         if lacking:
-            raise TaskFileError(f"no task folder describes {lacking[0]} of {self.places[0]}")
-        self.texts = embedded(having, self.encoder_name)
-        kept = [task for task in having if task.license_class not in self.excluded]
-        self.task_names = [task.name for task in set_aside(kept, self.share, self.seed)[0]]
+            raise TaskFileError(f"no task folder describes {lacking[0]} of {self.libraries[0]}")
+        self.texts = embedded(described, self.encoder_name)
+        # 3. Which of them are trained on.
+        allowed = [task for task in described if task.license_class not in self.excluded]
+        self.task_names = [task.name for task in set_aside(allowed, self.share, self.seed)[0]]
         if len(self.task_names) < 2:
             raise TaskFileError("contrastive training needs adapters of two tasks at least")
 
-    def rows_of(self, names: Sequence[str]) -> list[int]:
-        """Rows, over all stocks, of the adapters of some tasks."""
-        every = [name for stock in self.stocks for name in stock.tasks]
-        wanted = set(names)
-        return [row for row, name in enumerate(every) if name in wanted]
+    @property
+    def owners(self) -> list[str]:
+        """The task of each row, over all stocks."""
+        return [name for stock in self.stocks for name in stock.tasks]
 
-    def owners(self, rows: Sequence[int]) -> list[str]:
-        """The task of each of these rows."""
-        every = [name for stock in self.stocks for name in stock.tasks]
-        return [every[row] for row in rows]
+    def rows_of(self, names: Collection[str]) -> list[int]:
+        """Rows, over all stocks, of the adapters of some tasks."""
+        names = set(names)
+        return [row for row, name in enumerate(self.owners) if name in names]
 
     def definitions(self, names: Sequence[str]) -> Float[Tensor, "n e"]:
         return torch.stack([self.texts[name][0] for name in names])
 
     def style(self) -> Float[Tensor, " e"]:
         """From the mean definition to the mean paraphrase of the training tasks."""
-        own = [self.texts[name] for name in self.task_names if len(self.texts[name]) > 1]
-        if not own:
-            return torch.zeros_like(self.texts[self.task_names[0]][0])
-        return torch.stack([t[1:].mean(dim=0) - t[0] for t in own]).mean(dim=0)
+        texts = [self.texts[name] for name in self.task_names]
+        shifts = [t[1:].mean(dim=0) - t[0] for t in texts if len(t) > 1]
+        return torch.stack(shifts).mean(dim=0) if shifts else torch.zeros_like(texts[0][0])
 
     def train_dataloader(self) -> DataLoader[AdapterTextBatch]:
-        return DataLoader(_Draws(self), batch_size=None, shuffle=False)
+        rows = {name: self.rows_of([name]) for name in self.task_names}
+        dataset = IndexedDataset(self.steps, lambda step: self._draw(step, rows))
+        return DataLoader(dataset, batch_size=None, shuffle=False)
 
     def val_dataloader(self) -> DataLoader[AdapterTextBatch]:
         """One batch: the tasks set aside, by their definitions, in the first library."""
-        first = range(len(self.stocks[0].tasks))
+        tasks = self.stocks[0].tasks
         names = set(self.texts) - set(self.task_names)
-        rows = [row for row in first if self.stocks[0].tasks[row] in names]
-        if not rows:
-            return DataLoader[AdapterTextBatch](_Batches([]), batch_size=None)
-        batch = AdapterTextBatch(torch.tensor(rows), self.definitions(self.owners(rows)))
-        return DataLoader(_Batches([batch]), batch_size=None)
+        rows = [row for row, name in enumerate(tasks) if name in names]
+
+        def batch(_: int) -> AdapterTextBatch:
+            return AdapterTextBatch(
+                torch.tensor(rows), self.definitions([tasks[row] for row in rows])
+            )
+
+        return DataLoader(IndexedDataset(min(1, len(rows)), batch), batch_size=None)
 
     def transfer_batch_to_device(
         self, batch: AdapterTextBatch, device: torch.device, dataloader_idx: int
     ) -> AdapterTextBatch:
         return AdapterTextBatch(batch.adapters.to(device), batch.texts.to(device))
+
+    def _draw(self, step: int, rows: Mapping[str, Sequence[int]]) -> AdapterTextBatch:
+        """One pair for each training task: a function of (seed, step)."""
+        rng = random.Random(f"{self.seed}/{step}")
+        adapters, vectors = [], []
+        for name, candidates in rows.items():
+            adapters.append(rng.choice(candidates))
+            texts = self.texts[name]
+            paraphrased = len(texts) > 1 and rng.random() < self.paraphrase_share
+            vectors.append(texts[rng.randrange(1, len(texts)) if paraphrased else 0])
+        return AdapterTextBatch(torch.tensor(adapters), torch.stack(vectors))
 
 
 def embedded(tasks: Sequence[Task], encoder_name: str) -> dict[str, Float[Tensor, "n e"]]:
@@ -173,35 +197,3 @@ def embedded(tasks: Sequence[Task], encoder_name: str) -> dict[str, Float[Tensor
     pooled = encoder.pooled_batch(texts).cpu()
     parts = pooled.split([len(task.descriptions) for task in tasks])
     return {task.name: part for task, part in zip(tasks, parts, strict=True)}
-
-
-class _Draws(Dataset[AdapterTextBatch]):
-    """Item i is step i's pairs, one for each training task: a function of (seed, i)."""
-
-    def __init__(self, data: WeightDataModule) -> None:
-        self.data = data
-        self.rows = {name: data.rows_of([name]) for name in data.task_names}
-
-    def __len__(self) -> int:
-        return self.data.steps
-
-    def __getitem__(self, step: int) -> AdapterTextBatch:
-        draw = random.Random(f"{self.data.seed}/{step}")
-        rows, texts = [], []
-        for name, own in self.rows.items():
-            rows.append(draw.choice(own))
-            known = self.data.texts[name]
-            other = len(known) > 1 and draw.random() < self.data.paraphrase_share
-            texts.append(known[draw.randrange(1, len(known)) if other else 0])
-        return AdapterTextBatch(torch.tensor(rows), torch.stack(texts))
-
-
-class _Batches(Dataset[AdapterTextBatch]):
-    def __init__(self, batches: Sequence[AdapterTextBatch]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, item: int) -> AdapterTextBatch:
-        return self.batches[item]

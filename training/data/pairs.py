@@ -1,7 +1,7 @@
 """Pairs of a library's adapters with rows of both tasks: what a merge predictor is trained on."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from library.adapter import Adapter, stack
 from library.base.batches import TokenBatch, TokenRow, grouped
@@ -19,10 +19,14 @@ from library.errors import TaskFileError, UsageError
 from library.store.catalogue import open_library, read_adapter, records
 from library.store.folder import MANIFEST
 from library.tasks.files import Task, read_tasks
+from training.data.steps import IndexedDataset
 from training.data.tasks import set_aside
 
+TUNE_ROWS = 4  # of each task of a held-out pair
 GROUPS = 2  # padded batches that a step's rows are cut into
-KEPT = 48  # train rows of a task that are drawn from: tokenising all takes longer than training
+TRAIN_ROWS = (
+    48  # train rows of a task that are drawn from: tokenising all takes longer than training
+)
 
 
 @dataclass
@@ -36,10 +40,10 @@ class AdapterPairBatch:
 
 @dataclass(frozen=True)
 class Member:
-    """A task with an adapter in the library: its place there and its tokenised rows."""
+    """A task with an adapter in the library: its position there and its tokenised rows."""
 
     task: Task
-    place: int
+    position: int
     train: tuple[TokenRow, ...]
     tune: tuple[TokenRow, ...]
 
@@ -102,43 +106,52 @@ class PairDataModule(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         if self.training:
             return
-        found = [task for folder in self.task_folders for task in read_tasks(Path(folder))]
-        tasks = {t.name: t for t in found if t.license_class not in self.excluded}
-        wanted = (self.plan.layout.digest, 0)
+        # 1. The adapters of one layout whose tasks are described and allowed.
+        described = [task for folder in self.task_folders for task in read_tasks(Path(folder))]
+        tasks = {t.name: t for t in described if t.license_class not in self.excluded}
+        layout = self.plan.layout
         fitting = [
             record
             for record in records(self.folder)
-            if (record["layout_digest"], record["variant"]) == wanted and record["task"] in tasks
+            if (record["layout_digest"], record["variant"]) == (layout.digest, 0)
+            and record["task"] in tasks
         ]
-        chosen, aside = set_aside([tasks[r["task"]] for r in fitting], self.share, self.seed)
-        if min(len(chosen), len(aside)) < 2:
+        # 2. Which tasks are trained on and which are set aside.
+        split = set_aside([tasks[record["task"]] for record in fitting], self.share, self.seed)
+        if min(map(len, split)) < 2:
             raise TaskFileError("pairs need two tasks with adapters, and two more set aside")
-        layout = self.plan.layout
+        # 3. Their adapters and rows.
         self.adapters = stack([read_adapter(self.folder, r["id"], layout) for r in fitting])
         self._tokenizer = load_tokenizer(self.base)
-        place = {record["task"]: i for i, record in enumerate(fitting)}
-        self.training = self._members(chosen, place)
-        self.held_back = self._members(aside, place)
+        positions = {record["task"]: i for i, record in enumerate(fitting)}
+        self.training, self.held_back = (self._members(part, positions) for part in split)
 
     def held_out_pairs(self) -> list[tuple[Member, Member]]:
         """The pairs of tasks set aside, in an order of the seed's."""
-        found = list(combinations(self.held_back, 2))
-        random.Random(f"{self.seed}/held-out").shuffle(found)
-        return found[: self.validation_pairs]
+        pairs = list(combinations(self.held_back, 2))
+        random.Random(f"{self.seed}/held-out").shuffle(pairs)
+        return pairs[: self.validation_pairs]
 
     def batch(
         self, pairs: Sequence[tuple[Member, Member]], rows: Sequence[TokenRow]
     ) -> AdapterPairBatch:
         """The pairs' adapters, and rows that are owned by the pairs' numbers."""
-        first, second = ([pair[side].place for pair in pairs] for side in (0, 1))
+        first, second = ([pair[side].position for pair in pairs] for side in (0, 1))
         groups = grouped(rows, self._tokenizer.pad_token_id, GROUPS)
         return AdapterPairBatch(self.adapters[first], self.adapters[second], groups)
 
     def train_dataloader(self) -> DataLoader[AdapterPairBatch]:
-        return DataLoader(_Steps(self), batch_size=None, shuffle=False)
+        return DataLoader(IndexedDataset(self.steps, self._draw), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[AdapterPairBatch]:
-        return DataLoader(_HeldOut(self), batch_size=None, shuffle=False)
+        """Each held-out pair with the first tune rows of both tasks."""
+        pairs = self.held_out_pairs()
+
+        def batch(index: int) -> AdapterPairBatch:
+            rows = [replace(row, owner=0) for m in pairs[index] for row in m.tune[:TUNE_ROWS]]
+            return self.batch([pairs[index]], rows)
+
+        return DataLoader(IndexedDataset(len(pairs), batch), batch_size=None)
 
     def transfer_batch_to_device(
         self, batch: AdapterPairBatch, device: torch.device, dataloader_idx: int
@@ -146,50 +159,25 @@ class PairDataModule(lightning.LightningDataModule):
         moved = [group.to(device) for group in batch.rows]
         return AdapterPairBatch(batch.first.to(device), batch.second.to(device), moved)
 
-    def _members(self, tasks: Sequence[Task], place: dict[str, int]) -> list[Member]:
-        found = []
+    def _draw(self, step: int) -> AdapterPairBatch:
+        """Pairs of tasks trained on, and train rows of both: a function of (seed, step)."""
+        rng = random.Random(f"{self.seed}/{step}")
+        pairs, rows = [], []
+        for number in range(self.pairs_per_step):
+            first, second = rng.sample(self.training, 2)
+            pairs.append((first, second))
+            for member in (first, second):
+                drawn = rng.choices(member.train, k=self.rows_per_task)
+                rows += [replace(row, owner=number) for row in drawn]
+        return self.batch(pairs, rows)
+
+    def _members(self, tasks: Sequence[Task], positions: Mapping[str, int]) -> list[Member]:
+        members = []
         for task in tasks:
-            train = tokenised(task.train[:KEPT], self._tokenizer, self.max_length)
+            train = tokenised(task.train[:TRAIN_ROWS], self._tokenizer, self.max_length)
             tune = tokenised(task.tune, self._tokenizer, self.max_length)
             if train and tune:
-                found.append(Member(task, place[task.name], train, tune))
-        if len(found) < 2:
+                members.append(Member(task, positions[task.name], train, tune))
+        if len(members) < 2:
             raise UsageError(f"too few tasks have rows of at most {self.max_length} tokens")
-        return found
-
-
-class _Steps(Dataset[AdapterPairBatch]):
-    """Item i is step i of training: a function of (seed, i)."""
-
-    def __init__(self, data: PairDataModule) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return self.data.steps
-
-    def __getitem__(self, step: int) -> AdapterPairBatch:
-        data, rng = self.data, random.Random(f"{self.data.seed}/{step}")
-        pairs, rows = [], []
-        for number in range(data.pairs_per_step):
-            one, two = rng.sample(data.training, 2)
-            pairs.append((one, two))
-            drawn = [row for m in (one, two) for row in rng.choices(m.train, k=data.rows_per_task)]
-            rows += [replace(row, owner=number) for row in drawn]
-        return data.batch(pairs, rows)
-
-
-class _HeldOut(Dataset[AdapterPairBatch]):
-    """Item i is the i-th held-out pair, with the first tune rows of both tasks."""
-
-    ROWS = 4
-
-    def __init__(self, data: PairDataModule) -> None:
-        self.data, self.pairs = data, data.held_out_pairs()
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, item: int) -> AdapterPairBatch:
-        pair = self.pairs[item]
-        rows = [replace(row, owner=0) for member in pair for row in member.tune[: self.ROWS]]
-        return self.data.batch([pair], rows)
+        return members

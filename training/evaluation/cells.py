@@ -1,4 +1,4 @@
-"""Cells of an evaluation: their prompts, their decoding, and the cache of finished ones."""
+"""Cells of an evaluation: their adapters and prompts, their decoding, and the cache of answers."""
 
 import json
 import random
@@ -7,19 +7,57 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from library.adapter import Adapter
+import torch
+
+from library.adapter import Adapter, stack
 from library.base.decode import MAX_NEW_TOKENS, greedy
 from library.base.models import BaseModel
 from library.base.prompts import Mode, shots_ids, user_turn
-from library.canonical import json_digest
+from library.canonical import digest, json_digest
 from library.files import cache_dir, write_file
 from library.tasks.files import Example, Task
 from library.tasks.metrics import exact_match, rouge_l
 from training.evaluation.methods import Method
-from training.evaluation.pool import Pool
 
 SHOTS = 3
-Mix = list[tuple[int, float]]  # places in the pool and weights
+Mix = list[tuple[int, float]]  # indices into the pool and weights
+Source = int | list[Mix] | None  # index into the pool, a mix for each row, or the base alone
+
+
+class Pool:
+    """The adapters of an evaluation, each kept once and as it is stored. Layouts may differ."""
+
+    def __init__(self) -> None:
+        self._adapters: list[Adapter] = []
+        self._indices: dict[str, int] = {}  # by digest, in the order of the adapters
+
+    def add(self, adapter: Adapter) -> int:
+        """Keep one adapter (n = 1) as bfloat16; return its index."""
+        stored = adapter.to("cpu", torch.bfloat16)
+        factors = (f.contiguous().view(torch.int16).numpy().tobytes() for f in stored.factors())
+        key = digest(b"".join(factors) + stored.layout.digest.encode())
+        if key not in self._indices:
+            self._indices[key] = len(self._adapters)
+            self._adapters.append(stored)
+        return self._indices[key]
+
+    def is_zero(self, index: int) -> bool:
+        return self._adapters[index].is_zero()
+
+    def digest(self, source: Source) -> str | None:
+        """Of all that a source says."""
+        digests = list(self._indices)
+        if isinstance(source, list):
+            return json_digest([[[digests[i], weight] for i, weight in mix] for mix in source])
+        return None if source is None else digests[source]
+
+    def layout_digest(self, source: Source) -> str | None:
+        first = source[0][0][0] if isinstance(source, list) else source
+        return None if first is None else self._adapters[first].layout.digest
+
+    def stacked(self, indices: Sequence[int], device: torch.device) -> Adapter:
+        """Adapters of one layout, in float32 on a device."""
+        return stack([self._adapters[i] for i in indices]).to(device, torch.float32)
 
 
 @dataclass
@@ -30,10 +68,9 @@ class Cell:
     split: str
     method: Method
     mode: Mode
-    adapter: int | None  # place in the pool
+    source: Source
     prompts: list[list[int]]  # of the test rows
     key: str
-    mixes: list[Mix] | None = None  # of a routed method, for each row
     predictions: list[str] | None = None
 
     def scores(self) -> tuple[float, float]:
@@ -50,15 +87,15 @@ class Prompts:
 
     def __init__(self, base: BaseModel, seed: int) -> None:
         self.base, self.seed = base, seed
-        self._known: dict[tuple[str, Mode, bool], list[list[int]]] = {}
+        self._prompts: dict[tuple[str, Mode, bool], list[list[int]]] = {}
 
     def of(self, task: Task, mode: Mode, *, shots: bool) -> list[list[int]]:
         key = (task.name, mode, shots)
-        if key not in self._known:
-            self._known[key] = self._made(task, mode, self._shots(task) if shots else [])
-        return self._known[key]
+        if key not in self._prompts:
+            self._prompts[key] = self._tokenised(task, mode, self._shots(task) if shots else [])
+        return self._prompts[key]
 
-    def _made(self, task: Task, mode: Mode, shots: Sequence[Example]) -> list[list[int]]:
+    def _tokenised(self, task: Task, mode: Mode, shots: Sequence[Example]) -> list[list[int]]:
         """Prompted, the definition stands at the top, once."""
         modes: list[Mode] = [mode, *("bare" for _ in shots)]
         examples = [
@@ -98,16 +135,13 @@ def decode_all(
 
 def _decode(cells: Sequence[Cell], base: BaseModel, pool: Pool, size: int) -> None:
     """Answer the cells' test rows, many adapters to a batch, and keep the answers."""
-    kinds = [
-        (None if c.adapter is None else pool.layout_digest(c.adapter), c.mixes is not None)
-        for c in cells
-    ]
+    kinds = [(pool.layout_digest(c.source), isinstance(c.source, list)) for c in cells]
     for kind in dict.fromkeys(kinds):
-        part = [cell for cell, found in zip(cells, kinds, strict=True) if found == kind]
-        prompts = [ids for cell in part for ids in cell.prompts]
-        stacked, rows = _adapters(part, pool, base) if kind[0] is not None else (None, None)
-        answers = greedy(base, prompts, stacked, rows, batch_size=size)
-        for cell in part:
+        group = [cell for cell, other in zip(cells, kinds, strict=True) if other == kind]
+        prompts = [ids for cell in group for ids in cell.prompts]
+        adapter, rows = _adapters(group, pool, base)
+        answers = greedy(base, prompts, adapter, rows, batch_size=size)
+        for cell in group:
             count = len(cell.task.test)
             cell.predictions, answers = answers[:count], answers[count:]
             write_file(_cache_file(cell.key), json.dumps(cell.predictions).encode())
@@ -115,18 +149,20 @@ def _decode(cells: Sequence[Cell], base: BaseModel, pool: Pool, size: int) -> No
 
 def _adapters(
     cells: Sequence[Cell], pool: Pool, base: BaseModel
-) -> tuple[Adapter, list[int] | list[list[float]]]:
+) -> tuple[Adapter | None, list[int] | list[list[float]] | None]:
     """The adapters of cells of one kind, and for each prompt which one, or the weights of all."""
-    mixes = [
-        mix
-        for cell in cells
-        for mix in (cell.mixes or [[(cell.adapter or 0, 1.0)]] * len(cell.prompts))
-    ]
-    places = sorted({place for mix in mixes for place, _ in mix})
-    stacked = pool.stacked(places, base.device)
-    if cells[0].mixes is None:
-        return stacked, [places.index(mix[0][0]) for mix in mixes]
-    return stacked, [[dict(mix).get(place, 0.0) for place in places] for mix in mixes]
+    single, mixes = [], []
+    for cell in cells:
+        if isinstance(cell.source, list):
+            mixes += cell.source
+        elif cell.source is not None:
+            single += [cell.source] * len(cell.prompts)
+    indices = sorted({*single, *(i for mix in mixes for i, _ in mix)})
+    if not indices:
+        return None, None
+    rows = [indices.index(i) for i in single]
+    weights = [[dict(mix).get(i, 0.0) for i in indices] for mix in mixes]
+    return pool.stacked(indices, base.device), weights or rows
 
 
 def cell_key(base: BaseModel, prompts: list[list[int]], adapter: str | None) -> str:
@@ -148,10 +184,10 @@ def _cache_file(key: str) -> Path:
 
 
 def _cached(key: str, rows: int) -> list[str] | None:
-    """The answers that are kept for a cell; None if there are none, or they are damaged."""
+    """Cached answers of a cell; None if there are none or they are damaged."""
     try:
         value: Any = json.loads(_cache_file(key).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    whole = isinstance(value, list) and len(value) == rows
-    return value if whole and all(isinstance(text, str) for text in value) else None
+    complete = isinstance(value, list) and len(value) == rows
+    return value if complete and all(isinstance(text, str) for text in value) else None

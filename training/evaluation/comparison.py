@@ -1,13 +1,14 @@
-"""What the rows of an evaluation say about each other: kinds, recovery, pairs of methods.
+"""Summaries of an evaluation's rows: means, kinds of tasks, recovery, pairs of methods.
 
 Rows are those of the report. Everything here is a mean over tasks with a bootstrap interval over
 them; a pair of methods is compared on the tasks and the mode that both have.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+# Not scipy.stats.bootstrap: its draws would change nine of ten published intervals by a decimal.
 from library.tasks.metrics import bootstrap_ci95
 
 Row = dict[str, Any]
@@ -36,68 +37,51 @@ def by_kind(rows: Sequence[Row]) -> list[Row]:
 
 def recovery(rows: Sequence[Row]) -> list[Row]:
     """(score - base) / (oracle - base) of mean scores, on the tasks that have all three."""
-    found = []
-    for (mode, split), members in _grouped(rows, "mode", "split").items():
-        scores = _scores(members)
-        base, oracle = scores.get("base", {}), scores.get("oracle", {})
-        for method, own in scores.items():
-            tasks = sorted(own.keys() & base.keys() & oracle.keys())
-            if method in ("base", "oracle") or not tasks:
-                continue
-            ours, low, high = (_mean([s[t] for t in tasks]) for s in (own, base, oracle))
-            if high > low:
-                share = (ours - low) / (high - low)
-                found.append(
-                    {"method": method, "mode": mode, "split": split, "recovery": share,
-                     "tasks": len(tasks)}
-                )  # fmt: skip
-    return found
+    results = []
+    for labels, tasks in _with_base_and_oracle(rows, "mode", "split"):
+        score, base, oracle = (_mean(scores) for scores in list(zip(*tasks, strict=True))[1:])
+        if oracle > base:
+            share = (score - base) / (oracle - base)
+            results.append({**labels, "recovery": share, "tasks": len(tasks)})
+    return results
 
 
 def pairs(rows: Sequence[Row]) -> list[Row]:
     """Paired differences of ROUGE-L between any two methods, with 95 % intervals."""
-    found = []
+    results = []
     for (mode, split), members in _grouped(rows, "mode", "split").items():
-        for (a, ours), (b, theirs) in combinations(_scores(members).items(), 2):
-            tasks = sorted(ours.keys() & theirs.keys())
+        for (a, scores_a), (b, scores_b) in combinations(_scores(members).items(), 2):
+            tasks = sorted(scores_a.keys() & scores_b.keys())
             if tasks:
-                differences = [ours[t] - theirs[t] for t in tasks]
-                found.append(
+                differences = [scores_a[task] - scores_b[task] for task in tasks]
+                results.append(
                     {"a": a, "b": b, "mode": mode, "split": split, "tasks": len(tasks),
                      "difference": _mean(differences), "ci95": bootstrap_ci95(differences)}
                 )  # fmt: skip
-    return found
+    return results
 
 
 def calibration_curve(rows: Sequence[Row], similarity: Mapping[str, float]) -> list[Row]:
-    """Does a near neighbour in the library promise a good adapter?
+    """Rank correlation of a description's similarity to the library with the task's recovery.
 
-    For each method and mode: Spearman's correlation, over tasks, of the greatest similarity of a
-    library description with the task's own recovery. Points are kept for a picture.
+    One entry a method and mode: Spearman's correlation over tasks, and the tasks' points, for a
+    picture. A task whose oracle gains less than LEAST_GAIN over the base is left out.
     """
-    found = []
-    for (mode,), members in _grouped(rows, "mode").items():
-        scores = _scores(members)
-        base, oracle = scores.get("base", {}), scores.get("oracle", {})
-        for method, own in scores.items():
-            if method in ("base", "oracle", "in-context"):
-                continue
-            points = [
-                {
-                    "task": task,
-                    "similarity": similarity[task],
-                    "recovery": (own[task] - base[task]) / (oracle[task] - base[task]),
-                }
-                for task in sorted(own.keys() & base.keys() & oracle.keys() & similarity.keys())
-                if oracle[task] - base[task] >= LEAST_GAIN
-            ]
-            if len(points) > 2:
-                values = ([p["similarity"] for p in points], [p["recovery"] for p in points])
-                found.append(
-                    {"method": method, "mode": mode, "spearman": spearman(*values),
-                     "points": points}
-                )  # fmt: skip
-    return found
+    results = []
+    for labels, tasks in _with_base_and_oracle(rows, "mode"):
+        points = [
+            {
+                "task": task,
+                "similarity": similarity[task],
+                "recovery": (score - base) / (oracle - base),
+            }
+            for task, score, base, oracle in tasks
+            if task in similarity and oracle - base >= LEAST_GAIN
+        ]
+        if len(points) > 2 and labels["method"] != "in-context":
+            xy = ([p["similarity"] for p in points], [p["recovery"] for p in points])
+            results.append({**labels, "spearman": spearman(*xy), "points": points})
+    return results
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:
@@ -106,16 +90,30 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float:
 
     if len(set(x)) == 1 or len(set(y)) == 1:
         return 0.0
-    found: Any = spearmanr(x, y)
-    return float(found.statistic)
+    result: Any = spearmanr(x, y)
+    return float(result.statistic)
+
+
+def _with_base_and_oracle(
+    rows: Sequence[Row], *keys: str
+) -> Iterator[tuple[Row, list[tuple[str, float, float, float]]]]:
+    """Each other method, by `keys`, with (task, score, base, oracle) of its comparable tasks."""
+    for key, members in _grouped(rows, *keys).items():
+        scores = _scores(members)
+        base, oracle = scores.pop("base", {}), scores.pop("oracle", {})
+        for method, by_task in scores.items():
+            tasks = sorted(by_task.keys() & base.keys() & oracle.keys())
+            if tasks:
+                labels = {"method": method, **dict(zip(keys, key, strict=True))}
+                yield labels, [(task, by_task[task], base[task], oracle[task]) for task in tasks]
 
 
 def _scores(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """ROUGE-L by method and task."""
-    found: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float]] = {}
     for row in rows:
-        found.setdefault(row["method"], {})[row["task"]] = row["rouge_l"]
-    return found
+        scores.setdefault(row["method"], {})[row["task"]] = row["rouge_l"]
+    return scores
 
 
 def _grouped(rows: Sequence[Row], *keys: str) -> dict[tuple[str, ...], list[Row]]:

@@ -6,18 +6,16 @@ that was stopped goes on where it was.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from generator.strategies.strategies import AUTO, Strategies
+from generator.engine import DEFAULT_STRATEGY, Engine
 from library.adapter import Adapter
 from library.base.models import BaseModel
 from library.base.prompts import Mode
-from library.canonical import json_digest
 from library.tasks.files import Task
-from training.evaluation.cells import Cell, Prompts, cell_key, decode_all
+from training.evaluation.cells import Cell, Pool, Prompts, Source, cell_key, decode_all
 from training.evaluation.library_methods import LibraryMethods, similarity
 from training.evaluation.methods import MULTI_TASK, PLAIN, Method, descriptions, proposed
-from training.evaluation.pool import Pool
 from training.evaluation.routing import Routing
 
 
@@ -62,7 +60,7 @@ class EvaluationOutcome:
 def evaluate(
     plan: EvaluationPlan,
     base: BaseModel,
-    strategies: Strategies | None,
+    engine: Engine | None,
     library: LibraryMethods | None = None,
     multi_task: Mapping[Mode, Adapter] | None = None,
     routing: Routing | None = None,
@@ -73,36 +71,40 @@ def evaluate(
     Args:
         plan: tasks, methods, modes.
         base: the loaded base.
-        strategies: needed by the generators' methods, and
+        engine: needed by the generators' methods, and
         library: by those that mix or look up a library's adapters, and
         multi_task: by that method: one adapter for all tasks, by mode, and
         routing: by the methods that choose for each row.
         progress: called with (cells finished, cells in all).
     """
     pool, prompts, outcome = Pool(), Prompts(base, plan.seed), EvaluationOutcome()
-    cells = outcome.cells
+    cells, n = outcome.cells, len(plan.tasks)
     for method in plan.methods:
-        if method.head == MULTI_TASK and multi_task is not None:
-            for mode, adapter in multi_task.items():
-                places = [pool.add(adapter)] * len(plan.tasks)
-                cells += _cells(method, places, replace(plan, modes=[mode]), prompts, pool)
-            continue
-        if method.routed and routing is not None:
-            for task, split in zip(plan.tasks, plan.splits, strict=True):
-                cells += _routed(method, task, split, plan, routing, prompts, pool)
-            continue
-        places = [None] * len(plan.tasks)
-        if method.generates and strategies is not None:
-            places = _generated(method, plan, base, strategies, pool, outcome)
+        # 1. For each task, what answers it: an adapter, a mix for each row, or the base alone.
+        sources: Sequence[Source] = [None] * n
+        if method.generates and engine is not None:
+            sources = _generated(method, plan, base, engine, pool, outcome)
         elif method.from_library and library is not None:
-            found = library.adapters(method.head, plan.tasks, base)
-            places = [pool.add(a) if a is not None else None for a in found]
-        if method.head not in PLAIN:
-            zeros = [pool.is_zero(place) for place in places if place is not None]
+            adapters = library.adapters(method.head, plan.tasks, base)
+            sources = [None if adapter is None else pool.add(adapter) for adapter in adapters]
+        elif method.routed and routing is not None:
+            sources = [
+                [[(pool.add(a), w) for a, w in mix] for mix in routing.mixes(method.head, task)]
+                for task in plan.tasks
+            ]
+        # 2. How many adapters are zero.
+        if method.generates or method.from_library:
+            zeros = [pool.is_zero(i) for i in sources if isinstance(i, int)]
             outcome.abstentions[method.name] = sum(zeros)
-        cells += _cells(method, places, plan, prompts, pool)
+        # 3. The cells; a multi-task adapter may differ from mode to mode.
+        if method.head == MULTI_TASK:
+            for mode, adapter in (multi_task or {}).items():
+                cells += _cells(method, [pool.add(adapter)] * n, [mode], plan, prompts, pool)
+        else:
+            cells += _cells(method, sources, plan.modes, plan, prompts, pool)
+    # 4. Their answers.
     decode_all(cells, base, pool, plan.batch_size, progress)
-    outcome.similarity.update(_similarity(plan, base, strategies, library))
+    outcome.similarity.update(_similarity(plan, base, engine, library))
     return outcome
 
 
@@ -110,69 +112,53 @@ def _generated(
     method: Method,
     plan: EvaluationPlan,
     base: BaseModel,
-    strategies: Strategies,
+    engine: Engine,
     pool: Pool,
     outcome: EvaluationOutcome,
 ) -> list[int | None]:
-    """Places in the pool of a generator's adapters; pairs of a swap and choices are noted."""
+    """Indices of a generator's adapters; pairs of a swap and choices are noted."""
     texts, swapped = descriptions(method.suffix, plan.tasks, plan.splits, plan.seed)
     if swapped:
         outcome.pairs[method.name] = swapped
-    places, chosen = [], {}
+    indices, choices = [], {}
     for task, text in zip(plan.tasks, texts, strict=True):
-        made = proposed(strategies, method, base.reference, task, text)
-        places.append(None if made is None else pool.add(made.adapter))
-        if made is not None:
-            chosen[task.name] = made.chosen.strategy
-    if method.head == AUTO:
-        outcome.chosen[method.name] = chosen
-    return places
+        proposal = proposed(engine, method, base.reference, task, text)
+        indices.append(None if proposal is None else pool.add(proposal.adapter))
+        if proposal is not None:
+            choices[task.name] = proposal.chosen.strategy
+    if method.head == DEFAULT_STRATEGY:
+        outcome.chosen[method.name] = choices
+    return indices
 
 
 def _similarity(
     plan: EvaluationPlan,
     base: BaseModel,
-    strategies: Strategies | None,
+    engine: Engine | None,
     library: LibraryMethods | None,
 ) -> dict[str, float]:
     if library is not None:
         return similarity(library.library, plan.tasks)
-    if strategies is None or not strategies.has_library(base.reference):
+    if engine is None or engine.resources.library_fit.misfit(base.reference):
         return {}
-    return similarity(strategies.shelf(base.reference), plan.tasks)
+    return similarity(engine.resources.retriever(base.reference), plan.tasks)
 
 
 def _cells(
-    method: Method, places: Sequence[int | None], plan: EvaluationPlan, prompts: Prompts, pool: Pool
-) -> list[Cell]:
-    """One for each task that the method has something for, and mode."""
-    cells = []
-    for task, split, place in zip(plan.tasks, plan.splits, places, strict=True):
-        if place is None and method.head not in PLAIN:
-            continue
-        for mode in plan.modes:
-            asked = prompts.of(task, mode, shots=method.head == "in-context")
-            key = cell_key(prompts.base, asked, pool.digests[place] if place is not None else None)
-            cells.append(Cell(task, split, method, mode, place, asked, key))
-    return cells
-
-
-def _routed(
     method: Method,
-    task: Task,
-    split: str,
+    sources: Sequence[Source],
+    modes: Sequence[Mode],
     plan: EvaluationPlan,
-    routing: Routing,
     prompts: Prompts,
     pool: Pool,
 ) -> list[Cell]:
-    """Cells of one task, each row of which has a mix of its own."""
-    found = routing.mixes(method.head, task)
-    mixes = [[(pool.add(adapter), weight) for adapter, weight in mix] for mix in found]
+    """One for each mode and each task that the method has something for."""
     cells = []
-    for mode in plan.modes:
-        asked = prompts.of(task, mode, shots=False)
-        digests = [[[pool.digests[place], weight] for place, weight in mix] for mix in mixes]
-        key = cell_key(prompts.base, asked, json_digest(digests))
-        cells.append(Cell(task, split, method, mode, mixes[0][0][0], asked, key, mixes))
+    for task, split, source in zip(plan.tasks, plan.splits, sources, strict=True):
+        if source is None and method.head not in PLAIN:
+            continue
+        for mode in modes:
+            ids = prompts.of(task, mode, shots=method.head == "in-context")
+            key = cell_key(prompts.base, ids, pool.digest(source))
+            cells.append(Cell(task, split, method, mode, source, ids, key))
     return cells

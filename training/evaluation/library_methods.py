@@ -148,14 +148,14 @@ class LibraryMethods:
         return [self.library.adapter(identity) for identity in ids]
 
 
-def nearest(shelf: Retriever, task: Task, count: int) -> list[Neighbour]:
+def nearest(retriever: Retriever, task: Task, count: int) -> list[Neighbour]:
     """The nearest adapters of other tasks, by the task's definition."""
-    return shelf.nearest(task.definition, count, partial(_other, task))
+    return retriever.nearest(retriever.embed(task.definition), count, partial(_other, task))
 
 
-def similarity(shelf: Retriever, tasks: Sequence[Task]) -> dict[str, float]:
+def similarity(retriever: Retriever, tasks: Sequence[Task]) -> dict[str, float]:
     """Cosine of each task's description with the nearest other one of the library."""
-    found = {task.name: nearest(shelf, task, 1) for task in tasks}
+    found = {task.name: nearest(retriever, task, 1) for task in tasks}
     return {name: near[0].similarity for name, near in found.items() if near}
 
 

@@ -9,10 +9,17 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from generator.request import MAX_EXAMPLES, Proposal
-from generator.strategies.makers import COMPOSE, NEAREST
-from generator.strategies.strategies import AUTO, GENERATORS, WITH_EXAMPLES, Strategies
-from index.encoders.descriptions import InvalidDescription, normalise
+from generator.engine import (
+    DEFAULT_STRATEGY,
+    Engine,
+    strategy_names,
+    takes_library,
+    uses_examples,
+)
+from generator.models.base import registered
+from generator.request import MAX_EXAMPLES, Request
+from generator.strategies.base import Proposal
+from index.encoders.descriptions import InvalidDescription
 from library.base.models import BaseReference
 from library.errors import TaskFileError, UnknownName, UsageError
 from library.tasks.files import Task
@@ -41,7 +48,12 @@ class Method:
 
     @property
     def generates(self) -> bool:
-        return self.head in GENERATORS
+        return self.head in strategy_names()
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether it needs a generator's checkpoint."""
+        return self.head in registered()
 
     @property
     def examples(self) -> int:
@@ -55,7 +67,7 @@ class Method:
     @property
     def takes_adapters(self) -> bool:
         """Whether it takes anything from a library."""
-        return self.from_library or self.routed or self.head in (AUTO, NEAREST, COMPOSE)
+        return self.from_library or self.routed or takes_library(self.head)
 
     @property
     def routed(self) -> bool:
@@ -76,11 +88,11 @@ def _parse(name: str) -> Method:
     if name in (*PLAIN, MULTI_TASK, *FROM_LIBRARY, *ROUTED):
         return Method(name, name)
     head, _, suffix = name.partition(":")
-    counted = head in WITH_EXAMPLES and suffix.isdecimal() and 0 < int(suffix) <= MAX_EXAMPLES
+    counted = uses_examples(head) and suffix.isdecimal() and 0 < int(suffix) <= MAX_EXAMPLES
     swaps = suffix in SUFFIXES and not name.endswith(":")
-    if head not in GENERATORS or not (counted or swaps):
-        more = [f"{WITH_EXAMPLES[0]}:5", *(f"{GENERATORS[0]}:{s}" for s in SUFFIXES[1:])]
-        known = ", ".join([*PLAIN, MULTI_TASK, *FROM_LIBRARY, *ROUTED, *GENERATORS, *more])
+    if head not in strategy_names() or not (counted or swaps):
+        more = [f"{DEFAULT_STRATEGY}:{s}" for s in ("5", *SUFFIXES[1:])]
+        known = ", ".join([*PLAIN, MULTI_TASK, *FROM_LIBRARY, *ROUTED, *strategy_names(), *more])
         raise UnknownName(f"unknown method '{name}'; known: {known}")
     return Method(name, head, suffix)
 
@@ -136,7 +148,7 @@ def _derangement(tasks: Sequence[Task], seed: int) -> list[int]:
 
 
 def proposed(
-    strategies: Strategies, method: Method, base: BaseReference, task: Task, text: str | None
+    engine: Engine, method: Method, base: BaseReference, task: Task, text: str | None
 ) -> Proposal | None:
     """A generator's adapter for a task that goes by `text`; the task's own is not retrieved.
 
@@ -146,9 +158,8 @@ def proposed(
     rows = task.train[: method.examples]
     if text is None or (method.examples and not rows):
         return None
-    examples = list(rows)
     try:
-        description = normalise(text)
+        request = Request(text, examples=tuple(rows))
     except InvalidDescription as error:
         raise TaskFileError(f"a task cannot be evaluated: {error}") from error
-    return strategies.propose(method.head, description, base, examples, without=task.name)
+    return engine.propose(method.head, request, base, without=task.name)

@@ -3,20 +3,21 @@
 from collections.abc import Sequence
 
 from library.base.models import BaseReference, described, load_config, load_tokenizer
-from library.build.build import Progress, begin
+from library.build.build import begin
 from library.build.plan import make_plan
 from library.build.workers import Workplace, build_library
 from library.canonical import json_digest
 from library.files import cache_dir
 from library.layout import layout_of
+from library.progress import Progress, no_progress
 from library.store.folder import LibraryFolder
 from library.tasks.files import Task
-from library.trainer.batched import TrainConfig
-from library.trainer.recipes import RECIPES
+from library.trainer.recipes.registry import RECIPES
+from library.trainer.run_state import TrainConfig
 
 
 def trained_oracles(
-    tasks: Sequence[Task], base: BaseReference, device: str, progress: Progress | None = None
+    tasks: Sequence[Task], base: BaseReference, device: str, progress: Progress = no_progress
 ) -> str:
     """The folder of a library with an adapter for each task that has rows to train on.
 
@@ -33,7 +34,7 @@ def trained_oracles(
     )
     kind = "cpu" if device == "cpu" else "gpu"
     place = cache_dir() / "oracles" / f"{kind}-{json_digest(plan.to_dict())[:16]}"
-    plan = begin(LibraryFolder(place), plan, resume=True)
+    begin(LibraryFolder(place), plan, resume=True)
     at = Workplace(str(place), base, device)
     build_library(at, plan, {task.name: task for task in tasks}, progress=progress)
     return str(place)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from index.encoders.descriptions import DescriptionEncoder
-from index.router import Router, embed_inputs
+from index.routing import Router, embed_inputs
 from index.search.retriever import Retriever
 from library.adapter import Adapter
 from library.errors import UsageError

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from index.merge.lora_rar import MEAN, MergePredictor, save_predictor
+from index.merge.lora_rar import MEAN, MergePredictor, MergePredictorConfig
 from index.merge.weighted_sum import sum_by_module
 from library.adapter import Adapter
+from library.checkpoint import CheckpointInfo, save_checkpoint
 from training.data.pairs import AdapterPairBatch, PairDataModule
 from training.objectives.frozen_base import QUIET, FrozenBase, passed_on
 
@@ -37,7 +38,7 @@ class MergePredictorTraining(lightning.LightningModule):
         out: str | None = None,
     ) -> None:
         super().__init__()
-        self.network = MergePredictor(width)
+        self.network = MergePredictor(MergePredictorConfig(width))
         self.lr, self.weight_decay, self.out = lr, weight_decay, out
         self.frozen: FrozenBase | None = None
 
@@ -91,7 +92,9 @@ class MergePredictorTraining(lightning.LightningModule):
             "weight_decay": self.weight_decay,
             "data": self._data().record,
         }
-        save_predictor(Path(self.out), self.network, training)
+        save_checkpoint(
+            Path(self.out), self.network, CheckpointInfo(training=training), overwrite=True
+        )
 
     @property
     def _base(self) -> FrozenBase:

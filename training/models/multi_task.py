@@ -18,7 +18,7 @@ from library.layout import layout_of
 from library.peft.provenance import Provenance, finish
 from library.peft.write import to_peft
 from library.trainer.optimiser import acting, column_scale, shared_start
-from library.trainer.recipes import recipe_named
+from library.trainer.recipes.registry import recipe_named
 from training.data.batches import TaskBatch
 from training.objectives.frozen_base import QUIET, FrozenBase, passed_on
 

@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy, normalize
 from torch.utils.data import DataLoader, TensorDataset
 
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
-from index.router import Router, embed_inputs, save_router
+from index.routing import Router, RouterConfig, embed_inputs
+from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import TaskFileError
 from library.tasks.files import Task, read_tasks
 
@@ -115,7 +116,7 @@ class RouterTraining(lightning.LightningModule):
         data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         data.prepare()
         dimension = data.samples.shape[1]
-        self.router = Router(data.names, dimension, self.hidden, data.encoder_name)
+        self.router = Router(RouterConfig(data.names, dimension, self.hidden, data.encoder_name))
         self.router.samples.copy_(data.samples)
 
     def configure_optimizers(self) -> Any:
@@ -142,7 +143,8 @@ class RouterTraining(lightning.LightningModule):
             return
         self.router.load_state_dict(self._kept)
         about = {"val_accuracy": round(self.best, 4), "epochs": self.trainer.current_epoch}
-        save_router(Path(self.out), self.router, about)
+        info = CheckpointInfo(encoder=self.router.encoder, training=about)
+        save_checkpoint(Path(self.out), self.router, info, overwrite=True)
 
     def _logits(self, vectors: Tensor) -> Tensor:
         assert self.router is not None, "Lightning calls configure_model first"

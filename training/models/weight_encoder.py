@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from index.encoders.weights import WeightEncoder, WeightEncoderConfig, save_weight_encoder
-from library.checkpoint import CheckpointInfo, Storage
+from index.encoders.weights import WeightEncoder, WeightEncoderConfig
+from library.checkpoint import CheckpointInfo, Storage, save_checkpoint
 from training.data.libraries import AdapterTextBatch, WeightDataModule
 from training.models.weight_start import set_bases, set_projections
 
@@ -53,21 +53,28 @@ class WeightEncoderModule(lightning.LightningModule):
             return
         data = self._data()
         self.encoder = encoder = WeightEncoder(self.architecture, data.layout)
-        own = set(data.task_names)
-        stocks = [s.adapters[[i for i, t in enumerate(s.tasks) if t in own]] for s in data.stocks]
-        set_bases(encoder, [adapters for adapters in stocks if len(adapters)])
-        found = [encoder.features(stock.adapters) for stock in data.stocks]
-        self._values = torch.cat([values for values, _ in found])
-        self._present = torch.cat([present for _, present in found])
-        self._train = torch.tensor(data.rows_of(data.task_names))
-        targets = data.definitions(data.owners(self._train.tolist()))
+        # 1. Bases, from the adapters of the training tasks.
+        trained = set(data.task_names)
+        for_training = [
+            stock.adapters[[i for i, task in enumerate(stock.tasks) if task in trained]]
+            for stock in data.stocks
+        ]
+        set_bases(encoder, [adapters for adapters in for_training if len(adapters)])
+        # 2. Features of all adapters in these bases.
+        features = [encoder.features(stock.adapters) for stock in data.stocks]
+        self._values = torch.cat([values for values, _ in features])  # (n, inputs, f)
+        self._present = torch.cat([present for _, present in features])  # (n, inputs)
+        # 3. Projections, by ridge regression of the descriptions' vectors.
+        rows = data.rows_of(data.task_names)
+        self._train = torch.tensor(rows)
+        targets = data.definitions([data.owners[row] for row in rows])
         values, present = self._values[self._train], self._present[self._train]
         set_projections(encoder, values, present, targets, data.style(), self.ridge)
 
     def on_fit_start(self) -> None:
         self._values, self._present = (x.to(self.device) for x in (self._values, self._present))
-        own = self._values[self._train.to(self.device)]
-        self._centred = (own - own.mean(dim=0)).flatten(1)
+        values = self._values[self._train.to(self.device)]
+        self._centred = (values - values.mean(dim=0)).flatten(1)  # (train, inputs · f)
 
     on_validation_start = on_fit_start
 
@@ -75,8 +82,8 @@ class WeightEncoderModule(lightning.LightningModule):
         assert self.encoder is not None
         values, present = self._values[batch.adapters], self._present[batch.adapters]
         draws = torch.randn(len(values), len(self._centred), device=self.device)
-        spread = (draws @ self._centred) / math.sqrt(len(self._centred))
-        values = values + self.noise * spread.view_as(values)
+        spread = (draws @ self._centred) / math.sqrt(len(self._centred))  # (b, inputs · f)
+        values = values + self.noise * spread.view_as(values)  # (b, inputs, f)
         weights, texts = self.encoder.embed(values, present), self.encoder.embed_text(batch.texts)
         loss = info_nce(texts, weights, self.temperature)
         self.log("train_loss", loss, prog_bar=True)
@@ -88,9 +95,9 @@ class WeightEncoderModule(lightning.LightningModule):
         first = len(self._data().stocks[0].tasks)
         weights = self.encoder.embed(self._values[:first], self._present[:first])
         cosines = self.encoder.embed_text(batch.texts) @ weights.mT
-        own = cosines.gather(1, batch.adapters[:, None])
-        found = ((cosines > own).sum(dim=1) < 10).float().mean()
-        self.log("val_recall_10", found, batch_size=len(own), prog_bar=True)
+        correct = cosines.gather(1, batch.adapters[:, None])  # (b, 1) of (b, adapters)
+        recall = ((cosines > correct).sum(dim=1) < 10).float().mean()
+        self.log("val_recall_10", recall, batch_size=len(correct), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
         trained = [p for p in self.parameters() if p.requires_grad]
@@ -119,9 +126,7 @@ class WeightEncoderModule(lightning.LightningModule):
                 "data": data.record,
             },
         )
-        save_weight_encoder(
-            Path(self.out), self.encoder, info, storage=self.storage, overwrite=True
-        )
+        save_checkpoint(Path(self.out), self.encoder, info, storage=self.storage, overwrite=True)
 
     def _data(self) -> WeightDataModule:
         data: Any = getattr(self.trainer, "datamodule", None)
@@ -135,6 +140,6 @@ def info_nce(
 ) -> Float[Tensor, ""]:
     """Mean of the cross-entropies of finding row i among the other side's rows, in nats."""
     logits = texts @ weights.mT / temperature
-    own = torch.arange(len(logits), device=logits.device)
+    diagonal = torch.arange(len(logits), device=logits.device)
     entropy = torch.nn.functional.cross_entropy
-    return (entropy(logits, own) + entropy(logits.mT, own)) / 2
+    return (entropy(logits, diagonal) + entropy(logits.mT, diagonal)) / 2

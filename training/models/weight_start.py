@@ -1,4 +1,4 @@
-"""Where the training of a weight encoder starts: everything that has a closed form.
+"""Closed-form start of a weight encoder's training.
 
 The directions in which adapters differ most, and a ridge regression from their features to the
 vectors of their tasks' definitions. With a few hundred adapters this is most of what can be
@@ -22,14 +22,14 @@ def set_bases(encoder: WeightEncoder, adapters: Sequence[Adapter]) -> None:
 
     They are the directions in which adapters differ, which the A that they share is not.
     """
-    found = [readings(adapter, encoder.inputs) for adapter in adapters]
+    by_stock = [readings(adapter, encoder.inputs) for adapter in adapters]
     for position, basis in enumerate(encoder.bases):
         mean, square, n = torch.zeros(()), torch.zeros(()), 0
-        for reading in (item[position] for item in found):
-            rows = reading.rows()  # Gᵢ = CᵀC, so Gᵢ² = Cᵀ(CCᵀ)C
-            weighted = (rows @ rows.mT) @ rows
-            square = square + rows.flatten(0, 1).mT @ weighted.flatten(0, 1)
-            mean = mean + rows.flatten(0, 1).mT @ rows.flatten(0, 1)
+        for reading in (stock[position] for stock in by_stock):
+            rows = reading.rows()  # C, (n, r, in): Gᵢ = CᵀC, so Gᵢ² = Cᵀ(CCᵀ)C
+            weighted = (rows @ rows.mT) @ rows  # (n, r, in)
+            square = square + rows.flatten(0, 1).mT @ weighted.flatten(0, 1)  # (in, in)
+            mean = mean + rows.flatten(0, 1).mT @ rows.flatten(0, 1)  # (in, in)
             n += int(reading.present.sum())
         spread = square - mean @ mean / max(1, n)
         vectors = torch.linalg.eigh(spread).eigenvectors[:, -len(basis) :].flip(1)
@@ -58,12 +58,12 @@ def set_projections(
     """
     encoder.get_buffer("mean").copy_(values.mean(dim=0))
     encoder.get_buffer("centre").copy_(targets.mean(dim=0))
-    x = ((values - values.mean(dim=0)) * present[..., None]).flatten(1).double()
+    x = ((values - values.mean(dim=0)) * present[..., None]).flatten(1).double()  # (n, inputs · f)
     y = (targets - targets.mean(dim=0)).double()
-    kernel = x @ x.mT
+    kernel = x @ x.mT  # (n, n)
     eye = torch.eye(len(x), dtype=torch.float64, device=x.device)
-    dual = torch.linalg.solve(kernel + ridge * kernel.diagonal().mean() * eye, y)
-    directions = torch.linalg.svd(kernel @ dual, full_matrices=False).Vh
+    dual = torch.linalg.solve(kernel + ridge * kernel.diagonal().mean() * eye, y)  # (n, e)
+    directions = torch.linalg.svd(kernel @ dual, full_matrices=False).Vh  # (rank, e)
     weight = torch.zeros_like(encoder.text.weight, dtype=torch.float64)  # (d, e)
     leading = directions[: len(weight)]
     weight[: len(leading)] = leading

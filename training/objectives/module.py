@@ -1,6 +1,7 @@
-"""What both ways of training a generator share: the generator, its optimiser and its export."""
+"""The LightningModule of every objective: a generator, its optimiser and its export."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any
 import lightning
 import torch
 
-from generator.checkpoint import CheckpointInfo, Storage, save_pretrained
-from generator.layers.config import TextToLoRAConfig
-from generator.models.text_to_lora import TextToLoRA
+from generator.models.base import Generator
 from index.encoders.descriptions import DEFAULT_ENCODER
 from library.base.models import described, load_config, resolve_base
+from library.checkpoint import CheckpointInfo, Storage, save_checkpoint
+from library.errors import UsageError
 from library.layout import layout_of
 
 
@@ -33,34 +34,51 @@ class OptimiserConfig:
 
 
 class GeneratorModule(lightning.LightningModule):
-    """Base of the objectives.
+    """Base of the objectives; trains any generator.
 
     Args:
+        generator: class of the generator; by class path in YAML.
+        architecture: arguments of its `Config`.
         base: Hub id or folder of the base model; the default base if None.
         targets: module types to adapt; the family's default if None.
         rank: of the generated adapters.
-        architecture: of the generator.
         optimiser: learning rate and its course.
         encoder: name of the description encoder, recorded in the checkpoint.
         out: folder for the exported checkpoint; none if None.
         storage: how its matrices are stored.
+    Raises:
+        UsageError: the architecture is none of this generator, or it needs what the objective
+            does not give.
     """
+
+    gives = frozenset({"description"})  # parts of a condition that this objective has
 
     def __init__(
         self,
+        generator: type[Generator],
+        architecture: dict[str, Any] | None = None,
         base: str | None = None,
         targets: list[str] | None = None,
         rank: int = 8,
-        architecture: TextToLoRAConfig = TextToLoRAConfig(),
         optimiser: OptimiserConfig = OptimiserConfig(),
         encoder: str = DEFAULT_ENCODER,
         out: str | None = None,
         storage: Storage = "int8",
     ) -> None:
         super().__init__()
+        missing = generator.needs - self.gives
+        if missing:
+            raise UsageError(
+                f"{generator.kind} needs {', '.join(sorted(missing))}, "
+                f"which {type(self).__name__} does not give"
+            )
+        try:
+            config = generator.Config(**architecture or {})
+        except TypeError as error:
+            raise UsageError(f"architecture of {generator.kind}: {error}") from error
         self.reference = resolve_base(base)
         layout = layout_of(load_config(self.reference), targets, rank=rank)
-        self.generator = TextToLoRA(architecture, layout)
+        self.generator = generator(config, layout)
         self.optimiser, self.encoder_name = optimiser, encoder
         self.out: str | None = out
         self.storage: Storage = storage
@@ -88,11 +106,11 @@ class GeneratorModule(lightning.LightningModule):
             tasks=sorted(getattr(self._data(), "task_names", [])),
             training=self._record(),
         )
-        save_pretrained(Path(self.out), self.generator, info, storage=self.storage, overwrite=True)
+        save_checkpoint(Path(self.out), self.generator, info, storage=self.storage, overwrite=True)
 
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The objective's own settings, for the record."""
-        raise NotImplementedError
 
     def _record(self) -> dict[str, Any]:
         return {
@@ -108,6 +126,10 @@ class GeneratorModule(lightning.LightningModule):
 
 
 def _rate(total: int, warmup: float) -> Callable[[int], float]:
+    """Factor on the peak rate by step.
+
+    Ours, as transformers' schedule starts at zero: its first step is lost, and short runs with it.
+    """
     rise = max(1, round(total * warmup))
 
     def factor(step: int) -> float:

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from index.encoders.descriptions import Embeddings
+from generator.models.base import Condition
 from library.adapter import Adapter
 from training.data.batches import TaskBatch
 from training.objectives.frozen_base import FrozenBase, Noise, passed_on
 from training.objectives.module import GeneratorModule
 
 
-class TextToLoRASFT(GeneratorModule):
+class SFT(GeneratorModule):
     """Train through the base.
 
     Loss (Charakorn et al. 2025, eq. 3): cross-entropy of the answers, label-smoothed, plus
@@ -59,7 +59,7 @@ class TextToLoRASFT(GeneratorModule):
         self._begin, self._tokens = time.monotonic(), 0
 
     def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:
-        adapter = self.generator(_embeddings(batch))
+        adapter = self.generator(_condition(batch))
         cut = adapter.detached()
         loss = self._base.backward(batch.rows, cut, self.noise)
         self.log("train_loss", loss, prog_bar=True)
@@ -70,7 +70,7 @@ class TextToLoRASFT(GeneratorModule):
         """Loss on tasks set aside, and what another task's description costs (steering margin)."""
         if not batch.rows:  # every row of these tasks is longer than max_length
             return
-        adapter = self.generator(_embeddings(batch))
+        adapter = self.generator(_condition(batch))
         own = self._base.losses(batch.rows, adapter)
         n = len(own)
         self.log("val_loss", own.mean(), prog_bar=True, batch_size=n)
@@ -100,7 +100,7 @@ def _size(adapter: Adapter) -> Float[Tensor, ""]:
     return torch.stack([factor.square().mean() for factor in adapter.factors()]).sum()
 
 
-def _embeddings(batch: TaskBatch) -> Embeddings:
+def _condition(batch: TaskBatch) -> Condition:
     if batch.embeddings is None:
         raise ValueError("the batch has not been moved to its device by TaskDataModule")
-    return batch.embeddings
+    return Condition(text=batch.embeddings)

@@ -11,7 +11,7 @@ from library.base.models import DEFAULT_BASE, BaseReference, load_config, resolv
 from library.errors import BaseModelError, UnsupportedModel, UsageError
 from library.layout import REFUSED, layout_of
 from verification.artifact import Artifact, Context
-from verification.findings import Finding
+from verification.hook import Finding
 
 BASE_HOOK = "base"
 Shapes = dict[str, tuple[int, int, int]]

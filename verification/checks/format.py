@@ -7,13 +7,12 @@ from library.errors import AdapterFileError
 from library.exchange.image_lora import is_kohya, read_image_lora
 from library.peft.config import by_pattern, check_targets, check_types
 from library.peft.read import layout_in
-from library.peft.safetensors_file import DTYPES, TensorFile
+from library.peft.safetensors_file import DTYPES, BadFile, Header, TensorFile, as_utf8
 from library.peft.write import CONFIG_FILE, PREFIX
 from verification.artifact import PICKLES, Artifact, Context
-from verification.checks.header import BadFile, Header, as_utf8
 from verification.checks.magnitude import require_finite, require_strength
 from verification.checks.patterns import require_bounded
-from verification.findings import Finding, Severity
+from verification.hook import Finding, Severity
 
 FORMAT_HOOK = "format"
 MAX_TENSORS = 65_536

@@ -8,9 +8,9 @@ change a whole folder can write a provenance that fits.
 from typing import Any
 
 from library.peft.provenance import PROVENANCE_FILE, adapter_id
+from library.peft.safetensors_file import BadFile
 from verification.artifact import Artifact, Context
-from verification.checks.header import BadFile
-from verification.findings import Finding
+from verification.hook import Finding
 
 INTEGRITY_HOOK = "integrity"
 

@@ -6,10 +6,10 @@ though the file holds finite numbers only.
 
 import numpy as np
 
+from library.peft.readers import scale
+from library.peft.safetensors_file import BadFile, Header, TensorEntry
 from verification.artifact import Artifact
-from verification.checks.header import BadFile, Header, TensorEntry
 from verification.checks.norms import key_of, values
-from verification.checks.servers import scale
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 _STEP = 2**24  # bytes at a time, so that a large file needs no second copy

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from library.peft.readers import scale
+from library.peft.safetensors_file import TensorEntry
 from library.peft.write import PREFIX
 from verification.artifact import Artifact
-from verification.checks.header import TensorEntry
-from verification.checks.servers import scale
 
 _KINDS = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
 

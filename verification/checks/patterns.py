@@ -11,7 +11,7 @@ from collections.abc import Collection
 from itertools import pairwise
 from typing import Any
 
-from verification.checks.header import BadFile
+from library.peft.safetensors_file import BadFile
 
 MAX_STEPS = 2 * 10**8  # a few seconds
 MAX_PATTERN = 2**16

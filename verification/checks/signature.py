@@ -1,9 +1,9 @@
 """The signature hook: did the holder of a key sign exactly these files?"""
 
+from library.peft.safetensors_file import BadFile
 from verification.artifact import SIGNATURE_FILE, Artifact, Context
-from verification.checks.header import BadFile
 from verification.checks.signing import digests_in, file_digests, opened
-from verification.findings import Finding
+from verification.hook import Finding
 
 SIGNATURE_HOOK = "signature"
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from library.canonical import canonical_json, digest, file_digest, json_digest
 from library.errors import InputFileError, OutputError, OutputExists
 from library.peft.provenance import PROVENANCE_FILE
+from library.peft.safetensors_file import BadFile, parse_object
 from library.peft.write import CONFIG_FILE
 from verification.artifact import MAX_JSON, Artifact
 from verification.checks.digests import merkle_root, tensor_digests
-from verification.checks.header import BadFile, parse_object
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (

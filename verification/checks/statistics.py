@@ -11,7 +11,7 @@ from library.base.models import DEFAULT_BASE
 from verification.artifact import Artifact, Context
 from verification.checks.norms import singular_values_of
 from verification.checks.spectrum import Statistics, statistics
-from verification.findings import Finding
+from verification.hook import Finding
 from verification.scores.bank import Bank, shipped_bank
 
 STATISTICS_HOOK = "statistics"

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 from library.base.models import DEFAULT_BASE, load_config
 from library.errors import BaseModelError
-from verification.artifact import Artifact, Context
-from verification.checks.pairs import is_whole_embedding
-from verification.checks.servers import (
+from library.peft.keys import is_whole_embedding
+from library.peft.readers import (
     LIKE_PEFT,
     OLLAMA_FAMILIES,
     SERVERS,
@@ -16,7 +15,8 @@ from verification.checks.servers import (
     refusals,
     scale,
 )
-from verification.findings import Finding
+from verification.artifact import Artifact, Context
+from verification.hook import Finding
 
 TARGET_HOOK = "target"
 ADDED_TOKENS = "added_tokens.json"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from index.encoders.weights import WeightEncoder
 from library.adapter import Adapter
-from verification.findings import Finding
+from verification.hook import Finding
 from verification.scores.calibration import made_by, share_below
 from verification.scores.neighbours import same_modules
 from verification.scores.screening_hook import finite

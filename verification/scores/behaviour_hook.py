@@ -14,7 +14,7 @@ from typing import Any
 from library.adapter import Adapter
 from library.base.models import BaseModel
 from library.tasks.files import Example
-from verification.findings import Finding
+from verification.hook import Finding
 from verification.scores.behaviour import OWN, Behaviour, Bounds, Contender, measure
 
 BEHAVIOUR_HOOK = "behaviour"

@@ -63,19 +63,21 @@ def evenly_spaced(records: Sequence[Record], count: int) -> list[Record]:
 
 
 @dataclass(frozen=True)
-class Nearest:
+class NearestTask:
     """A task and the cosine of its description with the one asked about."""
 
     task: Task
     similarity: float
 
 
-def nearest_task(description: str, tasks: Sequence[Task], encoder: DescriptionEncoder) -> Nearest:
+def nearest_task(
+    description: str, tasks: Sequence[Task], encoder: DescriptionEncoder
+) -> NearestTask:
     """The task whose definition is nearest to a description, the first of several."""
     wanted = encoder.encode([normalise(description)]).pooled[0]
     cosines = [float(encoder.encode([normalise(t.definition)]).pooled[0] @ wanted) for t in tasks]
     place = max(range(len(tasks)), key=cosines.__getitem__)
-    return Nearest(tasks[place], cosines[place])
+    return NearestTask(tasks[place], cosines[place])
 
 
 def _layout(folder: LibraryFolder, base: BaseReference) -> Layout:

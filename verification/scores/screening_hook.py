@@ -13,7 +13,7 @@ from torch import Tensor
 
 from library.adapter import Adapter
 from verification.checks.spectrum import singular_values
-from verification.findings import Finding
+from verification.hook import Finding
 from verification.scores.bank import Bank
 from verification.scores.calibration import made_by, share_below
 from verification.scores.neighbours import Neighbours, distances, e_diem, same_modules

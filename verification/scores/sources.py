@@ -18,7 +18,7 @@ from library.store.catalogue import open_library
 from library.store.folder import LibraryFolder
 from library.tasks.files import Task, read_tasks
 from verification.artifact import Artifact, Context
-from verification.findings import Finding
+from verification.hook import Finding
 from verification.run import Hook
 from verification.scores import agreement, screening_hook
 from verification.scores.agreement import check_agreement

@@ -5,6 +5,7 @@ manifest and proof, for a verifier who keeps the manifest and has a nonce and an
 check them again (`lorasmith verify-proof`): that this side says they hold convinces nobody else.
 """
 
+import secrets
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from library.files import write_folder
 from verification.artifact import Artifact, Context, Progress
-from verification.findings import Finding
+from verification.hook import Finding
 from verification.run import Hook
 from verification.zk.backend import Backend, Srs, local_srs
 from verification.zk.bundle import Bundle, prove_hashed, verify_hashed
@@ -35,6 +36,11 @@ class Challenge:
 
     nonce: str
     modules: int | None = MODULES
+
+
+def new_nonce() -> str:
+    """A nonce for whoever names none."""
+    return secrets.token_hex(16)
 
 
 def zk_hook(challenge: Challenge, srs: Srs | None = None) -> Hook:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from verification.findings import Finding, Verdict, verdict
+from verification.hook import Finding, Verdict, verdict
 from verification.zk.integers import FOLD_BITS
 from verification.zk.manifest import Manifest
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from verification.findings import Finding
+from verification.hook import Finding
 from verification.zk.backend import BACKEND, Backend, Keys, Srs
 from verification.zk.integers import PROTOCOL
 from verification.zk.manifest import Manifest, all_keys, commit_adapter

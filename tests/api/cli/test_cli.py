@@ -12,14 +12,11 @@ from peft import PeftModel
 from api.cli.common import SHIPPED
 from api.cli.main import main
 from api.service.store import LOCAL, Store
-from generator.generate import Generator
+from generator.engine import open_engine, read_generator
 from generator.request import Request
-from generator.strategies.strategies import Strategies
 from library.base.models import load_base, resolve_base
 from library.files import data_dir
 from library.peft.provenance import PROVENANCE_FILE
-from library.store.catalogue import open_library
-from verification.report import reported
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -106,18 +103,17 @@ def test_the_command_writes_what_the_library_makes(
     arguments = ["generate", description, "--out", str(tmp_path / "a"), "--json", "--rank", "4"]
     assert main([*arguments, "--checkpoint", str(checkpoint)]) == 0
     shown = json.loads(capsys.readouterr().out)
-    strategies = Strategies(Generator(checkpoint), open_library(SHIPPED))
-    made = strategies.generate("auto", [Request(description, rank=4)], resolve_base())[0]
-    assert made.chosen["strategy"] == "text-to-lora" and len(made.chosen["neighbours"]) == 4
-    checked = reported(made.files, resolve_base())
-    for name, content in checked.files.files.items():
+    engine = open_engine([read_generator(checkpoint)], SHIPPED)
+    made = engine.generate("auto", Request(description, rank=4), resolve_base())
+    chosen = made.summary["chosen"]
+    assert chosen["strategy"] == "text-to-lora" and len(chosen["neighbours"]) == 4
+    for name, content in made.files.files.items():
         assert (tmp_path / "a" / name).read_bytes() == content
-    assert set(shown.pop("milliseconds")) == {*checked.milliseconds}
-    known = {**made.summary(), "report": checked.report}
-    assert shown == {**known, "out": str(tmp_path / "a"), "tries": []}
+    assert set(shown.pop("milliseconds")) == {*made.milliseconds}
+    assert shown == {**made.summary, "out": str(tmp_path / "a"), "tries": []}
     kept = Store(data_dir(), quota_bytes=0)
     stored, _ = kept.read(LOCAL, made.files.id, PROVENANCE_FILE)
-    assert stored == checked.files.files[PROVENANCE_FILE]
+    assert stored == made.files.files[PROVENANCE_FILE]
     assert main([*arguments, "--checkpoint", str(checkpoint)]) == 2  # it exists
     assert main([*arguments, "--checkpoint", str(checkpoint), "--overwrite"]) == 0
 

@@ -13,7 +13,7 @@ from peft import PeftModel
 from api.cli.compose import spread_weights
 from api.cli.main import main
 from index.merge import lorahub
-from index.merge.lora_rar import MergePredictor, load_predictor, save_predictor
+from index.merge.lora_rar import MergePredictor, MergePredictorConfig, load_predictor
 from index.merge.mixture_loss import MixtureLoss
 from index.merge.weighted_sum import weighted_sum
 from library.adapter import Adapter
@@ -22,6 +22,7 @@ from library.base.loss import answer_logits, answer_loss
 from library.base.models import described, load_base, resolve_base
 from library.base.multi_adapter import MultiAdapter
 from library.build.plan import tokenised
+from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import CheckpointError, TaskFileError, UsageError
 from library.layout import layout_of
 from library.peft.provenance import Provenance, finish
@@ -200,10 +201,10 @@ def test_the_search_is_seeded_bounded_and_finds_a_minimum() -> None:
 def test_a_predictor_is_read_back_and_damage_is_said(
     folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    network = MergePredictor(8)
+    network = MergePredictor(MergePredictorConfig(8))
     tiny.randomise(network)
     place = tmp_path / "predictor"
-    save_predictor(place, network, {"steps": 1})
+    save_checkpoint(place, network, CheckpointInfo(training={"steps": 1}))
     loaded = load_predictor(place)
     for ours, theirs in zip(network.parameters(), loaded.module.parameters(), strict=True):
         assert torch.equal(ours.double(), theirs)

@@ -3,12 +3,12 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from rest import TASK, assert_problem, client, generator, post, settings  # noqa: F401  (fixtures)
+from rest import TASK, assert_problem, client, engine, post, settings  # noqa: F401  (fixtures)
 from starlette.testclient import TestClient
 
 from api.http.downloads import wants_bytes
 from api.http.schemas import AdapterAnswer
-from generator.generate import Generator
+from generator.engine import Engine
 from generator.request import Request
 from library.base.models import DEFAULT_BASE, resolve_base
 from library.canonical import digest
@@ -39,10 +39,10 @@ def test_an_adapter_is_made_once_and_found_again(client: TestClient) -> None:
     assert client.get(first.headers["location"]).content == first.content
 
 
-def test_files_are_those_of_generate(client: TestClient, generator: Generator) -> None:
+def test_files_are_those_of_generate(client: TestClient, engine: Engine) -> None:
     wanted = {"description": TASK, "rank": 4, "strength": 0.5, "seed": 3, "profile": "lossless"}
     body = post(client, {**wanted, "generator": "text-to-lora"}).json()
-    expected = generator.generate([Request(**wanted)], resolve_base())[0].files
+    expected = engine.generate("text-to-lora", Request(**wanted), resolve_base()).files
     assert (body["id"], body["sha256"]) == (expected.id, expected.sha256)
     assert sorted(body["files"]) == sorted(expected.files)
     for name, file in body["files"].items():

@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from hypothesis import given
 from hypothesis import strategies as st
-from rest import TASK, UNKNOWN_ID, assert_problem, client, generator, post, settings  # noqa: F401  (fixtures)
+from rest import TASK, UNKNOWN_ID, assert_problem, client, engine, post, settings  # noqa: F401  (fixtures)
 from starlette.testclient import TestClient
 
 from api.http import problems

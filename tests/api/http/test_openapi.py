@@ -1,21 +1,23 @@
 """What the service offers and documents about itself."""
 
-from rest import generator, lasting  # noqa: F401  (fixtures)
+from rest import engine, lasting  # noqa: F401  (fixtures)
 from starlette.testclient import TestClient
 
 from api.http.problems import PROBLEMS
-from generator.generate import Generator
+from generator.engine import Engine
 from library.base.models import DEFAULT_BASE
 from library.errors import LorasmithError
 
 
-def test_offers_and_health(lasting: TestClient, generator: Generator) -> None:
+def test_offers_and_health(lasting: TestClient, engine: Engine) -> None:
     assert lasting.get("/health/ready").json() == {"status": "ready"}
     offers = {o["name"]: o for o in lasting.get("/v1/generators").json()["generators"]}
     assert list(offers) == ["auto", "text-to-lora", "nearest", "compose"]
     assert [name for name, offer in offers.items() if offer["default"]] == ["auto"]
     assert [name for name, offer in offers.items() if offer["uses_examples"]] == ["auto"]
-    assert offers["text-to-lora"]["checkpoint"] == generator.checkpoint.digest
+    assert (
+        offers["text-to-lora"]["checkpoint"] == engine.generated["text-to-lora"].checkpoint.digest
+    )
     assert offers["nearest"]["checkpoint"] is None
     bases = lasting.get("/v1/base-models").json()["base_models"]
     assert bases[0] == {"name": DEFAULT_BASE, "default": True, "base_model": DEFAULT_BASE}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rest import TASK, UNKNOWN_ID, assert_problem, generator, lasting, post  # noqa: F401  (fixtures)
+from rest import TASK, UNKNOWN_ID, assert_problem, engine, lasting, post  # noqa: F401  (fixtures)
 from starlette.testclient import TestClient
 
 from api.http.body import MAX_BODY_BYTES

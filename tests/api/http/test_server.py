@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import uvicorn
+from rest import engine_of
 
 from api.errors import ListenError
 from api.http.app import create_app, run_server
@@ -18,20 +20,20 @@ from api.http.body import MAX_BODY_BYTES
 from api.http.schemas import AdapterAnswer
 from api.service.service import Service
 from api.service.settings import Settings, load_settings, require_loopback
-from generator.generate import Generator
+from generator.engine import Engine
 from library.errors import MissingPath, UnknownName, UsageError
 
 TASK = "Say whether the review is positive or negative."
 
 
 @pytest.fixture(scope="module")
-def generator(checkpoint: Path) -> Generator:
-    return Generator(checkpoint)
+def engine(checkpoint: Path, encoder: Any) -> Engine:
+    return engine_of(Settings(), checkpoint, encoder)
 
 
 @pytest.fixture
 def settings(tmp_path: Path, checkpoint: Path) -> Settings:
-    return Settings(data=tmp_path / "data", checkpoint=checkpoint)
+    return Settings(data=tmp_path / "data", checkpoints={"text-to-lora": checkpoint})
 
 
 # Settings
@@ -74,8 +76,8 @@ def test_other_hosts_are_refused_without_keys(host: str, settings: Settings) -> 
 
 
 @pytest.fixture(scope="module")
-def port(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    app = create_app(Service(Settings(data=tmp_path_factory.mktemp("served")), generator))
+def port(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    app = create_app(Service(Settings(data=tmp_path_factory.mktemp("served")), engine))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -146,14 +148,19 @@ def test_serve_ends_with_the_reason_if_the_generator_cannot_be_loaded(
     settings: Settings, tmp_path: Path
 ) -> None:
     with pytest.raises(MissingPath, match="no checkpoint"):
-        run_server(settings.model_copy(update={"port": 0, "checkpoint": tmp_path / "none"}))
+        run_server(
+            settings.model_copy(
+                update={"port": 0, "checkpoints": {"text-to-lora": tmp_path / "none"}}
+            )
+        )
 
 
 def test_serve_starts_and_ctrl_c_stops_it(tmp_path: Path, checkpoint: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from api.http.app import run_server;"
         "from api.service.settings import Settings; "
-        "run_server(Settings(port=0, data=Path(sys.argv[1]), checkpoint=Path(sys.argv[2])))"
+        "checkpoints = {'text-to-lora': Path(sys.argv[2])};"
+        "run_server(Settings(port=0, data=Path(sys.argv[1]), checkpoints=checkpoints))"
     )
     process = tiny.start_python(code, str(tmp_path), str(checkpoint))
     assert process.stderr is not None

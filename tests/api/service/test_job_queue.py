@@ -7,8 +7,8 @@ from jobs import (  # noqa: F401  (fixtures)
     EXAMPLES,
     client,
     ended,
+    engine,
     gate_of,
-    generator,
     library,
     made,
     service,
@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 from api.service.job_store import INTERRUPTED
 from api.service.service import Service
 from api.service.settings import Settings
-from generator.generate import Generator
+from generator.engine import Engine
 
 
 def test_progress_grows_and_jobs_take_turns(service: Service, client: TestClient) -> None:
@@ -40,8 +40,8 @@ def test_progress_grows_and_jobs_take_turns(service: Service, client: TestClient
     assert ended(client, second.headers["location"])["state"] == "done"
 
 
-def test_a_full_queue_is_503_and_drains(settings: Settings, generator: Generator) -> None:
-    service = Service(settings.model_copy(update={"job_queue_length": 1}), generator)
+def test_a_full_queue_is_503_and_drains(settings: Settings, engine: Engine) -> None:
+    service = Service(settings.model_copy(update={"job_queue_length": 1}), engine)
     with client_of_service(service) as client:
         gate, adapter = gate_of(service), made(client)
         jobs = [verify(client, adapter, {"hooks": ["gate"]}).headers["location"] for _ in "12"]
@@ -94,7 +94,7 @@ def test_a_damaged_job_store_ends_no_worker(
 
 
 def test_a_stopped_service_interrupts_and_keeps(
-    service: Service, settings: Settings, generator: Generator
+    service: Service, settings: Settings, engine: Engine
 ) -> None:
     with client_of_service(service) as client:
         gate, adapter = gate_of(service), made(client)
@@ -104,7 +104,7 @@ def test_a_stopped_service_interrupts_and_keeps(
             verify(client, adapter, {"hooks": ["gate"]}).headers["location"] for _ in "12"
         )
         assert gate.started.wait(30)
-    with client_of(settings, generator) as client:
+    with client_of(settings, engine) as client:
         assert client.get(done).json() == kept
         for job in (running, queued):
             body = client.get(job).json()

@@ -7,7 +7,7 @@ from jobs import (  # noqa: F401  (fixtures)
     EXAMPLES,
     client,
     ended,
-    generator,
+    engine,
     library,
     made,
     service,
@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 from api.http.app import create_app
 from api.service.service import Service
 from api.service.settings import Settings
-from generator.generate import Generator
+from generator.engine import Engine
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,8 @@ def test_unknown_jobs_adapters_and_methods(client: TestClient) -> None:
     ended(client, job)
 
 
-def test_before_the_service_has_started_no_job_is_taken(
-    settings: Settings, generator: Generator
-) -> None:
-    client = TestClient(create_app(Service(settings, generator)))  # its lifespan never starts
+def test_before_the_service_has_started_no_job_is_taken(settings: Settings, engine: Engine) -> None:
+    client = TestClient(create_app(Service(settings, engine)))  # its lifespan never starts
     answer = verify(client, made(client))
     assert_problem(answer, 503, "not-ready")
     assert answer.headers["retry-after"] == "7"

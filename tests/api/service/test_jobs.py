@@ -9,7 +9,7 @@ from jobs import (  # noqa: F401  (fixtures)
     TASK,
     client,
     ended,
-    generator,
+    engine,
     library,
     made,
     service,
@@ -23,10 +23,10 @@ from starlette.testclient import TestClient
 from api.http.schemas import JobAnswer
 from api.service.service import Service
 from api.service.settings import Settings
-from generator.generate import Generator
+from generator.engine import Engine
 from library.errors import MissingPath, OutputError
 from verification.artifact import Artifact, Context
-from verification.findings import Finding
+from verification.hook import Finding
 from verification.run import Hook
 
 
@@ -53,9 +53,9 @@ def test_a_job_measures_behaviour_on_the_request_s_examples(client: TestClient) 
 
 
 def test_without_examples_the_nearest_stored_task_s_are_used(
-    settings: Settings, generator: Generator, tasks: Path
+    settings: Settings, engine: Engine, tasks: Path
 ) -> None:
-    with client_of(settings.model_copy(update={"tasks": tasks}), generator) as client:
+    with client_of(settings.model_copy(update={"tasks": tasks}), engine) as client:
         asked = {"hooks": ["behaviour"]}
         done = ended(client, verify(client, made(client), asked).headers["location"])
         (finding,) = done["result"]["findings"]
@@ -134,10 +134,10 @@ def test_examples_that_no_hook_would_read_are_refused(client: TestClient) -> Non
 
 
 def test_tasks_that_are_not_there_are_told_at_the_start(
-    settings: Settings, generator: Generator, tmp_path: Path
+    settings: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     with pytest.raises(MissingPath, match="no task folder"):
-        Service(settings.model_copy(update={"tasks": tmp_path / "none"}), generator)
+        Service(settings.model_copy(update={"tasks": tmp_path / "none"}), engine)
 
 
 def test_adapters_are_made_on_trial_while_another_s_behaviour_is_measured(

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from generator.layers.config import Size, TextToLoRAConfig
 from generator.layers.word_reader import GAIN, WordReader
+from generator.models.base import Condition
 from generator.models.text_to_lora import TextToLoRA
 from index.encoders.descriptions import Embeddings
-from library.errors import UnsupportedModel, UsageError
+from library.adapter import Adapter
+from library.errors import UsageError
 from library.factored import squared_delta_distance
 from library.layout import Layout, Site, layout_of
 
@@ -52,6 +54,10 @@ def random_size(size: Size, queries: int = 2, **more: Any) -> TextToLoRA:
     return module
 
 
+def condition(lengths: list[int], seed: int = 0) -> Condition:
+    return Condition(text=descriptions(lengths, seed))
+
+
 def descriptions(lengths: list[int], seed: int = 0) -> Embeddings:
     """Random embeddings of texts with so many tokens, padded with noise that must not matter."""
     generator = torch.Generator().manual_seed(seed)
@@ -77,7 +83,7 @@ def test_the_start_changes_nothing_and_a_is_ready_to_learn(
     size: Size, more: dict[str, int]
 ) -> None:
     with torch.no_grad():
-        adapter = made(size, **more)(descriptions([3, 5]))
+        adapter = made(size, **more)(condition([3, 5]))
     assert adapter.layout == LAYOUT
     for site in LAYOUT.sites:
         a, b = adapter.site(site)
@@ -97,7 +103,7 @@ def test_training_from_the_zero_start_reaches_every_parameter(
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
     losses = []
     for _ in range(8):
-        adapter = module(embedded)
+        adapter = module(Condition(text=embedded))
         distance = [
             squared_delta_distance(adapter.A[k], adapter.B[k], target.A[k], target.B[k]).sum()
             for k in adapter.A
@@ -116,7 +122,7 @@ def test_training_from_the_zero_start_reaches_every_parameter(
 
 @pytest.mark.parametrize("size", SIZES)
 def test_ranks_beyond_a_sites_own_are_zero(size: Size) -> None:
-    adapter = random_size(size)(descriptions([4]))
+    adapter = random_size(size)(condition([4]))
     for group in LAYOUT.groups:
         for position, site in enumerate(group.sites):
             a, b = adapter.A[group.key][0, position], adapter.B[group.key][0, position]
@@ -130,9 +136,9 @@ def test_a_batch_is_its_rows_one_by_one_and_padding_does_not_matter(
     size: Size, more: dict[str, int]
 ) -> None:
     module, embedded = random_size(size, **more), descriptions([3, 1, 7])
-    together = module(embedded)
+    together = module(Condition(text=embedded))
     for i in range(3):
-        alone = module(row(embedded, i))
+        alone = module(Condition(text=row(embedded, i)))
         for key in together.A:
             torch.testing.assert_close(together.A[key][[i]], alone.A[key], atol=1e-12, rtol=1e-12)
             torch.testing.assert_close(together.B[key][[i]], alone.B[key], atol=1e-12, rtol=1e-12)
@@ -140,8 +146,11 @@ def test_a_batch_is_its_rows_one_by_one_and_padding_does_not_matter(
 
 @pytest.mark.parametrize("size", SIZES)
 def test_description_layer_and_module_are_told_apart(size: Size) -> None:
+    def generated(module: TextToLoRA, text: Embeddings) -> Adapter:
+        return module(Condition(text=text))
+
     module, embedded = random_size(size), descriptions([4, 4])
-    adapter = module(embedded)
+    adapter = generated(module, embedded)
     for site in LAYOUT.sites:
         a, b = adapter.site(site)
         assert not torch.allclose(b[0] @ a[0], b[1] @ a[1], rtol=1e-2)
@@ -154,10 +163,14 @@ def test_description_layer_and_module_are_told_apart(size: Size) -> None:
     pooled_only, lexical = random_size(size, queries=0), random_size(size, words_dim=WORDS)
     renamed = replace(embedded, words=embedded.words.flip(0))
     for key in adapter.A:
-        assert torch.equal(module(renamed).A[key], adapter.A[key])
-        assert not torch.allclose(lexical(renamed).A[key], lexical(embedded).A[key], rtol=1e-2)
-        assert not torch.allclose(module(other).A[key], adapter.A[key], rtol=1e-2)
-        assert torch.equal(pooled_only(other).A[key], pooled_only(embedded).A[key])
+        assert torch.equal(generated(module, renamed).A[key], adapter.A[key])
+        assert not torch.allclose(
+            generated(lexical, renamed).A[key], generated(lexical, embedded).A[key], rtol=1e-2
+        )
+        assert not torch.allclose(generated(module, other).A[key], adapter.A[key], rtol=1e-2)
+        assert torch.equal(
+            generated(pooled_only, other).A[key], generated(pooled_only, embedded).A[key]
+        )
 
 
 def test_the_reader_adds_to_b_where_modules_speak_and_only_to_b() -> None:
@@ -221,6 +234,24 @@ def test_what_cannot_be_built_is_refused() -> None:
         TextToLoRAConfig(WIDTH, words_dim=WORDS)
     with pytest.raises(UsageError, match="reader_dim needs words_dim"):
         TextToLoRAConfig(WIDTH, queries=2, reader_dim=5)
+    with pytest.raises(UsageError, match="needs descriptions"):
+        made("L")(Condition())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_two_modules_of_one_type_in_a_layer_are_told_apart(size: Size) -> None:
+    """As in an encoder-decoder or a CLIP: a learned vector names what layer and type do not."""
     twin = replace(LAYOUT.sites[0], name="m.layers.0.cross.q")
-    with pytest.raises(UnsupportedModel, match="two q modules"):
-        made("L", layout=replace(LAYOUT, sites=(*LAYOUT.sites, twin)))
+    layout = replace(LAYOUT, sites=(*LAYOUT.sites, twin))
+    module = made(size, layout=layout)
+    assert list(module.site_embeddings) == ["q_10x10"]
+    assert not made(size).site_embeddings  # where they are named, nothing is added
+    with torch.no_grad():
+        adapter = module(condition([3]))
+        for site in layout.sites:
+            a, b = adapter.site(site)
+            assert not (b @ a).any()
+    tiny.randomise(module)
+    adapter = module(condition([3]))
+    (a, b), (other_a, other_b) = (adapter.site(site) for site in (layout.sites[0], twin))
+    assert not torch.allclose(b @ a, other_b @ other_a, rtol=1e-2)

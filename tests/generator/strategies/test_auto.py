@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from api.cli.main import main
-from generator.request import Request
-from generator.strategies.auto import choose
+from generator.engine import Engine
+from generator.request import Query, Request
+from generator.resources import Resources
 from generator.strategies.calibration import FILE, StrategyCalibration, strategy_calibration
-from generator.strategies.makers import Makers
-from generator.strategies.strategies import Strategies
 from generator.strategies.trial import trial
 from library.base.decode import greedy
 from library.base.models import BaseReference, load_base
@@ -36,36 +35,36 @@ FAR = "Name the capital of the country."
 
 
 def test_the_nearest_if_near_else_generated_else_composed(
-    strategies: Strategies, base: BaseReference, small_library: Path, tmp_path: Path
+    engine: Engine, base: BaseReference, small_library: Path, tmp_path: Path
 ) -> None:
-    near = strategies.propose("auto", ADD, base).chosen
+    near = engine.propose("auto", Request(ADD), base).chosen
     assert near.strategy == "nearest" and "sum (similarity 1.00)" in near.reason
     assert near.predicted_recovery == strategy_calibration().predicted("nearest", 1.0)
-    far = strategies.propose("auto", FAR, base).chosen
+    far = engine.propose("auto", Request(FAR), base).chosen
     assert far.strategy == "text-to-lora" and "below the calibrated" in far.reason
-    without = Strategies(None, open_library(str(small_library / "lib")))
-    summed = without.propose("auto", FAR, base).chosen
+    without = Engine([], Resources(open_library(str(small_library / "lib"))))
+    summed = without.propose("auto", Request(FAR), base).chosen
     assert summed.strategy == "compose" and "no checkpoint" in summed.reason
     assert far.neighbours == summed.neighbours
     with pytest.raises(LayoutMismatch, match=r"no checkpoint.*no library"):
-        Strategies(None).propose("auto", FAR, base)
+        Engine([]).propose("auto", Request(FAR), base)
 
 
-def test_provenance_says_what_was_chosen(strategies: Strategies, base: BaseReference) -> None:
-    made = strategies.generate("auto", [Request(FAR)], base)[0]
+def test_provenance_says_what_was_chosen(engine: Engine, base: BaseReference) -> None:
+    made = engine.generate("auto", Request(FAR), base)
     said = json.loads(made.files.files["provenance.json"])
-    assert said["details"]["strategy"] == made.chosen["strategy"] == "text-to-lora"
-    assert said["details"]["reason"] == made.chosen["reason"]
+    assert said["details"]["strategy"] == made.summary["chosen"]["strategy"] == "text-to-lora"
+    assert said["details"]["reason"] == made.summary["chosen"]["reason"]
     assert said["details"]["calibration"] == file_digest(FILE)
     assert said["generator"] == "auto" and said["checkpoint"] and said["parents"] is None
-    assert said["neighbours"] == made.chosen["neighbours"]
+    assert said["neighbours"] == made.summary["chosen"]["neighbours"]
 
 
-def test_a_trial_is_every_candidate_by_itself(strategies: Strategies, base: BaseReference) -> None:
+def test_a_trial_is_every_candidate_by_itself(engine: Engine, base: BaseReference) -> None:
     """Losses equal those of a model with ΔW merged into its weights, one example at a time."""
     loaded = load_base(base)
     kinds = ("text-to-lora", "compose", "nearest")
-    adapters = [strategies.propose(kind, FAR, base).adapter for kind in kinds]
+    adapters = [engine.propose(kind, Request(FAR), base).adapter for kind in kinds]
     examples = [
         Example.pair("1 + 2", "3"),
         Example.pair("a longer question, with words", "yes it is"),
@@ -84,39 +83,38 @@ def test_a_trial_is_every_candidate_by_itself(strategies: Strategies, base: Base
 
 
 def test_examples_decide(
-    strategies: Strategies, base: BaseReference, small_library: Path, tmp_path: Path
+    engine: Engine, base: BaseReference, small_library: Path, tmp_path: Path
 ) -> None:
     """Whoever wrote the answers has the least loss on them."""
-    shelf, loaded = strategies.shelf(base), load_base(base)
+    retriever, loaded = engine.resources.retriever(base), load_base(base)
     texts = [f"question {i}" for i in range(4)]
     prompts = [prompt_ids(loaded.tokenizer, text) for text in texts]
-    poet = shelf.nearest(LOVE, 1)[0]
-    strong = shelf.adapter(poet.id)
+    poet = retriever.nearest(retriever.embed(LOVE), 1)[0]
+    strong = retriever.adapter(poet.id)
     answers = greedy(loaded, prompts, strong, [0] * 4, max_new_tokens=8)
     examples = [Example.pair(t, a) for t, a in zip(texts, answers, strict=True)]
-    chosen = strategies.propose("auto", FAR, base, examples).chosen
-    losses, _ = trial(loaded, [shelf.adapter(n.id) for n in chosen.neighbours], examples)
+    proposal = engine.propose("auto", Request(FAR, examples=tuple(examples)), base)
+    chosen = proposal.chosen
+    expected, _ = trial(loaded, [retriever.adapter(n.id) for n in chosen.neighbours], examples)
     assert "least loss a token on 4 examples" in chosen.reason
-    for near, loss in zip(chosen.neighbours, losses, strict=True):
-        assert f"nearest {near.task} {loss:.2f}" in chosen.reason
-    told = chosen.reason.split(": ", 1)[1].split(", ")
-    least = min(float(item.rsplit(" ", 1)[1]) for item in told)
-    winner = [item for item in told if float(item.rsplit(" ", 1)[1]) == least]
-    assert any(item.startswith(chosen.strategy) for item in winner)
-    assert {item.split(" ")[0] for item in told} == {"text-to-lora", "compose", "nearest"}
-    same = strategies.generate("auto", [Request(FAR, examples=tuple(examples))], base)[0]
-    other = strategies.generate("auto", [Request(FAR, examples=tuple(examples[:3]))], base)[0]
+    retrieved = [f"nearest {near.task}" for near in chosen.neighbours]
+    assert [label for label, _ in proposal.losses] == ["text-to-lora", "compose", *retrieved]
+    losses = dict(proposal.losses)
+    assert [losses[label] for label in retrieved] == pytest.approx(expected)
+    least = min(losses.values())
+    assert losses[min(losses, key=losses.__getitem__)] == least
+    assert any(k.startswith(chosen.strategy) and v == least for k, v in losses.items())
+    same = engine.generate("auto", Request(FAR, examples=tuple(examples)), base)
+    other = engine.generate("auto", Request(FAR, examples=tuple(examples[:3])), base)
     assert same.files.id != other.files.id
 
 
-def test_neighbours_of_one_task_are_all_tried(
-    generator: Any, small_library: Path, base: BaseReference
-) -> None:
-    makers = Makers(generator, open_library(str(small_library / "lib")), "cpu")
-    wish = makers.wish(LOVE, base)
-    same = replace(wish, neighbours=[replace(near, task="one") for near in wish.neighbours])
-    made = choose(makers, same, [Example.pair("1 2", "3")], load_base)
-    assert made.chosen.reason.count("nearest one") == len(wish.neighbours) > 1
+def test_neighbours_of_one_task_are_all_tried(engine: Engine, base: BaseReference) -> None:
+    request = Request(LOVE, examples=(Example.pair("1 2", "3"),))
+    query = Query(request, base, engine.resources)
+    query.neighbours = [replace(near, task="one") for near in query.neighbours]
+    losses = engine.strategy("auto").propose(query).losses
+    assert [label for label, _ in losses].count("nearest one") == len(query.neighbours) > 1
 
 
 def test_the_command_with_examples(

@@ -9,11 +9,11 @@ import tiny
 import torch
 
 from api.cli.main import main
-from generator.generate import Generator
-from generator.request import Generated, Request
-from generator.strategies.strategies import GENERATORS, Strategies
+from generator.engine import Engine
+from generator.package import Packaged
+from generator.request import Request
 from index.encoders.descriptions import DescriptionEncoder
-from index.search.retriever import Retriever, softmax_weights
+from index.search.retriever import Neighbour, Retriever, softmax_weights
 from library.base.models import BaseReference, resolve_base
 from library.errors import LayoutMismatch, UnknownName, UsageError
 from library.peft.provenance import PROVENANCE_FILE, adapter_id
@@ -24,37 +24,43 @@ from library.tasks.files import Example
 
 ADD = tiny.LIBRARY_TASKS["sum"]
 NEW = "Multiply the two numbers."
+NAMES = ("auto", "text-to-lora", "nearest", "compose")
 
 
-def one(strategies: Strategies, name: str, base: BaseReference, **request: Any) -> Generated:
-    return strategies.generate(name, [Request(**{"description": NEW, **request})], base)[0]
+def one(engine: Engine, name: str, base: BaseReference, **request: Any) -> Packaged:
+    return engine.generate(name, Request(**{"description": NEW, **request}), base)
 
 
-def provenance(made: Generated) -> dict[str, Any]:
+def provenance(made: Packaged) -> dict[str, Any]:
     return json.loads(made.files.files[PROVENANCE_FILE])
 
 
 def test_nearest_is_the_library_s_own_file(
-    strategies: Strategies, base: BaseReference, small_library: Path
+    engine: Engine, base: BaseReference, small_library: Path
 ) -> None:
     own = {r["task"]: r for r in records(open_library(str(small_library / "lib")))}
-    made = one(strategies, "nearest", base, description=ADD)
+    made = one(engine, "nearest", base, description=ADD)
     assert made.files.sha256 == own["sum"]["sha256"]
-    assert made.chosen["neighbours"][0] == {"id": own["sum"]["id"], "task": "sum", "similarity": 1}
+    assert made.summary["chosen"]["neighbours"][0] == {
+        "id": own["sum"]["id"],
+        "task": "sum",
+        "similarity": 1,
+    }
     said = provenance(made)
     assert said["parents"] == [own["sum"]["id"]] and said["checkpoint"] is None
     assert said["generator"] == "nearest" and made.files.id != own["sum"]["id"]
-    without = strategies.propose("nearest", ADD, base, without="sum")
+    without = engine.propose("nearest", Request(ADD), base, without="sum")
     assert without.parents == [own["sub"]["id"]]
     assert "sum" not in [near.task for near in without.chosen.neighbours]
 
 
 def test_compose_is_the_weighted_sum_of_the_products(
-    strategies: Strategies, base: BaseReference, small_library: Path
+    engine: Engine, base: BaseReference, small_library: Path
 ) -> None:
-    made = one(strategies, "compose", base, profile="lossless")
-    near = strategies.shelf(base).nearest(NEW, 4)
-    assert [n.to_dict() for n in near] == made.chosen["neighbours"] and len(near) == 3
+    made = one(engine, "compose", base, profile="lossless")
+    retriever = engine.resources.retriever(base)
+    near = retriever.nearest(retriever.embed(NEW), 4)
+    assert [n.to_dict() for n in near] == made.summary["chosen"]["neighbours"] and len(near) == 3
     assert [n.similarity for n in near] == sorted((n.similarity for n in near), reverse=True)
     weights = softmax_weights(near)
     assert sum(weights) == pytest.approx(1) and weights == sorted(weights, reverse=True)
@@ -65,39 +71,36 @@ def test_compose_is_the_weighted_sum_of_the_products(
         expected = sum(w * part[name] for w, part in zip(weights, parts, strict=True))
         torch.testing.assert_close(delta, expected, rtol=1e-9, atol=1e-12)
     assert provenance(made)["parents"] == [n.id for n in near]
-    narrow = tiny.deltas(one(strategies, "compose", base, rank=2).adapter)
+    narrow = tiny.deltas(one(engine, "compose", base, rank=2).adapter)
     for name, delta in tiny.deltas(made.adapter).items():
         lost = torch.linalg.matrix_norm(delta - narrow[name])
         torch.testing.assert_close(lost, torch.linalg.svdvals(delta)[2:].norm(), rtol=1e-6, atol=0)
 
 
 def test_text_to_lora_is_what_the_generator_makes_and_says_what_is_near(
-    strategies: Strategies, generator: Generator, base: BaseReference
+    engine: Engine, alone: Engine, base: BaseReference
 ) -> None:
-    alone = generator.generate([Request(NEW)], base)[0]
-    made = one(strategies, "text-to-lora", base)
-    assert (made.files.id, made.files.sha256) == (alone.files.id, alone.files.sha256)
+    single = one(alone, "text-to-lora", base)
+    made = one(engine, "text-to-lora", base)
+    assert (made.files.id, made.files.sha256) == (single.files.id, single.files.sha256)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
-        assert made.files.files[name] == alone.files.files[name]
-    assert made.chosen["neighbours"] == provenance(made)["neighbours"] != []
-    assert alone.chosen["neighbours"] == []
+        assert made.files.files[name] == single.files.files[name]
+    assert made.summary["chosen"]["neighbours"] == provenance(made)["neighbours"] != []
+    assert single.summary["chosen"]["neighbours"] == []
 
 
-@pytest.mark.parametrize("name", GENERATORS)
-def test_the_same_bytes_in_any_batch_and_with_any_threads(
-    name: str, strategies: Strategies, base: BaseReference
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_bytes_whatever_else_is_asked_for_and_with_any_threads(
+    name: str, engine: Engine, base: BaseReference
 ) -> None:
-    alone = one(strategies, name, base).files
-    others = [Request(f"Task {i}. " * (1 + i % 3), rank=2) for i in range(7)]
+    first = one(engine, name, base).files
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            assert one(strategies, name, base).files == alone
-            pair = strategies.generate(name, [Request(ADD), Request(NEW)], base)
-            assert pair[1].files == alone
-        crowd = strategies.generate(name, [*others[:4], Request(NEW), *others[4:]], base)
-        assert crowd[4].files == alone
+            assert one(engine, name, base).files == first
+            one(engine, name, base, description=f"Task {threads}. " * threads, rank=2)
+            assert one(engine, name, base).files == first
     finally:
         torch.set_num_threads(before)
 
@@ -108,51 +111,55 @@ def test_vectors_come_from_the_cache_or_anew(
 ) -> None:  # fmt: skip
     monkeypatch.setenv("LORASMITH_CACHE", str(tmp_path / "cache"))
     folder = open_library(str(small_library / "lib"))
-    first = Retriever(folder, base, encoder).nearest(NEW, 3)
+
+    def nearest() -> list[Neighbour]:
+        retriever = Retriever(folder, base, encoder)
+        return retriever.nearest(retriever.embed(NEW), 3)
+
+    first = nearest()
     (file,) = (tmp_path / "cache" / "vectors").iterdir()
-    assert Retriever(folder, base, encoder).nearest(NEW, 3) == first
+    assert nearest() == first
     whole = file.read_bytes()
     file.write_bytes(whole[:50])
-    assert Retriever(folder, base, encoder).nearest(NEW, 3) == first and file.read_bytes() == whole
+    assert nearest() == first and file.read_bytes() == whole
     monkeypatch.setenv("LORASMITH_CACHE", "/dev/null")  # nothing can be kept there
-    assert Retriever(folder, base, encoder).nearest(NEW, 3) == first
+    assert nearest() == first
 
 
 FRESH = """
 import json, sys, torch
-from generator.generate import Generator
+from generator.engine import open_engine, read_generator
 from generator.request import Request
-from generator.strategies.strategies import Strategies
 from library.base.models import resolve_base
-from library.store.catalogue import open_library
 from library.canonical import digest
 from pathlib import Path
 checkpoint, library, base, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
-made = Strategies(Generator(Path(checkpoint)), open_library(library))
+engine = open_engine([read_generator(Path(checkpoint))], library)
 for name in ("auto", "compose", "nearest"):
-    files = made.generate(name, [Request("Multiply the two numbers.")], resolve_base(base))[0].files
+    request = Request("Multiply the two numbers.")
+    files = engine.generate(name, request, resolve_base(base)).files
     print(files.id, digest(files.files["provenance.json"]))
 """
 
 
 @pytest.mark.slow
 def test_the_same_bytes_in_any_process(
-    strategies: Strategies, base: BaseReference, small_checkpoint: Path, small_library: Path
+    engine: Engine, base: BaseReference, small_checkpoint: Path, small_library: Path
 ) -> None:
     given = (str(small_checkpoint), str(small_library / "lib"), base.path)
     started = [tiny.start_python(FRESH, *given, str(1 + n), hash_seed=n) for n in (0, 1)]
     found = [tiny.output_of(process).split() for process in started]
-    assert found[0] == found[1] and found[0][0] == one(strategies, "auto", base).files.id
+    assert found[0] == found[1] and found[0][0] == one(engine, "auto", base).files.id
 
 
 def test_the_id_follows_from_the_files_and_tells_requests_apart(
-    strategies: Strategies, base: BaseReference
+    engine: Engine, base: BaseReference
 ) -> None:
     ids = set()
-    for name in GENERATORS:
+    for name in NAMES:
         for request in ({}, {"seed": 1}, {"rank": 2}, {"strength": 0.5}):
-            made = one(strategies, name, base, **request)
+            made = one(engine, name, base, **request)
             config = json.loads(made.files.files[CONFIG_FILE])
             assert adapter_id(config, made.files.sha256, provenance(made)) == made.files.id
             ids.add(made.files.id)
@@ -160,23 +167,22 @@ def test_the_id_follows_from_the_files_and_tells_requests_apart(
 
 
 def test_what_cannot_be_made_is_said(
-    strategies: Strategies, generator: Generator, base: BaseReference, tmp_path: Path
+    engine: Engine, alone: Engine, base: BaseReference, tmp_path: Path
 ) -> None:
     with pytest.raises(UnknownName, match="known: auto, text-to-lora, nearest, compose"):
-        strategies.propose("best", NEW, base)
+        engine.propose("best", Request(NEW), base)
     for name in ("text-to-lora", "nearest", "compose"):
         with pytest.raises(UsageError, match=f"{name} cannot use examples"):
-            strategies.propose(name, NEW, base, [Example.pair("1 2", "2")])
-    alone = Strategies(generator)
+            engine.propose(name, Request(NEW, examples=(Example.pair("1 2", "2"),)), base)
     for name in ("nearest", "compose"):
         with pytest.raises(UsageError, match="there is no library"):
-            alone.propose(name, NEW, base)
-    assert one(alone, "auto", base).chosen["strategy"] == "text-to-lora"
+            alone.propose(name, Request(NEW), base)
+    assert one(alone, "auto", base).summary["chosen"]["strategy"] == "text-to-lora"
     tiny.model(tiny.config("llama", num_hidden_layers=3)).save_pretrained(tmp_path / "deeper")
     deeper = resolve_base(str(tmp_path / "deeper"))
     for name, side in (("nearest", "the library"), ("text-to-lora", "the text-to-lora checkpoint")):
         with pytest.raises(LayoutMismatch, match=rf"{tmp_path}.*{side}"):
-            strategies.propose(name, NEW, deeper)
+            engine.propose(name, Request(NEW), deeper)
     for wrong in ({"input": "\ud800", "output": ""}, {"input": "", "output": "\udfff"}):
         with pytest.raises(UsageError, match="UTF-8"):
             Request(NEW, examples=(Example.pair(**wrong),))
@@ -193,7 +199,7 @@ def test_the_command(
 ) -> None:
     command = ["generate", NEW, "--base", str(tiny_base), "--checkpoint", str(small_checkpoint)]
     library = ["--library", str(small_library / "lib")]
-    for name in GENERATORS:
+    for name in NAMES:
         out = ["--out", str(tmp_path / name), "--generator", name, "--json"]
         assert main([*command, *library, *out]) == 0
         shown = json.loads(capsys.readouterr().out)

@@ -11,17 +11,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pretrained
 from index.encoders.weight_features import features, gram, inputs_of, readings
 from index.encoders.weights import (
     WeightEncoder,
     WeightEncoderConfig,
     load_weight_encoder,
-    save_weight_encoder,
-    shipped_weight_encoder,
 )
 from library.adapter import Adapter, zeros
 from library.base.models import load_config, resolve_base
-from library.checkpoint import CONFIG_FILE, CheckpointInfo
+from library.checkpoint import CONFIG_FILE, CheckpointInfo, save_checkpoint
 from library.errors import CheckpointError, LayoutMismatch, MissingPath, UsageError
 from library.layout import Layout, layout_of
 
@@ -35,10 +34,10 @@ def layout(targets: list[str] | None = None, rank: int = 4) -> Layout:
 
 @cache
 def encoder() -> WeightEncoder:
-    made = WeightEncoder(WeightEncoderConfig(12, directions=8, dimension=16), layout())
-    tiny.randomise(made)
-    made.get_buffer("mean").fill_(0.01)
-    return made.double().eval()
+    model = WeightEncoder(WeightEncoderConfig(12, directions=8, dimension=16), layout())
+    tiny.randomise(model)
+    model.get_buffer("mean").fill_(0.01)
+    return model.double().eval()
 
 
 def mapped(adapter: Adapter, change) -> Adapter:
@@ -56,21 +55,21 @@ def test_the_gauge_and_the_order_of_ranks_are_invisible(seed: int, rank: int) ->
     """In float32, as files hold them, and by an ill-conditioned G too."""
     adapter = tiny.adapter(layout(rank=rank), 3, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    left, right = (
+    u, v = (
         torch.linalg.qr(torch.randn(rank, rank, generator=generator, dtype=torch.float64)).Q
         for _ in range(2)
     )
-    g = left @ torch.diag(torch.logspace(-1, 1, rank, dtype=torch.float64)) @ right
+    g = u @ torch.diag(torch.logspace(-1, 1, rank, dtype=torch.float64)) @ v
     turned = mapped(
         adapter,
         lambda a, b: (torch.linalg.solve(g, a.double()).float(), (b.double() @ g).float()),
     )
     order = torch.randperm(rank, generator=generator)
     shuffled = mapped(adapter, lambda a, b: (a[..., order, :], b[..., order]))
-    wanted = encoder().encode(adapter)
-    torch.testing.assert_close(wanted.norm(dim=-1), torch.ones(3, dtype=torch.float64))
-    same(encoder().encode(turned), wanted)
-    same(encoder().encode(shuffled), wanted)
+    expected = encoder().encode(adapter)
+    torch.testing.assert_close(expected.norm(dim=-1), torch.ones(3, dtype=torch.float64))
+    same(encoder().encode(turned), expected)
+    same(encoder().encode(shuffled), expected)
 
 
 @pytest.mark.parametrize("values", [[2.0, 2.0, 2.0, 2.0], [3.0, 1.0, 1.0, 0.0], [1.0, 0, 0, 0]])
@@ -86,18 +85,18 @@ def test_repeated_and_zero_singular_values(values: list[float]) -> None:
     generator = torch.Generator().manual_seed(1)
     turn = torch.linalg.qr(torch.randn(4, 4, generator=generator, dtype=torch.float64)).Q
     turned = mapped(adapter, lambda a, b: (turn.mT @ a, b @ turn))
-    wanted = encoder().encode(adapter)
-    same(encoder().encode(turned), wanted)
-    same(encoder().encode(turned.to(dtype=torch.float32)), wanted)
+    expected = encoder().encode(adapter)
+    same(encoder().encode(turned), expected)
+    same(encoder().encode(turned.to(dtype=torch.float32)), expected)
     again = adapter.with_rank(3) if values[-1] == 0 else adapter.with_rank(7)
-    same(encoder().encode(again), wanted)
+    same(encoder().encode(again), expected)
 
 
 def test_strength_and_sign_are_invisible() -> None:
     adapter = tiny.adapter(layout(), 2)
-    wanted = encoder().encode(adapter)
+    expected = encoder().encode(adapter)
     for strength in (1e-3, -1.0, 50.0):
-        same(encoder().encode(adapter.scaled(strength)), wanted)
+        same(encoder().encode(adapter.scaled(strength)), expected)
 
 
 @pytest.mark.parametrize("targets", [None, ALL])
@@ -105,33 +104,33 @@ def test_features_are_those_of_the_dense_update(targets: list[str] | None) -> No
     adapter = tiny.adapter(tiny.with_ranks(layout(targets), [4, 2, 3]), 1, dtype=torch.float64)
     deltas = tiny.deltas(adapter)
     basis = torch.randn(5, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = inputs_of(adapter.layout)
-    assert len(found) == (2 if targets is None else 8)
-    for item, reading in zip(found, readings(adapter, found), strict=True):
+    inputs = inputs_of(adapter.layout)
+    assert len(inputs) == (2 if targets is None else 8)
+    for item, reading in zip(inputs, readings(adapter, inputs), strict=True):
         grams = [deltas[site.name].mT @ deltas[site.name] for site in item.sites]
         mean = torch.stack([gram / gram.norm() for gram in grams]).mean(dim=0)
         rows = reading.rows()[0]
         torch.testing.assert_close(rows.mT @ rows, mean)
-        own = basis[:, : item.width]
-        dense = own @ mean @ own.mT
+        directions = basis[:, : item.width]
+        dense = directions @ mean @ directions.mT
         i, j = torch.triu_indices(5, 5)
         entries = dense[i, j] * torch.where(i == j, 1.0, 2.0**0.5)
         rooted = entries / (entries.abs() + 1e-3).sqrt()
-        torch.testing.assert_close(features(gram(reading, own))[0], rooted / rooted.norm())
+        torch.testing.assert_close(features(gram(reading, directions))[0], rooted / rooted.norm())
 
 
 def test_parts_of_adapters() -> None:
     """Fewer modules are welcome, and what is zero is the same as what is not there."""
-    whole = layout()
-    part = replace(whole, sites=tuple(s for s in whole.sites if s.depth == 1))
+    full = layout()
+    part = replace(full, sites=tuple(s for s in full.sites if s.depth == 1))
     adapter = tiny.adapter(part, 2)
-    padded = zeros(whole, 2)
+    padded = zeros(full, 2)
     for group in part.groups:
         padded.A[group.key][:, 1] = adapter.A[group.key][:, 0]
         padded.B[group.key][:, 1] = adapter.B[group.key][:, 0]
     same(encoder().encode(adapter), encoder().encode(padded))
-    assert not encoder().encode(zeros(whole)).any()
-    mixed = tiny.adapter(tiny.with_ranks(whole, [1, 4, 2, 3]), 2)
+    assert not encoder().encode(zeros(full)).any()
+    mixed = tiny.adapter(tiny.with_ranks(full, [1, 4, 2, 3]), 2)
     same(encoder().encode(mixed.with_rank(6)), encoder().encode(mixed))
 
 
@@ -157,16 +156,16 @@ def test_the_checkpoint_comes_back(tmp_path: Path) -> None:
     saved, adapter = encoder(), tiny.adapter(layout(), 3)
     texts = torch.randn(4, 12, generator=torch.Generator().manual_seed(0))
     for storage, error in (("float32", 1e-6), ("int8", 0.03)):
-        save_weight_encoder(tmp_path / storage, saved, INFO, storage=storage)
-        found = load_weight_encoder(tmp_path / storage)
-        assert (found.info, found.layout, found.config) == (INFO, saved.layout, saved.config)
-        assert len(found.digest) == 64
-        assert found.encode(adapter).dtype == torch.float64
-        for made, wanted in (
-            (found.encode(adapter), saved.encode(adapter)),
-            (found.describe(texts), saved.describe(texts)),
+        save_checkpoint(tmp_path / storage, saved, INFO, storage=storage)
+        loaded = load_weight_encoder(tmp_path / storage)
+        assert (loaded.info, loaded.layout, loaded.config) == (INFO, saved.layout, saved.config)
+        assert len(loaded.digest) == 64
+        assert loaded.encode(adapter).dtype == torch.float64
+        for actual, expected in (
+            (loaded.encode(adapter), saved.encode(adapter)),
+            (loaded.describe(texts), saved.describe(texts)),
         ):
-            torch.testing.assert_close(made, wanted, atol=error, rtol=0)
+            torch.testing.assert_close(actual, expected, atol=error, rtol=0)
 
 
 def test_checkpoints_of_something_else_are_refused(tmp_path: Path, small_checkpoint: Path) -> None:
@@ -175,7 +174,7 @@ def test_checkpoints_of_something_else_are_refused(tmp_path: Path, small_checkpo
     with pytest.raises(CheckpointError, match=str(small_checkpoint)):
         load_weight_encoder(small_checkpoint)
     folder = tmp_path / "c"
-    save_weight_encoder(folder, encoder(), INFO)
+    save_checkpoint(folder, encoder(), INFO)
     config = json.loads((folder / CONFIG_FILE).read_text())
     for damage in ({"format": 9}, {"layout_digest": "0"}, {"architecture": {"directions": 9}}):
         (folder / CONFIG_FILE).write_text(json.dumps({**config, **damage}))
@@ -184,10 +183,12 @@ def test_checkpoints_of_something_else_are_refused(tmp_path: Path, small_checkpo
 
 
 def test_the_shipped_encoder_is_for_the_packaged_base() -> None:
-    found, base = load_weight_encoder(), resolve_base()
-    assert found.layout == layout_of(load_config(base), rank=found.layout.rank)
-    assert found.info.base["id"] == base.name
-    data = found.info.training["data"]
-    assert not set(found.info.tasks) & set(data["set_aside"])
+    shipped, base = load_weight_encoder(), resolve_base()
+    assert shipped.layout == layout_of(load_config(base), rank=shipped.layout.rank)
+    assert shipped.info.base["id"] == base.name
+    data = shipped.info.training["data"]
+    assert not set(shipped.info.tasks) & set(data["set_aside"])
     assert data["excluded_license_classes"] == ["restricted"]
-    assert sum(file.stat().st_size for file in shipped_weight_encoder().iterdir()) < 1.4e6
+    assert (
+        sum(file.stat().st_size for file in pretrained.folder("weight-encoder").iterdir()) < 1.4e6
+    )

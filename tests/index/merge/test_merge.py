@@ -12,7 +12,7 @@ from differences import difference
 from peft import PeftModel
 from torch import Tensor
 
-from index.merge.lora_rar import MergePredictor, Predictor
+from index.merge.lora_rar import MergePredictor, MergePredictorConfig, Predictor
 from index.merge.methods import METHODS, Mix, merge
 from index.merge.recompress import dense_to_rank
 from index.merge.ties_dare import dare, merge_entries
@@ -276,7 +276,7 @@ def test_ranks_may_differ_and_the_asked_rank_comes_out(method: str) -> None:
 
 def test_a_pair_is_merged_by_the_mean_until_the_network_has_learnt() -> None:
     one, other, third = three()
-    network = MergePredictor(8).double()
+    network = MergePredictor(MergePredictorConfig(8)).double()
     mix = Mix([one, other], predictor=Predictor(network, ""))
     mean = merge("soup", Mix([one, other])).adapter
     assert difference(merge("lora-rar", mix).adapter, mean) < 1e-6

@@ -1,5 +1,6 @@
 """`index build`, `search` and `GET /v1/search`, with the real encoder and the shipped sample."""
 
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import pytest
 import tiny
 import torch
 from building import built, tasks  # noqa: F401  (fixtures)
+from rest import engine_of
 from starlette.testclient import TestClient
 
 from api.cli.library_list import SHIPPED
@@ -19,7 +21,6 @@ from api.cli.main import main
 from api.http.app import create_app
 from api.service.service import Service
 from api.service.settings import Settings
-from generator.generate import Generator
 from index.encoders.descriptions import DescriptionEncoder
 from index.search.confidence import margins, shipped_confidence
 from library.base import packaged
@@ -33,10 +34,10 @@ LEAP = "Decide whether a given year is a leap year."
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache without indexes, with the converted base of the ordinary one."""
     before, base = os.environ.get("LORASMITH_CACHE"), packaged.ensure_converted()
-    os.environ["LORASMITH_CACHE"] = str(place := tmp_path_factory.mktemp("cache"))
-    (place / "base-models").mkdir()
-    (place / "base-models" / base.name).symlink_to(base)
-    yield place
+    os.environ["LORASMITH_CACHE"] = str(cache := tmp_path_factory.mktemp("cache"))
+    (cache / "base-models").mkdir()
+    (cache / "base-models" / base.name).symlink_to(base)
+    yield cache
     if before is None:
         del os.environ["LORASMITH_CACHE"]
     else:
@@ -46,39 +47,40 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the shipped sample, indexed."""
-    place = tmp_path_factory.mktemp("sample") / "library"
-    shutil.copytree(SHIPPED, place, ignore=shutil.ignore_patterns("index"))
-    assert main(["index", "build", "--library", str(place)]) == 0
-    return place
+    library = tmp_path_factory.mktemp("sample") / "library"
+    shutil.copytree(SHIPPED, library, ignore=shutil.ignore_patterns("index"))
+    assert main(["index", "build", "--library", str(library)]) == 0
+    return library
 
 
 def searched(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
     capsys.readouterr()
     assert main(["search", *arguments, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert list(found) == ["results"]
-    assert all(list(r) == ["id", "task", "score", "confidence", "by"] for r in found["results"])
-    assert all(0 <= r["confidence"] <= 1 for r in found["results"])
-    scores = [r["score"] for r in found["results"]]
+    answer = json.loads(capsys.readouterr().out)
+    assert list(answer) == ["results"]
+    assert all(list(r) == ["id", "task", "score", "confidence", "by"] for r in answer["results"])
+    assert all(0 <= r["confidence"] <= 1 for r in answer["results"])
+    scores = [r["score"] for r in answer["results"]]
     assert scores == sorted(scores, reverse=True)
-    return found["results"]
+    return answer["results"]
 
 
-def alike(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> bool:
+def alike(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> bool:
     """The same adapters in the same order, with scores that differ by rounding alone."""
-    near = [
-        a["score"] == pytest.approx(b["score"], abs=1e-5) for a, b in zip(ours, theirs, strict=True)
+    close = [
+        a["score"] == pytest.approx(b["score"], abs=1e-5)
+        for a, b in zip(first, second, strict=True)
     ]
-    return [r["id"] for r in ours] == [r["id"] for r in theirs] and all(near)
+    return [r["id"] for r in first] == [r["id"] for r in second] and all(close)
 
 
 def test_every_adapter_is_found_by_its_description(
     sample: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert len(list((sample / "index").glob("*.faiss"))) == 1
-    found = searched(capsys, LEAP, "--library", str(sample), "-k", "3")
-    assert len(found) == 3 and found[0]["task"] == "task1332_check_leap_year"
-    assert found[0]["confidence"] > 0.9 > 0.1 > found[1]["confidence"]
+    results = searched(capsys, LEAP, "--library", str(sample), "-k", "3")
+    assert len(results) == 3 and results[0]["task"] == "task1332_check_leap_year"
+    assert results[0]["confidence"] > 0.9 > 0.1 > results[1]["confidence"]
     for record in records(open_library(str(sample)))[:4]:
         first, *_ = searched(capsys, record["description"], "--library", str(sample))
         assert first["id"] == record["id"] and first["score"] == pytest.approx(1, abs=1e-5)
@@ -102,10 +104,10 @@ def test_without_an_index_one_is_kept_in_the_cache_or_in_memory(
     expected = searched(capsys, LEAP, "--library", str(sample))
     files = sorted(bare.rglob("*"))
     assert alike(searched(capsys, LEAP, "--library", str(bare)), expected)
-    (kept,) = (own_cache / "indexes").iterdir()
-    stamp = (kept / "current.json").stat().st_mtime_ns
+    (cached,) = (own_cache / "indexes").iterdir()
+    stamp = (cached / "current.json").stat().st_mtime_ns
     assert alike(searched(capsys, LEAP, "--library", str(bare)), expected)
-    assert (kept / "current.json").stat().st_mtime_ns == stamp
+    assert (cached / "current.json").stat().st_mtime_ns == stamp
     shutil.rmtree(own_cache / "indexes")
     (own_cache / "indexes").write_text("in the way")
     assert alike(searched(capsys, LEAP, "--library", str(bare)), expected)
@@ -115,15 +117,15 @@ def test_without_an_index_one_is_kept_in_the_cache_or_in_memory(
 
 def test_filters(sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ("--library", str(sample), "-k", "50")
-    every = {r["id"]: r for r in records(open_library(str(sample)))}
-    assert {r["id"] for r in searched(capsys, LEAP, *where)} == set(every)
+    by_id = {r["id"]: r for r in records(open_library(str(sample)))}
+    assert {r["id"] for r in searched(capsys, LEAP, *where)} == set(by_id)
     tagged = searched(capsys, LEAP, *where, "--tag", "Program Execution")
     assert {r["id"] for r in tagged} == {
-        i for i, r in every.items() if "Program Execution" in r["categories"]
+        i for i, r in by_id.items() if "Program Execution" in r["categories"]
     }
-    assert len(searched(capsys, LEAP, *where, "--license", "permissive")) == len(every)
-    layout = next(iter(every.values()))["layout_digest"]
-    assert len(searched(capsys, LEAP, *where, "--layout", layout)) == len(every)
+    assert len(searched(capsys, LEAP, *where, "--license", "permissive")) == len(by_id)
+    layout = next(iter(by_id.values()))["layout_digest"]
+    assert len(searched(capsys, LEAP, *where, "--layout", layout)) == len(by_id)
     both = ("--tag", "Program Execution", "--tag", "Text Categorization")
     assert searched(capsys, LEAP, *where, *both) == []
     assert main(["search", LEAP, *where, *both]) == 0
@@ -180,7 +182,7 @@ def test_by_adapter_and_by_both(
     for how in ("description", "weights"):
         alone = searched(capsys, text, *where, "-k", "24", "--by", how)
         both = searched(capsys, text, *where, "-k", "24", "--by", how, "--adapter", str(out))
-        score = [{r["task"]: r["score"] for r in found}[task] for found in (alone, both)]
+        score = [{r["task"]: r["score"] for r in results}[task] for results in (alone, both)]
         assert score[1] > score[0]
         by[how] = both
     assert searched(capsys, text, *where, "-k", "24", "--adapter", str(out)) == by["weights"]
@@ -194,13 +196,27 @@ def test_a_description_finds_an_adapter_by_its_weights(
     sample: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ("--library", str(sample), "--by", "weights")
-    found = searched(capsys, LEAP, *where, "-k", "24")
-    assert found[0]["task"] == "task1332_check_leap_year"
-    assert len(found) == 24 and {r["by"] for r in found} == {"weights"}
+    results = searched(capsys, LEAP, *where, "-k", "24")
+    assert results[0]["task"] == "task1332_check_leap_year"
+    assert len(results) == 24 and {r["by"] for r in results} == {"weights"}
     assert (sample / "index" / "weights" / "current.json").exists()
     assert main(["search", LEAP, *where, "-k", "1"]) == 0
     assert "  weights  " in capsys.readouterr().out
     assert len(searched(capsys, LEAP, *where, "--tag", "Program Execution")) < 10
+
+
+def test_a_text_may_come_through_a_pipe(
+    sample: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ("--library", str(sample), "-k", "3")
+    expected = searched(capsys, LEAP, *where)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{LEAP}\n"))
+    assert searched(capsys, "-", *where) == expected
+    reader, writer = os.pipe()
+    os.write(writer, LEAP.encode())
+    os.close(writer)
+    assert searched(capsys, f"/dev/fd/{reader}", *where) == expected
+    os.close(reader)
 
 
 WRONG = [
@@ -234,21 +250,20 @@ def test_what_is_wrong_is_said_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = arguments if "--library" in arguments else [*arguments, "--library", str(sample)]
+    complete = arguments if "--library" in arguments else [*arguments, "--library", str(sample)]
     capsys.readouterr()
-    assert main(["search", *given]) == code
+    assert main(["search", *complete]) == code
     assert words in tiny.one_sentence(capsys.readouterr())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_index_of_another_encoder_is_refused_until_it_is_made_again(
-    sample: Path, tmp_path: Path, encoder: DescriptionEncoder, capsys: pytest.CaptureFixture[str]
+    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     library = tmp_path / "library"
     shutil.copytree(sample, library)
     other = tmp_path / "encoder"
-    model: Any = encoder._model
-    model.save(str(other))
+    shutil.copytree(packaged.encoder_folder(), other)
     build = ["index", "build", "--library", str(library)]
     assert main([*build, "--encoder", str(other)]) == 0
     assert "it is replaced" in capsys.readouterr().err
@@ -263,27 +278,28 @@ def test_an_index_of_another_encoder_is_refused_until_it_is_made_again(
 
 
 def test_over_http(
-    sample: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sample: Path, checkpoint: Path, encoder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = searched(capsys, LEAP, "--library", str(sample), "-k", "4")
     settings = Settings(data=tmp_path / "data", library=str(sample))
-    with TestClient(create_app(Service(settings, Generator(checkpoint)))) as client:
+    engine = engine_of(settings, checkpoint, encoder)
+    with TestClient(create_app(Service(settings, engine))) as client:
         answer = client.get("/v1/search", params={"q": LEAP, "k": 4})
         assert answer.status_code == 200 and answer.json() == {"results": expected}
         tagged = client.get("/v1/search", params={"q": LEAP, "tag": "Program Execution"}).json()
         assert 0 < len(tagged["results"]) < 10
         weights = client.get("/v1/search", params={"q": LEAP, "k": 4, "by": "weights"}).json()
         assert weights["results"][0]["task"] == expected[0]["task"]
-        made = client.post("/v1/adapters", json={"description": LEAP, "generator": "nearest"})
-        identity = made.json()["id"]
+        created = client.post("/v1/adapters", json={"description": LEAP, "generator": "nearest"})
+        identity = created.json()["id"]
         for params, by in (
             ({}, "weights"),
             ({"by": "description"}, "description"),
             ({"q": LEAP}, "weights"),
         ):
-            asked = {"adapter": identity, "k": 4, **params}
-            found = client.get("/v1/search", params=asked).json()["results"]
-            assert [found[0]["task"], found[0]["by"]] == [expected[0]["task"], by]
+            query = {"adapter": identity, "k": 4, **params}
+            results = client.get("/v1/search", params=query).json()["results"]
+            assert [results[0]["task"], results[0]["by"]] == [expected[0]["task"], by]
         answer = client.get("/v1/search", params={"adapter": "ad_" + "0" * 40})
         assert answer.status_code == 404 and answer.json()["code"] == "not-found"
         for params, code in (
@@ -318,12 +334,12 @@ def test_vectors_are_those_of_encode(encoder: DescriptionEncoder) -> None:
 
 
 def test_confidence_rises_with_score_and_margin() -> None:
-    made = shipped_confidence()
+    calibration = shipped_confidence()
     grid = np.linspace(-1, 1, 41)
     for fixed in (-0.5, 0.0, 0.3, 0.9):
         for values in (
-            [made.confidence(x, fixed) for x in grid],
-            [made.confidence(fixed, x) for x in grid],
+            [calibration.confidence(x, fixed) for x in grid],
+            [calibration.confidence(fixed, x) for x in grid],
         ):
             assert values == sorted(values) and values[0] >= 0 and values[-1] <= 1
     assert margins([0.9, 0.9, 0.5], ["a", "a", "b"]) == pytest.approx([0.4, 0.4, -0.4])

@@ -21,15 +21,15 @@ from index.encoders.weights import (
     WeightEncoder,
     WeightEncoderConfig,
     load_weight_encoder,
-    save_weight_encoder,
 )
 from index.search.confidence import shipped_confidence
 from index.search.query import NotSearchable, read_files
 from index.search.searcher import Result, Searcher
 from index.search.sources import DescriptionSource, WeightSource
 from index.search.sync import build_index
+from index.segments.folder import IndexFolder
 from library.adapter import Adapter, zeros
-from library.checkpoint import CheckpointInfo
+from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import UsageError
 from library.exchange.importing import ImportRequest, import_adapter
 from library.layout import Layout, layout_of
@@ -50,17 +50,17 @@ def adapter(number: int) -> Adapter:
     return tiny.adapter(layout(1 + number % 4), seed=number)
 
 
-def written(folder: Path, made: Adapter, base: str = BASE) -> Path:
+def written(folder: Path, adapter: Adapter, base: str = BASE) -> Path:
     """An adapter folder as anybody's trainer leaves it: config and weights."""
-    files = to_peft(made, base_name=base, profile="lossless")
+    files = to_peft(adapter, base_name=base, profile="lossless")
     folder.mkdir(parents=True)
     (folder / CONFIG_FILE).write_bytes(files.config_bytes)
     (folder / WEIGHTS_FILE).write_bytes(files.weights)
     return folder
 
 
-def add(library: Path, made: Adapter, task: str, base: str = BASE) -> str:
-    source = written(library.parent / "sources" / task, made, base)
+def add(library: Path, adapter: Adapter, task: str, base: str = BASE) -> str:
+    source = written(library.parent / "sources" / task, adapter, base)
     request = ImportRequest(str(source), task=task)
     return import_adapter(LibraryFolder(str(library)), request).record["id"]
 
@@ -82,10 +82,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def checkpoint(folder: Path, seed: int = 0) -> Path:
     """A weight encoder with random maps."""
-    made = WeightEncoder(WeightEncoderConfig(384, directions=8, dimension=16), layout())
-    tiny.randomise(made, seed=seed)
+    encoder = WeightEncoder(WeightEncoderConfig(384, directions=8, dimension=16), layout())
+    tiny.randomise(encoder, seed=seed)
     info = CheckpointInfo({"id": BASE, "sha256": None, "source": "random"}, DEFAULT_ENCODER)
-    save_weight_encoder(folder, made, info, storage="float32")
+    save_checkpoint(folder, encoder, info, storage="float32")
     return folder
 
 
@@ -104,9 +104,11 @@ def searcher(
     return Searcher(str(library), no_encoder, lambda: weights, note=note)
 
 
-def alike(ours: list[Result], theirs: list[Result]) -> bool:
-    near = [a.score == pytest.approx(b.score, abs=1e-5) for a, b in zip(ours, theirs, strict=True)]
-    return [r.id for r in ours] == [r.id for r in theirs] and all(near)
+def alike(first: list[Result], second: list[Result]) -> bool:
+    close = [
+        a.score == pytest.approx(b.score, abs=1e-5) for a, b in zip(first, second, strict=True)
+    ]
+    return [r.id for r in first] == [r.id for r in second] and all(close)
 
 
 def test_an_adapter_finds_itself_first_and_says_by_what(
@@ -137,31 +139,31 @@ def test_what_does_not_change_the_adapter_does_not_change_the_results(
     b = {k: (x @ g)[..., order] for k, x in plain.B.items()}
     same = Adapter(plain.layout, turned, b).with_rank(rank + pad).scaled(0.25)
     files = to_peft(same, base_name=BASE, profile="lossless")
-    asked = {CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.weights}
+    query = {CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.weights}
     search = searcher(filled, weights).search
     source = read_files(filled.parent / "sources" / f"task{number}")
-    assert alike(search(adapter=asked), search(adapter=source))
+    assert alike(search(adapter=query), search(adapter=source))
 
 
 def test_metadata_does_not_count(filled: Path, weights: WeightEncoder, tmp_path: Path) -> None:
     """Neither of the adapter that is asked by nor of those in the library."""
     identity = next((filled / "adapters").iterdir())
-    wanted = searcher(filled, weights).search(adapter=read_files(identity))
+    expected = searcher(filled, weights).search(adapter=read_files(identity))
     bare = tmp_path / "bare"
     shutil.copytree(identity, bare)
     (bare / PROVENANCE_FILE).unlink()
-    assert searcher(filled, weights).search(adapter=read_files(bare)) == wanted
+    assert searcher(filled, weights).search(adapter=read_files(bare)) == expected
     config = json.loads((bare / CONFIG_FILE).read_text())
     (bare / CONFIG_FILE).write_text(json.dumps({**config, "base_model_name_or_path": None}))
     (bare / WEIGHTS_FILE).rename(bare / "lora.safetensors")
     files = read_files(bare / "lora.safetensors")
-    assert searcher(filled, weights).search(adapter=files) == wanted
+    assert searcher(filled, weights).search(adapter=files) == expected
     described = tmp_path / "described"
     shutil.copytree(filled, described)
     for file in described.glob("records/*/*.json"):
         record = json.loads(file.read_text())
         file.write_text(json.dumps({**record, "description": "", "tags": ["any"]}))
-    assert searcher(described, weights).search(adapter=files) == wanted
+    assert searcher(described, weights).search(adapter=files) == expected
 
 
 def test_the_index_follows_the_library(
@@ -173,18 +175,18 @@ def test_the_index_follows_the_library(
     opened = searcher(library, weights)
     new = tiny.adapter(layout(3), seed=50)
     files = to_peft(new, base_name=BASE, profile="lossless")
-    asked = {CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.weights}
-    before = opened.search(adapter=asked)
+    query = {CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.weights}
+    before = opened.search(adapter=query)
     identity = add(library, new, "new")
-    assert opened.search(adapter=asked) == before
+    assert opened.search(adapter=query) == before
     opened.follow()
     for now in (opened, searcher(library, weights)):
-        results = now.search(adapter=asked)
+        results = now.search(adapter=query)
         assert results[0].id == identity and alike(results[1:], before)
     assert main(["library", "remove", "new", "--library", str(library)]) == 0
     opened.follow()
     for now in (opened, searcher(library, weights)):
-        assert alike(now.search(adapter=asked), before)
+        assert alike(now.search(adapter=query), before)
     assert not (tmp_path / "cache" / "indexes").exists()  # its own index is what follows
 
 
@@ -200,12 +202,12 @@ def test_what_cannot_be_compared_is_left_out(
     foreign = tmp_path / "foreign" / "library"
     add(foreign, adapter(1), "other base", "someone/else")
     notes: list[str] = []
-    asked = read_files(filled.parent / "sources" / "task1")
-    assert searcher(foreign, weights, notes.append).search(adapter=asked) == []
+    query = read_files(filled.parent / "sources" / "task1")
+    assert searcher(foreign, weights, notes.append).search(adapter=query) == []
     assert notes == ["the library holds no adapter whose weights can be compared"]
     index = searcher(library, weights).index("weights")
-    assert len(index.state) == COUNT + 1
-    assert same in {entry.id for entry in index.state.entries()}
+    assert len(index.view) == COUNT + 1
+    assert same in {entry.id for entry in index.view.entries()}
 
 
 def test_an_index_of_another_weight_encoder_is_replaced(
@@ -214,14 +216,14 @@ def test_an_index_of_another_weight_encoder_is_replaced(
     library = tmp_path / "library"
     shutil.copytree(filled, library)
     other = load_weight_encoder(checkpoint(tmp_path / "other", seed=1))
-    asked = read_files(filled.parent / "sources" / "task1")
-    expected = {w.digest: searcher(filled, w).search(adapter=asked) for w in (weights, other)}
+    query = read_files(filled.parent / "sources" / "task1")
+    expected = {w.digest: searcher(filled, w).search(adapter=query) for w in (weights, other)}
     assert not alike(expected[weights.digest], expected[other.digest])
     build_index(str(library), WeightSource(weights))
     for encoder, count in ((weights, 0), (other, 1), (other, 0), (weights, 1)):
         notes: list[str] = []
-        found = searcher(library, encoder, notes.append).search(adapter=asked)
-        assert alike(found, expected[encoder.digest])
+        results = searcher(library, encoder, notes.append).search(adapter=query)
+        assert alike(results, expected[encoder.digest])
         assert len(notes) == count and all("it is replaced" in note for note in notes)
 
 
@@ -251,8 +253,8 @@ def test_an_adapter_that_cannot_be_compared_is_told_why(
         },
     }  # fmt: skip
     for words, files in wrong.items():
-        said = cannot(dict(files), filled, weights)
-        assert words in said and "holds no description" in said and "\n" not in said
+        sentence = cannot(dict(files), filled, weights)
+        assert words in sentence and "holds no description" in sentence and "\n" not in sentence
         assert words in cannot(dict(files), filled, weights, by="weights")
     assert "holds no description" in cannot(sound, filled, weights, by="description")
     with pytest.raises(UsageError, match="a text, or an adapter"):
@@ -265,18 +267,18 @@ def test_descriptions_stand_in_and_texts_reach_weights(
     """Which of the two was compared is in every result; a note says why weights were not."""
     notes: list[str] = []
     opened = Searcher(str(filled), lambda: encoder, lambda: weights, note=notes.append)
-    own = next((filled / "adapters").iterdir())
-    files = dict(read_files(own))
+    folder = next((filled / "adapters").iterdir())
+    files = dict(read_files(folder))
     task = json.loads(files[PROVENANCE_FILE])["description"]
     config = {**json.loads(files[CONFIG_FILE]), "base_model_name_or_path": "someone/else"}
     foreign = {**files, CONFIG_FILE: json.dumps(config).encode()}
-    found = opened.search(adapter=foreign)
-    assert found == opened.search(task) and found[0].task == task
-    assert {r.by for r in found} == {"description"}
+    results = opened.search(adapter=foreign)
+    assert results == opened.search(task) and results[0].task == task
+    assert {r.by for r in results} == {"description"}
     assert len(notes) == 1 and "its description is compared instead" in notes[0]
     with pytest.raises(NotSearchable):
         opened.search(adapter=foreign, by="weights")
-    assert opened.search(adapter=files, by="description") == found
+    assert opened.search(adapter=files, by="description") == results
 
     by_text = opened.search(task, by="weights")
     described = weights.describe(encoder.vectors([task]))[0]
@@ -284,40 +286,31 @@ def test_descriptions_stand_in_and_texts_reach_weights(
         adapter = weights.encode(read_peft(filled / "adapters" / result.id))[0]
         assert result.score == pytest.approx(float(described @ adapter), abs=1e-6)
         assert result.by == "weights"
-    asked = weights.encode(read_peft(own))[0]
+    encoded = weights.encode(read_peft(folder))[0]
     for result in opened.search(task, files):
         adapter = weights.encode(read_peft(filled / "adapters" / result.id))[0]
-        mean = torch.nn.functional.normalize(0.2 * described + asked, dim=0)
+        mean = torch.nn.functional.normalize(0.2 * described + encoded, dim=0)
         assert result.score == pytest.approx(float(mean @ adapter), abs=1e-6)
-    weights.info, kept = replace(weights.info, encoder="another"), weights.info
+    weights.info, info = replace(weights.info, encoder="another"), weights.info
     with pytest.raises(UsageError, match=r"through another, not sentence-transformers"):
         opened.search(task, by="weights")
-    weights.info = kept
+    weights.info = info
 
 
-# A child that brings the index of a library up to date, slowly, and says when it has begun.
+# A child that brings the index of a library up to date; told so, it says when it reads, and waits.
 WRITER = """
 import sys, time
 from pathlib import Path
-from index.search.sources import Weights
-from index.search.sync import build_index
 from index.encoders.weights import load_weight_encoder
-import index.segments.index as d
-write = d.write_snapshot
-def slow(place, *rest):
-    digest = write(place, *rest)
-    print("written", flush=True)
-    time.sleep(60)
-    return digest
-if sys.argv[3] == "snapshot":
-    d.write_snapshot = slow
-class Slow(Weights):
-    def vectors(self, library, wanted):
+from index.search.sources import WeightSource
+from index.search.sync import build_index
+class Source(WeightSource):
+    def vectors(self, library, adapters):
         if sys.argv[3] == "reading":
             print("reading", flush=True)
             time.sleep(60)
-        return super().vectors(library, wanted)
-build_index(sys.argv[1], Slow(load_weight_encoder(Path(sys.argv[2]))))
+        return super().vectors(library, adapters)
+build_index(sys.argv[1], Source(load_weight_encoder(Path(sys.argv[2]))))
 """
 
 
@@ -330,21 +323,24 @@ def test_a_build_that_is_killed_leaves_the_index_before(
     shutil.copytree(filled, library)
     weights = load_weight_encoder(encoder)
     build_index(str(library), WeightSource(weights))
-    place = library / "index" / "weights"
-    before = {file: file.read_bytes() for file in place.rglob("*") if file.is_file()}
+    folder = IndexFolder(library / "index" / "weights")
+    before = {file: file.read_bytes() for file in folder.path.rglob("*") if file.is_file()}
     add(library, tiny.adapter(layout(3), seed=50), "new")
-    writer = tiny.start_python(WRITER, str(library), str(encoder), moment)
-    try:
-        assert writer.stdout is not None
-        assert writer.stdout.readline().strip() in ("reading", "written")
-    finally:
-        writer.send_signal(signal.SIGKILL)
-        writer.wait()
+    with folder.locked("write"):  # the child can write a snapshot, and cannot swap
+        writer = tiny.start_python(WRITER, str(library), str(encoder), moment)
+        try:
+            if moment == "reading":
+                assert writer.stdout is not None and writer.stdout.readline() == "reading\n"
+            while moment == "snapshot" and folder.last_generation() == 1:
+                assert writer.poll() is None
+        finally:
+            writer.send_signal(signal.SIGKILL)
+            writer.wait()
     assert {file: file.read_bytes() for file in before} == before
-    made = build_index(str(library), WeightSource(weights))
-    assert len(made.state) == COUNT + 1
-    left = {name.split(".")[0] for name in os.listdir(place)} - {"current", "build", "write"}
-    assert all(name.isdecimal() for name in left) and len(left) == 2, left
+    index = build_index(str(library), WeightSource(weights))
+    assert len(index.view) == COUNT + 1
+    stems = {name.split(".")[0] for name in os.listdir(folder.path)} - {"current", "build", "write"}
+    assert all(name.isdecimal() for name in stems) and len(stems) == 2, stems
 
 
 def test_both_indexes_lie_side_by_side(
@@ -353,7 +349,7 @@ def test_both_indexes_lie_side_by_side(
     library = tmp_path / "library"
     shutil.copytree(filled, library)
     for contents in (WeightSource(weights), DescriptionSource(encoder), WeightSource(weights)):
-        assert len(build_index(str(library), contents).state) == COUNT
+        assert len(build_index(str(library), contents).view) == COUNT
     opened = Searcher(str(library), lambda: encoder, lambda: weights)
     assert opened.search("task3")[0].task == "task3"
     assert opened.search("task3", by="weights") != opened.search("task3")
@@ -363,11 +359,11 @@ def test_the_calibration_is_of_the_shipped_weight_encoder() -> None:
     file = tiny.ROOT / "index" / "search" / "weight_confidence.json"
     assert json.loads(file.read_text())["weight encoder"] == load_weight_encoder().digest
     for kind in ("text", "adapter", "both"):
-        made = shipped_confidence(kind)
+        calibration = shipped_confidence(kind)
         for fixed in (-0.5, 0.0, 0.3, 0.9):
             for values in (
-                [made.confidence(x / 20, fixed) for x in range(-20, 21)],
-                [made.confidence(fixed, x / 20) for x in range(-20, 21)],
+                [calibration.confidence(x / 20, fixed) for x in range(-20, 21)],
+                [calibration.confidence(fixed, x / 20) for x in range(-20, 21)],
             ):
                 assert values == sorted(values) and values[0] >= 0 and values[-1] <= 1
-        assert made.confidence(0.9, 0.4) > 0.6 > 0.2 > made.confidence(0.1, -0.1)
+        assert calibration.confidence(0.9, 0.4) > 0.6 > 0.2 > calibration.confidence(0.1, -0.1)

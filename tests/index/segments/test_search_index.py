@@ -6,7 +6,16 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
-import shelf as s
+from vectors import (
+    ENCODER,
+    WIDTH,
+    Adapters,
+    addition,
+    by_id,
+    nearest_ids,
+    random_adapter,
+    random_queries,
+)
 
 from index.encoders.descriptions import EncoderIdentity
 from index.segments import faiss_file, segment
@@ -25,95 +34,95 @@ FILTERS = [
 ]
 
 
-def found(index: VectorIndex, query: np.ndarray, k: int, wanted: Filter) -> list[str]:
-    return [entry.id for _, entry in index.search(query, k, wanted)]
+def ids(index: VectorIndex, query: np.ndarray, k: int, filter: Filter) -> list[str]:
+    return [entry.id for _, entry in index.search(query, k, filter)]
 
 
-def agree(index: VectorIndex, shelf: s.Shelf, seed: int = 0) -> None:
+def agree(index: VectorIndex, stored: Adapters, seed: int = 0) -> None:
     """The index finds what comparing every vector finds."""
-    assert len(index.state) == len(shelf)
-    for query in s.queries(2, seed):
-        for wanted in FILTERS:
-            if wanted.conditions and not s.expected(shelf, query, 1, wanted):
+    assert len(index.view) == len(stored)
+    for query in random_queries(2, seed):
+        for filter in FILTERS:
+            if filter.conditions and not nearest_ids(stored, query, 1, filter):
                 continue
             for k in (1, 7, 400):
-                assert found(index, query, k, wanted) == s.expected(shelf, query, k, wanted)
+                assert ids(index, query, k, filter) == nearest_ids(stored, query, k, filter)
 
 
 @pytest.fixture
-def full(tmp_path: Path) -> tuple[VectorIndex, s.Shelf]:
+def full(tmp_path: Path) -> tuple[VectorIndex, Adapters]:
     """300 adapters in a snapshot."""
-    adapters = [s.adapter(n) for n in range(300)]
-    index = VectorIndex(s.ENCODER, tmp_path / "index")
-    index.compact(s.adding(adapters))
-    return index, s.shelf(adapters)
+    adapters = [random_adapter(n) for n in range(300)]
+    index = VectorIndex(ENCODER, tmp_path / "index")
+    index.compact(addition(adapters))
+    return index, by_id(adapters)
 
 
-def test_it_finds_what_comparing_everything_finds(full: tuple[VectorIndex, s.Shelf]) -> None:
-    index, shelf = full
-    agree(index, shelf)
-    query = s.queries(1)[0]
+def test_it_finds_what_comparing_everything_finds(full: tuple[VectorIndex, Adapters]) -> None:
+    index, stored = full
+    agree(index, stored)
+    query = random_queries(1)[0]
     for score, entry in index.search(query, 300):
-        assert score == pytest.approx(float((shelf[entry.id][1] @ query).max()), abs=1e-6)
+        assert score == pytest.approx(float((stored[entry.id][1] @ query).max()), abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_any_sequence_of_changes_is_answered_for(seed: int, tmp_path: Path) -> None:
     """Adding, replacing, removing, compacting, opening again, in this process and in others."""
-    rng, shelf = random.Random(seed), {}
-    index = VectorIndex(s.ENCODER, tmp_path / "index")
+    rng, stored = random.Random(seed), {}
+    index = VectorIndex(ENCODER, tmp_path / "index")
     index.compact()
-    other = VectorIndex(s.ENCODER, tmp_path / "index")
+    other = VectorIndex(ENCODER, tmp_path / "index")
     for version in range(16):
         writer = rng.choice([index, other])
         numbers = rng.sample(range(60), rng.randint(0, 6))
-        gone = tuple(rng.sample(sorted(shelf), min(len(shelf), rng.randint(0, 3))))
-        changed = [s.adapter(n, version=version) for n in numbers]
-        change = s.adding(changed, removed=gone)
+        gone = tuple(rng.sample(sorted(stored), min(len(stored), rng.randint(0, 3))))
+        changed = [random_adapter(n, version=version) for n in numbers]
+        change = addition(changed, removed=gone)
         for identity in gone:
-            shelf.pop(identity)
-        shelf |= s.shelf(changed)
+            stored.pop(identity)
+        stored |= by_id(changed)
         if rng.random() < 0.3:
             writer.compact(change)
         else:
             writer.apply(change)
-        agree(writer, shelf, version)
-    for reader in (index, other, VectorIndex(s.ENCODER, tmp_path / "index")):
+        agree(writer, stored, version)
+    for reader in (index, other, VectorIndex(ENCODER, tmp_path / "index")):
         reader.refresh()
-        agree(reader, shelf)
+        agree(reader, stored)
 
 
 def test_many_vectors_lie_in_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The index for large libraries: good recall, exact where few adapters are wanted."""
+    """The index for large libraries: good recall, exact where few adapters are filter."""
     assert faiss_file.factory(50_000) == "IDMap2,Flat"
     assert faiss_file.factory(10**6) == "IVF4000,SQfp16"
     monkeypatch.setattr(faiss_file, "EXACT_UP_TO", 1000)
     monkeypatch.setattr(faiss_file, "PROBED", 90)  # random vectors have no clusters
-    adapters = [s.adapter(n) for n in range(1500)]
-    index, shelf = VectorIndex(s.ENCODER, tmp_path / "index"), s.shelf(adapters)
-    index.compact(s.adding(adapters))
-    assert isinstance(index.state.snapshot.faiss, faiss.IndexIVF)
+    adapters = [random_adapter(n) for n in range(1500)]
+    index, stored = VectorIndex(ENCODER, tmp_path / "index"), by_id(adapters)
+    index.compact(addition(adapters))
+    assert isinstance(index.view.snapshot.faiss, faiss.IndexIVF)
     few = Filter(tags=("tag2",), base="base1")
-    for limit, least in ((segment.EXACT, 1.0), (0, 0.9)):  # at 0 FAISS is asked in any case
-        monkeypatch.setattr(segment, "EXACT", limit)
+    for limit, least in ((segment.SCAN_UP_TO, 1.0), (0, 0.9)):  # at 0 FAISS is asked in any case
+        monkeypatch.setattr(segment, "SCAN_UP_TO", limit)
         hits, all_hits = 0, 0
-        for query in s.queries(10):
-            assert len(set(found(index, query, 10, Filter()))) == 10
-            near = found(index, query, 10, few)
-            hits += len(set(near) & set(s.expected(shelf, query, 10, few)))
+        for query in random_queries(10):
+            assert len(set(ids(index, query, 10, Filter()))) == 10
+            few_ids = ids(index, query, 10, few)
+            hits += len(set(few_ids) & set(nearest_ids(stored, query, 10, few)))
             all_hits += len(
-                set(found(index, query, 10, Filter())) & set(s.expected(shelf, query, 10))
+                set(ids(index, query, 10, Filter())) & set(nearest_ids(stored, query, 10))
             )
         assert hits >= least * 100 and all_hits >= 0.9 * 100
-    gone = s.expected(shelf, s.queries(1)[0], 5)
+    gone = nearest_ids(stored, random_queries(1)[0], 5)
     index.apply(Change(removed=tuple(gone)))
-    assert not set(gone) & set(found(index, s.queries(1)[0], 50, Filter()))
+    assert not set(gone) & set(ids(index, random_queries(1)[0], 50, Filter()))
 
 
 def test_two_builds_write_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        index = VectorIndex(s.ENCODER, tmp_path / name)
-        index.compact(s.adding(s.adapter(n) for n in range(50)))
+        index = VectorIndex(ENCODER, tmp_path / name)
+        index.compact(addition(random_adapter(n) for n in range(50)))
     files = [f.relative_to(tmp_path / "a") for f in (tmp_path / "a").rglob("*") if f.is_file()]
     assert {f.suffix for f in files} >= {".faiss", ".json", ".jsonl", ".safetensors"}
     for file in files:
@@ -122,8 +131,8 @@ def test_two_builds_write_the_same_bytes(tmp_path: Path) -> None:
 
 def others_index() -> bytes:
     """A well-formed FAISS file that answers every search with adapter 0."""
-    index = faiss.index_factory(s.WIDTH, "IDMap2,Flat", faiss.METRIC_INNER_PRODUCT)
-    index.add_with_ids(s.queries(300), np.zeros(300, dtype=np.int64))
+    index = faiss.index_factory(WIDTH, "IDMap2,Flat", faiss.METRIC_INNER_PRODUCT)
+    index.add_with_ids(random_queries(300), np.zeros(300, dtype=np.int64))
     return faiss.serialize_index(index).tobytes()
 
 
@@ -134,70 +143,70 @@ OTHERS = others_index()
     "content", [None, b"", b"IxMp" * 99, OTHERS], ids=["absent", "empty", "rubbish", "another"]
 )
 def test_a_foreign_faiss_file_is_not_read_but_made_again(
-    content: bytes | None, full: tuple[VectorIndex, s.Shelf], tmp_path: Path
+    content: bytes | None, full: tuple[VectorIndex, Adapters], tmp_path: Path
 ) -> None:
     (file,) = (tmp_path / "index").glob("*.faiss")
     written = file.read_bytes()
     file.unlink() if content is None else file.write_bytes(content)
     notes: list[str] = []
-    agree(VectorIndex(s.ENCODER, tmp_path / "index", notes.append), full[1])
+    agree(VectorIndex(ENCODER, tmp_path / "index", notes.append), full[1])
     assert file.read_bytes() == written
     assert len(notes) == 1 and str(file) in notes[0]
-    agree(VectorIndex(s.ENCODER, tmp_path / "index", notes.append), full[1])
+    agree(VectorIndex(ENCODER, tmp_path / "index", notes.append), full[1])
     assert len(notes) == 1
 
 
-def test_a_changed_snapshot_is_refused(full: tuple[VectorIndex, s.Shelf]) -> None:
-    folder = Path(full[0].place)
+def test_a_changed_snapshot_is_refused(full: tuple[VectorIndex, Adapters]) -> None:
+    folder = Path(full[0].location)
     for file in [*(folder / "000001").iterdir(), folder / CURRENT]:
         content = file.read_bytes()
         changed = b"" if file.name == CURRENT else content.replace(b"0", b"1", 1)
         for damaged in (content[:-9], changed, b""):
             file.write_bytes(damaged)
             with pytest.raises(IndexDamaged, match="index build"):
-                VectorIndex(s.ENCODER, folder)
+                VectorIndex(ENCODER, folder)
         file.write_bytes(content)
-    agree(VectorIndex(s.ENCODER, folder), full[1])
+    agree(VectorIndex(ENCODER, folder), full[1])
 
 
-def test_a_torn_change_never_happened(full: tuple[VectorIndex, s.Shelf]) -> None:
+def test_a_torn_change_never_happened(full: tuple[VectorIndex, Adapters]) -> None:
     """Cut anywhere, the log says what was said before the cut; the next writer goes on there."""
-    index, shelf = full
-    folder = Path(index.place)
+    index, stored = full
+    folder = Path(index.location)
     log = folder / "000001.log"
-    index.apply(s.adding([s.adapter(500)]))
+    index.apply(addition([random_adapter(500)]))
     first = log.stat().st_size
-    index.apply(s.adding([s.adapter(501)]))
-    whole = log.read_bytes()
-    with_first = shelf | s.shelf([s.adapter(500)])
-    for cut in (first, first + 1, first + 40, len(whole) - 1):
-        log.write_bytes(whole[:cut])
-        opened = VectorIndex(s.ENCODER, folder)
-        assert len(opened.state) == 301
+    index.apply(addition([random_adapter(501)]))
+    content = log.read_bytes()
+    with_first = stored | by_id([random_adapter(500)])
+    for cut in (first, first + 1, first + 40, len(content) - 1):
+        log.write_bytes(content[:cut])
+        opened = VectorIndex(ENCODER, folder)
+        assert len(opened.view) == 301
     agree(opened, with_first)
-    opened.apply(s.adding([s.adapter(502)]))
-    agree(VectorIndex(s.ENCODER, folder), with_first | s.shelf([s.adapter(502)]))
-    log.write_bytes(whole[:30] + b"x" + whole[31:])
+    opened.apply(addition([random_adapter(502)]))
+    agree(VectorIndex(ENCODER, folder), with_first | by_id([random_adapter(502)]))
+    log.write_bytes(content[:30] + b"x" + content[31:])
     with pytest.raises(IndexDamaged, match="index build"):
-        VectorIndex(s.ENCODER, folder)
+        VectorIndex(ENCODER, folder)
 
 
-def test_another_encoder_is_named(full: tuple[VectorIndex, s.Shelf]) -> None:
+def test_another_encoder_is_named(full: tuple[VectorIndex, Adapters]) -> None:
     for other in (
-        EncoderIdentity("other", "0" * 64, "", s.WIDTH),
-        EncoderIdentity("tiny", "1" * 64, "", s.WIDTH),
-        EncoderIdentity("tiny", "0" * 64, "query: ", s.WIDTH),
+        EncoderIdentity("other", "0" * 64, "", WIDTH),
+        EncoderIdentity("tiny", "1" * 64, "", WIDTH),
+        EncoderIdentity("tiny", "0" * 64, "query: ", WIDTH),
     ):
         with pytest.raises(EncoderMismatch, match="made with encoder tiny"):
-            VectorIndex(other, Path(full[0].place))
+            VectorIndex(other, Path(full[0].location))
 
 
-def test_wrong_questions(full: tuple[VectorIndex, s.Shelf]) -> None:
-    index, query = full[0], s.queries(1)[0]
+def test_wrong_questions(full: tuple[VectorIndex, Adapters]) -> None:
+    index, query = full[0], random_queries(1)[0]
     for k in (0, -1, 1001):
         with pytest.raises(UsageError, match="from 1 to 1,000"):
             index.search(query, k)
-    for wanted in (
+    for filter in (
         Filter(base="no"),
         Filter(layout="no"),
         Filter(recipe="no"),
@@ -205,23 +214,23 @@ def test_wrong_questions(full: tuple[VectorIndex, s.Shelf]) -> None:
         Filter(tags=("any", "no")),
     ):
         with pytest.raises(UnknownName, match=r"no adapter with .* 'no'; known: "):
-            index.search(query, 3, wanted)
+            index.search(query, 3, filter)
     assert index.search(query, 3, Filter(recipe="recipe0", tags=("tag0",), base="base0")) != []
     assert index.search(query, 1, Filter(tags=("tag0", "tag1"))) == []
 
 
 def test_memory_alone_is_enough(tmp_path: Path) -> None:
-    index, adapters = VectorIndex(s.ENCODER), [s.adapter(n) for n in range(40)]
-    index.apply(s.adding(adapters))
-    agree(index, s.shelf(adapters))
+    index, adapters = VectorIndex(ENCODER), [random_adapter(n) for n in range(40)]
+    index.apply(addition(adapters))
+    agree(index, by_id(adapters))
     with pytest.raises(OutputError):
         index.compact()
     (tmp_path / "file").write_text("")
-    blocked = VectorIndex(s.ENCODER, tmp_path / "file" / "index")
+    blocked = VectorIndex(ENCODER, tmp_path / "file" / "index")
     with pytest.raises(OutputError, match="cannot write"):
-        blocked.compact(s.adding(adapters))
-    blocked.apply(s.adding(adapters), keep=False)
-    agree(blocked, s.shelf(adapters))
+        blocked.compact(addition(adapters))
+    blocked.apply(addition(adapters), persist=False)
+    agree(blocked, by_id(adapters))
 
 
 def test_descriptions_of_records() -> None:
@@ -229,7 +238,7 @@ def test_descriptions_of_records() -> None:
     record = {"id": "ad_1", "task": "t", "base_model": "b", "recipe": "r", "description": "One."}
     many = {**record, "descriptions": [" Two. ", "Two.", "", "x" * 9000, None, "One."]}
     silent = {**record, "id": "ad_2", "description": "  "}
-    found = entries_of([record, many, silent])
-    assert list(found) == ["ad_1"]
-    entry, texts = found["ad_1"]
+    entries = entries_of([record, many, silent])
+    assert list(entries) == ["ad_1"]
+    entry, texts = entries["ad_1"]
     assert texts == ["One.", "Two."] and len(entry.texts) == entry.rows == 2

@@ -89,9 +89,9 @@ def test_a_build_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
     assert main(command(tasks, tiny_base, str(out), "--resume")) == 0
     assert content(out) == content(built)
     assert all(file.stat().st_mtime_ns == then for file, then in times.items())
-    ours = {f.relative_to(out): f.read_bytes() for f in out.glob("adapters/ad_*/*")}
-    theirs = {f.relative_to(built): f.read_bytes() for f in built.glob("adapters/ad_*/*")}
-    assert ours == theirs
+    resumed = {f.relative_to(out): f.read_bytes() for f in out.glob("adapters/ad_*/*")}
+    undisturbed = {f.relative_to(built): f.read_bytes() for f in built.glob("adapters/ad_*/*")}
+    assert resumed == undisturbed
 
 
 SLOW = ("--steps", "40", "--slots", "1")  # one after the other, with time to get in between
@@ -104,8 +104,8 @@ def test_a_disk_that_fills_up_leaves_what_is_stored(
     process = start(tasks, tiny_base, out, *SLOW)
     wait_for_a_record(out, process)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100, 100))
-    said = said_at_the_end(process)
-    assert process.returncode == 1 and "cannot write" in said and str(out) in said
+    message = said_at_the_end(process)
+    assert process.returncode == 1 and "cannot write" in message and str(out) in message
     stored = {file: file.read_bytes() for file in out.glob("records/*/*.json")}
     assert 0 < len(stored) < 5
     assert main(["library", "check", "--library", str(out)]) == 0
@@ -168,10 +168,10 @@ def test_list_says_what_the_contract_does(built: Path, capsys: pytest.CaptureFix
 def test_an_object_store_holds_the_same_library(
     tasks: Path, tiny_base: Path, built: Path, tmp_path: Path
 ) -> None:
-    place = f"memory://{tmp_path.name}"
-    assert main(command(tasks, tiny_base, place)) == 0
-    assert content(place) == content(built)
-    assert main(["library", "check", "--library", place]) == 0
+    url = f"memory://{tmp_path.name}"
+    assert main(command(tasks, tiny_base, url)) == 0
+    assert content(url) == content(built)
+    assert main(["library", "check", "--library", url]) == 0
 
 
 @on_both
@@ -191,8 +191,8 @@ def test_check_names_what_is_damaged(
     provenance.write_text(provenance.read_text().replace("Name a colour", "Name a flavour"))
     capsys.readouterr()
     assert main(["library", "check", "--library", str(copy)]) == 1
-    said = capsys.readouterr().err
-    assert [r["id"] in said for r in content(copy)] == [True, True, True, False, False]
+    message = capsys.readouterr().err
+    assert [r["id"] in message for r in content(copy)] == [True, True, True, False, False]
     assert main(["library", "remove", first["id"], "--library", str(copy)]) == 0
     assert len(content(copy)) == 4 and not weights.exists()
 

@@ -120,7 +120,9 @@ def test_a_library_of_imports_can_be_built_on(
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    from generator.strategies.strategies import Strategies
+    from generator.engine import Engine
+    from generator.request import Request
+    from generator.resources import Resources
     from index.search.retriever import Retriever
     from library.base.models import resolve_base
     from library.tasks.files import read_tasks
@@ -142,8 +144,8 @@ def test_a_library_of_imports_can_be_built_on(
     folder = LibraryFolder(library)
     base, (task,) = resolve_base(str(tiny_base)), read_tasks(colours)
     shelf = Retriever(folder, base, encoder)
-    methods, strategies = LibraryMethods(shelf, shelf), Strategies(None, folder)
-    nearest = strategies.propose("nearest", task.definition, base, without=task.name).adapter
+    methods, engine = LibraryMethods(shelf, shelf), Engine([], Resources(folder))
+    nearest = engine.propose("nearest", Request(task.definition), base, without=task.name).adapter
     expected = tiny.deltas(read_peft(library / "adapters" / stored(library)[2]["id"]))
     assert all(torch.equal(delta, expected[name]) for name, delta in tiny.deltas(nearest).items())
     (soup,) = methods.adapters("soup", [task])

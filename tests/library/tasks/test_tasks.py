@@ -156,9 +156,9 @@ def test_a_malformed_file_is_named(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("descriptions.jsonl.gz", gzip.compress(b'{"task": "a"}')),
+        ("descriptions.jsonl.gz", gzip.compress(b'{"task": "a"}', mtime=0)),
         ("descriptions.jsonl.gz", b"plain text"),
-        ("descriptions.jsonl.gz", gzip.compress(b"[1]")),
+        ("descriptions.jsonl.gz", gzip.compress(b"[1]", mtime=0)),
         ("index.csv", b"task,license_class\n\xff,x\n"),
     ],
 )

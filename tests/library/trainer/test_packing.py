@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from library.base.batches import TokenRow
 from library.base.multi_adapter import MultiAdapter
 from library.layout import layout_of
-from library.trainer.loss_backends import GroupedPasses, PackedPasses
+from library.trainer.loss_backends import PackedBackend, PaddedBackend
 from library.trainer.packing import CELLS, LENGTH, packed
 
 ROWS = st.lists(
@@ -33,13 +33,13 @@ def test_every_row_is_there_once_and_its_answers_are_asked_for(
         flat = {name: getattr(batch, name).flatten() for name in ("ids", "segments", "owners")}
         real = batch.weights > 0
         for segment, number in enumerate(order):
-            row, here = rows[number], flat["segments"] == segment
-            assert flat["ids"][here].tolist() == row.prompt + row.answer
-            assert set(flat["owners"][here].tolist()) == {row.owner}
-            assert batch.positions.flatten()[here].tolist() == list(range(len(row)))
-            asked = real & here[batch.answers]
-            assert batch.targets[asked].tolist() == row.answer
-            assert (batch.weights[asked] == 1 + row.owner).all()
+            row, inside = rows[number], flat["segments"] == segment
+            assert flat["ids"][inside].tolist() == row.prompt + row.answer
+            assert set(flat["owners"][inside].tolist()) == {row.owner}
+            assert batch.positions.flatten()[inside].tolist() == list(range(len(row)))
+            predicted = real & inside[batch.answers]
+            assert batch.targets[predicted].tolist() == row.answer
+            assert (batch.weights[predicted] == 1 + row.owner).all()
         assert int(real.sum()) == sum(len(rows[i].answer) for i in order)
         assert (flat["ids"][flat["segments"] == -1] == 0).all()
         seen += order
@@ -68,13 +68,14 @@ def test_losses_and_gradients_are_those_of_padded_batches(family: str) -> None:
     layout = tiny.with_ranks(layout_of(model.config, rank=4), [4, 2, 3])
     adapters, hooks = tiny.adapter(layout, 3, dtype=torch.float64), MultiAdapter(model, layout)
     rows, weights = rows_of(3), [0.5, 0.25, 2.0]
-    ways: list[Any] = [
-        GroupedPasses(model, hooks, 0, parts=2),
-        PackedPasses(model, hooks, 0, adapters),
+    backends: list[Any] = [
+        PaddedBackend(model, hooks, 0, parts=2),
+        PackedBackend(model, hooks, 0, adapters),
     ]
-    plain, dense = [way.gradients(rows, weights, adapters) for way in ways]
+    plain, dense = [backend.gradients(rows, weights, adapters) for backend in backends]
     exact = 1e-6 if family == "gemma2" else 1e-11  # its softmax is in float32
-    for ours, theirs in zip(dense, plain, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=exact, rtol=100 * exact)
-    for ours, theirs in zip(*(way.scores(rows, adapters) for way in ways), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    for actual, expected in zip(dense, plain, strict=True):
+        torch.testing.assert_close(actual, expected, atol=exact, rtol=100 * exact)
+    scores = [backend.scores(rows, adapters) for backend in backends]
+    for actual, expected in zip(*scores, strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)

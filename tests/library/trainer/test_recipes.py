@@ -1,9 +1,7 @@
 """Recipes that PEFT trains: what is stored is what PEFT trained, and the base is as it was."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +9,33 @@ import pytest
 import tiny
 import torch
 from building import content
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from torch import Tensor
 from training_jobs import job
 from transformers import AutoModelForCausalLM
 
-import library.trainer.attached
-import library.trainer.peft_trainer
 from api.cli.main import main
 from library.adapter import Adapter
+from library.base.batches import grouped
+from library.base.loss import row_scores
 from library.base.multi_adapter import adapted
 from library.errors import UsageError
-from library.layout import Layout, layout_of
+from library.layout import Layout, Site, layout_of
 from library.peft.read import read_peft
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
-from library.trainer.attached import Attached, attached
-from library.trainer.batched import BatchedTrainer, TrainConfig, Trained
+from library.trainer.batched import BatchedTrainer
 from library.trainer.optimiser import shared_start
 from library.trainer.peft_trainer import PeftTrainer
-from library.trainer.recipes import RECIPES, REFUSED, Recipe, recipe_named
-from library.trainer.run_state import Check
+from library.trainer.recipes.adalora import AdaLoRA
+from library.trainer.recipes.eva import EVA
+from library.trainer.recipes.peft_recipe import PeftRecipe
+from library.trainer.recipes.registry import (
+    RECIPES,
+    REFUSED_RECIPES,
+    recipe_from_dict,
+    recipe_named,
+)
+from library.trainer.run_state import TrainConfig, Trained, TrainingJob, best_check
 
 RATES = {"dora": 0.02, "pissa": 0.01, "olora": 0.01, "eva": 0.02, "adalora": 0.05,
          "randlora": 2e-3, "vera": 0.1}  # fmt: skip
@@ -46,27 +51,23 @@ def setup(family: str = "llama", dtype: torch.dtype = torch.float32) -> tuple[An
     return tiny.model(config, dtype=dtype), layout_of(config, TARGETS[family], rank=4)
 
 
-def recipe(name: str, **changes: Any) -> Recipe:
-    return replace(RECIPES[name], **{"lr": RATES[name], **changes})
+def recipe(name: str, **changes: Any) -> PeftRecipe:
+    result = replace(RECIPES[name], **{"lr": RATES[name], **changes})
+    assert isinstance(result, PeftRecipe)
+    return result
 
 
-@pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """PEFT's model of the adapter that was read out last: its logits, and ΔW by its forward."""
-    found: dict[str, Any] = {}
+def watched(original: PeftRecipe, base: Any, seen: dict[str, Any]) -> PeftRecipe:
+    """A recipe that notes PEFT's logits, and ΔW by each module's forward, as it is read out."""
 
-    @contextmanager
-    def watching(model: Any, layout: Layout, *more: Any, **settings: Any) -> Iterator[Attached]:
-        with attached(model, layout, *more, **settings) as made:
-            yield made
-            with torch.no_grad():
-                found["logits"] = model(input_ids=IDS).logits
-                for site in layout.sites:
-                    module, probe = model.get_submodule(site.name), torch.eye(site.in_features)
-                    found[site.name] = (module(probe) - module.base_layer(probe)).T
+    class Watched(type(original)):
+        def read_out(self, module: Any, site: Site) -> Any:
+            probe = torch.eye(site.in_features)
+            seen["logits"] = base(input_ids=IDS).logits
+            seen[site.name] = (module(probe) - module.base_layer(probe)).T
+            return super().read_out(module, site)
 
-    monkeypatch.setattr(library.trainer.peft_trainer, "attached", watching)
-    return found
+    return Watched(**asdict(original))
 
 
 def read_back(adapter: Adapter, layout: Layout, folder: Path, **profile: Any) -> Adapter:
@@ -84,10 +85,10 @@ def logits(base: Any, adapter: Adapter) -> Tensor:
 
 def lost(adapter: Adapter, deltas: dict[str, Tensor]) -> float:
     """The relative distance of an adapter from ΔW."""
-    ours = tiny.deltas(adapter)
+    actual = tiny.deltas(adapter)
     return float(
-        torch.cat([(ours[n] - deltas[n]).flatten() for n in ours]).norm()
-        / torch.cat([deltas[n].flatten() for n in ours]).norm()
+        torch.cat([(actual[n] - deltas[n]).flatten() for n in actual]).norm()
+        / torch.cat([deltas[n].flatten() for n in actual]).norm()
     )
 
 
@@ -102,21 +103,21 @@ def traits(model: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
-def test_what_is_stored_is_what_peft_trained(
-    name: str, family: str, seen: dict[str, Any], tmp_path: Path
-) -> None:
+def test_what_is_stored_is_what_peft_trained(name: str, family: str, tmp_path: Path) -> None:
     base, layout = setup(family)
     weights = {key: value.clone() for key, value in base.state_dict().items()}
     before = traits(base)
-    (made,) = PeftTrainer(base, layout, recipe(name), CONFIG, pad=0, seed=3).run([job("one", 12)])
+    seen: dict[str, Any] = {}
+    watching = watched(recipe(name), base, seen)
+    (result,) = PeftTrainer(base, layout, watching, CONFIG, pad=0, seed=3).run([job("one", 12)])
     assert traits(base) == before
     assert all(torch.equal(value, weights[key]) for key, value in base.state_dict().items())
 
-    assert made.adapter is not None and made.steps == CONFIG.steps
+    assert result.adapter is not None and result.steps == CONFIG.steps
     if name != "adalora":
-        assert {s.rank for s in made.adapter.layout.sites} == {RANKS.get(name, layout.rank)}
-    stored = read_back(made.adapter, layout, tmp_path / "exact", profile="lossless")
-    error = made.scores["conversion_error"]
+        assert {s.rank for s in result.adapter.layout.sites} == {RANKS.get(name, layout.rank)}
+    stored = read_back(result.adapter, layout, tmp_path / "exact", profile="lossless")
+    error = result.scores["conversion_error"]
     assert lost(stored, seen) == pytest.approx(error, rel=1e-3, abs=1e-5)
     apart = (logits(base, stored) - seen["logits"]).abs()
     if name in ("dora", "randlora"):
@@ -125,8 +126,8 @@ def test_what_is_stored_is_what_peft_trained(
         assert apart.norm() < 2 * error * effect.norm()
     else:
         assert error < 1e-5 and apart.max() < 1e-4
-    portable = read_back(made.adapter, layout, tmp_path / "portable")
-    rounded = tiny.deltas(made.adapter)
+    portable = read_back(result.adapter, layout, tmp_path / "portable")
+    rounded = tiny.deltas(result.adapter)
     assert lost(portable, rounded) < 0.01
 
 
@@ -135,70 +136,74 @@ def test_the_loss_on_its_rows_falls(name: str) -> None:
     base, layout = setup()
     learned = replace(job("one", 12), tune=job("one", 12).train)
     config = replace(CONFIG, steps=40)
-    (made,) = PeftTrainer(base, layout, recipe(name), config, pad=0).run([learned])
-    looker = PeftTrainer(base, layout, recipe(name), config, pad=0)
-    bare = looker._look(learned.tune, 0).loss
-    assert made.scores["tune_loss"] < bare - 0.1
+    (result,) = PeftTrainer(base, layout, recipe(name), config, pad=0).run([learned])
+    (rows,) = grouped(learned.tune, 0, 1)
+    with torch.no_grad():
+        bare = float(row_scores(base, rows)[1].mean())
+    assert result.scores["tune_loss"] < bare - 0.1
 
 
-def test_it_trains_as_the_batched_trainer_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows, order, loss, schedule, clipping, looks: from LoRA's own A, the same adapter."""
+def test_it_trains_as_the_batched_trainer_does() -> None:
+    """Rows, order, loss, schedule, clipping, evaluations: from LoRA's own A, the same adapter."""
     base, layout = setup(dtype=torch.float64)
     start = shared_start(layout, 3, torch.float64)
 
-    def as_lora(model: Any, *_: Any) -> None:
-        for site in layout.sites:
-            module = model.get_base_model().get_submodule(site.name)
-            module.lora_A["default"].weight.data.copy_(start.site(site)[0][0])
+    class FromLoRA(EVA):
+        def start(self, model: Any, layout: Layout, job: TrainingJob, pad: int) -> None:
+            for site in layout.sites:
+                module = model.get_base_model().get_submodule(site.name)
+                module.lora_A["default"].weight.data.copy_(start.site(site)[0][0])
 
-    monkeypatch.setattr(library.trainer.attached, "start_eva", as_lora)
     config = replace(CONFIG, check_every=2, patience=3, snapshots=2, snapshot_every=3)
     settings = {"lr": 0.05, "weight_decay": 0.1, "clip": 0.3}
     jobs = [job("one"), job("two")]
-    ours = PeftTrainer(base, layout, recipe("eva", **settings), config, pad=0, seed=3)
+    from_lora = FromLoRA(**asdict(recipe("eva", **settings)))
+    by_peft = PeftTrainer(base, layout, from_lora, config, pad=0, seed=3)
     batched = BatchedTrainer(
         base, layout, replace(RECIPES["lora"], **settings), config, pad=0, seed=3
     )
-    ticks: list[int] = []
-    expected = {made.job.name: made for made in batched.run(jobs)}
-    for made in ours.run(jobs, ticks.append):
-        other = expected[made.job.name]
-        assert made.adapter is not None and other.adapter is not None
-        assert made.steps == other.steps and len(made.snapshots) == len(other.snapshots) == 2
-        assert [c.step for c in made.checks] == [c.step for c in other.checks]
-        adapters = [made.adapter, *made.snapshots], [other.adapter, *other.snapshots]
+    calls: list[tuple[int, int]] = []
+    expected = {result.job.name: result for result in batched.run(jobs)}
+    for result in by_peft.run(jobs, lambda *call: calls.append(call)):
+        other = expected[result.job.name]
+        assert result.adapter is not None and other.adapter is not None
+        assert result.steps == other.steps and len(result.snapshots) == len(other.snapshots) == 2
+        assert [c.step for c in result.checks] == [c.step for c in other.checks]
+        adapters = [result.adapter, *result.snapshots], [other.adapter, *other.snapshots]
         for one, two in zip(*adapters, strict=True):
-            for mine, theirs in zip(one.factors(), two.factors(), strict=True):
-                torch.testing.assert_close(mine, theirs, atol=1e-8, rtol=0)
-        best = max(made.checks, key=Check.merit)
-        assert made.scores["tune_loss"] == pytest.approx(best.loss, abs=1e-6)
-    assert ours.figures == batched.figures
-    assert any(made.steps < CONFIG.steps for made in expected.values())  # one stopped early
-    assert ticks.count(0) == 2 and max(ticks) <= CONFIG.steps
+            for actual, reference in zip(one.factors(), two.factors(), strict=True):
+                torch.testing.assert_close(actual, reference, atol=1e-8, rtol=0)
+        best = best_check(result.checks)
+        assert best is not None
+        assert result.scores["tune_loss"] == pytest.approx(best.loss, abs=1e-6)
+    assert by_peft.figures == batched.figures
+    assert any(result.steps < CONFIG.steps for result in expected.values())  # one stopped early
+    done = [step for step, _ in calls]
+    assert done == sorted(done) and done[-1] == 2 * CONFIG.steps
+    assert {total for _, total in calls} == {2 * CONFIG.steps}
 
 
-def test_what_goes_non_finite_starts_again_at_half_the_rate(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def trained(lr: float) -> Trained:
+def test_what_goes_non_finite_starts_again_at_half_the_rate() -> None:
+    def trained(adalora: PeftRecipe) -> Trained:
         base, layout = setup()
-        trainer = PeftTrainer(base, layout, recipe("adalora", lr=lr), CONFIG, pad=0, seed=3)
-        (made,) = trainer.run([job("one")])
-        return made
+        (result,) = PeftTrainer(base, layout, adalora, CONFIG, pad=0, seed=3).run([job("one")])
+        return result
 
-    halved = trained(0.01)
-    original, calls = library.trainer.peft_trainer.token_losses, []
+    steps: list[int] = []
 
-    def poisoned(*arguments: Any) -> tuple[Tensor, Tensor]:
-        calls.append(1)
-        losses, rows = original(*arguments)
-        return (losses * float("nan") if len(calls) == 30 else losses), rows
+    class Poisoned(AdaLoRA):
+        def after_step(self, model: Any, step: int) -> None:
+            super().after_step(model, step)
+            steps.append(step)
+            if len(steps) == 14:
+                next(p for p in model.parameters() if p.requires_grad).data.fill_(float("nan"))
 
-    monkeypatch.setattr(library.trainer.peft_trainer, "token_losses", poisoned)
-    made = trained(0.02)
-    assert (made.restarts, made.steps) == (1, CONFIG.steps)
-    assert made.adapter is not None and halved.adapter is not None
-    assert all(map(torch.equal, made.adapter.factors(), halved.adapter.factors()))
+    result = trained(Poisoned(**asdict(recipe("adalora", lr=0.02))))
+    halved = trained(recipe("adalora", lr=0.01))
+    assert (result.restarts, result.steps) == (1, CONFIG.steps)
+    assert steps == [*range(1, 15), *range(1, CONFIG.steps + 1)]
+    assert result.adapter is not None and halved.adapter is not None
+    assert all(map(torch.equal, result.adapter.factors(), halved.adapter.factors()))
 
 
 def test_a_hopeless_adapter_is_given_up() -> None:
@@ -206,42 +211,41 @@ def test_a_hopeless_adapter_is_given_up() -> None:
     before = traits(base)
     config = replace(CONFIG, restarts=1)
     trainer = PeftTrainer(base, layout, recipe("pissa", lr=1e30), config, pad=0)
-    (made,) = trainer.run([job("one")])
-    assert made.adapter is None and made.restarts == 1 and made.scores == {}
+    (result,) = trainer.run([job("one")])
+    assert result.adapter is None and result.restarts == 1 and result.scores == {}
     assert traits(base) == before
 
 
 def test_adalora_gives_out_its_ranks_and_peft_reads_them(tmp_path: Path) -> None:
     base, layout = setup()
-    (made,) = PeftTrainer(base, layout, recipe("adalora"), CONFIG, pad=0).run([job("one", 12)])
-    assert made.adapter is not None
-    ranks = [site.rank for site in made.adapter.layout.sites]
+    (result,) = PeftTrainer(base, layout, recipe("adalora"), CONFIG, pad=0).run([job("one", 12)])
+    assert result.adapter is not None
+    ranks = [site.rank for site in result.adapter.layout.sites]
     assert len(set(ranks)) > 1 and sum(ranks) == layout.rank * len(ranks)
-    assert [check.step for check in made.checks] == [15, 20]  # the last ranks go at step 14
-    expected = logits(base, made.adapter)
+    assert [check.step for check in result.checks] == [15, 20]  # the last ranks go at step 14
+    expected = logits(base, result.adapter)
     assert (expected - base(input_ids=IDS).logits).abs().max() > 0.01
     for profile, tolerance in (("lossless", 1e-4), ("portable", 1e-2)):
-        stored = read_back(made.adapter, layout, tmp_path / profile, profile=profile)
+        stored = read_back(result.adapter, layout, tmp_path / profile, profile=profile)
         model = PeftModel.from_pretrained(setup()[0], str(tmp_path / profile))
-        theirs = model(input_ids=IDS).logits
-        torch.testing.assert_close(theirs, expected, atol=tolerance, rtol=0)
-        torch.testing.assert_close(theirs, logits(base, stored), atol=1e-5, rtol=0)
+        by_peft = model(input_ids=IDS).logits
+        torch.testing.assert_close(by_peft, expected, atol=tolerance, rtol=0)
+        torch.testing.assert_close(by_peft, logits(base, stored), atol=1e-5, rtol=0)
 
 
 def test_adalora_adds_its_regulariser() -> None:
     """The gradient is that of what PEFT's own forward adds to the loss."""
     base, layout = setup()
-    chosen = recipe("adalora")
-    with attached(base, layout, chosen, job("one"), steps=10, pad=0, seed=0) as made:
-        made.regularise()
-        ours = [p.grad for p in made.parameters if p.grad is not None]
-        model: Any = made._model
-        with_it = model.base_model(input_ids=IDS, labels=IDS).loss
-        factors = [p for p in made.parameters if p.grad is not None]
-        extra = with_it - base(input_ids=IDS, labels=IDS).loss
-        theirs = torch.autograd.grad(extra, factors)
-    assert len(ours) == 2 * len(layout.sites)
-    for one, two in zip(ours, theirs, strict=True):
+    adalora = recipe("adalora")
+    model: Any = get_peft_model(base, adalora.settings(layout, 10, 0))
+    adalora.regularise(model)
+    factors = [p for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad for p in factors]
+    with_it = model.base_model(input_ids=IDS, labels=IDS).loss
+    extra = with_it - base(input_ids=IDS, labels=IDS).loss
+    expected = torch.autograd.grad(extra, factors)
+    assert len(gradients) == 2 * len(layout.sites)
+    for one, two in zip(gradients, expected, strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-4)
 
 
@@ -256,15 +260,24 @@ def test_eva_starts_at_the_main_directions_of_its_rows() -> None:
     handle.remove()
     inputs = torch.cat(seen) - torch.cat(seen).mean(0)
     most = torch.linalg.svdvals(inputs)[: layout.rank].square().sum()
-    with attached(base, layout, recipe("eva"), learned, steps=1, pad=0, seed=0):
-        wrapped = base.get_submodule(layout.sites[-1].name)
-        a = wrapped.lora_A["default"].weight.detach().clone()
+    eva = recipe("eva")
+    model: Any = get_peft_model(base, eva.settings(layout, 1, 0))
+    eva.start(model, layout, learned, 0)
+    a = base.get_submodule(layout.sites[-1].name).lora_A["default"].weight
     torch.testing.assert_close(a @ a.T, torch.eye(layout.rank), atol=1e-4, rtol=0)
     assert (inputs @ a.T).square().sum() > 0.98 * most
 
 
+def test_a_stored_recipe_is_the_registered_one() -> None:
+    for name, registered in RECIPES.items():
+        stored = json.loads(json.dumps(asdict(replace(registered, lr=0.5))))
+        read = recipe_from_dict(stored)
+        assert type(read) is type(registered) and read == recipe_named(name, lr=0.5)
+    assert recipe_from_dict({**asdict(RECIPES["lora"]), "name": "of-tomorrow"}).scale(8) == 2
+
+
 def test_what_cannot_be_trained_is_refused() -> None:
-    for name in REFUSED:
+    for name in REFUSED_RECIPES:
         with pytest.raises(UsageError, match=f"'{name}' is refused: it "):
             recipe_named(name)
     base, layout = setup()
@@ -307,8 +320,8 @@ def test_a_library_is_built(name: str, tiny_base: Path, tmp_path: Path) -> None:
     assert main(["library", "check", "--library", str(out)]) == 0
     assert main(["library", "export", "one", "--library", str(out), "--out", str(exported)]) == 0
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_base), exported)
-    ours = logits(base, read_peft(exported, layout))
-    torch.testing.assert_close(model(input_ids=IDS).logits, ours, atol=1e-4, rtol=0)
+    expected = logits(base, read_peft(exported, layout))
+    torch.testing.assert_close(model(input_ids=IDS).logits, expected, atol=1e-4, rtol=0)
     files = {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in out.rglob("*") if f.is_file()}
     assert main([*command, "--resume"]) == 0
     assert files == {

@@ -1,6 +1,7 @@
 """The batched trainer, held to PEFT with torch's own AdamW, one task alone."""
 
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import peft
@@ -13,10 +14,19 @@ from training_jobs import job
 from library.base.batches import grouped
 from library.base.loss import answer_logits, token_losses
 from library.layout import Layout, layout_of
-from library.trainer.batched import BatchedTrainer, TrainConfig, Trained
+from library.trainer.batched import BatchedTrainer
 from library.trainer.optimiser import StackedAdamW, shared_start
-from library.trainer.recipes import RECIPES, Recipe
-from library.trainer.run_state import Slot, TrainingJob
+from library.trainer.recipes.recipe import Recipe
+from library.trainer.recipes.registry import RECIPES
+from library.trainer.run_state import (
+    Check,
+    RunState,
+    TrainConfig,
+    Trained,
+    TrainingJob,
+    best_check,
+    shuffled_rows,
+)
 
 STEPS = 5
 CONFIG = TrainConfig(steps=STEPS, rows=3, slots=2, micro_batches=2, patience=0)
@@ -51,13 +61,13 @@ def alone_in_peft(job: TrainingJob, recipe: Recipe) -> dict[str, Tensor]:
     )
     model = peft.get_peft_model(base, settings).double()
     start = shared_start(layout, 3, torch.float64)
-    ours = {s.name: start.site(s)[0][0] for s in layout.sites}
+    initial = {s.name: start.site(s)[0][0] for s in layout.sites}
     a, b = {}, {}
     for name, module in model.named_modules():
         site = name.removeprefix("base_model.model.")
-        if site in ours and hasattr(module, "lora_A"):
+        if site in initial and hasattr(module, "lora_A"):
             a[site], b[site] = module.lora_A["default"].weight, module.lora_B["default"].weight
-            a[site].data.copy_(ours[site])
+            a[site].data.copy_(initial[site])
             a[site].requires_grad_(not recipe.freeze_a)
     groups = [
         {"params": [p for p in a.values() if p.requires_grad], "lr": recipe.lr},
@@ -65,9 +75,9 @@ def alone_in_peft(job: TrainingJob, recipe: Recipe) -> dict[str, Tensor]:
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: recipe.rate(k, STEPS))
-    slot = Slot(job)
+    rows = shuffled_rows(job)
     for _ in range(STEPS):
-        (batch,) = grouped(slot.draw(CONFIG.rows), 0, 1)
+        (batch,) = grouped(list(islice(rows, CONFIG.rows)), 0, 1)
         logits = answer_logits(model.base_model.model, batch.ids, batch.answer)
         token_losses(logits, batch.ids, batch.answer)[0].mean().backward()
         parameters = [p for group in groups for p in group["params"]]
@@ -84,13 +94,12 @@ def alone_in_peft(job: TrainingJob, recipe: Recipe) -> dict[str, Tensor]:
 def test_each_adapter_is_what_peft_makes_of_its_task_alone(name: str, packed: bool) -> None:
     recipe = replace(RECIPES[name], lr=1e-2, weight_decay=0.1, clip=0.3)
     jobs = [job(n) for n in ("one", "two", "three")]  # the third takes a slot that became free
-    for made in trained(jobs, CONFIG, recipe, packed=packed):
-        assert made.adapter is not None and made.steps == STEPS
-        expected = alone_in_peft(made.job, recipe)
-        best_is_last = max(made.checks, key=lambda c: (c.accuracy, -c.loss)).step == STEPS
-        assert best_is_last  # one look, at the end
-        for site in made.adapter.layout.sites:
-            a, b = made.adapter.site(site)
+    for result in trained(jobs, CONFIG, recipe, packed=packed):
+        assert result.adapter is not None and result.steps == STEPS
+        expected = alone_in_peft(result.job, recipe)
+        assert [check.step for check in result.checks] == [STEPS]  # one evaluation, at the end
+        for site in result.adapter.layout.sites:
+            a, b = result.adapter.site(site)
             torch.testing.assert_close(a[0], expected[f"{site.name} A"], atol=1e-8, rtol=0)
             torch.testing.assert_close(b[0], expected[f"{site.name} B"], atol=1e-8, rtol=0)
             assert b.abs().max() > 1e-3
@@ -113,21 +122,21 @@ def test_an_adapter_that_goes_non_finite_restarts_alone(packed: bool) -> None:
         return finite
 
     trainer.optimiser.step = poisoned.__get__(trainer.optimiser)
-    made = {m.job.name: m for m in trainer.run([wild, calm])}
-    assert (made["wild"].restarts, made["calm"].restarts) == (1, 0)
-    assert made["wild"].steps == STEPS
+    results = {r.job.name: r for r in trainer.run([wild, calm])}
+    assert (results["wild"].restarts, results["calm"].restarts) == (1, 0)
+    assert results["wild"].steps == STEPS
     assert seen[3][0] == pytest.approx(seen[0][0] / 2)
-    for ours, theirs in zip(
-        made["calm"].adapter.factors(), undisturbed.adapter.factors(), strict=True
+    for actual, expected in zip(
+        results["calm"].adapter.factors(), undisturbed.adapter.factors(), strict=True
     ):
-        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+        torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
 
 
 def test_a_hopeless_adapter_is_given_up() -> None:
     config = replace(CONFIG, restarts=2)
     recipe = replace(RECIPES["lora"], lr=1e300)
-    (made,) = trained([job("hopeless")], config, recipe)
-    assert made.adapter is None and made.restarts == 2
+    (result,) = trained([job("hopeless")], config, recipe)
+    assert result.adapter is None and result.restarts == 2
 
 
 def test_an_adapter_that_gets_no_better_stops_and_frees_its_slot() -> None:
@@ -135,21 +144,42 @@ def test_an_adapter_that_gets_no_better_stops_and_frees_its_slot() -> None:
     recipe = replace(RECIPES["lora"], lr=0.3)  # too fast to learn from
     first, second = trained([job("first"), job("second")], config, recipe)
     assert first.steps < 40 and [first.job.name, second.job.name] == ["first", "second"]
-    best = max(first.checks, key=lambda c: (c.accuracy, -c.loss))
-    assert best.step == first.checks[-3].step  # two looks without a better one
+    best = best_check(first.checks)
+    assert best == first.checks[-3]  # two evaluations without a better one
+
+
+def test_progress_counts_the_steps_of_all_jobs() -> None:
+    base, layout = setup()
+    config = replace(CONFIG, slots=2)
+    trainer = BatchedTrainer(base, layout, RECIPES["lora"], config, pad=0)
+    calls: list[tuple[int, int]] = []
+    list(trainer.run([job(n) for n in ("a", "b", "c")], lambda *call: calls.append(call)))
+    done = [step for step, _ in calls]
+    assert done == [*range(2, 2 * STEPS + 1, 2), *range(2 * STEPS + 1, 3 * STEPS + 1)]
+    assert {total for _, total in calls} == {3 * STEPS}
+
+
+def test_ties_in_accuracy_go_to_the_lower_loss() -> None:
+    state: RunState[str] = RunState(job("a"), RECIPES["lora"], replace(CONFIG, patience=2))
+    outcomes = []
+    for step, (accuracy, loss) in enumerate([(0.5, 2.0), (0.5, 1.0), (0.5, 1.0), (0.4, 0.1)]):
+        state.record(Check(step, accuracy, loss))
+        outcomes.append((state.is_best, state.is_done))
+    assert outcomes == [(True, False), (True, False), (False, False), (False, True)]
+    assert best_check(state.checks) == Check(1, 0.5, 1.0)
 
 
 def test_snapshots_are_the_last_states() -> None:
     config = replace(CONFIG, snapshots=2, snapshot_every=1)
-    (made,) = trained([replace(job("a"), tune=())], config, replace(RECIPES["lora"], lr=1e-2))
-    assert len(made.snapshots) == 2 and made.adapter is not None
-    for last, whole, before in zip(
-        made.snapshots[1].factors(),
-        made.adapter.factors(),
-        made.snapshots[0].factors(),
+    (result,) = trained([replace(job("a"), tune=())], config, replace(RECIPES["lora"], lr=1e-2))
+    assert len(result.snapshots) == 2 and result.adapter is not None
+    for last, final, before in zip(
+        result.snapshots[1].factors(),
+        result.adapter.factors(),
+        result.snapshots[0].factors(),
         strict=True,
     ):
-        assert torch.equal(last, whole) and not torch.equal(last, before)
+        assert torch.equal(last, final) and not torch.equal(last, before)
 
 
 def test_runs_are_equal_to_the_bit() -> None:
@@ -165,10 +195,10 @@ def test_non_uniform_ranks_stay_padded_with_zeros() -> None:
     base, layout = setup()
     ragged = tiny.with_ranks(layout, [4, 1, 2])
     trainer = BatchedTrainer(base, ragged, replace(RECIPES["lora"], lr=1e-2), CONFIG, pad=0, seed=3)
-    (made,) = trainer.run([job("a")])
-    assert made.adapter is not None
+    (result,) = trainer.run([job("a")])
+    assert result.adapter is not None
     for group in ragged.groups:
-        for place, site in enumerate(group.sites):
-            assert not made.adapter.A[group.key][0, place, site.rank :].any()
-            assert not made.adapter.B[group.key][0, place, :, site.rank :].any()
-            assert made.adapter.B[group.key][0, place, :, : site.rank].any()
+        for position, site in enumerate(group.sites):
+            assert not result.adapter.A[group.key][0, position, site.rank :].any()
+            assert not result.adapter.B[group.key][0, position, :, site.rank :].any()
+            assert result.adapter.B[group.key][0, position, :, : site.rank].any()

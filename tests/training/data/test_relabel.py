@@ -55,6 +55,16 @@ def test_new_labels_take_the_old_ones_places(definition: str, labels: list[str])
         assert undone == definition
 
 
+@pytest.mark.parametrize("quote", ["", "'"])
+def test_every_occurrence_of_a_label_is_swapped(quote: str) -> None:
+    def definition(yes: str, no: str) -> str:
+        yes, no = f"{quote}{yes}{quote}", f"{quote}{no}{quote}"
+        return f"Say {yes} if it fits, {no} if not. When in doubt, {yes}: {yes} beats {no}."
+
+    for r in made(task(definition("Yes", "No"), ["Yes", "No"])):
+        assert r.definition == definition(r.labels["Yes"], r.labels["No"])
+
+
 def test_quoted_labels_leave_the_language_alone() -> None:
     for r in made(task("Answer 'A' or 'B'. A bag holds B vitamins.", ["A", "B"])):
         assert r.definition.endswith("A bag holds B vitamins.")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from training.evaluation.comparison import by_kind, calibration_curve, pairs, recovery
 from training.evaluation.page import page
+from training.evaluation.report import summaries
 
 SCORES = st.dictionaries(
     st.sampled_from(["base", "oracle", "a", "b"]),
@@ -73,3 +74,22 @@ def test_a_page_shows_names_as_text() -> None:
     text = page(report)
     assert "<script>" not in text and "<b></b>" not in text and "&lt;b&gt;" in text
     assert text == page(report)
+
+
+def test_a_page_has_a_table_for_every_summary() -> None:
+    scores = {"base": [0.0] * 4, "oracle": [1.0] * 4, "a": [0.1, 0.2, 0.9, 0.28]}
+    report = {"base": "x", "device": "cpu", "command": "c", "rows": rows(scores),
+              **summaries(rows(scores), {f"t{i}": i / 4 for i in range(4)})}  # fmt: skip
+    text = page(report)
+    low, high = (f"{100 * x:.1f}" for x in report["means"][2]["ci95"])
+    for line in (
+        "<td>a</td><td>bare</td><td>held-out</td><td>4</td><td>37.0</td>"
+        f"<td>{low} to {high}</td><td>0.0</td>",
+        "<td>a</td><td>bare</td><td>held-out</td><td>37 %</td><td>4</td>",
+        "<td>base - oracle</td><td>bare</td><td>held-out</td><td>-100.0</td>"
+        "<td>-100.0 to -100.0</td><td>4</td>",
+        "<td>a</td><td>bare</td><td>known</td><td>50.0</td>",
+        "<tr><td>t2</td><td>0.0</td><td>100.0</td><td>90.0</td></tr>",
+    ):
+        assert line in text
+    assert text.count("<svg") == 2

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.cli.main import main
-from generator.generate import Generator
+from generator.engine import open_engine, read_generator
 from generator.request import Request
 from library.base.decode import greedy
 from library.base.models import load_base, resolve_base
@@ -96,7 +96,8 @@ def test_a_cell_is_what_one_adapter_answers_alone(
         ("text-to-lora:wrong-description", "one", known[pairs["one"]].definition),
         ("text-to-lora:gibberish", "two", GIBBERISH[2]),
     ):
-        made = Generator(small_checkpoint).generate([Request(text)], base.reference)[0]
+        engine = open_engine([read_generator(small_checkpoint)])
+        made = engine.generate("text-to-lora", Request(text), base.reference)
         prompts = [prompt_ids(base.tokenizer, row.input) for row in known[name].test]
         stored = made.stored().to(dtype=base.model.dtype)
         alone = greedy(base, prompts, stored, [0] * len(prompts), batch_size=1)
@@ -146,6 +147,16 @@ def test_wrong_descriptions_are_never_ones_own(n: int, seed: int, data: st.DataO
     where = dict(zip(names, splits, strict=True))
     assert all(where[task] == where[source] for task, source in pairs)
     assert (texts, pairs) == descriptions("wrong-description", made, splits, seed)
+
+
+@pytest.mark.parametrize(("seed", "sources"), [(0, "cabedhfg"), (1, "bcafghde")])
+def test_the_seed_alone_says_who_gets_whose_description(seed: int, sources: str) -> None:
+    tasks = [Task(name, f"Do {name}.", (Example("i", "x", ("y",)),)) for name in "abcdefgh"]
+    splits = ["seen"] * 3 + ["held-out"] * 5
+    for _ in range(2):
+        texts, pairs = descriptions("wrong-description", tasks, splits, seed)
+        assert texts == [f"Do {source}." for source in sources]
+        assert pairs == [list(pair) for pair in zip("abcdefgh", sources, strict=True)]
 
 
 def test_method_names() -> None:

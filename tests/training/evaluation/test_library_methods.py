@@ -10,13 +10,15 @@ import tiny
 import torch
 
 from api.cli.main import main
-from generator.strategies.strategies import Strategies
+from generator.engine import Engine
+from generator.resources import Resources
 from index.encoders.descriptions import DescriptionEncoder
-from index.merge.lora_rar import MergePredictor, save_predictor
+from index.merge.lora_rar import MergePredictor, MergePredictorConfig
 from index.merge.weighted_sum import weighted_sum
 from index.search.retriever import Retriever
 from library.base.models import base_layout, load_base, load_tokenizer, resolve_base
 from library.base.prompts import prompt_ids, shots_ids
+from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import UsageError
 from library.files import write_folder
 from library.peft.read import read_peft
@@ -54,9 +56,9 @@ def test_a_tasks_own_adapter_is_its_oracle_and_no_neighbour(
     tasks, own = read_tasks(small_library / "tasks"), stored(small_library)
     for task, oracle in zip(tasks, methods.adapters("oracle", tasks), strict=True):
         assert oracle is not None and same(oracle, own[task.name])
-    strategies = Strategies(None, open_library(str(small_library / "lib")))
+    engine = Engine([], Resources(open_library(str(small_library / "lib"))))
     base, (method,) = resolve_base(str(tiny_base)), parse_methods("nearest")
-    found = [proposed(strategies, method, base, task, task.definition) for task in tasks]
+    found = [proposed(engine, method, base, task, task.definition) for task in tasks]
     by_name = {t.name: made.adapter for t, made in zip(tasks, found, strict=True) if made}
     assert same(by_name["sum"], own["sub"]) and same(by_name["sub"], own["sum"])
     vectors = {n: encoder.encode([text]).pooled[0] for n, text in tiny.LIBRARY_TASKS.items()}
@@ -169,8 +171,8 @@ def test_merged_methods_in_one_report_and_no_own_adapter(
     monkeypatch: Any,
 ) -> None:
     monkeypatch.setenv("LORASMITH_CACHE", str(tmp_path / "cache"))
-    network = MergePredictor(8)
-    save_predictor(tmp_path / "predictor", network, {})
+    network = MergePredictor(MergePredictorConfig(8))
+    save_checkpoint(tmp_path / "predictor", network, CheckpointInfo())
     command = ["evaluate", "--tasks", str(small_library / "tasks"), "--base", str(tiny_base)]
     command += ["--library", str(small_library / "lib"), "--methods", MERGED, "--limit", "1"]
     command += ["--predictor", str(tmp_path / "predictor"), "--out", str(tmp_path / "r.json")]

@@ -10,7 +10,7 @@ import tiny
 import torch
 
 from api.cli.main import main
-from index.merge.lora_rar import MergePredictor, load_predictor
+from index.merge.lora_rar import MergePredictor, MergePredictorConfig, load_predictor
 from index.merge.pair_features import FEATURES, pair_features
 from library.adapter import Adapter
 from library.errors import TaskFileError
@@ -95,7 +95,7 @@ def test_features_are_finite_for_zero_adapters_and_swap_with_the_pair() -> None:
     assert same.shape == (2, len(layout.sites), FEATURES)
     torch.testing.assert_close(same[..., 0], torch.zeros_like(same[..., 0]))
     torch.testing.assert_close(same[..., 1], torch.ones_like(same[..., 1]))
-    network = MergePredictor(8)
+    network = MergePredictor(MergePredictorConfig(8))
     tiny.randomise(network)
     other: Adapter = tiny.adapter(layout.with_rank(2), 2, seed=9)
     torch.testing.assert_close(network(one, other), network(other, one).flip(0))

@@ -108,7 +108,7 @@ def test_a_run_by_its_config(tasks: Path, tmp_path: Path) -> None:
     assert found.info.training["data"]["set_aside"] and found.info.training["steps"] == 20
     own = data.rows_of(data.task_names)
     weights = found.encode(data.stocks[0].adapters[own])
-    texts = found.describe(data.definitions(data.owners(own)))
+    texts = found.describe(data.definitions([data.owners[row] for row in own]))
     best = (texts @ weights.mT).argmax(dim=1)
     assert (best == torch.arange(len(own))).float().mean() > 0.9
 

@@ -8,18 +8,14 @@ import pytest
 import tiny
 import torch
 
-from generator.generate import Generator
-from generator.layers.config import TextToLoRAConfig
-from generator.request import Request
-from library.base.models import resolve_base
-from library.errors import AdapterFileError, MissingPath
-from library.files import write_folder
+from generator.models.text_to_lora import TextToLoRA
+from library.errors import MissingPath
 from library.layout import layout_of
+from training.data.adapters import LibraryDataModule
 from training.objectives.module import OptimiserConfig
 from training.objectives.reconstruction import (
-    AdapterDataModule,
+    Reconstruction,
     Target,
-    TextToLoRAReconstruction,
     delta_w_loss,
     factor_loss,
 )
@@ -55,28 +51,20 @@ def test_the_delta_w_loss_does_not_see_the_gauge() -> None:
     torch.testing.assert_close(delta_w_loss(turned, wanted), delta_w_loss(made, wanted))
 
 
-@pytest.fixture(scope="module")
-def adapters(small_checkpoint: Path, tiny_base: Path, tmp_path_factory: Any) -> Path:
-    folder = tmp_path_factory.mktemp("adapters")
-    requests = [Request(f"Count the {thing}.") for thing in ("trees", "cars", "words", "lies")]
-    for made in Generator(small_checkpoint).generate(requests, resolve_base(str(tiny_base))):
-        write_folder(folder / made.files.id, made.files.files)
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("target", ["factors", "delta_w"])
-def test_a_run_gets_closer(target: Target, adapters: Path, tiny_base: Path) -> None:
+def test_a_run_gets_closer(target: Target, small_library: Path, tiny_base: Path) -> None:
     lightning.seed_everything(0)
-    module = TextToLoRAReconstruction(
+    module = Reconstruction(
+        generator=TextToLoRA,
         target=target,
         base=str(tiny_base),
         rank=4,
-        architecture=TextToLoRAConfig(latent=32, head_in=64, dropout=0.0),
+        architecture={"latent": 32, "head_in": 64, "dropout": 0.0},
         optimiser=OptimiserConfig(lr=1e-2),
     )
-    data = AdapterDataModule(str(adapters), base=str(tiny_base), rank=4, steps=80)
+    data = LibraryDataModule(str(small_library / "lib"), steps=80)
     losses: list[float] = []
 
     class Keep(lightning.Callback):
@@ -92,8 +80,23 @@ def test_a_run_gets_closer(target: Target, adapters: Path, tiny_base: Path) -> N
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_folders_without_adapters_are_refused(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_library_gives_targets_tasks_statistics_and_experts_of_other_tasks(
+    small_library: Path,
+) -> None:
+    data = LibraryDataModule(str(small_library / "lib"), steps=2, experts=2)
+    data.setup("fit")
+    assert data.task_names == sorted(tiny.LIBRARY_TASKS)  # so that they count as seen
+    _, spread_b = data.spread()
+    for key, value in data.adapters.B.items():
+        torch.testing.assert_close(spread_b[key], value.std(dim=0, correction=0))
+    batch = data.transfer_batch_to_device([0, 2], torch.device("cpu"), 0)
+    experts = batch.condition.experts
+    assert experts is not None and experts.weights.shape == (2, 2)
+    torch.testing.assert_close(experts.weights.sum(-1), torch.ones(2))
+    for row, neighbours in zip((0, 2), experts.adapters, strict=True):
+        own = data.adapters[[row]]
+        for key in own.B:
+            same = (neighbours.B[key] == own.B[key]).flatten(1).all(dim=1)
+            assert not same.any()  # never its own
     with pytest.raises(MissingPath):
-        AdapterDataModule(str(tmp_path / "no"), base=str(tiny_base)).setup("fit")
-    with pytest.raises(AdapterFileError):
-        AdapterDataModule(str(tmp_path), base=str(tiny_base)).setup("fit")
+        LibraryDataModule("/no/such/library").setup("fit")

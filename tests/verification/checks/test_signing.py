@@ -188,7 +188,7 @@ def test_no_policy_lets_a_damaged_or_changed_file_pass(
     ):
         for name, content in {**original, **change}.items():
             (folder / name).write_bytes(content)
-        found = run_hooks(read_artifact(folder), context(public), read_policy(policy))
+        found = run_hooks(read_artifact(folder), context(public), read_policy(policy)).findings
         assert {"format", "signature"} <= {f.hook for f in found if f.severity == "refuse"}
         assert main(["verify", str(folder), *options]) == 1
         out = str(tmp_path / "merged")
@@ -231,7 +231,7 @@ def test_the_same_key_under_another_statement_is_refused(tmp_path: Path) -> None
             "signatures": [{"sig": base64.b64encode(key.sign(pae)).decode()}],
         }
         files = {**subject.files, SIGNATURE_FILE: json.dumps(envelope).encode()}
-        found = run_hooks(Artifact(files), context(public), Policy(("signature",)))
+        found = run_hooks(Artifact(files), context(public), Policy(("signature",))).findings
         assert [f.code for f in found] == ([] if code is None else [code]), change
 
 

@@ -19,7 +19,7 @@ from verification.artifact import Artifact, Context
 from verification.checks.norms import singular_values_of
 from verification.checks.spectrum import singular_values, statistics
 from verification.checks.statistics import check_statistics, statistics_calibration
-from verification.findings import Finding
+from verification.hook import Finding
 from verification.scores.bank import shipped_bank
 
 SMALL = tiny.with_ranks(layout_of(tiny.config("llama"), ["q_proj", "v_proj"], rank=4), [4, 2, 3])

@@ -23,7 +23,7 @@ from library.errors import UsageError
 from library.layout import Layout, layout_of
 from library.tasks.files import Example, Task
 from library.tasks.metrics import rouge_l
-from verification.findings import Finding, verdict
+from verification.hook import Finding, verdict
 from verification.scores.behaviour import (
     NONE,
     OWN,

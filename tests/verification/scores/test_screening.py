@@ -21,7 +21,7 @@ from verification.checks.spectrum import (
     singular_values,
     statistics,
 )
-from verification.findings import Finding
+from verification.hook import Finding
 from verification.scores.bank import Bank, shipped_bank
 from verification.scores.screening import (
     QUANTILES,

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from api.cli.main import main
 from api.service.job_store import INTERRUPTED
 from api.service.settings import Settings
-from generator.generate import Generator
+from generator.engine import Engine
 from library.errors import MissingPath
 from verification.zk import backend
 from verification.zk.backend import Backend, new_srs
@@ -39,8 +39,8 @@ def settings(tmp_path: Path, tiny_base: Path, small_library: Path) -> Settings:
 
 
 @pytest.fixture
-def client(settings: Settings, generator: Generator) -> Iterator[TestClient]:
-    with client_of(settings, generator) as client:
+def client(settings: Settings, engine: Engine) -> Iterator[TestClient]:
+    with client_of(settings, engine) as client:
         yield client
 
 
@@ -89,18 +89,18 @@ def test_the_owner_s_limit_ends_proofs_of_everything(client: TestClient) -> None
 
 
 def test_the_configured_srs_is_used_and_has_to_be_there(
-    settings: Settings, generator: Generator, tmp_path: Path
+    settings: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     file = tmp_path / "verifier.srs"
     with Backend(1) as prover:
         file.write_bytes(new_srs(prover, 8))
-    with client_of(settings.model_copy(update={"zk_srs": file}), generator) as client:
+    with client_of(settings.model_copy(update={"zk_srs": file}), engine) as client:
         done = proved(client, made(client, "Under a srs."), modules=1)
         evidence = done["result"]["findings"][0]["evidence"]
         assert not evidence["srs_made_here"]
         assert evidence["srs_sha256"] == backend.read_srs(file).sha256
     with pytest.raises(MissingPath, match="no SRS"):
-        client_of(settings.model_copy(update={"zk_srs": tmp_path / "no"}), generator).__enter__()
+        client_of(settings.model_copy(update={"zk_srs": tmp_path / "no"}), engine).__enter__()
 
 
 def test_without_the_extra_nothing_is_queued(
@@ -114,16 +114,16 @@ def test_without_the_extra_nothing_is_queued(
 
 
 def test_a_stopped_service_leaves_no_process_and_the_loop_is_free_meanwhile(
-    settings: Settings, generator: Generator
+    settings: Settings, engine: Engine
 ) -> None:
-    with client_of(settings, generator) as client:
+    with client_of(settings, engine) as client:
         asked = verify(client, made(client, "Stopped."), {"hooks": ["zk"], "zk": {"modules": 4}})
         end = time.monotonic() + 60
         while not (working := children()):
             assert time.monotonic() < end
         assert client.get("/health/ready").status_code == 200
     assert not working & children()
-    with client_of(settings, generator) as client:
+    with client_of(settings, engine) as client:
         left = client.get(asked.headers["location"]).json()
     assert (left["state"], left["error"]) == ("interrupted", INTERRUPTED)
 

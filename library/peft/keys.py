@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from library.layout import REFUSED
+from library.peft.safetensors_file import BadFile
 from library.peft.write import PREFIX
-from verification.checks.header import BadFile
 
 Shape = tuple[int, ...]
 _FACTOR = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight$")

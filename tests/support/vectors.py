@@ -1,4 +1,4 @@
-"""Random adapters for an index to hold, and what a search has to find, computed plainly."""
+"""Random adapters for an index, and the right results of a search, computed plainly."""
 
 import hashlib
 from collections.abc import Iterable
@@ -11,15 +11,17 @@ from index.segments.metadata import EVERYTHING, Filter, IndexEntry
 
 WIDTH = 16
 ENCODER = EncoderIdentity("tiny", "0" * 64, "", WIDTH)
-Shelf = dict[str, tuple[IndexEntry, np.ndarray]]
+Adapters = dict[str, tuple[IndexEntry, np.ndarray]]  # by id, with their vectors
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def adapter(number: int, *, version: int = 0, tag: str = "") -> tuple[IndexEntry, np.ndarray]:
-    """An adapter with one vector or two; another version has others."""
+def random_adapter(
+    number: int, *, version: int = 0, tag: str = ""
+) -> tuple[IndexEntry, np.ndarray]:
+    """An adapter with one or two vectors; another version has other vectors."""
     name = f"{number}.{version}"
     rows = 1 + number % 2
     entry = IndexEntry(
@@ -36,25 +38,27 @@ def adapter(number: int, *, version: int = 0, tag: str = "") -> tuple[IndexEntry
     return entry, unit(np.random.default_rng(seed).normal(size=(rows, WIDTH)))
 
 
-def adding(adapters: Iterable[tuple[IndexEntry, np.ndarray]], *, removed: tuple[str, ...] = ()):
+def addition(adapters: Iterable[tuple[IndexEntry, np.ndarray]], *, removed: tuple[str, ...] = ()):
     pairs = list(adapters)
     rows = [vectors for _, vectors in pairs] or [np.zeros((0, WIDTH), dtype=np.float32)]
     return Change(tuple(entry for entry, _ in pairs), np.concatenate(rows), removed)
 
 
-def shelf(adapters: Iterable[tuple[IndexEntry, np.ndarray]]) -> Shelf:
+def by_id(adapters: Iterable[tuple[IndexEntry, np.ndarray]]) -> Adapters:
     return {entry.id: (entry, vectors) for entry, vectors in adapters}
 
 
-def expected(shelf: Shelf, query: np.ndarray, k: int, wanted: Filter = EVERYTHING) -> list[str]:
+def nearest_ids(
+    adapters: Adapters, query: np.ndarray, k: int, filter: Filter = EVERYTHING
+) -> list[str]:
     """Ids, best first."""
     scored = [
         (-float((vectors @ query).max()), identity)
-        for identity, (entry, vectors) in shelf.items()
-        if wanted.matches(entry)
+        for identity, (entry, vectors) in adapters.items()
+        if filter.matches(entry)
     ]
     return [identity for _, identity in sorted(scored)[:k]]
 
 
-def queries(count: int, seed: int = 0) -> np.ndarray:
+def random_queries(count: int, seed: int = 0) -> np.ndarray:
     return unit(np.random.default_rng(seed).normal(size=(count, WIDTH)))

@@ -1,0 +1,153 @@
+"""The engine: every strategy over one set of loaded resources; the one door to an adapter.
+
+`generate` answers a request by itself, so its bytes do not depend on what else is asked for.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pretrained
+from generator.models.base import Generator, registered
+from generator.package import Packaged, package
+from generator.request import Query, Request
+from generator.resources import Resources
+from generator.strategies.auto import Auto
+from generator.strategies.base import Proposal, Strategy
+from generator.strategies.generated import Generated
+from generator.strategies.retrieved import Compose, Nearest
+from library.base.models import BaseReference
+from library.checkpoint import Checkpoint, load_checkpoint
+from library.errors import CheckpointError, UnknownName, UsageError
+from library.store.catalogue import open_library
+
+DEFAULT_STRATEGY = Auto.name
+
+
+class Engine:
+    """Strategies by name.
+
+    Args:
+        checkpoints: loaded generators.
+        resources: encoders, library, base models; no library by default.
+    """
+
+    def __init__(
+        self, checkpoints: Sequence[Checkpoint[Generator]], resources: Resources | None = None
+    ) -> None:
+        self.resources = resources or Resources()
+        self.generated = {c.kind: Generated(c, self.resources.device) for c in checkpoints}
+        nearest, compose = Nearest(self.resources), Compose(self.resources)
+        auto = Auto([*self.generated.values()], nearest, compose)
+        self.strategies: dict[str, Strategy] = {
+            s.name: s for s in (auto, *self.generated.values(), nearest, compose)
+        }
+
+    def strategy(self, name: str, *, examples: bool = False) -> Strategy:
+        """A strategy by name.
+
+        Raises UnknownName; UsageError if there are examples and it cannot use them, or if it is a
+        generator without a checkpoint.
+        """
+        require_strategy(name, examples=examples)
+        if name not in self.strategies:
+            raise UsageError(f"there is no checkpoint of {name} to generate with")
+        return self.strategies[name]
+
+    def propose(
+        self, name: str, request: Request, base: BaseReference, *, without: str = ""
+    ) -> Proposal:
+        """An adapter for a request, before it is packaged.
+
+        Args:
+            without: a task whose own adapters are left out of retrieval.
+        Raises:
+            UnknownName: there is no such strategy.
+            UsageError: it cannot use examples, or needs what there is none of.
+            LayoutMismatch, UnsupportedModel: checkpoint or library do not fit the base.
+        """
+        strategy = self.strategy(name, examples=bool(request.examples))
+        return strategy.propose(Query(request, base, self.resources, without))
+
+    def generate(self, name: str, request: Request, base: BaseReference) -> Packaged:
+        """A finished adapter. Raises as `propose` does, and AdapterRefused."""
+        strategy = self.strategy(name, examples=bool(request.examples))
+        query = Query(request, base, self.resources)
+        return package(query, strategy.propose(query), name)
+
+
+def strategy_names() -> list[str]:
+    """Names that requests may use: the default, every registered generator, retrieval."""
+    return [Auto.name, *registered(), Nearest.name, Compose.name]
+
+
+def takes_library(name: str) -> bool:
+    """Whether a strategy of this name takes adapters from a library."""
+    return name in (Auto.name, Nearest.name, Compose.name)
+
+
+def uses_examples(name: str) -> bool:
+    """Whether a strategy of this name can use examples."""
+    return name == Auto.name or (name in registered() and "examples" in registered()[name].needs)
+
+
+def require_strategy(name: str, *, examples: bool = False) -> None:
+    """Raise UnknownName, or UsageError if there are examples and it cannot use them."""
+    if name not in strategy_names():
+        raise UnknownName(f"unknown generator '{name}'; known: {', '.join(strategy_names())}")
+    if examples and not uses_examples(name):
+        raise UsageError(f"{name} cannot use examples: it reads the description alone")
+
+
+def shipped_library() -> str | None:
+    """The sample library, if this installation has it."""
+    return str(pretrained.LIBRARY) if pretrained.LIBRARY.is_dir() else None
+
+
+def open_engine(
+    checkpoints: Sequence[Checkpoint[Generator]] = (),
+    library: str | None = None,
+    device: str = "cpu",
+    *,
+    required: str | None = None,
+) -> Engine:
+    """An engine over checkpoints, the shipped ones by default, and a library if there is one.
+
+    Args:
+        checkpoints: loaded generators, in place of the shipped ones of their names.
+        library: folder or URL.
+        required: a generator that there has to be a checkpoint of.
+    Raises:
+        MissingPath: there is no such library.
+        CheckpointError: a shipped checkpoint cannot be used, or there is none of `required`.
+    """
+    replacing, loaded = {checkpoint.kind: checkpoint for checkpoint in checkpoints}, []
+    for name in registered():
+        folder = pretrained.folder(name)
+        if name in replacing:
+            loaded.append(replacing[name])
+        elif folder.is_dir():
+            loaded.append(read_generator(folder))
+        elif name == required:
+            raise CheckpointError(f"this installation has no checkpoint of {name}")
+    opened = open_library(library) if library else None
+    return Engine(loaded, Resources(opened, device=device))
+
+
+def read_generator(folder: Path) -> Checkpoint[Generator]:
+    """A generator's checkpoint. Raises MissingPath, CheckpointError."""
+    registered()  # so that every kind is known
+    return load_checkpoint(folder, Generator)
+
+
+def read_generators(folders: Mapping[str, Path]) -> list[Checkpoint[Generator]]:
+    """Checkpoints by the names of their generators.
+
+    Raises UnknownName; MissingPath; CheckpointError, also for a checkpoint of another generator.
+    """
+    loaded = []
+    for name, folder in folders.items():
+        require_strategy(name)
+        loaded.append(read_generator(folder))
+        if loaded[-1].kind != name:
+            raise CheckpointError(f"{folder} is a checkpoint of {loaded[-1].kind}, not {name}")
+    return loaded

@@ -1,0 +1,117 @@
+"""The generator interface: a condition in, an adapter out.
+
+A generator is one file in `generator/models/`. Subclassing `Generator` registers it by its name;
+training, serving, evaluation and help texts iterate over what is registered. Packages elsewhere
+bring their own through the entry point group `lorasmith.generators`.
+"""
+
+import importlib
+import pkgutil
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from index.encoders.descriptions import Embeddings
+from library.adapter import Adapter
+from library.checkpoint import Checkpointed
+from library.errors import UsageError
+from library.layout import Layout
+from library.tasks.files import Example
+
+ENTRY_POINTS = "lorasmith.generators"
+NEEDS = frozenset({"description", "examples", "experts", "base"})
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Library adapters near each of n conditions: k adapters and their weights for each.
+
+    Attributes:
+        adapters: one `Adapter` of k rows for each condition, nearest first.
+        weights: softmax over the similarities, rows sum to 1.
+    """
+
+    adapters: Sequence[Adapter]
+    weights: Float[Tensor, "n k"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Input of a generator for n adapters; a part that the generator does not need is None.
+
+    Attributes:
+        text: embedded descriptions.
+        examples: input/output pairs, a sequence for each of the n.
+        experts: library adapters; while training, never the task's own.
+        task: task vectors, from the base's hidden states.
+        seed: of whatever the generator draws.
+    """
+
+    text: Embeddings | None = None
+    examples: Sequence[Sequence[Example]] | None = None
+    experts: Experts | None = None
+    task: Float[Tensor, "n d"] | None = None
+    seed: int = 0
+
+
+class Generator(Checkpointed):
+    """A network from conditions to adapters of one layout.
+
+    Class attributes:
+        kind: its name in requests, checkpoints and reports.
+        Config: dataclass of its architecture.
+        needs: parts of a condition that it reads, out of `NEEDS`.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"description"})
+    layout: Layout
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        unknown = cls.needs - NEEDS
+        if unknown:
+            raise TypeError(f"{cls.__name__}.needs holds {sorted(unknown)}, not of {sorted(NEEDS)}")
+
+    @abstractmethod
+    def forward(self, condition: Condition) -> Adapter:
+        """n conditions to n adapters; ΔW is exactly zero before training."""
+
+    def posterior(
+        self, condition: Condition, target: Adapter
+    ) -> tuple[Adapter, dict[str, Float[Tensor, ""]]]:
+        """The reconstruction of known adapters, and further terms of the loss by name.
+
+        Latent-variable models override it (encode the target, return KL in nats); for the others
+        it is what `forward` gives, with no terms.
+        """
+        return self(condition), {}
+
+
+def require_text(condition: Condition) -> Embeddings:
+    """The condition's embedded descriptions. Raises UsageError if there are none."""
+    if condition.text is None:
+        raise UsageError("this generator needs descriptions")
+    return condition.text
+
+
+@cache
+def _load_all() -> None:
+    """Import every generator of ours and of installed packages, so that they register."""
+    import generator.models
+
+    for module in pkgutil.iter_modules(generator.models.__path__, "generator.models."):
+        importlib.import_module(module.name)
+    for entry in entry_points(group=ENTRY_POINTS):
+        entry.load()
+
+
+def registered() -> dict[str, type[Generator]]:
+    """Every known generator class, by name."""
+    _load_all()
+    return {name: cls for name, cls in Checkpointed.registry.items() if issubclass(cls, Generator)}

@@ -1,0 +1,88 @@
+"""From a proposal to finished files: the one way in which an adapter leaves the system."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from generator.request import Query
+from generator.strategies.base import Proposal
+from library.adapter import Adapter
+from library.peft.provenance import AdapterFiles, Provenance, finish
+from library.peft.write import Profile, to_peft
+from verification.run import QuickCheck
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A finished adapter and how it came about.
+
+    Attributes:
+        files: the adapter's three files, its id and digest.
+        adapter: its weights before they were rounded to the file's type.
+        summary: what `generate --json` and REST say of it, report included.
+        milliseconds: what each hook took; in no file.
+    """
+
+    files: AdapterFiles
+    adapter: Adapter = field(repr=False)
+    summary: dict[str, Any]
+    milliseconds: dict[str, float]
+    profile: Profile = "portable"
+
+    def stored(self) -> Adapter:
+        """The adapter with the weights that are in the file (bfloat16 if portable)."""
+        dtype = torch.bfloat16 if self.profile == "portable" else torch.float32
+        return self.adapter.to(dtype=dtype)
+
+
+def package(query: Query, proposal: Proposal, generator: str) -> Packaged:
+    """Scale, fit to the rank, write, check and sign off an adapter, in this order.
+
+    Args:
+        generator: name of the strategy that was asked for.
+    Raises:
+        AdapterRefused: a hook refuses it.
+    """
+    request, base = query.request, query.resources.described(query.base)
+    # 1. What the request says about ΔW.
+    adapter = proposal.adapter.to(device="cpu")
+    if request.strength != 1.0:
+        adapter = adapter.scaled(request.strength)
+    if request.rank is not None and request.rank != adapter.layout.rank:
+        adapter = adapter.with_rank(request.rank)
+    # 2. The file format.
+    peft = to_peft(adapter, base_name=base["id"], profile=request.profile)
+    # 3. Identity, report and provenance, written once.
+    checked = QuickCheck(query.base)
+    chosen = proposal.chosen.to_dict()
+    provenance = Provenance(
+        generator=generator,
+        checkpoint=proposal.checkpoint,
+        description=request.description,
+        seed=request.seed,
+        numerics="+".join(filter(None, (query.resources.numerics, proposal.tried_in))),
+        layout_digest=adapter.layout.digest,
+        base=base,
+        examples=request.examples_digest,
+        parents=proposal.parents,
+        neighbours=chosen["neighbours"],
+        details={
+            **proposal.details,
+            "profile": request.profile,
+            "strength": request.strength,
+        },
+    )
+    files = finish(peft, provenance, checked)
+    summary = {
+        "id": files.id,
+        "sha256": files.sha256,
+        "generator": generator,
+        "base_model": base["id"],
+        "layout_digest": adapter.layout.digest,
+        "rank": adapter.layout.rank,
+        "seed": request.seed,
+        "chosen": chosen,
+        "report": files.provenance["report"],
+    }
+    return Packaged(files, adapter, summary, checked.milliseconds, request.profile)

@@ -1,0 +1,101 @@
+"""The strategy interface: a query in, a proposal out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from generator.request import Query
+from generator.strategies.calibration import strategy_calibration
+from index.search.retriever import Neighbour
+from library.adapter import Adapter
+from library.base.models import BaseReference
+from library.layout import Layout
+
+ASKED_FOR = "the only strategy asked for"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The strategy that made an adapter, and the reason for it.
+
+    Attributes:
+        strategy: its name.
+        reason: one sentence.
+        neighbours: the library's adapters nearest to the description, nearest first.
+        predicted_recovery: share of an oracle's gain over the base that calibration leads to
+            expect; None where nothing was calibrated.
+    """
+
+    strategy: str
+    reason: str
+    neighbours: Sequence[Neighbour] = ()
+    predicted_recovery: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "neighbours": [n.to_dict() for n in self.neighbours]}
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An adapter and where it comes from, before rank, strength and profile of the request.
+
+    Attributes:
+        adapter: one adapter.
+        chosen: strategy and reason.
+        checkpoint: digest of the checkpoint that generated it, or None.
+        parents: ids of the library's adapters that it was made from, or None.
+        details: further members of provenance's `details`.
+        tried_in: numerics of the base whose answers decided, if any did.
+        losses: every candidate and its mean loss a token on the examples, if they decided.
+    """
+
+    adapter: Adapter
+    chosen: Chosen
+    checkpoint: str | None = None
+    parents: list[str] | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    tried_in: str | None = None
+    losses: Sequence[tuple[str, float]] = ()
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a strategy has for a base model, as `GET /v1/generators` lists it."""
+
+    checkpoint: str | None
+    base_model: str
+    layout: Layout
+
+
+class Strategy(ABC):
+    """A way to answer queries. Raises of its methods: UsageError, LayoutMismatch, UnsupportedModel.
+
+    Attributes:
+        name: in requests and reports.
+        uses_examples: whether it can use a request's examples.
+    """
+
+    name: str
+    uses_examples: bool = False
+
+    @abstractmethod
+    def unavailable(self, base: BaseReference) -> str:
+        """The reason why it cannot serve a base; empty if it can."""
+
+    @abstractmethod
+    def propose(self, query: Query) -> Proposal:
+        """An adapter for a query."""
+
+    @abstractmethod
+    def offer(self, base: BaseReference) -> Offer | None:
+        """What it has for a base; None if nothing."""
+
+    def candidates(self, query: Query) -> list[tuple[str, Proposal]]:
+        """Proposals to be compared on a query's examples, each with a label."""
+        return [(self.name, self.propose(query))]
+
+    def chosen(self, query: Query, similarity: float | None) -> Chosen:
+        """This strategy as it was asked for, with the recovery to expect at a similarity."""
+        predicted = strategy_calibration().predicted(self.name, similarity)
+        return Chosen(self.name, ASKED_FOR, query.neighbours, predicted)

@@ -1,0 +1,166 @@
+"""Routing: adapters for requests that come without a description, chosen by their input.
+
+LoraRetriever (arXiv 2402.09997) takes the adapter whose task's samples are most similar to the
+input. DLP-LoRA (arXiv 2410.01497) predicts the task with a small MLP and sums the adapters of the
+most likely ones, as many as it takes to reach the probability p. Both read one sentence vector of
+the input.
+
+Arrow (Ostapenko et al. 2024, arXiv 2405.11157), which PEFT runs, routes each token in each layer to
+the experts whose ΔW has the most similar top right singular vector; it needs no training, but
+experts of one rank and of the same modules. X-LoRA, PEFT's other router, is a trained gate: without
+its training there is nothing to export.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from index.encoders.descriptions import MAX_CHARACTERS, DescriptionEncoder
+from library.checkpoint import Checkpointed, load_checkpoint
+from library.errors import MissingPath, UsageError
+from library.layout import Layout
+from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
+from library.store.catalogue import Record, read_adapter
+from library.store.folder import LibraryFolder
+
+TOP_P = 0.9
+MAX_ADAPTERS = 4  # in a sum
+SET_FILE = "arrow.json"
+TaskWeights: TypeAlias = list[tuple[str, float]]  # tasks and the weights of their adapters
+
+
+@dataclass(frozen=True)
+class RouterConfig:
+    """Attributes:
+    tasks: their names, which are the classes.
+    dimension: of the encoder's vectors.
+    hidden: width of the MLP.
+    encoder: name of the encoder.
+    """
+
+    tasks: Sequence[str]
+    dimension: int
+    hidden: int
+    encoder: str
+
+
+class Router(Checkpointed):
+    """A vector for each task, and an MLP over the tasks."""
+
+    kind = "router"
+    Config = RouterConfig
+    for_layout = False
+    samples: Tensor
+
+    def __init__(self, config: RouterConfig, layout: None = None) -> None:
+        super().__init__(config, layout)
+        self.tasks, self.encoder = list(config.tasks), config.encoder
+        tasks, dimension, hidden = len(config.tasks), config.dimension, config.hidden
+        self.register_buffer("samples", torch.zeros(tasks, dimension))
+        self.mlp = nn.Sequential(nn.Linear(dimension, hidden), nn.ReLU(), nn.Linear(hidden, tasks))
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n tasks"]:
+        return self.mlp(x)
+
+    @torch.inference_mode()
+    def nearest(self, x: Float[Tensor, "n d"], among: Sequence[str]) -> list[TaskWeights]:
+        """LoraRetriever, selection: of the tasks `among`, the one with the nearest samples."""
+        cosines = x.float() @ self.samples.T
+        best = cosines.masked_fill(self._excluded(among), -torch.inf).argmax(dim=-1)
+        return [[(self.tasks[i], 1.0)] for i in best.tolist()]
+
+    @torch.inference_mode()
+    def top_p(
+        self, x: Float[Tensor, "n d"], among: Sequence[str], p: float = TOP_P
+    ) -> list[TaskWeights]:
+        """DLP-LoRA: the likeliest tasks up to probability p, four at most, weights summing to 1."""
+        logits = self(x.float()).masked_fill(self._excluded(among), -torch.inf)
+        ordered, order = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(-1) - ordered  # (n, tasks): probability of the likelier ones
+        chosen = (before < p) & (ordered > 0)
+        chosen[:, MAX_ADAPTERS:] = False
+        sums = []
+        for probabilities, tasks, mask in zip(ordered, order, chosen, strict=True):
+            weights = probabilities[mask] / probabilities[mask].sum()
+            names = [self.tasks[i] for i in tasks[mask].tolist()]
+            sums.append(list(zip(names, weights.tolist(), strict=True)))
+        return sums
+
+    def _excluded(self, among: Sequence[str]) -> Bool[Tensor, " tasks"]:
+        names = set(among)
+        return torch.tensor([name not in names for name in self.tasks])
+
+
+def embed_inputs(encoder: DescriptionEncoder, texts: Sequence[str]) -> Float[Tensor, "n d"]:
+    """Unit vectors of inputs, in batches; an empty one counts as a full stop."""
+    return encoder.pooled_batch([text.strip()[:MAX_CHARACTERS] or "." for text in texts]).cpu()
+
+
+def load_router(folder: Path) -> Router:
+    """Read a router. Raises MissingPath, or CheckpointError if it is damaged or foreign."""
+    if not folder.is_dir():
+        raise MissingPath(f"there is no router at {folder}")
+    return load_checkpoint(folder, Router).module
+
+
+def arrow_set(
+    folder: LibraryFolder,
+    records: Sequence[Record],
+    layout: Layout,
+    *,
+    top_k: int | None,
+    temperature: float,
+    seed: int,
+) -> dict[str, bytes]:
+    """Library adapters as PEFT's Arrow takes them, one folder per expert and `arrow.json`: files
+    by relative path.
+
+    Args:
+        records: of the experts, in their order.
+        layout: of the base; experts of lower rank are padded with zeros to the greatest.
+        top_k: experts per token; None: 3, or both of two.
+        temperature, seed: PEFT's ArrowConfig.
+    Raises:
+        UsageError: fewer than two experts, one twice, of several bases, or a value out of range.
+        LayoutMismatch, AdapterFileError: an adapter does not fit or is damaged.
+    """
+    top_k = min(3, len(records)) if top_k is None else top_k
+    _require_set(records, top_k, temperature)
+    adapters = [read_adapter(folder, record["id"], layout) for record in records]
+    rank = max(adapter.layout.rank for adapter in adapters)
+    files: dict[str, bytes] = {}
+    experts: list[dict[str, Any]] = []
+    for number, (record, adapter) in enumerate(zip(records, adapters, strict=True)):
+        expert = to_peft(adapter.with_rank(rank), base_name=record["base_model"])
+        path = f"experts/task_{number}"  # PEFT's name for it
+        files[f"{path}/{CONFIG_FILE}"] = expert.config_bytes
+        files[f"{path}/{WEIGHTS_FILE}"] = expert.weights
+        experts.append({"path": path, "id": record["id"], "task": record["task"]})
+    config = {
+        "base_model": records[0]["base_model"],
+        "arrow_config": {"top_k": top_k, "router_temperature": temperature, "rng_seed": seed},
+        "experts": experts,
+        "rank": rank,
+    }
+    files[SET_FILE] = (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()
+    return files
+
+
+def _require_set(records: Sequence[Record], top_k: int, temperature: float) -> None:
+    ids = [record["id"] for record in records]
+    if len(ids) < 2:
+        raise UsageError("routing needs at least two adapters")
+    if len(set(ids)) < len(ids):
+        raise UsageError(f"{max(ids, key=ids.count)} is named twice")
+    if len({record["base_model"] for record in records}) > 1:
+        raise UsageError("the adapters are for different base models")
+    if not 1 <= top_k <= len(ids):
+        raise UsageError(f"top-k must be from 1 to {len(ids)}, not {top_k}")
+    if not 0 < temperature < float("inf"):
+        raise UsageError(f"temperature must be above zero, not {temperature:g}")

@@ -1,0 +1,53 @@
+"""The recipes by name, and those that are refused."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from library.errors import UnknownName, UsageError
+from library.trainer.recipes.adalora import AdaLoRA
+from library.trainer.recipes.dora import DoRA
+from library.trainer.recipes.eva import EVA
+from library.trainer.recipes.pissa import OLoRA, PiSSA
+from library.trainer.recipes.random_bases import RandLoRA, VeRA
+from library.trainer.recipes.recipe import Recipe
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("lora", lr=2e-3),
+        Recipe("rslora", rank_stabilised=True),
+        Recipe("lora-fa", freeze_a=True),
+        Recipe("lora-plus", b_rate=16.0, lr=1e-4),
+        DoRA("dora"),
+        PiSSA("pissa"),
+        OLoRA("olora"),
+        EVA("eva"),
+        AdaLoRA("adalora", lr=1e-2),
+        RandLoRA("randlora", lr=1e-3),
+        VeRA("vera", lr=3e-2),
+    )
+}
+REFUSED_RECIPES = {
+    "loftq": "it trains on quantised weights that take the base's place",
+    "corda": "it edits the base's weights by statistics of its own, and nothing here undoes that",
+    "lora-ga": "it edits the base's weights by a first gradient, and nothing here undoes that",
+    "full-fine-tuning": "it trains the base's own weights, and no LoRA holds that change",
+}
+
+
+def recipe_named(name: str, *, lr: float | None = None) -> Recipe:
+    """A recipe, with another rate if one is given.
+
+    Raises UsageError for one that does not end in LoRA on the original base, UnknownName.
+    """
+    if name in REFUSED_RECIPES:
+        raise UsageError(f"recipe '{name}' is refused: {REFUSED_RECIPES[name]}")
+    if name not in RECIPES:
+        raise UnknownName(f"unknown recipe '{name}'; known: {', '.join(RECIPES)}")
+    return RECIPES[name] if lr is None else replace(RECIPES[name], lr=lr)
+
+
+def recipe_from_dict(data: Mapping[str, Any]) -> Recipe:
+    """The recipe that a plan stores; of a name that is not registered, its settings alone."""
+    return type(RECIPES.get(data["name"], RECIPES["lora"]))(**data)

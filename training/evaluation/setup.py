@@ -1,0 +1,154 @@
+"""Everything that an evaluation needs, from the names and folders that it is given."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pretrained
+from generator.engine import Engine, open_engine, read_generator
+from index.encoders.descriptions import DescriptionEncoder
+from index.routing import load_router
+from index.search.retriever import Retriever
+from library.adapter import Adapter
+from library.base.models import BaseReference, base_layout, resolve_base
+from library.base.prompts import Mode
+from library.errors import UsageError
+from library.peft.read import read_peft
+from library.store.catalogue import open_library
+from library.tasks.files import Task, read_tasks
+from training.evaluation.evaluate import EvaluationPlan, evaluate
+from training.evaluation.library_methods import LibraryMethods
+from training.evaluation.methods import MULTI_TASK, Method
+from training.evaluation.oracles import trained_oracles
+from training.evaluation.report import build_report, predictions_lines
+from training.evaluation.routing import Routing
+
+Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """An evaluation as it is asked for; see `lorasmith evaluate --help`.
+
+    Attributes:
+        checkpoints: of generators, in place of the shipped ones.
+        bar: opens a progress bar for a label and a unit.
+    """
+
+    tasks: Path
+    methods: Sequence[Method]
+    modes: Sequence[Mode]
+    bar: Bar
+    limit: int | None = None
+    base: str | None = None
+    checkpoints: Sequence[Path] = ()
+    library: str | None = None
+    oracles: str | None = None
+    multi_task: Path | None = None
+    predictor: Path | None = None
+    router: Path | None = None
+    device: str = "cpu"
+    seed: int = 0
+    batch_size: int = 32
+
+    @property
+    def heads(self) -> set[str]:
+        return {method.head for method in self.methods}
+
+
+def run_evaluation(o: Options, *, command: str, commit: str | None) -> tuple[dict[str, Any], bytes]:
+    """The report, and the lines of all predictions."""
+    # 1. Tasks, base and engine; a checkpoint also says which tasks are seen.
+    tasks, reference = read_tasks(o.tasks)[: o.limit], resolve_base(o.base)
+    engine = _engine(o)
+    generated = [s for name, s in engine.generated.items() if name in o.heads]
+    for strategy in generated:
+        strategy.fit.require(reference)
+    checkpoints = [s.checkpoint for s in generated or engine.generated.values()]
+    seen = {name for checkpoint in checkpoints for name in checkpoint.info.tasks}
+    splits = ["seen" if task.name in seen else "held-out" for task in tasks]
+    # 2. What the methods need beside it.
+    library = _library(o, engine, tasks, reference)
+    single = _multi_task(o, reference)
+    routing = _routing(o, engine, reference)
+    # 3. The measuring itself.
+    base = engine.resources.model(reference)
+    plan = EvaluationPlan(tasks, splits, o.methods, o.modes, o.seed, o.batch_size)
+    with o.bar("evaluating", "cell") as advance:
+        outcome = evaluate(plan, base, engine, library, single, routing, advance)
+    report = build_report(
+        plan, outcome, command=command, commit=commit, device=_device_name(o.device), base=base
+    )
+    report["checkpoint"] = checkpoints[0].digest if checkpoints else None
+    return report, predictions_lines(outcome.cells, o.seed)
+
+
+def _engine(o: Options) -> Engine:
+    """The engine, with the library if a method takes anything but oracles from one."""
+    takes = {m.head for m in o.methods if m.takes_adapters} - {"oracle"}
+    library = (o.library or str(pretrained.LIBRARY)) if takes else None
+    checkpoints = [read_generator(folder) for folder in o.checkpoints]
+    required = next((m.head for m in o.methods if m.is_generator), None)
+    return open_engine(checkpoints, library, o.device, required=required)
+
+
+def _library(
+    o: Options, engine: Engine, tasks: Sequence[Task], base: BaseReference
+) -> LibraryMethods | None:
+    """What merges and looks up; the oracles' own retriever if there is no other."""
+    if not any(method.from_library for method in o.methods):
+        return None
+    # The library is opened before oracles are trained, which takes long.
+    only_oracles = {m.head for m in o.methods if m.takes_adapters} == {"oracle"}
+    retriever = None if only_oracles else engine.resources.retriever(base)
+    folder = open_library(_oracles(o, tasks, base))
+    if retriever is None or folder.place != retriever.folder.place:
+        oracles = Retriever(folder, base, engine.resources.encoder())
+    else:
+        oracles = retriever
+    predictor = o.predictor or pretrained.folder("lora-rar")
+    return LibraryMethods(retriever or oracles, oracles, predictor, o.seed)
+
+
+def _oracles(o: Options, tasks: Sequence[Task], base: BaseReference) -> str:
+    """Where `oracle` looks; trained on the spot if need be."""
+    if "oracle" not in o.heads or o.oracles is not None or o.library is not None:
+        return o.oracles or o.library or str(pretrained.LIBRARY)
+    with o.bar("training oracles", "step") as progress:
+        return trained_oracles(tasks, base, o.device, progress)
+
+
+def _multi_task(o: Options, base: BaseReference) -> dict[Mode, Adapter] | None:
+    """The multi-task adapter of each mode: PATH/MODE, or PATH for all."""
+    if MULTI_TASK not in o.heads:
+        return None
+    if o.multi_task is None:
+        raise UsageError("multi-task needs --multi-task, an adapter of lorasmith train")
+    adapters: dict[Mode, Adapter] = {}
+    for mode in o.modes:
+        own = o.multi_task / mode
+        folder = own if own.is_dir() else o.multi_task
+        adapters[mode] = read_peft(folder, base_layout(base, read_peft(folder).layout))
+    return adapters
+
+
+def _routing(o: Options, engine: Engine, base: BaseReference) -> Routing | None:
+    """The router of the methods that choose for each row, over the library."""
+    if not any(method.routed for method in o.methods):
+        return None
+    if o.router is None:
+        raise UsageError("per-request and dlp need --router, a router of lorasmith train")
+    router, encoder = load_router(o.router), engine.resources.encoder()
+    if encoder.name != router.encoder:
+        encoder = DescriptionEncoder(router.encoder, device=o.device)
+    return Routing(router, engine.resources.retriever(base), encoder)
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    return f"cpu, {torch.get_num_threads()} threads"
