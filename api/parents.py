@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.adapter import Adapter
-from library.base.models import BaseReference, base_layout, described, resolve_base
+from library.base.models import (
+    BaseReference,
+    base_layout,
+    described,
+    resolve_base,
+    same_base,
+)
 from library.canonical import digest
 from library.errors import (
     AdapterFileError,
@@ -136,7 +142,7 @@ def _named(name: str, files: dict[str, bytes]) -> Parent:
 
 
 def _require_same_base(parent: Parent, record: dict[str, Any], other: str) -> None:
-    if parent.base["id"] != record["id"]:
+    if not same_base(parent.base["id"], record["id"]):
         raise LayoutMismatch(
             f"{parent.name} is for {parent.base['id']}, and {other} for {record['id']}"
         )

@@ -148,7 +148,18 @@ class Layout:
         raise LayoutMismatch(
             f"{ours} has layout {self.digest[:12]} ({self.describe()}) and "
             f"{theirs} has layout {other.digest[:12]} ({other.describe()})"
+            f"{self.difference(other)}"
         )
+
+    def difference(self, other: "Layout") -> str:
+        """The end of a sentence that names the first module that only one of two layouts has.
+
+        Empty if they have the same ones.
+        """
+        names, others = ({site.name for site in layout.sites} for layout in (self, other))
+        only = [("first", min(names - others))] if names - others else []
+        only += [("second", min(others - names))] if others - names else []
+        return "".join(f"; only the {which} has {name}" for which, name in only)
 
     def describe(self) -> str:
         """One phrase for people: family, number of modules, shapes, rank."""

@@ -147,8 +147,8 @@ def read_artifact(path: Path, provenance: Path | None = None) -> Artifact:
 
 def _names(folder: Path) -> tuple[str, ...]:
     try:
-        with os.scandir(folder) as found:
-            names = [entry.name for entry in islice(found, MAX_NAMES + 1)]
+        with os.scandir(folder) as listing:
+            names = [entry.name for entry in islice(listing, MAX_NAMES + 1)]
     except OSError as error:
         raise BadFile("unreadable", f"the folder cannot be read: {error.strerror}") from error
     if len(names) > MAX_NAMES:
@@ -158,9 +158,9 @@ def _names(folder: Path) -> tuple[str, ...]:
 
 def _weights_among(names: tuple[str, ...]) -> str:
     tensors = [name for name in names if name.endswith(".safetensors")]
-    for known in (WEIGHTS_FILE, DIFFUSERS_FILE):
-        if known in tensors:
-            return known
+    for name in (WEIGHTS_FILE, DIFFUSERS_FILE):
+        if name in tensors:
+            return name
     if len(tensors) == 1 and CONFIG_FILE not in names:
         return tensors[0]
     pickle = next((name for name in names if name.endswith(PICKLES)), None)
@@ -173,11 +173,11 @@ def _read(path: Path, limit: int) -> bytes:
     """A regular file's content; its size is looked at before anything is read."""
     try:
         with open(path, "rb", opener=_without_waiting) as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise BadFile("unreadable", f"{path.name} is not a regular file")
-            if found.st_size > limit:
-                raise BadFile("too-large", f"{path.name} has {found.st_size} bytes", limit=limit)
+            if status.st_size > limit:
+                raise BadFile("too-large", f"{path.name} has {status.st_size} bytes", limit=limit)
             return file.read(limit)
     except OSError as error:
         raise BadFile("unreadable", f"{path.name} cannot be read: {error.strerror}") from error

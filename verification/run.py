@@ -18,7 +18,7 @@ from library.peft.provenance import PROVENANCE_FILE, AdapterFiles, encode_proven
 from library.peft.safetensors_file import BadFile, parse_object
 from verification.artifact import Artifact, Context, read_artifact
 from verification.checks.base import check_base
-from verification.checks.format import check_format
+from verification.checks.format import WRAPPED_NAMES, check_format
 from verification.checks.integrity import check_integrity
 from verification.checks.signature import check_signature
 from verification.checks.statistics import check_statistics
@@ -128,12 +128,12 @@ def read_policy(path: Path, names: tuple[str, ...] = Policy.hooks) -> Policy:
     return policy
 
 
-def require_known_hooks(names: Iterable[str], known: Iterable[str]) -> None:
+def require_known_hooks(names: Iterable[str], available: Iterable[str]) -> None:
     """Raise UnknownName for a name that is no hook's."""
-    known = tuple(known)
+    available = tuple(available)
     for name in names:
-        if name not in known:
-            raise UnknownName(f"unknown hook '{name}'; known: {', '.join(known)}")
+        if name not in available:
+            raise UnknownName(f"unknown hook '{name}'; known: {', '.join(available)}")
 
 
 def require_key(policy: Policy, public_key: object | None) -> None:
@@ -250,8 +250,13 @@ def reported(adapter: AdapterFiles, base: BaseReference | None = None) -> Report
 
 
 def require_sound(path: Path, name: str) -> None:
-    """Raise AdapterRefused if the format hook refuses the files at `path`, which are not ours."""
-    verify_path(path, Context(), Policy(hooks=(FORMAT.name,))).require_accepted(name)
+    """Raise AdapterRefused if the format hook refuses the files at `path`, which are not ours.
+
+    Names that a wrapper left are no reason: importing removes what it put there.
+    """
+    report = verify_path(path, Context(), Policy(hooks=(FORMAT.name,)))
+    others = [finding for finding in report.findings if finding.code != WRAPPED_NAMES]
+    replace(report, findings=others).require_accepted(name)
 
 
 def server_timing(milliseconds: Mapping[str, float]) -> str:

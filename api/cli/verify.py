@@ -59,15 +59,15 @@ def verify_command(
 
     quiet_libraries()
     reference = None if base is None else resolve_base(base)
-    chosen = _policy(policy, hooks)
+    selected = _policy(policy, hooks)
     key = None if public_key is None else read_public_key(public_key)
-    require_key(chosen, key)
-    _require_use(chosen, library, examples)
+    require_key(selected, key)
+    _require_use(selected, library, examples)
     rows = [] if examples is None else read_examples(examples)
-    known = (*HOOKS, *_slow(reference, library))
+    available = (*HOOKS, *_slow(reference, library))
     with progress_bar("verifying", "%") as bar:
         context = Context(target, reference, key, rows, lambda share: bar(int(100 * share), 100))
-        report = verify_path(path, context, chosen, provenance, known)
+        report = verify_path(path, context, selected, provenance, available)
     answer = {**report.to_dict(), "milliseconds": report.milliseconds}
     typer.echo(json.dumps(answer, ensure_ascii=False) if as_json else _readable(path, answer))
     return int(answer["verdict"] == "refuse")
@@ -78,11 +78,11 @@ def _policy(path: Path | None, hooks: str | None) -> "Policy":
     from verification.run import Policy, read_policy, require_known_hooks
     from verification.scores.sources import SLOW
 
-    known = (*Policy.hooks, *SLOW)
-    chosen = Policy() if path is None else read_policy(path, known)
+    available = (*Policy.hooks, *SLOW)
+    selected = Policy() if path is None else read_policy(path, available)
     added = [] if hooks is None else [name.strip() for name in hooks.split(",")]
-    require_known_hooks(added, known)
-    return replace(chosen, hooks=tuple(dict.fromkeys((*chosen.hooks, *added))))
+    require_known_hooks(added, available)
+    return replace(selected, hooks=tuple(dict.fromkeys((*selected.hooks, *added))))
 
 
 def _require_use(policy: "Policy", library: str | None, examples: Path | None) -> None:

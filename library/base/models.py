@@ -79,6 +79,13 @@ def resolve_base(name: str | None = None, *, allow_folder: bool = True) -> BaseR
     return BaseReference(hub, hub)
 
 
+def same_base(name: str, other: str) -> bool:
+    """Whether two names are of one base: the same name, or paths of the same folder."""
+    if name == other:
+        return True
+    return os.path.isdir(name) and os.path.isdir(other) and os.path.samefile(name, other)
+
+
 def load_config(reference: BaseReference) -> Any:
     """The transformers config, without weights. Raises BaseModelError if it cannot be read."""
     from transformers import AutoConfig
@@ -112,6 +119,21 @@ def load_base(
 
     Raises BaseModelError if it cannot be read or its package is missing.
     """
+    model = load_model(reference, dtype)
+    tokenizer = load_tokenizer(reference)
+    torch.nn.Module.to(model, device)
+    # cuDNN's attention builds a plan for every new shape, and our batches differ in shape: with it
+    # a training step takes three times as long.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    sha256, source = identity(reference)
+    return BaseModel(reference, model, tokenizer, sha256, source)
+
+
+def load_model(reference: BaseReference, dtype: torch.dtype = torch.float32) -> Any:
+    """The base's model alone, frozen and in evaluation mode.
+
+    Raises BaseModelError if it cannot be read or its package is missing.
+    """
     from transformers import AutoModelForCausalLM
 
     if reference.packaged:
@@ -122,14 +144,7 @@ def load_base(
         )
     except _UNREADABLE as error:
         raise BaseModelError(_cannot_read(reference, error)) from error
-    tokenizer = load_tokenizer(reference)
-    model.requires_grad_(False).eval()
-    torch.nn.Module.to(model, device)
-    # cuDNN's attention builds a plan for every new shape, and our batches differ in shape: with it
-    # a training step takes three times as long.
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    sha256, source = identity(reference)
-    return BaseModel(reference, model, tokenizer, sha256, source)
+    return model.requires_grad_(False).eval()
 
 
 def load_tokenizer(reference: BaseReference) -> Any:

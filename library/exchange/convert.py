@@ -6,6 +6,7 @@ factors `get_delta_weight` instead, which for DoRA leaves the magnitude out, and
 multiplies the base's weights, such as OFT.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from library.base.models import BaseModel
 from library.errors import AdapterFileError
 from library.exchange.source import Source, peft_weights
 from library.factored import Residual, best_of_rank
 from library.peft.config import read_any_config, require_plain
 from library.peft.lora_config import lora_config
+from library.peft.patterns import require_bounded
 from library.peft.write import CONFIG_FILE, PREFIX
 
 # The types that PEFT merges into the weights of linear layers, from the adapter's files alone.
@@ -41,9 +42,13 @@ def require_convertible(path: Path, config: dict[str, Any]) -> str:
 
 
 def convert(
-    folder: Path, base: BaseModel, *, rank: int, progress: Progress | None = None
+    folder: Path, model: Any, base_name: str, *, rank: int, progress: Progress | None = None
 ) -> Source:
     """Read an adapter of another PEFT type as a LoRA of `rank`, or of a module's size if smaller.
+
+    Args:
+        model: the base's, which is of no use afterwards.
+        base_name: its name, as the config will say it.
 
     The note's `conversion` says how far it is from the original: the Frobenius norm of the
     difference of all ΔW, over that of the original's.
@@ -53,11 +58,12 @@ def convert(
     config = read_any_config(folder / CONFIG_FILE)
     kind = require_convertible(folder / CONFIG_FILE, config)
     file = peft_weights(folder)
-    model = _loaded(folder, base, set(file.tensors))
+    require_bounded(config, [name for name, _ in model.named_modules()])
+    adapted = _loaded(folder, model, set(file.tensors))
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     residual, kinds = Residual(), set[bool]()
-    for name, delta, transposed in _deltas(model, progress):
+    for name, delta, transposed in _deltas(adapted, progress):
         a, b = best_of_rank(delta, rank)
         residual.add(delta, a, b)
         tensors |= {f"{PREFIX}{name}.lora_A.weight": a, f"{PREFIX}{name}.lora_B.weight": b}
@@ -66,7 +72,7 @@ def convert(
     made = lora_config(
         ranks,
         ranks,
-        base_name=base.reference.name,
+        base_name=base_name,
         fan_in_fan_out=True in kinds,
         task_type="CAUSAL_LM",
     )
@@ -75,11 +81,15 @@ def convert(
     return Source(kind.lower(), made, None, tensors, note)
 
 
-def _loaded(folder: Path, base: BaseModel, keys: set[str]) -> Any:
+def _loaded(folder: Path, base: Any, keys: set[str]) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
 
     try:
-        model = PeftModel.from_pretrained(base.model, str(folder)).eval()
+        with (
+            warnings.catch_warnings()
+        ):  # PEFT's are of its own files; what matters is compared here
+            warnings.simplefilter("ignore")
+            model = PeftModel.from_pretrained(base, str(folder)).eval()
         missing = keys ^ set(get_peft_model_state_dict(model))
     except Exception as error:  # each type has checks of its own
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -44,8 +44,15 @@ def export_files(
         )
     if profile == "portable" and origin != record["recipe"]:
         return _portable(stored, record, image=origin in _IMAGE)
-    if origin in _IMAGE and format != "peft":
+    if origin not in _IMAGE:
+        return stored
+    if format != "peft":
         return _original(stored)
+    guess = _provenance(stored)["details"]["source"].get("guess")
+    if guess is not None:
+        raise AdapterFileError(
+            f"{guess} does not say which `_` was a dot in its module's path: there is no PEFT form"
+        )
     return stored
 
 

@@ -10,6 +10,7 @@ with `_` for `.`, then `.lora_down.weight`, `.lora_up.weight`, `.alpha`.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor
 
 from library.errors import AdapterFileError
-from library.exchange.image_names import module_of
-from library.peft.config import by_pattern, check_targets, require_plain
+from library.exchange.image_names import is_guess, module_of
+from library.peft.config import check_targets, require_plain
 from library.peft.lora_config import lora_config
+from library.peft.patterns import by_pattern
 from library.peft.safetensors_file import TensorFile, tensors_digest
 from library.peft.write import PREFIX
 
@@ -35,11 +37,24 @@ _ENDINGS = {
     "_lora.down.weight": "A",
     "_lora.up.weight": "B",
 }
+_OTHER_KINDS = {  # sound files, whose tensors are not the two factors of a LoRA
+    ".lokr_": "a LoKr",
+    ".hada_": "a LoHa",
+    ".dora_scale": "a DoRA",
+    ".lora_magnitude_vector": "a DoRA",
+    "_lora1.": "an XLabs LoRA",
+    "_lora2.": "an XLabs LoRA",
+}
 _ALPHA = ".alpha"
 _METADATA = "lora_adapter_metadata"  # diffusers' name for the config in a header
+_HEADER_ALPHA = "alpha"  # one for all modules, of a file that has no alpha tensors
 
 Config = dict[str, Any]
 Note = dict[str, Any]
+
+
+class OtherKind(AdapterFileError):
+    """A sound file that is of another kind than those that are read."""
 
 
 def is_kohya(tensors: dict[str, Tensor]) -> bool:
@@ -66,10 +81,10 @@ def read_image_lora(file: TensorFile, base_name: str) -> tuple[Config, dict[str,
             alphas[name] = (key, tensor)
             continue
         name, side = _factor(key)
-        made = f"{PREFIX}{name}.lora_{side}.weight"
-        if made in stored:
-            raise AdapterFileError(f"{file.name}: {key} and {keys[made]} are of one module")
-        stored[made], keys[made] = tensor, key
+        plain = f"{PREFIX}{name}.lora_{side}.weight"
+        if plain in stored:
+            raise AdapterFileError(f"{file.name}: {key} and {keys[plain]} are of one module")
+        stored[plain], keys[plain] = tensor, key
     ranks = {_module(k): t.shape[0] for k, t in stored.items() if ".lora_A." in k and t.ndim}
     config = _config(file, ranks, alphas, base_name)
     note = {
@@ -78,6 +93,9 @@ def read_image_lora(file: TensorFile, base_name: str) -> tuple[Config, dict[str,
         "alphas": {key: _scalar(key, tensor) for key, tensor in sorted(alphas.values())},
         "tensors_sha256": tensors_digest(file.tensors),
     }
+    guess = next((key for key in keys.values() if is_guess(_stem(key))), None)
+    if guess is not None:
+        note["guess"] = guess
     return config, stored, note
 
 
@@ -97,7 +115,14 @@ def _factor(key: str) -> tuple[str, str]:
     for ending, side in _ENDINGS.items():
         if key.endswith(ending):
             return module_of(key.removesuffix(ending)), side
+    kind = next((kind for part, kind in _OTHER_KINDS.items() if part in key), None)
+    if kind is not None:
+        raise OtherKind(f"{key} is of {kind}, a kind of file that is not read")
     raise AdapterFileError(f"{key} is not a factor of a plain LoRA, nor its alpha")
+
+
+def _stem(key: str) -> str:
+    return key.removesuffix(next(ending for ending in _ENDINGS if key.endswith(ending)))
 
 
 def _module(stored: str) -> str:
@@ -116,19 +141,27 @@ def _config(
     alphas: dict[str, tuple[str, Tensor]],
     base_name: str,
 ) -> Config:
-    """Alpha is the file's own, else the header's, else the rank (scale 1, as both loaders do)."""
+    """Alpha is the file's own, else the header's, else the rank (scale 1, as both loaders do).
+
+    A header has a config of each part, or one number for all modules (diffusers 0.42.1,
+    MiniMaxH3LoraLoaderMixin), which counts only where nothing else says an alpha, and only if it is
+    a number.
+    """
     lone = next((key for name, (key, _) in alphas.items() if name not in ranks), None)
     if lone is not None or not ranks:
         raise AdapterFileError(f"{file.name}: {lone or 'nothing'} belongs to a pair of factors")
-    said = _said(file)
-    rslora = {bool(config.get("use_rslora")) for config in said.values()} or {False}
-    found: dict[str, int | float] = {**ranks}
-    for part, config in said.items():
-        found |= _alphas_of_part(file, part, config, ranks)
-    if len(rslora) > 1 or (True in rslora and not all(_part(said, name) for name in ranks)):
+    configs = _configs_in_header(file)
+    rslora = {bool(config.get("use_rslora")) for config in configs.values()} or {False}
+    header_alpha = None if alphas or configs else _alpha_in_header(file)
+    values: dict[str, int | float] = {
+        name: rank if header_alpha is None else header_alpha for name, rank in ranks.items()
+    }
+    for part, config in configs.items():
+        values |= _alphas_of_part(file, part, config, ranks)
+    if len(rslora) > 1 or (True in rslora and not all(_in_part(configs, name) for name in ranks)):
         raise AdapterFileError(f"{file.name} uses rsLoRA in some parts only, which is not kept")
-    found |= {name: _scalar(key, tensor)[0] for name, (key, tensor) in alphas.items()}
-    return lora_config(ranks, found, base_name=base_name, use_rslora=True in rslora)
+    values |= {name: _scalar(key, tensor)[0] for name, (key, tensor) in alphas.items()}
+    return lora_config(ranks, values, base_name=base_name, use_rslora=True in rslora)
 
 
 def _alphas_of_part(
@@ -139,22 +172,32 @@ def _alphas_of_part(
     names = [name for name in ranks if name.startswith(prefix)]
     require_plain(Path(file.name), config)
     check_targets(config, [name.removeprefix(prefix) for name in names])
-    found = {}
+    alphas = {}
     for name in names:
         inner = name.removeprefix(prefix)
         rank = by_pattern(config.get("rank_pattern") or {}, inner, config.get("r", 8))
         if rank != ranks[name]:
             raise AdapterFileError(f"the header gives {name} rank {rank}, the file {ranks[name]}")
         alpha = config.get("lora_alpha", 8)
-        found[name] = by_pattern(config.get("alpha_pattern") or {}, inner, alpha)
-    return found
+        alphas[name] = by_pattern(config.get("alpha_pattern") or {}, inner, alpha)
+    return alphas
 
 
-def _part(said: dict[str, Config], name: str) -> bool:
-    return any(not part or name.startswith(f"{part}.") for part in said)
+def _in_part(configs: dict[str, Config], name: str) -> bool:
+    return any(not part or name.startswith(f"{part}.") for part in configs)
 
 
-def _said(file: TensorFile) -> dict[str, Config]:
+def _alpha_in_header(file: TensorFile) -> int | float | None:
+    try:
+        alpha = float((file.metadata or {})[_HEADER_ALPHA])
+    except (KeyError, ValueError):
+        return None
+    if not math.isfinite(alpha):
+        return None
+    return int(alpha) if alpha.is_integer() else alpha
+
+
+def _configs_in_header(file: TensorFile) -> dict[str, Config]:
     """diffusers' header: PEFT's config of each part, by the part's name ("" if there is one)."""
     try:
         flat = json.loads((file.metadata or {}).get(_METADATA, "{}"))

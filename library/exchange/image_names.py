@@ -1,8 +1,9 @@
 """Module paths behind the names in LoRA files of image models.
 
 kohya writes a path with `_` for `.`; which of the two a `_` was is read from the words that the
-U-Nets, transformers and text encoders use. A word that is missing here only gives a path with a dot
-more: the file's own name is kept beside it, so nothing is lost.
+U-Nets, transformers and text encoders use. Where two words stand side by side that are not in these
+lists, nobody can tell: the path is a guess, and such a file has no PEFT form. The file's own name
+is kept beside it, so nothing is lost.
 """
 
 import re
@@ -28,16 +29,28 @@ _WORDS = (
     "time_text_embed", "timestep_embedder", "guidance_embedder", "text_embedder", "proj_mlp",
     "text_model", "text_projection", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj",
     "wi_0", "wi_1",
+    "cross_attn", "k_img", "v_img", "img_emb", "text_embedding", "time_projection",
+    "patch_embedding", "feed_forward", "noise_refiner", "context_refiner", "cap_embedder",
+    "t_embedder", "norm_q", "norm_k", "norm_out", "norm_added_q", "norm_added_k", "to_qkv",
+    "to_add_qkv", "token_refiner",
 )  # fmt: skip
+_SINGLE = {
+    "attention", "attentions", "attn", "attn1", "attn2", "block", "blocks", "conv", "conv1",
+    "conv2", "downsamplers", "encoder", "fc", "fc1", "fc2", "ff", "ffn", "final", "head", "k",
+    "layer", "layers", "lin", "linear", "linear1", "linear2", "linear3", "mlp", "mlp1", "mlp2",
+    "mod", "modulation", "net", "norm", "norm1", "norm2", "norm3", "o", "op", "out", "proj",
+    "projection", "q", "qkv", "resnets", "skip", "upsamplers", "v", "w1", "w2", "w3", "wi", "wo",
+    "transformer", "shared", "in", "SelfAttention", "DenseReluDense", "EncDecAttention",
+}  # fmt: skip
 _KNOWN = re.compile("|".join(sorted(map(re.escape, _WORDS), key=len, reverse=True)))
 _ENCODER = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
 def module_of(stem: str) -> str:
     """The path of the module that a name without its ending belongs to."""
-    part = next((p for p in _PARTS if stem.startswith(p)), None)
+    part = _part(stem)
     if part is not None:
-        return f"{_PARTS[part]}.{_dotted(stem.removeprefix(part))}"
+        return ".".join([_PARTS[part], *_words(stem.removeprefix(part))])
     name = stem.replace(".processor.", ".")
     parent, _, last = name.rpartition(".")
     if name != stem and last == "to_out":
@@ -47,15 +60,36 @@ def module_of(stem: str) -> str:
     return name
 
 
-def _dotted(flat: str) -> str:
-    """`double_blocks_0_img_attn_qkv` is `double_blocks.0.img_attn.qkv`."""
-    found, place = [], 0
-    while place < len(flat):
-        match = _KNOWN.match(flat, place)
-        end = match.end() if match else place
+def is_guess(stem: str) -> bool:
+    """Whether the path that `module_of` gives may be another than the module's real one."""
+    part = _part(stem)
+    if part is None:
+        return False
+    flat = stem.removeprefix(part).partition(".")[0]
+    return not all(_is_sure(word) for word in _words(flat))
+
+
+def _part(stem: str) -> str | None:
+    return next((part for part in _PARTS if stem.startswith(part)), None)
+
+
+def _is_sure(word: str) -> bool:
+    return word.isdecimal() or word in _SINGLE or word in _WORDS
+
+
+def _words(name: str) -> list[str]:
+    """The parts of a path: `double_blocks_0_img_attn_qkv` is double_blocks, 0, img_attn, qkv.
+
+    Behind a dot, which some files have, parts are written as they are.
+    """
+    flat, *parts = name.split(".")
+    words, position = [], 0
+    while position < len(flat):
+        match = _KNOWN.match(flat, position)
+        end = match.end() if match else position
         if not match or (end < len(flat) and flat[end] != "_"):
-            end = flat.find("_", place)
+            end = flat.find("_", position)
             end = len(flat) if end < 0 else end
-        found.append(flat[place:end])
-        place = end + 1
-    return ".".join(found)
+        words.append(flat[position:end])
+        position = end + 1
+    return [*words, *parts]

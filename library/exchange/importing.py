@@ -14,8 +14,8 @@ from safetensors.torch import save
 from library.base.models import (
     BaseReference,
     described,
-    load_base,
     load_config,
+    load_model,
     resolve_base,
 )
 from library.build.plan import FORMAT
@@ -117,7 +117,9 @@ def _read(request: ImportRequest, progress: Progress | None) -> tuple[Source, Ba
         return read_source(path, request.base), reference
     require_convertible(path / CONFIG_FILE, config)
     reference = reference or resolve_base(_said_base(config, request))
-    made = convert(path, load_base(reference), rank=request.rank, progress=progress)
+    made = convert(
+        path, load_model(reference), reference.name, rank=request.rank, progress=progress
+    )
     return made, reference
 
 
@@ -141,6 +143,7 @@ def _layout(source: Source, reference: BaseReference | None) -> Layout:
     if {shape_of(s) for s in sites} != {shape_of(s) for s in found.sites}:
         raise LayoutMismatch(
             f"the adapter has {found.describe()}; {reference.name} has {full.describe()}"
+            f"{found.difference(full)}"
         )
     return replace(full, sites=sites)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from library.errors import AdapterFileError, BaseModelError, MissingPath
 from library.exchange.image_lora import is_kohya, read_image_lora
 from library.peft.config import read_any_config, require_plain
+from library.peft.keys import unwrapped, wrapper_in
 from library.peft.safetensors_file import TensorFile, read_tensors
 from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE
 
@@ -102,7 +103,14 @@ def _peft(folder: Path) -> Source:
     require_plain(folder / CONFIG_FILE, config)
     file = peft_weights(folder)
     raw = (folder / CONFIG_FILE).read_bytes()
-    return Source("peft", config, raw, file.tensors, _named(file) | {"metadata": file.metadata})
+    note: dict[str, Any] = _named(file) | {"metadata": file.metadata}
+    wrapper = wrapper_in(file.tensors)
+    if wrapper is None:
+        return Source("peft", config, raw, file.tensors, note)
+    tensors, plain = unwrapped(file.tensors, config)
+    return Source(
+        "peft", plain, raw if plain == config else None, tensors, note | {"wrapper": wrapper}
+    )
 
 
 def _named(file: TensorFile) -> dict[str, Any]:

@@ -3,18 +3,15 @@
 import json
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from library.errors import AdapterFileError
 from library.layout import Site
+from library.peft.patterns import by_pattern, require_bounded
+from library.peft.readers import adapts_parameter, config_refusals
 
-_MORE = (
-    "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "lora_bias",
-    "modules_to_save", "monteclora_config", "target_parameters", "trainable_token_indices",
-    "use_bdlora", "use_dora", "use_qalora",
-)  # fmt: skip
 PLAIN = {
     "bias": "none",
     "inference_mode": True,
@@ -24,7 +21,6 @@ PLAIN = {
     "peft_type": "LORA",
     "use_dora": False,
 }  # what every config says that we write
-_CHANGES_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")  # starts that edit the base
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -58,36 +54,37 @@ def require_plain(path: Path, config: dict[str, Any]) -> None:
     """Raise AdapterFileError unless the config is that of a plain LoRA; `path` is for messages."""
     if config.get("peft_type") != "LORA":
         raise AdapterFileError(f"{path} does not describe a LoRA adapter")
-    more = next((key for key in _MORE if config.get(key)), None)
-    if more is not None:
-        raise AdapterFileError(f"{path} describes more than plain LoRA: {more}")
-    if config.get("bias", "none") != "none":
-        raise AdapterFileError(f"{path} trains biases, which is more than plain LoRA")
-    if str(config.get("init_lora_weights")).startswith(_CHANGES_BASE):
-        raise AdapterFileError(f"{path} changes the base model ({config['init_lora_weights']})")
+    reasons = config_refusals("lorasmith", config)
+    if reasons:
+        raise AdapterFileError(f"{path} describes more than plain LoRA: {reasons[0][1]}")
     check_types(path, config)
 
 
 def check_types(path: Path, config: dict[str, Any]) -> None:
     """Raise AdapterFileError unless the fields read below have types that PEFT writes."""
     for default, patterns in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")):
-        found = config.get(patterns) or {}
-        values = [config.get(default, 8), *found.values()] if isinstance(found, dict) else [None]
+        by_name = config.get(patterns) or {}
+        values = [None]
+        if isinstance(by_name, dict):
+            values = [config.get(default, 8), *by_name.values()]
         if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
             raise AdapterFileError(f"{path}: {default} and {patterns} must hold numbers")
-        _compiled(path, found)
+        _require_expressions(path, by_name)
     for key in ("target_modules", "exclude_modules", "layers_pattern"):
         names = [] if config.get(key) is None else config[key]
         if isinstance(names, str):
-            _compiled(path, [names])
+            _require_expressions(path, [names])
         elif not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise AdapterFileError(f"{path}: {key} must be a list of names or an expression")
+    parameters = config.get("target_parameters") or []
+    if not isinstance(parameters, list) or not all(isinstance(x, str) for x in parameters):
+        raise AdapterFileError(f"{path}: target_parameters must be a list of names")
     layers = config.get("layers_to_transform") or []
     if not all(isinstance(x, int) for x in (layers if isinstance(layers, list) else [layers])):
         raise AdapterFileError(f"{path}: layers_to_transform must hold layer numbers")
 
 
-def _compiled(path: Path, expressions: Iterable[str]) -> None:
+def _require_expressions(path: Path, expressions: Iterable[str]) -> None:
     for expression in expressions:
         try:
             re.compile(expression)
@@ -96,19 +93,36 @@ def _compiled(path: Path, expressions: Iterable[str]) -> None:
 
 
 def check_targets(config: dict[str, Any], modules: Collection[str]) -> None:
-    """Raise AdapterFileError unless file and config name the same modules.
+    """Raise AdapterFileError unless the config targets every module of the file.
 
-    PEFT itself ignores tensors that the config does not target.
+    PEFT would ignore the tensors of the others without a word. Targets that the file lacks do no
+    harm: PEFT and servers go by the file's names. Expressions that may never finish are not tried.
     """
-    targets = config.get("target_modules")
-    if targets is None:
+    require_bounded(config, modules)
+    if config.get("target_modules") is None:
         return
     for name in modules:
-        if not _is_targeted(config, name):
+        if not _is_targeted(config, name) and not adapts_parameter(config, name):
             raise AdapterFileError(f"the config does not target {name}, which the file adapts")
-    for target in targets if isinstance(targets, list) else []:
-        if not any(_ends_with(name, [target]) for name in modules):
-            raise AdapterFileError(f"the config targets {target}, which the file lacks")
+
+
+def unused_targets(config: dict[str, Any], modules: Collection[str]) -> list[str]:
+    """The listed target modules that no module of the file ends with."""
+    targets = config.get("target_modules")
+    names = targets if isinstance(targets, list) else []
+    return [target for target in names if not any(_ends_with(name, [target]) for name in modules)]
+
+
+def require_rank(config: Mapping[str, Any], name: str, rank: int) -> None:
+    """Raise AdapterFileError unless the config gives a module the rank that its factors have."""
+    default = config.get("r", 8)
+    expected = by_pattern(config.get("rank_pattern") or {}, name, default)
+    for number in (default, expected):
+        if type(number) is not int or number < 1:
+            raise AdapterFileError(f"the config gives rank {number!s:.40}, no natural number")
+    multiple = adapts_parameter(config, name) and rank % expected == 0
+    if rank != expected and not multiple:
+        raise AdapterFileError(f"the config gives {name} rank {expected}, the file {rank}")
 
 
 def _is_targeted(config: dict[str, Any], name: str) -> bool:
@@ -126,9 +140,9 @@ def _is_targeted(config: dict[str, Any], name: str) -> bool:
         re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", name)
         for pattern in ([patterns] if isinstance(patterns, str) else patterns)
     )
-    match = next((found for found in matches if found), None)
-    wanted = layers if isinstance(layers, list) else [layers]
-    return _selects(targets, name) and match is not None and int(match[1]) in wanted
+    match = next((match for match in matches if match), None)
+    selected = layers if isinstance(layers, list) else [layers]
+    return _selects(targets, name) and match is not None and int(match[1]) in selected
 
 
 def _selects(names: str | list[str], name: str) -> bool:
@@ -151,11 +165,3 @@ def scaling(config: dict[str, Any], site: Site) -> float:
     if rank != site.rank:
         raise AdapterFileError(f"the config gives {site.name} rank {rank}, the file {site.rank}")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def by_pattern(patterns: dict[str, Any], name: str, default: Any) -> Any:
-    """The value of the first pattern that a name ends with (peft.utils.other.get_pattern_key)."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
-            return value
-    return default

@@ -1,14 +1,24 @@
 """The names of a PEFT LoRA's tensors: which are pairs of factors, which are something else."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from torch import Tensor
+
+from library.errors import AdapterFileError
 from library.layout import REFUSED
 from library.peft.safetensors_file import BadFile
 from library.peft.write import PREFIX
 
 Shape = tuple[int, ...]
+# What wrappers of a model put into the names of its parameters: PEFT finds no module of such a name
+# and applies nothing, without an error. The last two stand in front only.
+_WRAPPED = re.compile(
+    rf"^{re.escape(PREFIX)}(?:.*\.)??"
+    r"((?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.)"
+    rf"|^{re.escape(PREFIX)}(module\.|{re.escape(PREFIX)})"
+)
 _FACTOR = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight$")
 _EMBEDDING = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_embedding_([AB])$")
 _MAGNITUDE = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_magnitude_vector(?:\.weight)?$")
@@ -58,3 +68,33 @@ def is_whole_embedding(key: str) -> bool:
     """PEFT saves embeddings that it adapts, or whose vocabulary has grown, as a whole as well."""
     parts = key.removeprefix(PREFIX).replace(".base_layer.", ".").split(".")
     return parts[-1] == "weight" and len(parts) > 1 and parts[-2] in REFUSED
+
+
+def wrapper_in(keys: Iterable[str]) -> str | None:
+    """What a wrapper put into one of the names, such as `_orig_mod.`; None if none did."""
+    matches = (_WRAPPED.match(key) for key in keys)
+    return next((match[1] or match[2] for match in matches if match), None)
+
+
+def unwrapped(
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An adapter's tensors and config with the names that PEFT gives without wrappers.
+
+    Raises AdapterFileError if two tensors have the same name then.
+    """
+    names = {key: _without_wrappers(key) for key in tensors}
+    if len(set(names.values())) < len(names):
+        raise AdapterFileError("two tensors have one name once what wrappers added is removed")
+    targets = config.get("target_modules")
+    if isinstance(targets, list):
+        targets = [_without_wrappers(PREFIX + name).removeprefix(PREFIX) for name in targets]
+    plain = {**config, "target_modules": targets} if "target_modules" in config else {**config}
+    return {names[key]: tensor for key, tensor in tensors.items()}, plain
+
+
+def _without_wrappers(key: str) -> str:
+    while match := _WRAPPED.match(key):
+        group = 1 if match[1] else 2
+        key = key[: match.start(group)] + key[match.end(group) :]
+    return key

@@ -124,6 +124,7 @@ def _in_order_of(found: Layout, layout: Layout) -> Layout:
     if set(by_name) != {site.name for site in layout.sites}:
         raise LayoutMismatch(
             f"the adapter has {found.describe()}; the base's layout is {layout.describe()}"
+            f"{found.difference(layout)}"
         )
     sites = tuple(replace(site, rank=by_name[site.name].rank) for site in layout.sites)
     for site in sites:

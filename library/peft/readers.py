@@ -1,39 +1,119 @@
-"""What each server does with an adapter: loads it, refuses it, or applies it at another strength.
+"""What each reader does with an adapter: loads it, refuses it, or applies it at another strength.
 
-One table of what servers refuse by a config's field, and one rule each for the scale that they
-apply. Read from the sources of PEFT 0.21, vLLM 0.33, SGLang 0.5.23, llama.cpp's
-convert_lora_to_gguf and Ollama (autumn 2026); wrong scales: sgl-project/sglang#40835.
+A reader is a server, PEFT itself, or this library's own import. The table below says, for each of
+them and the version whose sources it was read from, which fields it needs, what it loads beyond
+plain LoRA, and how it scales B·A. `verify --target` and `library import` go by it. Wrong scales:
+sgl-project/sglang#40835.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from library.layout import REFUSED
-from library.peft.config import by_pattern
+from library.peft.patterns import by_pattern
 
 Server = Literal["peft", "vllm", "sglang", "llama.cpp", "ollama"]
 SERVERS: tuple[Server, ...] = ("peft", "vllm", "sglang", "llama.cpp", "ollama")
 Config = Mapping[str, Any]
 Reason = tuple[str, str]  # code and message
 
-LIKE_PEFT: tuple[Server, ...] = ("peft", "vllm")  # apply every scale that PEFT applies
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank may be
 VLLM_DEFAULT_RANK = 16
 OLLAMA_FAMILIES = ("llama", "mistral", "gemma", "gemma2")
 
-_REQUIRED: dict[Server, tuple[str, ...]] = {
-    "peft": (),
-    "vllm": ("r", "lora_alpha", "target_modules"),
-    "sglang": ("r", "lora_alpha", "target_modules"),
-    "llama.cpp": ("lora_alpha", "base_model_name_or_path"),
-    "ollama": ("lora_alpha",),
-}
-_CHANGES_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
+_CHANGES_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")  # starts that edit the base
 _EXTRAS = (
     "arrow_config", "kasa_config", "layer_replication", "lora_bias", "modules_to_save",
     "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora", "use_qalora",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One reader's rules.
+
+    Attributes:
+        version: whose code the rules were read from.
+        needs: fields without which it does not load a config.
+        loads: what it loads beyond plain LoRA, or applies rightly; "extras" are `_EXTRAS`.
+        saved: names in `modules_to_save` that it loads all the same.
+        scale: how it scales B·A: as PEFT does, or alpha over the factors' rank or over `r`.
+        alora: what it does with an activated LoRA, if it does not load one.
+    """
+
+    version: str
+    needs: tuple[str, ...] = ()
+    loads: frozenset[str] = frozenset()
+    saved: frozenset[str] = frozenset()
+    scale: Literal["peft", "rank", "r"] = "rank"
+    alora: str = "would apply it to every token"
+
+
+_HUGGING_FACE = ("r", "lora_alpha", "target_modules")
+READERS: dict[str, Reader] = {
+    "peft": Reader(
+        "PEFT 0.21.2",
+        loads=frozenset({"dora", "alora", "changed base", "biases", "extras", "embeddings"})
+        | {"expressions"},
+        scale="peft",
+    ),
+    "vllm": Reader(
+        "vLLM 0.33.0",
+        needs=_HUGGING_FACE,
+        loads=frozenset({"expressions"}),
+        saved=frozenset({"classifier", "score"}),
+        scale="peft",
+        alora="refuses it",
+    ),
+    "sglang": Reader("SGLang 0.5.23", needs=_HUGGING_FACE, scale="r"),
+    "llama.cpp": Reader(
+        "convert_lora_to_gguf of autumn 2026",
+        needs=("lora_alpha", "base_model_name_or_path"),
+        loads=frozenset({"alora", "expressions"}),
+    ),
+    "ollama": Reader(
+        "Ollama of autumn 2026", needs=("lora_alpha",), loads=frozenset({"expressions"})
+    ),
+    "lorasmith": Reader(
+        "this one",
+        loads=frozenset({"expressions", "embeddings"}),
+        scale="peft",
+        alora="does not read it",
+    ),
+}
+
+
+def config_refusals(name: str, config: Config) -> list[Reason]:
+    """Why a reader does not load a LoRA's config, or should not be given it; empty if it may."""
+    reader, loads = READERS[name], READERS[name].loads
+    reasons = [
+        ("field-missing", f"{name} needs {key} in the config")
+        for key in reader.needs
+        if not config.get(key)
+    ]
+    if config.get("use_dora") and "dora" not in loads:
+        reasons.append(("dora", f"{name} does not apply DoRA (use_dora)"))
+    if config.get("alora_invocation_tokens") and "alora" not in loads:
+        reasons.append(("alora", f"this is an activated LoRA; {name} {reader.alora}"))
+    start = str(config.get("init_lora_weights"))
+    if start.startswith(_CHANGES_BASE) and "changed base" not in loads:
+        reasons.append(("changes-base", f"{start:.40} changes the base: it belongs to that one"))
+    if config.get("bias", "none") != "none" and "biases" not in loads:
+        reasons.append(("more-than-lora", f"{name} does not load biases"))
+    if "extras" not in loads:
+        extras = [key for key in _EXTRAS if config.get(key)]
+        saved = config.get("modules_to_save")
+        if isinstance(saved, list) and reader.saved.issuperset(map(str, saved)):
+            extras = [key for key in extras if key != "modules_to_save"]
+        reasons += [("more-than-lora", f"{name} does not support {key}") for key in extras]
+    targets = config.get("target_modules")
+    plain = isinstance(targets, list | None) or targets in ("all", "all-linear")
+    if not plain and "expressions" not in loads:
+        message = f"{name} takes target_modules as a list, not as an expression"
+        reasons.append(("target-expression", message))
+    return reasons
 
 
 def refusals(server: Server, config: Config, modules: Mapping[str, int]) -> list[Reason]:
@@ -42,68 +122,48 @@ def refusals(server: Server, config: Config, modules: Mapping[str, int]) -> list
     Args:
         modules: the rank of each module in the file, by name.
     """
-    lacking = [key for key in _REQUIRED[server] if not config.get(key)]
-    found = [("field-missing", f"{server} needs {key} in the config") for key in lacking]
-    if server == "peft":
-        return found
-    if config.get("use_dora"):
-        found.append(("dora", f"{server} does not apply DoRA"))
-    if config.get("alora_invocation_tokens") and server != "llama.cpp":
-        manner = "refuses it" if server == "vllm" else "would apply it to every token"
-        found.append(("alora", f"this is an activated LoRA; {server} {manner}"))
-    if str(config.get("init_lora_weights")).startswith(_CHANGES_BASE):
-        start = config["init_lora_weights"]
-        found.append(("changes-base", f"it belongs to a base that {start!s:.40} has changed"))
-    if config.get("bias", "none") != "none":
-        found.append(("more-than-lora", f"{server} does not load biases"))
-    extras = [key for key in _EXTRAS if config.get(key)]
-    found += [("more-than-lora", f"{server} does not support {key}") for key in extras]
+    reasons = config_refusals(server, config)
     heads = [name for name in modules if name.rsplit(".", 1)[-1] in REFUSED]
-    if heads:
-        found.append(("embedding", f"{server} refuses an adapter of {heads[0]}"))
-    return found + _OWN.get(server, _nothing)(config, modules)
+    if heads and "embeddings" not in READERS[server].loads:
+        reasons.append(("embedding", f"{server} refuses an adapter of {heads[0]}"))
+    largest, alpha = max(modules.values()), config.get("lora_alpha")
+    if server == "vllm" and largest > VLLM_RANKS[-1]:
+        message = f"rank {largest} is above vllm's largest, {VLLM_RANKS[-1]}"
+        reasons.append(("rank-limit", message))
+    if server == "sglang":
+        reasons += _without_value(modules)
+    if server == "ollama" and (type(alpha) is not int or alpha < 0):
+        message = f"ollama reads lora_alpha as a natural number, not {alpha}"
+        reasons.append(("alpha-not-natural", message))
+    return reasons
+
+
+def _without_value(modules: Mapping[str, int]) -> list[Reason]:
+    for name in modules:
+        if name.endswith(".q_proj") and f"{name.removesuffix('q_proj')}v_proj" not in modules:
+            return [("q-without-v", f"sglang needs v_proj wherever q_proj is adapted: {name}")]
+    return []
 
 
 def scale(server: Server, config: Config, name: str, rank: int) -> float:
     """What a server multiplies B·A of one module with, whose factors have `rank`."""
-    alpha, r = config.get("lora_alpha", 8), config.get("r", 8)
-    if server in LIKE_PEFT:
+    alpha, r, rule = config.get("lora_alpha", 8), config.get("r", 8), READERS[server].scale
+    if rule == "peft":
         alpha = by_pattern(dict(config.get("alpha_pattern") or {}), name, alpha)
+        if adapts_parameter(config, name):  # one rank for each of a stack of matrices
+            rank = by_pattern(dict(config.get("rank_pattern") or {}), name, r)
         return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return alpha / (r if server == "sglang" else rank)
+    return alpha / (r if rule == "r" else rank)
 
 
-def _vllm(config: Config, modules: Mapping[str, int]) -> list[Reason]:
-    rank = max(modules.values())
-    if rank > VLLM_RANKS[-1]:
-        return [("rank-limit", f"rank {rank} is above vllm's largest, {VLLM_RANKS[-1]}")]
-    return []
+def adapts_parameter(config: Mapping[str, Any], name: str) -> bool:
+    """Whether a module's factors are of one of the config's `target_parameters`.
 
-
-def _sglang(config: Config, modules: Mapping[str, int]) -> list[Reason]:
-    lone = [
-        name
-        for name in modules
-        if name.endswith(".q_proj") and f"{name.removesuffix('q_proj')}v_proj" not in modules
-    ]
-    if lone:
-        return [("q-without-v", f"sglang needs v_proj wherever q_proj is adapted: {lone[0]}")]
-    return []
-
-
-def _ollama(config: Config, modules: Mapping[str, int]) -> list[Reason]:
-    alpha = config.get("lora_alpha")
-    if type(alpha) is not int or alpha < 0:
-        return [("alpha-not-natural", f"ollama reads lora_alpha as a natural number, not {alpha}")]
-    return []
-
-
-def _nothing(config: Config, modules: Mapping[str, int]) -> list[Reason]:
-    return []
-
-
-_OWN: dict[Server, Callable[[Config, Mapping[str, int]], list[Reason]]] = {
-    "vllm": _vllm,
-    "sglang": _sglang,
-    "ollama": _ollama,
-}
+    PEFT names them by the module that holds the parameter, with a `.base_layer` for each further
+    parameter of it, and gives a stack of n matrices n times the rank.
+    """
+    while name.endswith(".base_layer"):
+        name = name.removesuffix(".base_layer")
+    parameters = config.get("target_parameters") or []
+    owners = (parameter.rpartition(".")[0] for parameter in parameters)
+    return any(f".{name}".endswith(f".{owner}") for owner in owners if owner)

@@ -132,7 +132,10 @@ def read_header(content: bytes) -> Header:
             "not-safetensors", "it does not begin as a safetensors file: safetensors only"
         )
     if length > MAX_HEADER:
-        raise BadFile("header-too-large", f"the header claims {length} bytes", limit=MAX_HEADER)
+        limit = f"more than the {MAX_HEADER} that are read"
+        raise BadFile(
+            "header-too-large", f"the header claims {length} bytes, {limit}", limit=MAX_HEADER
+        )
     if 8 + length > len(content):
         raise BadFile("truncated", f"the header claims {length} bytes, the file ends before")
     raw = parse_object(content[8 : 8 + length], "the header")

@@ -150,3 +150,12 @@ def test_layouts_and_files_do_not_depend_on_the_process(fresh: list[dict[str, An
         for family in ("llama", "gemma2", "phi3", "gpt2"):
             assert other[family] == fresh[0][family]
     assert fresh[0]["llama"][0] == layout_of(tiny.config("llama"), rank=3).digest
+
+
+def test_a_mismatch_names_a_module_that_only_one_side_has() -> None:
+    layout = layout_of(tiny.config("llama"), rank=4)
+    renamed = replace(layout.sites[0], name="visual.layers.0.q_proj")
+    other = replace(layout, sites=(renamed, *layout.sites[1:]))
+    assert layout.describe() == other.describe()  # the two sides of the sentence read the same
+    with pytest.raises(LayoutMismatch, match=rf"only the second has {re.escape(renamed.name)}"):
+        layout.require_same(other, "one", "another")

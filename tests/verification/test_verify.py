@@ -72,7 +72,6 @@ def test_every_tampering_has_its_reason(ours: Files) -> None:
         ("rank", with_config(ours, r=4.0)),
         ("rank", with_config(ours, r=0, rank_pattern={"[qv]_proj": 4})),
         ("targets", with_config(ours, target_modules=["q_proj"])),
-        ("targets", with_config(ours, target_modules=["q_proj", "v_proj", "k_proj"])),
         ("config", with_config(ours, lora_alpha="8")),
         ("config", with_config(ours, lora_alpha=10**400)),
         ("config", with_config(ours, peft_type=None)),
@@ -252,7 +251,7 @@ def test_every_code_is_in_the_documentation() -> None:
         for folder in ("verification", "verification/checks", "library/peft")
         for file in sorted((tiny.ROOT / folder).glob("*.py"))
     ]
-    before = r"(?:BadFile\(|_refuse\(|_finding\(|HOOK,|append\(\(|\[\()"
+    before = r"(?:BadFile\(|_refuse\(|_finding\(|HOOK,|append\(\(|\[\s*\()"
     call = re.compile(before + r'\s*"([a-z0-9-]+)",\s')
     used = {code for file in places for code in call.findall(file.read_text(encoding="utf-8"))}
     assert {"wrong-strength", "truncated", "q-without-v", "rank-limit"} <= used

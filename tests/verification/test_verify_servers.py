@@ -23,7 +23,10 @@ Expected = dict[str, str]
 PEFT_WRITTEN: dict[str, tuple[dict[str, Any], Expected]] = {
     "plain": ({}, ALL),
     "every linear": ({"target_modules": "all-linear"}, ALL),
-    "an expression": ({"target_modules": r".*\.[qv]_proj"}, ALL),
+    "an expression": (
+        {"target_modules": r".*\.[qv]_proj"},
+        ALL | {"sglang": "target-expression"},
+    ),
     "rslora": (
         {"use_rslora": True},
         ALL | dict.fromkeys(["sglang", "llama.cpp", "ollama"], "wrong-strength"),

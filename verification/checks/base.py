@@ -17,49 +17,50 @@ BASE_HOOK = "base"
 Shapes = dict[str, tuple[int, int, int]]
 
 
-def check_base(subject: Artifact, context: Context) -> list[Finding]:
+def check_base(artifact: Artifact, context: Context) -> list[Finding]:
     """Compare names and shapes with the base's. Raises BadFile for factors without pairs."""
-    if subject.config is None or subject.config.get("peft_type") != "LORA":
+    if artifact.config is None or artifact.config.get("peft_type") != "LORA":
         return []
-    named = subject.config.get("base_model_name_or_path")
-    found: list[Finding] = []
+    named = artifact.config.get("base_model_name_or_path")
+    findings: list[Finding] = []
     if not isinstance(named, str) or not named:
         message = "the config does not name its base model, which servers go by"
-        found.append(Finding(BASE_HOOK, "no-base-name", "warn", message))
+        findings.append(Finding(BASE_HOOK, "no-base-name", "warn", message))
     reference = context.base or (resolve_base() if named == DEFAULT_BASE else None)
     if reference is None:
         message = f"the base {str(named)[:200]} is not at hand; --base gives one to check against"
-        return [*found, Finding(BASE_HOOK, "base-not-checked", "info", message)]
-    adapted, wanted = _adapted(subject), reference.name
+        return [*findings, Finding(BASE_HOOK, "base-not-checked", "info", message)]
+    adapted, base_name = _adapted(artifact), reference.name
     try:
         base = _shapes(reference, tuple(sorted({_last(name) for name in adapted})))
     except UsageError as error:  # the family has no such module
-        return [*found, Finding(BASE_HOOK, "wrong-base", "refuse", f"not for {wanted}: {error}")]
+        message = f"not for {base_name}: {error}"
+        return [*findings, Finding(BASE_HOOK, "wrong-base", "refuse", message)]
     except (BaseModelError, UnsupportedModel) as error:
-        return [*found, Finding(BASE_HOOK, "base-not-checked", "warn", str(error))]
-    return [*found, *_compared(adapted, base, wanted)]
+        return [*findings, Finding(BASE_HOOK, "base-not-checked", "warn", str(error))]
+    return [*findings, *_compared(adapted, base, base_name)]
 
 
-def _compared(adapted: Shapes, base: Shapes, wanted: str) -> list[Finding]:
+def _compared(adapted: Shapes, base: Shapes, base_name: str) -> list[Finding]:
     for name, shape in adapted.items():
         if name not in base:
-            message = f"not for {wanted}: it has no module {name}"
+            message = f"not for {base_name}: it has no module {name}"
             return [Finding(BASE_HOOK, "wrong-base", "refuse", message)]
         if base[name] != shape:
             evidence = {"module": name, "adapter": list(shape), "base": list(base[name])}
             message = (
-                f"not for {wanted}: {name} takes {base[name][0]} to {base[name][1]} numbers, "
+                f"not for {base_name}: {name} takes {base[name][0]} to {base[name][1]} numbers, "
                 f"the adapter's {shape[0]} to {shape[1]}"
             )
             return [Finding(BASE_HOOK, "wrong-base", "refuse", message, evidence)]
     return []
 
 
-def _adapted(subject: Artifact) -> Shapes:
+def _adapted(artifact: Artifact) -> Shapes:
     """In, out and kernel size of each module, without embeddings and heads."""
     return {
         name: (a[1], b[0], math.prod(a[2:]))
-        for name, (a, b) in subject.pairs.items()
+        for name, (a, b) in artifact.pairs.items()
         if _last(name) not in REFUSED
     }
 

@@ -1,47 +1,55 @@
 """The format hook: is this a LoRA adapter, whole, finite, and what its config says it is?"""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from library.errors import AdapterFileError
-from library.exchange.image_lora import is_kohya, read_image_lora
-from library.peft.config import by_pattern, check_targets, check_types
+from library.exchange.image_lora import OtherKind, is_kohya, read_image_lora
+from library.peft.config import check_targets, check_types, require_rank, unused_targets
+from library.peft.keys import Shape, wrapper_in
 from library.peft.read import layout_in
 from library.peft.safetensors_file import DTYPES, BadFile, Header, TensorFile, as_utf8
 from library.peft.write import CONFIG_FILE, PREFIX
 from verification.artifact import PICKLES, Artifact, Context
 from verification.checks.magnitude import require_finite, require_strength
-from verification.checks.patterns import require_bounded
 from verification.hook import Finding, Severity
 
 FORMAT_HOOK = "format"
+WRAPPED_NAMES = "wrapped-names"
 MAX_TENSORS = 65_536
 MAX_NAME = 1024
 
 
-def check_format(subject: Artifact, context: Context) -> list[Finding]:
+def check_format(artifact: Artifact, context: Context) -> list[Finding]:
     """What is wrong with the files themselves. Raises BadFile for the first reason to refuse."""
-    header, config = subject.header, subject.config
+    header, config = artifact.header, artifact.config
     _require_sane(header)
-    top = require_finite(header, subject.files[subject.weights])
-    found = [
+    top = require_finite(header, artifact.files[artifact.weights])
+    findings = [
         _finding("pickle-beside", "warn", f"{as_utf8(name)} is a pickle; no one should load it")
-        for name in subject.names
+        for name in artifact.names
         if name.endswith(PICKLES)
     ]
     if config is None:
-        return [*found, _without_config(subject)]
+        return [*findings, _without_config(artifact)]
     if config.get("peft_type") != "LORA":
-        return [*found, _other_type(config)]
+        return [*findings, _other_type(config)]
     try:
         check_types(Path(CONFIG_FILE), config)
     except (AdapterFileError, OverflowError, RecursionError) as error:
         raise BadFile("config", str(error)) from error
-    modules = subject.pairs
-    require_bounded(config, modules)
-    _require_agreement(config, modules)
-    require_strength(subject, top)
-    return found
+    modules = artifact.pairs
+    findings += _agreement(config, modules)
+    require_strength(artifact, top)
+    wrapper = wrapper_in(artifact.shapes)
+    if wrapper is not None:
+        message = (
+            f"names hold {wrapper}, which a wrapper of the model put there: PEFT finds no such "
+            "module and applies nothing, without an error; library import removes it"
+        )
+        findings.append(_finding(WRAPPED_NAMES, "refuse", message, wrapper=wrapper))
+    return findings
 
 
 def _require_sane(header: Header) -> None:
@@ -58,39 +66,44 @@ def _require_sane(header: Header) -> None:
             raise BadFile("empty-tensor", f"{name} has shape {list(entry.shape)}: no elements")
 
 
-def _require_agreement(
-    config: dict[str, Any], modules: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
-) -> None:
-    """File and config name the same modules, and the same rank for each."""
+def _agreement(config: dict[str, Any], modules: Mapping[str, tuple[Shape, Shape]]) -> list[Finding]:
+    """Hold the file to its config: the config targets its modules, at the ranks that they have."""
     try:
         check_targets(config, modules)
+    except BadFile:
+        raise
     except AdapterFileError as error:
         raise BadFile("targets", str(error)) from error
-    default = config.get("r", 8)
-    if type(default) is not int or default < 1:
-        raise BadFile("rank", f"the config gives rank {default!s:.40}, which is no natural number")
     for name, (a, _) in modules.items():
-        rank = by_pattern(config.get("rank_pattern") or {}, name, default)
-        if type(rank) is not int or rank != a[0]:
-            raise BadFile("rank", f"the config gives {name} rank {rank}, the file {a[0]}")
+        try:
+            require_rank(config, name, a[0])
+        except AdapterFileError as error:
+            raise BadFile("rank", str(error)) from error
+    unused = unused_targets(config, modules)
+    if not unused:
+        return []
+    message = f"the config also targets {unused[0]}, which the file does not adapt: no harm"
+    return [_finding("targets-unused", "info", message, targets=unused)]
 
 
-def _without_config(subject: Artifact) -> Finding:
+def _without_config(artifact: Artifact) -> Finding:
     """What a file says that comes without a config: an image model's LoRA, or half an adapter."""
-    if any(key.startswith(PREFIX) for key in subject.shapes):
-        _ = subject.pairs
-        if subject.folder:
+    if any(key.startswith(PREFIX) for key in artifact.shapes):
+        _ = artifact.pairs
+        if artifact.folder:
             raise BadFile("no-config", f"there is no {CONFIG_FILE} beside the weights")
         return _finding(
             "no-config", "warn", f"a file without {CONFIG_FILE}: rank and alpha were not checked"
         )
     from safetensors.torch import load
 
-    tensors = dict(sorted(load(subject.files[subject.weights]).items()))
-    file = TensorFile(subject.weights, "", tensors, subject.header.metadata)
+    tensors = dict(sorted(load(artifact.files[artifact.weights]).items()))
+    file = TensorFile(artifact.weights, "", tensors, artifact.header.metadata)
     try:
         config, pairs, _ = read_image_lora(file, "unknown")
         layout_in(config, pairs)
+    except OtherKind as error:
+        raise BadFile("other-kind", str(error)) from error
     except AdapterFileError as error:
         raise BadFile("keys", str(error)) from error
     kind = "kohya" if is_kohya(tensors) else "diffusers"

@@ -15,32 +15,32 @@ from verification.hook import Finding
 INTEGRITY_HOOK = "integrity"
 
 
-def check_integrity(subject: Artifact, context: Context) -> list[Finding]:
+def check_integrity(artifact: Artifact, context: Context) -> list[Finding]:
     """Compare digest and id. Raises BadFile if the provenance or the config cannot be read."""
-    told = subject.provenance
-    if told is None:
+    provenance = artifact.provenance
+    if provenance is None:
         message = f"there is no {PROVENANCE_FILE}: nothing says what the bytes should be"
         return [Finding(INTEGRITY_HOOK, "no-provenance", "info", message)]
-    if not isinstance(told.get("sha256"), str) or not isinstance(told.get("id"), str):
+    if not isinstance(provenance.get("sha256"), str) or not isinstance(provenance.get("id"), str):
         raise BadFile("provenance", "the provenance names no sha256 and id")
-    found = subject.sha256
-    if found != told["sha256"]:
-        evidence = {"found": found, "expected": told["sha256"]}
+    sha256 = artifact.sha256
+    if sha256 != provenance["sha256"]:
+        evidence = {"found": sha256, "expected": provenance["sha256"]}
         message = "the weights are not those that the provenance names"
         return [Finding(INTEGRITY_HOOK, "sha256-differs", "refuse", message, evidence)]
-    if subject.config is None:
+    if artifact.config is None:
         message = "without a config the id cannot be recomputed; the weights are right"
         return [Finding(INTEGRITY_HOOK, "id-not-checked", "warn", message)]
-    identity = _identity(subject.config, found, told)
-    if identity != told["id"]:
-        evidence = {"found": identity, "expected": told["id"]}
+    identity = _identity(artifact.config, sha256, provenance)
+    if identity != provenance["id"]:
+        evidence = {"found": identity, "expected": provenance["id"]}
         message = "the config or the request is not the one that the id was made from"
         return [Finding(INTEGRITY_HOOK, "id-differs", "refuse", message, evidence)]
     return []
 
 
-def _identity(config: dict[str, Any], sha256: str, told: dict[str, Any]) -> str:
+def _identity(config: dict[str, Any], sha256: str, provenance: dict[str, Any]) -> str:
     try:
-        return adapter_id(config, sha256, told)
+        return adapter_id(config, sha256, provenance)
     except (ValueError, TypeError, RecursionError) as error:
         raise BadFile("provenance", f"config and provenance have no id: {error}") from error

@@ -43,19 +43,19 @@ def require_finite(header: Header, content: bytes) -> float:
     raise AssertionError("a run of tensors holds what none of them does")
 
 
-def require_strength(subject: Artifact, top: float) -> None:
+def require_strength(artifact: Artifact, top: float) -> None:
     """Raise BadFile if scale·B, or ΔW by the bound rank·scale·max|A|·max|B|, can leave float32.
 
     Args:
         top: the largest magnitude in the file, which settles it for all but extreme ones.
     """
-    config, pairs = subject.config or {}, subject.pairs
+    config, pairs = artifact.config or {}, artifact.pairs
     rank = max(a[0] for a, _ in pairs.values())
     alphas = [config.get("lora_alpha", 8), *(config.get("alpha_pattern") or {}).values()]
     most = max(1.0, *(abs(float(alpha)) for alpha in alphas))
     if rank * most * max(top, 1.0) ** 2 <= FLOAT32_MAX:
         return
-    entries, content = subject.header.tensors, subject.files[subject.weights]
+    entries, content = artifact.header.tensors, artifact.files[artifact.weights]
     for name, (shape, _) in pairs.items():
         factor = abs(scale("peft", config, name, shape[0]))
         a, b = (largest(content, entries[key_of(name, half, entries)]) for half in "AB")
@@ -73,8 +73,8 @@ def largest(content: bytes, entry: TensorEntry) -> float:
     kind, mask = _EXPONENT[entry.dtype]
     unsigned = np.iinfo(kind).max >> 1
     top = np.zeros(1, dtype=kind)
-    for place in range(entry.start, entry.end, _STEP):
-        piece = memoryview(content)[place : min(entry.end, place + _STEP)]
+    for offset in range(entry.start, entry.end, _STEP):
+        piece = memoryview(content)[offset : min(entry.end, offset + _STEP)]
         top = np.maximum(top, (np.frombuffer(piece, dtype=kind) & top.dtype.type(unsigned)).max())
     if top[0] >= mask:
         return float("inf")

@@ -23,32 +23,32 @@ from verification.artifact import Artifact
 _KINDS = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 
-def singular_values_of(subject: Artifact) -> tuple[list[str], Float[Tensor, "1 sites rank"]]:
+def singular_values_of(artifact: Artifact) -> tuple[list[str], Float[Tensor, "1 sites rank"]]:
     """Names of the modules, sorted, and the singular values of their ΔW, descending.
 
     The scale that PEFT applies is in them. `rank` is the largest; below it there are zeros. Raises
     BadFile.
     """
     alike: dict[int, list[int]] = defaultdict(list)
-    names, config = [], subject.config or {}
-    for position, (name, (a, _)) in enumerate(subject.pairs.items()):
+    names, config = [], artifact.config or {}
+    for position, (name, (a, _)) in enumerate(artifact.pairs.items()):
         names.append(name)
         alike[a[0]].append(position)
-    found = torch.zeros(1, len(names), max(alike), dtype=torch.float64)
+    singular = torch.zeros(1, len(names), max(alike), dtype=torch.float64)
     for rank, places in alike.items():
-        group = [names[place] for place in places]
+        group = [names[position] for position in places]
         scales = _scales(config, group, rank)
-        values = _singular(*_grams(subject, group, rank))
-        found[0, places, :rank] = values * scales[:, None]
-    return names, found
+        values = _singular(*_grams(artifact, group, rank))
+        singular[0, places, :rank] = values * scales[:, None]
+    return names, singular
 
 
 def _scales(config: Mapping[str, Any], names: list[str], rank: int) -> Float[Tensor, " n"]:
     """What PEFT multiplies each module's ΔW with, without the sign."""
     if not config.get("alpha_pattern"):
         return torch.full((len(names),), abs(scale("peft", config, "", rank)), dtype=torch.float64)
-    found = [abs(scale("peft", config, name, rank)) for name in names]
-    return torch.tensor(found, dtype=torch.float64)
+    scales = [abs(scale("peft", config, name, rank)) for name in names]
+    return torch.tensor(scales, dtype=torch.float64)
 
 
 def _singular(
@@ -63,14 +63,14 @@ def _singular(
 
 
 def _grams(
-    subject: Artifact, names: list[str], rank: int
+    artifact: Artifact, names: list[str], rank: int
 ) -> tuple[Float[Tensor, "n r r"], Float[Tensor, "n r r"]]:
     """A·Aᵀ and BᵀB of modules of one rank.
 
     One module at a time: small arrays are in the allocator's reach, while pages for one large stack
     would be asked for at each call.
     """
-    entries, content = subject.header.tensors, memoryview(subject.files[subject.weights])
+    entries, content = artifact.header.tensors, memoryview(artifact.files[artifact.weights])
     grams_a, grams_b = np.empty((2, len(names), rank, rank))
     for name, gram_a, gram_b in zip(names, grams_a, grams_b, strict=True):
         a = values(content, entries[key_of(name, "A", entries)]).reshape(rank, -1)

@@ -8,9 +8,9 @@ from verification.hook import Finding
 SIGNATURE_HOOK = "signature"
 
 
-def check_signature(subject: Artifact, context: Context) -> list[Finding]:
+def check_signature(artifact: Artifact, context: Context) -> list[Finding]:
     """With a public key the adapter has to be signed by it. Raises BadFile if it is not."""
-    content = subject.files.get(SIGNATURE_FILE)
+    content = artifact.files.get(SIGNATURE_FILE)
     if context.public_key is None:
         if content is None:
             return []
@@ -19,6 +19,6 @@ def check_signature(subject: Artifact, context: Context) -> list[Finding]:
     if content is None:
         raise BadFile("unsigned", f"there is no {SIGNATURE_FILE}")
     signed = opened(content, context.public_key)
-    if digests_in(signed.get("subject")) != file_digests(subject):
+    if digests_in(signed.get("subject")) != file_digests(artifact):
         raise BadFile("signed-otherwise", "the signature is of other files than these")
     return []  # the signed digest of the weights implies those of the tensors

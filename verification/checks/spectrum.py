@@ -21,15 +21,15 @@ def singular_values(adapter: Adapter, rank: int) -> Float[Tensor, "n sites rank"
     They come from the triangles of two QR factorisations, so ΔW is never formed.
     """
     layout = adapter.layout
-    found = torch.zeros(len(adapter), len(layout.sites), rank, dtype=torch.float64)
-    place = {site.name: position for position, site in enumerate(layout.sites)}
+    result = torch.zeros(len(adapter), len(layout.sites), rank, dtype=torch.float64)
+    position_of = {site.name: position for position, site in enumerate(layout.sites)}
     for group in layout.groups:
         r_a = torch.linalg.qr(adapter.A[group.key].double().mT, mode="r").R  # (n, s, min(i,r), r)
         r_b = torch.linalg.qr(adapter.B[group.key].double(), mode="r").R  # (n, s, min(o,r), r)
         values = torch.linalg.svdvals(r_b @ r_a.mT)[..., :rank]
-        where = [place[site.name] for site in group.sites]
-        found[:, where, : values.shape[-1]] = values.cpu()
-    return found
+        where = [position_of[site.name] for site in group.sites]
+        result[:, where, : values.shape[-1]] = values.cpu()
+    return result
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Statistics:
 def statistics(values: Float[Tensor, "n sites rank"]) -> Statistics:
     """Of singular values; a module whose ΔW is zero has norm, stable rank and entropy zero."""
     energy = values.square()
-    whole = energy.sum(dim=-1)
-    safe = torch.where(whole > 0, whole, 1.0)
+    total = energy.sum(dim=-1)
+    safe = torch.where(total > 0, total, 1.0)
     share = energy / safe[..., None]
-    top = torch.where(whole > 0, energy[..., 0], 1.0)
-    return Statistics(whole.sqrt(), whole / top, torch.special.entr(share).sum(dim=-1))
+    top = torch.where(total > 0, energy[..., 0], 1.0)
+    return Statistics(total.sqrt(), total / top, torch.special.entr(share).sum(dim=-1))
 
 
 def log_spectrum(values: Float[Tensor, "n sites rank"]) -> Float[Tensor, "n features"]:

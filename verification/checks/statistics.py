@@ -4,6 +4,9 @@ The quantiles are those of the screening bank, which findings name as their cali
 here refuses: an unusual adapter may be a good one.
 """
 
+from dataclasses import replace
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,27 +22,27 @@ MAX_RANK = 1024  # a Gram matrix has the rank's square of numbers
 DIGITS = 6  # significant ones in evidence, which a report keeps for ever
 
 
-def check_statistics(subject: Artifact, context: Context) -> list[Finding]:
+def check_statistics(artifact: Artifact, context: Context) -> list[Finding]:
     """How far norms, stable ranks and entropies lie outside what the library has. Raises BadFile.
 
     A ΔW that is zero in every module warns: the adapter changes nothing.
     """
-    if subject.config is None or subject.config.get("peft_type") != "LORA":
+    if artifact.config is None or artifact.config.get("peft_type") != "LORA":
         return []
-    rank = max(a[0] for a, _ in subject.pairs.values())
+    rank = max(a[0] for a, _ in artifact.pairs.values())
     if rank > MAX_RANK:
         message = f"rank {rank} is above {MAX_RANK}: spectra are not computed"
-        return [
-            Finding(STATISTICS_HOOK, "statistics-not-comparable", "info", message, {"rank": rank})
-        ]
-    names, values = singular_values_of(subject)
+        return [_not_comparable(message, rank=rank)]
+    if artifact.config.get("target_parameters"):
+        return [_not_comparable("it adapts stacks of matrices: spectra are not computed")]
+    names, values = singular_values_of(artifact)
     norm = values.norm(dim=-1)
     if not norm.any():
         message = "every ΔW is zero: the adapter changes nothing"
         return [Finding(STATISTICS_HOOK, "no-effect", "warn", message)]
     bank = shipped_bank()
-    place = {name: position for position, name in enumerate(names)}
-    differs = _difference(subject, bank)
+    position_of = {name: position for position, name in enumerate(names)}
+    differs = _difference(artifact, bank)
     if differs is not None:
         message = (
             f"no comparison: the calibration set, {statistics_calibration(bank)}, is of {differs}; "
@@ -49,28 +52,40 @@ def check_statistics(subject: Artifact, context: Context) -> list[Finding]:
             "norm": [_rounded(norm.min()), _rounded(norm.max())],
             "calibration": statistics_calibration(bank),
         }
-        return [Finding(STATISTICS_HOOK, "statistics-not-comparable", "info", message, evidence)]
-    return [compare_statistics(values[:, [place[row[0]] for row in bank.modules]], bank)]
+        return [_not_comparable(message, **evidence)]
+    finding = compare_statistics(values[:, [position_of[row[0]] for row in bank.modules]], bank)
+    return [finding if artifact.said("checkpoint") is None else _of_generated(finding)]
 
 
 def compare_statistics(values: Float[Tensor, "1 sites rank"], bank: Bank) -> Finding:
     """How many statistics leave the bank's central 99 %, by singular values in its order."""
-    found = statistics(values)
-    outside = {name: _outside(found, name, bank) for name in sorted(bank.limits)}
+    computed = statistics(values)
+    outside = {name: _outside(computed, name, bank) for name in sorted(bank.limits)}
     count = sum(len(rows) for rows in outside.values())
-    every = len(bank.limits) * len(bank.modules)
+    total = len(bank.limits) * len(bank.modules)
     message = (
-        f"{count} of {every} statistics (norm, stable rank and spectral entropy of each module) "
+        f"{count} of {total} statistics (norm, stable rank and spectral entropy of each module) "
         f"lie outside the central 99 % of {statistics_calibration(bank)}"
     )
     evidence = {
         "calibration": statistics_calibration(bank),
         "outside": {name: len(rows) for name, rows in outside.items()},
-        "median": {name: _rounded(getattr(found, name).median()) for name in outside},
+        "median": {name: _rounded(getattr(computed, name).median()) for name in outside},
         "library_median": {name: _rounded(bank.limits[name][1].median()) for name in outside},
     }
     code = "statistics-outside" if count else "statistics-inside"
     return Finding(STATISTICS_HOOK, code, "info", message, evidence)
+
+
+def _of_generated(finding: Finding) -> Finding:
+    """The comparison of an adapter that a generator's checkpoint made: nearly all lie outside."""
+    evidence = finding.evidence
+    message = (
+        "a generated adapter, whose statistics are seldom those of trained ones: ‖ΔW‖ is "
+        f"{evidence['median']['norm']:.3g} in the median of the modules, "
+        f"{evidence['library_median']['norm']:.3g} in {evidence['calibration']}"
+    )
+    return replace(finding, code="statistics-generated", message=message)
 
 
 def statistics_calibration(bank: Bank) -> str:
@@ -78,25 +93,29 @@ def statistics_calibration(bank: Bank) -> str:
     return f"{bank.clean} library adapters ({bank.recipe}, rank {bank.rank})"
 
 
-def _outside(found: Statistics, name: str, bank: Bank) -> list[int]:
+def _not_comparable(message: str, **evidence: Any) -> Finding:
+    return Finding(STATISTICS_HOOK, "statistics-not-comparable", "info", message, evidence)
+
+
+def _outside(computed: Statistics, name: str, bank: Bank) -> list[int]:
     """Places of the modules whose statistic is below the lowest or above the highest limit."""
     low, _, high = bank.limits[name]
-    here = getattr(found, name)[0]
-    return ((here < low) | (here > high)).nonzero()[:, 0].tolist()
+    values = getattr(computed, name)[0]
+    return ((values < low) | (values > high)).nonzero()[:, 0].tolist()
 
 
-def _difference(subject: Artifact, bank: Bank) -> str | None:
+def _difference(artifact: Artifact, bank: Bank) -> str | None:
     """What the bank has that is not the adapter's, at any rank; None if they can be compared.
 
     The base is the one whose digest the provenance gives; without one, the config's name decides.
     """
-    rows = [(name, a[1], b[0], 1) for name, (a, b) in subject.pairs.items() if len(a) == 2]
+    rows = [(name, a[1], b[0], 1) for name, (a, b) in artifact.pairs.items() if len(a) == 2]
     if sorted(rows) != sorted(bank.modules):
         return "other modules"
-    sha256 = subject.said("base", "sha256")
+    sha256 = artifact.said("base", "sha256")
     if sha256 is not None:
         return None if sha256 == bank.base_sha256 else f"other weights of {DEFAULT_BASE}"
-    named = (subject.config or {}).get("base_model_name_or_path")
+    named = (artifact.config or {}).get("base_model_name_or_path")
     if named == DEFAULT_BASE:
         return None
     return f"{DEFAULT_BASE}, and the config names {named!s:.200}"

@@ -6,8 +6,8 @@ from library.base.models import DEFAULT_BASE, load_config
 from library.errors import BaseModelError
 from library.peft.keys import is_whole_embedding
 from library.peft.readers import (
-    LIKE_PEFT,
     OLLAMA_FAMILIES,
+    READERS,
     SERVERS,
     VLLM_DEFAULT_RANK,
     Config,
@@ -22,17 +22,17 @@ TARGET_HOOK = "target"
 ADDED_TOKENS = "added_tokens.json"
 
 
-def check_target(subject: Artifact, context: Context) -> list[Finding]:
+def check_target(artifact: Artifact, context: Context) -> list[Finding]:
     """Findings for one server, or one finding that says which servers do not load it rightly."""
     if context.target is not None:
-        return for_server(_server(context.target), subject, context)
-    config = subject.config
+        return for_server(_server(context.target), artifact, context)
+    config = artifact.config
     if config is None or config.get("peft_type") != "LORA":
         return []
     failing = {
-        server: [f.message for f in found]
+        server: [f.message for f in refusing]
         for server in SERVERS
-        if (found := [f for f in for_server(server, subject, context) if f.severity == "refuse"])
+        if (refusing := _refusing(for_server(server, artifact, context)))
     }
     if not failing:
         return []
@@ -40,9 +40,13 @@ def check_target(subject: Artifact, context: Context) -> list[Finding]:
     return [Finding(TARGET_HOOK, "servers", "info", message, {"servers": failing})]
 
 
-def for_server(server: Server, subject: Artifact, context: Context) -> list[Finding]:
+def _refusing(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.severity == "refuse"]
+
+
+def for_server(server: Server, artifact: Artifact, context: Context) -> list[Finding]:
     """Whether one server loads an adapter, and at the right strength."""
-    config = subject.config
+    config = artifact.config
     if config is None:
         return [_refuse("no-config", server, f"{server} needs an adapter_config.json")]
     if config.get("peft_type") != "LORA":
@@ -52,33 +56,35 @@ def for_server(server: Server, subject: Artifact, context: Context) -> list[Find
             if server == "peft"
             else [_refuse("not-lora", server, f"{server} loads LoRA only, not {kind}")]
         )
-    modules = {name: a[0] for name, (a, _) in subject.pairs.items()}
-    found = [_refuse(code, server, why) for code, why in refusals(server, config, modules)]
-    whole = next((key for key in subject.shapes if is_whole_embedding(key)), None)
-    if server != "peft" and whole is not None and not found:
-        found.append(_refuse("embedding", server, f"{server} loads no whole embedding: {whole}"))
-    if server == "sglang" and ADDED_TOKENS in subject.names:
-        found.append(_refuse("adds-tokens", server, f"sglang refuses a folder with {ADDED_TOKENS}"))
-    if not found:
-        found += _strength(server, config, modules)
-        found += _remarks(server, config, modules, context)
-    return found
+    modules = {name: a[0] for name, (a, _) in artifact.pairs.items()}
+    findings = [_refuse(code, server, why) for code, why in refusals(server, config, modules)]
+    embedding = next((key for key in artifact.shapes if is_whole_embedding(key)), None)
+    if server != "peft" and embedding is not None and not findings:
+        why = f"{server} loads no whole embedding: {embedding}"
+        findings.append(_refuse("embedding", server, why))
+    if server == "sglang" and ADDED_TOKENS in artifact.names:
+        why = f"sglang refuses a folder with {ADDED_TOKENS}"
+        findings.append(_refuse("adds-tokens", server, why))
+    if not findings:
+        findings += _strength(server, config, modules)
+        findings += _remarks(server, config, modules, context)
+    return findings
 
 
 def _strength(server: Server, config: Config, modules: Mapping[str, int]) -> list[Finding]:
-    if server in LIKE_PEFT:
+    if READERS[server].scale == "peft":
         return []
     if not config.get("alpha_pattern"):  # then the scale goes by the rank alone
         modules = {name: rank for rank, name in {r: n for n, r in modules.items()}.items()}
     for name, rank in modules.items():
-        right, found = (scale(which, config, name, rank) for which in ("peft", server))
-        if abs(found - right) > 1e-6 * abs(right):
+        right, applied = (scale(which, config, name, rank) for which in ("peft", server))
+        if abs(applied - right) > 1e-6 * abs(right):
             reason = "rsLoRA" if config.get("use_rslora") else "rank_pattern or alpha_pattern"
             message = (
-                f"{server} ignores {reason}: it would apply {name} with scale {found:.4g} "
+                f"{server} ignores {reason}: it would apply {name} with scale {applied:.4g} "
                 f"instead of {right:.4g}; the portable profile avoids this"
             )
-            evidence = {"module": name, "scale": found, "right": right}
+            evidence = {"module": name, "scale": applied, "right": right}
             return [Finding(TARGET_HOOK, "wrong-strength", "refuse", message, evidence)]
     return []
 
@@ -103,16 +109,17 @@ def _ollama_family(config: Config, context: Context) -> list[Finding]:
     reference = context.base
     if reference is None and config.get("base_model_name_or_path") == DEFAULT_BASE:
         return []  # a Llama
-    known = ", ".join(OLLAMA_FAMILIES)
+    families = ", ".join(OLLAMA_FAMILIES)
     try:
         family = load_config(reference).model_type if reference is not None else None
     except BaseModelError as error:
         return [Finding(TARGET_HOOK, "family-unknown", "warn", str(error))]
     if family is None:
-        message = f"ollama imports adapters of {known} only; the base's family is not known here"
+        message = f"ollama imports adapters of {families} only; the base's family is not known here"
         return [Finding(TARGET_HOOK, "family-unknown", "warn", message)]
     if family not in OLLAMA_FAMILIES:
-        return [_refuse("family", "ollama", f"ollama imports adapters of {known}, not of {family}")]
+        message = f"ollama imports adapters of {families}, not of {family}"
+        return [_refuse("family", "ollama", message)]
     return []
 
 

@@ -16,7 +16,8 @@ from typing import Any, get_origin
 from library.canonical import canonical_json, file_digest, json_digest
 from library.errors import MissingPath
 from library.layout import Site
-from library.peft.config import by_pattern, read_config, scaling
+from library.peft.config import read_config, scaling
+from library.peft.patterns import by_pattern
 from library.peft.read import read_peft
 from library.peft.safetensors_file import TensorFile, read_tensors
 from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE

@@ -16,6 +16,7 @@ from library.base.models import (
     load_base,
     load_config,
     resolve_base,
+    same_base,
 )
 from library.errors import BaseModelError, MissingPath, UnknownName, UsageError
 from library.layout import layout_of
@@ -89,3 +90,12 @@ def test_the_packaged_base_is_what_its_config_says() -> None:
     with torch.no_grad():
         likely = base.model(ids).logits[0, -1].topk(3).indices
     assert " Paris" in [base.tokenizer.decode([token]) for token in likely.tolist()]
+
+
+def test_a_folder_is_one_base_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "base").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert same_base("base", str(tmp_path / "base")) and same_base("a/b", "a/b")
+    assert not same_base("base", "a/b") and not same_base("base", str(tmp_path))

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,12 @@ def test_other_types_become_the_nearest_lora(kind: str, tmp_path: Path, tiny_bas
         for name, delta in tiny.deltas(ours).items():
             a, b = (theirs[f"base_model.model.{name}.lora_{x}.weight"] for x in "AB")
             torch.testing.assert_close(delta, b @ a, atol=1e-5, rtol=0)
+
+
+def test_a_conversion_needs_no_tokenizer_and_shows_no_warning_of_peft(tmp_path: Path) -> None:
+    tiny.model(tiny.config("llama")).save_pretrained(tmp_path / "base")
+    model = with_adapter(peft.LoraConfig(r=2, use_dora=True, target_modules=Q_AND_V))
+    model.save_pretrained(tmp_path / "a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        imported(tmp_path / "a", tmp_path / "lib", "--base", tmp_path / "base")

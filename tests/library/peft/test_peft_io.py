@@ -202,7 +202,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "a rank that is not the file's": {"r": 3},
     "a rank pattern that is not the file's": {"rank_pattern": {"q_proj": 1}},
     "untargeted tensors": {"target_modules": ["q_proj"]},
-    "targets without tensors": {"target_modules": ["q_proj", "v_proj", "o_proj"]},
     "layers that are not the file's": {"layers_to_transform": [0]},
     "an expression that misses tensors": {"target_modules": r".*\.q_proj"},
     "excluded tensors": {"exclude_modules": ["v_proj"]},

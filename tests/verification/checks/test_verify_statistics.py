@@ -126,3 +126,13 @@ def test_what_lies_outside_the_library_is_counted_and_the_library_is_named() -> 
         found.evidence["calibration"] == statistics_calibration(shipped_bank())
         and statistics_calibration(shipped_bank()) in found.message
     )
+
+
+def test_of_a_generated_adapter_the_difference_is_told_in_plain_words() -> None:
+    base = resolve_base()
+    layout = layout_of(load_config(base), ["q_proj", "v_proj"], rank=8)
+    files = files_of(tiny.adapter(layout), base=base.name)
+    generated = {**files, PROVENANCE_FILE: json.dumps({"checkpoint": "c" * 64}).encode()}
+    plain, told = said(files), said(generated)
+    assert (told.code, told.severity) == ("statistics-generated", "info")
+    assert told.evidence == plain.evidence and "central 99 %" not in told.message
