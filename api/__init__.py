@@ -8,7 +8,16 @@ import importlib.util
 import sys
 from pathlib import Path
 
-OURS = ("configs", "generator", "index", "library", "pretrained", "training")
+OURS = (
+    "configs",
+    "generator",
+    "index",
+    "library",
+    "lorasmith",
+    "pretrained",
+    "training",
+    "verification",
+)
 
 
 def entry() -> None:
@@ -18,19 +27,18 @@ def entry() -> None:
         sys.exit(f"lorasmith: {foreign} hides our package of that name; rename or move it")
     try:
         from api.cli.main import main
-    except KeyboardInterrupt:  # torch takes a second or two to import
+    except KeyboardInterrupt:  # before `main` can answer it
         print("lorasmith: interrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(main())
 
 
 def shadowing() -> Path | None:
-    """A package on the path that Python would take instead of ours; None if all is well."""
+    """A foreign package that Python would import instead of ours, if there is one."""
     home = Path(__file__).parent.parent
     for name in OURS:
         spec = importlib.util.find_spec(name)
-        places = list(spec.submodule_search_locations or []) if spec else []
-        found = Path(places[0]) if places else Path(spec.origin) if spec and spec.origin else home
-        if found != home / name:
-            return found
+        locations = [*(spec.submodule_search_locations or ()), spec.origin] if spec else []
+        if locations and Path(str(locations[0])) != home / name:
+            return Path(str(locations[0]))
     return None

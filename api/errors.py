@@ -1,6 +1,6 @@
-"""Errors that only the service and its store raise, beside those of library.errors.
+"""Errors of the service and its stores, beside those of library.errors.
 
-Nothing of HTTP is imported here: the store is also for programs without a server.
+Nothing of HTTP is imported here: the command line uses the store without a server.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from library.errors import LorasmithError
 
 
 class ServiceError(LorasmithError):
-    """Base of them. `headers` go with the answer."""
+    """Base class; `headers` are sent with the response."""
 
     headers: Mapping[str, str] = {}
 
@@ -29,7 +29,7 @@ class NotFound(ServiceError):
 
 
 class BodyTooLarge(ServiceError):
-    """A body beyond the limit, whatever its Content-Length says."""
+    """A body over the limit, whatever its Content-Length says."""
 
     code = "body-too-large"
     status = 413
@@ -43,7 +43,7 @@ class NotJson(ServiceError):
 
 
 class RangeNotSatisfiable(ServiceError):
-    """A Range that lies outside the file of `size` bytes."""
+    """A Range outside the file of `size` bytes."""
 
     code = "range-not-satisfiable"
     status = 416
@@ -54,7 +54,7 @@ class RangeNotSatisfiable(ServiceError):
 
 
 class RetryLater(ServiceError):
-    """Nothing is wrong with the request; it may be repeated after `seconds`."""
+    """A request that is valid and may be repeated after `seconds`."""
 
     def __init__(self, message: str, seconds: int) -> None:
         super().__init__(message)
@@ -90,6 +90,6 @@ class StorageFailed(ServiceError):
 
 
 class ListenError(LorasmithError):
-    """The address cannot be listened on: taken, foreign or not permitted."""
+    """An address that is in use, not this machine's or not permitted."""
 
     code = "listen-failed"

@@ -15,4 +15,4 @@ def check_device(device: str) -> None:
     import torch
 
     if not torch.cuda.is_available():
-        raise UsageError("device cuda was asked for, but torch finds no CUDA device")
+        raise UsageError("device cuda is not available: torch finds no CUDA device")

@@ -1,4 +1,4 @@
-"""What every command shares: exit codes, errors of one sentence, progress, quiet libraries.
+"""Shared by all commands: exit codes, errors of one sentence, progress, quiet libraries.
 
 Exit 0: done. 2: the command line alone is wrong. 1: found out later. 130: Ctrl-C. No traceback
 without --debug.
@@ -48,7 +48,7 @@ def _fail(message: str, code: int) -> int:
 
 @contextmanager
 def progress_bar(label: str, unit: str = "cell") -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr after two seconds; call what it yields with (done, total)."""
+    """A bar on stderr after two seconds; yields a function of (done, total)."""
     from tqdm import tqdm
 
     with tqdm(desc=label, file=sys.stderr, unit=unit, dynamic_ncols=True, delay=2) as bar:
@@ -61,7 +61,7 @@ def progress_bar(label: str, unit: str = "cell") -> Iterator[Callable[[int, int]
 
 
 def quiet_libraries() -> None:
-    """No progress bars, no advice, no word of every retry; errors still show."""
+    """Silence progress bars, advice and retries of libraries; errors still show."""
     import logging as standard
     import warnings
 

@@ -21,7 +21,7 @@ INPUTS = (
 
 
 def run_demo() -> None:
-    """Generate, ask, print, and keep demo/demo.json."""
+    """Generate an adapter, try it, print the answers and write demo/demo.json."""
     folder = Path("demo")
     summary = produce(Request(DESCRIPTION), folder / "adapter", attempts=INPUTS, overwrite=True)
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""The `lorasmith` command: which subcommands there are."""
+"""The `lorasmith` command and its subcommands."""
 
 import sys
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ app.add_typer(index, name="index")
     add_help_option=False,
 )
 def train(context: typer.Context) -> None:
-    """Train a generator: fit, validate or test, with Lightning's own options.
+    """Train a generator with LightningCLI: fit, validate or test.
 
     Example: lorasmith train fit --config configs/text_to_lora.yaml
     """
@@ -67,11 +67,11 @@ def train(context: typer.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     command = typer.main.get_command(app)
 
-    def run_lightning() -> int | None:
-        wanted = [argument for argument in given if argument != "--debug"]
-        return command.main(args=wanted, prog_name="lorasmith", standalone_mode=False)
+    def run_command() -> int | None:
+        options = [word for word in words if word != "--debug"]
+        return command.main(args=options, prog_name="lorasmith", standalone_mode=False)
 
-    return guarded(run_lightning, debug="--debug" in given)
+    return guarded(run_command, debug="--debug" in words)

@@ -6,11 +6,17 @@ import typer
 
 
 def serve_command(
-    host: Annotated[str | None, typer.Option(help="Loopback only, until there are keys.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000.")] = None,
-    library: Annotated[str | None, typer.Option(help="Default: the shipped sample.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Loopback address to listen on (default: 127.0.0.1).")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on (default: 8000).")
+    ] = None,
+    library: Annotated[
+        str | None, typer.Option(help="Folder or URL of the library (default: the shipped sample).")
+    ] = None,
 ) -> None:
-    """Serve adapters over HTTP; stop with Ctrl-C. Settings come from LORASMITH_* as well.
+    """Serve adapters over HTTP until Ctrl-C; docs/rest.md lists further LORASMITH_* settings.
 
     Example: lorasmith serve --port 8000
     """
@@ -19,8 +25,8 @@ def serve_command(
     from api.service.settings import load_settings
     from library.store.open import open_library
 
-    given = {"host": host, "port": port, "library": library}
-    settings = load_settings(**{name: v for name, v in given.items() if v is not None})
+    options = {"host": host, "port": port, "library": library}
+    settings = load_settings(**{name: v for name, v in options.items() if v is not None})
     if library is not None:
         open_library(library)
     quiet_libraries()

@@ -1,4 +1,4 @@
-"""`lorasmith sign`: a statement about an adapter, signed with a key of one's own."""
+"""`lorasmith sign`: a signed statement about an adapter."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +10,13 @@ from library.files import require_present, write_file
 
 
 def sign_command(
-    path: Annotated[Path, typer.Argument(help="An adapter's folder.")],
-    key: Annotated[Path, typer.Option(help="An ed25519 private key in PEM.")],
+    path: Annotated[Path, typer.Argument(help="Folder of the adapter.")],
+    key: Annotated[Path, typer.Option(help="File of an ed25519 private key (PEM).")],
     create: Annotated[
-        bool, typer.Option("--create-key", help="Make it first, and KEY.pub beside it.")
+        bool, typer.Option("--create-key", help="Create the key first, with KEY.pub beside it.")
     ] = False,
 ) -> None:
-    """Write provenance.dsse.json beside an adapter that verify does not refuse.
+    """Sign an adapter that verify does not refuse: write provenance.dsse.json beside it.
 
     Example: lorasmith sign my-adapter --key key.pem --create-key
     """

@@ -1,4 +1,4 @@
-"""`/v1/adapters`: make an adapter, look at it, fetch its files, delete it."""
+"""`/v1/adapters`: create and delete adapters, show them and download their files."""
 
 from typing import Annotated, Any
 
@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from api.http.body import JsonRoute
 from api.http.dependencies import ServiceOf
 from api.http.downloads import BYTES, file_response, wants_bytes
-from api.http.problems import documented
+from api.http.problems import BUSY, JSON_BODY, documented
 from api.http.schemas import AdapterAnswer, AdapterRequest
 from api.service.store import ADAPTER_ID, LOCAL, StoredRecord
 from library.peft.provenance import PROVENANCE_FILE
@@ -24,10 +24,13 @@ _BINARY: dict[str, Any] = {BYTES: {"schema": {"type": "string", "format": "binar
 _HEADERS: dict[str, Any] = {
     "Location": {"schema": {"type": "string"}},
     "X-Adapter-Id": {"schema": {"type": "string"}},
-    "Server-Timing": {"description": "What each hook took.", "schema": {"type": "string"}},
+    "Server-Timing": {
+        "description": "Duration of each verification hook.",
+        "schema": {"type": "string"},
+    },
 }
 
-# Neither pattern is a validator: an id or name that no adapter can have is not found (404).
+# Neither is validated: an id or name that no adapter can have is not found (404).
 AdapterId = Annotated[str, Path(json_schema_extra={"pattern": f"^{ADAPTER_ID.pattern}$"})]
 FileName = Annotated[str, Path(json_schema_extra={"enum": sorted(MEDIA_TYPES)})]
 
@@ -40,57 +43,53 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRou
     response_model=AdapterAnswer,
     responses={
         200: {
-            "description": "The same request was answered before.",
+            "description": "The adapter existed already.",
             "model": AdapterAnswer,
             "content": _BINARY,
             "headers": _HEADERS,
         },
-        201: {"description": "A new adapter.", "content": _BINARY, "headers": _HEADERS},
+        201: {"description": "The new adapter.", "content": _BINARY, "headers": _HEADERS},
         **documented(
-            "malformed-body",
+            *JSON_BODY,
+            *BUSY,
             "layout-mismatch",
-            "body-too-large",
-            "not-json",
-            "invalid-field",
             "invalid-description",
             "unknown-name",
             "unsupported-model",
             "base-unreadable",
             "internal",
             "adapter-refused",
-            "not-ready",
-            "overloaded",
             "quota-exceeded",
             "storage-failed",
         ),
     },
 )
-async def create_adapter(wanted: AdapterRequest, request: Request, service: ServiceOf) -> Response:
-    """Make an adapter from a description, or find the one that the same request made.
+async def create_adapter(body: AdapterRequest, request: Request, service: ServiceOf) -> Response:
+    """Create an adapter from a description; the same request returns the same adapter.
 
-    With `Accept: application/octet-stream` the answer is adapter_model.safetensors itself.
+    With `Accept: application/octet-stream` the response is adapter_model.safetensors itself.
     """
-    created = await service.create(wanted.generator, wanted.to_request(), wanted.base)
-    status = 201 if created.new else 200
+    adapter = await service.create(body.generator, body.to_request(), body.base)
+    status = 201 if adapter.new else 200
     headers = {
-        "Location": _url(created.record),
-        "X-Adapter-Id": created.record["id"],
-        "Server-Timing": server_timing(created.milliseconds),
+        "Location": _url(adapter.record),
+        "X-Adapter-Id": adapter.record["id"],
+        "Server-Timing": server_timing(adapter.milliseconds),
     }
     if wants_bytes(request.headers.get("accept", "")):
-        return Response(created.weights, status, headers, BYTES)
-    return JSONResponse(_answer(created.record), status, headers)
+        return Response(adapter.weights, status, headers, BYTES)
+    return JSONResponse(_answer(adapter.record), status, headers)
 
 
 @router.get("/{id}", response_model=AdapterAnswer, responses=documented("not-found"))
 def get_adapter(id: AdapterId, service: ServiceOf) -> Response:
-    """The answer that made this adapter."""
+    """Get an adapter."""
     return JSONResponse(_answer(service.store.get(LOCAL, id)))
 
 
 @router.delete("/{id}", status_code=204, responses=documented("not-found"))
 def delete_adapter(id: AdapterId, service: ServiceOf) -> None:
-    """Give an adapter up; its files go when nobody else has it."""
+    """Delete an adapter."""
     service.store.delete(LOCAL, id)
 
 
@@ -103,15 +102,15 @@ def delete_adapter(id: AdapterId, service: ServiceOf) -> None:
             "description": "The file; its ETag is its SHA-256.",
             "content": {**_BINARY, "application/json": {"schema": {"type": "object"}}},
         },
-        206: {"description": "The part that Range asks for.", "content": _BINARY},
-        304: {"description": "If-None-Match names the file's ETag."},
+        206: {"description": "The range that was requested.", "content": _BINARY},
+        304: {"description": "The client's copy is current."},
         **documented("not-found", "range-not-satisfiable"),
     },
 )
 def get_file(id: AdapterId, name: FileName, request: Request, service: ServiceOf) -> Response:
-    """A file of an adapter, whole or in part."""
-    content, sha256 = service.store.read(LOCAL, id, name)
-    return file_response(request, content, sha256, MEDIA_TYPES[name])
+    """Download a file of an adapter, or a range of it."""
+    _, sha256 = service.store.read(LOCAL, id, name)  # the digest is checked here
+    return file_response(request, service.store.path(id, name), sha256, MEDIA_TYPES[name])
 
 
 def _url(record: StoredRecord) -> str:

@@ -13,18 +13,10 @@ from api.http.listening import NO_TELEMETRY, announce, listen
 from api.http.schemas import Problem
 from api.service.service import Service
 from api.service.settings import Settings, require_loopback
-from generator.engine import Engine
 
 
-def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
-    """The application.
-
-    Args:
-        settings: see api.service.settings.
-        engine: used at once if given; otherwise the lifespan opens the configured one, and the
-            service is not ready before that.
-    """
-    service = Service(settings, engine)
+def create_app(service: Service) -> FastAPI:
+    """The application; while it runs, the service loads its generator and works on its jobs."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -45,16 +37,14 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         telemetry=NO_TELEMETRY,
     )
     app.state.service = service
-    app.include_router(adapters.router)
-    app.include_router(search.router)
-    app.include_router(info.router)
-    app.include_router(verify.router)
+    for module in (adapters, search, info, verify):
+        app.include_router(module.router)
     problems.install(app)
     return app
 
 
 def run_server(settings: Settings) -> None:
-    """Run until Ctrl-C or SIGTERM; requests under way are finished, jobs are interrupted.
+    """Run until Ctrl-C or SIGTERM; running requests are finished, jobs are interrupted.
 
     Raises:
         UsageError: the host is not loopback.
@@ -63,16 +53,14 @@ def run_server(settings: Settings) -> None:
     """
     require_loopback(settings.host)
     with listen(settings.host, settings.port) as listener:
-        app = create_app(settings)
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="on"))
-
+        service = Service(settings)
+        server = uvicorn.Server(uvicorn.Config(create_app(service), lifespan="on"))
         failures: list[Exception] = []
 
         def stop(error: Exception) -> None:
             failures.append(error)
             server.should_exit = True
 
-        service: Service = app.state.service
         service.on_failure = stop
         announce(listener)
         with suppress(KeyboardInterrupt):
@@ -82,7 +70,7 @@ def run_server(settings: Settings) -> None:
 
 
 class _Documented(FastAPI):
-    """FastAPI whose OpenAPI document defines the problem that every path may answer with."""
+    """FastAPI whose OpenAPI document defines the schema of problems, which no route returns."""
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()

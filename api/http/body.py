@@ -1,4 +1,4 @@
-"""Request bodies, read strictly before FastAPI sees them: limited, declared as JSON, UTF-8, finite.
+"""Request bodies: limited in size, declared as JSON, in UTF-8, without NaN; checked before FastAPI.
 
 FastAPI's own `max_body_size` answers in plain text, and Python's JSON takes NaN and any encoding.
 """
@@ -36,7 +36,7 @@ class JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route that has its JSON body checked first, so that FastAPI finds it read and parsed."""
+    """A route whose JSON body is read and checked before FastAPI validates it."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
@@ -57,7 +57,7 @@ class JsonRoute(APIRoute):
 
 
 async def _limited(request: Request) -> bytes:
-    """The body. Raises BodyTooLarge by what is declared or by what comes, whichever is first."""
+    """The body. Raises BodyTooLarge for the declared length or the received one."""
     declared = request.headers.get("content-length", "")
     body = bytearray()
     async with aclosing(request.stream()) as stream:
@@ -99,7 +99,7 @@ def _parse(body: bytes) -> Any:
     except RecursionError as error:
         raise MalformedBody("the body is nested too deeply") from error
     except ValueError as error:  # an integer of thousands of digits
-        raise MalformedBody("the body holds a number that is too long") from error
+        raise MalformedBody("the body has a number that is too long") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:

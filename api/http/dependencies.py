@@ -1,4 +1,4 @@
-"""What routes are given: the service of the application that they belong to."""
+"""The service of an application, for its routes."""
 
 from typing import Annotated, Any, cast
 

@@ -1,4 +1,4 @@
-"""What the service has to offer, and whether it is up."""
+"""`/v1/generators`, `/v1/base-models` and `/health`."""
 
 from fastapi import APIRouter
 
@@ -18,7 +18,7 @@ router = APIRouter()
 
 @router.get("/v1/generators", tags=["offers"], responses=documented("not-ready"))
 def list_generators(service: ServiceOf) -> GeneratorList:
-    """List the generators that requests may name, for the default base model."""
+    """List the generators that can make adapters for the default base model."""
     base = service.settings.base()
     offers = [(s, s.offer(base)) for s in service.engine.strategies.values()]
     return GeneratorList(
@@ -40,7 +40,7 @@ def list_generators(service: ServiceOf) -> GeneratorList:
 
 @router.get("/v1/base-models", tags=["offers"])
 def list_base_models(service: ServiceOf) -> BaseModelList:
-    """The base models that requests may name."""
+    """List the base models."""
     settings = service.settings
     return BaseModelList(
         base_models=[
@@ -56,12 +56,12 @@ def list_base_models(service: ServiceOf) -> BaseModelList:
 
 @router.get("/health/live", tags=["health"])
 async def live() -> Health:
-    """The process answers."""
+    """Liveness: the process answers."""
     return Health(status="live")
 
 
 @router.get("/health/ready", tags=["health"], responses=documented("not-ready"))
 async def ready(service: ServiceOf) -> Health:
-    """Adapters can be made: generator and encoder are loaded."""
+    """Readiness: generator and encoder are loaded."""
     _ = service.engine
     return Health(status="ready")

@@ -1,4 +1,4 @@
-"""What every service starts with: a socket, the line that says so, and no telemetry."""
+"""Start of a service: its socket, the line that announces it, and no telemetry."""
 
 import socket
 import sys
@@ -7,7 +7,7 @@ from fastapi.telemetry import TelemetryConfig
 
 from api.errors import ListenError
 
-# Requests are their senders' business: nothing is exported, whatever the environment says.
+# Requests are private: nothing is exported, whatever the environment says.
 NO_TELEMETRY = TelemetryConfig(
     tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False
 )
@@ -16,7 +16,7 @@ NO_TELEMETRY = TelemetryConfig(
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket: early connections wait while the application starts.
 
-    Raises ListenError: the address is taken, foreign or not permitted.
+    Raises ListenError: the address is in use, not this machine's or not permitted.
     """
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
@@ -30,7 +30,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def announce(listener: socket.socket) -> None:
-    """Say on stderr where a service listens; port 0 has become a real one by now."""
+    """Print the address on stderr; port 0 has been replaced by the real one."""
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(f"listening on http://{shown}:{port}; Ctrl-C stops", file=sys.stderr, flush=True)

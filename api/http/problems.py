@@ -1,7 +1,7 @@
 """Errors as `application/problem+json` (RFC 9457), each with a code from one listed set.
 
-Every error of lorasmith carries its code; this is the one place that turns codes into answers. A
-code that is not listed is nobody's business but the log's: it becomes `internal`.
+Every error of lorasmith carries its code; this is the one module that turns codes into answers.
+Codes not listed are logged and answered as `internal`.
 """
 
 import logging
@@ -40,26 +40,26 @@ PROBLEMS: dict[str, ProblemType] = {
     kind.code: kind
     for kind in (
         ProblemType("malformed-body", 400, "The body is not JSON in UTF-8"),
-        ProblemType("not-found", 404, "There is nothing here"),
-        ProblemType("method-not-allowed", 405, "The method is not allowed here"),
+        ProblemType("not-found", 404, "Not found"),
+        ProblemType("method-not-allowed", 405, "Method not allowed"),
         ProblemType("layout-mismatch", 409, "The base model does not fit the generator"),
-        ProblemType("encoder-mismatch", 409, "The index was made with another encoder"),
+        ProblemType("encoder-mismatch", 409, "The index was built with another encoder"),
         ProblemType("body-too-large", 413, "The body is too large"),
         ProblemType("not-json", 415, "The body is not declared as JSON"),
-        ProblemType("range-not-satisfiable", 416, "The range lies outside the file"),
+        ProblemType("range-not-satisfiable", 416, "The range is outside the file"),
         ProblemType("invalid-field", 422, "A field is invalid"),
         ProblemType("invalid-description", 422, "The description is invalid"),
-        ProblemType("unknown-name", 422, "No generator, base model or hook has this name"),
-        ProblemType("not-searchable", 422, "The adapter cannot be searched by"),
+        ProblemType("unknown-name", 422, "Unknown generator, base model or hook"),
+        ProblemType("not-searchable", 422, "The adapter cannot be used as a query"),
         ProblemType("unsupported-model", 422, "The base model cannot be adapted"),
-        ProblemType("internal", 500, "The service failed"),
+        ProblemType("internal", 500, "Internal error"),
         ProblemType("adapter-refused", 500, "A verification hook refused the adapter"),
         ProblemType("base-unreadable", 500, "The base model cannot be read"),
         ProblemType("index-unreadable", 500, "The index of the library cannot be read"),
         ProblemType("extra-missing", 501, "An optional package is not installed"),
-        ProblemType("not-ready", 503, "The service is still loading"),
-        ProblemType("overloaded", 503, "Too many requests are waiting"),
-        ProblemType("quota-exceeded", 507, "The quota is used up"),
+        ProblemType("not-ready", 503, "The service is not ready"),
+        ProblemType("overloaded", 503, "Too many requests"),
+        ProblemType("quota-exceeded", 507, "Quota exceeded"),
         ProblemType("storage-failed", 507, "The adapter cannot be stored"),
     )
 }
@@ -68,11 +68,14 @@ _CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 ANY_OTHER: dict[int | str, dict[str, Any]] = {
     "default": {"description": "Any other problem.", "content": _CONTENT}
 }
-INTERNAL = "the service failed while answering; its log says more"
+# Problems of every route with a JSON body, and of every route that waits for the generator.
+JSON_BODY = ("malformed-body", "body-too-large", "not-json", "invalid-field")
+BUSY = ("not-ready", "overloaded")
+INTERNAL = "internal error; the log of the service has the details"
 
 
 def problem(code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer for a listed code; `detail` is one sentence for whoever asked."""
+    """The answer for a listed code; `detail` is one sentence for the client."""
     return answer(PROBLEMS[code], detail, headers)
 
 
@@ -101,7 +104,7 @@ def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Let every error of `app` leave as a problem."""
+    """Answer every error of `app` with a problem."""
     app.add_exception_handler(LorasmithError, _of_lorasmith)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(HTTPException, _of_routing)
@@ -125,16 +128,16 @@ async def _of_validation(request: Request, error: Exception) -> Response:
 async def _of_routing(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return problem("not-found", "this service has no such path", error.headers)
+        return problem("not-found", "there is no such path", error.headers)
     if error.status_code == 405:
         allowed = ", ".join(_methods(request))
-        detail = f"{request.method} is not allowed here; allowed: {allowed}"
+        detail = f"{request.method} is not allowed; allowed: {allowed}"
         return problem("method-not-allowed", detail, {"Allow": allowed})
     return await _of_accident(request, error)
 
 
 async def _of_disconnect(request: Request, error: Exception) -> Response:
-    return problem("malformed-body", "the connection was closed before the body had ended")
+    return problem("malformed-body", "the connection was closed before the end of the body")
 
 
 async def _of_accident(request: Request, error: Exception) -> Response:
@@ -142,17 +145,17 @@ async def _of_accident(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """What the path answers to; Starlette's own Allow names the first route alone."""
-    found = []
+    """The methods of the path; Starlette's own Allow names those of its first route alone."""
+    allowed = []
     for method in ("GET", "HEAD", "POST", "DELETE"):
         scope = {**request.scope, "method": method}
         if any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes):
-            found.append(method)
-    return found
+            allowed.append(method)
+    return allowed
 
 
 def _sentence(error: Any) -> str:
-    """What pydantic found, as one sentence about one field."""
+    """One sentence about one field, from an error of pydantic."""
     field = ".".join(str(part) for part in error["loc"][1:])
     if error["type"] == "string_unicode":
         return f"{field or 'the name of a field'} is not valid UTF-8"
@@ -167,7 +170,7 @@ def _sentence(error: Any) -> str:
 
 
 def _presentable(text: str) -> str:
-    """On one line, short, and without lone surrogates, which UTF-8 cannot hold."""
+    """One short line without lone surrogates, which UTF-8 cannot encode."""
     text = " ".join(text.split())
     text = text if len(text) <= MAX_DETAIL else f"{text[: MAX_DETAIL - 1]}…"
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""The JSON of the service: what may be sent, strictly, and what comes back."""
+"""Bodies of requests, validated strictly, and of responses."""
 
 from typing import Annotated, Any, Literal
 
@@ -15,12 +15,12 @@ from verification.zk.hook import MODULES, Challenge, new_nonce
 
 MAX_EXAMPLES = 256
 
-# No validator: an id that no job can have is not found (404).
+# Not validated: an id that no job can have is not found (404).
 JobId = Annotated[str, Path(json_schema_extra={"pattern": f"^{JOB_ID.pattern}$"})]
 
 
 def _encodable(text: str) -> str:
-    """JSON can hold lone surrogates, which UTF-8 and tokenizers cannot."""
+    """The text itself. JSON allows lone surrogates; UTF-8 and tokenizers do not."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -31,8 +31,8 @@ def _encodable(text: str) -> str:
 Text = Annotated[str, AfterValidator(_encodable)]
 
 
-def _how_many(value: Any) -> Any:
-    """One sentence, where a union would name each of its halves."""
+def _module_count(value: Any) -> Any:
+    """The value itself. Pydantic's own union would report an error for each member."""
     if value == "all" or (type(value) is int and value >= 1):
         return value
     raise PydanticCustomError("modules", "Input should be a number from 1, or 'all'")
@@ -40,18 +40,18 @@ def _how_many(value: Any) -> Any:
 
 Modules = Annotated[
     int | Literal["all"],
-    PlainValidator(_how_many, json_schema_input_type=int | Literal["all"]),
+    PlainValidator(_module_count, json_schema_input_type=int | Literal["all"]),
 ]
 
 
 class _Strict(BaseModel):
-    """No unknown fields, no conversions: "8" and true are not numbers."""
+    """A request: no unknown fields, no conversions ("8" and true are not numbers)."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
 class ExampleBody(_Strict):
-    """One input of the task with its output."""
+    """An input of the task with its output."""
 
     input: Text
     output: Text
@@ -62,35 +62,39 @@ def _to_examples(bodies: list[ExampleBody] | None) -> tuple[Example, ...]:
 
 
 class AdapterRequest(_Strict):
-    """What adapter is wanted. Null means the same as leaving the field out."""
+    """The adapter to create. Null is the same as an absent field."""
 
     description: str = Field(
-        description="The task, 1 to 8,192 characters once trimmed.",
+        description="Description of the task, 1 to 8,192 characters after trimming.",
         examples=["Say whether the review is positive or negative."],
     )
     examples: Annotated[list[ExampleBody] | None, FailFast()] = Field(
         default=None,
-        description="At most 200, for generators that can use them; others refuse them.",
+        description="Examples of the task, at most 200; only for generators that use examples.",
     )
-    generator: str | None = Field(default=None, description="A name from /v1/generators.")
-    base: str | None = Field(default=None, description="A name from /v1/base-models.")
+    generator: str | None = Field(
+        default=None, description="A name from /v1/generators (default: auto)."
+    )
+    base: str | None = Field(
+        default=None, description="A name from /v1/base-models (default: the first)."
+    )
     rank: int | None = Field(
         default=None,
-        description="The generator's own by default; above it, padded with zeros.",
+        description="Rank (default: the generator's; above it, padded with zeros).",
         json_schema_extra={"minimum": 1, "maximum": 256},
     )
     strength: float | None = Field(
         default=None,
-        description="Factor on the adapter's effect, not zero; 1 by default.",
+        description="Factor on the adapter's effect, not zero (default: 1).",
         json_schema_extra={"minimum": -MAX_STRENGTH, "maximum": MAX_STRENGTH},
     )
     seed: int | None = Field(
         default=None,
-        description="Part of the adapter's identity; 0 by default.",
+        description="Seed, part of the adapter's identity (default: 0).",
         json_schema_extra={"minimum": 0, "maximum": 2**53 - 1},
     )
     profile: Literal["portable", "lossless"] | None = Field(
-        default=None, description="portable (the default) is read alike by every server."
+        default=None, description="File profile (default: portable, which all servers read)."
     )
 
     def to_request(self) -> Request:
@@ -101,15 +105,15 @@ class AdapterRequest(_Strict):
 
 
 class ProofBody(_Strict):
-    """What the hook zk is to prove."""
+    """Options of the hook zk."""
 
     modules: Modules = Field(
-        default=MODULES, description="How many modules the nonce selects, from 1, or all."
+        default=MODULES, description="Number of modules that the nonce selects, at least 1, or all."
     )
     nonce: Text | None = Field(
         default=None,
-        description="8 to 200 printable characters, drawn by whoever is to be convinced; else the "
-        "service draws one.",
+        description="8 to 200 printable characters drawn by the verifier (default: drawn by the "
+        "service).",
     )
 
     def to_challenge(self) -> Challenge:
@@ -119,22 +123,22 @@ class ProofBody(_Strict):
 
 
 class VerifyRequest(_Strict):
-    """What is to be looked at. Null means the same as leaving the field out."""
+    """Options of a verification. Null is the same as an absent field."""
 
     hooks: Annotated[list[str] | None, FailFast()] = Field(
         default=None,
-        description="Names of hooks; all by default, but for zk, whose proofs are limited.",
+        description="Names of hooks (default: all but zk, whose proofs are limited).",
         examples=[["screening", "neighbours", "agreement"]],
         min_length=1,
         max_length=16,
     )
     examples: Annotated[list[ExampleBody] | None, FailFast()] = Field(
         default=None,
-        description="Of the adapter's task, for the behaviour hook; by default those of the stored "
-        "task whose description is nearest.",
+        description="Examples of the adapter's task for the hook behaviour (default: those of the "
+        "stored task with the nearest description).",
         max_length=MAX_EXAMPLES,
     )
-    zk: ProofBody | None = Field(default=None, description="For the hook zk alone.")
+    zk: ProofBody | None = Field(default=None, description="Options of the hook zk.")
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of `Service.verify`."""
@@ -145,7 +149,7 @@ class VerifyRequest(_Strict):
 
 
 class NeighbourBody(BaseModel):
-    """An adapter of the library that is close to the description."""
+    """An adapter of the library whose description is near."""
 
     id: str
     task: str
@@ -153,18 +157,18 @@ class NeighbourBody(BaseModel):
 
 
 class ChosenBody(BaseModel):
-    """How the adapter came about."""
+    """How the adapter was made."""
 
     strategy: str
     reason: str
     neighbours: list[NeighbourBody]
     predicted_recovery: float | None = Field(
-        description="Share of an own adapter's gain over the base that is to be expected."
+        description="Expected share of a trained adapter's gain over the base model."
     )
 
 
 class StoredFile(BaseModel):
-    """One file of an adapter."""
+    """A file of an adapter."""
 
     url: str
     sha256: str
@@ -172,7 +176,7 @@ class StoredFile(BaseModel):
 
 
 class FindingAnswer(BaseModel):
-    """What a hook found; `code` is the reason, `evidence` the numbers behind it."""
+    """A finding of a hook; `code` is the reason, `evidence` the numbers behind it."""
 
     hook: str
     code: str
@@ -182,14 +186,14 @@ class FindingAnswer(BaseModel):
 
 
 class Verification(BaseModel):
-    """The verdict of all findings: the gravest counts."""
+    """Overall verdict: that of the most severe finding."""
 
     verdict: Literal["accept", "warn", "refuse"]
     findings: list[FindingAnswer]
 
 
 class AdapterAnswer(BaseModel):
-    """An adapter: `sha256` is that of adapter_model.safetensors."""
+    """An adapter; `sha256` is the digest of adapter_model.safetensors."""
 
     id: str = Field(pattern="^ad_[0-9a-f]{40}$")
     sha256: str
@@ -199,20 +203,22 @@ class AdapterAnswer(BaseModel):
     rank: int
     seed: int
     chosen: ChosenBody
-    report: Verification = Field(description="Of the quick hooks; in provenance.json as well.")
+    report: Verification = Field(
+        description="Findings of the quick hooks, also in provenance.json."
+    )
     files: dict[str, StoredFile]
 
 
 class SearchResult(BaseModel):
-    """An adapter that was found."""
+    """An adapter of the library."""
 
     id: str = Field(pattern="^ad_[0-9a-f]{40}$")
     task: str
-    score: float = Field(description="Cosine of the query with what is compared.")
+    score: float = Field(description="Cosine similarity to the query.")
     confidence: float = Field(
-        ge=0, le=1, description="How likely it is the adapter of the task that is asked for."
+        ge=0, le=1, description="Estimated probability that it is the adapter of the queried task."
     )
-    by: By = Field(description="What of it was compared.")
+    by: By = Field(description="What was compared.")
 
 
 class SearchAnswer(BaseModel):
@@ -220,28 +226,28 @@ class SearchAnswer(BaseModel):
 
 
 class JobAnswer(BaseModel):
-    """A job; `result` is there once it is done, `error` if it failed or was interrupted."""
+    """A job; `result` is set once it is done, `error` if it failed or was interrupted."""
 
     id: str = Field(pattern=f"^{JOB_ID.pattern}$")
     adapter: str
     state: State
-    progress: float = Field(ge=0, le=1, description="The share that is done; it never falls.")
+    progress: float = Field(ge=0, le=1, description="Share that is done; it never decreases.")
     result: Verification | None
     error: str | None
     hooks: list[str]
 
 
 class GeneratorInfo(BaseModel):
-    """A generator that requests may name."""
+    """A generator."""
 
     name: str
     default: bool
     checkpoint: str | None = Field(
-        description="Digest of the checkpoint, which is part of an adapter's id; null without one."
+        description="Digest of the checkpoint, part of every adapter's id; null without one."
     )
-    base_model: str = Field(description="The base model that it makes adapters for.")
-    layout_digest: str = Field(description="Of the checkpoint, or of the library's adapters.")
-    rank: int = Field(description="As in the layout; `compose` sums the ranks of its parts.")
+    base_model: str = Field(description="Base model of its adapters.")
+    layout_digest: str = Field(description="Digest of the layout of its adapters.")
+    rank: int = Field(description="Default rank; `compose` sums the ranks of its parents.")
     uses_examples: bool
 
 
@@ -250,11 +256,11 @@ class GeneratorList(BaseModel):
 
 
 class BaseModelInfo(BaseModel):
-    """A base model that requests may name."""
+    """A base model."""
 
     name: str
     default: bool
-    base_model: str = Field(description="What the adapter's base_model_name_or_path will be.")
+    base_model: str = Field(description="Value of base_model_name_or_path in its adapters.")
 
 
 class BaseModelList(BaseModel):
@@ -266,7 +272,7 @@ class Health(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457. `code` is from a fixed set; `detail` is one sentence about this occurrence."""
+    """An error (RFC 9457); `code` is from a fixed set, `detail` explains this occurrence."""
 
     type: str
     title: str

@@ -1,11 +1,11 @@
-"""`/v1/search`: which adapters of the library are for a task."""
+"""`/v1/search`: adapters of the library that are near a description or another adapter."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
 from api.http.dependencies import ServiceOf
-from api.http.problems import documented
+from api.http.problems import BUSY, documented
 from api.http.schemas import SearchAnswer, SearchResult
 from api.service.store import ADAPTER_ID
 from index.encoders.descriptions import MAX_CHARACTERS
@@ -19,37 +19,43 @@ router = APIRouter()
 Text = Annotated[
     str | None,
     Query(
-        description=f"The task, 1 to {MAX_CHARACTERS:,} characters once trimmed.",
+        description=f"Description of the task, 1 to {MAX_CHARACTERS:,} characters after trimming.",
         examples=["Say whether the review is positive or negative."],
     ),
 ]
 Count = Annotated[
     int,
     Query(
-        description="How many at most.", json_schema_extra={"minimum": 1, "maximum": MAX_RESULTS}
+        description="Largest number of results.",
+        json_schema_extra={"minimum": 1, "maximum": MAX_RESULTS},
     ),
 ]
 AdapterName = Annotated[
     str | None,
     Query(
-        description="Id of an adapter that this service made.",
+        description="Id of an adapter of this service.",
         json_schema_extra={"pattern": f"^{ADAPTER_ID.pattern}$"},
     ),
 ]
 Compared = Annotated[
     By | None,
     Query(
-        description="What of the library's adapters is compared; by default descriptions with a "
-        "text, and weights with an adapter (its description where they cannot be)."
+        description="What is compared (default: the description for a text; for an adapter its "
+        "weights, or its description where weights cannot be compared)."
     ),
 ]
-Condition = Annotated[str | None, Query()]
+BaseName = Annotated[str | None, Query(description="Only adapters of this base model.")]
+LayoutDigest = Annotated[str | None, Query(description="Only adapters of this layout's digest.")]
+Recipe = Annotated[str | None, Query(description="Only adapters trained with this recipe.")]
+License = Annotated[str | None, Query(description="Only adapters of this licence or its class.")]
+Tags = Annotated[list[str] | None, Query(description="Only adapters with all of these tags.")]
 
 
 @router.get(
     "/v1/search",
     tags=["search"],
     responses=documented(
+        *BUSY,
         "encoder-mismatch",
         "not-found",
         "not-searchable",
@@ -58,8 +64,6 @@ Condition = Annotated[str | None, Query()]
         "unknown-name",
         "index-unreadable",
         "internal",
-        "not-ready",
-        "overloaded",
     ),
 )
 async def search_library(
@@ -68,17 +72,13 @@ async def search_library(
     adapter: AdapterName = None,
     by: Compared = None,
     k: Count = 10,
-    base: Condition = None,
-    layout: Condition = None,
-    recipe: Condition = None,
-    license: Condition = None,
-    tag: Annotated[list[str] | None, Query()] = None,
+    base: BaseName = None,
+    layout: LayoutDigest = None,
+    recipe: Recipe = None,
+    license: License = None,
+    tag: Tags = None,
 ) -> SearchAnswer:
-    """The adapters that are nearest to a description, an adapter or the mean of both, best first.
-
-    Only those of a base model, layout (its digest), recipe, licence or licence class, and tags,
-    where these are given.
-    """
-    wanted = Filter(base, layout, recipe, license, tuple(tag or ()))
-    found = await service.search(q, adapter, by, k, wanted)
-    return SearchAnswer(results=[SearchResult(**result.to_dict()) for result in found])
+    """Search the library by a description, an adapter or both (their mean), best first."""
+    filter = Filter(base, layout, recipe, license, tuple(tag or ()))
+    results = await service.search(q, adapter, by, k, filter)
+    return SearchAnswer(results=[SearchResult(**result.to_dict()) for result in results])

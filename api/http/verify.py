@@ -1,4 +1,4 @@
-"""`POST /v1/adapters/{id}/verify` and `/v1/jobs`: hooks run in the background, results kept."""
+"""`POST /v1/adapters/{id}/verify` and `/v1/jobs`: verification in the background."""
 
 from dataclasses import asdict
 from typing import Any
@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from api.http.adapters import AdapterId
 from api.http.body import JsonRoute
 from api.http.dependencies import ServiceOf
-from api.http.problems import documented
+from api.http.problems import BUSY, JSON_BODY, documented
 from api.http.schemas import JobAnswer, JobId, VerifyRequest
 from api.service.job_store import JobRow
 
@@ -27,34 +27,25 @@ router = APIRouter(prefix="/v1", tags=["verification"], route_class=JsonRoute)
             "headers": {"Location": {"schema": {"type": "string"}}},
         },
         **documented(
-            "malformed-body",
-            "not-found",
-            "body-too-large",
-            "not-json",
-            "invalid-field",
-            "unknown-name",
-            "extra-missing",
-            "not-ready",
-            "overloaded",
-            "storage-failed",
+            *JSON_BODY, *BUSY, "not-found", "unknown-name", "extra-missing", "storage-failed"
         ),
     },
 )
 async def verify_adapter(
-    id: AdapterId, service: ServiceOf, wanted: VerifyRequest | None = None
+    id: AdapterId, service: ServiceOf, body: VerifyRequest | None = None
 ) -> Response:
-    """Have hooks run over an adapter in the background; without a body, all of them but zk."""
-    job = await service.verify(id, **(wanted or VerifyRequest()).arguments())
+    """Verify an adapter in the background; without a body, by all hooks but zk."""
+    job = await service.verify(id, **(body or VerifyRequest()).arguments())
     return _answer(job, 202, {"Location": f"/v1/jobs/{job.id}"})
 
 
 @router.get("/jobs/{id}", response_model=JobAnswer, responses=documented("not-found"))
 async def get_job(id: JobId, service: ServiceOf) -> Response:
-    """How far a job is, and its result. Who may see the adapter may see its jobs."""
+    """Get a job: its state, progress and result."""
     return _answer(await to_thread.run_sync(service.job, id))
 
 
 def _answer(job: JobRow, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    body: dict[str, Any] = {**asdict(job), "hooks": job.wanted["hooks"]}
-    del body["wanted"]
+    body: dict[str, Any] = {**asdict(job), "hooks": job.request["hooks"]}
+    del body["request"]
     return JSONResponse(body, status, headers)

@@ -1,7 +1,6 @@
-"""A bounded waiting line in front of work that is done one at a time."""
+"""Limits on waiting work: who comes when everything is taken is refused, not queued without end."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import anyio
@@ -14,34 +13,36 @@ T = TypeVar("T")
 
 
 class Admission:
-    """One call computes in a thread, a few wait in order, the rest are refused.
+    """One piece of work runs, a few wait in order, the rest are refused.
+
+    All methods are for the event loop's thread only.
 
     Args:
+        work: plural noun for what is limited, for the refusal.
         waiting: how many may wait.
-        retry_after: seconds that a refused caller is told to wait.
+        retry_after: seconds that a refused client is told to wait.
     """
 
-    def __init__(self, *, waiting: int, retry_after: int) -> None:
-        self._places = waiting + 1
-        self._retry_after = retry_after
-        self._taken = 0
+    def __init__(self, work: str, *, waiting: int, retry_after: int) -> None:
+        self.retry_after = retry_after
+        self._work, self._capacity, self._admitted = work, waiting + 1, 0
         self._one = anyio.CapacityLimiter(1)
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold one place. Raises Overloaded if there is none. For the event loop's thread only."""
-        if self._taken >= self._places:
-            raise Overloaded(
-                f"{self._taken} requests are being worked on already; try again later",
-                self._retry_after,
-            )
-        self._taken += 1
-        try:
-            yield
-        finally:
-            self._taken -= 1
+    def enter(self) -> None:
+        """Take a place, until `leave`. Raises Overloaded if there is none."""
+        if self._admitted >= self._capacity:
+            message = f"{self._admitted} {self._work} are running or waiting; try again later"
+            raise Overloaded(message, self.retry_after)
+        self._admitted += 1
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self._admitted -= 1
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`function` in a thread, alone. Raises Overloaded."""
-        with self.place():
+        """Call `function` in a thread, alone. Raises Overloaded."""
+        self.enter()
+        try:
             return await to_thread.run_sync(lambda: function(*args, **kwargs), limiter=self._one)
+        finally:
+            self.leave()

@@ -1,4 +1,4 @@
-"""The hooks of a service, with where they get what they compare with."""
+"""The hooks of a service, and their sources: library, encoder, base models, tasks."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,9 +30,9 @@ def hooks_of(settings: Settings, engine: Callable[[], Engine]) -> dict[str, Hook
 
 def configured(settings: Settings, name: str | None) -> BaseReference | None:
     """The configured base that adapters call by a name, if there is one."""
-    for given in settings.bases:
+    for alias in settings.bases:
         with suppress(LorasmithError):  # another base's trouble
-            base = settings.base(given)
+            base = settings.base(alias)
             if base.name == name:
                 return base
     return None

@@ -79,7 +79,9 @@ class Service:
             raise MissingPath(f"there is no task folder at {settings.tasks}")
         self.settings = settings
         self.store = Store(settings.data, quota_bytes=settings.quota_bytes)
-        self.admission = Admission(waiting=settings.queue_length, retry_after=settings.retry_after)
+        self.admission = Admission(
+            "requests", waiting=settings.queue_length, retry_after=settings.retry_after
+        )
         self.hooks = hooks_of(settings, lambda: self.engine)
         self.jobs = Jobs(
             JobStore(settings.data),
@@ -158,8 +160,8 @@ class Service:
         if drawn is not None:
             await to_thread.run_sync(self._require_modules, identity, drawn["modules"])
         pairs = [{"input": e.input, "output": e.output} for e in examples]
-        asked = {"hooks": names, "zk": drawn, "examples": pairs}
-        return await self.jobs.submit(identity, asked)
+        request = {"hooks": names, "zk": drawn, "examples": pairs}
+        return await self.jobs.submit(identity, request)
 
     def job(self, identity: str) -> JobRow:
         """A job of an adapter that may be seen. Raises NotFound."""
@@ -171,7 +173,7 @@ class Service:
         """Every hook in its turn; ends when the adapter is deleted meanwhile."""
         record = self.store.get(LOCAL, job.adapter)
         files = self._files(record)
-        examples = [Example.pair(row["input"], row["output"]) for row in job.wanted["examples"]]
+        examples = [Example.pair(row["input"], row["output"]) for row in job.request["examples"]]
 
         def advance(share: float) -> None:
             self.store.require(LOCAL, job.adapter)
@@ -180,9 +182,9 @@ class Service:
         base = configured(self.settings, record["base_model"])
         context = Context(base=base, examples=examples, progress=advance)
         hooks = [*self.hooks.values()]
-        if job.wanted["zk"] is not None:
-            hooks.append(zk_hook(Challenge(**job.wanted["zk"]), self._srs))
-        policy = Policy(hooks=tuple(job.wanted["hooks"]))
+        if job.request["zk"] is not None:
+            hooks.append(zk_hook(Challenge(**job.request["zk"]), self._srs))
+        policy = Policy(hooks=tuple(job.request["hooks"]))
         return run_hooks(Artifact(files), context, policy, hooks).to_dict()
 
     def _require_modules(self, identity: str, count: int | None) -> None:

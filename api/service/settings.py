@@ -1,4 +1,4 @@
-"""What a service is started with: `LORASMITH_*` in the environment, or arguments.
+"""Settings of a service: `LORASMITH_*` in the environment, or arguments.
 
 `LORASMITH_BASES` is a JSON object from the names that requests may use to Hub ids, `hub:` ids or
 folders; the first is the default. A request never names a path.
@@ -18,7 +18,7 @@ from library.files import data_dir
 
 
 class Settings(BaseSettings):
-    """Settings of one service. See `load_settings` for errors of one sentence.
+    """Settings of one service; `load_settings` gives errors of one sentence.
 
     Attributes:
         host: address to listen on; loopback only, as there are no keys yet.
@@ -26,12 +26,12 @@ class Settings(BaseSettings):
         data: where adapters and their owners are kept (`LORASMITH_DATA`).
         checkpoints: folders by generator, in place of the shipped checkpoints.
         library: folder or URL of the library for search, neighbours and rivals; else the sample.
-        tasks: folder of task files, where a behaviour check looks up examples; none by default.
+        tasks: folder of task files with examples for the behaviour hook; none by default.
         bases: base models by the names that requests may use; the first is the default.
         queue_length: how many requests may wait while one is computed.
         job_queue_length: how many verification jobs may wait while one runs.
         retry_after: seconds that a refused client is told to wait.
-        quota_bytes: how much all adapters together may take.
+        quota_bytes: limit for all adapters together.
         zk_srs: SRS file that proofs are made under; one made by this machine by default.
     """
 
@@ -55,34 +55,34 @@ class Settings(BaseSettings):
 
     @property
     def default_base(self) -> str:
-        """The name that is meant when a request names no base."""
+        """The base model of requests that name none."""
         return next(iter(self.bases))
 
     def base(self, name: str | None = None) -> BaseReference:
         """The base model of a configured name. Raises UnknownName for any other string."""
         name = self.default_base if name is None else name
         if name not in self.bases:
-            known = ", ".join(self.bases)
-            raise UnknownName(f"unknown base model '{name}'; known: {known}")
+            names = ", ".join(self.bases)
+            raise UnknownName(f"unknown base model '{name}'; known: {names}")
         reference = resolve_base(self.bases[name])
-        # A folder is this machine's affair: what leaves it carries the configured name.
+        # Adapters carry the configured name, never a folder of this machine.
         return replace(reference, name=name) if Path(reference.name).is_dir() else reference
 
 
-def load_settings(**given: Any) -> Settings:
-    """Settings from the environment, with `given` on top. Raises UsageError."""
+def load_settings(**options: Any) -> Settings:
+    """Settings from the environment; `options` go before it. Raises UsageError."""
     try:
-        return Settings(**given)
+        return Settings(**options)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"setting {name}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
     except SettingsError as error:
-        raise UsageError(f"the environment cannot be read: {error}") from error
+        raise UsageError(f"a LORASMITH_* variable cannot be read: {error}") from error
 
 
 def require_loopback(host: str) -> None:
-    """Raise UsageError unless `host` can be reached from this machine alone."""
+    """Raise UsageError unless `host` is a loopback address."""
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,28 +1,28 @@
-"""The adapters that were made: whole folders on disk, records and owners in SQLite.
+"""Generated adapters: whole folders on disk, records and owners in SQLite.
 
 Files lie in `adapters/<id>/`, written as one step; `owners.sqlite3` says who may see them. One
 write transaction covers the rows and the folder, so that any number of threads and processes may
-store or delete the same adapter. What was removed or changed by hand counts as absent, and storing
-it again mends it.
+store or delete the same adapter. Files removed or changed by hand count as absent; storing the
+adapter again restores them.
 """
 
 import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from api.errors import NotFound, QuotaExceeded, StorageFailed
+from api.errors import NotFound, QuotaExceeded
+from api.service.sqlite import Database
 from library.canonical import digest
 from library.errors import OutputError
 from library.files import write_folder
 
 LOCAL = "local"  # the only owner until there are keys
+UNKNOWN = "there is no such adapter"
 ADAPTER_ID = re.compile(r"ad_[0-9a-f]{40}")
-BUSY_SECONDS = 30
 
 StoredRecord = dict[str, Any]
 
@@ -40,93 +40,99 @@ class Store:
     """A folder of adapters with owners.
 
     Args:
-        folder: holds everything; made when the first adapter is stored.
-        quota_bytes: what the files of all adapters together may take.
+        folder: holds everything; created when the first adapter is stored.
+        quota_bytes: limit for the files of all adapters together.
     """
 
     def __init__(self, folder: Path, *, quota_bytes: int) -> None:
         self.folder = folder
         self.quota_bytes = quota_bytes
+        self._database = Database(folder / "owners.sqlite3", _SCHEMA, "the adapter store")
 
     def put(
         self, owner: str, summary: Mapping[str, Any], files: Mapping[str, bytes]
     ) -> tuple[StoredRecord, bool]:
-        """Keep an adapter for `owner`.
+        """Store an adapter for `owner`.
 
         Args:
             owner: who may read and delete it.
-            summary: what is known about it, with its "id"; must hold JSON.
+            summary: its description for clients, with its "id"; must hold JSON.
             files: its files by name.
         Returns:
             The record (the summary and "files": {name: {"sha256", "bytes"}}) and whether it is
-            new to this owner. If the adapter is there already, its first record.
+            new to this owner. If the adapter is stored already, its first record.
         Raises:
-            QuotaExceeded: it does not fit; StorageFailed: it cannot be written. Nothing is left.
+            QuotaExceeded: it does not fit.
+            StorageFailed: it cannot be written; nothing is left behind.
         """
         identity = summary["id"]
-        with self._transaction() as rows:
-            record = self._intact(rows, identity)
-            if missing := record is None:
+        with self._database.transaction() as rows:
+            row = rows.execute("SELECT record FROM adapters WHERE id = ?", (identity,)).fetchone()
+            record: StoredRecord = json.loads(row[0]) if row else {}
+            new = not record or not self._intact(record)
+            if new:
                 record = {**summary, "files": _contents(files)}
                 self._insert(rows, record)
             added = rows.execute("INSERT OR IGNORE INTO owners VALUES (?, ?)", (owner, identity))
-            if missing:
+            if new:
                 self._write(identity, files)  # last: an error undoes the rows
-        return record, missing or added.rowcount == 1
+        return record, new or added.rowcount == 1
 
     def get(self, owner: str, identity: str) -> StoredRecord:
         """The record of an adapter. Raises NotFound unless it is whole and the owner's."""
-        with self._connection() as rows:
-            self._require_owner(rows, owner, identity)
-            record = self._intact(rows, identity)
-        if record is None:
-            raise NotFound(f"the files of {identity} were removed or changed; ask for it again")
+        record = self._record(owner, identity)
+        if not self._intact(record):
+            raise NotFound(f"the files of {identity} were removed or changed; create it again")
         return record
 
     def require(self, owner: str, identity: str) -> None:
         """Raise NotFound unless the adapter is the owner's."""
-        with self._connection() as rows:
-            self._require_owner(rows, owner, identity)
+        self._record(owner, identity)
 
     def read(self, owner: str, identity: str, name: str) -> tuple[bytes, str]:
         """A file and its SHA-256. Raises NotFound unless it is as it was stored."""
-        with self._connection() as rows:
-            self._require_owner(rows, owner, identity)
-            record = self._record(rows, identity)
-        if record is None or name not in record["files"]:
+        files = self._record(owner, identity)["files"]
+        if name not in files:
             raise NotFound(f"{identity} has no file of this name")
-        content = self._content(identity, name, record["files"][name]["sha256"])
+        content = self._content(identity, name, files[name]["sha256"])
         if content is None:
-            raise NotFound(f"{name} of {identity} was removed or changed; ask for it again")
-        return content, record["files"][name]["sha256"]
+            raise NotFound(f"{name} of {identity} was removed or changed; create it again")
+        return content, files[name]["sha256"]
 
     def delete(self, owner: str, identity: str) -> None:
-        """Take an adapter from `owner`; its files go with the last one. Raises NotFound."""
-        with self._transaction() as rows:
-            self._require_owner(rows, owner, identity)
-            rows.execute("DELETE FROM owners WHERE key = ? AND id = ?", (owner, identity))
+        """Delete an adapter of `owner`; its files go with its last owner. Raises NotFound."""
+        _require_id(identity)
+        with self._database.transaction() as rows:
+            row = (owner, identity)
+            if not rows.execute("DELETE FROM owners WHERE key = ? AND id = ?", row).rowcount:
+                raise NotFound(UNKNOWN)
             if rows.execute("SELECT 1 FROM owners WHERE id = ?", (identity,)).fetchone() is None:
                 rows.execute("DELETE FROM adapters WHERE id = ?", (identity,))
-                shutil.rmtree(self._place(identity), ignore_errors=True)
+                shutil.rmtree(self.path(identity), ignore_errors=True)
 
-    def _place(self, identity: str) -> Path:
-        return self.folder / "adapters" / identity
+    def path(self, identity: str, name: str = "") -> Path:
+        """An adapter's folder or one file in it, whether or not it exists."""
+        return self.folder / "adapters" / identity / name
 
-    def _record(self, rows: sqlite3.Connection, identity: str) -> StoredRecord | None:
-        row = rows.execute("SELECT record FROM adapters WHERE id = ?", (identity,)).fetchone()
-        return json.loads(row[0]) if row else None
+    def _record(self, owner: str, identity: str) -> StoredRecord:
+        """Raises NotFound unless the adapter is the owner's."""
+        _require_id(identity)
+        query = "SELECT record FROM adapters JOIN owners USING (id) WHERE key = ? AND id = ?"
+        rows = self._database.query(query, owner, identity)
+        if not rows:
+            raise NotFound(UNKNOWN)
+        return json.loads(rows[0][0])
 
-    def _intact(self, rows: sqlite3.Connection, identity: str) -> StoredRecord | None:
-        """The record, if every file is there as it was stored."""
-        record = self._record(rows, identity)
-        if record is None:
-            return None
-        found = (self._content(identity, n, f["sha256"]) for n, f in record["files"].items())
-        return None if any(content is None for content in found) else record
+    def _intact(self, record: StoredRecord) -> bool:
+        """True if every file is as it was stored."""
+        return all(
+            self._content(record["id"], name, file["sha256"]) is not None
+            for name, file in record["files"].items()
+        )
 
     def _content(self, identity: str, name: str, sha256: str) -> bytes | None:
         try:
-            content = (self._place(identity) / name).read_bytes()
+            content = self.path(identity, name).read_bytes()
         except OSError:
             return None
         return content if digest(content) == sha256 else None
@@ -150,46 +156,15 @@ class Store:
 
     def _write(self, identity: str, files: Mapping[str, bytes]) -> None:
         try:
-            write_folder(self._place(identity), files, overwrite=True)
+            write_folder(self.path(identity), files, overwrite=True)
         except OutputError as error:
-            raise StorageFailed(_cannot_store(error.__cause__ or error)) from error
+            raise self._database.failed(error.__cause__ or error) from error
 
-    def _require_owner(self, rows: sqlite3.Connection, owner: str, identity: str) -> None:
-        query = "SELECT 1 FROM owners WHERE key = ? AND id = ?"
-        known = ADAPTER_ID.fullmatch(identity) is not None
-        if not known or rows.execute(query, (owner, identity)).fetchone() is None:
-            raise NotFound("there is no such adapter")
 
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """A connection of its own for each call; the tables are made anew if the file is gone."""
-        database = self.folder / "owners.sqlite3"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with closing(
-                sqlite3.connect(database, timeout=BUSY_SECONDS, isolation_level=None)
-            ) as rows:
-                with suppress(sqlite3.OperationalError):
-                    # Refused at once while others write; it lasts once it has been set.
-                    rows.execute("PRAGMA journal_mode = WAL")
-                rows.executescript(_SCHEMA)
-                yield rows
-        except (OSError, sqlite3.OperationalError) as error:
-            raise StorageFailed(_cannot_store(error)) from error
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """The one writer at a time: committed at the end, undone by an error."""
-        with self._connection() as rows, rows:
-            rows.execute("BEGIN IMMEDIATE")
-            yield rows
+def _require_id(identity: str) -> None:
+    if ADAPTER_ID.fullmatch(identity) is None:  # SQLite cannot encode lone surrogates
+        raise NotFound(UNKNOWN)
 
 
 def _contents(files: Mapping[str, bytes]) -> dict[str, Any]:
     return {name: {"sha256": digest(data), "bytes": len(data)} for name, data in files.items()}
-
-
-def _cannot_store(error: BaseException) -> str:
-    """Without the path, which is no business of a client."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"the adapter store cannot be used: {reason}"

@@ -14,6 +14,7 @@ from torch import nn
 
 from api.cli.main import main
 from api.http.app import create_app
+from api.service.service import Service
 from api.service.settings import Settings
 from generator.engine import open_engine, read_generator, read_generators
 from generator.models.base import Condition, Generator, registered, require_text
@@ -126,7 +127,8 @@ def test_a_generator_in_one_file_trains_generates_serves_and_is_evaluated(
     checkpoints = {"linear": tmp_path / "linear"}
     bases = {"tiny": str(tiny_base)}
     settings = Settings(data=tmp_path / "data", checkpoints=checkpoints, bases=bases)
-    with TestClient(create_app(settings, open_engine(read_generators(checkpoints)))) as client:
+    service = Service(settings, open_engine(read_generators(checkpoints)))
+    with TestClient(create_app(service)) as client:
         offers = client.get("/v1/generators").json()["generators"]
         assert "linear" in [offer["name"] for offer in offers]
         answer = post(client, {"description": "Add.", "generator": "linear"})

@@ -1,23 +1,25 @@
 """Jobs over HTTP, for the tests of the service."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rest import JSON, engine_of, post
+from rest import JSON, TASK, client_of_service, engine_of, post
 from starlette.testclient import TestClient
 
 from api.cli.main import main
-from api.http.app import create_app
+from api.service.service import Service
 from api.service.settings import Settings
 from generator.engine import Engine
+from verification.artifact import Artifact, Context
+from verification.hook import Finding
+from verification.run import Hook
 
-TASK = "Say whether the review is positive or negative."
-
+EXAMPLES = [{"input": f"It was number {i}.", "output": "positive"} for i in range(6)]
 ENDED = ("done", "failed", "interrupted")
 
 
@@ -54,17 +56,35 @@ def settings(tmp_path: Path, tiny_base: Path, library: Path) -> Settings:
     return Settings(data=tmp_path / "data", bases=bases, library=str(library), retry_after=7)
 
 
-@contextmanager
-def client_of(settings: Settings, engine: Engine) -> Iterator[TestClient]:
-    app = create_app(settings, engine)
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield client
+@pytest.fixture
+def service(settings: Settings, engine: Engine) -> Service:
+    return Service(settings, engine)
 
 
 @pytest.fixture
-def client(settings: Settings, engine: Engine) -> Iterator[TestClient]:
-    with client_of(settings, engine) as client:
+def client(service: Service) -> Iterator[TestClient]:
+    with client_of_service(service) as client:
         yield client
+
+
+class Gate:
+    """A hook that goes on when the test says so."""
+
+    def __init__(self) -> None:
+        self.started, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, subject: Artifact, context: Context) -> list[Finding]:
+        self.started.set()
+        while not self.go.wait(0.01):
+            context.progress(0.5)
+        evidence = {"id": subject.said("id")}
+        return [Finding("gate", "opened", "info", "the gate was opened", evidence)]
+
+
+def gate_of(service: Service) -> Gate:
+    gate = Gate()
+    service.hooks["gate"] = Hook("gate", 0.0, gate)
+    return gate
 
 
 def made(client: TestClient, text: str = TASK) -> str:

@@ -12,12 +12,15 @@ from starlette.testclient import TestClient
 import pretrained
 from api.http.app import create_app
 from api.http.problems import PROBLEMS
+from api.service.service import Service
 from api.service.settings import Settings
 from generator.engine import Engine, read_generator
 from generator.resources import Resources
 from library.store.open import open_library
 
 JSON = {"Content-Type": "application/json"}
+
+TASK = "Say whether the review is positive or negative."
 
 UNKNOWN_ID = "ad_" + "0" * 40
 
@@ -40,13 +43,26 @@ def settings(tmp_path: Path, checkpoint: Path) -> Settings:
 
 @contextmanager
 def client_of(settings: Settings, engine: Engine | None) -> Iterator[TestClient]:
-    with TestClient(create_app(settings, engine), raise_server_exceptions=False) as client:
+    with client_of_service(Service(settings, engine)) as client:
+        yield client
+
+
+@contextmanager
+def client_of_service(service: Service) -> Iterator[TestClient]:
+    with TestClient(create_app(service), raise_server_exceptions=False) as client:
         yield client
 
 
 @pytest.fixture
 def client(settings: Settings, engine: Engine) -> Iterator[TestClient]:
     with client_of(settings, engine) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def lasting(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """One service for the tests that leave no trace in it."""
+    with client_of(Settings(data=tmp_path_factory.mktemp("lasting")), engine) as client:
         yield client
 
 

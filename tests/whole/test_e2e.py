@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 import pretrained
 from api.cli.main import main
 from api.http.app import create_app
+from api.service.service import Service
 from api.service.settings import Settings
 from generator.engine import open_engine, read_generator
 from library.base.models import load_base, resolve_base
@@ -89,7 +90,7 @@ def test_a_description_becomes_an_adapter_that_the_base_obeys(
     # REST gives the same bytes.
     settings = Settings(data=tmp_path / "data", checkpoints={"text-to-lora": trained})
     engine = open_engine([read_generator(trained)], str(pretrained.folder("library")))
-    with TestClient(create_app(settings, engine)) as client:
+    with TestClient(create_app(Service(settings, engine))) as client:
         answer = client.post("/v1/adapters", json={"description": WORDS["banana"]})
     assert answer.status_code == 201
     assert (answer.json()["id"], answer.json()["sha256"]) == (made["id"], made["sha256"])

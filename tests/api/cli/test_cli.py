@@ -163,9 +163,10 @@ def test_tries_are_what_peft_answers(
     assert attempt["adapted"] == answer(PeftModel.from_pretrained(base.model, tmp_path / "a"))
 
 
-def test_a_foreign_package_that_shadows_ours_is_named(tmp_path: Path) -> None:
-    (tmp_path / "index").mkdir()
-    (tmp_path / "index" / "__init__.py").write_text("")
+@pytest.mark.parametrize("name", ["index", "verification", "lorasmith"])
+def test_a_foreign_package_that_shadows_ours_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("")
     done = subprocess.run(
         [sys.executable, "-c", "from api import entry; entry()", "tasks", "list", "."],
         env={"PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "PATH": ""},
@@ -174,4 +175,4 @@ def test_a_foreign_package_that_shadows_ours_is_named(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 1
-    assert f"{tmp_path}/index" in done.stderr and done.stderr.count("\n") == 1
+    assert f"{tmp_path}/{name}" in done.stderr and done.stderr.count("\n") == 1

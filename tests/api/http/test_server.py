@@ -18,6 +18,7 @@ from api.errors import ListenError
 from api.http.app import create_app, run_server
 from api.http.body import MAX_BODY_BYTES
 from api.http.schemas import AdapterAnswer
+from api.service.service import Service
 from api.service.settings import Settings, load_settings, require_loopback
 from generator.engine import Engine
 from library.errors import MissingPath, UnknownName, UsageError
@@ -76,7 +77,7 @@ def test_other_hosts_are_refused_without_keys(host: str, settings: Settings) -> 
 
 @pytest.fixture(scope="module")
 def port(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    app = create_app(Settings(data=tmp_path_factory.mktemp("served")), engine)
+    app = create_app(Service(Settings(data=tmp_path_factory.mktemp("served")), engine))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from api.cli.library_list import SHIPPED
 from api.cli.main import main
 from api.http.app import create_app
+from api.service.service import Service
 from api.service.settings import Settings
 from index.encoders.descriptions import DescriptionEncoder
 from index.search.confidence import margins, shipped_confidence
@@ -282,7 +283,8 @@ def test_over_http(
 ) -> None:
     expected = searched(capsys, LEAP, "--library", str(sample), "-k", "4")
     settings = Settings(data=tmp_path / "data", library=str(sample))
-    with TestClient(create_app(settings, engine_of(settings, checkpoint, encoder))) as client:
+    engine = engine_of(settings, checkpoint, encoder)
+    with TestClient(create_app(Service(settings, engine))) as client:
         answer = client.get("/v1/search", params={"q": LEAP, "k": 4})
         assert answer.status_code == 200 and answer.json() == {"results": expected}
         tagged = client.get("/v1/search", params={"q": LEAP, "tag": "Program Execution"}).json()
@@ -315,7 +317,7 @@ def test_over_http(
             assert answer.status_code == 422 and answer.json()["code"] == code
             assert answer.headers["content-type"] == "application/problem+json"
     settings = Settings(data=tmp_path / "data")  # not loaded yet
-    app = create_app(settings)
+    app = create_app(Service(settings))
     assert TestClient(app).get("/v1/search", params={"q": "x"}).status_code == 503
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import zk_world
-from jobs import client_of, ended, made, verify
-from rest import assert_problem
+from jobs import ended, made, verify
+from rest import assert_problem, client_of
 from starlette.testclient import TestClient
 
 from api.cli.main import main

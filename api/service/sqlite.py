@@ -1,0 +1,60 @@
+"""SQLite files of a service: a connection a call, write-ahead logging, errors without paths."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from api.errors import StorageFailed
+
+BUSY_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Database:
+    """One file and its tables, which are made again if the file is gone.
+
+    Attributes:
+        label: its name in errors.
+        failure: SQLite's errors that mean a disk that cannot be used; others are accidents.
+    """
+
+    path: Path
+    schema: str
+    label: str
+    failure: type[sqlite3.Error] = sqlite3.OperationalError
+
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """A new connection that commits each statement. Raises StorageFailed."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(
+                sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            ) as rows:
+                with suppress(sqlite3.OperationalError):
+                    # Refused at once while others write; it lasts once it has been set.
+                    rows.execute("PRAGMA journal_mode = WAL")
+                rows.executescript(self.schema)
+                yield rows
+        except (OSError, self.failure) as error:
+            raise self.failed(error) from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The one writer at a time: committed at the end, rolled back by an error."""
+        with self.connection() as rows, rows:
+            rows.execute("BEGIN IMMEDIATE")
+            yield rows
+
+    def query(self, statement: str, *parameters: Any) -> list[Any]:
+        """The rows of one statement. Raises StorageFailed."""
+        with self.connection() as rows:
+            return rows.execute(statement, parameters).fetchall()
+
+    def failed(self, error: BaseException) -> StorageFailed:
+        """The error for a client, without the path."""
+        reason = getattr(error, "strerror", None) or error
+        return StorageFailed(f"{self.label} cannot be used: {reason}")

@@ -1,0 +1,49 @@
+"""What the service offers and documents about itself."""
+
+from rest import engine, lasting  # noqa: F401  (fixtures)
+from starlette.testclient import TestClient
+
+from api.http.problems import PROBLEMS
+from generator.engine import Engine
+from library.base.models import DEFAULT_BASE
+from library.errors import LorasmithError
+
+
+def test_offers_and_health(lasting: TestClient, engine: Engine) -> None:
+    assert lasting.get("/health/ready").json() == {"status": "ready"}
+    offers = {o["name"]: o for o in lasting.get("/v1/generators").json()["generators"]}
+    assert list(offers) == ["auto", "text-to-lora", "nearest", "compose"]
+    assert [name for name, offer in offers.items() if offer["default"]] == ["auto"]
+    assert [name for name, offer in offers.items() if offer["uses_examples"]] == ["auto"]
+    assert (
+        offers["text-to-lora"]["checkpoint"] == engine.generated["text-to-lora"].checkpoint.digest
+    )
+    assert offers["nearest"]["checkpoint"] is None
+    bases = lasting.get("/v1/base-models").json()["base_models"]
+    assert bases[0] == {"name": DEFAULT_BASE, "default": True, "base_model": DEFAULT_BASE}
+
+
+def test_the_openapi_document_is_true(lasting: TestClient) -> None:
+    document = lasting.get("/openapi.json").json()
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    operation = document["paths"]["/v1/adapters"]["post"]
+    statuses = {str(kind.status) for kind in PROBLEMS.values()} - {"404", "405", "416", "501"}
+    assert set(operation["responses"]) == statuses | {"200", "201", "default"}
+    assert operation["requestBody"]["required"] is True
+    for path in document["paths"].values():
+        for method in path.values():
+            for status, answer in method["responses"].items():
+                if status == "default" or status >= "400":
+                    assert list(answer["content"]) == ["application/problem+json"]
+    codes = document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
+    assert codes == list(PROBLEMS)
+    assert lasting.get("/docs").status_code == 200
+
+
+def test_errors_and_the_listed_problems_agree() -> None:
+    def kinds(kind: type[LorasmithError]) -> set[type[LorasmithError]]:
+        return {kind}.union(*(kinds(sub) for sub in kind.__subclasses__()))
+
+    for kind in kinds(LorasmithError):
+        if kind.code in PROBLEMS:
+            assert PROBLEMS[kind.code].status == kind.status, kind
