@@ -3,7 +3,7 @@
 `generate` answers a request by itself, so its bytes do not depend on what else is asked for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pretrained
@@ -15,7 +15,7 @@ from generator.strategies.auto import Auto
 from generator.strategies.base import Proposal, Strategy
 from generator.strategies.generated import Generated
 from generator.strategies.retrieved import Compose, Nearest
-from library.base.models import BaseReference
+from library.base.models import BaseModel, BaseReference
 from library.checkpoint import Checkpoint, load_checkpoint
 from library.errors import CheckpointError, UnknownName, UsageError
 from library.store.open import open_library
@@ -109,6 +109,7 @@ def open_engine(
     device: str = "cpu",
     *,
     required: str | None = None,
+    load: Callable[[BaseReference], BaseModel] | None = None,
 ) -> Engine:
     """An engine over checkpoints, the shipped ones by default, and a library if there is one.
 
@@ -116,6 +117,7 @@ def open_engine(
         checkpoints: loaded generators, in place of the shipped ones of their names.
         library: folder or URL.
         required: a generator that there has to be a checkpoint of.
+        load: how base models are loaded.
     Raises:
         MissingPath: there is no such library.
         CheckpointError: a shipped checkpoint cannot be used, or there is none of `required`.
@@ -130,7 +132,7 @@ def open_engine(
         elif name == required:
             raise CheckpointError(f"this installation has no checkpoint of {name}")
     opened = open_library(library) if library else None
-    return Engine(loaded, Resources(opened, device=device))
+    return Engine(loaded, Resources(opened, device=device, load=load))
 
 
 def read_generator(folder: Path) -> Checkpoint[Generator]:

@@ -13,7 +13,16 @@ ALLOWED: dict[str, set[str]] = {
     "generator": {"library", "index", "verification", "pretrained"},
     "verification": {"library", "index", "pretrained"},
     "training": {"library", "index", "generator", "pretrained"},
-    "api": {"library", "index", "generator", "verification", "training", "pretrained"},
+    "lorasmith": {"library", "index", "generator", "verification", "training", "pretrained"},
+    "api": {
+        "library",
+        "index",
+        "generator",
+        "verification",
+        "training",
+        "lorasmith",
+        "pretrained",
+    },
     "pretrained": set(),
 }
 OURS = {*ALLOWED, "tests", "benchmarks", "conftest", "tiny", "postgres"}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import tiny
 
-PACKAGES = ("library", "index", "generator", "verification", "training", "api")
+PACKAGES = ("library", "index", "generator", "verification", "training", "api", "lorasmith")
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

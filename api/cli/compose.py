@@ -1,18 +1,16 @@
 """`lorasmith compose`: merge adapters into one, exactly in ΔW."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
-from api.cli.library_list import SHIPPED, CatalogueUrl, Place, catalogue_at
-from library.files import require_absent, require_kind, require_present, write_folder
-
-if TYPE_CHECKING:
-    from index.merge.parents import Gate
+import lorasmith
+from api.cli.console import quiet_libraries
+from api.cli.library_list import SHIPPED_LIBRARY, CatalogueUrl, Place, note
+from library.files import require_absent, require_kind
 
 MAX_RANK = 256
 
@@ -53,7 +51,7 @@ def compose_command(
         float | None, typer.Option(help="Share of entries that ties and dare keep.")
     ] = None,
     examples: Annotated[Path | None, typer.Option(help="Examples for lorahub, JSONL.")] = None,
-    place: Place = SHIPPED,
+    place: Place = SHIPPED_LIBRARY,
     base: Annotated[
         str | None, typer.Option(help="Base model (default: the one that the adapters name).")
     ] = None,
@@ -82,50 +80,28 @@ def compose_command(
     """
     require_absent(out, overwrite)
     require_kind(out, folder=True)
-    from index.merge.compose import MergeRequest, compose_adapters
-    from library.tasks.files import read_examples
-
-    rows = read_examples(examples) if examples is not None else None
-    options = (weights, rank, density, seed, profile)
-    request = MergeRequest(adapters, method, *options, rows, predictor)
-    from api.cli.common import check_device
-    from api.cli.console import quiet_libraries
-    from library.base.models import resolve_base
-    from verification.run import reported
-
-    check_device(device)
     quiet_libraries()
-    source = catalogue_at(place, catalogue)
-    gate = _gate(policy, public_key)
-    composition = compose_adapters(request, source, base=base, device=device, gate=gate)
-    checked = reported(composition.files, None if base is None else resolve_base(base))
-    write_folder(out, checked.files.files, overwrite=overwrite)
-    times = {"milliseconds": checked.milliseconds}
-    summary = {**composition.summary(), "report": checked.report, **times, "out": str(out)}
+    adapter = lorasmith.compose(
+        adapters,
+        method,
+        weights=weights,
+        rank=rank,
+        density=density,
+        seed=seed,
+        examples=examples,
+        predictor=predictor,
+        library=place,
+        catalogue=catalogue,
+        base=base,
+        profile=profile,
+        device=device,
+        policy=policy,
+        public_key=public_key,
+        note=note,
+    )
+    adapter.save(out, overwrite=overwrite)
+    summary = {**adapter.summary, "milliseconds": adapter.milliseconds, "out": str(out)}
     typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else _readable(summary))
-
-
-def _gate(policy: Path | None, public_key: Path | None) -> "Gate | None":
-    """The check that every adapter has to pass, if there is any.
-
-    Raises MissingPath, InputFileError, UsageError.
-    """
-    if policy is None and public_key is None:
-        return None
-    from verification.artifact import Artifact, Context
-    from verification.checks.signing import read_public_key
-    from verification.run import Policy, read_policy, require_key, run_hooks
-
-    require_present(policy, public_key)
-    rules = Policy() if policy is None else read_policy(policy)
-    key = None if public_key is None else read_public_key(public_key)
-    require_key(rules, key)
-
-    def require(name: str, files: Mapping[str, bytes]) -> None:
-        report = run_hooks(Artifact(files), Context(public_key=key), rules)
-        report.require_accepted(name)
-
-    return require
 
 
 def _readable(summary: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from api.cli.console import guarded
 from api.cli.generate import produce, readable
-from generator.request import Request
 from library.files import write_file
 
 DESCRIPTION = (
@@ -23,7 +22,7 @@ INPUTS = (
 def run_demo() -> None:
     """Generate an adapter, try it, print the answers and write demo/demo.json."""
     folder = Path("demo")
-    summary = produce(Request(DESCRIPTION), folder / "adapter", attempts=INPUTS, overwrite=True)
+    summary = produce(DESCRIPTION, folder / "adapter", attempts=INPUTS, overwrite=True)
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     write_file(folder / "demo.json", text.encode())
     print(f"\n{DESCRIPTION}\n\n{readable(summary)}")

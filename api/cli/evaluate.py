@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli.common import check_device
 from api.cli.console import progress_bar, quiet_libraries
 from library.errors import UsageError
 from library.files import require_absent, require_kind, write_file
@@ -54,7 +53,9 @@ def evaluate_command(
         require_kind(target, folder=False)
     if len({target.resolve() for target in targets}) < len(targets):
         raise UsageError("--out, --predictions, --markdown and --html must differ")
-    check_device(device)
+    from library.base.models import require_device
+
+    require_device(device)
     quiet_libraries()
     from training.evaluation.setup import Options, run_evaluation
 

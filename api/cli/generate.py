@@ -4,20 +4,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
-from api.cli.common import check_device
+import lorasmith
 from api.cli.console import quiet_libraries
 from library.errors import UsageError
-from library.files import data_dir, require_absent, require_kind, write_folder
-
-if TYPE_CHECKING:
-    from generator.engine import Engine
-    from generator.package import Packaged
-    from generator.request import Request
-    from library.base.models import BaseReference
+from library.files import data_dir, require_absent, require_kind
 
 
 def generate_command(
@@ -54,64 +48,51 @@ def generate_command(
     Example: lorasmith generate "Say whether the review is positive or negative." --out my-adapter
     --try "The soup was cold and the waiter rude."
     """
-    from generator.engine import require_strategy
-    from generator.request import Request
-    from library.peft.write import Profile
-    from library.tasks.files import read_examples
-
-    require_strategy(generator, examples=examples is not None)
-    if profile not in get_args(Profile):
-        raise UsageError(f"profile must be portable or lossless, not {profile!r}")
-    pairs = () if examples is None else tuple(read_examples(examples))
-    request = Request(description, rank, strength, seed, profile, pairs)  # type: ignore[arg-type]
+    if any(not text.strip() for text in attempts or ()):
+        raise UsageError("--try needs some text")
     summary = produce(
-        request,
+        description,
         out,
+        attempts=attempts or (),
+        overwrite=overwrite,
+        examples=examples or (),
         generator=generator,
         base=base,
-        checkpoints=checkpoint or [],
+        checkpoints=checkpoint or (),
         library=library,
-        attempts=attempts or [],
-        overwrite=overwrite,
+        rank=rank,
+        strength=strength,
+        seed=seed,
+        profile=profile,
         device=device,
     )
     typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else readable(summary))
 
 
 def produce(
-    request: "Request",
+    description: str,
     out: Path,
     *,
-    generator: str = "auto",
-    base: str | None = None,
-    checkpoints: Sequence[Path] = (),
-    library: str | None = None,
     attempts: Sequence[str] = (),
     overwrite: bool = False,
-    device: str = "cpu",
+    **options: Any,
 ) -> dict[str, Any]:
-    """Make the adapter, ask the base, keep it, write the folder; return what `--json` prints."""
-    from api.service.store import LOCAL, Store
-    from generator.engine import open_engine, read_generator, shipped_library
-    from library.base.models import resolve_base
+    """Make the adapter, ask the base, keep it, write the folder; return what `--json` prints.
 
-    # 1. Everything that can be wrong with the command line alone.
-    if any(not text.strip() for text in attempts):
-        raise UsageError("--try needs some text")
+    Args:
+        options: of `lorasmith.generate`.
+    """
+    from api.service.store import LOCAL, Store
+
     require_absent(out, overwrite)
     require_kind(out, folder=True)
-    reference = resolve_base(base)
-    check_device(device)
     quiet_libraries()
-    # 2. The adapter, and the base's answers.
-    loaded = [read_generator(folder) for folder in checkpoints]
-    engine = open_engine(loaded, library or shipped_library(), device, required=generator)
-    adapter = engine.generate(generator, request, reference)
-    tries = _tries(adapter, engine, reference, attempts)
-    # 3. Both places; quotas are the service's affair.
-    files = adapter.files.files
-    Store(data_dir(), quota_bytes=sys.maxsize).put(LOCAL, adapter.summary, files)
-    write_folder(out, files, overwrite=overwrite)
+    # 1. The adapter, and the base's answers.
+    adapter = lorasmith.generate(description, **options)
+    tries = _tries(adapter, attempts, options.get("base"), options.get("device", "cpu"))
+    # 2. Both places; quotas are the service's affair.
+    Store(data_dir(), quota_bytes=sys.maxsize).put(LOCAL, adapter.summary, adapter.files)
+    adapter.save(out, overwrite=overwrite)
     milliseconds = adapter.milliseconds
     return {**adapter.summary, "milliseconds": milliseconds, "out": str(out), "tries": tries}
 
@@ -136,22 +117,14 @@ def readable(summary: dict[str, Any]) -> str:
 
 
 def _tries(
-    adapter: "Packaged", engine: "Engine", reference: "BaseReference", inputs: Sequence[str]
+    adapter: lorasmith.FinishedAdapter, inputs: Sequence[str], base: str | None, device: str
 ) -> list[dict[str, str]]:
     """The base's answers with and without the adapter, as it is stored."""
     if not inputs:
         return []
-    import torch
-
-    from library.base.decode import greedy
-    from library.base.prompts import prompt_ids
-
     print("asking the base model ...", file=sys.stderr)
-    base = engine.resources.model(reference)
-    prompts = [prompt_ids(base.tokenizer, text) for text in inputs]
-    stored = adapter.stored().to(base.device, torch.float32)
-    plain = greedy(base, prompts)
-    adapted = greedy(base, prompts, stored, [0] * len(prompts))
+    plain = lorasmith.answer(inputs, base=base, device=device)
+    adapted = lorasmith.answer(inputs, adapter, base=base, device=device)
     return [
         {"input": text, "base": before, "adapted": after}
         for text, before, after in zip(inputs, plain, adapted, strict=True)

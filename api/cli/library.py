@@ -10,7 +10,7 @@ import typer
 
 from api.cli.console import progress_bar, quiet_libraries
 from api.cli.library_list import (
-    SHIPPED,
+    SHIPPED_LIBRARY,
     CatalogueUrl,
     Place,
     catalogue_at,
@@ -138,9 +138,9 @@ def library_build(
     by_name, broken = _read(tasks, skip_broken)
     excluded = set(filter(None, exclude_license.split(",")))
     by_name = {n: task for n, task in by_name.items() if task.license_class not in excluded}
-    from api.cli.common import check_device
+    from library.base.models import require_device
 
-    check_device(device)
+    require_device(device)
     quiet_libraries()
     from library.base.models import described, load_config, load_tokenizer, resolve_base
     from library.build.build import begin
@@ -197,7 +197,7 @@ library.command("list")(list_adapters)
 @library.command("show")
 def library_show(
     identity: Annotated[str, typer.Argument(help="Id or task.")],
-    place: Place = SHIPPED,
+    place: Place = SHIPPED_LIBRARY,
     catalogue: CatalogueUrl = None,
 ) -> None:
     """An adapter's whole record, as JSON.
@@ -248,7 +248,7 @@ def library_remove(
 
 
 @library.command("check")
-def library_check(place: Place = SHIPPED, catalogue: CatalogueUrl = None) -> None:
+def library_check(place: Place = SHIPPED_LIBRARY, catalogue: CatalogueUrl = None) -> None:
     """Hash every file again; name what is damaged or missing, and exit 1 if anything is.
 
     Example: lorasmith library check --library my-library

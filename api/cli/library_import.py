@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from api.cli.console import progress_bar, quiet_libraries
-from api.cli.library_list import SHIPPED, CatalogueUrl, Place, catalogue_at
+from api.cli.library_list import SHIPPED_LIBRARY, CatalogueUrl, Place, catalogue_at
 from library.errors import UsageError
 from library.files import require_absent, write_folder
 
@@ -55,7 +55,7 @@ def import_command(
 def export_command(
     identity: Annotated[str, typer.Argument(help="Id or task.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
-    place: Place = SHIPPED,
+    place: Place = SHIPPED_LIBRARY,
     profile: Annotated[Profile | None, typer.Option(help="lossless or portable.")] = None,
     format: Annotated[Format | None, typer.Option(help="peft, diffusers or kohya.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from api.cli.common import SHIPPED
-from library.errors import OutputError
+from lorasmith.libraries import SHIPPED_LIBRARY, load_library
 
 if TYPE_CHECKING:
     from library.store.catalogue import Catalogue
@@ -45,13 +44,8 @@ def note(text: str) -> None:
 
 
 def catalogue_at(place: str, url: str | None, *, write: bool = False) -> "Catalogue":
-    """The catalogue of the library at a place, up to date. Raises MissingPath, CatalogueError."""
-    from library.store.catalogue import open_catalogue
-    from library.store.open import open_library
-
-    catalogue = open_catalogue(open_library(place, write=write), url, note)
-    catalogue.refresh()
-    return catalogue
+    """The catalogue of a library, up to date. Raises MissingPath, CatalogueError."""
+    return load_library(place, catalogue=url, note=note, write=write).catalogue
 
 
 def catalogue_of_build(folder: "LibraryFolder", url: str | None) -> None:
@@ -66,7 +60,7 @@ def catalogue_of_build(folder: "LibraryFolder", url: str | None) -> None:
 
 
 def list_adapters(
-    place: Place = SHIPPED,
+    place: Place = SHIPPED_LIBRARY,
     catalogue: CatalogueUrl = None,
     task: Annotated[str | None, typer.Option(help="Its name, or a pattern with * and ?.")] = None,
     recipe: Annotated[str | None, typer.Option(help="How it was trained.")] = None,
@@ -83,15 +77,11 @@ def list_adapters(
 
     Example: lorasmith library list --library my-library --task 'task1*' --sort score --limit 10
     """
-    from library.store.records import Selection
-
-    opened = catalogue_at(place, catalogue)
-    if opened.broken:
-        raise OutputError(opened.broken[0])
-    found = opened.entries(Selection(task, recipe, license_class, base, rank, sort, limit))
+    library = load_library(place, catalogue=catalogue, note=note)
+    entries = library.adapters(task, recipe, license_class, base, rank, sort, limit)
     if as_json:
-        typer.echo(json.dumps({"adapters": [entry.to_dict() for entry in found]}))
+        typer.echo(json.dumps({"adapters": [entry.to_dict() for entry in entries]}))
         return
-    for entry in found:
+    for entry in entries:
         score = "     -" if entry.score is None else f"{entry.score:6.3f}"
         typer.echo(f"{entry.id}  {score}  {entry.task}")

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 import typer
 
+import lorasmith
 from api.cli.console import progress_bar, quiet_libraries
 from api.cli.index import Encoder, WeightEncoderFolder
-from api.cli.library_list import SHIPPED, Place, note
+from api.cli.library_list import SHIPPED_LIBRARY, Place, note
 from library.errors import MissingPath, UsageError
 
 
@@ -21,7 +22,7 @@ def search_command(
             help="Description of a task, - to read it from stdin, or path of an adapter folder."
         ),
     ],
-    library: Place = SHIPPED,
+    library: Place = SHIPPED_LIBRARY,
     adapter: Annotated[
         Path | None, typer.Option(help="Adapter folder to search by, together with the text.")
     ] = None,
@@ -55,30 +56,25 @@ def search_command(
 
     Example: lorasmith search "Say whether a review is positive." --library my-library -k 5
     """
-    from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder, normalise
-    from index.encoders.weights import load_weight_encoder
-    from index.segments.metadata import Filter
-    from index.segments.view import require_k
-    from library.peft.folder import read_adapter_folder
-    from library.store.open import open_library
-
-    require_k(k)
     text, path = _text_and_adapter(query, adapter)
-    text = None if text is None else normalise(text)
-    files = None if path is None else read_adapter_folder(path)
-    open_library(library)
     quiet_libraries()
-    from index.search.searcher import Searcher
-
-    filter = Filter(base, layout, recipe, license, tuple(tag or ()))
     with progress_bar("embedding", unit="adapter") as progress:
-        results = Searcher(
-            library,
-            lambda: DescriptionEncoder(encoder or DEFAULT_ENCODER),
-            lambda: load_weight_encoder(weight_encoder),
+        results = lorasmith.search(
+            text,
+            adapter=path,
+            library=library,
+            by=by,
+            k=k,
+            base=base,
+            layout=layout,
+            recipe=recipe,
+            license=license,
+            tags=tag or (),
+            encoder=encoder,
+            weight_encoder=weight_encoder,
             progress=progress,
             note=note,
-        ).search(text, files, by=by, k=k, filter=filter)
+        )
     if as_json:
         typer.echo(json.dumps({"results": [result.to_dict() for result in results]}))
         return
@@ -86,7 +82,7 @@ def search_command(
         typer.echo(
             f"{result.confidence:.2f}  {result.score:.3f}  {result.by}  {result.id}  {result.task}"
         )
-    if not results and filter.conditions:
+    if not results and any((base, layout, recipe, license, tag)):
         note("no adapter of the library meets all of these conditions")
 
 

@@ -8,7 +8,7 @@ import typer
 from api.cli.console import progress_bar
 from library.errors import TaskFileError, UnknownName, UsageError
 from library.files import require_absent, write_folder
-from library.tasks.files import MalformedTask, read_task, read_tasks, task_files
+from library.tasks.files import MalformedTask, read_task, read_tasks, task_paths
 
 NAMED = 5  # files that are named of those with one kind of fault
 PATH_HELP = "Folder, file, or - for standard input."
@@ -32,9 +32,7 @@ def check_tasks(path: Annotated[Path, typer.Argument(help=PATH_HELP)]) -> None:
 
     Example: lorasmith tasks check tasks/train
     """
-    files = task_files(path) if path.is_dir() else [path]
-    if not files:
-        raise TaskFileError(f"{path} holds no task files (*.jsonl.gz, *.json or *.jsonl)")
+    files = task_paths(path)
     faults: dict[str, list[MalformedTask]] = {}
     for file in files:
         try:

@@ -1,24 +1,20 @@
 """`lorasmith verify`: what can be said about any adapter before it is loaded."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from library.errors import UsageError
-from library.files import require_present
-
-if TYPE_CHECKING:
-    from library.base.models import BaseReference
-    from verification.run import Hook, Policy
+import lorasmith
+from api.cli.console import progress_bar, quiet_libraries
+from lorasmith.verifying import Server
 
 
 def verify_command(
     path: Annotated[Path, typer.Argument(help="An adapter's folder or one safetensors file.")],
     target: Annotated[
-        Literal["peft", "vllm", "sglang", "llama.cpp", "ollama"] | None,
+        Server | None,
         typer.Option(help="The server that is to load it."),
     ] = None,
     policy: Annotated[
@@ -49,65 +45,24 @@ def verify_command(
 
     Example: lorasmith verify my-adapter --target vllm --hooks screening,neighbours
     """
-    require_present(path, policy, provenance, public_key, examples)
-    from api.cli.console import progress_bar, quiet_libraries
-    from library.base.models import resolve_base
-    from library.tasks.files import read_examples
-    from verification.artifact import Context
-    from verification.checks.signing import read_public_key
-    from verification.run import HOOKS, require_key, verify_path
-
     quiet_libraries()
-    reference = None if base is None else resolve_base(base)
-    selected = _policy(policy, hooks)
-    key = None if public_key is None else read_public_key(public_key)
-    require_key(selected, key)
-    _require_use(selected, library, examples)
-    rows = [] if examples is None else read_examples(examples)
-    available = (*HOOKS, *_slow(reference, library))
+    added = [] if hooks is None else [name.strip() for name in hooks.split(",")]
     with progress_bar("verifying", "%") as bar:
-        context = Context(target, reference, key, rows, lambda share: bar(int(100 * share), 100))
-        report = verify_path(path, context, selected, provenance, available)
+        report = lorasmith.verify(
+            path,
+            target=target,
+            hooks=added,
+            base=base,
+            library=library,
+            examples=examples,
+            policy=policy,
+            provenance=provenance,
+            public_key=public_key,
+            progress=lambda share: bar(int(100 * share), 100),
+        )
     answer = {**report.to_dict(), "milliseconds": report.milliseconds}
     typer.echo(json.dumps(answer, ensure_ascii=False) if as_json else _readable(path, answer))
     return int(answer["verdict"] == "refuse")
-
-
-def _policy(path: Path | None, hooks: str | None) -> "Policy":
-    """The policy of a file, or the default one, with hooks added. Raises UsageError."""
-    from verification.run import Policy, read_policy, require_known_hooks
-    from verification.scores.sources import SLOW
-
-    available = (*Policy.hooks, *SLOW)
-    selected = Policy() if path is None else read_policy(path, available)
-    added = [] if hooks is None else [name.strip() for name in hooks.split(",")]
-    require_known_hooks(added, available)
-    return replace(selected, hooks=tuple(dict.fromkeys((*selected.hooks, *added))))
-
-
-def _require_use(policy: "Policy", library: str | None, examples: Path | None) -> None:
-    """Raise UsageError for options that no hook uses, or a library that is not there."""
-    from api.cli.common import SHIPPED
-    from library.store.open import open_library
-
-    if ("behaviour" in policy.hooks) != (examples is not None):
-        raise UsageError("the hook behaviour and --examples go together")
-    if {"neighbours", "behaviour"} & set(policy.hooks):
-        open_library(library or SHIPPED)
-    elif library is not None:
-        raise UsageError("--library is for the hooks neighbours and behaviour, which do not run")
-
-
-def _slow(reference: "BaseReference | None", library: str | None) -> "tuple[Hook, ...]":
-    from api.cli.common import SHIPPED
-    from index.encoders.descriptions import DescriptionEncoder
-    from library.base.models import DEFAULT_BASE, load_base, resolve_base
-    from verification.scores.sources import SlowHooks, Sources
-
-    def at_hand(name: str | None) -> "BaseReference | None":
-        return reference or (resolve_base() if name == DEFAULT_BASE else None)
-
-    return SlowHooks(Sources(library or SHIPPED, DescriptionEncoder, at_hand, load_base)).hooks()
 
 
 def _readable(path: Path, answer: dict[str, Any]) -> str:

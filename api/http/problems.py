@@ -76,10 +76,10 @@ INTERNAL = "internal error; the log of the service has the details"
 
 def problem(code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """The answer for a listed code; `detail` is one sentence for the client."""
-    return answer(PROBLEMS[code], detail, headers)
+    return problem_response(PROBLEMS[code], detail, headers)
 
 
-def answer(
+def problem_response(
     kind: ProblemType, detail: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """The answer for a kind of problem, listed or an application's own."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from api.errors import NotFound
-from api.service.sqlite import Database
+from api.service.sqlite import SqliteFile
 
 State = Literal["queued", "running", "done", "failed", "interrupted"]
 JOB_ID = re.compile(r"job_[0-9a-f]{32}")
@@ -63,7 +63,7 @@ class JobStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         # Also a damaged file is reported: jobs can be asked for again once it is removed.
-        self._database = Database(
+        self._database = SqliteFile(
             folder / "jobs.sqlite3", _SCHEMA, "the job store", sqlite3.DatabaseError
         )
         self._lock: FileLock | None = None

@@ -13,7 +13,7 @@ BUSY_SECONDS = 30
 
 
 @dataclass(frozen=True)
-class Database:
+class SqliteFile:
     """One file and its tables, which are made again if the file is gone.
 
     Attributes:

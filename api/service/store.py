@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from api.errors import NotFound, QuotaExceeded
-from api.service.sqlite import Database
+from api.service.sqlite import SqliteFile
 from library.canonical import digest
 from library.errors import OutputError
 from library.files import write_folder
@@ -47,7 +47,7 @@ class Store:
     def __init__(self, folder: Path, *, quota_bytes: int) -> None:
         self.folder = folder
         self.quota_bytes = quota_bytes
-        self._database = Database(folder / "owners.sqlite3", _SCHEMA, "the adapter store")
+        self._database = SqliteFile(folder / "owners.sqlite3", _SCHEMA, "the adapter store")
 
     def put(
         self, owner: str, summary: Mapping[str, Any], files: Mapping[str, bytes]

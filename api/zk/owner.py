@@ -137,4 +137,6 @@ def _of_owner(request: Request, error: Exception) -> Response:
     if error.status >= 500:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     title = PROBLEMS[type(error)]
-    return problems.answer(problems.ProblemType(error.code, error.status, title), str(error))
+    return problems.problem_response(
+        problems.ProblemType(error.code, error.status, title), str(error)
+    )

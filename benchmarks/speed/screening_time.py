@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 
-from api.cli.common import SHIPPED
 from index.encoders.descriptions import DescriptionEncoder
 from index.encoders.weights import load_weight_encoder
 from library.adapter import Adapter
@@ -32,6 +31,7 @@ from library.peft.provenance import PROVENANCE_FILE
 from library.store.catalogue import files_of, records
 from library.store.folder import LibraryFolder
 from library.store.open import open_library
+from lorasmith.libraries import SHIPPED_LIBRARY
 from verification.artifact import Artifact, Context
 from verification.run import Policy, run_hooks
 from verification.scores.neighbours import read_neighbours
@@ -74,13 +74,15 @@ def subjects(folder: LibraryFolder) -> tuple[Artifact, Artifact, Artifact]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--library", default=SHIPPED, help="the sample by default")
+    parser.add_argument("--library", default=SHIPPED_LIBRARY, help="the sample by default")
     parser.add_argument("--out", type=Path, required=True)
     o = parser.parse_args()
     torch.set_num_threads(1)
     short, median, longest = subjects(open_library(o.library))
     encoder = DescriptionEncoder()
-    slow = SlowHooks(Sources(SHIPPED, lambda: encoder, lambda name: resolve_base(name), load_base))
+    slow = SlowHooks(
+        Sources(SHIPPED_LIBRARY, lambda: encoder, lambda name: resolve_base(name), load_base)
+    )
 
     def job(subject: Artifact, *names: str) -> None:
         run_hooks(Artifact(subject.files), Context(), Policy(names), hooks=slow.hooks())
@@ -94,7 +96,7 @@ def main() -> None:
         "all three": seconds(lambda: job(short, *every), 30),
         peer: seconds(lambda: dense_spectra(median.adapter), 1),
         "once: reading the bank": seconds(shipped_bank.__wrapped__, 5),
-        "once: reading the library of 24": seconds(lambda: read_neighbours(SHIPPED), 1),
+        "once: reading the library of 24": seconds(lambda: read_neighbours(SHIPPED_LIBRARY), 1),
         "once: reading the weight encoder": seconds(load_weight_encoder, 1),
         "once: reading the description encoder": seconds(DescriptionEncoder, 1),
     }

@@ -12,7 +12,7 @@ from index.merge.methods import METHODS, Merged, Mix, merge, require_merge_input
 from index.merge.parents import Gate, Parents, read_parents
 from library.adapter import Adapter
 from library.build.plan import rows_digest
-from library.peft.provenance import AdapterFiles, Provenance, finish
+from library.peft.provenance import AdapterFiles, Check, Provenance, finish
 from library.peft.write import Profile, to_peft
 from library.store.catalogue import Catalogue
 from library.tasks.files import Example
@@ -82,6 +82,7 @@ def compose_adapters(
     base: str | None = None,
     device: str = "cpu",
     gate: Gate | None = None,
+    check: Check | None = None,
 ) -> Composition:
     """Merge adapters.
 
@@ -90,6 +91,7 @@ def compose_adapters(
         base: of the adapters; None for what they say themselves.
         device: where the base runs, for examples.
         gate: called with the name and files of each adapter; raises AdapterRefused.
+        check: of the result; see library.peft.provenance.finish.
     Raises:
         AdapterRefused, UsageError and its kinds, LayoutMismatch, AdapterFileError,
         BaseModelError, CheckpointError.
@@ -107,7 +109,9 @@ def compose_adapters(
     # 3. Write.
     provenance = _provenance(request, parents, merged, predictor, numerics)
     files = to_peft(merged.adapter, base_name=parents.base["id"], profile=request.profile)
-    return Composition(finish(files, provenance), merged.adapter, parents, request, merged.weights)
+    return Composition(
+        finish(files, provenance, check), merged.adapter, parents, request, merged.weights
+    )
 
 
 def _predictor(request: MergeRequest) -> Predictor:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from library.base import packaged
 from library.canonical import digest, file_digest
-from library.errors import BaseModelError, MissingPath, UnknownName
+from library.errors import BaseModelError, MissingPath, UnknownName, UsageError
 from library.layout import Layout, layout_of
 
 DEFAULT_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -199,6 +199,16 @@ def numerics(model: Any) -> str:
     """What trained bytes depend on beside plan and rows: device kind, the base's dtype, runtime."""
     kind = {torch.bfloat16: "bf16", torch.float64: "f64"}.get(model.dtype, "f32")
     return f"{model.device.type}-{kind}-torch"
+
+
+def require_device(device: str) -> None:
+    """Raise UsageError unless `device` is cpu, or cuda and there is one."""
+    if device == "cpu":
+        return
+    if device.split(":")[0] != "cuda":
+        raise UsageError(f"device must be cpu or cuda, not {device!r}")
+    if not torch.cuda.is_available():
+        raise UsageError("device cuda is not available: torch finds no CUDA device")
 
 
 def _cannot_read(reference: BaseReference, error: Exception) -> str:

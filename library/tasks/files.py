@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from library.errors import LorasmithError, TaskFileError
-from library.files import read_input
+from library.files import STANDARD_INPUT, read_input
 
 TEST_ROWS = 40
 TUNE_ROWS = 20
@@ -110,7 +111,7 @@ def read_tasks(
     """
     folder = path if path.is_dir() else path.parent
     tasks: dict[str, Task] = {}
-    for file in task_files(path) if path.is_dir() else [path]:
+    for file in task_paths(path):
         try:
             task = read_task(file)
         except LorasmithError as error:
@@ -121,8 +122,6 @@ def read_tasks(
         if task.name in tasks:
             raise TaskFileError(f"{path} holds two tasks named {task.name}")
         tasks[task.name] = task
-    if not tasks:
-        raise TaskFileError(f"{path} holds no task files (*.jsonl.gz, *.json or *.jsonl)")
     paraphrases = _read_paraphrases(folder)
     classes = _read_license_classes(folder)
     return [
@@ -133,6 +132,21 @@ def read_tasks(
         )
         for name in sorted(tasks)
     ]
+
+
+def task_paths(path: Path) -> list[Path]:
+    """The task files of a folder, or the file, pipe or `-` itself.
+
+    Raises MissingPath; TaskFileError: the folder holds none.
+    """
+    if path.is_dir():
+        files = task_files(path)
+        if not files:
+            raise TaskFileError(f"{path} holds no task files (*.jsonl.gz, *.json or *.jsonl)")
+        return files
+    if path != STANDARD_INPUT and not os.path.lexists(path):
+        raise MissingPath(f"there is no task folder or file at {path}")
+    return [path]
 
 
 def task_files(folder: Path) -> list[Path]:

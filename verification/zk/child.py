@@ -71,7 +71,7 @@ def keys(shape: list[int], logrows: int, columns: int, srs: str, folder: str) ->
         circuit = _compile(Path(inner), at / "settings.json", *ones)
         ezkl.setup(model=circuit, vk_path=str(at / "vk"), pk_path=str(at / "pk"), srs_path=srs)
     made = prove(folder, srs, *ones, x, [0, 0])
-    if not verify(folder, srs, made["instances"], made["proof"]):
+    if not is_valid(folder, srs, made["instances"], made["proof"]):
         raise ValueError("a proof with keys just made does not hold: the SRS is no good")
     points = len(commit(folder, srs, *ones))
     return {"points": points, "proof_bytes": len(made["proof"]) // 2}
@@ -117,7 +117,7 @@ def prove(folder: str, srs: str, a: Rows, b: Rows, x: list[int], tag: list[int])
     return {"proof": bytes(proof["proof"]).hex(), "instances": proof["instances"][0]}
 
 
-def verify(folder: str, srs: str, instances: list[str], proof: str) -> bool:
+def is_valid(folder: str, srs: str, instances: list[str], proof: str) -> bool:
     """Whether a proof holds for these instances (little-endian hex) under the keys in `folder`."""
     ezkl = _ezkl()
     with tempfile.TemporaryDirectory() as inner:

@@ -9,7 +9,6 @@ import pytest
 import tiny
 from peft import PeftModel
 
-from api.cli.common import SHIPPED
 from api.cli.main import main
 from api.service.store import LOCAL, Store
 from generator.engine import open_engine, read_generator
@@ -17,6 +16,7 @@ from generator.request import Request
 from library.base.models import load_base, resolve_base
 from library.files import data_dir
 from library.peft.provenance import PROVENANCE_FILE
+from lorasmith.libraries import SHIPPED_LIBRARY
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -103,7 +103,7 @@ def test_the_command_writes_what_the_library_makes(
     arguments = ["generate", description, "--out", str(tmp_path / "a"), "--json", "--rank", "4"]
     assert main([*arguments, "--checkpoint", str(checkpoint)]) == 0
     shown = json.loads(capsys.readouterr().out)
-    engine = open_engine([read_generator(checkpoint)], SHIPPED)
+    engine = open_engine([read_generator(checkpoint)], SHIPPED_LIBRARY)
     made = engine.generate("auto", Request(description, rank=4), resolve_base())
     chosen = made.summary["chosen"]
     assert chosen["strategy"] == "text-to-lora" and len(chosen["neighbours"]) == 4

@@ -16,7 +16,7 @@ from building import built, tasks  # noqa: F401  (fixtures)
 from rest import engine_of
 from starlette.testclient import TestClient
 
-from api.cli.library_list import SHIPPED
+from api.cli.library_list import SHIPPED_LIBRARY
 from api.cli.main import main
 from api.http.app import create_app
 from api.service.service import Service
@@ -49,7 +49,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the shipped sample, indexed."""
     library = tmp_path_factory.mktemp("sample") / "library"
-    shutil.copytree(SHIPPED, library, ignore=shutil.ignore_patterns("index"))
+    shutil.copytree(SHIPPED_LIBRARY, library, ignore=shutil.ignore_patterns("index"))
     assert main(["index", "build", "--library", str(library)]) == 0
     return library
 

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cli.common import SHIPPED
 from index.encoders.weights import WeightEncoder, WeightEncoderConfig, load_weight_encoder
 from library.adapter import zeros
 from library.checkpoint import CheckpointInfo
 from library.layout import layout_of
 from library.store.catalogue import files_of, records
 from library.store.open import open_library
+from lorasmith.libraries import SHIPPED_LIBRARY
 from verification.artifact import Artifact
 from verification.scores.agreement import (
     AgreementCalibration,
@@ -108,7 +108,7 @@ def test_library_adapters_agree_with_their_own_description_most(encoder) -> None
     """All 24 of the sample: nearly all fit their own, and few fit the next one's."""
     from index.encoders.descriptions import DescriptionEncoder
 
-    weights, folder = load_weight_encoder(), open_library(SHIPPED)
+    weights, folder = load_weight_encoder(), open_library(SHIPPED_LIBRARY)
     subjects = [Artifact(files_of(folder, record["id"])) for record in records(folder)]
     texts = DescriptionEncoder().vectors([s.said("description") or "" for s in subjects])
     base = weights.info.base["sha256"]

@@ -1,0 +1,255 @@
+"""New adapters: generated from a description, or merged from others; and the base's answers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from library.errors import UsageError
+from library.files import write_folder
+
+if TYPE_CHECKING:
+    from generator.engine import Engine
+    from index.merge.parents import Gate
+    from library.adapter import Adapter
+    from library.base.models import BaseModel, BaseReference
+    from library.tasks.files import Example
+
+Profile = Literal["portable", "lossless"]
+Examples = Sequence[tuple[str, str]] | Path | str
+
+
+@dataclass(frozen=True)
+class FinishedAdapter:
+    """A new adapter, checked and ready to be written.
+
+    Attributes:
+        id: its identity (`ad_` and 40 hex digits).
+        sha256: of the safetensors file.
+        files: content of adapter_config.json, adapter_model.safetensors and provenance.json.
+        summary: what the command line prints of it with `--json`; `report` is its verification.
+        milliseconds: of each verification hook.
+    """
+
+    id: str
+    sha256: str
+    files: Mapping[str, bytes] = field(repr=False)
+    summary: dict[str, Any] = field(repr=False)
+    milliseconds: dict[str, float] = field(repr=False)
+
+    def save(self, folder: Path | str, *, overwrite: bool = False) -> Path:
+        """Write a folder that PEFT and vLLM load; return it. Raises OutputExists, OutputError."""
+        write_folder(Path(folder), self.files, overwrite=overwrite)
+        return Path(folder)
+
+
+def generate(
+    description: str,
+    *,
+    examples: Examples = (),
+    generator: str = "auto",
+    base: str | None = None,
+    checkpoints: Sequence[Path | str] = (),
+    library: str | Path | None = None,
+    rank: int | None = None,
+    strength: float = 1.0,
+    seed: int = 0,
+    profile: Profile = "portable",
+    device: str = "cpu",
+) -> FinishedAdapter:
+    """An adapter for a described task. The same call gives the same bytes.
+
+    Args:
+        description: the task, 1 to 8,192 characters.
+        examples: pairs of input and output, or a JSONL file of them.
+        generator: one that `lorasmith generators` lists; auto chooses among them.
+        base: Hub id or folder of the base model; the packaged SmolLM2-135M-Instruct by default.
+        checkpoints: folders of generators, in place of the shipped ones.
+        library: folder or URL of adapters to retrieve; the shipped sample by default.
+        rank: of the adapter; the generator's by default.
+        strength: factor on ΔW.
+        seed: recorded in the adapter's identity.
+        profile: portable (bfloat16, one rank) or lossless (float32).
+        device: cpu or cuda.
+    Raises:
+        UsageError and its kinds, LayoutMismatch, UnsupportedModel, BaseModelError,
+        CheckpointError, TaskFileError, AdapterRefused.
+    """
+    from generator.engine import require_strategy
+    from generator.request import Request
+    from library.base.models import require_device, resolve_base
+
+    # 1. Everything that can be wrong with the arguments alone.
+    pairs = _examples(examples)
+    require_strategy(generator, examples=bool(pairs))
+    request = Request(description, rank, strength, seed, profile, pairs)
+    reference = resolve_base(base)
+    require_device(device)
+    # 2. The adapter.
+    folders = tuple(Path(folder) for folder in checkpoints)
+    engine = _engine(folders, None if library is None else str(library), device, generator)
+    packaged = engine.generate(generator, request, reference)
+    files = packaged.files
+    return FinishedAdapter(
+        files.id, files.sha256, files.files, packaged.summary, packaged.milliseconds
+    )
+
+
+def compose(
+    adapters: Sequence[str | Path],
+    method: str = "cat",
+    *,
+    weights: Sequence[float] | None = None,
+    rank: int | None = None,
+    density: float | None = None,
+    seed: int = 0,
+    examples: Examples | None = None,
+    predictor: Path | None = None,
+    library: str | Path | None = None,
+    catalogue: str | None = None,
+    base: str | None = None,
+    profile: Profile = "portable",
+    device: str = "cpu",
+    policy: Path | None = None,
+    public_key: Path | None = None,
+    note: Callable[[str], None] | None = None,
+) -> FinishedAdapter:
+    """One adapter merged from several; with `cat`, exactly the weighted sum of their ΔW.
+
+    Args:
+        adapters: folders, or ids or tasks of the library.
+        method: cat, soup, ties, dare, lego, klora, orthogonal, lora-rar or lorahub.
+        weights: one for each adapter; equal ones of sum 1 by default.
+        rank: of the result; the method's own by default.
+        density: share of entries that ties and dare keep.
+        seed: of dare's masks and lorahub's search.
+        examples: for lorahub, as for `generate`.
+        predictor: checkpoint for lora-rar; the shipped one by default.
+        library: folder or URL; the shipped sample by default.
+        catalogue: database URL of the library's catalogue; a file in the library by default.
+        base: the adapters' base model; what they name by default.
+        policy, public_key: what every adapter has to pass; see `verify`.
+        note: called with remarks about the catalogue.
+    Raises:
+        UsageError and its kinds, AdapterRefused, LayoutMismatch, AdapterFileError, TaskFileError,
+        BaseModelError, CheckpointError, InputFileError.
+    """
+    from index.merge.compose import MergeRequest, compose_adapters
+    from library.base.models import require_device, resolve_base
+    from lorasmith.libraries import load_library
+    from verification.run import QuickCheck
+
+    rows = None if examples is None else _examples(examples)
+    names = [str(name) for name in adapters]
+    request = MergeRequest(names, method, weights, rank, density, seed, profile, rows, predictor)
+    require_device(device)
+    opened = load_library(library, catalogue=catalogue, note=note).catalogue
+    gate = _gate(policy, public_key)
+    check = QuickCheck(None if base is None else resolve_base(base))
+    composition = compose_adapters(
+        request, opened, base=base, device=device, gate=gate, check=check
+    )
+    files, report = composition.files, composition.files.provenance["report"]
+    summary = {**composition.summary(), "report": report}
+    return FinishedAdapter(files.id, files.sha256, files.files, summary, check.milliseconds)
+
+
+def answer(
+    inputs: Sequence[str],
+    adapter: "FinishedAdapter | Path | str | None" = None,
+    *,
+    base: str | None = None,
+    device: str = "cpu",
+) -> list[str]:
+    """The base model's greedy answers to inputs, with an adapter or without.
+
+    Prompts are bare: the input is the message, and the adapter carries the task.
+
+    Args:
+        adapter: a new one, or the folder of one.
+        base: Hub id or folder; the packaged base by default.
+    Raises:
+        UsageError and its kinds, BaseModelError, AdapterFileError, LayoutMismatch.
+    """
+    if isinstance(inputs, str) or any(not text.strip() for text in inputs):
+        raise UsageError("inputs are a list of texts that are not empty")
+    from library.base.decode import greedy
+    from library.base.models import require_device, resolve_base
+    from library.base.prompts import prompt_ids
+
+    require_device(device)
+    reference = resolve_base(base)
+    model = _model(reference, device)
+    prompts = [prompt_ids(model.tokenizer, text) for text in inputs]
+    if adapter is None:
+        return greedy(model, prompts)
+    stored = _read(adapter, reference).to(device=model.device)
+    return greedy(model, prompts, stored, [0] * len(prompts))
+
+
+def _examples(examples: Examples) -> "tuple[Example, ...]":
+    """Pairs, or the rows of a JSONL file. Raises MissingPath, TaskFileError."""
+    from library.tasks.files import Example, read_examples
+
+    if isinstance(examples, str | Path):
+        return tuple(read_examples(Path(examples)))
+    return tuple(Example.pair(text, output) for text, output in examples)
+
+
+def _read(adapter: FinishedAdapter | Path | str, base: "BaseReference") -> "Adapter":
+    """An adapter's weights in the order of the base's layout, n = 1."""
+    from library.base.models import base_layout
+    from library.peft.folder import read_adapter_folder
+    from library.peft.read import adapter_of
+
+    new = isinstance(adapter, FinishedAdapter)
+    files = adapter.files if new else read_adapter_folder(Path(adapter))
+    return adapter_of(files, base_layout(base, adapter_of(files).layout))
+
+
+def _gate(policy: Path | None, public_key: Path | None) -> "Gate | None":
+    """The check that every adapter has to pass, if there is any.
+
+    Raises MissingPath, InputFileError, UsageError.
+    """
+    if policy is None and public_key is None:
+        return None
+    from library.files import require_present
+    from verification.artifact import Artifact, Context
+    from verification.checks.signing import read_public_key
+    from verification.run import Policy, read_policy, require_key, run_hooks
+
+    require_present(policy, public_key)
+    rules = Policy() if policy is None else read_policy(policy)
+    key = None if public_key is None else read_public_key(public_key)
+    require_key(rules, key)
+
+    def require(name: str, files: Mapping[str, bytes]) -> None:
+        report = run_hooks(Artifact(files), Context(public_key=key), rules)
+        report.require_accepted(name)
+
+    return require
+
+
+@lru_cache(maxsize=1)
+def _engine(
+    checkpoints: tuple[Path, ...], library: str | None, device: str, required: str
+) -> "Engine":
+    """The engine of the last call, kept because loading takes longer than generating."""
+    from functools import partial
+
+    from generator.engine import open_engine, read_generator, shipped_library
+
+    loaded = [read_generator(folder) for folder in checkpoints]
+    place = library or shipped_library()
+    load = partial(_model, device=device)
+    return open_engine(loaded, place, device, required=required, load=load)
+
+
+@lru_cache(maxsize=1)
+def _model(base: "BaseReference", device: str) -> "BaseModel":
+    """The base model of the last call."""
+    from library.base.models import load_base
+
+    return load_base(base, device=device)
