@@ -81,8 +81,8 @@ def generate(
     from library.base.models import require_device, resolve_base
 
     # 1. Everything that can be wrong with the arguments alone.
+    require_strategy(generator, examples=bool(examples))
     pairs = _examples(examples)
-    require_strategy(generator, examples=bool(pairs))
     request = Request(description, rank, strength, seed, profile, pairs)
     reference = resolve_base(base)
     require_device(device)

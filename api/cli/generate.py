@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -12,6 +12,7 @@ import lorasmith
 from api.cli.console import quiet_libraries
 from library.errors import UsageError
 from library.files import data_dir, require_absent, require_kind
+from lorasmith.adapters import Profile
 
 
 def generate_command(
@@ -50,6 +51,8 @@ def generate_command(
     """
     if any(not text.strip() for text in attempts or ()):
         raise UsageError("--try needs some text")
+    if profile not in get_args(Profile):
+        raise UsageError(f"profile must be portable or lossless, not {profile!r}")
     summary = produce(
         description,
         out,

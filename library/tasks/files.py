@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from library.errors import LorasmithError, TaskFileError
+from library.errors import LorasmithError, MissingPath, TaskFileError
 from library.files import STANDARD_INPUT, read_input
 
 TEST_ROWS = 40

@@ -141,7 +141,7 @@ CALLS: dict[str, Any] = {
     "srs": srs,
     "commit": commit,
     "prove": prove,
-    "verify": verify,
+    "verify": is_valid,
 }
 
 
