@@ -23,6 +23,11 @@ def exact_match(prediction: str, references: Sequence[str]) -> float:
     return max(_exact_one(prediction, reference) for reference in references)
 
 
+def strict_exact(prediction: str, references: Sequence[str]) -> float:
+    """1.0 if the prediction equals a reference after trimming alone, else 0.0."""
+    return float(prediction.strip() in {reference.strip() for reference in references})
+
+
 def bootstrap_ci95(values: Sequence[float]) -> list[float]:
     """Percentile bootstrap interval of the mean, resampling tasks (Efron 1979).
 

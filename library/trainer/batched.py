@@ -55,8 +55,8 @@ class BatchedTrainer(AdapterTrainer[Recipe]):
                 # 1. Free slots take the next jobs.
                 free = [slot for slot in range(len(self.optimiser)) if slot not in running]
                 for slot in free[: len(waiting)]:
-                    self.optimiser.reset(slot)
                     running[slot] = RunState(waiting.popleft(), self.recipe, self.config)
+                    self.optimiser.reset(slot, running[slot].job.start)
                 running = dict(sorted(running.items()))
                 # 2. All adapters make one step; some are evaluated.
                 finite = self._step(running, backend)
@@ -98,7 +98,7 @@ class BatchedTrainer(AdapterTrainer[Recipe]):
         """Count the step, restart what went non-finite, store snapshots, evaluate."""
         for slot, state in running.items():
             if not finite[slot]:
-                self.optimiser.reset(slot)
+                self.optimiser.reset(slot, state.job.start)
                 state.restart()
                 continue
             state.step += 1

@@ -51,13 +51,39 @@ class StackedAdamW:
         return acting(self.layout, a, b, self._scales)
 
     @torch.no_grad()
-    def reset(self, slot: int) -> None:
-        """Put a fresh adapter into a slot."""
-        for factor, start in zip(self.factors, self._start, strict=True):
-            factor[slot] = start[0]
+    def reset(self, slot: int, start: Adapter | None = None) -> None:
+        """Put an adapter into a slot, the shared start by default.
+
+        Raises LayoutMismatch if it is of another layout.
+        """
+        factors = self._start if start is None else self._trained_form(start)
+        for factor, value in zip(self.factors, factors, strict=True):
+            factor[slot] = value[0]
         for moments in (*self._exp_avg, *self._exp_avg_sq):
             moments[slot] = 0
         self._steps[slot] = 0
+
+    def _trained_form(self, adapter: Adapter) -> list[Tensor]:
+        """An adapter's factors as they are trained: A, and B without the scale.
+
+        The same ΔW, balanced: AdamW moves every entry by about the rate, so A is given the size of
+        the shared start's, which rates were chosen for, and B the inverse factor.
+        """
+        self.layout.require_same(adapter.layout, "the adapter to go on from", "the trainer")
+        pairs = zip(adapter.factors(), self._start, strict=True)
+        moved = [value.to(like.device, like.dtype) for value, like in pairs]
+        a, b = moved[: self._a_count], moved[self._a_count :]
+        start = self._start[: self._a_count]
+        # (1, sites, 1, 1): norms of a site's A over those of the start's, 1 where A is zero.
+        ratios = [
+            _norms(x) / _norms(like).clamp(min=1e-30) for x, like in zip(a, start, strict=True)
+        ]
+        ratios = [torch.where(ratio > 0, ratio, 1.0) for ratio in ratios]
+        scales = [torch.where(scale > 0, scale, 1.0) for scale in self._scales]
+        return [
+            *(x / ratio for x, ratio in zip(a, ratios, strict=True)),
+            *(y * ratio / scale for y, ratio, scale in zip(b, ratios, scales, strict=True)),
+        ]
 
     @torch.no_grad()
     def step(self, rates: Sequence[float]) -> Bool[Tensor, " slots"]:
@@ -143,6 +169,11 @@ def column_scale(group: Group, recipe: Recipe) -> Float[Tensor, "sites 1 rank"]:
     """The scale of each column of B; zero beyond a site's own rank, so that padding stays zero."""
     scale = torch.tensor([recipe.scale(site.rank) for site in group.sites])  # (sites,)
     return scale[:, None, None] * rank_mask(group)[:, None, :]
+
+
+def _norms(factor: Float[Tensor, "n sites rows columns"]) -> Float[Tensor, "n sites 1 1"]:
+    """Each site's Frobenius norm."""
+    return factor.flatten(2).norm(dim=2)[..., None, None]
 
 
 def _column(values: Tensor) -> Tensor:

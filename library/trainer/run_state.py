@@ -43,12 +43,18 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One adapter to train: its name, rows and the seed of their order."""
+    """One adapter to train: its name, rows, the seed of their order, and its start.
+
+    Attributes:
+        start: an adapter of the trainer's layout, n = 1, which the batched trainer goes on from;
+            None for the start that all adapters share.
+    """
 
     name: str
     train: tuple[TokenRow, ...]
     tune: tuple[TokenRow, ...] = ()
     seed: int = 0
+    start: Adapter | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,106 @@
+"""Training on a few examples: many adapters side by side, each from a start of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from library.adapter import Adapter
+from library.base.batches import TokenRow, fitting_rows
+from library.base.models import BaseModel
+from library.base.prompts import Mode, user_turn
+from library.errors import UsageError
+from library.layout import Layout
+from library.progress import Progress, no_progress
+from library.tasks.files import Example
+from library.trainer.batched import BatchedTrainer
+from library.trainer.recipes.registry import RECIPES
+from library.trainer.run_state import TrainConfig, TrainingJob
+
+LONGEST = 1024  # tokens of an example
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """Settings of a refinement.
+
+    Attributes:
+        steps: steps of AdamW.
+        lr: peak rate.
+        rows: examples of a step; all of them if there are fewer.
+        weight_decay: AdamW's.
+    """
+
+    steps: int
+    lr: float = 2e-3
+    rows: int = 8
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """An adapter to refine: its start (n = 1; None for a fresh one) and its examples."""
+
+    start: Adapter | None
+    rows: tuple[TokenRow, ...]
+
+
+def refine_adapters(
+    base: BaseModel,
+    layout: Layout,
+    refinements: Sequence[Refinement],
+    settings: RefineSettings,
+    *,
+    seed: int = 0,
+    slots: int = 64,
+    progress: Progress = no_progress,
+) -> list[Adapter]:
+    """Each start after `settings.steps` steps on its rows, in their order, on the CPU.
+
+    What a row of this list becomes depends on its own start and rows alone.
+
+    Args:
+        base: the loaded base model.
+        layout: of every start and result.
+        slots: adapters trained at once.
+    Raises:
+        UsageError: an adapter did not stay finite.
+        LayoutMismatch: a start is of another layout.
+    """
+    recipe = replace(RECIPES["lora"], lr=settings.lr, weight_decay=settings.weight_decay)
+    jobs = [
+        TrainingJob(str(index), refinement.rows, seed=seed, start=refinement.start)
+        for index, refinement in enumerate(refinements)
+    ]
+    config = TrainConfig(
+        steps=settings.steps,
+        rows=settings.rows,
+        slots=min(slots, len(jobs)),
+        micro_batches=1,
+        patience=0,
+    )
+    trainer = BatchedTrainer(
+        base.model, layout, recipe, config, pad=base.tokenizer.pad_token_id, seed=seed
+    )
+    trained = {result.job.name: result.adapter for result in trainer.run(jobs, progress)}
+    adapters = []
+    for job in jobs:
+        adapter = trained[job.name]
+        if adapter is None:
+            raise UsageError("the examples do not train: losses were not finite at any rate")
+        adapters.append(adapter)
+    return adapters
+
+
+def example_rows(
+    base: BaseModel, examples: Sequence[Example], mode: Mode = "bare", definition: str = ""
+) -> tuple[TokenRow, ...]:
+    """Examples as token rows for a mode; those of more than 1,024 tokens are left out.
+
+    Raises UsageError if none is short enough.
+    """
+    turned = [
+        replace(example, input=user_turn(mode, definition, example.input)) for example in examples
+    ]
+    rows = tuple(fitting_rows(turned, base.tokenizer, LONGEST))
+    if not rows:
+        raise UsageError(f"no example has at most {LONGEST} tokens")
+    return rows
