@@ -37,7 +37,7 @@ _NUMBERS = ("variant", "rank", "shard", "steps")
 
 
 @dataclass(frozen=True)
-class Database:
+class CatalogueDatabase:
     """A database and the name of one library in it.
 
     Attributes:
@@ -54,7 +54,7 @@ class Database:
         return str(self.file) if self.file else self.url.render_as_string(hide_password=True)
 
 
-def database_for(folder: LibraryFolder, url: str | None) -> Database:
+def database_for(folder: LibraryFolder, url: str | None) -> CatalogueDatabase:
     """`url`, or a file in the library, or for one that cannot be written a file in the cache.
 
     Raises UsageError as `database_url` does.
@@ -62,13 +62,13 @@ def database_for(folder: LibraryFolder, url: str | None) -> Database:
     from sqlalchemy import URL
 
     if url is not None:
-        return Database(database_url(url), folder.url)
+        return CatalogueDatabase(database_url(url), folder.url)
     if folder.local is not None and os.access(folder.local, os.W_OK):
         file, library = folder.local / FILE, "."  # the folder may be moved
     else:
         file = cache_dir() / "catalogues" / f"{digest(folder.url.encode())[:40]}.sqlite"
         library = folder.url
-    return Database(URL.create("sqlite", database=str(file)), library, file)
+    return CatalogueDatabase(URL.create("sqlite", database=str(file)), library, file)
 
 
 def database_url(text: str) -> "URL":
@@ -88,7 +88,7 @@ def database_url(text: str) -> "URL":
     return url
 
 
-def connect(database: Database) -> "Engine":
+def connect(database: CatalogueDatabase) -> "Engine":
     """Connections to a database. Raises CatalogueError without a driver for it, or a folder."""
     from sqlalchemy import NullPool, create_engine, event
 

@@ -17,8 +17,8 @@ from library.base.multi_adapter import MultiAdapter
 from library.progress import Progress, no_progress
 from library.trainer.loss_backends import PackedBackend, PaddedBackend
 from library.trainer.optimiser import StackedAdamW, shared_start
-from library.trainer.recipes.recipe import Recipe
-from library.trainer.run_state import Check, RunState, Trained, TrainingJob
+from library.trainer.recipes.recipe import Recipe, TrainingJob
+from library.trainer.run_state import Check, RunState, Trained
 from library.trainer.trainer import AdapterTrainer
 
 Backend = PaddedBackend | PackedBackend

@@ -13,8 +13,7 @@ from torch import Tensor
 from library.errors import UsageError
 from library.factored import best_of_rank
 from library.layout import Layout, Site
-from library.trainer.recipes.recipe import Recipe
-from library.trainer.run_state import TrainingJob
+from library.trainer.recipes.recipe import Recipe, TrainingJob
 
 TRAINED = "default"  # PEFT's name of the adapter that is trained
 
