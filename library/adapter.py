@@ -167,8 +167,8 @@ def from_sites(layout: Layout, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> Ad
 
     The ranks are the factors' own; the layout gives the order.
     """
-    sites = tuple(replace(site, rank=len(pairs[site.name][0])) for site in layout.sites)
-    adapter = zeros(replace(layout, sites=sites), dtype=pairs[sites[0].name][0].dtype)
+    layout = layout.with_ranks({site.name: len(pairs[site.name][0]) for site in layout.sites})
+    adapter = zeros(layout, dtype=pairs[layout.sites[0].name][0].dtype)
     for group in adapter.layout.groups:
         for index, site in enumerate(group.sites):
             a, b = pairs[site.name]

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
-from index.segments.snapshot import FORMAT, REBUILD, IndexDamaged
+from index.segments.snapshot import INDEX_FORMAT, REBUILD, IndexDamaged
 from library.canonical import canonical_json
 from library.errors import OutputError
 from library.files import write_file
@@ -38,7 +38,7 @@ class Generation:
     factory: str
     faiss_sha256: str
     records: str
-    format: int = FORMAT
+    format: int = INDEX_FORMAT
 
 
 class IndexFolder:
@@ -66,7 +66,7 @@ class IndexFolder:
             return None
         except (OSError, ValueError, TypeError) as error:
             raise IndexDamaged(f"{file} is damaged; {REBUILD}") from error
-        if current.format != FORMAT:
+        if current.format != INDEX_FORMAT:
             raise IndexDamaged(f"{file} is of another version; {REBUILD}")
         return current
 

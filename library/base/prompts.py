@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 Mode = Literal["bare", "prompted"]
-MODES: tuple[Mode, ...] = ("bare", "prompted")
 
 
 def user_turn(mode: Mode, definition: str, text: str) -> str:

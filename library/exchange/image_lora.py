@@ -21,7 +21,7 @@ from library.errors import AdapterFileError
 from library.exchange.image_names import is_guess, module_of
 from library.peft.config import check_targets, require_plain
 from library.peft.lora_config import lora_config
-from library.peft.patterns import by_pattern
+from library.peft.patterns import alpha_in, rank_in
 from library.peft.safetensors_file import TensorFile, tensors_digest
 from library.peft.write import PREFIX
 
@@ -175,11 +175,10 @@ def _alphas_of_part(
     alphas = {}
     for name in names:
         inner = name.removeprefix(prefix)
-        rank = by_pattern(config.get("rank_pattern") or {}, inner, config.get("r", 8))
+        rank = rank_in(config, inner)
         if rank != ranks[name]:
             raise AdapterFileError(f"the header gives {name} rank {rank}, the file {ranks[name]}")
-        alpha = config.get("lora_alpha", 8)
-        alphas[name] = by_pattern(config.get("alpha_pattern") or {}, inner, alpha)
+        alphas[name] = alpha_in(config, inner)
     return alphas
 
 

@@ -19,7 +19,7 @@ _WRAPPED = re.compile(
     r"((?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.)"
     rf"|^{re.escape(PREFIX)}(module\.|{re.escape(PREFIX)})"
 )
-_FACTOR = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight$")
+FACTOR = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight$")
 _EMBEDDING = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_embedding_([AB])$")
 _MAGNITUDE = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_magnitude_vector(?:\.weight)?$")
 _BIAS = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_B\.bias$")
@@ -35,7 +35,7 @@ def pairs_of(
     """
     halves: dict[str, dict[str, Shape]] = {}
     for key, shape in shapes.items():
-        match = _FACTOR.match(key) or _EMBEDDING.match(key)
+        match = FACTOR.match(key) or _EMBEDDING.match(key)
         if match is not None:
             halves.setdefault(match[1], {})[match[2]] = shape
         elif not _accounted_for(key, config):
