@@ -105,11 +105,11 @@ class Adapter:
         return self.A[group.key][:, index, :rank], self.B[group.key][:, index, :, :rank]
 
     def is_finite(self) -> bool:
-        """Whether every weight is a finite number."""
+        """True if every weight is a finite number."""
         return all(bool(factor.isfinite().all()) for factor in self.factors())
 
     def is_zero(self) -> bool:
-        """Whether ΔW is exactly zero everywhere because A or B is."""
+        """True if ΔW is exactly zero everywhere because A or B is."""
         return all(
             not self.A[group.key].any() or not self.B[group.key].any()
             for group in self.layout.groups

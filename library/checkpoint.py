@@ -68,7 +68,7 @@ Module = TypeVar("Module", bound=Checkpointed)
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a network was trained on and for.
+    """The record of a network's training, and what it is for.
 
     Attributes:
         base: {"id", "sha256", "source"} of the base model; empty if it serves any.
@@ -165,8 +165,8 @@ def _class_of(config: Mapping[str, Any], expected: type[Module]) -> type[Module]
         raise ValueError(f"format {config['format']!r} is not known here")
     cls = Checkpointed.registry.get(config["kind"])
     if cls is None or not issubclass(cls, expected):
-        known = ", ".join(k for k, c in Checkpointed.registry.items() if issubclass(c, expected))
-        raise ValueError(f"it is of kind {config['kind']!r}, not of {known}")
+        kinds = ", ".join(k for k, c in Checkpointed.registry.items() if issubclass(c, expected))
+        raise ValueError(f"it is of kind {config['kind']!r}, not of {kinds}")
     return cls
 
 
@@ -191,9 +191,9 @@ def _load_strictly(folder: Path, module: nn.Module, state: Mapping[str, Tensor])
     """Give a module its tensors. Raises CheckpointError unless they fit it one to one."""
     expected = module.state_dict()
     if set(state) != set(expected):
-        odd = sorted(set(state) ^ set(expected))[0]
-        side = "lacks" if odd in expected else "has a strange"
-        raise CheckpointError(f"checkpoint {folder} {side} tensor {odd}")
+        key = sorted(set(state) ^ set(expected))[0]
+        side = "lacks" if key in expected else "has a strange"
+        raise CheckpointError(f"checkpoint {folder} {side} tensor {key}")
     for key, value in state.items():
         if value.shape != expected[key].shape or value.dtype != torch.float32:
             raise CheckpointError(

@@ -101,12 +101,12 @@ def _top(
     u, s, vh = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)
     s = s[..., :rank]
     # 2. Back to the outputs and inputs; the largest entry of each left vector decides its sign.
-    left, right = q_b @ u[..., :rank], vh[..., :rank, :] @ q_a.mT  # (*n, o, s), (*n, s, i)
-    peak = left.abs().argmax(dim=-2, keepdim=True)
-    sign = torch.where(left.gather(-2, peak) < 0, -1.0, 1.0)
+    vectors_u, vectors_v = q_b @ u[..., :rank], vh[..., :rank, :] @ q_a.mT  # (*n, o, s), (*n, s, i)
+    peak = vectors_u.abs().argmax(dim=-2, keepdim=True)
+    sign = torch.where(vectors_u.gather(-2, peak) < 0, -1.0, 1.0)
     # 3. The root of S goes to both factors.
     root = _root(s)
-    top_a, top_b = root[..., :, None] * sign.mT * right, left * sign * root[..., None, :]
+    top_a, top_b = root[..., :, None] * sign.mT * vectors_v, vectors_u * sign * root[..., None, :]
     return _padded(_without_noise(top_a), _without_noise(top_b), rank)
 
 
@@ -132,7 +132,7 @@ def with_rank(
 
 
 def reaches_projection(present: int, rank: int) -> bool:
-    """Whether a matrix of rank `present` is brought to `rank` by random projection."""
+    """True if a matrix of rank `present` is brought to `rank` by random projection."""
     return present >= max(LARGE, SHARE * rank)
 
 

@@ -111,7 +111,7 @@ def _write_synced(path: Path, content: bytes) -> None:
 
 
 def _hidden(target: Path) -> str:
-    """How temporary names beside `target` begin; short, as names have at most 255 bytes."""
+    """The beginning of temporary names beside `target`; short, as names have at most 255 bytes."""
     return f".{target.name[:40]}."
 
 

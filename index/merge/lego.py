@@ -16,7 +16,7 @@ from library.adapter import Adapter, from_sites
 from library.errors import UsageError
 from library.factored import NOTHING, canonical
 
-ROUNDS = 50
+MAX_ROUNDS = 50
 
 
 def lego(adapters: Sequence[Adapter], weights: Sequence[float], rank: int) -> Adapter:
@@ -83,7 +83,7 @@ def _clusters(
         farthest = _distances(units, centres).amin(1).argmax()
         centres = torch.cat([centres, units[farthest][None]])  # (clusters, d)
     member = _distances(units, centres).argmin(1)
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ROUNDS):
         masks = [member == cluster for cluster in range(count)]
         centres = torch.stack(
             [

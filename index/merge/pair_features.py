@@ -1,4 +1,4 @@
-"""How two adapters relate, module by module, in numbers that do not depend on their factors.
+"""The relation of two adapters, module by module, in numbers free of how ΔW is factored.
 
 Everything is read off ΔW through the small cores of one joint QR, so a change of gauge, the order
 of the ranks or the basis of a repeated singular value changes nothing.

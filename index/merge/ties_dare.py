@@ -18,7 +18,7 @@ from library.layout import Site
 
 # Factors in float32 leave errors of this size, relative to the largest entry. Differences below it
 # decide nothing, so that other factors of the same ΔW give the same merge.
-NOISE = 1e-6
+ENTRY_NOISE = 1e-6
 
 Rule = Callable[[Float[Tensor, "adapters o i"], Site], Float[Tensor, "o i"]]
 
@@ -45,7 +45,7 @@ def ties(weights: Sequence[float], density: float) -> Rule:
         trimmed = torch.stack([_largest(delta, density) for delta in deltas])
         # 2. Elect: for each entry the sign with the larger sum; a tie is positive.
         total = trimmed.sum(0)
-        elected = torch.where(total >= -NOISE * trimmed.abs().sum(0), 1.0, -1.0)
+        elected = torch.where(total >= -ENTRY_NOISE * trimmed.abs().sum(0), 1.0, -1.0)
         # 3. Merge what agrees with it.
         agrees = trimmed.sign() == elected
         scale = torch.tensor(list(weights), dtype=deltas.dtype)[:, None, None]
@@ -80,4 +80,4 @@ def _largest(delta: Float[Tensor, "o i"], density: float) -> Float[Tensor, "o i"
     sizes = delta.abs()
     count = max(1, int(density * sizes.numel()))
     least = sizes.flatten().kthvalue(sizes.numel() - count + 1).values
-    return delta * ((sizes >= least * (1 - NOISE)) & (sizes > NOISE * sizes.max()))
+    return delta * ((sizes >= least * (1 - ENTRY_NOISE)) & (sizes > ENTRY_NOISE * sizes.max()))

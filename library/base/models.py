@@ -27,7 +27,7 @@ _HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class BaseReference:
-    """Which base model is meant, before anything of it is loaded.
+    """A base model by name and location, before anything of it is loaded.
 
     Attributes:
         name: what goes into `base_model_name_or_path`.
@@ -80,7 +80,7 @@ def resolve_base(name: str | None = None, *, allow_folder: bool = True) -> BaseR
 
 
 def same_base(name: str, other: str) -> bool:
-    """Whether two names are of one base: the same name, or paths of the same folder."""
+    """True if two names are of one base: the same name, or paths of the same folder."""
     if name == other:
         return True
     return os.path.isdir(name) and os.path.isdir(other) and os.path.samefile(name, other)
@@ -171,18 +171,18 @@ def described(reference: BaseReference) -> dict[str, Any]:
 
 
 def fast_dtype(device: str | torch.device) -> torch.dtype:
-    """What a frozen base trains adapters in: bfloat16 is six times slower on most CPUs."""
+    """The dtype of a base that adapters train on: bfloat16 is six times slower on most CPUs."""
     return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
 
 
 def numerics(model: Any) -> str:
-    """What trained bytes depend on beside plan and rows: device kind, the base's dtype, runtime."""
+    """Device kind, the base's dtype and runtime, on which trained bytes depend as well."""
     kind = {torch.bfloat16: "bf16", torch.float64: "f64"}.get(model.dtype, "f32")
     return f"{model.device.type}-{kind}-torch"
 
 
 def _pretrained(auto: Any, reference: BaseReference, **options: Any) -> Any:
-    """What an Auto class of transformers reads of a base. Raises BaseModelError."""
+    """A base as an Auto class of transformers loads it. Raises BaseModelError."""
     if reference.packaged:
         packaged.ensure_converted()
     try:

@@ -7,7 +7,7 @@ libraries, evaluation and `generate`. It is differentiable in A and B.
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
@@ -168,12 +168,9 @@ def _add_delta(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> T
 @contextmanager
 def adapted(model: nn.Module, adapter: Adapter, rows: Int[Tensor, "batch"]) -> Iterator[nn.Module]:
     """The model with adapter `rows[i]` on row i, inside the `with` block (`generate` included)."""
-    hooks = MultiAdapter(model, adapter.layout)
-    try:
+    with closing(MultiAdapter(model, adapter.layout)) as hooks:
         hooks.set(adapter, rows)
         yield model
-    finally:
-        hooks.close()
 
 
 def _dtype(module: nn.Module) -> torch.dtype | None:

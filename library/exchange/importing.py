@@ -39,7 +39,7 @@ IMPORTED = "imported"
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What was asked: where the adapter is, what it is for, and under which licence.
+    """An adapter to import: its location, purpose and licence.
 
     Attributes:
         source: a folder, a file or a Hub id.
@@ -60,11 +60,11 @@ class ImportRequest:
 
 @dataclass(frozen=True)
 class ImportOutcome:
-    """The adapter's record, what was read, and whether the library had it already."""
+    """The adapter's record, the source, and whether the library had it already."""
 
     record: Record
     source: Source
-    was_there: bool
+    existed: bool
 
 
 def import_adapter(
@@ -83,7 +83,7 @@ def import_adapter(
         OutputExists, UsageError: the folder holds something that is no library, or a packed one.
     """
     if not folder.exists(MANIFEST) and folder.names(""):
-        raise OutputExists(f"{folder.place} is not empty and not a library")
+        raise OutputExists(f"{folder.location} is not empty and not a library")
     require_unpacked(folder)
     source, reference = _read(request, progress)
     layout = _layout(source, reference)

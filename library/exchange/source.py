@@ -65,7 +65,7 @@ def find_source(source: str) -> Path:
 
 
 def is_plain(config: dict[str, Any]) -> bool:
-    """Whether a config of PEFT's is LoRA; DoRA and other types have to be converted."""
+    """True for a config of plain LoRA; DoRA and other types have to be converted."""
     return config.get("peft_type") == "LORA" and not config.get("use_dora")
 
 

@@ -12,7 +12,7 @@ from library.layout import Site
 from library.peft.patterns import rank_in, require_bounded
 from library.peft.readers import adapts_parameter, config_refusals, scale
 
-PLAIN = {
+PLAIN_LORA = {
     "bias": "none",
     "inference_mode": True,
     "init_lora_weights": True,
@@ -125,7 +125,7 @@ def require_rank(config: Mapping[str, Any], name: str, rank: int) -> None:
 
 
 def _is_targeted(config: dict[str, Any], name: str) -> bool:
-    """Whether PEFT adapts a module (peft.tuners.tuners_utils.check_target_module_exists)."""
+    """True if PEFT adapts a module (peft.tuners.tuners_utils.check_target_module_exists)."""
     targets, excluded = config["target_modules"], config.get("exclude_modules")
     if excluded and _selects(excluded, name):
         return False

@@ -50,7 +50,7 @@ def pairs_of(
 
 
 def _accounted_for(key: str, config: Mapping[str, Any]) -> bool:
-    """Whether PEFT writes such a tensor beside the factors, given the config."""
+    """True if PEFT writes such a tensor beside the factors, given the config."""
     if _MAGNITUDE.match(key):
         return bool(config.get("use_dora"))
     if _BIAS.match(key):
@@ -71,7 +71,7 @@ def is_whole_embedding(key: str) -> bool:
 
 
 def wrapper_in(keys: Iterable[str]) -> str | None:
-    """What a wrapper put into one of the names, such as `_orig_mod.`; None if none did."""
+    """The part that a wrapper put into a name, such as `_orig_mod.`; None if there is none."""
     matches = (_WRAPPED.match(key) for key in keys)
     return next((match[1] or match[2] for match in matches if match), None)
 

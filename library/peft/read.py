@@ -124,5 +124,5 @@ def _in_order_of(own_layout: Layout, layout: Layout) -> Layout:
 
 
 def shape_of(site: Site) -> tuple[str, int, int, int]:
-    """What files and bases have to agree on: name and shape, not the rank."""
+    """Name and shape, on which files and bases have to agree; not the rank."""
     return site.name, site.in_features, site.out_features, site.kernel

@@ -1,4 +1,4 @@
-"""What each reader does with an adapter: loads it, refuses it, or applies it at another strength.
+"""Readers of adapters: which ones each loads, refuses, or applies at another strength.
 
 A reader is a server, PEFT itself, or this library's own import. The table below says, for each of
 them and the version whose sources it was read from, which fields it needs, what it loads beyond
@@ -146,7 +146,7 @@ def _without_value(modules: Mapping[str, int]) -> list[Reason]:
 
 
 def scale(server: Server, config: Config, name: str, rank: int) -> float:
-    """What a server multiplies B·A of one module with, whose factors have `rank`.
+    """The factor in a server's ΔW = scale·B·A of one module, whose factors have `rank`.
 
     As in PEFT: alpha / r, or alpha / sqrt(r) with rsLoRA, both by the config's patterns.
     """
@@ -159,7 +159,7 @@ def scale(server: Server, config: Config, name: str, rank: int) -> float:
 
 
 def adapts_parameter(config: Mapping[str, Any], name: str) -> bool:
-    """Whether a module's factors are of one of the config's `target_parameters`.
+    """True if a module's factors are of one of the config's `target_parameters`.
 
     PEFT names them by the module that holds the parameter, with a `.base_layer` for each further
     parameter of it, and gives a stack of n matrices n times the rank.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from library.adapter import Adapter
 from library.layout import Layout
-from library.peft.config import PLAIN
+from library.peft.config import PLAIN_LORA
 
 Profile = Literal["portable", "lossless"]
 CONFIG_FILE = "adapter_config.json"
@@ -79,7 +79,7 @@ def _config(layout: Layout, base_name: str) -> dict[str, Any]:
     modules, layers = target_modules(layout)
     patterns = {s.name: s.rank for s in layout.sites if s.rank != layout.rank}
     return {
-        **PLAIN,
+        **PLAIN_LORA,
         "alpha_pattern": patterns,
         "base_model_name_or_path": base_name,
         "fan_in_fan_out": any(site.transposed for site in layout.sites),

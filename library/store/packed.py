@@ -51,7 +51,9 @@ def pack_library(
     selected = [r for r in records(folder) if not tasks or r["task"] in tasks]
     lacking = sorted(set(tasks) - {record["task"] for record in selected})
     if lacking or not selected:
-        raise UnknownName(f"{folder.place} holds no adapter of {', '.join(lacking) or 'any task'}")
+        raise UnknownName(
+            f"{folder.location} holds no adapter of {', '.join(lacking) or 'any task'}"
+        )
     adapters = stack([read_adapter(folder, record["id"], plan.layout) for record in selected])
     if rank is not None and rank < plan.layout.rank:
         adapters = adapters.with_rank(rank)

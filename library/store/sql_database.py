@@ -22,8 +22,10 @@ from library.store.records import Record, score_of
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine, MetaData, Table
 
-SCHEMA = 1  # of the tables below; whoever changes them adds one, and every catalogue is refilled
-FILE = "catalogue.sqlite"
+CATALOGUE_SCHEMA = (
+    1  # of the tables below; raised when they change, and every catalogue is refilled
+)
+DATABASE_FILE = "catalogue.sqlite"
 WAIT = 60  # seconds for another writer
 REACH = 10  # seconds for a server to answer
 _LOCK = int(digest(b"lorasmith catalogue")[:15], 16)
@@ -64,7 +66,7 @@ def database_for(folder: LibraryFolder, url: str | None) -> CatalogueDatabase:
     if url is not None:
         return CatalogueDatabase(database_url(url), folder.url)
     if folder.local is not None and os.access(folder.local, os.W_OK):
-        file, library = folder.local / FILE, "."  # the folder may be moved
+        file, library = folder.local / DATABASE_FILE, "."  # the folder may be moved
     else:
         file = cache_dir() / "catalogues" / f"{digest(folder.url.encode())[:40]}.sqlite"
         library = folder.url
@@ -132,11 +134,11 @@ def writing(engine: "Engine") -> "Iterator[Connection]":
 def require_schema(engine: "Engine") -> None:
     """Make the tables; those of another schema, older or newer, are dropped with all their rows."""
     with engine.connect() as connection:
-        if _schema_of(connection) == SCHEMA:
+        if _schema_of(connection) == CATALOGUE_SCHEMA:
             return
     with writing(engine) as connection:
         schema = _schema_of(connection)
-        if schema == SCHEMA:  # another process was first
+        if schema == CATALOGUE_SCHEMA:  # another process was first
             return
         definition = tables()
         if schema is not None:  # tables without a number are not ours to drop
@@ -144,7 +146,7 @@ def require_schema(engine: "Engine") -> None:
             for table in reversed(definition.metadata.sorted_tables):
                 connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table.name}{cascade}")
         definition.metadata.create_all(connection, checkfirst=False)
-        connection.execute(definition.schema.insert().values(number=SCHEMA))
+        connection.execute(definition.schema.insert().values(number=CATALOGUE_SCHEMA))
 
 
 def _schema_of(connection: "Connection") -> int | None:
@@ -158,7 +160,7 @@ def _schema_of(connection: "Connection") -> int | None:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether SQLite says that its file is no database of ours."""
+    """True if SQLite says that its file is no database of ours."""
     code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None) or 0
     return code & 0xFF in _DAMAGE
 

@@ -21,7 +21,7 @@ from library.files import read_input
 TEST_ROWS = 40
 TUNE_ROWS = 20
 TRAIN_ROWS = 200
-SUFFIXES = (".jsonl.gz", ".jsonl", ".json")
+TASK_SUFFIXES = (".jsonl.gz", ".jsonl", ".json")
 _MALFORMED = (
     OSError, EOFError, ValueError, LookupError, TypeError, RecursionError, csv.Error, zlib.error,
 )  # fmt: skip
@@ -140,7 +140,7 @@ def task_files(folder: Path) -> list[Path]:
     return sorted(
         file
         for file in folder.iterdir()
-        if file.name.endswith(SUFFIXES)
+        if file.name.endswith(TASK_SUFFIXES)
         and file.is_file()
         and not file.name.startswith((".", "descriptions"))
     )
@@ -152,10 +152,10 @@ def read_task(path: Path) -> Task:
     Raises MissingPath or MalformedTask.
     """
     content = read_input(path)
-    name = next(path.name.removesuffix(s) for s in (*SUFFIXES, "") if path.name.endswith(s))
+    name = next(path.name.removesuffix(s) for s in (*TASK_SUFFIXES, "") if path.name.endswith(s))
     with _locating(path):
         text = _text_of(content, path)
-        sni = not path.name.endswith(SUFFIXES) and '"Definition"' in text
+        sni = not path.name.endswith(TASK_SUFFIXES) and '"Definition"' in text
         if path.suffix == ".json" or sni:
             task = _from_sni(name, path, json.loads(text))
         else:

@@ -1,4 +1,4 @@
-"""A recipe that PEFT trains: what PEFT is told, what it is helped with, how the result is read.
+"""A recipe that PEFT trains: its settings, its own steps around PEFT's, reading the result.
 
 PEFT is imported where it is first used, as that takes seconds that batched recipes need not wait.
 """
