@@ -180,4 +180,4 @@ def from_sites(layout: Layout, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> Ad
 def rank_mask(group: Group, device: torch.device | None = None) -> Float[Tensor, "sites rank"]:
     """Ones for each site's own ranks, zeros for the group's padding: `[sites, rank]`."""
     ranks = torch.tensor([site.rank for site in group.sites], device=device)
-    return (torch.arange(group.rank, device=device) < ranks[:, None]).float()
+    return (torch.arange(group.rank, device=device) < ranks[:, None]).float()  # (sites, rank)

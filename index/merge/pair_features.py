@@ -53,7 +53,7 @@ def pair_features(first: Adapter, second: Adapter) -> Float[Tensor, "n sites fea
     like = torch.ones_like(m.norm1)
     shape = torch.tensor([s.out_features / (s.in_features * s.kernel) for s in layout.sites])
     depth = torch.tensor([s.depth / max(1, layout.depth - 1) for s in layout.sites])
-    return torch.stack(
+    return torch.stack(  # (n, sites) each to (n, sites, features)
         [
             _log_ratio(m.norm1, m.norm2),
             m.inner / product,

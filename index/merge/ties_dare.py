@@ -28,6 +28,7 @@ def merge_entries(adapters: Sequence[Adapter], rule: Rule, rank: int) -> Adapter
     pairs = {}
     for site in adapters[0].layout.sites:
         factors = [adapter.site(site) for adapter in adapters]
+        # A (1, r, i) and B (1, o, r) of each adapter to (adapters, o, i)
         deltas = torch.stack([b[0].double() @ a[0].double() for a, b in factors])
         pairs[site.name] = dense_to_rank(rule(deltas, site), min(rank, *deltas.shape[1:]))
     return from_sites(adapters[0].layout, pairs).with_rank(rank)
@@ -48,7 +49,7 @@ def ties(weights: Sequence[float], density: float) -> Rule:
         elected = torch.where(total >= -ENTRY_NOISE * trimmed.abs().sum(0), 1.0, -1.0)
         # 3. Merge what agrees with it.
         agrees = trimmed.sign() == elected
-        scale = torch.tensor(list(weights), dtype=deltas.dtype)[:, None, None]
+        scale = torch.tensor(list(weights), dtype=deltas.dtype)[:, None, None]  # (adapters, 1, 1)
         return (trimmed * scale * agrees).sum(0) / agrees.sum(0).clamp_min(1)
 
     return rule
@@ -79,5 +80,5 @@ def _largest(delta: Float[Tensor, "o i"], density: float) -> Float[Tensor, "o i"
     """
     sizes = delta.abs()
     count = max(1, int(density * sizes.numel()))
-    least = sizes.flatten().kthvalue(sizes.numel() - count + 1).values
+    least = sizes.flatten().kthvalue(sizes.numel() - count + 1).values  # of (o·i,)
     return delta * ((sizes >= least * (1 - ENTRY_NOISE)) & (sizes > ENTRY_NOISE * sizes.max()))

@@ -103,7 +103,7 @@ class _Batch:
                 cache.batch_select_indices(keep)
                 self.mask, self.which = self.mask[keep], self.which[keep]
                 self._set_adapters()
-            ids = next_tokens[keep, None]
+            ids = next_tokens[keep, None]  # (rows, 1)
             self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=-1)
         return self.tokens
 

@@ -76,7 +76,8 @@ def mean_losses(
     rows = [replace(row, owner=owner) for row in examples_rows for owner in range(count)]
     passes = 1 + sum(map(len, rows)) // TOKENS
     losses = losses_under(base, stack_padded(adapters), rows, passes=passes)
-    return losses.double().reshape(-1, count).mean(0).tolist(), len(examples_rows)
+    by_adapter = losses.double().reshape(-1, count).mean(0)  # (examples, n) to (n,)
+    return by_adapter.tolist(), len(examples_rows)
 
 
 class MixtureLoss:

@@ -54,7 +54,8 @@ def adapter_of(
     scaled = {
         site.name: (a.flatten(1).float(), b.flatten(1).float() * scaling(config, site))
         for site in own_layout.sites
-        for a, b in [pairs[site.name]]  # a (r, in, *kernel), b (out, r) or (out, r, 1, 1)
+        # a (r, in, *kernel) to (r, in·kernel), b (out, r) or (out, r, 1, 1) to (out, r)
+        for a, b in [pairs[site.name]]
     }
     return from_sites(own_layout, scaled)
 

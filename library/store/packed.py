@@ -153,6 +153,7 @@ def _quantised(adapters: Adapter) -> dict[str, Tensor]:
     """`A.<group>` [n, sites, rank, in] and `B.<group>` [n, sites, rank, out], with their scales."""
     tensors = {}
     for group in adapters.layout.groups:
+        # B (n, sites, out, rank) to (n, sites, rank, out)
         for side, values in (("A", adapters.A[group.key]), ("B", adapters.B[group.key].mT)):
             key = f"{side}.{group.key}"
             tensors[key], tensors[key + SCALE] = quantise(values.float())
@@ -170,5 +171,6 @@ def _dequantised(tensors: Mapping[str, Tensor], row: int, layout: Layout) -> Ada
     return Adapter(
         layout,
         {key: factor("A", key) for key in keys},
+        # (1, sites, rank, out) to (1, sites, out, rank)
         {key: factor("B", key).mT.to(torch.float32) for key in keys},
     )

@@ -115,7 +115,8 @@ def make_manifest(tasks: Path) -> dict[str, bytes]:
             ids += _ids(line["task"], rows)
             answers += [len(row["output"]) for row in rows]
         files[file] = index_bytes(lines)
-    packed = np.frombuffer(bytes.fromhex("".join(ids)), np.uint8).reshape(-1, ID_DIGITS // 2)
+    digits = np.frombuffer(bytes.fromhex("".join(ids)), np.uint8)
+    packed = digits.reshape(-1, ID_DIGITS // 2)  # (instances, 8)
     tensors = {"ids": packed, "answers": np.array(answers, np.uint8)}
     return files | {INSTANCES_FILE: save(tensors)}
 

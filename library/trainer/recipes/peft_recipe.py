@@ -64,7 +64,7 @@ class PeftRecipe(Recipe, ABC):
     ) -> tuple[Float[Tensor, "out_features in_features"], FactorPair]:
         """ΔW of a trained module in float64, and its factors A and B with the scale in B."""
         delta = self.delta(module).contiguous()
-        delta = delta.T if site.transposed else delta
+        delta = delta.T if site.transposed else delta  # (out, in)
         return delta, self.factors(module, delta, site.rank)
 
     def delta(self, module: Any) -> Float[Tensor, "rows columns"]:
