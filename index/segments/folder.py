@@ -22,8 +22,7 @@ from filelock import FileLock
 
 from index.segments.snapshot import INDEX_FORMAT, REBUILD, IndexDamaged
 from library.canonical import canonical_json
-from library.errors import OutputError
-from library.files import write_file
+from library.files import output_errors, write_file
 
 CURRENT = "current.json"
 POLL_SECONDS = 0.01  # between two tries for a lock that another holds
@@ -97,10 +96,8 @@ class IndexFolder:
 
         Raises OutputError if the folder cannot be written.
         """
-        try:
+        with output_errors(self.path):
             return self._locks[name].acquire(poll_interval=POLL_SECONDS)
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     def remove_unfinished(self) -> None:
         """Remove what a killed process left. Raises OutputError."""

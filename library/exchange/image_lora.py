@@ -94,7 +94,9 @@ def read_image_lora(
         "alphas": {key: _scalar(key, tensor) for key, tensor in sorted(alphas.values())},
         "tensors_sha256": tensors_digest(file.tensors),
     }
-    guess = next((key for key in keys.values() if is_guess(_stem(key))), None)
+    guess = next(
+        (key for key in keys.values() if is_guess(key.removesuffix(_ending(key) or ""))), None
+    )
     if guess is not None:
         note["guess"] = guess
     return config, stored, note
@@ -113,17 +115,17 @@ def restored(stored: dict[str, Tensor], note: JsonObject) -> dict[str, Tensor]:
 
 def _factor(key: str) -> tuple[str, str]:
     """Module path and side of a factor's name."""
-    for ending, side in _ENDINGS.items():
-        if key.endswith(ending):
-            return module_of(key.removesuffix(ending)), side
+    ending = _ending(key)
+    if ending is not None:
+        return module_of(key.removesuffix(ending)), _ENDINGS[ending]
     kind = next((kind for part, kind in _OTHER_KINDS.items() if part in key), None)
     if kind is not None:
         raise OtherKind(f"{key} is of {kind}, a kind of file that is not read")
     raise AdapterFileError(f"{key} is not a factor of a plain LoRA, nor its alpha")
 
 
-def _stem(key: str) -> str:
-    return key.removesuffix(next(ending for ending in _ENDINGS if key.endswith(ending)))
+def _ending(key: str) -> str | None:
+    return next((ending for ending in _ENDINGS if key.endswith(ending)), None)
 
 
 def _module(stored: str) -> str:

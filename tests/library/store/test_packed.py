@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from building import built, tasks  # noqa: F401  (fixtures)
+from differences import delta_distance, delta_norm
 
 from api.cli.main import main
 from library.errors import AdapterFileError, UsageError
-from library.factored import delta_distance, delta_norm
 from library.store.catalogue import (
     check_library,
     open_catalogue,
