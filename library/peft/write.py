@@ -48,7 +48,8 @@ def to_peft(adapter: Adapter, *, base_name: str, profile: Profile = "portable") 
         raise ValueError(f"an adapter folder holds one adapter, not {len(adapter)}")
     layout = adapter.layout
     if profile == "portable":
-        adapter = adapter.with_rank(layout.rank) if _ranks(layout) != {layout.rank} else adapter
+        if set(layout.ranks.values()) != {layout.rank}:
+            adapter = adapter.with_rank(layout.rank)
         dtype = torch.bfloat16
     else:
         dtype = torch.float32
@@ -92,7 +93,3 @@ def _config(layout: Layout, base_name: str) -> dict[str, Any]:
         "task_type": "CAUSAL_LM",
         "use_rslora": False,
     }
-
-
-def _ranks(layout: Layout) -> set[int]:
-    return {site.rank for site in layout.sites}

@@ -9,7 +9,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,13 @@ TEST_ROWS = 40
 TUNE_ROWS = 20
 TRAIN_ROWS = 200
 TASK_SUFFIXES = (".jsonl.gz", ".jsonl", ".json")
+# Our names of what Super-NaturalInstructions' files say beside the definition and the instances.
+_SNI_FIELDS = {
+    "summary": "Summary",
+    "categories": "Categories",
+    "source": "Source",
+    "license": "Instance License",
+}
 _MALFORMED = (
     OSError, EOFError, ValueError, LookupError, TypeError, RecursionError, csv.Error, zlib.error,
 )  # fmt: skip
@@ -197,16 +204,21 @@ def _from_lines(name: str, path: Path, lines: list[tuple[int, dict[str, Any]]]) 
         if row.get("kind", "instance") == "instance"
     )
     with _locating(path, f"line {lines[0][0]}"):
-        return Task(
-            name=str(head.get("name") or name),
-            definition=_text(head["definition"]),
-            summary=_text(head.get("summary") or ""),
-            categories=tuple(head.get("categories") or ()),
-            sources=tuple(head.get("source") or ()),
-            licenses=tuple(head.get("license") or ()),
-            heldout_kind=head.get("heldout_kind") or "",
-            instances=instances,
-        )
+        return _task(str(head.get("name") or name), head, instances)
+
+
+def _task(name: str, head: Mapping[str, Any], instances: Iterable[Example]) -> Task:
+    """A task of the members of our files' first line."""
+    return Task(
+        name=name,
+        definition=_text(head["definition"]),
+        summary=_text(head.get("summary") or ""),
+        categories=tuple(head.get("categories") or ()),
+        sources=tuple(head.get("source") or ()),
+        licenses=tuple(head.get("license") or ()),
+        heldout_kind=head.get("heldout_kind") or "",
+        instances=tuple(instances),
+    )
 
 
 def _from_plain(name: str, path: Path, lines: list[tuple[int, dict[str, Any]]]) -> Task:
@@ -224,18 +236,13 @@ def _from_plain(name: str, path: Path, lines: list[tuple[int, dict[str, Any]]]) 
 
 
 def _from_sni(name: str, path: Path, data: dict[str, Any]) -> Task:
-    return Task(
-        name=name,
-        definition=_text(data["Definition"]),
-        summary=_text(data.get("Summary") or ""),
-        categories=tuple(data.get("Categories") or ()),
-        sources=tuple(data.get("Source") or ()),
-        licenses=tuple(data.get("Instance License") or ()),
-        instances=tuple(
-            _example(path, f"instance {i + 1}", str(row.get("id", f"{name}-{i}")), row)
-            for i, row in enumerate(map(_object, data["Instances"]))
-        ),
+    head = {"definition": data["Definition"]}
+    head |= {member: data.get(field) for member, field in _SNI_FIELDS.items()}
+    instances = (
+        _example(path, f"instance {i + 1}", str(row.get("id", f"{name}-{i}")), row)
+        for i, row in enumerate(map(_object, data["Instances"]))
     )
+    return _task(name, head, instances)
 
 
 def _example(path: Path, position: str, identity: str, row: dict[str, Any]) -> Example:
