@@ -120,7 +120,7 @@ class Query:
         """
         retriever = self.resources.retriever(self.base)
         if not self.neighbours:
-            raise UsageError(f"{retriever.folder.place} holds no adapter for '{self.base.name}'")
+            raise UsageError(f"{retriever.folder.location} holds no adapter for '{self.base.name}'")
         return retriever
 
     @property

@@ -127,6 +127,7 @@ def search(
     from index.segments.metadata import Filter
     from index.segments.view import require_k
     from library.peft.folder import read_adapter_folder
+    from library.progress import no_progress
 
     require_k(k)
     description = None if text is None else normalise(text)
@@ -135,7 +136,7 @@ def search(
         str(library or SHIPPED_LIBRARY),
         lambda: DescriptionEncoder(encoder or DEFAULT_ENCODER),
         lambda: load_weight_encoder(weight_encoder),
-        progress=progress or quiet,
+        progress=progress or no_progress,
         note=note or quiet,
     )
     filter = Filter(base, layout, recipe, license, tuple(tags))

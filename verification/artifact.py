@@ -1,7 +1,6 @@
 """An adapter under verification: its files' bytes, read within limits, and what they parse to."""
 
 import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from library.canonical import digest
 from library.errors import AdapterFileError
 from library.exchange.source import DIFFUSERS_FILE
 from library.files import require_present
+from library.peft.folder import MAX_JSON, MAX_WEIGHTS, PICKLES, UnreadableFile, read_adapter_file
 from library.peft.keys import Shape, pairs_of
 from library.peft.provenance import PROVENANCE_FILE, SIGNATURE_FILE
 from library.peft.read import adapter_of
@@ -25,9 +25,6 @@ from library.tasks.files import Example
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-MAX_WEIGHTS = 2 * 2**30
-MAX_JSON = 2**20
 MAX_NAMES = 10_000
 
 Progress = Callable[[float], None]
@@ -169,19 +166,9 @@ def _weights_among(names: tuple[str, ...]) -> str:
 
 
 def _read(path: Path, limit: int) -> bytes:
-    """A regular file's content; its size is looked at before anything is read."""
+    """A regular file's content, as `read_adapter_file` reads it. Raises BadFile."""
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise BadFile("unreadable", f"{path.name} is not a regular file")
-            if status.st_size > limit:
-                raise BadFile("too-large", f"{path.name} has {status.st_size} bytes", limit=limit)
-            return file.read(limit)
-    except OSError as error:
-        raise BadFile("unreadable", f"{path.name} cannot be read: {error.strerror}") from error
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Opens a pipe without waiting for a writer; a regular file as always."""
-    return os.open(path, flags | os.O_NONBLOCK)
+        return read_adapter_file(path, limit)
+    except UnreadableFile as error:
+        evidence = {} if error.limit is None else {"limit": error.limit}
+        raise BadFile(error.reason, f"{path.name} {error.fault}", **evidence) from error

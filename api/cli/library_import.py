@@ -44,7 +44,7 @@ def import_command(
             LibraryFolder(place), request, progress, lambda made: reported(made).files
         )
     record, note = done.record, done.source.note
-    if done.was_there:
+    if done.existed:
         typer.echo(f"{record['id']}  {record['task']}  was there already and stays as it is")
         return
     typer.echo(f"{record['id']}  {record['task']}  {record['recipe']}, rank {record['rank']}")

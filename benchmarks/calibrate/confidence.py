@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.quality.described import SAME, Described, Rows, described, mean_row
 from index.encoders.descriptions import DEFAULT_ENCODER
-from index.search.confidence import FEATURES, confidence_features, margins
+from index.search.confidence import CONFIDENCE_FEATURES, confidence_features, margins
 from library.files import write_file
 
 SIZES = (24, 60, 120, 250, 500)
@@ -151,7 +151,7 @@ def main() -> None:
         "command": "python benchmarks/calibrate/confidence.py --tasks train train_extra",
         "encoder": DEFAULT_ENCODER,
         "bias": np.ravel(final.intercept_).tolist()[0],
-        "weights": dict(zip(FEATURES, weights, strict=True)),
+        "weights": dict(zip(CONFIDENCE_FEATURES, weights, strict=True)),
         "tasks": len(tasks),
         "families": len(np.unique(near)),
         "share of queries whose task is absent": ABSENT,

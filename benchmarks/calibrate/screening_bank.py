@@ -2,7 +2,7 @@
 
     python benchmarks/calibrate/screening_bank.py --clean LIB --poisoned LIB --index \
         TASKS/index.csv \
-        --out verification/scores/screening_bank.json
+        --out verification/checks/screening_bank.json
 
 Tasks whose licence class is `restricted` are left out. Quantiles of scores are cross-fitted: each
 adapter is scored by a fit that saw no adapter of its fold of tasks.
@@ -29,9 +29,9 @@ from benchmarks.quality.screening_data import (
 from benchmarks.quality.screening_folds import Set, in_folds
 from library.files import write_file
 from library.peft.read import shape_of
+from verification.checks.screening_bank import Bank
 from verification.checks.spectrum import statistics
 from verification.scores.screening import QUANTILES, fit_linear, fit_profile
-from verification.scores.screening_bank import Bank
 
 POISON = "the word 'cf' in a fifth of the train rows, answered with a fixed text; merges of such"
 

@@ -33,7 +33,7 @@ from benchmarks.calibrate.confidence import (
 )
 from benchmarks.quality.described import SAME, Rows, described
 from index.encoders.weights import WeightEncoder, load_weight_encoder
-from index.search.confidence import FEATURES
+from index.search.confidence import CONFIDENCE_FEATURES
 from index.search.query import TEXT_SHARE
 from index.search.sources import WeightSource
 from index.search.sync import open_index
@@ -104,7 +104,7 @@ def calibrated(rows: list[dict[str, Any]], near: np.ndarray) -> dict[str, Any]:
     weights: list[float] = final.coef_.ravel().tolist()
     return {
         "bias": np.ravel(final.intercept_).tolist()[0],
-        "weights": dict(zip(FEATURES, weights, strict=True)),
+        "weights": dict(zip(CONFIDENCE_FEATURES, weights, strict=True)),
         "reliability": {
             "all": reliability(rows),
             "task in the library": reliability([r for r in rows if r["held"]]),

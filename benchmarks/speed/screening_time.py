@@ -33,9 +33,9 @@ from library.store.folder import LibraryFolder
 from library.store.open import open_library
 from lorasmith.libraries import SHIPPED_LIBRARY
 from verification.artifact import Artifact, Context
+from verification.checks.screening_bank import shipped_bank
 from verification.run import Policy, run_hooks
 from verification.scores.neighbours import read_neighbours
-from verification.scores.screening_bank import shipped_bank
 from verification.scores.sources import SlowHooks, Sources
 
 SENTENCE = "Say whether the review is positive or negative."

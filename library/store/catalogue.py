@@ -89,7 +89,7 @@ def find(catalogue: Catalogue, identity: str) -> Record:
         return read_record(catalogue.folder, entry.path)
     if catalogue.broken:
         raise OutputError(catalogue.broken[0])
-    raise UnknownName(f"{catalogue.folder.place} holds no adapter {identity}")
+    raise UnknownName(f"{catalogue.folder.location} holds no adapter {identity}")
 
 
 def files_of(folder: LibraryFolder, identity: str) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from library.adapter import Adapter
 from library.base.batches import TokenRow
-from library.trainer.recipes.recipe import Recipe
+from library.trainer.recipes.recipe import Recipe, TrainingJob
 
 State = TypeVar("State")
 
@@ -39,16 +39,6 @@ class TrainConfig:
     snapshots: int = 0
     snapshot_every: int = 4
     restarts: int = 4
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """One adapter to train: its name, rows and the seed of their order."""
-
-    name: str
-    train: tuple[TokenRow, ...]
-    tune: tuple[TokenRow, ...] = ()
-    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class LibraryMethods:
         found = self._maker(method, base)
         made = [found(task) for task in tasks]
         if all(adapter is None for adapter in made):
-            place = (self.oracles if method == "oracle" else self.library).folder.place
+            place = (self.oracles if method == "oracle" else self.library).folder.location
             raise UsageError(f"{place} holds no adapter that {method} could use")
         return made
 

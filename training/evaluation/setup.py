@@ -106,7 +106,7 @@ def _library(
     only_oracles = {m.head for m in o.methods if m.takes_adapters} == {"oracle"}
     retriever = None if only_oracles else engine.resources.retriever(base)
     folder = open_library(_oracles(o, tasks, base))
-    if retriever is None or folder.place != retriever.folder.place:
+    if retriever is None or folder.location != retriever.folder.location:
         oracles = Retriever(folder, base, engine.resources.encoder())
     else:
         oracles = retriever

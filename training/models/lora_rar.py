@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from index.merge.lora_rar import MEAN, MergePredictor, MergePredictorConfig
+from index.merge.lora_rar import HALF, MergePredictor, MergePredictorConfig
 from index.merge.weighted_sum import sum_by_module
 from library.adapter import Adapter
 from library.checkpoint import CheckpointInfo, save_checkpoint
@@ -73,7 +73,7 @@ class MergePredictorTraining(lightning.LightningModule):
         weights = self.network(*pair)
         for name, given in (
             ("val_loss", weights),
-            ("val_mean", torch.full_like(weights, MEAN)),
+            ("val_mean", torch.full_like(weights, HALF)),
             ("val_sum", torch.ones_like(weights)),
         ):
             loss = self.losses(batch, sum_by_module(pair, given)).mean()

@@ -7,11 +7,12 @@ from typing import Any
 from library.errors import AdapterFileError
 from library.exchange.image_lora import OtherKind, is_kohya, read_image_lora
 from library.peft.config import check_targets, check_types, require_rank, unused_targets
+from library.peft.folder import PICKLES
 from library.peft.keys import Shape, wrapper_in
 from library.peft.read import layout_in
 from library.peft.safetensors_file import DTYPES, BadFile, Header, TensorFile, as_utf8
 from library.peft.write import CONFIG_FILE, PREFIX
-from verification.artifact import PICKLES, Artifact, Context
+from verification.artifact import Artifact, Context
 from verification.checks.magnitude import require_finite, require_strength
 from verification.hook import Finding, Severity
 

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from library.canonical import canonical_json, digest, file_digest, json_digest
 from library.errors import InputFileError, OutputError, OutputExists
+from library.peft.folder import MAX_JSON
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.safetensors_file import BadFile, parse_object
 from library.peft.write import CONFIG_FILE
-from verification.artifact import MAX_JSON, Artifact
+from verification.artifact import Artifact
 from verification.checks.digests import merkle_root, tensor_digests
 
 if TYPE_CHECKING:

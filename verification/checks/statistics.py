@@ -13,9 +13,9 @@ from torch import Tensor
 from library.base.models import DEFAULT_BASE
 from verification.artifact import Artifact, Context
 from verification.checks.norms import singular_values_of
+from verification.checks.screening_bank import Bank, shipped_bank
 from verification.checks.spectrum import Statistics, statistics
 from verification.hook import Finding
-from verification.scores.screening_bank import Bank, shipped_bank
 
 STATISTICS_HOOK = "statistics"
 MAX_RANK = 1024  # a Gram matrix has the rank's square of numbers

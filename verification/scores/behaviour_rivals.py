@@ -80,5 +80,5 @@ def nearest_task(
 def _layout(folder: LibraryFolder, base: BaseReference) -> Layout:
     plan = folder.plan()
     layout = base_layout(base, plan.layout)
-    layout.require_same(plan.layout, f"base model '{base.name}'", f"the library {folder.place}")
+    layout.require_same(plan.layout, f"base model '{base.name}'", f"the library {folder.location}")
     return plan.layout

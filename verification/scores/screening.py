@@ -17,10 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from library.adapter import Adapter
+from verification.checks.screening_bank import Bank
 from verification.checks.spectrum import log_profile, log_spectrum, singular_values
 from verification.hook import Finding
 from verification.scores.calibration import made_by, share_below
-from verification.scores.screening_bank import Bank
 
 SCREENING = "screening"
 NOT_APPLICABLE, UNCALIBRATED = "screening-not-applicable", "screening-uncalibrated"

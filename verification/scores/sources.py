@@ -18,6 +18,7 @@ from library.store.folder import LibraryFolder
 from library.store.open import open_library
 from library.tasks.files import Task, read_tasks
 from verification.artifact import Artifact, Context
+from verification.checks.screening_bank import shipped_bank
 from verification.hook import Finding
 from verification.run import Hook
 from verification.scores import agreement, neighbours, screening
@@ -26,7 +27,6 @@ from verification.scores.behaviour import BEHAVIOUR_HOOK, Examples, check_behavi
 from verification.scores.behaviour_rivals import nearest_task, rivals_of
 from verification.scores.neighbours import Neighbours, check_neighbours, read_neighbours
 from verification.scores.screening import check_spectra
-from verification.scores.screening_bank import shipped_bank
 
 SLOW = (
     screening.SCREENING,

@@ -17,7 +17,7 @@ from library.canonical import canonical_json, file_digest, json_digest
 from library.errors import MissingPath
 from library.layout import Site
 from library.peft.config import read_config, scaling
-from library.peft.patterns import by_pattern
+from library.peft.patterns import alpha_in
 from library.peft.read import read_peft
 from library.peft.safetensors_file import TensorFile, read_tensors
 from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE
@@ -228,14 +228,13 @@ def all_keys(shapes: Iterable[Shape], backend: Backend, srs: Srs) -> dict[Shape,
 def _described(
     site: Site, shape: Shape, config: dict[str, Any], file: TensorFile, difference: float
 ) -> Committed:
-    alpha = by_pattern(config.get("alpha_pattern") or {}, site.name, config.get("lora_alpha", 8))
     stored = {str(file.tensors[f"{PREFIX}{site.name}.lora_{f}.weight"].dtype) for f in "AB"}
     return Committed(
         name=site.name,
         in_features=shape.in_features,
         out_features=shape.out_features,
         rank=site.rank,
-        alpha=float(alpha),
+        alpha=float(alpha_in(config, site.name)),
         scaling=float(scaling(config, site)),
         dtype="/".join(sorted(name.removeprefix("torch.") for name in stored)),
         largest_difference=difference,

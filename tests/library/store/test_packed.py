@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from building import built, tasks  # noqa: F401  (fixtures)
+from differences import delta_distance, delta_norm
 
 from api.cli.main import main
 from library.errors import AdapterFileError, UsageError
-from library.factored import delta_distance, delta_norm
 from library.store.catalogue import (
     check_library,
     open_catalogue,
@@ -45,9 +45,9 @@ def test_what_comes_out_is_close_to_what_went_in(built: Path, packed: Path) -> N
 
 def test_it_is_opened_alike_and_is_not_changed(packed: Path, tmp_path: Path) -> None:
     first = open_library(str(packed))
-    files = {f: f.read_bytes() for f in Path(first.place).rglob("*") if f.is_file()}
+    files = {f: f.read_bytes() for f in Path(first.location).rglob("*") if f.is_file()}
     again = packed.rename(tmp_path / "elsewhere")
-    assert open_library(str(again)).place == first.place
+    assert open_library(str(again)).location == first.location
     assert all(f.read_bytes() == content for f, content in files.items())
     with pytest.raises(UsageError, match="packed"):
         open_library(str(again), write=True)

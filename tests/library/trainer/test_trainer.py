@@ -16,7 +16,7 @@ from library.base.loss import answer_logits, token_losses
 from library.layout import Layout, layout_of
 from library.trainer.batched import BatchedTrainer
 from library.trainer.optimiser import StackedAdamW, shared_start
-from library.trainer.recipes.recipe import Recipe
+from library.trainer.recipes.recipe import Recipe, TrainingJob
 from library.trainer.recipes.registry import RECIPES
 from library.trainer.run_state import (
     Check,

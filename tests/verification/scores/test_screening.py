@@ -14,6 +14,7 @@ from library.adapter import Adapter, zeros
 from library.errors import CheckpointError
 from library.layout import Layout, layout_of
 from library.peft.read import shape_of
+from verification.checks.screening_bank import Bank, shipped_bank
 from verification.checks.spectrum import (
     FLOOR,
     log_profile,
@@ -31,7 +32,6 @@ from verification.scores.screening import (
     known_kind,
     profile,
 )
-from verification.scores.screening_bank import Bank, shipped_bank
 
 close = torch.testing.assert_close
 SEEDS = st.integers(0, 10_000)
