@@ -26,11 +26,11 @@ from benchmarks.quality.screening_data import (
     restricted,
     spectra,
 )
+from benchmarks.quality.screening_fits import QUANTILES, bank_json, fit_linear, fit_profile
 from benchmarks.quality.screening_folds import Set, in_folds
 from library.files import write_file
 from library.peft.read import shape_of
 from verification.checks.spectrum import statistics
-from verification.scores.screening import QUANTILES, fit_linear, fit_profile
 from verification.scores.screening_bank import Bank
 
 POISON = "the word 'cf' in a fifth of the train rows, answered with a fixed text; merges of such"
@@ -94,7 +94,7 @@ def main() -> None:
     torch.set_num_threads(1)
     left_out = restricted(o.index)
     bank = make(read_pool(o.clean, left_out), read_pool(o.poisoned, left_out))
-    write_file(o.out, bank.to_json().encode())
+    write_file(o.out, bank_json(bank).encode())
     print(f"{bank.name}: {o.out.stat().st_size / 1000:.0f} kB")
 
 

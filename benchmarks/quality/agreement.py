@@ -29,6 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.quality.described import Described, described
+from benchmarks.quality.thresholds import area_under_curve
 from generator.engine import Engine, open_engine
 from generator.models.text_to_lora import TextToLoRA
 from generator.request import Request
@@ -37,7 +38,6 @@ from library.adapter import stack
 from library.base.models import resolve_base
 from training.data.libraries import read_stock
 from verification.scores.agreement import AgreementCalibration
-from verification.scores.calibration import area_under_curve
 
 DIGITS = 4
 Vectors = Float[Tensor, "n d"]

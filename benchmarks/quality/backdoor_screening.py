@@ -21,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import torch
 
 from benchmarks.quality.screening_data import Pool, merges, read_pool, scaled_columns, spectra
-from benchmarks.quality.screening_folds import CrossFitted, Set, auc, roc
+from benchmarks.quality.screening_folds import CrossFitted, Set, roc
 from benchmarks.quality.screening_neighbours import neighbour_rows
+from benchmarks.quality.thresholds import area_under_curve
 
 FACTORS = (3.0, 5.0, 10.0, 30.0)
 WORKS = 0.5  # share of triggered test rows that get the attacker's answer
@@ -126,7 +127,7 @@ def measure(o: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[list[
             {"recipe": p.recipe, "steps": p.steps, "adapters": len(p.tasks)} for p in pools
         ],
         "attack_success": {"lora": success, "lora-fa": success_fa},
-        "within the recipe": rows + neighbour_rows(pools[0], pools[1], auc),
+        "within the recipe": rows + neighbour_rows(pools[0], pools[1]),
         "across recipes": across,
         "controls": controls(clean, poisoned, clean_fa, poisoned_fa, split(success_fa)[0]),
     }
@@ -152,8 +153,9 @@ def controls(
     rows.append(moved.row("trigger", "clean", "known-kind, fitted on lora-fa at equal steps"))
     alone = CrossFitted(clean, [poisoned], [], {"clean": clean, "trigger": poisoned})
     rows.append(alone.row("trigger", "clean", "known-kind, fitted without merges"))
-    norms = [group[0].square().sum(dim=(1, 2)).sqrt() for group in (clean, poisoned)]
-    rows.append({"kind": "trigger", "against": "clean", "score": "norm of ΔW", "auc": auc(*norms)})
+    norms = [group[0].square().sum(dim=(1, 2)).sqrt() for group in (poisoned, clean)]
+    area = area_under_curve(*norms)
+    rows.append({"kind": "trigger", "against": "clean", "score": "norm of ΔW", "auc": area})
     return rows
 
 

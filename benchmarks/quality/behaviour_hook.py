@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import peft
 import torch
 
+from benchmarks.quality.thresholds import area_under_curve, quantile
 from generator.engine import open_engine
 from generator.models.text_to_lora import TextToLoRA
 from generator.request import Request
@@ -52,7 +53,6 @@ from verification.scores.behaviour import (
     measure,
 )
 from verification.scores.behaviour_rivals import evenly_spaced, rivals_of
-from verification.scores.calibration import area_under_curve, quantile
 
 COUNTS = (5, 16)
 WRONG = 2

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.quality.screening_data import FOLDS, Pool, fold
+from benchmarks.quality.thresholds import area_under_curve
 from verification.scores.neighbours import distances, e_diem, squared_norms
 
 CHUNK = 8
@@ -37,14 +38,14 @@ def neighbour_scores(clean: Pool, poisoned: Pool) -> dict[str, list[Tensor]]:
     return {name: [torch.cat(parts) for parts in sides] for name, sides in scores.items()}
 
 
-def neighbour_rows(clean: Pool, poisoned: Pool, auc: Any) -> list[dict[str, Any]]:
+def neighbour_rows(clean: Pool, poisoned: Pool) -> list[dict[str, Any]]:
     """AUC of each score; above 0.5, the poisoned ones are farther."""
     return [
         {
             "kind": "trigger",
             "against": "clean",
             "score": f"nearest neighbour, {name}",
-            "auc": auc(*s),
+            "auc": area_under_curve(of_poisoned, of_clean),
         }
-        for name, s in neighbour_scores(clean, poisoned).items()
+        for name, (of_clean, of_poisoned) in neighbour_scores(clean, poisoned).items()
     ]

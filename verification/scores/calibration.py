@@ -1,23 +1,10 @@
-"""Thresholds from scores of right and wrong, for screening, agreement and behaviour."""
+"""A score's place in its calibration set, for screening and agreement."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-
-def area_under_curve(right: Sequence[float], wrong: Sequence[float]) -> float:
-    """How often a right one scores above a wrong one; ties count half (Mann-Whitney)."""
-    wins = sum((r > w) + 0.5 * (r == w) for r in right for w in wrong)
-    return wins / (len(right) * len(wrong))
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of the values do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def share_below(score: float, quantiles: Sequence[float] | Float[Tensor, " n"]) -> float:
