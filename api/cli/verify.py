@@ -102,12 +102,12 @@ def _slow(reference: "BaseReference | None", library: str | None) -> "tuple[Hook
     from api.cli.common import SHIPPED
     from index.encoders.descriptions import DescriptionEncoder
     from library.base.models import DEFAULT_BASE, load_base, resolve_base
-    from verification.scores.sources import SlowHooks, Sources
+    from verification.scores.sources import SlowHooks
 
     def at_hand(name: str | None) -> "BaseReference | None":
         return reference or (resolve_base() if name == DEFAULT_BASE else None)
 
-    return SlowHooks(Sources(library or SHIPPED, DescriptionEncoder, at_hand, load_base)).hooks()
+    return SlowHooks(library or SHIPPED, DescriptionEncoder, at_hand, load_base).hooks()
 
 
 def _readable(path: Path, answer: dict[str, Any]) -> str:

@@ -44,7 +44,7 @@ from library.store.catalogue import read_adapter, records
 from library.store.open import open_library
 from library.tasks.files import Example, Task, read_tasks
 from verification.scores.behaviour import (
-    MAX_LENGTH,
+    MAX_EXAMPLE_TOKENS,
     NONE,
     Bounds,
     Contender,
@@ -100,7 +100,9 @@ def losses_of(
     """Losses of every contender on the first rows, in one forward for each example."""
     lots = by_modules([contender.adapter for contender in field], base.device)
     fitting = [
-        row for row in (example_row(base.tokenizer, r) for r in rows) if len(row) <= MAX_LENGTH
+        row
+        for row in (example_row(base.tokenizer, r) for r in rows)
+        if len(row) <= MAX_EXAMPLE_TOKENS
     ]
     found = torch.stack([losses_by_contender(base, lots, row) for row in fitting[:most]], dim=1)
     return {c.name: losses.tolist() for c, losses in zip(field, found, strict=True)}

@@ -36,7 +36,7 @@ from verification.artifact import Artifact, Context
 from verification.run import Policy, run_hooks
 from verification.scores.neighbours import read_neighbours
 from verification.scores.screening_bank import shipped_bank
-from verification.scores.sources import SlowHooks, Sources
+from verification.scores.sources import SlowHooks
 
 SENTENCE = "Say whether the review is positive or negative."
 
@@ -80,7 +80,7 @@ def main() -> None:
     torch.set_num_threads(1)
     short, median, longest = subjects(open_library(o.library))
     encoder = DescriptionEncoder()
-    slow = SlowHooks(Sources(SHIPPED, lambda: encoder, lambda name: resolve_base(name), load_base))
+    slow = SlowHooks(SHIPPED, lambda: encoder, lambda name: resolve_base(name), load_base)
 
     def job(subject: Artifact, *names: str) -> None:
         run_hooks(Artifact(subject.files), Context(), Policy(names), hooks=slow.hooks())

@@ -34,7 +34,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:lorasmith:adapter:v1"
 MERKLE_ROOT = "merkle-root"
-PACKAGES = ("api", "generator", "index", "library", "training", "verification")
+CODE_FOLDERS = ("api", "generator", "index", "library", "training", "verification")
 MAX_SIGNATURES = 16
 Key = TypeVar("Key")
 
@@ -80,7 +80,7 @@ def statement(subject: Artifact) -> dict[str, Any]:
 def code_digest() -> str:
     """SHA-256 over the sources of the code that signs, by path."""
     root = Path(__file__).resolve().parents[2]
-    paths = sorted(path for name in PACKAGES for path in (root / name).rglob("*.py"))
+    paths = sorted(path for name in CODE_FOLDERS for path in (root / name).rglob("*.py"))
     return json_digest({path.relative_to(root).as_posix(): file_digest(path) for path in paths})
 
 

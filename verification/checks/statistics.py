@@ -18,8 +18,8 @@ from verification.hook import Finding
 from verification.scores.screening_bank import Bank, shipped_bank
 
 STATISTICS_HOOK = "statistics"
-MAX_RANK = 1024  # a Gram matrix has the rank's square of numbers
-DIGITS = 6  # significant ones in evidence, which a report keeps for ever
+_MAX_RANK = 1024  # a Gram matrix has the rank's square of numbers
+_DIGITS = 6  # significant ones in evidence, which a report keeps for ever
 
 
 def check_statistics(artifact: Artifact, context: Context) -> list[Finding]:
@@ -30,8 +30,8 @@ def check_statistics(artifact: Artifact, context: Context) -> list[Finding]:
     if artifact.config is None or artifact.config.get("peft_type") != "LORA":
         return []
     rank = max(a[0] for a, _ in artifact.pairs.values())
-    if rank > MAX_RANK:
-        message = f"rank {rank} is above {MAX_RANK}: spectra are not computed"
+    if rank > _MAX_RANK:
+        message = f"rank {rank} is above {_MAX_RANK}: spectra are not computed"
         return [_not_comparable(message, rank=rank)]
     if artifact.config.get("target_parameters"):
         return [_not_comparable("it adapts stacks of matrices: spectra are not computed")]
@@ -122,4 +122,4 @@ def _difference(artifact: Artifact, bank: Bank) -> str | None:
 
 
 def _rounded(value: Tensor) -> float:
-    return float(f"{float(value):.{DIGITS}g}")
+    return float(f"{float(value):.{_DIGITS}g}")

@@ -29,19 +29,15 @@ def check_target(artifact: Artifact, context: Context) -> list[Finding]:
     config = artifact.config
     if config is None or config.get("peft_type") != "LORA":
         return []
-    failing = {
-        server: [f.message for f in refusing]
+    reasons = {
+        server: [f.message for f in for_server(server, artifact, context) if f.severity == "refuse"]
         for server in SERVERS
-        if (refusing := _refusing(for_server(server, artifact, context)))
     }
+    failing = {server: messages for server, messages in reasons.items() if messages}
     if not failing:
         return []
-    message = "not for " + "; not for ".join(f"{name}: {why[0]}" for name, why in failing.items())
+    message = "; ".join(f"not for {name}: {messages[0]}" for name, messages in failing.items())
     return [Finding(TARGET_HOOK, "servers", "info", message, {"servers": failing})]
-
-
-def _refusing(findings: list[Finding]) -> list[Finding]:
-    return [finding for finding in findings if finding.severity == "refuse"]
 
 
 def for_server(server: Server, artifact: Artifact, context: Context) -> list[Finding]:

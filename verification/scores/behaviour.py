@@ -34,9 +34,7 @@ from verification.hook import Finding
 BEHAVIOUR_HOOK = "behaviour"
 FITS, UNDECIDED = "behaviour-fits", "behaviour-undecided"
 NO_BETTER, UNMEASURED = "behaviour-no-better", "behaviour-unmeasured"
-EXAMPLES = 16
-SECONDS = 30.0
-MAX_LENGTH = 320  # tokens of an example with its answer, as in training; longer ones are left out
+MAX_EXAMPLE_TOKENS = 320  # with the answer, as in training; longer ones are left out
 OWN, NONE = "this adapter", "no adapter"
 
 
@@ -58,8 +56,8 @@ class Bounds:
         scored: how many are also answered greedily, for ROUGE-L.
     """
 
-    examples: int = EXAMPLES
-    seconds: float = SECONDS
+    examples: int = 16
+    seconds: float = 30.0
     scored: int = 0
 
 
@@ -119,10 +117,10 @@ def measure(
     bounds = bounds or Bounds()
     # 1. The examples that are short enough, and how many of them may be used.
     rows = [(example, example_row(base.tokenizer, example)) for example in examples]
-    fitting = [pair for pair in rows if len(pair[1]) <= MAX_LENGTH]
+    fitting = [pair for pair in rows if len(pair[1]) <= MAX_EXAMPLE_TOKENS]
     if not fitting:
         raise UsageError(
-            f"there is no example of at most {MAX_LENGTH} tokens to check behaviour on"
+            f"there is no example of at most {MAX_EXAMPLE_TOKENS} tokens to check behaviour on"
         )
     used = fitting[: bounds.examples]
     scored = used[: bounds.scored]
@@ -266,14 +264,13 @@ def check_behaviour(
     adapter: Adapter,
     rivals: Sequence[Contender],
     examples: Examples,
-    bounds: Bounds | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Finding:
     """One finding: the adapter beats every rival clearly, or by less, or it does not.
 
     Arguments and errors are those of `measure`.
     """
-    measured = measure(base, adapter, rivals, examples.rows, bounds, progress)
+    measured = measure(base, adapter, rivals, examples.rows, progress=progress)
     limits = behaviour_calibration()
     evidence = _evidence(measured, examples, limits, base)
     side = "below" if measured.margin >= 0 else "above"

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+FALSE_ALARMS = 5  # of a hundred right ones (pairs, clean adapters) that a threshold warns of
+
 
 def share_below(score: float, quantiles: Sequence[float] | Float[Tensor, " n"]) -> float:
     """The share of a calibration set that lies below a score, by its quantiles in equal steps."""

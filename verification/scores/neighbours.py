@@ -22,9 +22,10 @@ from library.store.open import open_library
 from library.store.records import Record
 from verification.hook import Finding
 
-NEIGHBOURS = "neighbours"
+NEIGHBOURS_HOOK = "neighbours"
 NEAREST, COPY, E_DIEM = "neighbours-nearest", "neighbours-copy", "neighbours-e-diem"
 INCOMPARABLE = "neighbours-not-comparable"
+_NEAREST = 5  # library adapters that a finding lists
 SAME = 5e-3  # a relative distance below this is the same ΔW, up to rounding to bfloat16
 REFERENCE = 24  # adapters, evenly spaced by task, whose pairs E-DIEM is held against
 
@@ -151,16 +152,16 @@ def read_neighbours(url: str) -> Neighbours:
     return gather(name, ids, tasks, adapters)
 
 
-def check_neighbours(adapter: Adapter, neighbours: Neighbours, k: int = 5) -> list[Finding]:
+def check_neighbours(adapter: Adapter, neighbours: Neighbours) -> list[Finding]:
     """The nearest library adapters by the cosine of ΔW, and E-DIEM of the nearest one."""
     if not same_modules(adapter.layout, neighbours.adapters.layout):
         message = f"the adapter's modules are not those of {neighbours.name}"
-        return [Finding(NEIGHBOURS, INCOMPARABLE, "info", message)]
+        return [Finding(NEIGHBOURS_HOOK, INCOMPARABLE, "info", message)]
     if not adapter.is_finite():
         message = "no neighbours: a weight is not a finite number"
-        return [Finding(NEIGHBOURS, INCOMPARABLE, "info", message)]
+        return [Finding(NEIGHBOURS_HOOK, INCOMPARABLE, "info", message)]
     measured = distances(adapter, neighbours.adapters, neighbours.norms)
-    order = measured.cosine[0].argsort(descending=True, stable=True)[:k].tolist()
+    order = measured.cosine[0].argsort(descending=True, stable=True)[:_NEAREST].tolist()
     first = order[0]
     nearest = [
         {
@@ -179,7 +180,7 @@ def check_neighbours(adapter: Adapter, neighbours: Neighbours, k: int = 5) -> li
     )
     code = COPY if float(measured.relative[0, first]) < SAME else NEAREST
     return [
-        Finding(NEIGHBOURS, code, "info", message, {"nearest": nearest}),
+        Finding(NEIGHBOURS_HOOK, code, "info", message, {"nearest": nearest}),
         _e_diem(measured.by_module[0, first], adapter, neighbours, neighbours.tasks[first]),
     ]
 
@@ -197,4 +198,4 @@ def _e_diem(
     by_module = dict(
         zip((site.name for site in adapter.layout.sites), scores.tolist(), strict=True)
     )
-    return Finding(NEIGHBOURS, E_DIEM, "info", message, {"by_module": by_module})
+    return Finding(NEIGHBOURS_HOOK, E_DIEM, "info", message, {"by_module": by_module})

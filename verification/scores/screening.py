@@ -18,13 +18,12 @@ from torch import Tensor
 from library.adapter import Adapter
 from verification.checks.spectrum import log_profile, log_spectrum, singular_values
 from verification.hook import Finding
-from verification.scores.calibration import made_by, share_below
+from verification.scores.calibration import FALSE_ALARMS, made_by, share_below
 from verification.scores.screening_bank import Bank
 
-SCREENING = "screening"
+SCREENING_HOOK = "screening"
 NOT_APPLICABLE, UNCALIBRATED = "screening-not-applicable", "screening-uncalibrated"
 KNOWN_KIND, OUTLIER, QUIET = "screening-known-kind", "screening-outlier", "screening-quiet"
-FALSE_ALARMS = 5  # of a hundred clean adapters of the bank's recipe, for each of the two scores
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,10 @@ def check_spectra(
             f"no screening: the bank is of {len(bank.modules)} modules at rank {bank.rank} or "
             f"above, the adapter has {adapter.layout.describe()}"
         )
-        return [Finding(SCREENING, NOT_APPLICABLE, "info", message)]
+        return [Finding(SCREENING_HOOK, NOT_APPLICABLE, "info", message)]
     if not adapter.is_finite():
         message = "no screening: a weight is not a finite number"
-        return [Finding(SCREENING, NOT_APPLICABLE, "info", message)]
+        return [Finding(SCREENING_HOOK, NOT_APPLICABLE, "info", message)]
     values = bank.in_order(adapter.layout, singular_values(adapter, bank.rank))
     return _screening(values, bank, recipe, base_sha256)
 
@@ -105,16 +104,16 @@ def _screening(
             f"the adapter is {made_by(recipe)} or on another base, for which the bank does not "
             f"hold: {scores}"
         )
-        return [Finding(SCREENING, UNCALIBRATED, "info", message, evidence)]
+        return [Finding(SCREENING_HOOK, UNCALIBRATED, "info", message, evidence)]
     warnings = []
     if kind.flagged:
         message = f"the spectrum is like that of adapters with a planted backdoor: {scores}"
-        warnings.append(Finding(SCREENING, KNOWN_KIND, "warn", message, evidence))
+        warnings.append(Finding(SCREENING_HOOK, KNOWN_KIND, "warn", message, evidence))
     if outlier.flagged:
         message = f"one module's norm stands out as in no clean adapter: {scores}"
-        warnings.append(Finding(SCREENING, OUTLIER, "warn", message, evidence))
+        warnings.append(Finding(SCREENING_HOOK, OUTLIER, "warn", message, evidence))
     return warnings or [
-        Finding(SCREENING, QUIET, "info", f"nothing stands out: {scores}", evidence)
+        Finding(SCREENING_HOOK, QUIET, "info", f"nothing stands out: {scores}", evidence)
     ]
 
 

@@ -17,7 +17,7 @@ from library.calibration import read_calibration
 from library.layout import Layout
 from library.peft.read import shape_of
 
-Row = tuple[str, int, int, int]  # a module's name, in, out, kernel
+ModuleRow = tuple[str, int, int, int]  # a module's name, in, out, kernel
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Bank:
     name: str
     recipe: str
     base_sha256: str
-    modules: tuple[Row, ...]
+    modules: tuple[ModuleRow, ...]
     rank: int
     clean: int
     poisoned: int

@@ -29,16 +29,16 @@ from verification.scores.screening import check_spectra
 from verification.scores.screening_bank import shipped_bank
 
 SLOW = (
-    screening.SCREENING,
-    neighbours.NEIGHBOURS,
+    screening.SCREENING_HOOK,
+    neighbours.NEIGHBOURS_HOOK,
     agreement.AGREEMENT_HOOK,
     BEHAVIOUR_HOOK,
 )
 
 
 @dataclass(frozen=True)
-class Sources:
-    """The sources of the slow hooks.
+class SlowHooks:
+    """The slow hooks, over their sources.
 
     Attributes:
         library: folder or URL, for neighbours and rivals.
@@ -54,13 +54,6 @@ class Sources:
     base: Callable[[BaseReference], BaseModel]
     tasks: Path | None = None
 
-
-class SlowHooks:
-    """The slow hooks with their sources."""
-
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
-
     def hooks(self) -> tuple[Hook, ...]:
         """In the order of SLOW; costs are those once everything has been read."""
         checks = (self._screening, self._neighbours, self._agreement, self._behaviour)
@@ -74,7 +67,7 @@ class SlowHooks:
         try:
             adapter = subject.adapter
         except AdapterFileError as error:
-            return [Finding(screening.SCREENING, code, "info", f"no screening: {error}")]
+            return [Finding(screening.SCREENING_HOOK, code, "info", f"no screening: {error}")]
         recipe, base = subject.said("generator"), subject.said("base", "sha256")
         return check_spectra(adapter, shipped_bank(), recipe, base)
 
@@ -84,7 +77,7 @@ class SlowHooks:
             return check_neighbours(subject.adapter, self._near)
         except (AdapterFileError, UsageError) as error:
             code, message = neighbours.INCOMPARABLE, f"no neighbours: {error}"
-            return [Finding(neighbours.NEIGHBOURS, code, "info", message)]
+            return [Finding(neighbours.NEIGHBOURS_HOOK, code, "info", message)]
 
     def _agreement(self, subject: Artifact, context: Context) -> list[Finding]:
         text = subject.said("description")
@@ -100,7 +93,7 @@ class SlowHooks:
 
     def _behaviour(self, subject: Artifact, context: Context) -> list[Finding]:
         named = (subject.config or {}).get("base_model_name_or_path")
-        reference = self._sources.reference(named if isinstance(named, str) else None)
+        reference = self.reference(named if isinstance(named, str) else None)
         if reference is None:
             return [unmeasured(f"the base model {str(named)[:200]} is not at hand")]
         examples = self._examples(subject, context)
@@ -110,7 +103,7 @@ class SlowHooks:
         try:
             adapter = subject.adapter
             rivals = rivals_of(self._library, reference, description=description, identity=identity)
-            base = self._sources.base(reference)
+            base = self.base(reference)
             return [check_behaviour(base, adapter, rivals, examples, progress=context.progress)]
         except (AdapterFileError, LayoutMismatch, UsageError) as error:
             return [unmeasured(str(error))]
@@ -122,16 +115,16 @@ class SlowHooks:
         description = subject.said("description")
         if not self._tasks or description is None:
             return None
-        nearest = nearest_task(description, self._tasks, self._sources.encoder())
+        nearest = nearest_task(description, self._tasks, self.encoder())
         return Examples(nearest.task.train, nearest.task.name, nearest.similarity)
 
     @cached_property
     def _library(self) -> LibraryFolder:
-        return open_library(self._sources.library)
+        return open_library(self.library)
 
     @cached_property
     def _near(self) -> Neighbours:
-        return read_neighbours(self._sources.library)
+        return read_neighbours(self.library)
 
     @cached_property
     def _weights(self) -> WeightEncoder:
@@ -144,4 +137,4 @@ class SlowHooks:
 
     @cached_property
     def _tasks(self) -> Sequence[Task]:
-        return [] if self._sources.tasks is None else read_tasks(self._sources.tasks)
+        return [] if self.tasks is None else read_tasks(self.tasks)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from library.base.prompts import prompt_ids
 from library.errors import LayoutMismatch, UsageError
-from verification.zk.integers import Rows, on_grid
+from verification.zk.child import Rows
+from verification.zk.integers import on_grid
 from verification.zk.manifest import Committed
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from library.canonical import canonical_json, json_digest
-from verification.zk.child import FRACTION_BITS
+from verification.zk.child import FRACTION_BITS, Rows
 from verification.zk.errors import ChallengeError, TooLarge
 
 PROTOCOL = "lorasmith-zk-1"
@@ -20,7 +20,6 @@ FOLD_BITS = 32  # a wrong row goes unseen with probability 2⁻³² a try; ezkl 
 CIRCUIT_BITS = 126
 INPUT_BITS = 40  # values below 2¹⁶, more than any float16 has
 COLUMN_BITS = 16  # what a product of two weights with 8 significant bits each has
-Rows = list[list[int]]
 
 
 def on_grid(values: Float[Tensor, "m n"]) -> Rows:

@@ -22,17 +22,18 @@ from library.peft.read import read_peft
 from library.peft.safetensors_file import TensorFile, read_tensors
 from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE
 from verification.zk.backend import BACKEND, Backend, Keys, Shape, Srs, local_srs
+from verification.zk.child import Rows
 from verification.zk.errors import ProofFileError
-from verification.zk.integers import PROTOCOL, Rows, off_grid, on_grid
+from verification.zk.integers import PROTOCOL, off_grid, on_grid
 
 POINT = re.compile("[0-9a-f]{128}")
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-Size = Annotated[int, Field(gt=0, lt=2**53)]  # what canonical JSON, and so a digest, can hold
+Positive = Annotated[int, Field(gt=0, lt=2**53)]  # what canonical JSON, and so a digest, can hold
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-T = TypeVar("T")
+Parsed = TypeVar("Parsed")
 
 
-def parse_strictly(kind: type[T], content: bytes, what: str) -> T:
+def parse_strictly(kind: type[Parsed], content: bytes, what: str) -> Parsed:
     """A dataclass from JSON: every member and no other, each of its form.
 
     Raises ProofFileError, whose sentence begins with `what`.
@@ -78,9 +79,9 @@ class Committed:
     __pydantic_config__ = STRICT
 
     name: str
-    in_features: Size
-    out_features: Size
-    rank: Size
+    in_features: Positive
+    out_features: Positive
+    rank: Positive
     alpha: float
     scaling: float
     dtype: str
@@ -117,7 +118,7 @@ class Manifest:
     config_sha256: Sha256
     base_model: str | None
     srs_sha256: Sha256
-    srs_logrows: Size
+    srs_logrows: Positive
     modules: Annotated[list[Committed], Field(min_length=1), AfterValidator(require_distinct)]
 
     @cached_property

@@ -14,11 +14,10 @@ from pathlib import Path
 from library.canonical import json_digest
 from library.errors import UsageError
 from verification.zk.backend import Backend, Srs
-from verification.zk.child import felt
+from verification.zk.child import Rows, felt
 from verification.zk.errors import ChallengeError, ProofFileError, ProverError
 from verification.zk.integers import (
     PROTOCOL,
-    Rows,
     columns,
     fold,
     folding,

@@ -134,7 +134,7 @@ def test_only_a_margin_above_the_threshold_fits(
     """`share` is the margin's share of the threshold."""
     margin = share * behaviour_calibration().threshold
     measured = Behaviour({OWN: 0.0, NONE: margin, "a": 9.0}, {}, 1, 0, 0, 1)
-    monkeypatch.setattr(behaviour, "measure", lambda *_: measured)
+    monkeypatch.setattr(behaviour, "measure", lambda *_, progress: measured)
     finding = check_behaviour(base, zeros(layout_of(base.model.config)), [], Examples([], "r"))
     assert (finding.code, finding.severity) == (code, severity)
     assert finding.evidence["margin"] == margin

@@ -30,7 +30,7 @@ from library.errors import LayoutMismatch, UsageError
 from library.layout import layout_of
 from verification.zk.activations import activations
 from verification.zk.backend import Backend, Srs, local_srs
-from verification.zk.integers import Rows
+from verification.zk.child import Rows
 from verification.zk.manifest import Manifest, commit_adapter
 from verification.zk.proof import Owner
 
