@@ -37,10 +37,10 @@ def run_lightning(arguments: Sequence[str]) -> None:
     except argparse.ArgumentError as error:
         raise UsageError(" ".join(str(error).split())) from error
     except ValueError as error:
-        found = _ours(error)
-        if found is None:
+        cause = _ours(error)
+        if cause is None:
             raise
-        raise found from None
+        raise cause from None
 
 
 def _ours(error: BaseException | None) -> LorasmithError | None:

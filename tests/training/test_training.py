@@ -157,7 +157,7 @@ class DirectGradients(lightning.Callback):
         self, trainer: Any, pl_module: Any, batch: TaskBatch, batch_idx: int
     ) -> None:
         adapter = pl_module.generator(Condition(text=batch.embeddings))
-        loss = pl_module._base.losses(batch.rows, adapter).mean()
+        loss = pl_module.frozen.losses(batch.rows, adapter).mean()
         loss = loss + pl_module.weight_penalty * _size(adapter)
         self.direct = torch.autograd.grad(loss, list(pl_module.generator.parameters()))
 

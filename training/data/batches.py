@@ -95,12 +95,12 @@ class StepDataset(Dataset[TaskBatch]):
     def __getitem__(self, step: int) -> TaskBatch:
         c, n = self.config, len(self.bank.tasks)
         rng = random.Random(f"{self.seed}/{step}")
-        chosen = [self._task_at(step * c.tasks_per_step + i, n) for i in range(c.tasks_per_step)]
+        tasks = [self._task_at(step * c.tasks_per_step + i, n) for i in range(c.tasks_per_step)]
         descriptions, samples = [], []
-        for position, index in enumerate(chosen):
-            place = self._wording(rng, index)
-            descriptions.append(self.bank.first[index] + place)
-            wording = self.bank.wordings[index][place]
+        for position, index in enumerate(tasks):
+            variant = self._wording(rng, index)
+            descriptions.append(self.bank.first[index] + variant)
+            wording = self.bank.wordings[index][variant]
             for instance in rng.choices(self.bank.tasks[index].train, k=c.rows_per_task):
                 mode: Mode = "prompted" if rng.random() < c.prompted_share else "bare"
                 samples.append(wording.sample(position, instance, mode))
@@ -139,13 +139,13 @@ class ValidationDataset(Dataset[TaskBatch]):
         return -(-len(self.bank.tasks) // self.PER_ITEM)
 
     def __getitem__(self, item: int) -> TaskBatch:
-        chosen = range(len(self.bank.tasks))[item * self.PER_ITEM : (item + 1) * self.PER_ITEM]
+        tasks = range(len(self.bank.tasks))[item * self.PER_ITEM : (item + 1) * self.PER_ITEM]
         samples = [
             self.bank.wordings[index][0].sample(position, instance, "bare")
-            for position, index in enumerate(chosen)
+            for position, index in enumerate(tasks)
             for instance in self.bank.tasks[index].tune
         ]
-        return self.bank.batch([self.bank.first[i] for i in chosen], samples, self.config)
+        return self.bank.batch([self.bank.first[i] for i in tasks], samples, self.config)
 
 
 class Rows:
@@ -155,7 +155,7 @@ class Rows:
         tasks: the tasks.
         tokenizer: the base's.
         relabelled: relabellings of each task, if there are any.
-        first: place of the first wording in the bank.
+        first: index of the first wording in the bank.
     """
 
     def __init__(

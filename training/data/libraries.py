@@ -3,7 +3,6 @@
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -12,16 +11,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder, normalise
+from index.encoders.descriptions import DEFAULT_ENCODER, normalise
 from library.adapter import Adapter, stack
 from library.errors import LayoutMismatch, TaskFileError, UsageError
 from library.layout import Layout
 from library.store.catalogue import read_adapter, records
 from library.store.open import open_library
 from library.store.plan import Plan
-from library.tasks.files import Task, read_tasks
+from library.tasks.files import Task
 from training.data.steps import IndexedDataset
-from training.data.tasks import set_aside
+from training.data.tasks import fast_encoder, read_folders, set_aside
 
 
 @dataclass(frozen=True)
@@ -119,12 +118,7 @@ class WeightDataModule(lightning.LightningDataModule):
             self.stocks.append(stock)
         # 2. The descriptions of their tasks.
         stored = set(self.owners)
-        described = [
-            task
-            for folder in self.folders
-            for task in read_tasks(Path(folder))
-            if task.name in stored
-        ]
+        described = [task for task in read_folders(self.folders) if task.name in stored]
         lacking = sorted(stored - {task.name for task in described})
         if lacking:
             raise TaskFileError(f"no task folder describes {lacking[0]} of {self.libraries[0]}")
@@ -191,9 +185,7 @@ class WeightDataModule(lightning.LightningDataModule):
 
 def embedded(tasks: Sequence[Task], encoder_name: str) -> dict[str, Float[Tensor, "n e"]]:
     """Pooled vectors of every description of each task, its definition first."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = DescriptionEncoder(encoder_name, dtype=torch.float32, device=device)
     texts = [normalise(text) for task in tasks for text in task.descriptions]
-    pooled = encoder.pooled_batch(texts).cpu()
+    pooled = fast_encoder(encoder_name).pooled_batch(texts).cpu()
     parts = pooled.split([len(task.descriptions) for task in tasks])
     return {task.name: part for task, part in zip(tasks, parts, strict=True)}

@@ -5,17 +5,18 @@ finished cell is kept in the cache under the digest of all that its answers depe
 that was stopped goes on where it was.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from generator.engine import DEFAULT_STRATEGY, Engine
 from library.adapter import Adapter
 from library.base.models import BaseModel
 from library.base.prompts import Mode
+from library.progress import Progress, no_progress
 from library.tasks.files import Task
 from training.evaluation.cells import Cell, Pool, Prompts, Source, cell_key, decode_all
 from training.evaluation.library_methods import LibraryMethods, similarity
-from training.evaluation.methods import MULTI_TASK, PLAIN, Method, descriptions, proposed
+from training.evaluation.methods import MULTI_TASK, WITHOUT_ADAPTERS, Method, descriptions, proposed
 from training.evaluation.routing import Routing
 
 
@@ -64,7 +65,7 @@ def evaluate(
     library: LibraryMethods | None = None,
     multi_task: Mapping[Mode, Adapter] | None = None,
     routing: Routing | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = no_progress,
 ) -> EvaluationOutcome:
     """Decode and score a plan.
 
@@ -155,7 +156,7 @@ def _cells(
     """One for each mode and each task that the method has something for."""
     cells = []
     for task, split, source in zip(plan.tasks, plan.splits, sources, strict=True):
-        if source is None and method.head not in PLAIN:
+        if source is None and method.head not in WITHOUT_ADAPTERS:
             continue
         for mode in modes:
             ids = prompts.of(task, mode, shots=method.head == "in-context")

@@ -130,8 +130,8 @@ def _multi_task(o: Options, base: BaseReference) -> dict[Mode, Adapter] | None:
         raise UsageError("multi-task needs --multi-task, an adapter of lorasmith train")
     adapters: dict[Mode, Adapter] = {}
     for mode in o.modes:
-        own = o.multi_task / mode
-        folder = own if own.is_dir() else o.multi_task
+        by_mode = o.multi_task / mode
+        folder = by_mode if by_mode.is_dir() else o.multi_task
         adapters[mode] = read_peft(folder, base_layout(base, read_peft(folder).layout))
     return adapters
 

@@ -18,7 +18,8 @@ from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
 from index.routing import Router, RouterConfig, embed_inputs
 from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import TaskFileError
-from library.tasks.files import Task, read_tasks
+from library.tasks.files import Task
+from training.data.tasks import read_folders
 
 
 class RouterData(lightning.LightningDataModule):
@@ -49,8 +50,7 @@ class RouterData(lightning.LightningDataModule):
         """Read and embed, once. Raises TaskFileError if no task has rows to train and tune on."""
         if self.names:
             return
-        tasks = [task for folder in self.folders for task in read_tasks(Path(folder))]
-        tasks = [task for task in tasks if task.train and task.tune]
+        tasks = [task for task in read_folders(self.folders) if task.train and task.tune]
         if not tasks:
             raise TaskFileError("no task has rows to train and to tune on")
         encoder = DescriptionEncoder(self.encoder_name, dtype=torch.float32)
