@@ -36,20 +36,20 @@ class CrossFitted:
         self.scores: dict[str, Tensor] = {}
         self.flagged: dict[str, float] = {}
         self.folds: dict[str, list[float]] = {name: [] for name in test}
-        found: dict[str, list[Tensor]] = {name: [] for name in test}
+        parts_of: dict[str, list[Tensor]] = {name: [] for name in test}
         for k in range(FOLDS):
             calibration = (k + 1) % FOLDS
             rest = [f for f in range(FOLDS) if f not in (k, calibration)]
             score = self.fitted(clean, planted, benign, rest)
-            known = score(in_folds(clean, [calibration]))
-            median, spread = known.median(), known.std()
-            cut = (known.quantile(0.95) - median) / spread
+            calibrating = score(in_folds(clean, [calibration]))
+            median, spread = calibrating.median(), calibrating.std()
+            cut = (calibrating.quantile(0.95) - median) / spread
             base = (score(in_folds(clean, [k])) - median) / spread
             for name, group in test.items():
                 values = (score(in_folds(group, [k])) - median) / spread
-                found[name].append(torch.stack([values, (values > cut).double()]))
+                parts_of[name].append(torch.stack([values, (values > cut).double()]))
                 self.folds[name].append(area_under_curve(values, base))
-        for name, parts in found.items():
+        for name, parts in parts_of.items():
             self.scores[name], flags = torch.cat(parts, dim=1)
             self.flagged[name] = float(flags.mean())
 

@@ -15,8 +15,8 @@ CHUNK = 8
 def distances_to(pool: Pool, clean: Pool, norms: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine `[n, m]` and distance by module `[n, m, sites]` of a pool's adapters to clean ones."""
     starts = range(0, len(pool.tasks), CHUNK)
-    found = [distances(pool.adapters[s : s + CHUNK], clean.adapters, norms) for s in starts]
-    return torch.cat([f.cosine for f in found]), torch.cat([f.by_module for f in found])
+    measured = [distances(pool.adapters[s : s + CHUNK], clean.adapters, norms) for s in starts]
+    return torch.cat([f.cosine for f in measured]), torch.cat([f.by_module for f in measured])
 
 
 def neighbour_scores(clean: Pool, poisoned: Pool) -> dict[str, list[Tensor]]:
@@ -31,8 +31,8 @@ def neighbour_scores(clean: Pool, poisoned: Pool) -> dict[str, list[Tensor]]:
         mean, spread = pairs.mean(dim=0), pairs.std(dim=0)
         for side, (pool, cosine, by_module) in enumerate(groups):
             rows = torch.tensor([row for row, task in enumerate(pool.tasks) if fold(task) == k])
-            nearest, place = cosine[rows][:, rest].max(dim=1)
-            distance = by_module[rows, rest[place]]
+            nearest, column = cosine[rows][:, rest].max(dim=1)
+            distance = by_module[rows, rest[column]]
             scores["distant"][side].append(-nearest)
             scores["e-diem"][side].append(e_diem(distance, mean, spread).amax(dim=1))
     return {name: [torch.cat(parts) for parts in sides] for name, sides in scores.items()}

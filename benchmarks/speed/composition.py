@@ -74,7 +74,7 @@ def measured(size: int, rank: int) -> dict[str, Any]:
     theirs("svd")()
     peft_svd = time.perf_counter() - start
     peft_best = model_delta(model)
-    own = {
+    ours_s = {
         "svd": max(first["svd"], seconds(ours(rank), 5)),
         "cat": max(first["cat"], seconds(ours(None), 30)),
     }
@@ -91,8 +91,15 @@ def measured(size: int, rank: int) -> dict[str, Any]:
         "load_before": round(load, 2),
         "torch": torch.__version__,
         "peft": peft.__version__,
-        "seconds": {"ours": own, "peft": {"svd": peft_svd, "cat": peft_cat}, "ours_dense": entries},
-        "ratio": {"svd": peft_svd / own["svd"], "cat_ours_over_peft": own["cat"] / peft_cat},
+        "seconds": {
+            "ours": ours_s,
+            "peft": {"svd": peft_svd, "cat": peft_cat},
+            "ours_dense": entries,
+        },
+        "ratio": {
+            "svd": peft_svd / ours_s["svd"],
+            "cat_ours_over_peft": ours_s["cat"] / peft_cat,
+        },
         "error": {
             "ours_cat": relative(delta_of(ours(None)()), exact),
             "peft_cat": cat_error,
@@ -108,13 +115,13 @@ def random_adapters(size: int, rank: int) -> list[Adapter]:
     """Seeded, with singular values that fall, as those of trained adapters do."""
     layout = Layout("llama", 1, (Site("layer", size, size, rank),))
     fall = torch.logspace(0, -1, rank)
-    found = []
+    adapters = []
     for seed in range(len(WEIGHTS)):
         generator = torch.Generator().manual_seed(seed)
         a = torch.randn(rank, size, generator=generator) / size**0.5
         b = torch.randn(size, rank, generator=generator) * fall
-        found.append(from_sites(layout, {"layer": (a, b)}))
-    return found
+        adapters.append(from_sites(layout, {"layer": (a, b)}))
+    return adapters
 
 
 def peft_model(adapters: list[Adapter], names: list[str]) -> Any:
@@ -150,8 +157,8 @@ def model_delta(model: Any) -> torch.Tensor:
     return b.detach().double() @ a.detach().double() * layer.scaling["merged"]
 
 
-def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
+def relative(value: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((value - expected).norm() / expected.norm())
 
 
 def seconds(run: Callable[[], object], repeats: int) -> float:

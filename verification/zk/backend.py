@@ -130,12 +130,12 @@ class Backend:
         Args:
             progress: called with the share that is done after each item.
         """
-        found = []
+        results = []
         with ThreadPoolExecutor(self.workers) as pool:
             for result in pool.map(action, items):
-                found.append(result)
-                progress(len(found) / len(items))
-        return found
+                results.append(result)
+                progress(len(results) / len(items))
+        return results
 
     def plan(self, shapes: Sequence[Shape], logrows: int | None = None) -> tuple[int, list[int]]:
         """Log2 of the rows that circuits of these shapes share, and the columns of each.
@@ -145,12 +145,12 @@ class Backend:
         numbers = [shape.numbers() for shape in shapes]
         if any((inputs + outputs) * rank >> MAX_LOGROWS + 2 for inputs, outputs, rank in numbers):
             raise TooLarge("modules of more than four million weights are not proved")
-        found = self.call("plan", shapes=numbers, logrows=logrows)
-        if found["logrows"] > MAX_LOGROWS or 0 in found["columns"]:
+        circuits = self.call("plan", shapes=numbers, logrows=logrows)
+        if circuits["logrows"] > MAX_LOGROWS or 0 in circuits["columns"]:
             raise TooLarge(
-                f"an SRS of 2^{found['logrows']} points does not do for modules of this size"
+                f"an SRS of 2^{circuits['logrows']} points does not do for modules of this size"
             )
-        return max(found["logrows"], MIN_LOGROWS), found["columns"]
+        return max(circuits["logrows"], MIN_LOGROWS), circuits["columns"]
 
     def keys(self, shape: Shape, srs: Srs) -> Keys:
         """The keys of a shape, made once. Raises ProverError, TooLarge, ProofFileError."""
@@ -170,17 +170,17 @@ class Backend:
 
     def _make_keys(self, shape: Shape, srs: Srs, folder: Path) -> None:
         _, (columns,) = self.plan([shape], srs.logrows)
-        with tempfile.TemporaryDirectory() as made:
+        with tempfile.TemporaryDirectory() as work:
             record = self.call(
                 "keys",
                 shape=shape.numbers(),
                 logrows=srs.logrows,
                 columns=columns,
                 srs=str(srs.path),
-                folder=made,
+                folder=work,
             )
-            files = {name: (Path(made) / name).read_bytes() for name in _KEY_FILES}
-            record["vk_sha256"] = file_digest(Path(made) / "vk")
+            files = {name: (Path(work) / name).read_bytes() for name in _KEY_FILES}
+            record["vk_sha256"] = file_digest(Path(work) / "vk")
         files["keys.json"] = json.dumps(record, sort_keys=True).encode()
         with suppress(OutputExists):  # another process was first
             write_folder(folder, files)

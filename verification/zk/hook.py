@@ -66,15 +66,17 @@ def check_proofs(
         ProofLimit: the owner answers no more about this adapter.
         UsageError, TooLarge, ProverError, AdapterFileError: as the functions used say.
     """
-    with tempfile.TemporaryDirectory() as place, Backend(still=lambda: progress(0.0)) as backend:
-        folder = Path(place) / "adapter"
+    with tempfile.TemporaryDirectory() as work, Backend(still=lambda: progress(0.0)) as backend:
+        folder = Path(work) / "adapter"
         write_folder(folder, dict(subject.files))
         manifest = commit_adapter(folder, backend, srs, _part(progress, 0.0, _COMMITTED))
-        own = srs or local_srs(manifest.srs_logrows)
-        owner = Owner(folder, manifest, own, backend)
+        used_srs = srs or local_srs(manifest.srs_logrows)
+        owner = Owner(folder, manifest, used_srs, backend)
         proving = _part(progress, _COMMITTED, _PROVED)
         bundle = prove_hashed(owner, challenge.nonce, challenge.modules, proving)
-        report = verify_hashed(manifest, bundle, challenge.nonce, challenge.modules, own, backend)
+        report = verify_hashed(
+            manifest, bundle, challenge.nonce, challenge.modules, used_srs, backend
+        )
     return _findings(report, manifest, bundle, made_here=srs is None)
 
 
@@ -86,12 +88,12 @@ def _findings(
     report: Report, manifest: Manifest, bundle: Bundle, *, made_here: bool
 ) -> list[Finding]:
     """The report's, the first with everything that it is about."""
-    told = {
+    summary = {
         key: value for key, value in report.to_dict().items() if key not in ("verdict", "findings")
     }
     first, *others = report.findings
     evidence = {
-        **told,
+        **summary,
         "srs_made_here": made_here,
         "nonce": bundle.nonce,
         "files": {"manifest.json": asdict(manifest), "proof.json": asdict(bundle)},

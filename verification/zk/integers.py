@@ -91,8 +91,8 @@ def hashed_row(manifest: str, module: str, nonce: str, width: int) -> list[int]:
 def sampled(manifest: str, nonce: str, modules: list[str], count: int) -> list[str]:
     """`count` of the modules, by the same hash, in their order."""
     ranked = sorted(modules, key=lambda name: _stream(["sample", manifest, nonce, name], 32))
-    chosen = set(ranked[:count])
-    return [name for name in modules if name in chosen]
+    selected = set(ranked[:count])
+    return [name for name in modules if name in selected]
 
 
 def folding(statement: str, rows: int) -> list[int]:
@@ -118,8 +118,8 @@ def tag(statement: str) -> list[int]:
     return [int.from_bytes(content[:15]), int.from_bytes(content[15:30])]
 
 
-def _dot(left: list[int], right: list[int]) -> int:
-    return sum(v * w for v, w in zip(left, right, strict=True))
+def _dot(first: list[int], second: list[int]) -> int:
+    return sum(v * w for v, w in zip(first, second, strict=True))
 
 
 def _stream(about: list[str], size: int) -> bytes:
