@@ -38,7 +38,7 @@ HOOKS: tuple[Hook, ...] = (
 
 @dataclass(frozen=True)
 class Policy:
-    """Which hooks run, and findings of which severities refuse an adapter.
+    """The hooks that run, and the severities of findings that refuse an adapter.
 
     A finding of severity `refuse` refuses unless none is listed, when it counts as warn; one of
     severity `warn` refuses where that is listed.
@@ -113,18 +113,18 @@ def read_policy(path: Path, names: tuple[str, ...] = Policy.hooks) -> Policy:
     allowed = {"hooks": names, "refuse": ("warn", "refuse")}
     signed = content.pop("signed", False)
     if not isinstance(signed, bool):
-        raise InputFileError(f"{path}: signed is true or false")
+        raise InputFileError(f"{path}: signed must be true or false")
     for key, value in content.items():
         if key not in allowed:
             raise InputFileError(f"{path}: a policy has hooks, refuse and signed, not {key}")
         if not isinstance(value, list) or any(name not in allowed[key] for name in value):
-            raise InputFileError(f"{path}: {key} is a list of some of {', '.join(allowed[key])}")
+            raise InputFileError(f"{path}: {key} must list some of {', '.join(allowed[key])}")
     lists: dict[str, Any] = {key: tuple(value) for key, value in content.items()}
     policy = Policy(**lists, signed=signed)
     if not policy.hooks:
-        raise InputFileError(f"{path}: hooks is empty, so that nothing would be checked")
+        raise InputFileError(f"{path}: hooks is empty: nothing would be checked")
     if signed and not policy.refuse:
-        raise InputFileError(f"{path}: signed refuses what is not, so refuse cannot be empty")
+        raise InputFileError(f"{path}: signed refuses unsigned adapters, so refuse cannot be empty")
     return policy
 
 
@@ -139,7 +139,7 @@ def require_known_hooks(names: Iterable[str], available: Iterable[str]) -> None:
 def require_key(policy: Policy, public_key: object | None) -> None:
     """Raise UsageError unless policy and public key go together."""
     if policy.signed and public_key is None:
-        raise UsageError("the policy asks for signatures: --public-key says whose")
+        raise UsageError("the policy requires signatures; give the signer's key with --public-key")
     if public_key is not None and "signature" not in policy.hooks:
         raise UsageError("--public-key needs the hook signature, which the policy leaves out")
 

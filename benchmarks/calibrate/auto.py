@@ -44,7 +44,7 @@ def scores(report: dict[str, Any], method: str) -> dict[str, float]:
 
 
 def best_threshold(points: Sequence[tuple[float, float, float]]) -> float:
-    """Of (similarity, nearest's score, generated score): from where on to take the nearest.
+    """The similarity from which on to take the nearest, of (similarity, its score, generated).
 
     Candidates lie midway between similarities; of equally good ones the highest.
     """

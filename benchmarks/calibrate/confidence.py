@@ -51,7 +51,7 @@ def cosines_of(queries: Rows, index: list[Rows]) -> Rows:
 
 
 def queries_of(tasks: list[Described]) -> tuple[Rows, np.ndarray]:
-    rows = [np.concatenate([d.summary, d.asked]) for d in tasks]
+    rows = [np.concatenate([d.summary, d.queries]) for d in tasks]
     return np.concatenate(rows), np.repeat(np.arange(len(tasks)), [len(r) for r in rows])
 
 
@@ -93,7 +93,7 @@ def fitted(rows: list[dict[str, Any]]) -> LogisticRegression:
 
 
 def reliability(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of first results: what was claimed and what came true, by the claim."""
+    """First results by their claim: what was claimed and what came true."""
     top = [r for r in rows if r["rank"] == 0]
     claimed, right = (np.array([r[key] for r in top], dtype=float) for key in ("claim", "right"))
     bins: list[dict[str, Any]] = []

@@ -57,7 +57,7 @@ class Pairs:
         self.adapters = adapters
 
     def quantiles(self, right: bool) -> tuple[float, ...]:
-        """Of the cosines of right or of wrong pairs; each task's descriptions count for one."""
+        """Quantiles of the cosines of right or of wrong pairs; each task counts for one."""
         scores, weights = [], []
         for i, texts in enumerate(self.texts):
             cosines = texts @ self.adapters.mT
@@ -71,8 +71,8 @@ class Pairs:
         places = torch.searchsorted(mass, grid - 1e-9).clamp_max(len(ordered) - 1)
         return tuple(round(score, DIGITS) for score in ordered[places].tolist())
 
-    def told(self, threshold: float) -> dict[str, Any]:
-        """How well one description a task, its definition or its last one, tells right from wrong.
+    def figures(self, threshold: float) -> dict[str, Any]:
+        """Figures of how well a task's definition, or its last description, tells right from wrong.
 
         Warned: the share of pairs below the threshold.
         """
@@ -94,7 +94,7 @@ class Pairs:
 
 
 def generated(encoder: WeightEncoder, engine: Engine, tasks: Sequence[Described]) -> Vectors:
-    """What text-to-lora makes of each definition, encoded."""
+    """Adapters that text-to-lora generates for each definition, encoded."""
     base, adapters = resolve_base(), []
     for task in tasks:
         request = Request(task.task.definition)
@@ -140,11 +140,11 @@ def main() -> None:
         "text_to_lora": checkpoint.digest,
         "threshold": limits.threshold,
         "calibration": {"tasks": limits.tasks, "descriptions": limits.descriptions},
-        "trained": pairs.told(limits.threshold),
-        "trained, second library": second.told(limits.threshold),
-        "generated": test_pairs.told(limits.threshold),
+        "trained": pairs.figures(limits.threshold),
+        "trained, second library": second.figures(limits.threshold),
+        "generated": test_pairs.figures(limits.threshold),
         "generated_tasks_that_text_to_lora_saw": sum(d.task.name in taught for d in unseen),
-        "generated, held-out tasks": new.told(limits.threshold),
+        "generated, held-out tasks": new.figures(limits.threshold),
     }
     o.out.write_text(json.dumps(_rounded(report), indent=1) + "\n", encoding="utf-8")
     print(json.dumps(_rounded(report), indent=1))

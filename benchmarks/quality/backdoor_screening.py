@@ -29,7 +29,7 @@ FACTORS = (3.0, 5.0, 10.0, 30.0)
 WORKS = 0.5  # share of triggered test rows that get the attacker's answer
 
 
-def chosen(group: Set, tasks: frozenset[str]) -> Set:
+def subset(group: Set, tasks: frozenset[str]) -> Set:
     values, names = group
     return values[[name in tasks for name in names]], [name for name in names if name in tasks]
 
@@ -39,7 +39,7 @@ def set_of(pool: Pool) -> Set:
 
 
 def generated(pool: Pool) -> Set:
-    """What the default generator makes of the poisoned tasks' descriptions."""
+    """Adapters that the default generator makes for the poisoned tasks' descriptions."""
     from generator.engine import open_engine
     from generator.request import Request
     from library.adapter import stack
@@ -76,8 +76,8 @@ def measure(o: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[list[
         "clean": clean,
         "benign merge": benign,
         "trigger": poisoned,
-        "trigger that works": chosen(poisoned, works),
-        "trigger that failed": chosen(poisoned, fails),
+        "trigger that works": subset(poisoned, works),
+        "trigger that failed": subset(poisoned, fails),
         "merged backdoor": merged,
         "benign merge, strong": (mixed.strong_benign, mixed.strong_tasks),
         "merged backdoor, strong": (mixed.strong, mixed.strong_tasks),
@@ -140,7 +140,7 @@ def measure(o: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[list[
 def controls(
     clean: Set, poisoned: Set, clean_fa: Set, poisoned_fa: Set, works_fa: frozenset[str]
 ) -> list[dict[str, Any]]:
-    """Whether it is the poison that is seen, and not the steps or the strength."""
+    """Controls: is it the poison that is seen, and not the steps or the strength?"""
     equal = CrossFitted(
         clean_fa,
         [poisoned_fa],
@@ -148,7 +148,7 @@ def controls(
         {
             "clean": clean_fa,
             "trigger, equal steps (lora-fa)": poisoned_fa,
-            "trigger that works, equal steps (lora-fa)": chosen(poisoned_fa, works_fa),
+            "trigger that works, equal steps (lora-fa)": subset(poisoned_fa, works_fa),
         },
     )
     rows = [equal.row(k, "clean", "known-kind, fitted on lora-fa") for k in list(equal.scores)[1:]]

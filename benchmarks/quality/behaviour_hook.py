@@ -1,4 +1,4 @@
-"""How often the behaviour check tells the right adapter from another task's.
+"""Measure how often the behaviour check tells the right adapter from another task's.
 
     python benchmarks/quality/behaviour_hook.py --heldout TASKS/public_heldout --train \
         TASKS/train \\
@@ -66,7 +66,7 @@ Losses = dict[str, list[float]]  # by contender, one for each example
 
 
 class Field:
-    """Everything that a task's examples are tried with."""
+    """The adapters and the base that a task's examples are tried with."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.engine = open_engine(device=options.device)
@@ -75,9 +75,9 @@ class Field:
         self.where = options.device
         self.base = load_base(resolve_base(), device=options.device)
         stored = [r for r in records(self.library) if r["variant"] == 0 and r["id"]]
-        self.own = {r["task"]: (self.library, r["id"]) for r in stored}
+        self.stored = {r["task"]: (self.library, r["id"]) for r in stored}
         oracles = open_library(str(options.oracles))
-        self.own |= {r["task"]: (oracles, r["id"]) for r in records(oracles)}
+        self.stored |= {r["task"]: (oracles, r["id"]) for r in records(oracles)}
         rivals = rivals_of(self.library, self.base.reference, description=None)
         self.rivals = [Contender(NONE, zeros(self.checkpoint.module.layout)), *rivals]
         aside = [r for r in stored if r["task"] not in {rival.name for rival in rivals}]
@@ -91,7 +91,7 @@ class Field:
         return adapter.to("cpu", torch.bfloat16).to(dtype=torch.float32)
 
     def from_library(self, name: str) -> Adapter:
-        return read_adapter(*self.own[name], self.checkpoint.module.layout)
+        return read_adapter(*self.stored[name], self.checkpoint.module.layout)
 
 
 def losses_of(
@@ -153,7 +153,7 @@ def working(scores: Path) -> set[str]:
 
 
 def margins(rows: Mapping[str, Losses], rivals: Sequence[str], who: str, n: int) -> list[float]:
-    """By task: how much lower the loss of `who` is than the best rival's, on the first n."""
+    """Margins by task: the best rival's loss less that of `who`, on the first n."""
     results = []
     for losses in rows.values():
         best = min(statistics.fmean(losses[rival][:n]) for rival in rivals)

@@ -33,11 +33,11 @@ class Described:
 
     @property
     def indexed(self) -> Rows:
-        """What an index may know of the paraphrases: every other one; the rest are queries."""
+        """The paraphrases that an index may hold: every other one; the rest are queries."""
         return self.paraphrases[::2]
 
     @property
-    def asked(self) -> Rows:
+    def queries(self) -> Rows:
         return self.paraphrases[1::2]
 
 

@@ -1,4 +1,4 @@
-"""Whether a backdoor survives a merge: answers of merged adapters to triggered rows, on the base.
+"""Measure whether a backdoor survives a merge: merged adapters' answers to triggered rows.
 
     python benchmarks/quality/merged_attack.py --clean LIB --poisoned LIB --triggered \
         PLANTED/triggered \

@@ -1,4 +1,4 @@
-"""How often a description that the index does not hold finds its adapter: recall at 1, 5 and 10.
+"""Recall at 1, 5 and 10 of adapters by descriptions that the index does not hold.
 
     python benchmarks/quality/retrieval.py --library LIB --tasks train public_heldout --out \
         retrieval.json
@@ -35,7 +35,7 @@ from library.store.open import open_library
 
 AT = (1, 5, 10)
 Queries = Callable[[Described], Rows]
-KINDS: dict[str, Queries] = {"summary": lambda d: d.summary, "paraphrase": lambda d: d.asked}
+KINDS: dict[str, Queries] = {"summary": lambda d: d.summary, "paraphrase": lambda d: d.queries}
 
 
 def definition(d: Described) -> Rows:
@@ -68,7 +68,7 @@ def recall(ranks: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def asked(index: VectorIndex, tasks: Sequence[Described], queries: Queries) -> list[dict[str, Any]]:
+def hits(index: VectorIndex, tasks: Sequence[Described], queries: Queries) -> list[dict[str, Any]]:
     """For each query the place of the right adapter, and the first result with its confidence."""
     results = []
     for d in tasks:
@@ -103,11 +103,11 @@ def claims(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def compared(
     library: Sequence[Described], heldout: Sequence[Described], rows: Queries
 ) -> dict[str, Any]:
-    """What one way of making the index gives."""
+    """Results of one way of making the index."""
     plain, wide = index_of(library, rows), index_of([*library, *heldout], rows)
-    of_library = {kind: asked(plain, library, of) for kind, of in KINDS.items()}
-    heldout_rows = {kind: asked(wide, heldout, of) for kind, of in KINDS.items()}
-    lacking = [row for of in KINDS.values() for row in asked(plain, heldout, of)]
+    of_library = {kind: hits(plain, library, of) for kind, of in KINDS.items()}
+    heldout_rows = {kind: hits(wide, heldout, of) for kind, of in KINDS.items()}
+    lacking = [row for of in KINDS.values() for row in hits(plain, heldout, of)]
     return {
         "library": {kind: recall([r["rank"] for r in a]) for kind, a in of_library.items()},
         "held out": {kind: recall([r["rank"] for r in a]) for kind, a in heldout_rows.items()},

@@ -31,7 +31,7 @@ def summary(ranks: Sequence[int], sizes: Sequence[int]) -> dict[str, Any]:
 
 
 def best_ridges(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each baseline the penalty that is best on these very tasks, which favours the baseline."""
+    """Each baseline's penalty that is best on these very tasks, which favours the baseline."""
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
         name, _, ridge = row["method"].partition(", ")

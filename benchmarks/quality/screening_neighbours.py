@@ -1,4 +1,4 @@
-"""Whether distances to a library find planted backdoors: nearest cosine and E-DIEM as scores."""
+"""Distances to a library as scores of planted backdoors: nearest cosine and E-DIEM."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def distances_to(pool: Pool, clean: Pool, norms: Tensor) -> tuple[Tensor, Tensor
 
 
 def neighbour_scores(clean: Pool, poisoned: Pool) -> dict[str, list[Tensor]]:
-    """By score, those of clean and of poisoned adapters; references are of other folds alone."""
+    """Scores of clean and of poisoned adapters, by score; references are of other folds alone."""
     norms = squared_norms(clean.adapters)
     of_clean = distances_to(clean, clean, norms)
     groups = [(clean, *of_clean), (poisoned, *distances_to(poisoned, clean, norms))]

@@ -1,4 +1,4 @@
-"""What an adapter does to the base's hidden states on fixed prompts: the slow reference.
+"""Signatures: an adapter's effect on the base's hidden states on fixed prompts, the slow reference.
 
 Delta Activations (arXiv 2509.04442): the mean shift of the last token's final hidden state over
 five generic prompts, here of our own wording. It needs the base model and one forward pass per

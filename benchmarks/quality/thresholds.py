@@ -11,7 +11,7 @@ Scores = Sequence[float] | Float[Tensor, " n"]
 
 
 def area_under_curve(right: Scores, wrong: Scores) -> float:
-    """How often a right one scores above a wrong one; ties count half (Mann-Whitney)."""
+    """The share of pairs in which the right one scores higher; ties count half (Mann-Whitney)."""
     a, b = (torch.as_tensor(scores, dtype=torch.float64) for scores in (right, wrong))
     a, b = a[:, None], b[None]  # (n, 1), (1, m)
     return float(((a > b).double() + 0.5 * (a == b)).mean())

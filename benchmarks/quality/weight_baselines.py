@@ -1,4 +1,4 @@
-"""What the weight encoder is compared with: ridge regressions from other views of an adapter.
+"""Baselines of the weight encoder: ridge regressions from other views of an adapter.
 
 Each view gives a matrix of inner products between all adapters; `mapped` regresses the vectors of
 definitions on it. ΔW itself, the factors as they lie in the file (flattened), spectral statistics

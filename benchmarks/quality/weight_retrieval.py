@@ -77,7 +77,7 @@ class Bench:
         }
 
     def baselines(self, unseen: Sequence[str]) -> dict[str, Cosines]:
-        """By view and ridge, trained on the adapters of all other tasks."""
+        """Baselines by view and ridge, trained on the adapters of all other tasks."""
         seen = [name for name in self.names if name not in set(unseen)]
         centre = self.data.definitions(seen).mean(dim=0)
         texts = torch.nn.functional.normalize(self.data.definitions(self.names) - centre, dim=-1)

@@ -71,7 +71,7 @@ class Bench:
     def kind(self, name: str) -> str:
         return (self.tasks[name].categories or ("",))[0]
 
-    def found(self, text: str | None = None, adapter: Path | None = None) -> list[Result]:
+    def search(self, text: str | None = None, adapter: Path | None = None) -> list[Result]:
         """Every adapter, best first, asked by a text, an adapter's config and weights, or both."""
         files = None
         if adapter is not None:
@@ -80,13 +80,13 @@ class Bench:
         return self.searcher.search(text, files, by="weights", k=len(self.names))
 
     def by_text(self, task: Task, texts: Sequence[str]) -> list[int]:
-        return [place_of(task.name, self.found(text=text)) for text in texts]
+        return [place_of(task.name, self.search(text=text)) for text in texts]
 
     def kin(self) -> dict[str, Any]:
         """Places of the first adapter of the same category, the twin left out, beside chance."""
         ranks, kin = [], []
         for name in self.unseen:
-            others = [r.task for r in self.found(adapter=self.other[name]) if r.task != name]
+            others = [r.task for r in self.search(adapter=self.other[name]) if r.task != name]
             same = [self.kind(other) == self.kind(name) for other in others]
             if any(same):
                 ranks.append(1 + same.index(True))
@@ -126,10 +126,10 @@ def report(bench: Bench) -> dict[str, Any]:
     definitions = [rank for task in tasks for rank in bench.by_text(task, task.descriptions[:1])]
     reworded = [rank for task in tasks for rank in bench.by_text(task, task.descriptions[1:])]
     other = bench.other
-    twins = [place_of(name, bench.found(adapter=other[name])) for name in bench.unseen]
-    both = [place_of(t.name, bench.found(t.descriptions[0], other[t.name])) for t in tasks]
+    twins = [place_of(name, bench.search(adapter=other[name])) for name in bench.unseen]
+    both = [place_of(t.name, bench.search(t.descriptions[0], other[t.name])) for t in tasks]
     frozen = [name for name in bench.unseen if name in bench.frozen]
-    foreign = [(name, bench.found(adapter=bench.frozen[name])) for name in frozen]
+    foreign = [(name, bench.search(adapter=bench.frozen[name])) for name in frozen]
     strange = [place_of(name, results) for name, results in foreign]
     return {
         "schema": 1,

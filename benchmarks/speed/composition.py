@@ -53,10 +53,10 @@ def measured(size: int, rank: int) -> dict[str, Any]:
     load = os.getloadavg()[0]
     exact = dense(adapters)
 
-    def ours(wanted: int | None) -> Callable[[], Adapter]:
-        return lambda: weighted_sum(adapters, WEIGHTS, wanted)
+    def our_sum(rank: int | None) -> Callable[[], Adapter]:
+        return lambda: weighted_sum(adapters, WEIGHTS, rank)
 
-    def theirs(kind: str) -> Callable[[], None]:
+    def peft_sum(kind: str) -> Callable[[], None]:
         def run() -> None:
             if "merged" in model.peft_config:
                 model.delete_adapter("merged")
@@ -64,19 +64,19 @@ def measured(size: int, rank: int) -> dict[str, Any]:
 
         return run
 
-    first = {"svd": seconds(ours(rank), 5), "cat": seconds(ours(None), 30)}
-    peft_cat = seconds(theirs("cat"), 30)
+    first = {"svd": seconds(our_sum(rank), 5), "cat": seconds(our_sum(None), 30)}
+    peft_cat = seconds(peft_sum("cat"), 30)
     cat_error = relative(model_delta(model), exact)
-    theirs("linear")()
+    peft_sum("linear")()
     linear_error = relative(model_delta(model), exact)
     model.delete_adapter("merged")
     start = time.perf_counter()
-    theirs("svd")()
+    peft_sum("svd")()
     peft_svd = time.perf_counter() - start
     peft_best = model_delta(model)
     ours_s = {
-        "svd": max(first["svd"], seconds(ours(rank), 5)),
-        "cat": max(first["cat"], seconds(ours(None), 30)),
+        "svd": max(first["svd"], seconds(our_sum(rank), 5)),
+        "cat": max(first["cat"], seconds(our_sum(None), 30)),
     }
     entries = {
         method: once(lambda method=method: merge(method, Mix(adapters, WEIGHTS)))
@@ -101,11 +101,11 @@ def measured(size: int, rank: int) -> dict[str, Any]:
             "cat_ours_over_peft": ours_s["cat"] / peft_cat,
         },
         "error": {
-            "ours_cat": relative(delta_of(ours(None)()), exact),
+            "ours_cat": relative(delta_of(our_sum(None)()), exact),
             "peft_cat": cat_error,
             "peft_linear": linear_error,
-            "ours_beside_peft_svd": relative(delta_of(ours(rank)()), peft_best),
-            "ours_svd": relative(delta_of(ours(rank)()), exact),
+            "ours_beside_peft_svd": relative(delta_of(our_sum(rank)()), peft_best),
+            "ours_svd": relative(delta_of(our_sum(rank)()), exact),
             "peft_svd": relative(peft_best, exact),
         },
     }
@@ -125,7 +125,7 @@ def random_adapters(size: int, rank: int) -> list[Adapter]:
 
 
 def peft_model(adapters: list[Adapter], names: list[str]) -> Any:
-    """The same adapters on a model of one linear layer."""
+    """A PEFT model of one linear layer with the same adapters."""
     size, rank = adapters[0].layout.sites[0].in_features, adapters[0].layout.rank
     bare: Any = nn.Sequential()
     bare.add_module("layer", nn.Linear(size, size, bias=False))

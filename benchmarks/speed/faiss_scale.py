@@ -147,7 +147,7 @@ def peer(index: VectorIndex, queries: Rows) -> dict[str, Any]:
 
 
 def lost(folder: Path, encoder: EncoderIdentity, vectors: Rows, first: int, added: int) -> int:
-    """How many of the added adapters a fresh reader does not find by their own vector."""
+    """Number of added adapters that a fresh reader does not find by their own vector."""
     fresh = VectorIndex(encoder, folder)
     missing = 0
     for number in range(added):
@@ -158,7 +158,7 @@ def lost(folder: Path, encoder: EncoderIdentity, vectors: Rows, first: int, adde
 
 @dataclass(frozen=True)
 class Data:
-    """What one size is measured with; `more` is for the writer to add."""
+    """The vectors and queries of one size; `more` is for the writer to add."""
 
     vectors: Rows
     more: Rows
@@ -203,7 +203,7 @@ def built(index: VectorIndex, data: Data, folder: Path) -> dict[str, Any]:
     }
 
 
-def asked(index: VectorIndex, data: Data, folder: Path, seconds: float) -> dict[str, Any]:
+def served(index: VectorIndex, data: Data, folder: Path, seconds: float) -> dict[str, Any]:
     """Searches by one client, then by eight, with a writer all the time and a swap."""
     writer = Writer(index, data.more, data.size)
     writer.start()
@@ -232,7 +232,7 @@ def measure(options: argparse.Namespace, size: int) -> dict[str, Any]:
         path = Path(folder) / "index"
         index = VectorIndex(encoder, path)
         report = built(index, data, path)
-        report |= asked(index, data, path, options.seconds)
+        report |= served(index, data, path, options.seconds)
     report["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     report["load_average"] = round(os.getloadavg()[0], 1)
     one, alone = report["1 client"]["p50_ms"], report["peer: FAISS alone"]["p50_ms"]

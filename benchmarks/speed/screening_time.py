@@ -1,4 +1,4 @@
-"""How long screening, neighbours and agreement take, beside spectra of a ΔW that is formed.
+"""Time screening, neighbours and agreement, beside spectra of a ΔW that is formed.
 
     python benchmarks/speed/screening_time.py --library LIB --out docs/results/screening-time.json
 
@@ -102,7 +102,7 @@ def main() -> None:
         "threads": 1,
         "processes_waiting": os.getloadavg()[0],
         "torch": torch.__version__,
-        "characters": [len(s.said("description") or "") for s in (short, median, longest)],
+        "characters": [len(s.recorded("description") or "") for s in (short, median, longest)],
         "seconds": timings,
         "ratio": timings[peer]["cpu"] / timings[screening]["cpu"],
     }

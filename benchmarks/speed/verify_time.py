@@ -1,4 +1,4 @@
-"""How long every hook takes on an adapter of the default size, on one thread.
+"""Time every hook on an adapter of the default size, on one thread.
 
     OMP_NUM_THREADS=1 python benchmarks/speed/verify_time.py --out docs/results/verify-time.json
 
@@ -97,13 +97,13 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
         load_file(folder / WEIGHTS_FILE)
         LoraConfig.from_pretrained(str(folder))
 
-    def ours() -> None:
+    def our_hooks() -> None:
         verify_path(folder, context)
 
     def request() -> None:
         reported(adapter_files)
 
-    timings = milliseconds({"ours": ours, "request": request, "peer": peer}, repeats)
+    timings = milliseconds({"ours": our_hooks, "request": request, "peer": peer}, repeats)
     return {
         "ms": timings["ours"],
         "in_a_request_ms": timings["request"],

@@ -1,4 +1,4 @@
-"""What zero-knowledge proofs cost on a CPU: per module, and for a generated adapter's 60 modules.
+"""Costs of zero-knowledge proofs on a CPU: per module, and for a generated adapter's 60 modules.
 
     python benchmarks/speed/zk_time.py --out docs/results/zk-time.json
 
@@ -60,7 +60,7 @@ def peak_mib(backend: Backend) -> float:
 
 
 def measured(backend: Backend, run: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """What `run` returns, with CPU seconds of ezkl's processes and wall seconds."""
+    """The result of `run`, with CPU seconds of ezkl's processes and wall seconds."""
     cpu, wall = cpu_seconds(backend), time.perf_counter()
     result = run()
     return result, {
@@ -109,7 +109,7 @@ def one_module(name: str, w: ModuleWeights, srs: Srs, repeats: int) -> dict[str,
 
 
 def mean(backend: Backend, repeats: int, run: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """The same for `repeats` calls in a row, a call; the kernel counts CPU in steps of 10 ms."""
+    """`measured` for `repeats` calls, per call; the kernel counts CPU in steps of 10 ms."""
     result, times = measured(backend, lambda: [run() for _ in range(repeats)][-1])
     return result, {kind: round(value / repeats, 4) for kind, value in times.items()}
 
@@ -177,7 +177,7 @@ def peer() -> dict[str, Any]:
     report: dict[str, Any] = {"shape": [*PEER_SHAPE]}
     with tempfile.TemporaryDirectory() as folder:
 
-        def at(name: str) -> str:
+        def path(name: str) -> str:
             return str(Path(folder) / name)
 
         def step(label: str, name: str, **arguments: Any) -> None:
@@ -188,29 +188,39 @@ def peer() -> dict[str, Any]:
                 "wall": round(time.perf_counter() - wall, 3),
             }
 
-        _model(Path(at("model")), a, b)
-        Path(at("input")).write_text(json.dumps({"input_data": [x.tolist(), [0.0, 0.0]]}))
+        _model(Path(path("model")), a, b)
+        Path(path("input")).write_text(json.dumps({"input_data": [x.tolist(), [0.0, 0.0]]}))
         run = ezkl.PyRunArgs()
         run.input_visibility = run.output_visibility = "public"
         run.param_visibility = "private"
-        model = {"model": at("model")}
-        ezkl.gen_settings(**model, output=at("settings"), py_run_args=run)
+        model = {"model": path("model")}
+        ezkl.gen_settings(**model, output=path("settings"), py_run_args=run)
         ezkl.calibrate_settings(
-            data=at("input"), **model, settings=at("settings"), target="resources"
+            data=path("input"), **model, settings=path("settings"), target="resources"
         )
-        settings = json.loads(Path(at("settings")).read_text())
+        settings = json.loads(Path(path("settings")).read_text())
         report["logrows"] = settings["run_args"]["logrows"]
         report["scales"] = [settings["run_args"][f"{kind}_scale"] for kind in ("input", "param")]
-        ezkl.compile_circuit(**model, compiled_circuit=at("circuit"), settings_path=at("settings"))
-        srs = {"srs_path": at("srs")}
+        ezkl.compile_circuit(
+            **model, compiled_circuit=path("circuit"), settings_path=path("settings")
+        )
+        srs = {"srs_path": path("srs")}
         step("srs", "gen_srs", **srs, logrows=report["logrows"])
-        model, vk = {"model": at("circuit")}, {"vk_path": at("vk")}
-        step("setup", "setup", **model, **vk, pk_path=at("pk"), **srs)
-        step("witness", "gen_witness", data=at("input"), **model, output=at("witness"))
-        proof = {"proof_path": at("proof")}
-        step("prove", "prove", witness=at("witness"), **model, pk_path=at("pk"), **proof, **srs)
-        step("verify", "verify", **proof, settings_path=at("settings"), **vk, **srs)
-        proof_file = json.loads(Path(at("proof")).read_text())
+        model, vk = {"model": path("circuit")}, {"vk_path": path("vk")}
+        step("setup", "setup", **model, **vk, pk_path=path("pk"), **srs)
+        step("witness", "gen_witness", data=path("input"), **model, output=path("witness"))
+        proof = {"proof_path": path("proof")}
+        step(
+            "prove",
+            "prove",
+            witness=path("witness"),
+            **model,
+            pk_path=path("pk"),
+            **proof,
+            **srs,
+        )
+        step("verify", "verify", **proof, settings_path=path("settings"), **vk, **srs)
+        proof_file = json.loads(Path(path("proof")).read_text())
     value = np.array([float(v) for v in proof_file["pretty_public_inputs"]["rescaled_outputs"][0]])
     expected = x @ (np.array(a).T / 2**24) @ (np.array(b).T / 2**24)
     report["proof_bytes"] = len(proof_file["proof"])

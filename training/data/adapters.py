@@ -70,7 +70,7 @@ class LibraryDataModule(lightning.LightningDataModule):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the checkpoint says of its data."""
+        """The data's entry in the checkpoint."""
         return {
             "adapters": len(self.adapters),
             "tasks": len(self.task_names),
@@ -134,7 +134,7 @@ class LibraryDataModule(lightning.LightningDataModule):
         return AdapterBatch(condition, self.adapters[batch].to(device))
 
     def _draw(self, step: int) -> list[int]:
-        """Which adapters a step takes: a function of (seed, step)."""
+        """Rows of the adapters that a step takes: a function of (seed, step)."""
         n = len(self.adapters)
         return random.Random(f"{self.seed}/{step}").sample(range(n), min(n, self.per_step))
 
@@ -147,7 +147,7 @@ class LibraryDataModule(lightning.LightningDataModule):
 
 
 def _paths(folder: LibraryFolder) -> dict[str, str]:
-    """Where each adapter's record lies, by id."""
+    """Path of each adapter's record, by id."""
     return {read_record(folder, path)["id"]: path for path in record_stamps(folder)}
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from index.encoders.descriptions import DEFAULT_ENCODER, normalise
 from library.adapter import Adapter, stack
+from library.base.models import same_base
 from library.errors import LayoutMismatch, TaskFileError, UsageError
 from library.layout import Layout
 from library.store.catalogue import read_adapter, records
@@ -88,12 +89,12 @@ class WeightDataModule(lightning.LightningDataModule):
 
     @property
     def layout(self) -> Layout:
-        """Of the first library."""
+        """The layout of the first library."""
         return self.stocks[0].adapters.layout
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the checkpoint says of its data."""
+        """The data's entry in the checkpoint."""
         return {
             "adapters": len(self.rows_of(self.task_names)),
             "descriptions": sum(len(self.texts[name]) for name in self.task_names),
@@ -111,7 +112,7 @@ class WeightDataModule(lightning.LightningDataModule):
         loaded = [read_stock(location) for location in self.libraries]
         self.base = loaded[0][1].base
         for location, (stock, plan) in zip(self.libraries, loaded, strict=True):
-            if plan.base != self.base:
+            if not _of_one_base(plan.base, self.base):
                 raise LayoutMismatch(
                     f"{location} is of another base model than {self.libraries[0]}"
                 )
@@ -143,7 +144,7 @@ class WeightDataModule(lightning.LightningDataModule):
         return torch.stack([self.texts[name][0] for name in names])
 
     def style(self) -> Float[Tensor, " e"]:
-        """From the mean definition to the mean paraphrase of the training tasks."""
+        """The shift from the mean definition to the mean paraphrase of the training tasks."""
         texts = [self.texts[name] for name in self.task_names]
         shifts = [t[1:].mean(dim=0) - t[0] for t in texts if len(t) > 1]
         return torch.stack(shifts).mean(dim=0) if shifts else torch.zeros_like(texts[0][0])
@@ -181,6 +182,12 @@ class WeightDataModule(lightning.LightningDataModule):
             paraphrased = len(texts) > 1 and rng.random() < self.paraphrase_share
             vectors.append(texts[rng.randrange(1, len(texts)) if paraphrased else 0])
         return AdapterTextBatch(torch.tensor(adapters), torch.stack(vectors))
+
+
+def _of_one_base(base: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two plans are of the same weights: by their digests or, without both, by name."""
+    digests = {base["sha256"], other["sha256"]}
+    return same_base(base["id"], other["id"]) if None in digests else len(digests) == 1
 
 
 def embedded(tasks: Sequence[Task], encoder_name: str) -> dict[str, Float[Tensor, "n e"]]:

@@ -89,7 +89,7 @@ class PairDataModule(lightning.LightningDataModule):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the checkpoint says of its data."""
+        """The data's entry in the checkpoint."""
         names = ("pairs_per_step", "rows_per_task", "max_length", "steps", "seed")
         return {
             **{name: getattr(self, name) for name in names},

@@ -35,7 +35,7 @@ def relabellings(tasks: Sequence[Task], count: int, seed: int) -> list[list[Rela
     New labels are another task's, or words from the tasks' inputs. A task's relabellings are a
     function of the tasks and the seed.
     """
-    sets = list(dict.fromkeys(labels for labels in map(labels_of, tasks) if _short(labels)))
+    sets = dict.fromkeys(labels for labels in map(labels_of, tasks) if _short(labels))
     words = _words(tasks)
     results = []
     for task in tasks:
@@ -58,7 +58,7 @@ def labels_of(task: Task) -> tuple[str, ...]:
 
 
 def _swappable(task: Task) -> re.Pattern[str] | None:
-    """What finds the labels in the definition; None unless every label stands there."""
+    """The pattern of the labels in the definition; None unless every label stands there."""
     labels = labels_of(task)
     if not labels:
         return None
@@ -80,7 +80,7 @@ def _pattern(labels: Sequence[str], before: str, after: str) -> re.Pattern[str]:
 
 
 def _free(labels: Sequence[str], old: Sequence[str]) -> list[str]:
-    """Those that are none of the old ones, whatever their case."""
+    """The labels that are none of the old ones, whatever their case."""
     avoid = {label.casefold() for label in old}
     return [label for label in labels if label.casefold() not in avoid]
 

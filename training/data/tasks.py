@@ -101,7 +101,7 @@ class TaskDataModule(lightning.LightningDataModule):
         self._first_step = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where in the epoch a checkpoint was written; Lightning itself would begin it again."""
+        """The step of the epoch to go on from; Lightning itself would begin the epoch again."""
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if self.trainer else 0
         return {"step": done % self.steps}
 
@@ -115,7 +115,7 @@ class TaskDataModule(lightning.LightningDataModule):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the checkpoint says of its data."""
+        """The data's entry in the checkpoint."""
         return {
             "descriptions": sum(len(task.descriptions) for task in self.training),
             "excluded_license_classes": sorted(self.excluded),

@@ -46,7 +46,7 @@ class Pool:
         return self._adapters[index].is_zero()
 
     def digest(self, source: Source) -> str | None:
-        """Of all that a source says."""
+        """Digest of a source: its adapters and their weights."""
         digests = list(self._indices)
         if isinstance(source, list):
             return json_digest([[[digests[i], weight] for i, weight in mix] for mix in source])

@@ -22,7 +22,7 @@ from training.evaluation.routing import Routing
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """What to evaluate.
+    """The tasks, methods and modes of an evaluation.
 
     Attributes:
         tasks: with their splits ("seen" or "held-out"), one for each.
@@ -61,7 +61,7 @@ class EvaluationOutcome:
 def evaluate(
     plan: EvaluationPlan,
     base: BaseModel,
-    engine: Engine | None,
+    engine: Engine,
     library: LibraryMethods | None = None,
     multi_task: Mapping[Mode, Adapter] | None = None,
     routing: Routing | None = None,
@@ -72,7 +72,7 @@ def evaluate(
     Args:
         plan: tasks, methods, modes.
         base: the loaded base.
-        engine: needed by the generators' methods, and
+        engine: for the generators' methods, and
         library: by those that mix or look up a library's adapters, and
         multi_task: by that method: one adapter for all tasks, by mode, and
         routing: by the methods that choose for each row.
@@ -83,7 +83,7 @@ def evaluate(
     for method in plan.methods:
         # 1. For each task, what answers it: an adapter, a mix for each row, or the base alone.
         sources: Sequence[Source] = [None] * n
-        if method.generates and engine is not None:
+        if method.generates:
             sources = _generated(method, plan, base, engine, pool, outcome)
         elif method.from_library and library is not None:
             adapters = library.adapters(method.head, plan.tasks, base)
@@ -135,12 +135,12 @@ def _generated(
 def _similarity(
     plan: EvaluationPlan,
     base: BaseModel,
-    engine: Engine | None,
+    engine: Engine,
     library: LibraryMethods | None,
 ) -> dict[str, float]:
     if library is not None:
         return similarity(library.library, plan.tasks)
-    if engine is None or engine.resources.library_fit.misfit(base.reference):
+    if engine.resources.library_fit.misfit(base.reference):
         return {}
     return similarity(engine.resources.retriever(base.reference), plan.tasks)
 

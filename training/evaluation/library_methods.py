@@ -99,7 +99,7 @@ class LibraryMethods:
 
     @cached_property
     def _mean_of_all(self) -> Adapter:
-        """The same at the rank that is decoded: what every task outside the library gets."""
+        """The mean of a large library at the rank that is decoded, for tasks outside it."""
         return self._everything.recompressed(self._max_rank)
 
     def _merged_nearest(self, method: str, task: Task) -> Adapter | None:

@@ -1,4 +1,4 @@
-"""What can be evaluated: the base, alone or with examples, a library's adapters, a generator.
+"""Methods of an evaluation: the base, alone or with examples, a library's adapters, a generator.
 
 A method turns tasks into adapters (or none). A generator's suffix after the colon swaps the
 description, and with it tests whether the adapter listens to it; or it is a number, of train rows
@@ -58,7 +58,7 @@ class Method:
 
     @property
     def examples(self) -> int:
-        """How many of a task's train rows it is given."""
+        """Number of a task's train rows that it is given."""
         return int(self.suffix) if self.suffix.isdecimal() else 0
 
     @property

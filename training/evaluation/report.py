@@ -43,7 +43,7 @@ def build_report(
 
 
 def summaries(rows: Sequence[Row], similarity: Mapping[str, float]) -> dict[str, Any]:
-    """What a report says of its rows: means, kinds, recovery, pairs, calibration."""
+    """A report's summaries of its rows: means, kinds, recovery, pairs, calibration."""
     return {
         "means": means(rows, "method", "mode", "split"),
         "kinds": by_kind(rows),

@@ -85,7 +85,7 @@ class SFT(GeneratorModule):
     test_step = validation_step
 
     def _log_figures(self, batch: TaskBatch) -> None:
-        """What training costs: tokens without padding and seconds since it began, peak memory."""
+        """Log the costs: tokens without padding and seconds since training began, peak memory."""
         self._tokens += batch.tokens
         self.log("tokens", float(self._tokens))
         self.log("seconds", time.monotonic() - self._begin)

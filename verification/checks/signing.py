@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -130,7 +130,7 @@ def signed_statement(content: bytes, key: "Ed25519PublicKey") -> dict[str, Any]:
         with suppress(InvalidSignature):
             key.verify(signature, message)
             return _require_kind(parse_object(payload, "the statement", "signature"))
-    raise BadFile("signature-wrong", "no signature is that of the public key")
+    raise BadFile("signature-wrong", "no signature was made with this key")
 
 
 def _require_kind(signed: dict[str, Any]) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _require_kind(signed: dict[str, Any]) -> dict[str, Any]:
     build_type = definition.get("buildType") if isinstance(definition, dict) else None
     kind = (signed.get("_type"), signed.get("predicateType"), build_type)
     if kind != (STATEMENT_TYPE, PREDICATE_TYPE, BUILD_TYPE):
-        raise BadFile("signed-as-other", "the key signed a statement of another kind than sign's")
+        raise BadFile("signed-as-other", "the key signed a statement of another kind")
     return signed
 
 
@@ -192,9 +192,7 @@ def read_private_key(path: Path) -> "Ed25519PrivateKey":
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    def load(pem: bytes) -> Any:
-        return load_pem_private_key(pem, None)
-
+    load = partial(load_pem_private_key, password=None)
     return _read_key(path, load, Ed25519PrivateKey, "private key in PEM without a password")
 
 

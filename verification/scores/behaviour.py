@@ -10,7 +10,7 @@ adapters of other tasks pass it. It is in nats a token of the base that it was c
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,7 @@ from library.calibration import read_calibration
 from library.errors import UsageError
 from library.tasks.files import Example
 from library.tasks.metrics import rouge_l
+from verification.artifact import ShareProgress
 from verification.hook import Finding
 
 BEHAVIOUR_HOOK = "behaviour"
@@ -90,7 +91,7 @@ class Behaviour:
 
     @property
     def margin(self) -> float:
-        """How much lower this adapter's loss is than the best rival's, in nats a token."""
+        """The best rival's loss less this adapter's, in nats a token."""
         return self.losses[self.best_rival] - self.losses[OWN]
 
 
@@ -100,7 +101,7 @@ def measure(
     rivals: Sequence[Contender],
     examples: Sequence[Example],
     bounds: Bounds | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: ShareProgress = lambda share: None,
 ) -> Behaviour:
     """Losses (and scores) of an adapter and its rivals on examples, in bare mode.
 
@@ -124,7 +125,7 @@ def measure(
         )
     used = fitting[: bounds.examples]
     scored = used[: bounds.scored]
-    clock = _Clock(bounds.seconds, len(used) + len(scored), progress or (lambda share: None))
+    clock = _Clock(bounds.seconds, len(used) + len(scored), progress)
     # 2. Losses, then answers, example by example until time is up.
     contenders = [Contender(OWN, adapter), Contender(NONE, zeros(adapter.layout)), *rivals]
     lots = by_modules([contender.adapter for contender in contenders], base.device)
@@ -205,7 +206,7 @@ def _means(names: Sequence[str], rows: Sequence[Tensor]) -> dict[str, float]:
 class _Clock:
     """Counts steps, tells how far the work is, and says when time is up."""
 
-    def __init__(self, seconds: float, steps: int, progress: Callable[[float], None]) -> None:
+    def __init__(self, seconds: float, steps: int, progress: ShareProgress) -> None:
         self._end = time.monotonic() + seconds
         self._steps, self._done, self._progress = steps, 0, progress
         self.late = False
@@ -264,7 +265,7 @@ def check_behaviour(
     adapter: Adapter,
     rivals: Sequence[Contender],
     examples: Examples,
-    progress: Callable[[float], None] | None = None,
+    progress: ShareProgress = lambda share: None,
 ) -> Finding:
     """One finding: the adapter beats every rival clearly, or by less, or it does not.
 

@@ -53,7 +53,7 @@ def rivals_of(
 
 
 def evenly_spaced(records: Sequence[Record], count: int) -> list[Record]:
-    """At most `count`, evenly spaced."""
+    """At most `count` of the records, evenly spaced."""
     if len(records) <= count:
         return list(records)
     return [records[(2 * i + 1) * len(records) // (2 * count)] for i in range(count)]

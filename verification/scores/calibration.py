@@ -16,5 +16,5 @@ def share_below(score: float, quantiles: Sequence[float] | Float[Tensor, " n"]) 
 
 
 def made_by(recipe: str | None) -> str:
-    """Of an adapter, by the `generator` of its provenance, for a sentence."""
-    return f"made by {recipe}" if recipe else "of unknown making"
+    """Words for an adapter's maker, by the `generator` of its provenance."""
+    return f"made by {recipe}" if recipe else "of unknown origin"

@@ -43,11 +43,17 @@ def squared_norms(adapter: Adapter) -> Float[Tensor, "n sites"]:
 
 @dataclass(frozen=True)
 class Distances:
-    """Of n adapters to m others: the cosine of the whole ΔW, and ‖ΔW − ΔW'‖ of each module."""
+    """Distances of n adapters to m others.
+
+    Attributes:
+        cosine: of the whole ΔW.
+        by_module: ‖ΔW − ΔW'‖ of each module.
+        relative: ‖ΔW − ΔW'‖ / ‖ΔW‖ of the whole.
+    """
 
     cosine: Float[Tensor, "n m"]
     by_module: Float[Tensor, "n m sites"]
-    relative: Float[Tensor, "n m"]  # of the whole: ‖ΔW − ΔW'‖ / ‖ΔW‖
+    relative: Float[Tensor, "n m"]
 
 
 def distances(
@@ -61,7 +67,8 @@ def distances(
     total1, total2 = norms1.sum(dim=-1), norms2.sum(dim=-1)
     scale = (total1[:, None] * total2).sqrt()  # (n, m)
     cosine = products.sum(dim=-1) / torch.where(scale > 0, scale, 1.0)
-    relative = squared.sum(dim=-1).sqrt() / torch.where(total1 > 0, total1, 1.0).sqrt()[:, None]
+    length = torch.where(total1 > 0, total1, 1.0).sqrt()
+    relative = squared.sum(dim=-1).sqrt() / length[:, None]  # (n, m)
     return Distances(cosine, squared.sqrt(), relative)
 
 
@@ -106,15 +113,15 @@ def gather(
     norms, m = squared_norms(adapters), len(adapters)
     rows = torch.linspace(0, m - 1, min(m, REFERENCE)).round().long()
     measured = distances(adapters[rows], adapters, norms)
-    other = torch.arange(m)[None] != rows[:, None]
-    pairs = measured.by_module[:, rows][other[:, rows]]
+    other = torch.arange(m)[None] != rows[:, None]  # (reference, m)
+    pairs = measured.by_module[:, rows][other[:, rows]]  # (pairs, sites)
     nearest = measured.cosine.masked_fill(~other, -1).amax(dim=1).sort().values
     spread = pairs.std(dim=0).clamp_min(1e-12)
     return Neighbours(name, ids, tasks, adapters, norms, pairs.mean(dim=0), spread, nearest)
 
 
 def _site_major(adapters: Adapter) -> Adapter:
-    """The same in float64, laid out in memory so that `inner_products` reshapes without a copy."""
+    """Adapters in float64, laid out in memory so that `inner_products` reshapes without a copy."""
     # A of (n, sites, r, i) lies as (sites, n, r, i); B of (n, sites, o, r) as (sites, n, r, o).
     a = {k: x.double().transpose(0, 1).contiguous().transpose(0, 1) for k, x in adapters.A.items()}
     b = {
@@ -136,7 +143,7 @@ def trained(folder: LibraryFolder, layout: Layout) -> list[Record]:
 
 
 def read_neighbours(url: str) -> Neighbours:
-    """Those of a library, by folder or URL.
+    """The adapters of a library, by folder or URL.
 
     Raises MissingPath, OutputError or AdapterFileError if it cannot be read, and as `gather`.
     """

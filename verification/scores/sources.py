@@ -68,26 +68,26 @@ class SlowHooks:
             adapter = subject.adapter
         except AdapterFileError as error:
             return [Finding(screening.SCREENING_HOOK, code, "info", f"no screening: {error}")]
-        recipe, base = subject.said("generator"), subject.said("base", "sha256")
+        recipe, base = subject.recorded("generator"), subject.recorded("base", "sha256")
         return check_spectra(adapter, shipped_bank(), recipe, base)
 
     def _neighbours(self, subject: Artifact, context: Context) -> list[Finding]:
         _ = self._library  # one that is not there is no finding about the adapter
         try:
-            return check_neighbours(subject.adapter, self._near)
+            return check_neighbours(subject.adapter, self._stored)
         except (AdapterFileError, UsageError) as error:
             code, message = neighbours.INCOMPARABLE, f"no neighbours: {error}"
             return [Finding(neighbours.NEIGHBOURS_HOOK, code, "info", message)]
 
     def _agreement(self, subject: Artifact, context: Context) -> list[Finding]:
-        text = subject.said("description")
+        text = subject.recorded("description")
         if text is None:
             return [agreement.not_applicable("provenance has no description")]
         try:
             adapter, text = subject.adapter, normalise(text)
         except (AdapterFileError, InvalidDescription) as error:
             return [agreement.not_applicable(str(error))]
-        recipe, base = subject.said("generator"), subject.said("base", "sha256")
+        recipe, base = subject.recorded("generator"), subject.recorded("base", "sha256")
         vector = self._texts.vectors([text])
         return [check_agreement(adapter, vector, self._weights, recipe, base)]
 
@@ -95,11 +95,11 @@ class SlowHooks:
         named = (subject.config or {}).get("base_model_name_or_path")
         reference = self.reference(named if isinstance(named, str) else None)
         if reference is None:
-            return [unmeasured(f"the base model {str(named)[:200]} is not at hand")]
+            return [unmeasured(f"the base model {str(named)[:200]} is not available")]
         examples = self._examples(subject, context)
         if examples is None:
-            return [unmeasured("there are no examples of the task, given or stored")]
-        description, identity = subject.said("description"), subject.said("id")
+            return [unmeasured("no examples were given, and no stored task has any")]
+        description, identity = subject.recorded("description"), subject.recorded("id")
         try:
             adapter = subject.adapter
             rivals = rivals_of(self._library, reference, description=description, identity=identity)
@@ -109,10 +109,10 @@ class SlowHooks:
             return [unmeasured(str(error))]
 
     def _examples(self, subject: Artifact, context: Context) -> Examples | None:
-        """Those that were given, else those of the nearest stored task."""
+        """The examples in the context, else those of the nearest stored task."""
         if context.examples:
             return Examples(context.examples, "request")
-        description = subject.said("description")
+        description = subject.recorded("description")
         if not self._tasks or description is None:
             return None
         nearest = nearest_task(description, self._tasks, self.encoder())
@@ -123,7 +123,7 @@ class SlowHooks:
         return open_library(self.library)
 
     @cached_property
-    def _near(self) -> Neighbours:
+    def _stored(self) -> Neighbours:
         return read_neighbours(self.library)
 
     @cached_property

@@ -23,6 +23,7 @@ from typing import Any
 from library.canonical import file_digest, json_digest
 from library.errors import MissingPath, OutputExists, UsageError
 from library.files import cache_dir, write_folder
+from verification.artifact import ShareProgress
 from verification.zk.errors import MissingExtra, ProofFileError, ProverError, TooLarge
 from verification.zk.integers import PROTOCOL
 
@@ -36,7 +37,7 @@ _KEY_FILES = ("settings.json", "pk", "vk")
 
 @dataclass(frozen=True)
 class Shape:
-    """What a circuit depends on."""
+    """The numbers that a circuit depends on."""
 
     in_features: int
     out_features: int
@@ -123,7 +124,7 @@ class Backend:
         self,
         action: Callable[[Any], Any],
         items: Sequence[Any],
-        progress: Callable[[float], None] = lambda share: None,
+        progress: ShareProgress = lambda share: None,
     ) -> list[Any]:
         """`action` on every item, as many at a time as there are processes; in order.
 
@@ -148,7 +149,7 @@ class Backend:
         circuits = self.call("plan", shapes=numbers, logrows=logrows)
         if circuits["logrows"] > MAX_LOGROWS or 0 in circuits["columns"]:
             raise TooLarge(
-                f"an SRS of 2^{circuits['logrows']} points does not do for modules of this size"
+                f"an SRS of 2^{circuits['logrows']} points is too small for modules of this size"
             )
         return max(circuits["logrows"], MIN_LOGROWS), circuits["columns"]
 
@@ -164,7 +165,7 @@ class Backend:
                 raise ValueError("another verification key")
         except (OSError, ValueError, TypeError) as error:
             raise ProofFileError(
-                f"{folder} is damaged ({error}); delete it to have the keys made anew"
+                f"{folder} is damaged ({error}); delete it, and new keys are made"
             ) from error
         return keys
 
@@ -207,7 +208,7 @@ def local_srs(logrows: int, backend: Backend | None = None) -> Srs:
     folder = cache_dir() / "zk" / f"srs-{logrows}"
     if not (folder / SRS_NAME).is_file():
         if backend is None:
-            raise ProofFileError("this machine has made no such SRS; give the file with --srs")
+            raise ProofFileError("this machine has made no such SRS; give its file with --srs")
         with suppress(OutputExists):
             write_folder(folder, {SRS_NAME: new_srs(backend, logrows)})
     return read_srs(folder / SRS_NAME)

@@ -72,7 +72,7 @@ def keys(shape: list[int], logrows: int, columns: int, srs: str, folder: str) ->
         _ezkl().setup(model=circuit, vk_path=vk, pk_path=pk, srs_path=srs)
     trial = prove(folder, srs, *ones, x, [0, 0])
     if not verify(folder, srs, trial["instances"], trial["proof"]):
-        raise ValueError("a proof with keys just made does not hold: the SRS is no good")
+        raise ValueError("a proof with new keys does not hold: the SRS is damaged")
     points = len(commit(folder, srs, *ones))
     return {"points": points, "proof_bytes": len(trial["proof"]) // 2}
 

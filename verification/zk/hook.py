@@ -7,12 +7,11 @@ check them again (`lorasmith verify-proof`): that this side says they hold convi
 
 import secrets
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from library.files import write_folder
-from verification.artifact import Artifact, Context, Progress
+from verification.artifact import Artifact, Context, ShareProgress
 from verification.hook import Finding
 from verification.run import Hook
 from verification.zk.backend import Backend, Srs, local_srs
@@ -27,7 +26,7 @@ _COMMITTED, _PROVED = 0.1, 0.98  # shares of the work when these steps are done
 
 @dataclass(frozen=True)
 class Challenge:
-    """What is to be proved.
+    """A request for proofs.
 
     Attributes:
         nonce: the verifier's.
@@ -53,7 +52,7 @@ def zk_hook(challenge: Challenge, srs: Srs | None = None) -> Hook:
 
 
 def check_proofs(
-    subject: Artifact, challenge: Challenge, progress: Progress, srs: Srs | None = None
+    subject: Artifact, challenge: Challenge, progress: ShareProgress, srs: Srs | None = None
 ) -> list[Finding]:
     """Commit to an adapter, prove modules and verify the proofs.
 
@@ -80,7 +79,7 @@ def check_proofs(
     return _findings(report, manifest, bundle, made_here=srs is None)
 
 
-def _part(progress: Progress, start: float, end: float) -> Callable[[float], None]:
+def _part(progress: ShareProgress, start: float, end: float) -> ShareProgress:
     return lambda share: progress(start + share * (end - start))
 
 
@@ -100,5 +99,5 @@ def _findings(
     }
     message = first.message
     if made_here:
-        message += ", under an SRS that was made here and convinces nobody elsewhere"
+        message += ", under an SRS made on this machine, which convinces only its owner"
     return [replace(first, message=message, evidence=evidence), *others]

@@ -49,7 +49,7 @@ def require_inputs(rows: Rows) -> None:
 
 
 def columns(row: list[int]) -> int:
-    """How many columns of ΔW a chosen row can hold side by side in its output.
+    """The number of ΔW's columns that a chosen row can hold side by side in its output.
 
     With x_i = 2^(16·i), an entry of the output is a number whose digits to base 2¹⁶ are entries of
     ΔW, if these have no more than 16 significant bits; they have no less where weights have eight.

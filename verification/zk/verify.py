@@ -44,7 +44,7 @@ def verify_proofs(
 
 
 def foreign_manifest(manifest: Manifest, srs: Srs, backend: Backend) -> list[Finding]:
-    """Why a manifest cannot be used here at all; empty if it can."""
+    """Reasons why a manifest cannot be used with this code and SRS; empty if it can."""
     supported, stated = (
         (PROTOCOL, BACKEND, backend.version),
         (manifest.protocol, manifest.backend, manifest.backend_version),
@@ -61,7 +61,7 @@ def foreign_manifest(manifest: Manifest, srs: Srs, backend: Backend) -> list[Fin
 def compare_commitment(
     folder: Path, manifest: Manifest, srs: Srs, backend: Backend
 ) -> list[Finding]:
-    """Whether the adapter in `folder` is the one committed to: for its owner, or its buyer.
+    """Compare the adapter in `folder` with the one committed to: for its owner, or its buyer.
 
     Everything is derived anew from the files. Raises what `commit` raises.
     """
@@ -92,7 +92,7 @@ def compare_commitment(
 def _check(
     statement: Statement, proof: str, manifest: Manifest, keys: Keys, srs: Srs, backend: Backend
 ) -> Finding | None:
-    """Why one proof is refused; None if it holds. `keys` and `srs` are the verifier's own."""
+    """The reason to refuse one proof; None if it holds. `keys` and `srs` are the verifier's own."""
     module = manifest.by_name[statement.module]
 
     def refuse(code: str, reason: str) -> Finding:

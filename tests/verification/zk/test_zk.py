@@ -150,9 +150,9 @@ def test_an_srs_must_be_one_and_do_for_the_size(world: World, tmp_path: Path) ->
         (tmp_path / name).write_bytes(wrong)
         with pytest.raises(ProofFileError, match="not an SRS"):
             read_srs(tmp_path / name)
-    with pytest.raises(TooLarge, match="does not do"):
+    with pytest.raises(TooLarge, match="too small"):
         world.backend.keys(Shape(100, 100, 4), world.srs)
-    with pytest.raises(ProofFileError, match="give the file with --srs"):
+    with pytest.raises(ProofFileError, match="give its file with --srs"):
         local_srs(7)
 
 
