@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MAX_NAMES = 10_000
 
-Progress = Callable[[float], None]
+ShareProgress = Callable[[float], None]  # called with the share that is done, from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Artifact:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the weights."""
+        """SHA-256 of the weights."""
         return digest(self.files[self.weights])
 
     @cached_property
@@ -67,7 +67,7 @@ class Artifact:
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:
-        """Of every tensor, by name."""
+        """Shape of every tensor, by name."""
         return {name: entry.shape for name, entry in self.header.tensors.items()}
 
     @cached_property
@@ -82,8 +82,8 @@ class Artifact:
             raise AdapterFileError(f"it has no {CONFIG_FILE} beside an {WEIGHTS_FILE}")
         return adapter_of(self.files)
 
-    def said(self, *members: str) -> str | None:
-        """What provenance says in a member, or a member of one; None if that is no text."""
+    def recorded(self, *members: str) -> str | None:
+        """The text recorded in a member of the provenance, or a member of one; else None."""
         value: Any = self.provenance
         for name in members:
             value = value.get(name) if isinstance(value, dict) else None
@@ -96,7 +96,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Context:
-    """What an adapter is checked against.
+    """The circumstances that an adapter is checked under.
 
     Attributes:
         target: the server that is to load it; None: none in particular.
@@ -111,7 +111,7 @@ class Context:
     base: BaseReference | None = None
     public_key: "Ed25519PublicKey | None" = None
     examples: Sequence[Example] = ()
-    progress: Progress = lambda share: None
+    progress: ShareProgress = lambda share: None
 
 
 def read_artifact(path: Path, provenance: Path | None = None) -> Artifact:

@@ -58,7 +58,7 @@ measure it.
 
 
 def class_rows(tasks: Iterable[Task]) -> str:
-    """How many tasks there are of each licence class, as rows of a table."""
+    """Numbers of tasks of each licence class, as rows of a table."""
     classes = Counter(task.license_class or "unknown" for task in tasks)
     return "\n".join(f"| {name} | {n} |" for name, n in sorted(classes.items()))
 

@@ -110,11 +110,11 @@ def test_library_adapters_agree_with_their_own_description_most(encoder) -> None
 
     weights, folder = load_weight_encoder(), open_library(SHIPPED_LIBRARY)
     subjects = [Artifact(files_of(folder, record["id"])) for record in records(folder)]
-    texts = DescriptionEncoder().vectors([s.said("description") or "" for s in subjects])
+    texts = DescriptionEncoder().vectors([s.recorded("description") or "" for s in subjects])
     base = weights.info.base["sha256"]
     own, next_ = (
         [
-            check_agreement(s.adapter, vector[None], weights, s.said("generator"), base).code
+            check_agreement(s.adapter, vector[None], weights, s.recorded("generator"), base).code
             for s, vector in zip(subjects, vectors, strict=True)
         ]
         for vectors in (texts, texts.roll(1, dims=0))

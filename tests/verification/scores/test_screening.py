@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import pytest
 import tiny
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from benchmarks.quality.screening_fits import QUANTILES, bank_json, fit_linear, fit_profile
 from library.adapter import Adapter, zeros
+from library.calibration import read_calibration
 from library.errors import CheckpointError
 from library.layout import Layout, layout_of
 from library.peft.read import shape_of
@@ -24,11 +27,8 @@ from verification.checks.spectrum import (
 )
 from verification.hook import Finding
 from verification.scores.screening import (
-    QUANTILES,
     Linear,
     check_spectra,
-    fit_linear,
-    fit_profile,
     known_kind,
     profile,
 )
@@ -181,15 +181,17 @@ def test_the_outlier_score_sees_one_scaled_module() -> None:
     assert found.deviations(values)[0].argmax() == 1
 
 
-def test_a_bank_comes_back_from_its_file_and_damage_is_named() -> None:
-    text = bank().to_json()
-    again = Bank.from_json(text)
-    assert again.to_json() == text
+def test_a_bank_comes_back_from_its_file_and_damage_is_named(tmp_path: Path) -> None:
+    file, text = tmp_path / "bank.json", bank_json(bank())
+    file.write_text(text)
+    again = read_calibration(file, Bank.from_dict)
+    assert bank_json(again) == text
     values = population(5, 9)
     close(known_kind(again)(values), known_kind(bank())(values), rtol=1e-3, atol=1e-3)
     for damaged in ("{}", "[]", text.replace('"weight"', '"height"'), text[:-40]):
-        with pytest.raises(CheckpointError, match="bank is damaged"):
-            Bank.from_json(damaged)
+        file.write_text(damaged)
+        with pytest.raises(CheckpointError, match=r"bank\.json"):
+            read_calibration(file, Bank.from_dict)
 
 
 def codes(findings: list[Finding]) -> list[str]:
@@ -249,7 +251,7 @@ def test_modules_in_another_order_are_the_same_and_other_modules_are_refused_a_s
 
 def test_the_shipped_bank_is_small_and_of_the_default_base() -> None:
     found = shipped_bank()
-    assert len(found.to_json()) < 100_000
+    assert len(bank_json(found)) < 100_000
     assert found.recipe == "oracle:lora" and len(found.base_sha256) == 64
     assert found.clean == len(found.tasks) and found.poisoned > 0
     assert found.centre.shape == (len(found.modules) * found.rank,)
