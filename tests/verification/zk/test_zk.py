@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from verification.zk.errors import (
 )
 from verification.zk.integers import COLUMN_BITS, columns, hashed_row, product
 from verification.zk.ledger import Ledger
-from verification.zk.manifest import commit_adapter, read_weights
+from verification.zk.manifest import ModuleWeights, commit_adapter, read_weights
 from verification.zk.proof import Owner
 from verification.zk.verify import compare_commitment
 
@@ -207,6 +208,34 @@ def test_answers_are_counted_over_manifests_and_processes(world: World, tmp_path
             owner.answer({name: [row]})
 
 
+def weights_of(rank: int, scale: int = 1) -> dict[str, ModuleWeights]:
+    """One module's made-up weights; `scale` changes B alone."""
+    shape = Shape(2, 2, rank)
+    return {"m": ModuleWeights(shape, [[1, 2]] * rank, [[scale] * rank] * 2)}
+
+
+@pytest.mark.parametrize(("rank", "limit"), [(1, 1), (2, 1), (3, 2)])
+def test_the_default_limit_is_one_less_than_the_rank(rank: int, limit: int) -> None:
+    ledger = Ledger(weights_of(rank, scale=100 + rank))
+    with pytest.raises(ProofLimit):
+        ledger.charge({"m": limit + 1})
+    ledger.charge({"m": limit})
+
+
+def test_another_b_is_another_count() -> None:
+    Ledger(weights_of(2, scale=200)).charge({"m": 1})
+    assert Ledger(weights_of(2, scale=201)).spent() == {}
+    assert Ledger(weights_of(2, scale=200)).spent() == {"m": 1}
+
+
+def test_owners_that_answer_at_once_lose_no_count() -> None:
+    """Each has a ledger of its own, as processes have."""
+    ledgers = [Ledger(weights_of(2, scale=300), limit=100) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda ledger: [ledger.charge({"m": 1}) for _ in range(10)], ledgers))
+    assert ledgers[0].spent() == {"m": 80}
+
+
 def packed(step: int, count: int, start: int, width: int) -> list[int]:
     """A row whose output holds `count` columns of ΔW from `start`, as digits to base 2^step."""
     row = [0] * width
@@ -303,7 +332,9 @@ def test_an_answer_takes_known_modules_and_whole_rows(world: World) -> None:
             owner.answer(wrong)
 
 
-@pytest.mark.parametrize(("nonce", "count"), [("short", 1), ("a\nnewline", 1), (NONCE, 3)])
+@pytest.mark.parametrize(
+    ("nonce", "count"), [("short", 1), ("seven77", 1), ("a\nnewline", 1), (NONCE, 3)]
+)
 def test_a_nonce_and_a_count_that_will_not_do(world: World, nonce: str, count: int) -> None:
     with pytest.raises(UsageError):
         prove_hashed(world.owner(world.folder, world.manifest), nonce, count)

@@ -446,3 +446,33 @@ def test_several_rows_take_a_seed_drawn_after_the_answers(rows: tuple[Statement,
 
 def test_nothing_proved_is_nothing_accepted(world: World) -> None:
     assert verify_proofs(world.manifest, [], [], world.srs, world.backend).verdict == "refuse"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"manifest": "m"},
+        {"module": "n"},
+        {"nonce": "o"},
+        {"fold_seed": "s"},
+        {"x": [[2]]},
+        {"y": [[2]]},
+    ],
+)
+def test_a_statement_s_digest_covers_every_member(change: dict[str, object]) -> None:
+    """Of each member alone: hashed inputs and commitments would hide one that is left out."""
+    statement = Statement("manifest", "module", NONCE, "seed", [[1]], [[1]])
+    assert replace(statement, **change).digest != statement.digest
+
+
+def test_two_rows_take_a_seed_too(rows: tuple[Statement, str]) -> None:
+    statement = rows[0]
+    with pytest.raises(UsageError, match="after the answers"):
+        replace(statement, fold_seed="", x=statement.x[:2], y=statement.y[:2]).instances()
+
+
+@pytest.mark.parametrize("member", ["adapter_sha256", "config_sha256"])
+def test_each_file_of_an_owner_s_adapter_must_be_the_manifest_s(world: World, member: str) -> None:
+    manifest = replace(world.manifest, **{member: "0" * 64})
+    with pytest.raises(ProofFileError, match="not that of the adapter"):
+        Owner(world.folder, manifest, world.srs, world.backend)
