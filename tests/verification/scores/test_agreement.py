@@ -50,6 +50,15 @@ def test_the_share_below_is_that_of_the_quantiles(score: float) -> None:
     assert abs(found - min(max(score, 0), 1)) <= 0.01 + 1e-9
 
 
+@pytest.mark.parametrize("quantiles", [(0.0, 1.0, 4.0), (2.0, 3.0, 5.0, 7.0, 11.0)])
+def test_the_share_below_steps_up_behind_each_quantile(quantiles: tuple[float, ...]) -> None:
+    steps = len(quantiles) - 1
+    for index, score in enumerate(quantiles):
+        assert share_below(score, quantiles) == index / steps
+        assert share_below(score + 0.1, torch.tensor(quantiles)) == min((index + 1) / steps, 1)
+        assert share_below(score - 0.1, quantiles) == index / steps
+
+
 def test_the_cosine_is_the_encoder_s_and_a_low_one_warns_within_the_recipe(
     encoder: WeightEncoder,
 ) -> None:

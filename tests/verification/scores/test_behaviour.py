@@ -257,6 +257,8 @@ def test_quantile(values: list[float], share: float) -> None:
     found = quantile(values, share)
     assert found in values
     assert sum(value <= found for value in values) >= share * len(values) - 1e-9
+    smaller = sum(value < found for value in values)
+    assert smaller == 0 or smaller < share * len(values)
 
 
 def test_the_shipped_threshold_is_the_measured_one() -> None:
