@@ -236,6 +236,53 @@ def test_owners_that_answer_at_once_lose_no_count() -> None:
     assert ledgers[0].spent() == {"m": 80}
 
 
+def two_modules(scale: int) -> dict[str, ModuleWeights]:
+    return weights_of(4, scale) | {"n": weights_of(4, scale + 1)["m"]}
+
+
+def test_a_refused_charge_counts_for_no_module() -> None:
+    ledger = Ledger(two_modules(400), limit=3)
+    ledger.charge({"m": 2})
+    for request in ({"n": 1, "m": 2}, {"m": 2, "n": 1}, {"n": 4}):
+        with pytest.raises(ProofLimit):
+            ledger.charge(request)
+        assert ledger.spent() == {"m": 2, "n": 0}
+    ledger.charge({"m": 1, "n": 3})
+    assert ledger.spent() == {"m": 3, "n": 3}
+    ledger.charge({"m": 0})
+    lower = Ledger(two_modules(400), limit=2)
+    for module in "mn":
+        with pytest.raises(ProofLimit):
+            lower.charge({module: 1})
+
+
+def test_every_module_has_the_limit_of_its_own_rank() -> None:
+    ledger = Ledger(weights_of(2, 500) | {"n": weights_of(4, 500)["m"]})
+    for request in ({"m": 2}, {"n": 4}):
+        with pytest.raises(ProofLimit):
+            ledger.charge(request)
+    ledger.charge({"m": 1, "n": 3})
+
+
+@pytest.mark.parametrize(
+    "damaged", ["", "3", "[]", "null", '{"m": true}', '{"m": 1.0}', '{"m": -1}']
+)
+def test_a_damaged_count_is_no_count(damaged: str) -> None:
+    ledger = Ledger(weights_of(2, 600), limit=9)
+    (data_dir() / "zk").mkdir(parents=True, exist_ok=True)
+    before = set((data_dir() / "zk").glob("*.json"))
+    Ledger(weights_of(2, 600), limit=9).charge({"m": 0})
+    (count,) = set((data_dir() / "zk").glob("*.json")) - before
+    count.write_text(damaged)
+    for call in (ledger.spent, lambda: ledger.charge({"m": 1})):
+        with pytest.raises(ProofFileError):
+            call()
+    count.write_text('{"m": 0}')
+    assert ledger.spent() == {"m": 0}
+    count.unlink()
+    assert ledger.spent() == {}
+
+
 def packed(step: int, count: int, start: int, width: int) -> list[int]:
     """A row whose output holds `count` columns of ΔW from `start`, as digits to base 2^step."""
     row = [0] * width
