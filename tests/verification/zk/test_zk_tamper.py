@@ -10,12 +10,21 @@ import tiny
 import zk_world
 from zk_world import NONCE, World, relabelled
 
+from library.canonical import json_digest
 from library.errors import UsageError
 from verification.zk.backend import Srs, new_srs, read_srs
-from verification.zk.bundle import Bundle, integers, prove_hashed, verify_hashed
-from verification.zk.child import SCALAR_FIELD
+from verification.zk.bundle import (
+    Bundle,
+    integers,
+    prove_hashed,
+    require_count,
+    require_nonce,
+    selected,
+    verify_hashed,
+)
+from verification.zk.child import SCALAR_FIELD, felt
 from verification.zk.errors import ProofFileError
-from verification.zk.integers import product
+from verification.zk.integers import fold, folding, integers_digest, product, tag
 from verification.zk.manifest import Manifest, commit_adapter, read_weights
 from verification.zk.proof import Owner, Statement
 from verification.zk.verify import compare_commitment, verify_proofs
@@ -87,11 +96,14 @@ def others_proof_with_our_commitments(world: World) -> Tampered:
 
 def changed_weight(world: World) -> Tampered:
     """An owner one of whose weights is off by 2⁻²⁴, honest otherwise."""
-    owner = world.owner(world.folder, world.manifest)
-    for weights in owner._weights.values():
-        row = weights.a[-1]
+    weights, described = read_weights(world.folder)
+    for module in weights.values():
+        row = module.a[-1]
         smallest = min(range(len(row)), key=lambda position: abs(row[position]))
         row[smallest] += 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("verification.zk.proof.read_weights", lambda _: (weights, described))
+        owner = world.owner(world.folder, world.manifest)
     return world.manifest, prove_hashed(owner, NONCE, None)
 
 
@@ -476,3 +488,61 @@ def test_each_file_of_an_owner_s_adapter_must_be_the_manifest_s(world: World, me
     manifest = replace(world.manifest, **{member: "0" * 64})
     with pytest.raises(ProofFileError, match="not that of the adapter"):
         Owner(world.folder, manifest, world.srs, world.backend)
+
+
+def test_a_tag_is_an_input_before_the_outputs_and_again_doubled(
+    rows: tuple[Statement, str],
+) -> None:
+    statement = rows[0]
+    single = replace(statement, fold_seed="", x=statement.x[:1], y=statement.y[:1])
+    marks = tag(single.digest)
+    expected = [*single.x[0], *marks, *single.y[0], *(2 * mark for mark in marks)]
+    assert single.instances() == [felt(value) for value in expected]
+
+
+def test_a_statement_s_digest_is_that_of_its_parts(rows: tuple[Statement, str]) -> None:
+    statement = rows[0]
+    parts = ["lorasmith-zk-1", statement.manifest, statement.module, NONCE, "a seed drawn later"]
+    parts += [integers_digest(statement.x), integers_digest(statement.y)]
+    assert statement.digest == json_digest(parts)
+    coefficients = folding(statement.digest, 3)
+    assert statement.folded == (fold(statement.x, coefficients), fold(statement.y, coefficients))
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 200, 201])
+def test_nonces_of_any_other_length_are_refused(world: World, length: int) -> None:
+    nonce = "n" * length
+    for call in (lambda: require_nonce(nonce), lambda: selected(world.manifest, nonce, None)):
+        if 8 <= length <= 200:
+            call()
+        else:
+            with pytest.raises(UsageError):
+                call()
+
+
+@pytest.mark.parametrize(("count", "allowed"), [(0, False), (1, True), (2, True), (3, False)])
+def test_as_many_modules_are_proved_as_there_are(world: World, count: int, allowed: bool) -> None:
+    require_count(2, None)
+    if allowed:
+        require_count(2, count)
+        assert len(selected(world.manifest, NONCE, count)) == count
+        return
+    for call in (
+        lambda: require_count(2, count), lambda: selected(world.manifest, NONCE, count),
+    ):  # fmt: skip
+        with pytest.raises(UsageError):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0), ("-7", -7), ("9" * 40, 10**40 - 1), ("-" + "9" * 40, 1 - 10**40), ("9" * 42, None),
+     ("-" + "9" * 41, None), ("", None), ("-", None), ("--1", None), ("1.0", None), ("+1", None),
+     (" 1", None)],
+)  # fmt: skip
+def test_outputs_are_decimal_integers_of_forty_digits(text: str, number: int | None) -> None:
+    if number is not None:
+        assert integers([text, "1"]) == [number, 1]
+        return
+    with pytest.raises(ValueError):
+        integers(["1", text])
