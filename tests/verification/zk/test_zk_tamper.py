@@ -11,12 +11,13 @@ import zk_world
 from zk_world import NONCE, World, relabelled
 
 from library.canonical import json_digest
-from library.errors import UsageError
+from library.errors import MissingPath, UsageError
 from verification.zk.backend import Srs, new_srs, read_srs
 from verification.zk.bundle import (
     Bundle,
     integers,
     prove_hashed,
+    read_bundle,
     require_count,
     require_nonce,
     selected,
@@ -25,7 +26,7 @@ from verification.zk.bundle import (
 from verification.zk.child import SCALAR_FIELD, felt
 from verification.zk.errors import ProofFileError
 from verification.zk.integers import fold, folding, integers_digest, product, tag
-from verification.zk.manifest import Manifest, commit_adapter, read_weights
+from verification.zk.manifest import Manifest, commit_adapter, read_weights, read_zk_manifest
 from verification.zk.proof import Owner, Statement
 from verification.zk.verify import compare_commitment, verify_proofs
 
@@ -546,3 +547,10 @@ def test_outputs_are_decimal_integers_of_forty_digits(text: str, number: int | N
         return
     with pytest.raises(ValueError):
         integers(["1", text])
+
+
+def test_files_that_are_not_there_are_missing(tmp_path: Path) -> None:
+    for read in (read_bundle, read_zk_manifest):
+        for path in (tmp_path / "none", tmp_path):
+            with pytest.raises(MissingPath):
+                read(path)
