@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.cli.main import main
-from generator.engine import open_engine, read_generator
+from generator.engine import Engine, open_engine, read_generator
 from generator.request import MAX_EXAMPLES, Request
 from library.base.decode import greedy
-from library.base.models import load_base, resolve_base
+from library.base.models import BaseReference, load_base, resolve_base
 from library.base.prompts import prompt_ids
-from library.errors import UnknownName, UsageError
+from library.errors import TaskFileError, UnknownName, UsageError
 from library.tasks.files import Example, Task, read_tasks
 from library.tasks.metrics import rouge_l
 from training.evaluation import cells as evaluation
-from training.evaluation.methods import GIBBERISH, descriptions, parse_methods
+from training.evaluation.methods import GIBBERISH, descriptions, parse_methods, proposed
 
 METHODS = "base,text-to-lora,text-to-lora:wrong-description,text-to-lora:gibberish"
 
@@ -287,3 +287,17 @@ def test_a_method_s_name_says_what_it_takes(
 def test_names_of_no_method(name: str) -> None:
     with pytest.raises(UnknownName):
         parse_methods(name)
+
+
+def test_nothing_is_proposed_without_a_text_or_rows(engine: Engine, base: BaseReference) -> None:
+    (method,), (plain,) = parse_methods("auto:5"), parse_methods("auto")
+    rows = tuple(Example(str(i), f"in {i}", ("out",)) for i in range(66))
+    short, long = (Task(f"t{n}", "Do it.", rows[:n]) for n in (60, 66))
+    assert proposed(engine, method, base, long, None) is None
+    assert proposed(engine, method, base, short, "Do it.") is None
+    proposal = proposed(engine, method, base, long, "Do it.")
+    assert proposal is not None and "on 5 examples" in proposal.chosen.reason
+    alone = proposed(engine, plain, base, short, "Do it.")
+    assert alone is not None and alone.losses == ()
+    with pytest.raises(TaskFileError):
+        proposed(engine, plain, base, short, " ")
