@@ -12,7 +12,7 @@ from torch import Tensor
 from training_jobs import job
 
 from api.cli.common import SHIPPED
-from library.base.batches import grouped
+from library.base.batches import TokenRow, grouped
 from library.base.loss import answer_logits, token_losses
 from library.layout import Layout, layout_of
 from library.store.open import open_library
@@ -291,3 +291,12 @@ def test_the_best_evaluation_is_the_first_of_the_greatest_score() -> None:
 def test_the_default_settings_are_those_of_the_shipped_library() -> None:
     plan = open_library(SHIPPED).plan()
     assert plan.config == TrainConfig()
+
+
+def test_figures_count_the_tokens_of_every_step() -> None:
+    base, layout = setup()
+    row = TokenRow(0, [3, 4, 5, 6], [7, 8, 9, 10])  # eight tokens, which take no padding
+    same = TrainingJob("a", (row,) * 4)
+    trainer = BatchedTrainer(base, layout, RECIPES["lora"], CONFIG, pad=0)
+    list(trainer.run([same]))
+    assert trainer.figures.tokens == trainer.figures.cells == STEPS * CONFIG.rows * 8

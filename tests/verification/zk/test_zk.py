@@ -13,13 +13,14 @@ import pytest
 import tiny
 import torch
 import zk_world
+from safetensors.torch import load_file
 from zk_world import NONCE, World
 
 from api.cli.main import main
-from library.canonical import file_digest
+from library.canonical import file_digest, json_digest
 from library.errors import AdapterFileError, MissingPath, UsageError
 from library.files import data_dir
-from library.peft.write import WEIGHTS_FILE
+from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from verification.zk import backend, child
 from verification.zk.backend import Shape, local_srs, read_srs
 from verification.zk.bundle import prove_hashed, verify_hashed
@@ -481,3 +482,38 @@ def test_commands_show_an_example(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_buyer_with_the_weights_can_compare(world: World) -> None:
     assert compare_commitment(world.folder, world.manifest, world.srs, world.backend) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_manifest_describes_the_adapter_and_every_module(
+    world: World, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    adapter = tiny.adapter(zk_world.layout(), seed=50)
+    names = [site.name for site in adapter.layout.sites]
+    config = {"lora_alpha": 8, "alpha_pattern": {names[1]: 4}}
+    folder = zk_world.write(tmp_path / "a", adapter, dtype=dtype, **config)
+    shares: list[float] = []
+    manifest = commit_adapter(folder, world.backend, world.srs, shares.append)
+    files = (manifest.adapter_sha256, manifest.config_sha256)
+    assert files == tuple(file_digest(folder / name) for name in (WEIGHTS_FILE, CONFIG_FILE))
+    assert (manifest.protocol, manifest.base_model) == ("lorasmith-zk-1", "tiny")
+    assert (manifest.srs_sha256, manifest.srs_logrows) == (world.srs.sha256, world.srs.logrows)
+    assert shares[-1] == 1 and shares == sorted(shares)
+    vk = world.backend.keys(Shape(16, 16, 2), world.srs).vk_sha256
+    stored = load_file(folder / WEIGHTS_FILE)
+    for module, name, alpha in zip(manifest.modules, names, (8.0, 4.0), strict=True):
+        assert (module.name, module.alpha, module.scaling) == (name, alpha, alpha / 2)
+        assert (module.in_features, module.out_features, module.rank) == (16, 16, 2)
+        assert (module.dtype, module.vk_sha256) == (str(dtype).removeprefix("torch."), vk)
+        assert module.binds and manifest.by_name[name] is module
+        weights = read_weights(folder)[0][name]
+        differences = []
+        for rows, factor, scale in ((weights.a, "A", 1.0), (weights.b, "B", alpha / 2)):
+            exact = stored[f"base_model.model.{name}.lora_{factor}.weight"].double() * scale
+            error = torch.tensor(rows).double() / 2**24 - exact
+            differences.append(float(error.abs().max()))
+        assert module.largest_difference == max(differences) <= 2**-25
+    largest = max(module.largest_difference for module in manifest.modules)
+    assert manifest.largest_difference == largest
+    data = json.loads(manifest.to_bytes())
+    assert manifest.digest == json_digest(data)
