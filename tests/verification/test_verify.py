@@ -141,8 +141,21 @@ def test_integrity_is_of_weights_then_of_the_id(ours: Files) -> None:
         assert {f.hook for f in findings} <= {"integrity"}
 
 
+DEEP: list[Any] = []
+for _ in range(500):  # levels that can be read, but not made canonical
+    DEEP = [DEEP]
+
+
 @pytest.mark.parametrize(
-    "changes", [{"id": None}, {"sha256": 7}, {"id": ["a"]}, {"seed": 2**60}, {"seed": float("inf")}]
+    "changes",
+    [
+        {"examples": DEEP},
+        {"id": None},
+        {"sha256": 7},
+        {"id": ["a"]},
+        {"seed": 2**60},
+        {"seed": float("inf")},
+    ],
 )
 def test_a_provenance_that_names_no_id_cannot_be_compared(
     ours: Files, changes: dict[str, Any]
