@@ -298,5 +298,6 @@ def test_figures_count_the_tokens_of_every_step() -> None:
     row = TokenRow(0, [3, 4, 5, 6], [7, 8, 9, 10])  # eight tokens, which take no padding
     same = TrainingJob("a", (row,) * 4)
     trainer = BatchedTrainer(base, layout, RECIPES["lora"], CONFIG, pad=0)
+    assert (trainer.figures.tokens, trainer.figures.cells) == (0, 0)
     list(trainer.run([same]))
     assert trainer.figures.tokens == trainer.figures.cells == STEPS * CONFIG.rows * 8
