@@ -186,7 +186,7 @@ def test_the_command_with_examples(
     assert "no example has at most 1024 tokens" in capsys.readouterr().err
     rows.write_text("no JSON")
     assert main([*command, "--out", str(tmp_path / "b")]) == 1
-    assert "not JSONL of input and output" in capsys.readouterr().err
+    assert "rows.jsonl, line 1: not JSON" in capsys.readouterr().err
 
 
 def test_it_is_evaluated_without_the_tasks_own_adapter(
