@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.cli.main import main
+from library.errors import OutputError, UnknownName
 from library.peft.provenance import Provenance, finish
 from library.peft.write import PeftFiles
-from library.store.catalogue import FileCatalogue, check_library
+from library.store.catalogue import FileCatalogue, check_library, find, remove_adapter
 from library.store.folder import LibraryFolder
 from library.store.records import Record, Selection
 from library.store.sql import SqlCatalogue
@@ -338,6 +339,42 @@ def test_check_compares_every_file_with_the_record(damage: str, tmp_path: Path) 
         catalogue.refresh()
     (problem,) = check_library(catalogue)
     assert files.id in problem and "not those of its record" in problem
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "provenance.json"])
+@pytest.mark.parametrize("content", [b"[]", b"3", b"{", b'{"seed": 1e999}', b"[" * 100_000])
+def test_check_names_what_holds_no_such_json(name: str, content: bytes, tmp_path: Path) -> None:
+    folder = library(tmp_path)
+    provenance = Provenance("test", None, "Do it.", 0, "cpu", "0" * 64, {})
+    files = finish(PeftFiles({"r": 8}, b"weights"), provenance)
+    folder.write_adapter(files.id, files.files | {name: content})
+    folder.write_json(path_of(0), record(0, id=files.id, sha256=files.sha256))
+    catalogue = FileCatalogue(folder)
+    catalogue.refresh()
+    (problem,) = check_library(catalogue)
+    assert problem.startswith(f"{files.id} (task0): ")
+
+
+def test_an_adapter_is_found_by_id_and_task_and_removed_with_its_record(tmp_path: Path) -> None:
+    folder = library(tmp_path, 3)
+    for number in range(3):
+        folder.write(f"adapters/{record(number)['id']}/adapter_config.json", b"{}")
+    folder.write_json(path_of(4), record(1, task="again"))  # the same adapter, of another task
+    catalogue = FileCatalogue(folder)
+    catalogue.refresh()
+    assert find(catalogue, "task2") == find(catalogue, record(2)["id"]) == record(2)
+    with pytest.raises(UnknownName):
+        find(catalogue, "task")
+    assert remove_adapter(catalogue, "again")["id"] == record(1)["id"]
+    assert [entry.task for entry in catalogue.entries(Selection())] == ["task0", "task2"]
+    assert folder.names("adapters") == [record(0)["id"], record(2)["id"]]
+    with pytest.raises(UnknownName):
+        find(catalogue, "task1")
+    folder.write(path_of(5), b"{")
+    catalogue.refresh()
+    with pytest.raises(OutputError):
+        find(catalogue, "task1")  # it may be the damaged one
+    assert find(catalogue, "task0") == record(0)
 
 
 def test_list_is_filtered_sorted_and_cut(

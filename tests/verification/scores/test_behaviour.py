@@ -137,7 +137,22 @@ def test_only_a_margin_above_the_threshold_fits(
     monkeypatch.setattr(behaviour, "measure", lambda *_, progress: measured)
     finding = check_behaviour(base, zeros(layout_of(base.model.config)), [], Examples([], "r"))
     assert (finding.code, finding.severity) == (code, severity)
-    assert finding.evidence["margin"] == margin
+    limits = behaviour_calibration()
+    assert finding.evidence == {
+        "losses": {OWN: 0.0, NONE: margin, "a": 9.0},
+        "rouge_l": {},
+        "margin": margin,
+        "best_rival": NONE,
+        "examples": 1,
+        "examples_given": 1,
+        "examples_too_long": 0,
+        "examples_scored": 0,
+        "source": "r",
+        "similarity": None,
+        "threshold": limits.threshold,
+        "calibrated_on_this_base": False,
+        "calibration_tasks": limits.tasks,
+    }
 
 
 def fitted(base: BaseModel, adapter: Adapter) -> Adapter:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,60 @@ def test_findings_warn_within_the_recipe_and_only_there() -> None:
         found = check_spectra(scaled, reference, recipe, base)
         assert codes(found)[0] == "screening-uncalibrated"
         assert {finding.severity for finding in found} == {"info"}
+
+
+def around(score: float) -> Tensor:
+    """Quantiles of a calibration set whose 95th is exactly a score."""
+    return torch.arange(-95, 6).double() + score
+
+
+def test_a_score_warns_above_its_threshold_and_not_at_it() -> None:
+    reference, adapter = bank(), tiny.adapter(layout(), seed=77)
+    values = reference.in_order(adapter.layout, singular_values(adapter, RANK))
+    known, outlier = float(known_kind(reference)(values)), float(profile(reference)(values))
+    scores = {"known_scores": known, "outlier_scores": outlier}
+    exact = {name: around(score) for name, score in scores.items()}
+    (quiet,) = check_spectra(adapter, dataclasses.replace(reference, **exact), *OWN)
+    assert (quiet.code, quiet.severity) == ("screening-quiet", "info")
+    worst = int(profile(reference).deviations(values)[0].argmax())
+    assert quiet.evidence == {
+        "known_kind": {"score": known, "threshold": known, "clean_below": 0.95},
+        "outlier": {
+            "score": outlier, "threshold": outlier, "clean_below": 0.95,
+            "module": reference.modules[worst][0],
+        },
+        "poison": "a thin tail",
+    }  # fmt: skip
+    below = {name: around(math.nextafter(score, -math.inf)) for name, score in scores.items()}
+    for name, code in (
+        ("known_scores", "screening-known-kind"), ("outlier_scores", "screening-outlier"),
+    ):  # fmt: skip
+        lower = dataclasses.replace(reference, **{**exact, name: below[name]})
+        (warning,) = check_spectra(adapter, lower, *OWN)
+        assert (warning.code, warning.severity) == (code, "warn")
+    both = check_spectra(adapter, dataclasses.replace(reference, **below), *OWN)
+    assert codes(both) == ["screening-known-kind", "screening-outlier"]
+    undefined = dataclasses.replace(reference, **exact, bias=math.nan)
+    assert codes(check_spectra(adapter, undefined, *OWN)) == ["screening-known-kind"]
+
+
+def test_scores_are_what_they_are_said_to_be() -> None:
+    values = population(6, 4)
+    x = log_spectrum(values)
+    linear = Linear(
+        0.5, x[0], torch.full_like(x[0], 2.0), torch.linspace(-1, 1, x.shape[1]).double()
+    )
+    expected = 0.5 + (linear.weight * (x - x[0]) / 2).sum(dim=1)
+    close(linear(values), expected)
+    assert linear(values[:1]).item() == 0.5
+    norms = fit_profile(values)
+    y = log_profile(values)
+    close(norms.centre, y.sort(dim=0).values[2])  # the lower of the two in the middle
+    quartiles = y.quantile(torch.tensor([0.25, 0.75]).double(), dim=0)
+    close(norms.spread, ((quartiles[1] - quartiles[0]) / 1.349).clamp_min(1e-6))
+    close(norms(values), ((y - norms.centre) / norms.spread).abs().max(dim=1).values)
+    alike = fit_profile(values[:1].repeat(3, 1, 1))
+    close(alike.spread, torch.full_like(alike.spread, 1e-6))
 
 
 def test_what_the_bank_was_fitted_on_is_found_in_other_factors_too() -> None:
