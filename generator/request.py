@@ -140,7 +140,7 @@ class Query:
             examples = [self.request.examples]
         if "experts" in needs:
             retriever = self.require_neighbours()
-            adapters = stack([retriever.adapter(near.id) for near in self.neighbours])
+            adapters = stack([retriever.adapter(neighbour.id) for neighbour in self.neighbours])
             weights = torch.tensor([softmax_weights(self.neighbours)], dtype=torch.float64)
             experts = Experts([adapters], weights)
         return Condition(text, examples, experts, seed=self.request.seed)

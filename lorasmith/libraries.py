@@ -82,10 +82,10 @@ def load_library(
     from library.store.catalogue import open_catalogue
     from library.store.open import open_library
 
-    place = str(location or SHIPPED_LIBRARY)
-    opened = open_catalogue(open_library(place, write=write), catalogue, note)
+    location = str(location or SHIPPED_LIBRARY)
+    opened = open_catalogue(open_library(location, write=write), catalogue, note)
     opened.refresh()
-    return Library(place, opened)
+    return Library(location, opened)
 
 
 def search(

@@ -97,5 +97,5 @@ def _slow_hooks(reference: "BaseReference | None", library: str | None) -> "tupl
     def at_hand(name: str | None) -> "BaseReference | None":
         return reference or (resolve_base() if name == DEFAULT_BASE else None)
 
-    place = library or SHIPPED_LIBRARY
-    return SlowHooks(place, DescriptionEncoder, at_hand, load_base).hooks()
+    location = library or SHIPPED_LIBRARY
+    return SlowHooks(location, DescriptionEncoder, at_hand, load_base).hooks()

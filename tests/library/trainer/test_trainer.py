@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from training_jobs import job
 
-from api.cli.common import SHIPPED
 from library.base.batches import TokenRow, grouped
 from library.base.loss import answer_logits, token_losses
 from library.layout import Layout, layout_of
@@ -29,6 +28,7 @@ from library.trainer.run_state import (
     best_check,
     shuffled_rows,
 )
+from lorasmith.libraries import SHIPPED_LIBRARY
 
 STEPS = 5
 CONFIG = TrainConfig(steps=STEPS, rows=3, slots=2, micro_batches=2, patience=0)
@@ -289,7 +289,7 @@ def test_the_best_evaluation_is_the_first_of_the_greatest_score() -> None:
 
 
 def test_the_default_settings_are_those_of_the_shipped_library() -> None:
-    plan = open_library(SHIPPED).plan()
+    plan = open_library(SHIPPED_LIBRARY).plan()
     assert plan.config == TrainConfig()
 
 
