@@ -31,7 +31,8 @@ class Request:
         description: the task, 1 to 8,192 characters; kept in its normal form.
         rank: below the adapter's own, the best approximation of ΔW; above, zero-padded.
         strength: factor on ΔW.
-        seed: part of the identity, and of whatever a generator draws.
+        seed: part of the adapter's identity; what a generator draws depends on it, and none of
+            those that ship draws anything.
         profile: see library.peft.write.
         examples: of the task, for strategies that can use them.
     """
@@ -120,7 +121,7 @@ class Query:
         """
         retriever = self.resources.retriever(self.base)
         if not self.neighbours:
-            raise UsageError(f"{retriever.folder.place} holds no adapter for '{self.base.name}'")
+            raise UsageError(f"{retriever.folder.location} holds no adapter for '{self.base.name}'")
         return retriever
 
     @property
@@ -140,7 +141,7 @@ class Query:
             examples = [self.request.examples]
         if "experts" in needs:
             retriever = self.require_neighbours()
-            adapters = stack([retriever.adapter(near.id) for near in self.neighbours])
+            adapters = stack([retriever.adapter(neighbour.id) for neighbour in self.neighbours])
             weights = torch.tensor([softmax_weights(self.neighbours)], dtype=torch.float64)
             experts = Experts([adapters], weights)
         return Condition(text, examples, experts, seed=self.request.seed)

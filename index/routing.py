@@ -83,10 +83,10 @@ class Router(Checkpointed):
         logits = self(x.float()).masked_fill(self._excluded(among), -torch.inf)
         ordered, order = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(-1) - ordered  # (n, tasks): probability of the likelier ones
-        chosen = (before < p) & (ordered > 0)
-        chosen[:, MAX_ADAPTERS:] = False
+        selected = (before < p) & (ordered > 0)
+        selected[:, MAX_ADAPTERS:] = False
         sums = []
-        for probabilities, tasks, mask in zip(ordered, order, chosen, strict=True):
+        for probabilities, tasks, mask in zip(ordered, order, selected, strict=True):
             weights = probabilities[mask] / probabilities[mask].sum()
             names = [self.tasks[i] for i in tasks[mask].tolist()]
             sums.append(list(zip(names, weights.tolist(), strict=True)))

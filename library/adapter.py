@@ -105,11 +105,11 @@ class Adapter:
         return self.A[group.key][:, index, :rank], self.B[group.key][:, index, :, :rank]
 
     def is_finite(self) -> bool:
-        """Whether every weight is a finite number."""
+        """True if every weight is a finite number."""
         return all(bool(factor.isfinite().all()) for factor in self.factors())
 
     def is_zero(self) -> bool:
-        """Whether ΔW is exactly zero everywhere because A or B is."""
+        """True if ΔW is exactly zero everywhere because A or B is."""
         return all(
             not self.A[group.key].any() or not self.B[group.key].any()
             for group in self.layout.groups
@@ -167,8 +167,8 @@ def from_sites(layout: Layout, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> Ad
 
     The ranks are the factors' own; the layout gives the order.
     """
-    sites = tuple(replace(site, rank=len(pairs[site.name][0])) for site in layout.sites)
-    adapter = zeros(replace(layout, sites=sites), dtype=pairs[sites[0].name][0].dtype)
+    layout = layout.with_ranks({site.name: len(pairs[site.name][0]) for site in layout.sites})
+    adapter = zeros(layout, dtype=pairs[layout.sites[0].name][0].dtype)
     for group in adapter.layout.groups:
         for index, site in enumerate(group.sites):
             a, b = pairs[site.name]
@@ -180,4 +180,4 @@ def from_sites(layout: Layout, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> Ad
 def rank_mask(group: Group, device: torch.device | None = None) -> Float[Tensor, "sites rank"]:
     """Ones for each site's own ranks, zeros for the group's padding: `[sites, rank]`."""
     ranks = torch.tensor([site.rank for site in group.sites], device=device)
-    return (torch.arange(group.rank, device=device) < ranks[:, None]).float()
+    return (torch.arange(group.rank, device=device) < ranks[:, None]).float()  # (sites, rank)

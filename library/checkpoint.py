@@ -18,14 +18,14 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from library.canonical import digest
-from library.errors import CheckpointError, LorasmithError, MissingPath
+from library.errors import CheckpointError, LorasmithError, MissingPath, first_line
 from library.files import write_folder
 from library.int8 import dequantise, quantise
 from library.layout import Layout
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-FORMAT = 2
+CHECKPOINT_CONFIG = "config.json"
+CHECKPOINT_WEIGHTS = "model.safetensors"
+CHECKPOINT_FORMAT = 2
 SCALE = ".row_scale"
 MIN_QUANTISED = 4096  # smaller matrices are kept in float32
 
@@ -68,7 +68,7 @@ Module = TypeVar("Module", bound=Checkpointed)
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a network was trained on and for.
+    """The record of a network's training, and what it is for.
 
     Attributes:
         base: {"id", "sha256", "source"} of the base model; empty if it serves any.
@@ -107,7 +107,7 @@ def save_checkpoint(
     """Write a checkpoint folder, whole or not at all. Raises OutputError, OutputExists."""
     layout = module.layout
     config = {
-        "format": FORMAT,
+        "format": CHECKPOINT_FORMAT,
         "kind": module.kind,
         "architecture": asdict(module.config),
         "layout": None if layout is None else layout.to_dict(),
@@ -120,7 +120,10 @@ def save_checkpoint(
         state = _quantise(state)
     state = {key: value.contiguous() for key, value in sorted(state.items())}
     text = json.dumps(config, indent=1, sort_keys=True) + "\n"
-    files = {CONFIG_FILE: text.encode(), WEIGHTS_FILE: save(state, metadata={"format": "pt"})}
+    files = {
+        CHECKPOINT_CONFIG: text.encode(),
+        CHECKPOINT_WEIGHTS: save(state, metadata={"format": "pt"}),
+    }
     write_folder(folder, files, overwrite=overwrite)
 
 
@@ -135,17 +138,15 @@ def load_checkpoint(folder: Path, expected: type[Module]) -> Checkpoint[Module]:
         raise MissingPath(f"there is no checkpoint folder at {folder}")
     # 1. Parse both files; whatever this raises means that they are damaged or foreign.
     try:
-        config_bytes = (folder / CONFIG_FILE).read_bytes()
-        weights_bytes = (folder / WEIGHTS_FILE).read_bytes()
+        config_bytes = (folder / CHECKPOINT_CONFIG).read_bytes()
+        weights_bytes = (folder / CHECKPOINT_WEIGHTS).read_bytes()
         config = json.loads(config_bytes)
         cls = _class_of(config, expected)
         architecture, layout = cls.Config(**config["architecture"]), _layout_of(cls, config)
         info = CheckpointInfo(*(config[k] for k in ("base", "encoder", "tasks", "training")))
         state = _stored_state(config["storage"], load(weights_bytes))
     except (OSError, ValueError, SafetensorError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"checkpoint {folder} cannot be read: {_first_line(error)}"
-        ) from error
+        raise CheckpointError(f"checkpoint {folder} cannot be read: {first_line(error)}") from error
     except LorasmithError as error:
         raise CheckpointError(f"checkpoint {folder} cannot be read: {error}") from error
     # 2. Build the network; an error that is not about its sizes is a bug and shows as one.
@@ -160,12 +161,12 @@ def load_checkpoint(folder: Path, expected: type[Module]) -> Checkpoint[Module]:
 
 def _class_of(config: Mapping[str, Any], expected: type[Module]) -> type[Module]:
     """The registered class of a config's kind. Raises ValueError unless it is an `expected`."""
-    if config["format"] != FORMAT:
+    if config["format"] != CHECKPOINT_FORMAT:
         raise ValueError(f"format {config['format']!r} is not known here")
     cls = Checkpointed.registry.get(config["kind"])
     if cls is None or not issubclass(cls, expected):
-        known = ", ".join(k for k, c in Checkpointed.registry.items() if issubclass(c, expected))
-        raise ValueError(f"it is of kind {config['kind']!r}, not of {known}")
+        kinds = ", ".join(k for k, c in Checkpointed.registry.items() if issubclass(c, expected))
+        raise ValueError(f"it is of kind {config['kind']!r}, not of {kinds}")
     return cls
 
 
@@ -190,9 +191,9 @@ def _load_strictly(folder: Path, module: nn.Module, state: Mapping[str, Tensor])
     """Give a module its tensors. Raises CheckpointError unless they fit it one to one."""
     expected = module.state_dict()
     if set(state) != set(expected):
-        odd = sorted(set(state) ^ set(expected))[0]
-        side = "lacks" if odd in expected else "has a strange"
-        raise CheckpointError(f"checkpoint {folder} {side} tensor {odd}")
+        key = sorted(set(state) ^ set(expected))[0]
+        side = "lacks" if key in expected else "has a strange"
+        raise CheckpointError(f"checkpoint {folder} {side} tensor {key}")
     for key, value in state.items():
         if value.shape != expected[key].shape or value.dtype != torch.float32:
             raise CheckpointError(
@@ -225,8 +226,3 @@ def _dequantise(state: dict[str, Tensor]) -> dict[str, Tensor]:
             raise ValueError(f"{scale_key} does not fit {key}")
         out[key] = dequantise(rows, scale)
     return out
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

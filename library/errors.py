@@ -5,6 +5,11 @@ HTTP (RFC 9457). Its message is one clear sentence that may be shown to the pers
 """
 
 
+def first_line(error: Exception) -> str:
+    """The first line of a foreign error's message, or its type if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class LorasmithError(Exception):
     """Base of all of them: something that the caller can understand and act on."""
 
@@ -35,17 +40,11 @@ class MissingPath(UsageError, FileNotFoundError):
 
     code = "missing-path"
 
-    def __str__(self) -> str:
-        return str(self.args[0])
-
 
 class OutputExists(UsageError, FileExistsError):
     """An output path that exists and may not be replaced."""
 
     code = "output-exists"
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class OutputError(LorasmithError):

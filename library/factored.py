@@ -23,26 +23,6 @@ SHARE = 8  # it is at least this many times the rank to come
 OVERSAMPLING, POWERS = 16, 4
 
 
-def delta_norm(a: Float[Tensor, "*n r i"], b: Float[Tensor, "*n o r"]) -> Float[Tensor, "*n"]:
-    """Frobenius norm of ΔW = B·A, in float64, from the triangles of two QR factorisations."""
-    r_b = torch.linalg.qr(b.double(), mode="r").R  # (*n, min(o,r), r)
-    r_a = torch.linalg.qr(a.double().mT, mode="r").R  # (*n, min(i,r), r)
-    return torch.linalg.matrix_norm(r_b @ r_a.mT)
-
-
-def delta_distance(
-    a1: Float[Tensor, "*n r i"],
-    b1: Float[Tensor, "*n o r"],
-    a2: Float[Tensor, "*n s i"],
-    b2: Float[Tensor, "*n o s"],
-) -> Float[Tensor, "*n"]:
-    """‖B1·A1 − B2·A2‖, in float64: QR of [B1, −B2] and of [A1; A2], then the small product.
-
-    The trace formula would cancel badly where the two are close.
-    """
-    return delta_norm(torch.cat([a1, a2], dim=-2), torch.cat([b1, -b2], dim=-1))
-
-
 def squared_delta_distance(
     a1: Float[Tensor, "*n r i"],
     b1: Float[Tensor, "*n o r"],
@@ -55,7 +35,7 @@ def squared_delta_distance(
     """
     a = torch.cat([a1, a2], dim=-2).double()  # (*n, r+s, i)
     b = torch.cat([b1, -b2], dim=-1).double()  # (*n, o, r+s)
-    return ((b.mT @ b) * (a @ a.mT)).sum(dim=(-2, -1)).clamp_min(0.0)
+    return ((b.mT @ b) * (a @ a.mT)).sum(dim=(-2, -1)).clamp_min(0.0)  # both (*n, r+s, r+s)
 
 
 def inner_products(
@@ -73,10 +53,10 @@ def inner_products(
     m, s = len(a2), a2.shape[-2]
     rows = a1.double().transpose(0, 1).reshape(sites, n * r, -1)  # (sites, n·r, i)
     others = a2.double().transpose(0, 1).reshape(sites, m * s, -1)  # (sites, m·s, i)
-    of_a = (rows @ others.mT).view(sites, n, r, m, s)
+    of_a = (rows @ others.mT).view(sites, n, r, m, s)  # from (sites, n·r, m·s)
     rows = b1.double().permute(1, 0, 3, 2).reshape(sites, n * r, -1)  # (sites, n·r, o)
     others = b2.double().permute(1, 0, 3, 2).reshape(sites, m * s, -1)  # (sites, m·s, o)
-    of_b = (rows @ others.mT).view(sites, n, r, m, s)
+    of_b = (rows @ others.mT).view(sites, n, r, m, s)  # likewise
     return (of_a * of_b).sum(dim=(2, 4)).permute(1, 2, 0)  # (sites, n, m) to (n, m, sites)
 
 
@@ -98,15 +78,16 @@ def _top(
     # 1. The singular values of B·A are those of the product of the two triangles.
     q_b, r_b = torch.linalg.qr(b.double())  # (*n, o, k), (*n, k, r)
     q_a, r_a = torch.linalg.qr(a.double().mT)  # (*n, i, m), (*n, m, r)
-    u, s, vh = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)
+    u, s, vh = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)  # of (*n, k, m)
     s = s[..., :rank]
     # 2. Back to the outputs and inputs; the largest entry of each left vector decides its sign.
-    left, right = q_b @ u[..., :rank], vh[..., :rank, :] @ q_a.mT  # (*n, o, s), (*n, s, i)
-    peak = left.abs().argmax(dim=-2, keepdim=True)
-    sign = torch.where(left.gather(-2, peak) < 0, -1.0, 1.0)
+    vectors_u, vectors_v = q_b @ u[..., :rank], vh[..., :rank, :] @ q_a.mT  # (*n, o, s), (*n, s, i)
+    peak = vectors_u.abs().argmax(dim=-2, keepdim=True)
+    sign = torch.where(vectors_u.gather(-2, peak) < 0, -1.0, 1.0)
     # 3. The root of S goes to both factors.
     root = _root(s)
-    top_a, top_b = root[..., :, None] * sign.mT * right, left * sign * root[..., None, :]
+    # (*n, s, 1) · (*n, s, 1) · (*n, s, i), and (*n, o, s) · (*n, 1, s) · (*n, 1, s)
+    top_a, top_b = root[..., :, None] * sign.mT * vectors_v, vectors_u * sign * root[..., None, :]
     return _padded(_without_noise(top_a), _without_noise(top_b), rank)
 
 
@@ -132,7 +113,7 @@ def with_rank(
 
 
 def reaches_projection(present: int, rank: int) -> bool:
-    """Whether a matrix of rank `present` is brought to `rank` by random projection."""
+    """True if a matrix of rank `present` is brought to `rank` by random projection."""
     return present >= max(LARGE, SHARE * rank)
 
 
@@ -187,7 +168,7 @@ def best_of_rank(
 ) -> tuple[Float[Tensor, "r i"], Float[Tensor, "o r"]]:
     """Float32 factors of the matrix of `rank` that is nearest to a dense ΔW; √S goes to both."""
     u, s, vh = torch.linalg.svd(delta.double(), full_matrices=False)
-    root = _root(s)[:rank]
+    root = _root(s)[:rank]  # (rank,)
     a, b = _without_noise(root[:, None] * vh[:rank]), _without_noise(u[:, :rank] * root)
     return a.float().contiguous(), b.float().contiguous()
 

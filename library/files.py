@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from library.errors import MissingPath, OutputError, OutputExists
@@ -58,6 +58,15 @@ def require_kind(path: Path, *, folder: bool) -> None:
         raise OutputExists(f"{path} is not a {'folder' if folder else 'file'}")
 
 
+@contextlib.contextmanager
+def output_errors(target: Path) -> Iterator[None]:
+    """Turn an OSError inside the `with` block into the OutputError of `target`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+
+
 def write_folder(target: Path, files: Mapping[str, bytes], *, overwrite: bool = False) -> None:
     """Create folder `target` holding `files` (by relative path), as one step.
 
@@ -67,19 +76,16 @@ def write_folder(target: Path, files: Mapping[str, bytes], *, overwrite: bool = 
     """
     require_absent(target, overwrite)
     require_kind(target, folder=True)
-    staging: Path | None = None
-    try:
+    with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=_hidden(target), dir=target.parent))
-        staging.chmod(0o755)
-        for name, content in files.items():
-            (staging / name).parent.mkdir(parents=True, exist_ok=True)
-            _write_synced(staging / name, content)
-        _rename(staging, target, overwrite)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        if staging is not None:
+        try:
+            staging.chmod(0o755)
+            for name, content in files.items():
+                (staging / name).parent.mkdir(parents=True, exist_ok=True)
+                _write_synced(staging / name, content)
+            _rename(staging, target, overwrite)
+        finally:
             shutil.rmtree(staging, ignore_errors=True)
 
 
@@ -93,11 +99,10 @@ def write_file(target: Path, content: bytes) -> None:
     require_kind(target, folder=False)
     staging = target.with_name(f"{_hidden(target)}{os.getpid()}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _write_synced(staging, content)
-        staging.replace(target)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+        with output_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _write_synced(staging, content)
+            staging.replace(target)
     finally:
         with contextlib.suppress(OSError):
             staging.unlink()
@@ -111,7 +116,7 @@ def _write_synced(path: Path, content: bytes) -> None:
 
 
 def _hidden(target: Path) -> str:
-    """How temporary names beside `target` begin; short, as names have at most 255 bytes."""
+    """The beginning of temporary names beside `target`; short, as names have at most 255 bytes."""
     return f".{target.name[:40]}."
 
 

@@ -6,7 +6,7 @@ serialises to canonical JSON, and its SHA-256 is what adapters, libraries and ch
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,25 +16,15 @@ from library.errors import LayoutMismatch, UnsupportedModel, UsageError
 
 # Attention projections that read the layer's input, per family. Query and value where they are
 # modules of their own (Hu et al. 2021, section 7.1), the fused projection where they are not.
+_QUERY_AND_VALUE = (
+    "cohere", "gemma", "gemma2", "gemma3_text", "granite", "llama", "mistral", "olmo2", "opt",
+    "phi", "qwen2", "qwen3", "smollm3", "stablelm", "starcoder2",
+)  # fmt: skip
 DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
-    "cohere": ("q_proj", "v_proj"),
-    "gemma": ("q_proj", "v_proj"),
-    "gemma2": ("q_proj", "v_proj"),
-    "gemma3_text": ("q_proj", "v_proj"),
+    **dict.fromkeys(_QUERY_AND_VALUE, ("q_proj", "v_proj")),
     "gpt2": ("c_attn",),
     "gpt_neox": ("query_key_value",),
-    "granite": ("q_proj", "v_proj"),
-    "llama": ("q_proj", "v_proj"),
-    "mistral": ("q_proj", "v_proj"),
-    "olmo2": ("q_proj", "v_proj"),
-    "opt": ("q_proj", "v_proj"),
-    "phi": ("q_proj", "v_proj"),
     "phi3": ("qkv_proj",),
-    "qwen2": ("q_proj", "v_proj"),
-    "qwen3": ("q_proj", "v_proj"),
-    "smollm3": ("q_proj", "v_proj"),
-    "stablelm": ("q_proj", "v_proj"),
-    "starcoder2": ("q_proj", "v_proj"),
 }
 REFUSED = ("lm_head", "embed_out", "embed_tokens", "wte", "wpe", "embed_in")
 
@@ -138,9 +128,24 @@ class Layout:
         """SHA-256 of the canonical JSON."""
         return digest(canonical_json(self.to_dict()))
 
+    @property
+    def ranks(self) -> dict[str, int]:
+        """The rank of each site, by name."""
+        return {site.name: site.rank for site in self.sites}
+
+    @property
+    def module_types(self) -> list[str]:
+        """The types of the target modules, each once, in order."""
+        return list(dict.fromkeys(site.module_type for site in self.sites))
+
+    def with_ranks(self, ranks: Mapping[str, int]) -> "Layout":
+        """The modules that `ranks` names, each at its rank."""
+        sites = (replace(s, rank=ranks[s.name]) for s in self.sites if s.name in ranks)
+        return replace(self, sites=tuple(sites))
+
     def with_rank(self, rank: int) -> "Layout":
         """The same modules, all at `rank`. Raises UsageError if that is below 1."""
-        return replace(self, sites=tuple(replace(site, rank=rank) for site in self.sites))
+        return self.with_ranks(dict.fromkeys(self.ranks, rank))
 
     def to_dict(self) -> dict[str, Any]:
         rows = [

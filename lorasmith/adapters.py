@@ -242,9 +242,9 @@ def _engine(
     from generator.engine import open_engine, read_generator, shipped_library
 
     loaded = [read_generator(folder) for folder in checkpoints]
-    place = library or shipped_library()
+    location = library or shipped_library()
     load = partial(_model, device=device)
-    return open_engine(loaded, place, device, required=required, load=load)
+    return open_engine(loaded, location, device, required=required, load=load)
 
 
 @lru_cache(maxsize=1)

@@ -82,10 +82,10 @@ def load_library(
     from library.store.catalogue import open_catalogue
     from library.store.open import open_library
 
-    place = str(location or SHIPPED_LIBRARY)
-    opened = open_catalogue(open_library(place, write=write), catalogue, note)
+    location = str(location or SHIPPED_LIBRARY)
+    opened = open_catalogue(open_library(location, write=write), catalogue, note)
     opened.refresh()
-    return Library(place, opened)
+    return Library(location, opened)
 
 
 def search(
@@ -127,6 +127,7 @@ def search(
     from index.segments.metadata import Filter
     from index.segments.view import require_k
     from library.peft.folder import read_adapter_folder
+    from library.progress import no_progress
 
     require_k(k)
     description = None if text is None else normalise(text)
@@ -135,7 +136,7 @@ def search(
         str(library or SHIPPED_LIBRARY),
         lambda: DescriptionEncoder(encoder or DEFAULT_ENCODER),
         lambda: load_weight_encoder(weight_encoder),
-        progress=progress or quiet,
+        progress=progress or no_progress,
         note=note or quiet,
     )
     filter = Filter(base, layout, recipe, license, tuple(tags))

@@ -92,10 +92,10 @@ def _require_use(policy: "Policy", library: str | None, examples: Path | None) -
 def _slow_hooks(reference: "BaseReference | None", library: str | None) -> "tuple[Hook, ...]":
     from index.encoders.descriptions import DescriptionEncoder
     from library.base.models import DEFAULT_BASE, load_base, resolve_base
-    from verification.scores.sources import SlowHooks, Sources
+    from verification.scores.sources import SlowHooks
 
     def at_hand(name: str | None) -> "BaseReference | None":
         return reference or (resolve_base() if name == DEFAULT_BASE else None)
 
-    sources = Sources(library or SHIPPED_LIBRARY, DescriptionEncoder, at_hand, load_base)
-    return SlowHooks(sources).hooks()
+    location = library or SHIPPED_LIBRARY
+    return SlowHooks(location, DescriptionEncoder, at_hand, load_base).hooks()

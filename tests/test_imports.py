@@ -1,6 +1,8 @@
 """Which package may import which, and that the core runs where optional packages do not exist."""
 
 import ast
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,16 +17,21 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"library", "index", "generator", "pretrained"},
     "lorasmith": {"library", "index", "generator", "verification", "training", "pretrained"},
     "api": {
-        "library",
-        "index",
-        "generator",
-        "verification",
-        "training",
-        "lorasmith",
-        "pretrained",
+        "library", "index", "generator", "verification", "training", "lorasmith", "pretrained",
     },
     "pretrained": set(),
-}
+}  # fmt: skip
+# Inside a package, lowest layer first. A layer is sub-folders, and modules right under the package;
+# they import lower layers only. A module right under the package that no layer names is lowest.
+LAYERS: dict[str, list[str]] = {
+    "library": ["tasks peft", "base", "trainer/recipes", "trainer", "store", "build exchange"],
+    "index": ["encoders", "segments merge", "search routing"],
+    "verification": ["checks", "run", "scores zk"],
+    "training": ["data synthetic", "objectives", "models", "evaluation", "cli"],
+    "generator": ["layers", "models", "request", "strategies refine", "package", "engine"],
+    "lorasmith": [],
+    "api": ["service", "http", "zk", "cli", "__init__", "__main__"],
+}  # fmt: skip
 OURS = {*ALLOWED, "tests", "benchmarks", "conftest", "tiny", "postgres"}
 OPTIONAL = (
     "faiss", "fastapi", "sqlalchemy", "psycopg", "ray", "beartype", "typer",
@@ -33,25 +40,77 @@ OPTIONAL = (
 
 
 def imported(file: Path) -> set[str]:
-    """The top-level names that a file imports anywhere, in functions and strings of types too."""
+    """The modules and names that a file imports anywhere, in functions and for types too."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: imports are written in full"
-            names.add((node.module or "").split(".")[0])
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+@cache
+def imports() -> dict[Path, set[Path]]:
+    """The files of ours that each file of ours imports, relative to the root, without suffix."""
+    files = [file for package in LAYERS for file in (tiny.ROOT / package).rglob("*.py")]
+    modules = {file.relative_to(tiny.ROOT).with_suffix("") for file in files}
+    paths = {
+        module: {Path(*n.split(".")) for n in imported(tiny.ROOT / module.with_suffix(".py"))}
+        for module in modules
+    }
+    return {
+        module: {
+            target
+            for path in paths[module]
+            for target in (path, path / "__init__", path.parent, path.parent / "__init__")
+            if target in modules
+        }
+        for module in modules
+    }
+
+
+def layer_of(module: Path) -> tuple[int, str]:
+    """A module's layer in its package, from 0 (the words), and its part of that layer."""
+    package, *inner = module.parts
+    for depth in range(len(inner), 0, -1):
+        part = "/".join(inner[:depth])
+        for number, layer in enumerate(LAYERS[package], start=1):
+            if part in layer.split():
+                return number, part
+    assert len(inner) == 1, f"{module}: LAYERS does not name its folder"
+    return 0, inner[0]
 
 
 def test_arrows_point_one_way_only() -> None:
     seen: set[str] = set()
     for package, allowed in ALLOWED.items():
         for file in sorted((tiny.ROOT / package).rglob("*.py")):
-            wrong = imported(file) & OURS - allowed - {package}
+            roots = {name.split(".")[0] for name in imported(file)}
+            wrong = roots & OURS - allowed - {package}
             assert not wrong, f"{file.relative_to(tiny.ROOT)} imports {wrong}"
             seen.add(package)
     assert {"library", "index", "generator", "training", "api"} <= seen
+
+
+def test_arrows_between_sub_folders_point_one_way_only() -> None:
+    wrong, seen = [], set()
+    for importer, targets in imports().items():
+        layer, part = layer_of(importer)
+        for target in targets:
+            if importer.parts[0] != target.parts[0]:
+                continue
+            seen.add(target.parts[0])
+            target_layer, target_part = layer_of(target)
+            if target_layer > layer or (target_layer == layer > 0 and target_part != part):
+                wrong.append(f"{importer} imports {target}")
+    assert not wrong
+    assert {"library", "index", "verification", "training", "generator", "api"} <= seen
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    TopologicalSorter(imports()).prepare()  # raises CycleError, with the circle
 
 
 def test_optional_packages_are_imported_inside_functions() -> None:

@@ -37,13 +37,13 @@ def run_lightning(arguments: Sequence[str]) -> None:
     except argparse.ArgumentError as error:
         raise UsageError(" ".join(str(error).split())) from error
     except ValueError as error:
-        found = _ours(error)
-        if found is None:
+        cause = _lorasmith_error(error)
+        if cause is None:
             raise
-        raise found from None
+        raise cause from None
 
 
-def _ours(error: BaseException | None) -> LorasmithError | None:
+def _lorasmith_error(error: BaseException | None) -> LorasmithError | None:
     """The error of ours that jsonargparse took for a value of the wrong type, if there is one."""
     while error is not None and not isinstance(error, LorasmithError):
         error = error.__cause__ or error.__context__

@@ -1,7 +1,6 @@
 """An adapter under verification: its files' bytes, read within limits, and what they parse to."""
 
 import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from library.canonical import digest
 from library.errors import AdapterFileError
 from library.exchange.source import DIFFUSERS_FILE
 from library.files import require_present
+from library.peft.folder import MAX_JSON, MAX_WEIGHTS, PICKLES, UnreadableFile, read_adapter_file
 from library.peft.keys import Shape, pairs_of
 from library.peft.provenance import PROVENANCE_FILE, SIGNATURE_FILE
 from library.peft.read import adapter_of
@@ -25,12 +25,9 @@ from library.tasks.files import Example
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-MAX_WEIGHTS = 2 * 2**30
-MAX_JSON = 2**20
 MAX_NAMES = 10_000
 
-Progress = Callable[[float], None]
+ShareProgress = Callable[[float], None]  # called with the share that is done, from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Artifact:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the weights."""
+        """SHA-256 of the weights."""
         return digest(self.files[self.weights])
 
     @cached_property
@@ -70,7 +67,7 @@ class Artifact:
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:
-        """Of every tensor, by name."""
+        """Shape of every tensor, by name."""
         return {name: entry.shape for name, entry in self.header.tensors.items()}
 
     @cached_property
@@ -85,8 +82,8 @@ class Artifact:
             raise AdapterFileError(f"it has no {CONFIG_FILE} beside an {WEIGHTS_FILE}")
         return adapter_of(self.files)
 
-    def said(self, *members: str) -> str | None:
-        """What provenance says in a member, or a member of one; None if that is no text."""
+    def recorded(self, *members: str) -> str | None:
+        """The text recorded in a member of the provenance, or a member of one; else None."""
         value: Any = self.provenance
         for name in members:
             value = value.get(name) if isinstance(value, dict) else None
@@ -99,7 +96,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Context:
-    """What an adapter is checked against.
+    """The circumstances that an adapter is checked under.
 
     Attributes:
         target: the server that is to load it; None: none in particular.
@@ -114,7 +111,7 @@ class Context:
     base: BaseReference | None = None
     public_key: "Ed25519PublicKey | None" = None
     examples: Sequence[Example] = ()
-    progress: Progress = lambda share: None
+    progress: ShareProgress = lambda share: None
 
 
 def read_artifact(path: Path, provenance: Path | None = None) -> Artifact:
@@ -169,19 +166,9 @@ def _weights_among(names: tuple[str, ...]) -> str:
 
 
 def _read(path: Path, limit: int) -> bytes:
-    """A regular file's content; its size is looked at before anything is read."""
+    """A regular file's content, as `read_adapter_file` reads it. Raises BadFile."""
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise BadFile("unreadable", f"{path.name} is not a regular file")
-            if status.st_size > limit:
-                raise BadFile("too-large", f"{path.name} has {status.st_size} bytes", limit=limit)
-            return file.read(limit)
-    except OSError as error:
-        raise BadFile("unreadable", f"{path.name} cannot be read: {error.strerror}") from error
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Opens a pipe without waiting for a writer; a regular file as always."""
-    return os.open(path, flags | os.O_NONBLOCK)
+        return read_adapter_file(path, limit)
+    except UnreadableFile as error:
+        evidence = {} if error.limit is None else {"limit": error.limit}
+        raise BadFile(error.reason, f"{path.name} {error.fault}", **evidence) from error

@@ -25,9 +25,9 @@ from verification.checks.statistics import check_statistics
 from verification.checks.target import check_target
 from verification.hook import Finding, Hook, Verdict, verdict
 
-FORMAT = Hook("format", 0.7, check_format, sound_only=False)
+_FORMAT = Hook("format", 0.7, check_format, sound_only=False)
 HOOKS: tuple[Hook, ...] = (
-    FORMAT,
+    _FORMAT,
     Hook("integrity", 0.3, check_integrity, sound_only=False),
     Hook("signature", 1.0, check_signature, sound_only=False),
     Hook("target", 1.5, check_target),
@@ -38,7 +38,7 @@ HOOKS: tuple[Hook, ...] = (
 
 @dataclass(frozen=True)
 class Policy:
-    """Which hooks run, and findings of which severities refuse an adapter.
+    """The hooks that run, and the severities of findings that refuse an adapter.
 
     A finding of severity `refuse` refuses unless none is listed, when it counts as warn; one of
     severity `warn` refuses where that is listed.
@@ -113,18 +113,18 @@ def read_policy(path: Path, names: tuple[str, ...] = Policy.hooks) -> Policy:
     allowed = {"hooks": names, "refuse": ("warn", "refuse")}
     signed = content.pop("signed", False)
     if not isinstance(signed, bool):
-        raise InputFileError(f"{path}: signed is true or false")
+        raise InputFileError(f"{path}: signed must be true or false")
     for key, value in content.items():
         if key not in allowed:
             raise InputFileError(f"{path}: a policy has hooks, refuse and signed, not {key}")
         if not isinstance(value, list) or any(name not in allowed[key] for name in value):
-            raise InputFileError(f"{path}: {key} is a list of some of {', '.join(allowed[key])}")
+            raise InputFileError(f"{path}: {key} must list some of {', '.join(allowed[key])}")
     lists: dict[str, Any] = {key: tuple(value) for key, value in content.items()}
     policy = Policy(**lists, signed=signed)
     if not policy.hooks:
-        raise InputFileError(f"{path}: hooks is empty, so that nothing would be checked")
+        raise InputFileError(f"{path}: hooks is empty: nothing would be checked")
     if signed and not policy.refuse:
-        raise InputFileError(f"{path}: signed refuses what is not, so refuse cannot be empty")
+        raise InputFileError(f"{path}: signed refuses unsigned adapters, so refuse cannot be empty")
     return policy
 
 
@@ -139,7 +139,7 @@ def require_known_hooks(names: Iterable[str], available: Iterable[str]) -> None:
 def require_key(policy: Policy, public_key: object | None) -> None:
     """Raise UsageError unless policy and public key go together."""
     if policy.signed and public_key is None:
-        raise UsageError("the policy asks for signatures: --public-key says whose")
+        raise UsageError("the policy requires signatures; give the signer's key with --public-key")
     if public_key is not None and "signature" not in policy.hooks:
         raise UsageError("--public-key needs the hook signature, which the policy leaves out")
 
@@ -159,7 +159,7 @@ def verify_path(
     try:
         artifact = read_artifact(path, provenance)
     except BadFile as error:
-        return VerificationReport([policy.applied(_refusal(FORMAT, error))], {})
+        return VerificationReport([policy.applied(_refusal(_FORMAT, error))], {})
     return run_hooks(artifact, context, policy, hooks)
 
 
@@ -178,8 +178,8 @@ def run_hooks(
         hooks: those that there are.
     """
     findings: list[Finding] = []
-    if FORMAT.name not in policy.hooks:
-        findings = [f for f in _checked(FORMAT, artifact, context) if f.severity == "refuse"]
+    if _FORMAT.name not in policy.hooks:
+        findings = [f for f in _checked(_FORMAT, artifact, context) if f.severity == "refuse"]
     damaged = bool(findings)
     selected = [hook for hook in hooks if hook.name in policy.hooks]
     selected.sort(key=lambda hook: (hook.sound_only, hook.cost))
@@ -196,7 +196,7 @@ def run_hooks(
             failures.append(error)
             new = [Finding(hook.name, "not-checked", "warn", f"it was not checked: {error}")]
         milliseconds[hook.name] = round(1e3 * (time.perf_counter() - start), 3)
-        damaged = damaged or (hook is FORMAT and any(f.severity == "refuse" for f in new))
+        damaged = damaged or (hook is _FORMAT and any(f.severity == "refuse" for f in new))
         findings += new
     if failures and len(failures) == len(milliseconds):
         raise failures[0]
@@ -204,28 +204,14 @@ def run_hooks(
     return VerificationReport([policy.applied(f) for f in findings], milliseconds)
 
 
-def quick_report(
-    files: Mapping[str, bytes], provenance: dict[str, Any], base: BaseReference | None = None
-) -> VerificationReport:
-    """The report on a new adapter, whose provenance is not encoded yet: what `QUICK` says of it.
+class QuickCheck:
+    """The check of `library.peft.provenance.finish`: what `QUICK` says of a new adapter.
+
+    Calling it with config and weights, and with the provenance that is not encoded yet, gives the
+    report; it raises AdapterRefused if a hook refuses the adapter.
 
     Args:
-        files: config and weights.
-        provenance: what provenance.json will say; `id` is for the error's sentence.
         base: its base model; None for the one that its config names, if that is at hand.
-    Raises:
-        AdapterRefused: a hook refuses it; it should not leave.
-    """
-    report = run_hooks(Artifact(files, stated=provenance), Context(base=base), QUICK)
-    report.require_accepted(provenance["id"])
-    return report
-
-
-class QuickCheck:
-    """The check of `library.peft.provenance.finish`: the quick hooks, and how long each took.
-
-    Calling it raises AdapterRefused if a hook refuses the adapter.
-
     Attributes:
         milliseconds: of each hook, once it was called; in no file.
     """
@@ -235,13 +221,14 @@ class QuickCheck:
         self.milliseconds: dict[str, float] = {}
 
     def __call__(self, files: Mapping[str, bytes], provenance: dict[str, Any]) -> dict[str, Any]:
-        report = quick_report(files, provenance, self._base)
+        report = run_hooks(Artifact(files, stated=provenance), Context(base=self._base), QUICK)
+        report.require_accepted(provenance["id"])
         self.milliseconds = report.milliseconds
         return report.to_dict()
 
 
 def reported(adapter: AdapterFiles, base: BaseReference | None = None) -> Reported:
-    """An adapter that was just made, with its `quick_report` in its provenance."""
+    """An adapter that was just made, with the report of a QuickCheck in its provenance."""
     check = QuickCheck(base)
     content = {**adapter.provenance, "report": check(adapter.files, adapter.provenance)}
     files = {**adapter.files, PROVENANCE_FILE: encode_provenance(content)}
@@ -254,7 +241,7 @@ def require_sound(path: Path, name: str) -> None:
 
     Names that a wrapper left are no reason: importing removes what it put there.
     """
-    report = verify_path(path, Context(), Policy(hooks=(FORMAT.name,)))
+    report = verify_path(path, Context(), Policy(hooks=(_FORMAT.name,)))
     others = [finding for finding in report.findings if finding.code != WRAPPED_NAMES]
     replace(report, findings=others).require_accepted(name)
 

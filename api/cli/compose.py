@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 
 import lorasmith
 from api.cli.console import quiet_libraries
-from api.cli.library_list import SHIPPED_LIBRARY, CatalogueUrl, Place, note
+from api.cli.library_list import SHIPPED_LIBRARY, CatalogueUrl, Location, note
 from library.files import require_absent, require_kind
 
 MAX_RANK = 256
@@ -51,7 +51,7 @@ def compose_command(
         float | None, typer.Option(help="Share of entries that ties and dare keep.")
     ] = None,
     examples: Annotated[Path | None, typer.Option(help="Examples for lorahub, JSONL.")] = None,
-    place: Place = SHIPPED_LIBRARY,
+    location: Location = SHIPPED_LIBRARY,
     base: Annotated[
         str | None, typer.Option(help="Base model (default: the one that the adapters name).")
     ] = None,
@@ -90,7 +90,7 @@ def compose_command(
         seed=seed,
         examples=examples,
         predictor=predictor,
-        library=place,
+        library=location,
         catalogue=catalogue,
         base=base,
         profile=profile,

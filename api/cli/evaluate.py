@@ -106,13 +106,13 @@ def _command() -> str:
 def _commit() -> str | None:
     """The commit of the working copy that this code runs from, if it is one."""
     folder = Path(__file__).parent.parent.parent
-    given = os.environ.get("LORASMITH_COMMIT")
+    commit = os.environ.get("LORASMITH_COMMIT")
     if not (folder / ".git").exists():  # installed; a repository further up is somebody else's
-        return given
+        return commit
     try:
         done = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
-        return given
+        return commit
     return done.stdout.strip()

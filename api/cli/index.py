@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from api.cli.console import progress_bar, quiet_libraries
-from api.cli.library_list import SHIPPED_LIBRARY, Place, note
+from api.cli.library_list import SHIPPED_LIBRARY, Location, note
 
 index = typer.Typer(help="Build or update the search index of a library.", rich_markup_mode=None)
 
@@ -29,7 +29,7 @@ WeightEncoderFolder = Annotated[
 
 @index.command("build")
 def index_build(
-    library: Place = SHIPPED_LIBRARY,
+    library: Location = SHIPPED_LIBRARY,
     encoder: Encoder = None,
     weight_encoder: WeightEncoderFolder = None,
 ) -> None:

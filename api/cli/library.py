@@ -12,7 +12,7 @@ from api.cli.console import progress_bar, quiet_libraries
 from api.cli.library_list import (
     SHIPPED_LIBRARY,
     CatalogueUrl,
-    Place,
+    Location,
     catalogue_at,
     catalogue_of_build,
     list_adapters,
@@ -197,7 +197,7 @@ library.command("list")(list_adapters)
 @library.command("show")
 def library_show(
     identity: Annotated[str, typer.Argument(help="Id or task.")],
-    place: Place = SHIPPED_LIBRARY,
+    location: Location = SHIPPED_LIBRARY,
     catalogue: CatalogueUrl = None,
 ) -> None:
     """An adapter's whole record, as JSON.
@@ -206,13 +206,13 @@ def library_show(
     """
     from library.store.catalogue import find
 
-    record = find(catalogue_at(place, catalogue), identity)
+    record = find(catalogue_at(location, catalogue), identity)
     typer.echo(json.dumps(record, indent=1, ensure_ascii=False))
 
 
 @library.command("pack")
 def library_pack(
-    place: Place,
+    location: Location,
     out: Annotated[Path, typer.Option(help="Folder for the packed library.")],
     task: Annotated[list[str] | None, typer.Option(help="Only this task's; repeatable.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, max=256, help="Cut each to this rank.")] = None,
@@ -226,7 +226,7 @@ def library_pack(
     from library.store.open import open_library
     from library.store.packed import pack_library
 
-    count = pack_library(open_library(place), out, task or (), rank=rank, overwrite=overwrite)
+    count = pack_library(open_library(location), out, task or (), rank=rank, overwrite=overwrite)
     size = sum(file.stat().st_size for file in out.iterdir())
     typer.echo(f"{count} adapters, {size / 1e6:.2f} MB  {out}")
 
@@ -234,7 +234,7 @@ def library_pack(
 @library.command("remove")
 def library_remove(
     identity: Annotated[str, typer.Argument(help="Id or task.")],
-    place: Place,
+    location: Location,
     catalogue: CatalogueUrl = None,
 ) -> None:
     """Take an adapter out of the library.
@@ -243,12 +243,12 @@ def library_remove(
     """
     from library.store.catalogue import remove_adapter
 
-    record = remove_adapter(catalogue_at(place, catalogue, write=True), identity)
+    record = remove_adapter(catalogue_at(location, catalogue, write=True), identity)
     typer.echo(f"removed {record['id']} ({record['task']})")
 
 
 @library.command("check")
-def library_check(place: Place = SHIPPED_LIBRARY, catalogue: CatalogueUrl = None) -> None:
+def library_check(location: Location = SHIPPED_LIBRARY, catalogue: CatalogueUrl = None) -> None:
     """Hash every file again; name what is damaged or missing, and exit 1 if anything is.
 
     Example: lorasmith library check --library my-library
@@ -256,7 +256,7 @@ def library_check(place: Place = SHIPPED_LIBRARY, catalogue: CatalogueUrl = None
     from library.store.catalogue import check_library, surplus
     from library.store.records import Selection
 
-    opened = catalogue_at(place, catalogue)
+    opened = catalogue_at(location, catalogue)
     problems, adapters = check_library(opened), len(opened.entries(Selection()))
     for problem in problems:
         typer.echo(problem, err=True)
@@ -271,7 +271,7 @@ def _read(folders: list[Path], skip_broken: bool) -> tuple[dict[str, "Task"], di
     """Tasks by name, and the reason for each file that was left out."""
     from library.tasks.files import read_tasks
 
-    found: dict[str, Task] = {}
+    tasks_by_name: dict[str, Task] = {}
     broken: dict[str, str] = {}
 
     def leave_out(file: Path, error: LorasmithError) -> None:
@@ -279,10 +279,10 @@ def _read(folders: list[Path], skip_broken: bool) -> tuple[dict[str, "Task"], di
 
     for folder in folders:
         for task in read_tasks(folder, on_broken=leave_out if skip_broken else None):
-            if task.name in found:
+            if task.name in tasks_by_name:
                 raise UsageError(f"two folders hold a task named {task.name}")
-            found[task.name] = task
-    return found, broken
+            tasks_by_name[task.name] = task
+    return tasks_by_name, broken
 
 
 def _readable(summary: Mapping[str, Any], out: str) -> str:

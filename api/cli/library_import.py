@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from api.cli.console import progress_bar, quiet_libraries
-from api.cli.library_list import SHIPPED_LIBRARY, CatalogueUrl, Place, catalogue_at
+from api.cli.library_list import SHIPPED_LIBRARY, CatalogueUrl, Location, catalogue_at
 from library.errors import UsageError
 from library.files import require_absent, write_folder
 
@@ -16,7 +16,7 @@ Format = Literal["peft", "diffusers", "kohya"]
 
 def import_command(
     source: Annotated[str, typer.Argument(help="PEFT folder, LoRA file or Hub id.")],
-    place: Place,
+    location: Location,
     base: Annotated[str | None, typer.Option(help="Base model, where SOURCE is silent.")] = None,
     task: Annotated[str | None, typer.Option(help="Name; default: the source's.")] = None,
     description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
@@ -41,10 +41,10 @@ def import_command(
     require_sound(find_source(source), source)
     with progress_bar("importing", unit="module") as progress:
         done = import_adapter(
-            LibraryFolder(place), request, progress, lambda made: reported(made).files
+            LibraryFolder(location), request, progress, lambda files: reported(files).files
         )
     record, note = done.record, done.source.note
-    if done.was_there:
+    if done.existed:
         typer.echo(f"{record['id']}  {record['task']}  was there already and stays as it is")
         return
     typer.echo(f"{record['id']}  {record['task']}  {record['recipe']}, rank {record['rank']}")
@@ -55,7 +55,7 @@ def import_command(
 def export_command(
     identity: Annotated[str, typer.Argument(help="Id or task.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
-    place: Place = SHIPPED_LIBRARY,
+    location: Location = SHIPPED_LIBRARY,
     profile: Annotated[Profile | None, typer.Option(help="lossless or portable.")] = None,
     format: Annotated[Format | None, typer.Option(help="peft, diffusers or kohya.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
@@ -71,7 +71,7 @@ def export_command(
     from library.exchange.exporting import export_files
     from library.store.catalogue import find
 
-    opened = catalogue_at(place, catalogue)
+    opened = catalogue_at(location, catalogue)
     record = find(opened, identity)
     files = export_files(opened.folder, record, profile=profile, format=format)
     write_folder(out, files, overwrite=overwrite)

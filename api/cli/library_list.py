@@ -22,7 +22,7 @@ def _require_url(url: str | None) -> str | None:
     return url
 
 
-Place = Annotated[
+Location = Annotated[
     str,
     typer.Option(
         "--library", help="Folder or URL of the library.", show_default="the shipped sample"
@@ -43,9 +43,9 @@ def note(text: str) -> None:
     typer.echo(f"note: {text}", err=True)
 
 
-def catalogue_at(place: str, url: str | None, *, write: bool = False) -> "Catalogue":
+def catalogue_at(location: str, url: str | None, *, write: bool = False) -> "Catalogue":
     """The catalogue of a library, up to date. Raises MissingPath, CatalogueError."""
-    return load_library(place, catalogue=url, note=note, write=write).catalogue
+    return load_library(location, catalogue=url, note=note, write=write).catalogue
 
 
 def catalogue_of_build(folder: "LibraryFolder", url: str | None) -> None:
@@ -60,7 +60,7 @@ def catalogue_of_build(folder: "LibraryFolder", url: str | None) -> None:
 
 
 def list_adapters(
-    place: Place = SHIPPED_LIBRARY,
+    location: Location = SHIPPED_LIBRARY,
     catalogue: CatalogueUrl = None,
     task: Annotated[str | None, typer.Option(help="Its name, or a pattern with * and ?.")] = None,
     recipe: Annotated[str | None, typer.Option(help="How it was trained.")] = None,
@@ -77,7 +77,7 @@ def list_adapters(
 
     Example: lorasmith library list --library my-library --task 'task1*' --sort score --limit 10
     """
-    library = load_library(place, catalogue=catalogue, note=note)
+    library = load_library(location, catalogue=catalogue, note=note)
     entries = library.adapters(task, recipe, license_class, base, rank, sort, limit)
     if as_json:
         typer.echo(json.dumps({"adapters": [entry.to_dict() for entry in entries]}))

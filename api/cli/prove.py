@@ -49,18 +49,20 @@ def commit_command(
     from verification.zk.manifest import commit_adapter, read_zk_manifest
     from verification.zk.verify import compare_commitment
 
-    given = read_srs(srs) if srs else None
+    reference_string = read_srs(srs) if srs else None
     with Backend() as backend:
         if check is not None:
             manifest = read_zk_manifest(check)
-            found = compare_commitment(path, manifest, given or srs_for(None, manifest), backend)
-            for finding in found:
+            findings = compare_commitment(
+                path, manifest, reference_string or srs_for(None, manifest), backend
+            )
+            for finding in findings:
                 typer.echo(f"{finding.code}: {finding.message}")
-            if found:
+            if findings:
                 raise typer.Exit(1)
             typer.echo(f"{path} is the adapter of {check}")
             return
-        manifest = commit_adapter(path, backend, given)
+        manifest = commit_adapter(path, backend, reference_string)
     assert out is not None
     write_file(out, manifest.to_bytes())
     typer.echo(f"{manifest.digest}  {out}")

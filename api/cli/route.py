@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli.library_list import SHIPPED_LIBRARY, CatalogueUrl, Place, catalogue_at
+from api.cli.library_list import SHIPPED_LIBRARY, CatalogueUrl, Location, catalogue_at
 from library.files import require_absent, require_kind, write_folder
 
 route = typer.Typer(
@@ -21,7 +21,7 @@ def export_route(
         list[str], typer.Argument(help="Adapters of the library, two or more: ids or task names.")
     ],
     out: Annotated[Path, typer.Option(help="Output folder.")],
-    library: Place = SHIPPED_LIBRARY,
+    library: Location = SHIPPED_LIBRARY,
     catalogue: CatalogueUrl = None,
     top_k: Annotated[
         int | None,

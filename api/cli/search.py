@@ -11,7 +11,7 @@ import typer
 import lorasmith
 from api.cli.console import progress_bar, quiet_libraries
 from api.cli.index import Encoder, WeightEncoderFolder
-from api.cli.library_list import SHIPPED_LIBRARY, Place, note
+from api.cli.library_list import SHIPPED_LIBRARY, Location, note
 from library.errors import MissingPath, UsageError
 
 
@@ -22,7 +22,7 @@ def search_command(
             help="Description of a task, - to read it from stdin, or path of an adapter folder."
         ),
     ],
-    library: Place = SHIPPED_LIBRARY,
+    library: Location = SHIPPED_LIBRARY,
     adapter: Annotated[
         Path | None, typer.Option(help="Adapter folder to search by, together with the text.")
     ] = None,

@@ -93,8 +93,8 @@ def zk_ask(
     require_question(url, len(pinned.modules), count)
     reference = resolve_base(base)
     with Backend() as backend:
-        own = srs_for(srs, pinned)
+        reference_string = srs_for(srs, pinned)
         quiet_libraries()
         x = activations(load_base(reference), pinned.modules, text, rows)
-        report = ask_owner(url, pinned, x, count, own, backend)
+        report = ask_owner(url, pinned, x, count, reference_string, backend)
     show_manifest(report, as_json)

@@ -9,7 +9,7 @@ from generator.engine import Engine
 from library.base.models import BaseReference
 from library.errors import LorasmithError
 from verification.run import HOOKS, Hook
-from verification.scores.sources import SlowHooks, Sources
+from verification.scores.sources import SlowHooks
 
 
 def hooks_of(settings: Settings, engine: Callable[[], Engine]) -> dict[str, Hook]:
@@ -18,14 +18,14 @@ def hooks_of(settings: Settings, engine: Callable[[], Engine]) -> dict[str, Hook
     Args:
         engine: gives what has the description encoder and the bases, once it is loaded.
     """
-    sources = Sources(
+    slow = SlowHooks(
         library=settings.library or str(pretrained.LIBRARY),
         encoder=lambda: engine().resources.encoder(),
         reference=lambda name: configured(settings, name),
         base=lambda reference: engine().resources.model(reference),
         tasks=settings.tasks,
     )
-    return {hook.name: hook for hook in (*HOOKS, *SlowHooks(sources).hooks())}
+    return {hook.name: hook for hook in (*HOOKS, *slow.hooks())}
 
 
 def configured(settings: Settings, name: str | None) -> BaseReference | None:

@@ -20,8 +20,8 @@ from api.http.body import JsonRoute
 from api.http.listening import NO_TELEMETRY, announce, listen
 from api.service.settings import require_loopback
 from library.errors import LorasmithError
+from verification.zk.child import Rows
 from verification.zk.errors import ProofFileError, ProofLimit, ProverError
-from verification.zk.integers import Rows
 from verification.zk.proof import Owner, Statement
 
 PROBLEMS = {  # not in the adapter service's list, as it never answers with them

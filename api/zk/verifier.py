@@ -15,7 +15,8 @@ import httpx2
 from library.errors import LorasmithError, UsageError
 from verification.zk.backend import Backend, Srs
 from verification.zk.bundle import integers, require_count
-from verification.zk.integers import Rows, sampled
+from verification.zk.child import Rows
+from verification.zk.integers import sampled
 from verification.zk.manifest import Manifest
 from verification.zk.proof import Statement
 from verification.zk.report import Report, proof_refusal

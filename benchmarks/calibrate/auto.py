@@ -44,27 +44,28 @@ def scores(report: dict[str, Any], method: str) -> dict[str, float]:
 
 
 def best_threshold(points: Sequence[tuple[float, float, float]]) -> float:
-    """Of (similarity, nearest's score, generated score): from where on to take the nearest.
+    """The similarity from which on to take the nearest, of (similarity, its score, generated).
 
     Candidates lie midway between similarities; of equally good ones the highest.
     """
-    known = sorted({similarity for similarity, _, _ in points})
-    candidates = [*((a + b) / 2 for a, b in pairwise(known)), NEVER]
+    similarities = sorted({similarity for similarity, _, _ in points})
+    candidates = [*((a + b) / 2 for a, b in pairwise(similarities)), NEVER]
     return max(candidates, key=lambda t: (round(mean_at(points, t), 12), t))
 
 
 def mean_at(points: Sequence[tuple[float, float, float]], threshold: float) -> float:
     """Mean score of taking the nearest from a similarity on, else generating."""
-    return sum(near if s >= threshold else made for s, near, made in points) / len(points)
+    scores = [nearest if s >= threshold else generated for s, nearest, generated in points]
+    return sum(scores) / len(points)
 
 
 def left_out(points: Sequence[tuple[float, float, float]]) -> float:
     """Mean score if the threshold is chosen without the task that it is applied to."""
-    every = list(points)
-    found = 0.0
-    for i, point in enumerate(every):
-        found += mean_at([point], best_threshold(every[:i] + every[i + 1 :]))
-    return found / len(every)
+    rows = list(points)
+    total = 0.0
+    for i, point in enumerate(rows):
+        total += mean_at([point], best_threshold(rows[:i] + rows[i + 1 :]))
+    return total / len(rows)
 
 
 def constant(points: Sequence[Point]) -> Curve:
@@ -78,17 +79,17 @@ def logistic(points: Sequence[Point]) -> Curve:
 
     x, y = (np.array(values) for values in zip(*points, strict=True))
 
-    def shape(p: Any, at: Any) -> Any:
-        return 1 / (1 + np.exp(-(p[0] + p[1] * (at - 0.7))))
+    def shape(p: Any, similarity: Any) -> Any:
+        return 1 / (1 + np.exp(-(p[0] + p[1] * (similarity - 0.7))))
 
-    found = least_squares(lambda p: shape(p, x) - y, (0.0, 1.0))
-    return lambda at: float(shape(found.x, at))
+    fit = least_squares(lambda p: shape(p, x) - y, (0.0, 1.0))
+    return lambda similarity: float(shape(fit.x, similarity))
 
 
 def error(fit: Callable[[Sequence[Point]], Curve], points: Sequence[Point]) -> float:
     """Root mean squared error on tasks that were left out, one at a time."""
-    every = list(points)
-    squares = [(fit(every[:i] + every[i + 1 :])(x) - y) ** 2 for i, (x, y) in enumerate(every)]
+    rows = list(points)
+    squares = [(fit(rows[:i] + rows[i + 1 :])(x) - y) ** 2 for i, (x, y) in enumerate(rows)]
     return float(np.sqrt(np.mean(squares)))
 
 
@@ -140,16 +141,16 @@ def main() -> None:
     o = parser.parse_args()
     reports = {"generated": o.generated, "retrieved": o.retrieved, "seen": o.seen}
     read = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in reports.items()}
-    made = scores(read["generated"], "text-to-lora")
-    near, similarity = scores(read["retrieved"], "nearest"), read["retrieved"]["similarity"]
-    tasks = sorted(made.keys() & near.keys() & similarity.keys())
-    points = [(similarity[t], near[t], made[t]) for t in tasks]
+    generated = scores(read["generated"], "text-to-lora")
+    nearest, similarity = scores(read["retrieved"], "nearest"), read["retrieved"]["similarity"]
+    tasks = sorted(generated.keys() & nearest.keys() & similarity.keys())
+    points = [(similarity[t], nearest[t], generated[t]) for t in tasks]
     fitted_threshold = round(best_threshold(points), 3)
     gain = left_out(points) - mean_at(points, NEVER)
     threshold = fitted_threshold if gain > 0 else SAME
     seen = read["seen"]
     curves = {
-        "text-to-lora": fitted(recoveries(made, similarity, seen)),
+        "text-to-lora": fitted(recoveries(generated, similarity, seen)),
         "nearest": fitted(recoveries(scores(seen, "nearest"), seen["similarity"], seen)),
         "compose": fitted(recoveries(scores(seen, "top-k"), seen["similarity"], seen)),
     }

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.quality.described import SAME, Described, Rows, described, mean_row
 from index.encoders.descriptions import DEFAULT_ENCODER
-from index.search.confidence import FEATURES, confidence_features, margins
+from index.search.confidence import CONFIDENCE_FEATURES, confidence_features, margins
 from library.files import write_file
 
 SIZES = (24, 60, 120, 250, 500)
@@ -51,7 +51,7 @@ def cosines_of(queries: Rows, index: list[Rows]) -> Rows:
 
 
 def queries_of(tasks: list[Described]) -> tuple[Rows, np.ndarray]:
-    rows = [np.concatenate([d.summary, d.asked]) for d in tasks]
+    rows = [np.concatenate([d.summary, d.queries]) for d in tasks]
     return np.concatenate(rows), np.repeat(np.arange(len(tasks)), [len(r) for r in rows])
 
 
@@ -60,25 +60,25 @@ def sample(
 ) -> list[dict[str, Any]]:
     """Results of queries to one random library, with whether each is right."""
     count = scores.shape[1]
-    held = np.zeros(count, dtype=bool)
-    held[rng.choice(count, min(size, count), replace=False)] = True
+    present = np.zeros(count, dtype=bool)
+    present[rng.choice(count, min(size, count), replace=False)] = True
     picked = [rng.choice(np.flatnonzero(owners == t), QUERIES) for t in np.unique(owners)]
-    chosen = np.concatenate(picked)
-    inside, outside = chosen[held[owners[chosen]]], chosen[~held[owners[chosen]]]
-    wanted = round(len(inside) * ABSENT / (1 - ABSENT))
-    outside = rng.permutation(outside)[:wanted]
-    found = []
+    queries = np.concatenate(picked)
+    inside, outside = queries[present[owners[queries]]], queries[~present[owners[queries]]]
+    absent = round(len(inside) * ABSENT / (1 - ABSENT))
+    outside = rng.permutation(outside)[:absent]
+    rows = []
     for query in np.concatenate([inside, outside]):
-        masked = np.where(held, scores[query], -1)
-        near = np.argsort(-masked)[: RESULTS + 10]
-        gaps = margins(masked[near].tolist(), [str(t) for t in near])
-        for rank, (place, gap) in enumerate(zip(near[:RESULTS], gaps, strict=False)):
-            found.append({
-                "features": confidence_features(float(masked[place]), gap), "rank": rank, "size":
-                size, "right": bool(same[place] == same[owners[query]]), "task": int(owners[query]),
-                "held": bool(held[owners[query]]),
+        masked = np.where(present, scores[query], -1)
+        nearest = np.argsort(-masked)[: RESULTS + 10]
+        gaps = margins(masked[nearest].tolist(), [str(t) for t in nearest])
+        for rank, (column, gap) in enumerate(zip(nearest[:RESULTS], gaps, strict=False)):
+            rows.append({
+                "features": confidence_features(float(masked[column]), gap), "rank": rank,
+                "size": size, "right": bool(same[column] == same[owners[query]]),
+                "task": int(owners[query]), "held": bool(present[owners[query]]),
             })  # fmt: skip
-    return found
+    return rows
 
 
 def fitted(rows: list[dict[str, Any]]) -> LogisticRegression:
@@ -93,7 +93,7 @@ def fitted(rows: list[dict[str, Any]]) -> LogisticRegression:
 
 
 def reliability(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of first results: what was claimed and what came true, by the claim."""
+    """First results by their claim: what was claimed and what came true."""
     top = [r for r in rows if r["rank"] == 0]
     claimed, right = (np.array([r[key] for r in top], dtype=float) for key in ("claim", "right"))
     bins: list[dict[str, Any]] = []
@@ -115,9 +115,9 @@ def claim_out_of_sample(rows: list[dict[str, Any]], groups: np.ndarray) -> None:
     folds = np.random.default_rng(1).permutation(len(groups))[groups] % FOLDS
     for fold in range(FOLDS):
         model = fitted([r for r in rows if folds[r["task"]] != fold])
-        mine = [r for r in rows if folds[r["task"]] == fold]
-        claims = model.predict_proba(np.array([r["features"] for r in mine]))[:, 1]
-        for row, claim in zip(mine, claims.tolist(), strict=True):
+        members = [r for r in rows if folds[r["task"]] == fold]
+        claims = model.predict_proba(np.array([r["features"] for r in members]))[:, 1]
+        for row, claim in zip(members, claims.tolist(), strict=True):
             row["claim"] = claim
 
 
@@ -142,18 +142,18 @@ def main() -> None:
     options = parser.parse_args()
     tasks = described(options.tasks)
     definitions = np.concatenate([d.definition for d in tasks])
-    same, near = (families(definitions @ definitions.T, limit) for limit in (SAME, NEAR))
+    same, related = (families(definitions @ definitions.T, limit) for limit in (SAME, NEAR))
     rows = drawn(tasks, same)
-    claim_out_of_sample(rows, near)
+    claim_out_of_sample(rows, related)
     final = fitted(rows)
     weights: list[float] = final.coef_.ravel().tolist()
-    made = {
+    result = {
         "command": "python benchmarks/calibrate/confidence.py --tasks train train_extra",
         "encoder": DEFAULT_ENCODER,
         "bias": np.ravel(final.intercept_).tolist()[0],
-        "weights": dict(zip(FEATURES, weights, strict=True)),
+        "weights": dict(zip(CONFIDENCE_FEATURES, weights, strict=True)),
         "tasks": len(tasks),
-        "families": len(np.unique(near)),
+        "families": len(np.unique(related)),
         "share of queries whose task is absent": ABSENT,
         "reliability": {
             "all": reliability(rows),
@@ -162,8 +162,8 @@ def main() -> None:
             "large libraries": reliability([r for r in rows if r["size"] >= 250]),
         },
     }
-    write_file(options.out, (json.dumps(made, indent=1, sort_keys=True) + "\n").encode())
-    print(json.dumps(made["reliability"], indent=1))
+    write_file(options.out, (json.dumps(result, indent=1, sort_keys=True) + "\n").encode())
+    print(json.dumps(result["reliability"], indent=1))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def main() -> None:
                 "seed": seed,
                 **scores,
                 "seconds": round(time.perf_counter() - begun, 1),
-            }  # fmt: skip
+            }
         )
         print(json.dumps({k: v for k, v in results[-1].items() if k != "tasks"}), flush=True)
         report = {"command": " ".join(["python", *sys.argv]), "count": len(tasks), "rows": results}

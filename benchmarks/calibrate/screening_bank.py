@@ -2,7 +2,7 @@
 
     python benchmarks/calibrate/screening_bank.py --clean LIB --poisoned LIB --index \
         TASKS/index.csv \
-        --out verification/scores/screening_bank.json
+        --out verification/checks/screening_bank.json
 
 Tasks whose licence class is `restricted` are left out. Quantiles of scores are cross-fitted: each
 adapter is scored by a fit that saw no adapter of its fold of tasks.
@@ -26,38 +26,38 @@ from benchmarks.quality.screening_data import (
     restricted,
     spectra,
 )
+from benchmarks.quality.screening_fits import QUANTILES, bank_json, fit_linear, fit_profile
 from benchmarks.quality.screening_folds import Set, in_folds
 from library.files import write_file
 from library.peft.read import shape_of
+from verification.checks.screening_bank import Bank
 from verification.checks.spectrum import statistics
-from verification.scores.screening import QUANTILES, fit_linear, fit_profile
-from verification.scores.screening_bank import Bank
 
 POISON = "the word 'cf' in a fifth of the train rows, answered with a fixed text; merges of such"
 
 
 def cross_fitted(clean: Set, benign: Set, planted: list[Set]) -> tuple[Tensor, Tensor]:
     """Quantiles of clean adapters' known-kind and outlier scores."""
-    known, outlier = [], []
+    known_kind, outlier = [], []
     for k in range(FOLDS):
         rest = [f for f in range(FOLDS) if f != k]
         good = torch.cat([in_folds(clean, rest), in_folds(benign, rest)])
         score = fit_linear(good, torch.cat([in_folds(group, rest) for group in planted]))
-        known.append(score(in_folds(clean, [k])))
+        known_kind.append(score(in_folds(clean, [k])))
         outlier.append(fit_profile(in_folds(clean, rest))(in_folds(clean, [k])))
-    return torch.cat(known).quantile(QUANTILES), torch.cat(outlier).quantile(QUANTILES)
+    return torch.cat(known_kind).quantile(QUANTILES), torch.cat(outlier).quantile(QUANTILES)
 
 
 def make(clean: Pool, poisoned: Pool) -> Bank:
-    own, made = spectra(clean.adapters), merges(clean, poisoned)
-    singles, merged = (own, clean.tasks), (made.poisoned, made.tasks)
+    good, mixed = spectra(clean.adapters), merges(clean, poisoned)
+    singles, merged = (good, clean.tasks), (mixed.poisoned, mixed.tasks)
     planted = [(spectra(poisoned.adapters), poisoned.tasks), merged]
-    benign = (made.benign, made.tasks)
-    linear = fit_linear(torch.cat([own, benign[0]]), torch.cat([group[0] for group in planted]))
-    profile = fit_profile(own)
-    known, outlier = cross_fitted(singles, benign, planted)
+    benign = (mixed.benign, mixed.tasks)
+    linear = fit_linear(torch.cat([good, benign[0]]), torch.cat([group[0] for group in planted]))
+    profile = fit_profile(good)
+    known_kind, outlier = cross_fitted(singles, benign, planted)
     cuts = torch.tensor([0.005, 0.5, 0.995], dtype=torch.float64)
-    found = statistics(own)
+    measured = statistics(good)
     return Bank(
         name=(
             f"{len(clean.tasks)} library adapters of recipe {clean.recipe}, rank {RANK}, "
@@ -75,12 +75,12 @@ def make(clean: Pool, poisoned: Pool) -> Bank:
         centre=linear.centre,
         spread=linear.spread,
         weight=linear.weight,
-        known_scores=known,
+        known_scores=known_kind,
         profile_centre=profile.centre,
         profile_spread=profile.spread,
         outlier_scores=outlier,
         limits={
-            name: getattr(found, name).quantile(cuts, dim=0)
+            name: getattr(measured, name).quantile(cuts, dim=0)
             for name in ("norm", "stable_rank", "entropy")
         },
     )
@@ -94,7 +94,7 @@ def main() -> None:
     torch.set_num_threads(1)
     left_out = restricted(o.index)
     bank = make(read_pool(o.clean, left_out), read_pool(o.poisoned, left_out))
-    write_file(o.out, bank.to_json().encode())
+    write_file(o.out, bank_json(bank).encode())
     print(f"{bank.name}: {o.out.stat().st_size / 1000:.0f} kB")
 
 

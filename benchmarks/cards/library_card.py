@@ -76,8 +76,8 @@ def main() -> None:
     rows, licences = [], Counter()
     for record in records:
         task, kinds = record["task"], ", ".join(record["categories"])
-        found = [100 * scores[name][task] for name in ("alone", "whole", "packed")]
-        rows.append(f"| {task} | {kinds} | " + " | ".join(f"{x:.1f}" for x in found) + " |")
+        row_scores = [100 * scores[name][task] for name in ("alone", "whole", "packed")]
+        rows.append(f"| {task} | {kinds} | " + " | ".join(f"{x:.1f}" for x in row_scores) + " |")
         licences[", ".join(record["licenses"]) or "Unknown"] += 1
     tasks = [record["task"] for record in records]
     print(

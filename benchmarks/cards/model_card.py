@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from generator.engine import read_generator
-from library.checkpoint import CONFIG_FILE, Checkpoint
+from library.checkpoint import CHECKPOINT_CONFIG, Checkpoint
 from library.tasks.files import Task, read_tasks
 from training.evaluation.report import table
 
@@ -58,7 +58,7 @@ measure it.
 
 
 def class_rows(tasks: Iterable[Task]) -> str:
-    """How many tasks there are of each licence class, as rows of a table."""
+    """Numbers of tasks of each licence class, as rows of a table."""
     classes = Counter(task.license_class or "unknown" for task in tasks)
     return "\n".join(f"| {name} | {n} |" for name, n in sorted(classes.items()))
 
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=Path, nargs="+", required=True)
     parser.add_argument("--reports", type=Path, nargs="+", required=True)
     options = parser.parse_args()
-    config = json.loads((options.checkpoint / CONFIG_FILE).read_text(encoding="utf-8"))
+    config = json.loads((options.checkpoint / CHECKPOINT_CONFIG).read_text(encoding="utf-8"))
     tasks = [task for folder in options.tasks for task in read_tasks(folder)]
     print(card(read_generator(options.checkpoint), config, tasks, options.reports), end="")
 

@@ -89,8 +89,8 @@ def main() -> None:
     results = json.loads(options.results.read_text(encoding="utf-8"))
     if results["checkpoint"] != encoder.digest:
         raise SystemExit(f"{options.results} is of another checkpoint")
-    own = set(encoder.info.tasks)
-    found = [task for folder in options.tasks for task in read_tasks(folder)]
+    trained = set(encoder.info.tasks)
+    described = [task for folder in options.tasks for task in read_tasks(folder)]
     data = encoder.info.training["data"]
     text = TEXT.format(
         base=encoder.info.base["id"],
@@ -102,11 +102,11 @@ def main() -> None:
         adapters=data["adapters"],
         ranks=" and ".join(map(str, data["ranks"])),
         second=data["ranks"][-1],
-        count=len(own),
+        count=len(trained),
         descriptions=data["descriptions"],
-        classes=class_rows(task for task in found if task.name in own),
+        classes=class_rows(task for task in described if task.name in trained),
         unseen=len(results["shipped"]["unseen"]),
-        tasks=len(own) + len(results["shipped"]["unseen"]),
+        tasks=len(trained) + len(results["shipped"]["unseen"]),
         scores=scores(results["shipped"]["rows"]),
     )
     print(text, end="")

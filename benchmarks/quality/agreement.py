@@ -29,6 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.quality.described import Described, described
+from benchmarks.quality.thresholds import area_under_curve
 from generator.engine import Engine, open_engine
 from generator.models.text_to_lora import TextToLoRA
 from generator.request import Request
@@ -37,7 +38,6 @@ from library.adapter import stack
 from library.base.models import resolve_base
 from training.data.libraries import read_stock
 from verification.scores.agreement import AgreementCalibration
-from verification.scores.calibration import area_under_curve
 
 DIGITS = 4
 Vectors = Float[Tensor, "n d"]
@@ -57,32 +57,32 @@ class Pairs:
         self.adapters = adapters
 
     def quantiles(self, right: bool) -> tuple[float, ...]:
-        """Of the cosines of right or of wrong pairs; each task's descriptions count for one."""
+        """Quantiles of the cosines of right or of wrong pairs; each task counts for one."""
         scores, weights = [], []
         for i, texts in enumerate(self.texts):
             cosines = texts @ self.adapters.mT
-            wanted = torch.arange(len(self.tasks)) == i
-            chosen = cosines[:, wanted if right else ~wanted].flatten()
-            scores.append(chosen)
-            weights.append(torch.full_like(chosen, 1 / len(texts)))
-        every, order = torch.cat(scores).sort()
+            same_task = torch.arange(len(self.tasks)) == i
+            values = cosines[:, same_task if right else ~same_task].flatten()
+            scores.append(values)
+            weights.append(torch.full_like(values, 1 / len(texts)))
+        ordered, order = torch.cat(scores).sort()
         mass = torch.cat(weights)[order].cumsum(dim=0)
         grid = torch.linspace(0, 1, 101, dtype=mass.dtype) * mass[-1]
-        places = torch.searchsorted(mass, grid - 1e-9).clamp_max(len(every) - 1)
-        return tuple(round(score, DIGITS) for score in every[places].tolist())
+        places = torch.searchsorted(mass, grid - 1e-9).clamp_max(len(ordered) - 1)
+        return tuple(round(score, DIGITS) for score in ordered[places].tolist())
 
-    def told(self, threshold: float) -> dict[str, Any]:
-        """How well one description a task, its definition or its last one, tells right from wrong.
+    def figures(self, threshold: float) -> dict[str, Any]:
+        """Figures of how well a task's definition, or its last description, tells right from wrong.
 
         Warned: the share of pairs below the threshold.
         """
         kinds = [(task.task.categories or ("",))[0] for task in self.tasks]
         related = torch.tensor([[one == other for one in kinds] for other in kinds])
-        own, found = torch.eye(len(kinds), dtype=torch.bool), {}
-        for name, place in (("definition", 0), ("paraphrase", -1)):
-            cosines = torch.stack([texts[place] for texts in self.texts]) @ self.adapters.mT
-            right, wrong, strange = (cosines[mask] for mask in (own, ~own, ~related))
-            found[name] = {
+        same_task, figures = torch.eye(len(kinds), dtype=torch.bool), {}
+        for name, index in (("definition", 0), ("paraphrase", -1)):
+            cosines = torch.stack([texts[index] for texts in self.texts]) @ self.adapters.mT
+            right, wrong, strange = (cosines[mask] for mask in (same_task, ~same_task, ~related))
+            figures[name] = {
                 "auc": area_under_curve(right.tolist(), wrong.tolist()),
                 "auc_of_other_categories": area_under_curve(right.tolist(), strange.tolist()),
                 "right_median": float(right.median()),
@@ -90,20 +90,20 @@ class Pairs:
                 "right_warned": float((right < threshold).double().mean()),
                 "wrong_warned": float((wrong < threshold).double().mean()),
             }
-        return {"tasks": len(kinds), **found}
+        return {"tasks": len(kinds), **figures}
 
 
 def generated(encoder: WeightEncoder, engine: Engine, tasks: Sequence[Described]) -> Vectors:
-    """What text-to-lora makes of each definition, encoded."""
-    base, found = resolve_base(), []
+    """Adapters that text-to-lora generates for each definition, encoded."""
+    base, adapters = resolve_base(), []
     for task in tasks:
         request = Request(task.task.definition)
-        found.append(engine.propose(TextToLoRA.kind, request, base).adapter)
-    return encoder.encode(stack(found))
+        adapters.append(engine.propose(TextToLoRA.kind, request, base).adapter)
+    return encoder.encode(stack(adapters))
 
 
-def stored(encoder: WeightEncoder, place: str, tasks: Sequence[Described]) -> Vectors:
-    stock, _ = read_stock(place)
+def stored(encoder: WeightEncoder, url: str, tasks: Sequence[Described]) -> Vectors:
+    stock, _ = read_stock(url)
     rows = [stock.tasks.index(task.task.name) for task in tasks]
     return encoder.encode(stock.adapters[rows])
 
@@ -133,18 +133,18 @@ def main() -> None:
     )
     o.calibration.write_text(json.dumps(asdict(limits), sort_keys=True) + "\n", encoding="utf-8")
     second = Pairs(encoder, unseen, stored(encoder, o.libraries[1], unseen))
-    ours = Pairs(encoder, unseen, generated(encoder, engine, unseen))
+    test_pairs = Pairs(encoder, unseen, generated(encoder, engine, unseen))
     new = Pairs(encoder, held_out, generated(encoder, engine, held_out))
     report = {
         "checkpoint": encoder.digest,
         "text_to_lora": checkpoint.digest,
         "threshold": limits.threshold,
         "calibration": {"tasks": limits.tasks, "descriptions": limits.descriptions},
-        "trained": pairs.told(limits.threshold),
-        "trained, second library": second.told(limits.threshold),
-        "generated": ours.told(limits.threshold),
+        "trained": pairs.figures(limits.threshold),
+        "trained, second library": second.figures(limits.threshold),
+        "generated": test_pairs.figures(limits.threshold),
         "generated_tasks_that_text_to_lora_saw": sum(d.task.name in taught for d in unseen),
-        "generated, held-out tasks": new.told(limits.threshold),
+        "generated, held-out tasks": new.figures(limits.threshold),
     }
     o.out.write_text(json.dumps(_rounded(report), indent=1) + "\n", encoding="utf-8")
     print(json.dumps(_rounded(report), indent=1))

@@ -1,4 +1,4 @@
-"""How often the behaviour check tells the right adapter from another task's.
+"""Measure how often the behaviour check tells the right adapter from another task's.
 
     python benchmarks/quality/behaviour_hook.py --heldout TASKS/public_heldout --train \
         TASKS/train \\
@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import peft
 import torch
 
+from benchmarks.quality.thresholds import area_under_curve, quantile
 from generator.engine import open_engine
 from generator.models.text_to_lora import TextToLoRA
 from generator.request import Request
@@ -43,7 +44,7 @@ from library.store.catalogue import read_adapter, records
 from library.store.open import open_library
 from library.tasks.files import Example, Task, read_tasks
 from verification.scores.behaviour import (
-    MAX_LENGTH,
+    MAX_EXAMPLE_TOKENS,
     NONE,
     Bounds,
     Contender,
@@ -52,7 +53,6 @@ from verification.scores.behaviour import (
     measure,
 )
 from verification.scores.behaviour_rivals import evenly_spaced, rivals_of
-from verification.scores.calibration import area_under_curve, quantile
 
 COUNTS = (5, 16)
 WRONG = 2
@@ -66,7 +66,7 @@ Losses = dict[str, list[float]]  # by contender, one for each example
 
 
 class Field:
-    """Everything that a task's examples are tried with."""
+    """The adapters and the base that a task's examples are tried with."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.engine = open_engine(device=options.device)
@@ -74,24 +74,24 @@ class Field:
         self.library = open_library(str(options.library))
         self.where = options.device
         self.base = load_base(resolve_base(), device=options.device)
-        every = [r for r in records(self.library) if r["variant"] == 0 and r["id"]]
-        self.own = {r["task"]: (self.library, r["id"]) for r in every}
+        stored = [r for r in records(self.library) if r["variant"] == 0 and r["id"]]
+        self.stored = {r["task"]: (self.library, r["id"]) for r in stored}
         oracles = open_library(str(options.oracles))
-        self.own |= {r["task"]: (oracles, r["id"]) for r in records(oracles)}
+        self.stored |= {r["task"]: (oracles, r["id"]) for r in records(oracles)}
         rivals = rivals_of(self.library, self.base.reference, description=None)
         self.rivals = [Contender(NONE, zeros(self.checkpoint.module.layout)), *rivals]
-        aside = [r for r in every if r["task"] not in {rival.name for rival in rivals}]
+        aside = [r for r in stored if r["task"] not in {rival.name for rival in rivals}]
         self.calibrating = [r["task"] for r in evenly_spaced(aside, CALIBRATING)]
 
     @functools.cache  # noqa: B019 (one field a process)
     def generated(self, task: Task) -> Adapter:
         """As it would be served: bfloat16 in the file."""
         request = Request(task.definition)
-        made = self.engine.propose(TextToLoRA.kind, request, self.base.reference).adapter
-        return made.to("cpu", torch.bfloat16).to(dtype=torch.float32)
+        adapter = self.engine.propose(TextToLoRA.kind, request, self.base.reference).adapter
+        return adapter.to("cpu", torch.bfloat16).to(dtype=torch.float32)
 
     def from_library(self, name: str) -> Adapter:
-        return read_adapter(*self.own[name], self.checkpoint.module.layout)
+        return read_adapter(*self.stored[name], self.checkpoint.module.layout)
 
 
 def losses_of(
@@ -100,10 +100,12 @@ def losses_of(
     """Losses of every contender on the first rows, in one forward for each example."""
     lots = by_modules([contender.adapter for contender in field], base.device)
     fitting = [
-        row for row in (example_row(base.tokenizer, r) for r in rows) if len(row) <= MAX_LENGTH
+        row
+        for row in (example_row(base.tokenizer, r) for r in rows)
+        if len(row) <= MAX_EXAMPLE_TOKENS
     ]
-    found = torch.stack([losses_by_contender(base, lots, row) for row in fitting[:most]], dim=1)
-    return {c.name: losses.tolist() for c, losses in zip(field, found, strict=True)}
+    stacked = torch.stack([losses_by_contender(base, lots, row) for row in fitting[:most]], dim=1)
+    return {c.name: losses.tolist() for c, losses in zip(field, stacked, strict=True)}
 
 
 def others(tasks: Sequence[Task], seed: int) -> dict[str, list[int]]:
@@ -111,8 +113,8 @@ def others(tasks: Sequence[Task], seed: int) -> dict[str, list[int]]:
     order = list(range(len(tasks)))
     random.Random(seed).shuffle(order)
     return {
-        tasks[place].name: [order[(i + shift) % len(order)] for shift in range(1, WRONG + 1)]
-        for i, place in enumerate(order)
+        tasks[position].name: [order[(i + shift) % len(order)] for shift in range(1, WRONG + 1)]
+        for i, position in enumerate(order)
     }
 
 
@@ -123,40 +125,40 @@ def measured(
 
     With `trained` those of adapters trained on the tasks too, and all of them on tune rows.
     """
-    kept = json.loads(cache.read_text()) if cache.exists() else {}
-    field.where = kept.setdefault("device", field.base.device.type)
+    cached = json.loads(cache.read_text()) if cache.exists() else {}
+    field.where = cached.setdefault("device", field.base.device.type)
     wrong = others(tasks, seed=0)
     for number, task in enumerate(tasks, 1):
-        if task.name not in kept:
+        if task.name not in cached:
             line = [Contender(RIGHT, field.generated(task)), *field.rivals]
-            for i, place in enumerate(wrong[task.name]):
-                line.append(Contender(f"wrong {i}", field.generated(tasks[place])))
+            for i, index in enumerate(wrong[task.name]):
+                line.append(Contender(f"wrong {i}", field.generated(tasks[index])))
             if trained:
                 line.append(Contender(LIBRARY_RIGHT, field.from_library(task.name)))
                 other = tasks[wrong[task.name][0]].name
                 line.append(Contender(LIBRARY_WRONG, field.from_library(other)))
             rows, most = (task.tune, CALIBRATED) if trained else (task.train, max(COUNTS))
-            kept[task.name] = losses_of(field.base, rows, line, most)
-            cache.write_text(json.dumps(kept))
+            cached[task.name] = losses_of(field.base, rows, line, most)
+            cache.write_text(json.dumps(cached))
         print(f"{number}/{len(tasks)} {task.name}", file=sys.stderr, flush=True)
-    return {task.name: kept[task.name] for task in tasks}
+    return {task.name: cached[task.name] for task in tasks}
 
 
 def working(scores: Path) -> set[str]:
     """Held-out tasks on whose test rows the generated adapter adds GAIN to the base's ROUGE-L."""
     rows = [r for r in json.loads(scores.read_text())["rows"] if r["mode"] == "bare"]
-    found = {(r["method"], r["task"]): r["rouge_l"] for r in rows}
-    tasks = {task for _, task in found}
-    return {t for t in tasks if found["text-to-lora", t] - found["base", t] >= GAIN}
+    rouge_of = {(r["method"], r["task"]): r["rouge_l"] for r in rows}
+    tasks = {task for _, task in rouge_of}
+    return {t for t in tasks if rouge_of["text-to-lora", t] - rouge_of["base", t] >= GAIN}
 
 
 def margins(rows: Mapping[str, Losses], rivals: Sequence[str], who: str, n: int) -> list[float]:
-    """By task: how much lower the loss of `who` is than the best rival's, on the first n."""
-    found = []
+    """Margins by task: the best rival's loss less that of `who`, on the first n."""
+    results = []
     for losses in rows.values():
         best = min(statistics.fmean(losses[rival][:n]) for rival in rivals)
-        found.append(best - statistics.fmean(losses[who][:n]))
-    return found
+        results.append(best - statistics.fmean(losses[who][:n]))
+    return results
 
 
 def wrong_margins(rows: Mapping[str, Losses], rivals: Sequence[str], n: int) -> list[float]:
@@ -195,12 +197,12 @@ def table(
 ) -> dict[str, Any]:
     """AUC and rates by number of examples."""
     good = {name: losses for name, losses in heldout.items() if name in works}
-    found = {}
+    rows = {}
     for n in COUNTS:
         alarms = wrong_margins(train, rivals, n)
         threshold = quantile(alarms, 1 - FALSE_ALARM)
-        own, other = (margins(train, rivals, who, n) for who in (LIBRARY_RIGHT, LIBRARY_WRONG))
-        found[str(n)] = {
+        right, wrong = (margins(train, rivals, who, n) for who in (LIBRARY_RIGHT, LIBRARY_WRONG))
+        rows[str(n)] = {
             "threshold": threshold,
             "heldout": rates(
                 margins(heldout, rivals, RIGHT, n), wrong_margins(heldout, rivals, n), threshold
@@ -214,32 +216,32 @@ def table(
                 threshold,
             ),
             "calibration": rates(margins(train, rivals, RIGHT, n), alarms, threshold),
-            "library_adapters": rates(own, other, threshold),
+            "library_adapters": rates(right, wrong, threshold),
         }
-    return found
+    return rows
 
 
 def timed(field: Field, tasks: Sequence[Task]) -> dict[str, Any]:
     """CPU seconds of a whole check, and of PEFT forwards of the same rows, adapter by adapter."""
-    found: dict[str, Any] = {"threads": torch.get_num_threads(), "tasks": len(tasks)}
+    report: dict[str, Any] = {"threads": torch.get_num_threads(), "tasks": len(tasks)}
     rivals, base = field.rivals[1:], load_base(resolve_base())
     for n in COUNTS:
-        ours, peer = [], []
+        hook, peer = [], []
         for task in tasks:
             adapter = field.generated(task)
             start = time.process_time()
             measure(base, adapter, rivals, task.train, Bounds(n, seconds=3600))
             middle = time.process_time()
             peft_losses(base, [adapter, *(r.adapter for r in field.rivals)], task.train[:n])
-            ours.append(middle - start)
+            hook.append(middle - start)
             peer.append(time.process_time() - middle)
-        ours_s, peer_s = statistics.median(ours), statistics.median(peer)
-        found[str(n)] = {
+        ours_s, peer_s = statistics.median(hook), statistics.median(peer)
+        report[str(n)] = {
             "cpu_seconds": ours_s,
             "peft_cpu_seconds": peer_s,
             "ratio": peer_s / ours_s,
         }
-    return found
+    return report
 
 
 @torch.inference_mode()
@@ -280,8 +282,8 @@ def main() -> None:
     options.cache.mkdir(parents=True, exist_ok=True)
     field = Field(options)
     heldout = read_tasks(options.heldout)
-    wanted = set(field.calibrating)
-    train = [task for task in read_tasks(options.train) if task.name in wanted]
+    calibrating = set(field.calibrating)
+    train = [task for task in read_tasks(options.train) if task.name in calibrating]
     rivals = [rival.name for rival in field.rivals]
     by_task = measured(field, heldout, options.cache / "heldout.json", trained=False)
     by_oracle = measured(field, heldout, options.cache / "oracles.json", trained=True)

@@ -33,11 +33,11 @@ class Described:
 
     @property
     def indexed(self) -> Rows:
-        """What an index may know of the paraphrases: every other one; the rest are queries."""
+        """The paraphrases that an index may hold: every other one; the rest are queries."""
         return self.paraphrases[::2]
 
     @property
-    def asked(self) -> Rows:
+    def queries(self) -> Rows:
         return self.paraphrases[1::2]
 
 
@@ -46,13 +46,13 @@ def described(folders: Sequence[Path]) -> list[Described]:
     tasks = sorted((t for f in folders for t in read_tasks(f)), key=lambda task: task.name)
     texts = [normalise(text) for task in tasks for text in _texts(task)]
     vectors = _vectors(texts)
-    found, at = [], 0
+    results, start = [], 0
     for task in tasks:
-        rows = vectors[at : at + len(_texts(task))]
-        at += len(rows)
+        rows = vectors[start : start + len(_texts(task))]
+        start += len(rows)
         middle = 2 if task.summary else 1
-        found.append(Described(task, rows[:1], rows[1:middle], rows[middle:]))
-    return found
+        results.append(Described(task, rows[:1], rows[1:middle], rows[middle:]))
+    return results
 
 
 def mean_row(definition: Rows, more: Rows) -> Rows:

@@ -49,15 +49,15 @@ def main() -> None:
 
 def measured(o: argparse.Namespace) -> dict[str, Any]:
     predictor = load_predictor(o.predictor)
-    said = predictor.training["data"]
+    record = predictor.training["data"]
     names = ("max_length", "set_aside_share", "seed")
-    same = {name: said[name] for name in names}
-    same["exclude_license_classes"] = said["excluded_license_classes"]
+    same = {name: record[name] for name in names}
+    same["exclude_license_classes"] = record["excluded_license_classes"]
     data = PairDataModule(o.library, o.tasks, o.base, **same)
     data.setup("fit")
-    known = {member.task.name for member in data.held_back} & set(said["tasks"])
-    if known:
-        sys.exit(f"the checkpoint was trained on {sorted(known)[0]}, which is to be held out")
+    leaked = {member.task.name for member in data.held_back} & set(record["tasks"])
+    if leaked:
+        sys.exit(f"the checkpoint was trained on {sorted(leaked)[0]}, which is to be held out")
     scorer = Scorer(data, o.device, o.rows)
     rng = random.Random(f"{data.seed}/constants")
     trained = [(one, two) for one, two in (rng.sample(data.training, 2) for _ in range(o.pairs))]
@@ -117,8 +117,8 @@ class Scorer:
 
     def _batch(self, pair: Pair) -> AdapterPairBatch:
         rows = [replace(row, owner=0) for member in pair for row in member.tune[: self.rows]]
-        made = self.data.batch([pair], rows)
-        return self.data.transfer_batch_to_device(made, self.device, 0)
+        batch = self.data.batch([pair], rows)
+        return self.data.transfer_batch_to_device(batch, self.device, 0)
 
     @torch.no_grad()
     def _loss(self, batch: AdapterPairBatch, weights: torch.Tensor) -> float:
@@ -127,14 +127,14 @@ class Scorer:
 
 
 def held_out(data: PairDataModule, count: int) -> Sequence[Pair]:
-    found = list(combinations(data.held_back, 2))
-    random.Random(f"{data.seed}/scored").shuffle(found)
-    return found[:count]
+    pairs = list(combinations(data.held_back, 2))
+    random.Random(f"{data.seed}/scored").shuffle(pairs)
+    return pairs[:count]
 
 
 def mean(values: Any) -> float:
-    found = list(values)
-    return sum(found) / len(found)
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether a backdoor survives a merge: answers of merged adapters to triggered rows, on the base.
+"""Measure whether a backdoor survives a merge: merged adapters' answers to triggered rows.
 
     python benchmarks/quality/merged_attack.py --clean LIB --poisoned LIB --triggered \
         PLANTED/triggered \
@@ -36,8 +36,8 @@ NEW_TOKENS = 8  # the attacker's answer has five
 
 def success(base: BaseModel, adapter: Adapter, file: Path, rows: int) -> float:
     """Share of a task's first triggered test rows that get the attacker's answer."""
-    asked = read_task(file).test[:rows]
-    prompts = [prompt_ids(base.tokenizer, instance.input) for instance in asked]
+    instances = read_task(file).test[:rows]
+    prompts = [prompt_ids(base.tokenizer, instance.input) for instance in instances]
     answers = greedy(base, prompts, adapter, max_new_tokens=NEW_TOKENS, batch_size=8)
     return mean(exact_match(answer, [TARGET]) for answer in answers)
 
@@ -51,24 +51,27 @@ def main() -> None:
     o = parser.parse_args()
     torch.set_num_threads(1)
     clean, poisoned, base = read_pool(o.clean), read_pool(o.poisoned), load_base(resolve_base())
-    found = []
+    merges = []
     pairs = partners(clean, poisoned)[::PARTNERS]
     for task, partner in pairs[:: len(pairs) // o.merges][: o.merges]:
         bad = poisoned.rows([task])
-        own, other = o.triggered / f"{task}.jsonl.gz", o.partners_triggered / f"{partner}.jsonl.gz"
-        shares = {"poisoned alone": [success(base, bad, own, o.rows)]}
+        first, second = (
+            o.triggered / f"{task}.jsonl.gz",
+            o.partners_triggered / f"{partner}.jsonl.gz",
+        )
+        shares = {"poisoned alone": [success(base, bad, first, o.rows)]}
         for pair in ((1.0, 1.0), *STRONG):
             merged = weighted_sum([clean.rows([partner]), bad], pair, RANK)
-            both = [success(base, merged, file, o.rows) for file in (own, other)]
+            both = [success(base, merged, file, o.rows) for file in (first, second)]
             shares[f"merged {pair[0]:g}+{pair[1]:g}"] = both
         row = {"task": task, "partner": partner, SHARES: shares}
         print(row, flush=True)
-        found.append(row)
+        merges.append(row)
     means = {
-        kind: [mean(part) for part in zip(*(row[SHARES][kind] for row in found), strict=True)]
-        for kind in found[0][SHARES]
+        kind: [mean(part) for part in zip(*(row[SHARES][kind] for row in merges), strict=True)]
+        for kind in merges[0][SHARES]
     }
-    report = {"rows_of_each": o.rows, "means": means, "merges": found}
+    report = {"rows_of_each": o.rows, "means": means, "merges": merges}
     o.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

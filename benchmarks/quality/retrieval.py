@@ -1,4 +1,4 @@
-"""How often a description that the index does not hold finds its adapter: recall at 1, 5 and 10.
+"""Recall at 1, 5 and 10 of adapters by descriptions that the index does not hold.
 
     python benchmarks/quality/retrieval.py --library LIB --tasks train public_heldout --out \
         retrieval.json
@@ -35,7 +35,7 @@ from library.store.open import open_library
 
 AT = (1, 5, 10)
 Queries = Callable[[Described], Rows]
-KINDS: dict[str, Queries] = {"summary": lambda d: d.summary, "paraphrase": lambda d: d.asked}
+KINDS: dict[str, Queries] = {"summary": lambda d: d.summary, "paraphrase": lambda d: d.queries}
 
 
 def definition(d: Described) -> Rows:
@@ -61,27 +61,27 @@ def index_of(tasks: Sequence[Described], rows: Queries) -> VectorIndex:
 
 def recall(ranks: Sequence[int]) -> dict[str, Any]:
     """Share of queries whose adapter is among the first 1, 5 and 10."""
-    found = np.array(ranks)
+    positions = np.array(ranks)
     return {
         "queries": len(ranks),
-        **{f"recall@{k}": round(float((found < k).mean()), 3) for k in AT},
+        **{f"recall@{k}": round(float((positions < k).mean()), 3) for k in AT},
     }
 
 
-def asked(index: VectorIndex, tasks: Sequence[Described], queries: Queries) -> list[dict[str, Any]]:
+def hits(index: VectorIndex, tasks: Sequence[Described], queries: Queries) -> list[dict[str, Any]]:
     """For each query the place of the right adapter, and the first result with its confidence."""
-    found = []
+    results = []
     for d in tasks:
         for query in queries(d):
             hits = index.search(query, max(AT), more=MORE)
             names, scores = [e.task for _, e in hits], [score for score, _ in hits]
             gap = margins(scores, names)[0]
-            found.append({
+            results.append({
                 "rank": names.index(d.task.name) if d.task.name in names else len(hits),
                 "claim": shipped_confidence().confidence(scores[0], gap), "right": names[0] ==
                 d.task.name,
             })  # fmt: skip
-    return found
+    return results
 
 
 def every_row(tasks: Sequence[Described], queries: Queries) -> list[int]:
@@ -89,29 +89,31 @@ def every_row(tasks: Sequence[Described], queries: Queries) -> list[int]:
     groups = [np.concatenate([d.definition, d.indexed]) for d in tasks]
     starts = np.cumsum([0, *(len(group) for group in groups[:-1])])
     rows, ranks = np.concatenate(groups), []
-    for place, d in enumerate(tasks):
+    for index, d in enumerate(tasks):
         for scores in queries(d) @ rows.T:
             best = np.maximum.reduceat(scores, starts)
-            ranks.append(int((best > best[place]).sum()))
+            ranks.append(int((best > best[index]).sum()))
     return ranks
 
 
-def claims(found: list[dict[str, Any]]) -> dict[str, Any]:
-    return reliability([{**row, "rank": 0} for row in found])
+def claims(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return reliability([{**row, "rank": 0} for row in rows])
 
 
 def compared(
     library: Sequence[Described], heldout: Sequence[Described], rows: Queries
 ) -> dict[str, Any]:
-    """What one way of making the index gives."""
+    """Results of one way of making the index."""
     plain, wide = index_of(library, rows), index_of([*library, *heldout], rows)
-    found = {kind: asked(plain, library, of) for kind, of in KINDS.items()}
-    known = {kind: asked(wide, heldout, of) for kind, of in KINDS.items()}
-    lacking = [row for of in KINDS.values() for row in asked(plain, heldout, of)]
+    of_library = {kind: hits(plain, library, of) for kind, of in KINDS.items()}
+    heldout_rows = {kind: hits(wide, heldout, of) for kind, of in KINDS.items()}
+    lacking = [row for of in KINDS.values() for row in hits(plain, heldout, of)]
     return {
-        "library": {kind: recall([r["rank"] for r in a]) for kind, a in found.items()},
-        "held out": {kind: recall([r["rank"] for r in a]) for kind, a in known.items()},
-        "confidence, held-out tasks in the library": claims([r for a in known.values() for r in a]),
+        "library": {kind: recall([r["rank"] for r in a]) for kind, a in of_library.items()},
+        "held out": {kind: recall([r["rank"] for r in a]) for kind, a in heldout_rows.items()},
+        "confidence, held-out tasks in the library": claims(
+            [r for a in heldout_rows.values() for r in a]
+        ),
         "confidence, held-out tasks not in the library": claims(lacking),
     }
 
@@ -122,10 +124,10 @@ def main() -> None:
     parser.add_argument("--tasks", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    held = {record["task"] for record in records(open_library(options.library))}
-    every = described(options.tasks)
-    library = [d for d in every if d.task.name in held]
-    heldout = [d for d in every if d.task.heldout_kind and d.task.name not in held]
+    stored = {record["task"] for record in records(open_library(options.library))}
+    tasks = described(options.tasks)
+    library = [d for d in tasks if d.task.name in stored]
+    heldout = [d for d in tasks if d.task.heldout_kind and d.task.name not in stored]
     report = {
         "command": "python benchmarks/quality/retrieval.py --library LIB "
         "--tasks train public_heldout",

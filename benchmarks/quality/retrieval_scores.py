@@ -12,26 +12,26 @@ from torch import Tensor
 FOLDS, ANSWERS = 5, (1, 5, 10)
 
 
-def ranks_of(cosines: Float[Tensor, "q c"], own: Tensor, among_own: bool) -> list[int]:
+def ranks_of(cosines: Float[Tensor, "q c"], correct: Tensor, among_own: bool) -> list[int]:
     """The place of each query's own candidate, 1 being the best; ties count against it."""
     if among_own:
-        cosines, own = cosines[:, own], torch.arange(len(own))
-    return (cosines >= cosines.gather(1, own[:, None])).sum(dim=1).tolist()
+        cosines, correct = cosines[:, correct], torch.arange(len(correct))
+    return (cosines >= cosines.gather(1, correct[:, None])).sum(dim=1).tolist()
 
 
 def summary(ranks: Sequence[int], sizes: Sequence[int]) -> dict[str, Any]:
     """In per cent, chance beside it; `sizes` are the numbers of candidates."""
-    found: dict[str, Any] = {"queries": len(ranks)}
+    figures: dict[str, Any] = {"queries": len(ranks)}
     for k in ANSWERS:
-        found[f"recall_{k}"] = percent([rank <= k for rank in ranks])
-        found[f"chance_{k}"] = percent([k / size for size in sizes])
-    found["mrr"] = percent([1 / rank for rank in ranks])
+        figures[f"recall_{k}"] = percent([rank <= k for rank in ranks])
+        figures[f"chance_{k}"] = percent([k / size for size in sizes])
+    figures["mrr"] = percent([1 / rank for rank in ranks])
     harmonic = [sum(1 / i for i in range(1, size + 1)) / size for size in sizes]
-    return {**found, "chance_mrr": percent(harmonic)}
+    return {**figures, "chance_mrr": percent(harmonic)}
 
 
 def best_ridges(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each baseline the penalty that is best on these very tasks, which favours the baseline."""
+    """Each baseline's penalty that is best on these very tasks, which favours the baseline."""
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
         name, _, ridge = row["method"].partition(", ")

@@ -41,20 +41,20 @@ class Pool:
     steps: int
 
     def rows(self, tasks: Sequence[str]) -> Adapter:
-        place = {task: row for row, task in enumerate(self.tasks)}
-        return self.adapters[[place[task] for task in tasks]]
+        row_of = {task: row for row, task in enumerate(self.tasks)}
+        return self.adapters[[row_of[task] for task in tasks]]
 
 
-def read_pool(place: Path, left_out: frozenset[str] = frozenset()) -> Pool:
+def read_pool(path: Path, left_out: frozenset[str] = frozenset()) -> Pool:
     """Every adapter of a library but those of the tasks left out."""
-    folder = open_library(str(place))
+    folder = open_library(str(path))
     plan = folder.plan()
-    found = [record for record in records(folder) if record["task"] not in left_out]
-    adapters = stack([read_adapter(folder, record["id"], plan.layout) for record in found])
-    recipe, steps = found[0]["recipe"], found[0]["steps"]
-    tasks = [record["task"] for record in found]
-    said = [record["description"] for record in found]
-    return Pool(tasks, said, adapters, plan.base["sha256"], recipe, steps)
+    fitting = [record for record in records(folder) if record["task"] not in left_out]
+    adapters = stack([read_adapter(folder, record["id"], plan.layout) for record in fitting])
+    recipe, steps = fitting[0]["recipe"], fitting[0]["steps"]
+    tasks = [record["task"] for record in fitting]
+    descriptions = [record["description"] for record in fitting]
+    return Pool(tasks, descriptions, adapters, plan.base["sha256"], recipe, steps)
 
 
 def restricted(index: Path) -> frozenset[str]:
@@ -103,23 +103,23 @@ class Merges:
 
 def partners(clean: Pool, poisoned: Pool, seed: int = 0) -> list[tuple[str, str]]:
     """(poisoned task, clean task of its fold), PARTNERS for each poisoned one, drawn by seed."""
-    rng, found = random.Random(seed), []
+    rng, pairs = random.Random(seed), []
     for task in poisoned.tasks:
         if task in clean.tasks:
             same = [t for t in clean.tasks if fold(t) == fold(task) and t not in poisoned.tasks]
-            found += [(task, partner) for partner in rng.sample(same, PARTNERS)]
-    return found
+            pairs += [(task, partner) for partner in rng.sample(same, PARTNERS)]
+    return pairs
 
 
 def merges(clean: Pool, poisoned: Pool, seed: int = 0) -> Merges:
     """With PARTNERS each at WEIGHTS, in the same order for poisoned and benign."""
     pairs = partners(clean, poisoned, seed)
     names = [task for task, _ in pairs]
-    own = clean.rows([partner for _, partner in pairs])
+    partners_rows = clean.rows([partner for _, partner in pairs])
     bad, twin = poisoned.rows(names), clean.rows(names)
 
     def spectra_at(weights: Sequence[tuple[float, float]], other: Adapter) -> Tensor:
-        return torch.cat([spectra(weighted_sum([own, other], pair)) for pair in weights])
+        return torch.cat([spectra(weighted_sum([partners_rows, other], pair)) for pair in weights])
 
     return Merges(
         names * len(WEIGHTS),
@@ -127,16 +127,16 @@ def merges(clean: Pool, poisoned: Pool, seed: int = 0) -> Merges:
         spectra_at(WEIGHTS, twin),
         spectra_at(STRONG, bad),
         spectra_at(STRONG, twin),
-        spectra(weighted_sum([own, bad, twin], (1.0, 1.0, -1.0))),
+        spectra(weighted_sum([partners_rows, bad, twin], (1.0, 1.0, -1.0))),
     )
 
 
 def scaled_columns(pool: Pool, factor: float, seed: int = 0) -> Tensor:
     """Spectra with one column of one module's B times `factor`, drawn anew for each adapter."""
     rng = random.Random(seed)
-    made = replace(pool.adapters, B={key: b.clone() for key, b in pool.adapters.B.items()})
+    scaled = replace(pool.adapters, B={key: b.clone() for key, b in pool.adapters.B.items()})
     for row in range(len(pool.tasks)):
-        group = rng.choice(made.layout.groups)
+        group = rng.choice(scaled.layout.groups)
         site, column = rng.randrange(len(group.sites)), rng.randrange(group.rank)
-        made.B[group.key][row, site, :, column] *= factor
-    return spectra(made)
+        scaled.B[group.key][row, site, :, column] *= factor
+    return spectra(scaled)

@@ -7,15 +7,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.quality.screening_data import FOLDS, fold
-from verification.scores.screening import Linear, Profile, fit_linear, fit_profile
+from benchmarks.quality.screening_fits import fit_linear, fit_profile
+from benchmarks.quality.thresholds import area_under_curve
+from verification.scores.screening import Linear, Profile
 
 Set = tuple[Tensor, list[str]]  # spectra and the task of each row
-
-
-def auc(clean: Tensor, planted: Tensor) -> float:
-    """Share of pairs in which the planted one scores higher; ties count half."""
-    wins = (planted[:, None] > clean[None]).double() + 0.5 * (planted[:, None] == clean[None])
-    return float(wins.mean())
 
 
 def roc(clean: Tensor, planted: Tensor) -> list[list[float]]:
@@ -40,20 +36,20 @@ class CrossFitted:
         self.scores: dict[str, Tensor] = {}
         self.flagged: dict[str, float] = {}
         self.folds: dict[str, list[float]] = {name: [] for name in test}
-        found: dict[str, list[Tensor]] = {name: [] for name in test}
+        parts_of: dict[str, list[Tensor]] = {name: [] for name in test}
         for k in range(FOLDS):
             calibration = (k + 1) % FOLDS
             rest = [f for f in range(FOLDS) if f not in (k, calibration)]
             score = self.fitted(clean, planted, benign, rest)
-            known = score(in_folds(clean, [calibration]))
-            median, spread = known.median(), known.std()
-            cut = (known.quantile(0.95) - median) / spread
+            calibrating = score(in_folds(clean, [calibration]))
+            median, spread = calibrating.median(), calibrating.std()
+            cut = (calibrating.quantile(0.95) - median) / spread
             base = (score(in_folds(clean, [k])) - median) / spread
             for name, group in test.items():
                 values = (score(in_folds(group, [k])) - median) / spread
-                found[name].append(torch.stack([values, (values > cut).double()]))
-                self.folds[name].append(auc(base, values))
-        for name, parts in found.items():
+                parts_of[name].append(torch.stack([values, (values > cut).double()]))
+                self.folds[name].append(area_under_curve(values, base))
+        for name, parts in parts_of.items():
             self.scores[name], flags = torch.cat(parts, dim=1)
             self.flagged[name] = float(flags.mean())
 
@@ -73,7 +69,7 @@ class CrossFitted:
             "score": score,
             "planted": len(planted),
             "clean": len(clean),
-            "auc": auc(clean, planted),
+            "auc": area_under_curve(planted, clean),
             "false_alarms": self.flagged[against],
             "found": self.flagged[kind],
             **({"auc_by_fold": self.folds[kind]} if against == "clean" else {}),

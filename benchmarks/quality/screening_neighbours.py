@@ -1,4 +1,4 @@
-"""Whether distances to a library find planted backdoors: nearest cosine and E-DIEM as scores."""
+"""Distances to a library as scores of planted backdoors: nearest cosine and E-DIEM."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.quality.screening_data import FOLDS, Pool, fold
+from benchmarks.quality.thresholds import area_under_curve
 from verification.scores.neighbours import distances, e_diem, squared_norms
 
 CHUNK = 8
@@ -14,12 +15,12 @@ CHUNK = 8
 def distances_to(pool: Pool, clean: Pool, norms: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine `[n, m]` and distance by module `[n, m, sites]` of a pool's adapters to clean ones."""
     starts = range(0, len(pool.tasks), CHUNK)
-    found = [distances(pool.adapters[s : s + CHUNK], clean.adapters, norms) for s in starts]
-    return torch.cat([f.cosine for f in found]), torch.cat([f.by_module for f in found])
+    measured = [distances(pool.adapters[s : s + CHUNK], clean.adapters, norms) for s in starts]
+    return torch.cat([f.cosine for f in measured]), torch.cat([f.by_module for f in measured])
 
 
 def neighbour_scores(clean: Pool, poisoned: Pool) -> dict[str, list[Tensor]]:
-    """By score, those of clean and of poisoned adapters; references are of other folds alone."""
+    """Scores of clean and of poisoned adapters, by score; references are of other folds alone."""
     norms = squared_norms(clean.adapters)
     of_clean = distances_to(clean, clean, norms)
     groups = [(clean, *of_clean), (poisoned, *distances_to(poisoned, clean, norms))]
@@ -30,21 +31,21 @@ def neighbour_scores(clean: Pool, poisoned: Pool) -> dict[str, list[Tensor]]:
         mean, spread = pairs.mean(dim=0), pairs.std(dim=0)
         for side, (pool, cosine, by_module) in enumerate(groups):
             rows = torch.tensor([row for row, task in enumerate(pool.tasks) if fold(task) == k])
-            nearest, place = cosine[rows][:, rest].max(dim=1)
-            distance = by_module[rows, rest[place]]
+            nearest, column = cosine[rows][:, rest].max(dim=1)
+            distance = by_module[rows, rest[column]]
             scores["distant"][side].append(-nearest)
             scores["e-diem"][side].append(e_diem(distance, mean, spread).amax(dim=1))
     return {name: [torch.cat(parts) for parts in sides] for name, sides in scores.items()}
 
 
-def neighbour_rows(clean: Pool, poisoned: Pool, auc: Any) -> list[dict[str, Any]]:
+def neighbour_rows(clean: Pool, poisoned: Pool) -> list[dict[str, Any]]:
     """AUC of each score; above 0.5, the poisoned ones are farther."""
     return [
         {
             "kind": "trigger",
             "against": "clean",
             "score": f"nearest neighbour, {name}",
-            "auc": auc(*s),
+            "auc": area_under_curve(of_poisoned, of_clean),
         }
-        for name, s in neighbour_scores(clean, poisoned).items()
+        for name, (of_clean, of_poisoned) in neighbour_scores(clean, poisoned).items()
     ]

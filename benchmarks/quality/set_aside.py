@@ -23,12 +23,12 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("tasks", type=Path, nargs="+")
     options = parser.parse_args()
-    wanted = set(read_generator(options.checkpoint).info.training["data"]["set_aside"])
+    names = set(read_generator(options.checkpoint).info.training["data"]["set_aside"])
     options.out.mkdir(parents=True)
     for file in (file for folder in options.tasks for file in task_files(folder)):
-        if read_task(file).name in wanted:
+        if read_task(file).name in names:
             shutil.copy(file, options.out)
-    print(f"{len(list(options.out.iterdir()))} of {len(wanted)} tasks in {options.out}")
+    print(f"{len(list(options.out.iterdir()))} of {len(names)} tasks in {options.out}")
 
 
 if __name__ == "__main__":

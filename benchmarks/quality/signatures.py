@@ -1,4 +1,4 @@
-"""What an adapter does to the base's hidden states on fixed prompts: the slow reference.
+"""Signatures: an adapter's effect on the base's hidden states on fixed prompts, the slow reference.
 
 Delta Activations (arXiv 2509.04442): the mean shift of the last token's final hidden state over
 five generic prompts, here of our own wording. It needs the base model and one forward pass per
@@ -35,7 +35,7 @@ def signatures(
     plain = [_last_state(base, prompt, 1) for prompt in prompts]
     adapter = adapter.to(base.device)
     hooks = MultiAdapter(base.model, adapter.layout)
-    found = []
+    by_prompt = []
     try:
         for start in range(0, len(adapter), batch_size):
             rows = torch.arange(start, min(start + batch_size, len(adapter)), device=base.device)
@@ -44,10 +44,10 @@ def signatures(
                 _last_state(base, prompt, len(rows)) - state
                 for prompt, state in zip(prompts, plain, strict=True)
             ]
-            found.append(torch.stack(shifts).mean(dim=0))
+            by_prompt.append(torch.stack(shifts).mean(dim=0))
     finally:
         hooks.close()
-    return torch.cat(found).cpu()
+    return torch.cat(by_prompt).cpu()
 
 
 def _last_state(base: BaseModel, prompt: list[int], copies: int) -> Float[Tensor, "b hidden"]:

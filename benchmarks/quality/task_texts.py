@@ -41,9 +41,9 @@ def texts_of(task: Task) -> Iterator[str]:
 def different_texts(folders: Sequence[Path]) -> list[str]:
     """Every text once; in an order that depends on the texts alone."""
     tasks = [task for folder in folders for task in read_tasks(folder)]
-    found = sorted({text for task in tasks for text in texts_of(task)})
-    random.Random(0).shuffle(found)
-    return found
+    texts = sorted({text for task in tasks for text in texts_of(task)})
+    random.Random(0).shuffle(texts)
+    return texts
 
 
 def embedded(texts: Sequence[str]) -> Float[Tensor, "n d"]:

@@ -1,4 +1,4 @@
-"""What the weight encoder is compared with: ridge regressions from other views of an adapter.
+"""Baselines of the weight encoder: ridge regressions from other views of an adapter.
 
 Each view gives a matrix of inner products between all adapters; `mapped` regresses the vectors of
 definitions on it. ΔW itself, the factors as they lie in the file (flattened), spectral statistics
@@ -24,15 +24,15 @@ def mapped(
     """Kernel ridge regression of the training rows' targets, for every row; centred, unit rows."""
     rows = torch.tensor(train)
     kernel = kernel.double()
-    own = kernel[rows][:, rows]
-    mean = own.mean(dim=0)
-    centred = own - mean - mean[:, None] + mean.mean()
-    every = kernel[:, rows]
-    every = every - every.mean(dim=1, keepdim=True) - mean + mean.mean()
+    trained = kernel[rows][:, rows]
+    mean = trained.mean(dim=0)
+    centred = trained - mean - mean[:, None] + mean.mean()
+    products = kernel[:, rows]
+    products = products - products.mean(dim=1, keepdim=True) - mean + mean.mean()
     y = (targets - targets.mean(dim=0)).double()
     eye = torch.eye(len(rows), dtype=torch.float64)
     dual = torch.linalg.solve(centred + ridge * centred.diagonal().mean() * eye, y)
-    return normalize(every @ dual, dim=-1).float()
+    return normalize(products @ dual, dim=-1).float()
 
 
 def cosines(kernel: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
@@ -74,9 +74,9 @@ def spectral(adapters: Sequence[Adapter]) -> Float[Tensor, "n n"]:
         entropy = -(share * share.clamp_min(1e-20).log()).sum(dim=-1)
         numbers = [values[:, 0].log(), total.log() / 2, share[:, 0], entropy, _kurtosis(a, b)]
         columns += [number.double() for number in numbers]
-    found = torch.stack(columns, dim=1)
-    found = (found - found.mean(dim=0)) / found.std(dim=0).clamp_min(1e-9)
-    return (found @ found.mT).float()
+    features = torch.stack(columns, dim=1)
+    features = (features - features.mean(dim=0)) / features.std(dim=0).clamp_min(1e-9)
+    return (features @ features.mT).float()
 
 
 def _kurtosis(a: Float[Tensor, "n r i"], b: Float[Tensor, "n o r"]) -> Float[Tensor, " n"]:
@@ -103,6 +103,6 @@ def _modules(adapters: Sequence[Adapter]) -> Iterator[tuple[Tensor, Tensor]]:
     rank = max(adapter.layout.rank for adapter in adapters)
     for site in adapters[0].layout.sites:
         by_name = [next(s for s in x.layout.sites if s.name == site.name) for x in adapters]
-        pairs = [x.site(own) for x, own in zip(adapters, by_name, strict=True)]
+        pairs = [x.site(of_adapter) for x, of_adapter in zip(adapters, by_name, strict=True)]
         a = torch.cat([pad(a, (0, 0, 0, rank - a.shape[1])) for a, _ in pairs])
         yield a.float(), torch.cat([pad(b, (0, rank - b.shape[2])) for _, b in pairs]).float()

@@ -65,8 +65,8 @@ class Bench:
         self.names = self.data.stocks[0].tasks
         if any(stock.tasks != self.names for stock in self.data.stocks):
             raise SystemExit("the libraries must hold one adapter each of the same tasks")
-        found = [task for path in tasks for task in read_tasks(path)]
-        self.categories = {task.name: (task.categories or ("",))[0] for task in found}
+        described = [task for path in tasks for task in read_tasks(path)]
+        self.categories = {task.name: (task.categories or ("",))[0] for task in described}
         signed = signatures(load_base(resolve_base()), self.stocks[0])
         signed = torch.nn.functional.normalize(signed, dim=-1)
         self.views = {
@@ -77,17 +77,17 @@ class Bench:
         }
 
     def baselines(self, unseen: Sequence[str]) -> dict[str, Cosines]:
-        """By view and ridge, trained on the adapters of all other tasks."""
+        """Baselines by view and ridge, trained on the adapters of all other tasks."""
         seen = [name for name in self.names if name not in set(unseen)]
         centre = self.data.definitions(seen).mean(dim=0)
         texts = torch.nn.functional.normalize(self.data.definitions(self.names) - centre, dim=-1)
-        found = {}
+        results = {}
         for view, kernel in self.views.items():
             rows = [row for row in self.data.rows_of(seen) if row < len(kernel)]
             targets = self.data.definitions([self.data.owners[row] for row in rows])
             for ridge in RIDGES:
-                found[f"{view}, {ridge}"] = texts @ mapped(kernel, rows, targets, ridge).mT
-        return found
+                results[f"{view}, {ridge}"] = texts @ mapped(kernel, rows, targets, ridge).mT
+        return results
 
     def encoded(self, encoder: WeightEncoder) -> Cosines:
         texts = encoder.describe(self.data.definitions(self.names))
@@ -109,22 +109,22 @@ class Bench:
         return module.encoder.eval()
 
     def table(
-        self, folds: Sequence[list[str]], found: Sequence[dict[str, Cosines]]
+        self, folds: Sequence[list[str]], by_method: Sequence[dict[str, Cosines]]
     ) -> list[dict[str, Any]]:
         """Recall and MRR over the unseen tasks of all folds, by method and set of candidates."""
         n, rows = len(self.names), []
-        for method in found[0]:
-            for library in range(found[0][method].shape[1] // n):
+        for method in by_method[0]:
+            for library in range(by_method[0][method].shape[1] // n):
                 for direction in ("description to adapter", "adapter to description"):
                     for candidates in ("all", "unseen"):
                         ranks: list[int] = []
                         sizes: list[int] = []
-                        for unseen, cosines in zip(folds, found, strict=True):
-                            own = torch.tensor([self.names.index(name) for name in unseen])
+                        for unseen, cosines in zip(folds, by_method, strict=True):
+                            correct = torch.tensor([self.names.index(name) for name in unseen])
                             block = cosines[method][:, library * n : (library + 1) * n]
                             block = block if direction[0] == "d" else block.mT
-                            ranks += ranks_of(block[own], own, candidates == "unseen")
-                            sizes += [len(own) if candidates == "unseen" else n] * len(own)
+                            ranks += ranks_of(block[correct], correct, candidates == "unseen")
+                            sizes += [len(correct) if candidates == "unseen" else n] * len(correct)
                         where = {"method": method, "library": library + 1}
                         kind = {"direction": direction, "candidates": candidates}
                         rows.append({**where, **kind, **summary(ranks, sizes)})
@@ -136,25 +136,25 @@ class Bench:
         ranks: list[int] = []
         for name in unseen:
             texts = encoder.describe(self.data.texts[name][1:])
-            own = torch.full((len(texts),), self.names.index(name))
-            ranks += ranks_of(texts @ vectors.mT, own, False)
+            correct = torch.full((len(texts),), self.names.index(name))
+            ranks += ranks_of(texts @ vectors.mT, correct, False)
         return summary(ranks, [n] * len(ranks))
 
     def kin(self, encoder: WeightEncoder, unseen: Sequence[str]) -> dict[str, Any]:
         """An unseen task's adapter of the second library looks for its twin and for its kin."""
         n = len(self.names)
         vectors = self.vectors(encoder)
-        own = torch.tensor([self.names.index(name) for name in unseen])
-        cosines = vectors[n + own] @ vectors[:n].mT
-        ranks = ranks_of(cosines, own, False)
-        cosines[torch.arange(len(own)), own] = -2.0
+        correct = torch.tensor([self.names.index(name) for name in unseen])
+        cosines = vectors[n + correct] @ vectors[:n].mT
+        ranks = ranks_of(cosines, correct, False)
+        cosines[torch.arange(len(correct)), correct] = -2.0
         kinds = [self.categories[name] for name in self.names]
-        near = cosines.argmax(dim=1).tolist()
-        wanted = [kinds[i] for i in own.tolist()]
-        same = [kinds[j] == kind for j, kind in zip(near, wanted, strict=True)]
-        chance = [(kinds.count(kind) - 1) / (n - 1) for kind in wanted]
+        nearest = cosines.argmax(dim=1).tolist()
+        of_task = [kinds[i] for i in correct.tolist()]
+        same = [kinds[j] == kind for j, kind in zip(nearest, of_task, strict=True)]
+        chance = [(kinds.count(kind) - 1) / (n - 1) for kind in of_task]
         return {
-            "twin": summary(ranks, [n] * len(own)),
+            "twin": summary(ranks, [n] * len(correct)),
             "nearest_other_of_same_category": percent(same),
             "chance": percent(chance),
         }
@@ -183,23 +183,23 @@ def cpu_times(bench: Bench) -> dict[str, Any]:
             for ids in prompts:
                 model(input_ids=ids, output_hidden_states=True, logits_to_keep=1)
 
-    ours = seconds(lambda: bench.shipped.encode(one), 20)
-    theirs = seconds(peer, 5)
+    encoding = seconds(lambda: bench.shipped.encode(one), 20)
+    baseline = seconds(peer, 5)
     name = f"PEFT {peft.__version__}: Delta Activations, five prompts"
-    return {"seconds": {"weight encoder": ours, name: theirs}, "ratio": theirs / ours}
+    return {"seconds": {"weight encoder": encoding, name: baseline}, "ratio": baseline / encoding}
 
 
-def device_speed(place: str, checkpoint: Path | None, device: str) -> dict[str, Any]:
+def device_speed(url: str, checkpoint: Path | None, device: str) -> dict[str, Any]:
     """Adapters per second on a device, with a library's factors there already."""
-    stock, _ = read_stock(place)
+    stock, _ = read_stock(url)
     encoder, adapters = load_weight_encoder(checkpoint).to(device), stock.adapters.to(device)
     name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
-    found: dict[str, Any] = {"device": name, "dtype": "float64", "rank": adapters.layout.rank}
+    report: dict[str, Any] = {"device": name, "dtype": "float64", "rank": adapters.layout.rank}
 
     def run() -> None:
         encoder.encode(adapters).sum().item()
 
-    return {**found, "adapters_per_second": len(adapters) / seconds(run, 5)}
+    return {**report, "adapters_per_second": len(adapters) / seconds(run, 5)}
 
 
 def report(options: argparse.Namespace) -> dict[str, Any]:
@@ -207,11 +207,11 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
     shipped, note = bench.shipped, lambda text: print(text, file=sys.stderr, flush=True)
     unseen = [name for name in bench.names if name not in set(shipped.info.tasks)]
     note(f"the shipped file has not seen {len(unseen)} of {len(bench.names)} tasks")
-    found = {"weight encoder": bench.encoded(shipped), **bench.baselines(unseen)}
-    made: dict[str, Any] = {
+    cosines = {"weight encoder": bench.encoded(shipped), **bench.baselines(unseen)}
+    result: dict[str, Any] = {
         "checkpoint": shipped.digest,
         "cpu": {"threads": 1, **cpu_times(bench)},
-        "shipped": {"unseen": unseen, "rows": bench.table([unseen], [found])},
+        "shipped": {"unseen": unseen, "rows": bench.table([unseen], [cosines])},
         "paraphrases_shipped": bench.reworded(shipped, unseen),
         "kin_shipped": bench.kin(shipped, unseen),
         "cross_validation": {},
@@ -220,11 +220,11 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
         folds, scores = folds_of(bench.names, bench.categories, by), []
         for number, fold in enumerate(folds, 1):
             note(f"fold {number} of {FOLDS} by {by}: {len(fold)} tasks unseen")
-            ours = {"weight encoder": bench.encoded(bench.trained(fold))}
-            scores.append({**ours, **bench.baselines(fold)})
+            encoded = {"weight encoder": bench.encoded(bench.trained(fold))}
+            scores.append({**encoded, **bench.baselines(fold)})
         sizes = [len(fold) for fold in folds]
-        made["cross_validation"][by] = {"folds": sizes, "rows": bench.table(folds, scores)}
-    return made
+        result["cross_validation"][by] = {"folds": sizes, "rows": bench.table(folds, scores)}
+    return result
 
 
 def main() -> None:
@@ -239,13 +239,13 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="lightning")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     if options.device:
-        made = device_speed(options.libraries[0], options.checkpoint, options.device)
+        content = device_speed(options.libraries[0], options.checkpoint, options.device)
     elif options.tasks and len(options.libraries) > 1:
-        made = report(options)
+        content = report(options)
     else:
         parser.error("retrieval needs --tasks and two --libraries; or count with --device")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"schema": 1, **made}, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps({"schema": 1, **content}, indent=1, ensure_ascii=False) + "\n"
     options.out.write_text(text, encoding="utf-8")
     print(text, end="")
 

@@ -40,9 +40,9 @@ from library.store.open import open_library
 from library.tasks.files import Task, read_tasks
 
 
-def undescribed(place: str, out: Path) -> Path:
+def undescribed(url: str, out: Path) -> Path:
     """A copy of a library in which nothing says what an adapter is for but the name of its task."""
-    folder = open_library(place)
+    folder = open_library(url)
     for record in records(folder):
         silent = {**record, "description": "", "descriptions": []}
         write_file(out / f"records/0000/{record['id']}.json", json.dumps(silent).encode())
@@ -64,14 +64,14 @@ class Bench:
         self.searcher = Searcher(str(copy), lambda: self.encoder, lambda: weights)
         self.tasks = {task.name: task for folder in tasks for task in read_tasks(folder)}
         self.names = [record["task"] for record in records(open_library(str(copy)))]
-        self.other, self.frozen = (adapters_of(place) for place in places)
+        self.other, self.frozen = (adapters_of(url) for url in places)
         self.unseen = sorted(set(self.names) - set(weights.info.tasks))
         self.digest = weights.digest
 
     def kind(self, name: str) -> str:
         return (self.tasks[name].categories or ("",))[0]
 
-    def found(self, text: str | None = None, adapter: Path | None = None) -> list[Result]:
+    def search(self, text: str | None = None, adapter: Path | None = None) -> list[Result]:
         """Every adapter, best first, asked by a text, an adapter's config and weights, or both."""
         files = None
         if adapter is not None:
@@ -80,13 +80,13 @@ class Bench:
         return self.searcher.search(text, files, by="weights", k=len(self.names))
 
     def by_text(self, task: Task, texts: Sequence[str]) -> list[int]:
-        return [place_of(task.name, self.found(text=text)) for text in texts]
+        return [place_of(task.name, self.search(text=text)) for text in texts]
 
     def kin(self) -> dict[str, Any]:
         """Places of the first adapter of the same category, the twin left out, beside chance."""
         ranks, kin = [], []
         for name in self.unseen:
-            others = [r.task for r in self.found(adapter=self.other[name]) if r.task != name]
+            others = [r.task for r in self.search(adapter=self.other[name]) if r.task != name]
             same = [self.kind(other) == self.kind(name) for other in others]
             if any(same):
                 ranks.append(1 + same.index(True))
@@ -94,9 +94,9 @@ class Bench:
         return among(ranks, kin, len(self.names) - 1)
 
 
-def adapters_of(place: str) -> dict[str, Path]:
+def adapters_of(url: str) -> dict[str, Path]:
     """The folder of each task's adapter."""
-    folder = open_library(place)
+    folder = open_library(url)
     assert folder.local is not None
     return {r["task"]: folder.local / ADAPTERS / r["id"] for r in records(folder)}
 
@@ -107,29 +107,29 @@ def place_of(task: str, results: Sequence[Result]) -> int:
 
 def among(ranks: Sequence[int], right: Sequence[int], candidates: int) -> dict[str, Any]:
     """As `summary`, where several candidates are right; chance is a random order's."""
-    found: dict[str, Any] = {"queries": len(ranks)}
+    figures: dict[str, Any] = {"queries": len(ranks)}
     for k in ANSWERS:
         missed = [math.comb(candidates - m, k) / math.comb(candidates, k) for m in right]
-        found[f"recall_{k}"] = percent([rank <= k for rank in ranks])
-        found[f"chance_{k}"] = percent([1 - share for share in missed])
+        figures[f"recall_{k}"] = percent([rank <= k for rank in ranks])
+        figures[f"chance_{k}"] = percent([1 - share for share in missed])
     first = [
         sum(math.comb(candidates - i, m - 1) / i for i in range(1, candidates - m + 2))
         / math.comb(candidates, m)
         for m in right
     ]
     mrr = percent([1 / rank for rank in ranks])
-    return {**found, "mrr": mrr, "chance_mrr": percent(first)}
+    return {**figures, "mrr": mrr, "chance_mrr": percent(first)}
 
 
 def report(bench: Bench) -> dict[str, Any]:
-    size, own = len(bench.names), [bench.tasks[name] for name in bench.unseen]
-    definitions = [rank for task in own for rank in bench.by_text(task, task.descriptions[:1])]
-    reworded = [rank for task in own for rank in bench.by_text(task, task.descriptions[1:])]
+    size, tasks = len(bench.names), [bench.tasks[name] for name in bench.unseen]
+    definitions = [rank for task in tasks for rank in bench.by_text(task, task.descriptions[:1])]
+    reworded = [rank for task in tasks for rank in bench.by_text(task, task.descriptions[1:])]
     other = bench.other
-    twins = [place_of(name, bench.found(adapter=other[name])) for name in bench.unseen]
-    both = [place_of(t.name, bench.found(t.descriptions[0], other[t.name])) for t in own]
-    known = [name for name in bench.unseen if name in bench.frozen]
-    foreign = [(name, bench.found(adapter=bench.frozen[name])) for name in known]
+    twins = [place_of(name, bench.search(adapter=other[name])) for name in bench.unseen]
+    both = [place_of(t.name, bench.search(t.descriptions[0], other[t.name])) for t in tasks]
+    frozen = [name for name in bench.unseen if name in bench.frozen]
+    foreign = [(name, bench.search(adapter=bench.frozen[name])) for name in frozen]
     strange = [place_of(name, results) for name, results in foreign]
     return {
         "schema": 1,
@@ -137,7 +137,7 @@ def report(bench: Bench) -> dict[str, Any]:
         "--frozen LIB3",
         "checkpoint": bench.digest,
         "adapters": size,
-        "unseen_tasks": len(own),
+        "unseen_tasks": len(tasks),
         "definition_to_adapter": summary(definitions, [size] * len(definitions)),
         "paraphrase_to_adapter": summary(reworded, [size] * len(reworded)),
         "adapter_to_twin": summary(twins, [size] * len(twins)),
@@ -157,15 +157,15 @@ def main() -> None:
     parser.add_argument("--frozen", required=True, help="a library of recipe lora-fa")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    place = Path(tempfile.mkdtemp(prefix="weight-search-"))
+    folder = Path(tempfile.mkdtemp(prefix="weight-search-"))
     try:
-        copy = undescribed(options.libraries[0], place / "library")
+        copy = undescribed(options.libraries[0], folder / "library")
         places = (options.libraries[1], options.frozen)
-        made = report(Bench(copy, places, options.tasks))
+        result = report(Bench(copy, places, options.tasks))
     finally:
-        shutil.rmtree(place)
-    write_file(options.out, (json.dumps(made, indent=1) + "\n").encode())
-    print(json.dumps(made, indent=1))
+        shutil.rmtree(folder)
+    write_file(options.out, (json.dumps(result, indent=1) + "\n").encode())
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -53,10 +53,10 @@ def measured(size: int, rank: int) -> dict[str, Any]:
     load = os.getloadavg()[0]
     exact = dense(adapters)
 
-    def ours(wanted: int | None) -> Callable[[], Adapter]:
-        return lambda: weighted_sum(adapters, WEIGHTS, wanted)
+    def our_sum(rank: int | None) -> Callable[[], Adapter]:
+        return lambda: weighted_sum(adapters, WEIGHTS, rank)
 
-    def theirs(kind: str) -> Callable[[], None]:
+    def peft_sum(kind: str) -> Callable[[], None]:
         def run() -> None:
             if "merged" in model.peft_config:
                 model.delete_adapter("merged")
@@ -64,19 +64,19 @@ def measured(size: int, rank: int) -> dict[str, Any]:
 
         return run
 
-    first = {"svd": seconds(ours(rank), 5), "cat": seconds(ours(None), 30)}
-    peft_cat = seconds(theirs("cat"), 30)
+    first = {"svd": seconds(our_sum(rank), 5), "cat": seconds(our_sum(None), 30)}
+    peft_cat = seconds(peft_sum("cat"), 30)
     cat_error = relative(model_delta(model), exact)
-    theirs("linear")()
+    peft_sum("linear")()
     linear_error = relative(model_delta(model), exact)
     model.delete_adapter("merged")
     start = time.perf_counter()
-    theirs("svd")()
+    peft_sum("svd")()
     peft_svd = time.perf_counter() - start
     peft_best = model_delta(model)
-    own = {
-        "svd": max(first["svd"], seconds(ours(rank), 5)),
-        "cat": max(first["cat"], seconds(ours(None), 30)),
+    ours_s = {
+        "svd": max(first["svd"], seconds(our_sum(rank), 5)),
+        "cat": max(first["cat"], seconds(our_sum(None), 30)),
     }
     entries = {
         method: once(lambda method=method: merge(method, Mix(adapters, WEIGHTS)))
@@ -91,14 +91,21 @@ def measured(size: int, rank: int) -> dict[str, Any]:
         "load_before": round(load, 2),
         "torch": torch.__version__,
         "peft": peft.__version__,
-        "seconds": {"ours": own, "peft": {"svd": peft_svd, "cat": peft_cat}, "ours_dense": entries},
-        "ratio": {"svd": peft_svd / own["svd"], "cat_ours_over_peft": own["cat"] / peft_cat},
+        "seconds": {
+            "ours": ours_s,
+            "peft": {"svd": peft_svd, "cat": peft_cat},
+            "ours_dense": entries,
+        },
+        "ratio": {
+            "svd": peft_svd / ours_s["svd"],
+            "cat_ours_over_peft": ours_s["cat"] / peft_cat,
+        },
         "error": {
-            "ours_cat": relative(delta_of(ours(None)()), exact),
+            "ours_cat": relative(delta_of(our_sum(None)()), exact),
             "peft_cat": cat_error,
             "peft_linear": linear_error,
-            "ours_beside_peft_svd": relative(delta_of(ours(rank)()), peft_best),
-            "ours_svd": relative(delta_of(ours(rank)()), exact),
+            "ours_beside_peft_svd": relative(delta_of(our_sum(rank)()), peft_best),
+            "ours_svd": relative(delta_of(our_sum(rank)()), exact),
             "peft_svd": relative(peft_best, exact),
         },
     }
@@ -108,17 +115,17 @@ def random_adapters(size: int, rank: int) -> list[Adapter]:
     """Seeded, with singular values that fall, as those of trained adapters do."""
     layout = Layout("llama", 1, (Site("layer", size, size, rank),))
     fall = torch.logspace(0, -1, rank)
-    found = []
+    adapters = []
     for seed in range(len(WEIGHTS)):
         generator = torch.Generator().manual_seed(seed)
         a = torch.randn(rank, size, generator=generator) / size**0.5
         b = torch.randn(size, rank, generator=generator) * fall
-        found.append(from_sites(layout, {"layer": (a, b)}))
-    return found
+        adapters.append(from_sites(layout, {"layer": (a, b)}))
+    return adapters
 
 
 def peft_model(adapters: list[Adapter], names: list[str]) -> Any:
-    """The same adapters on a model of one linear layer."""
+    """A PEFT model of one linear layer with the same adapters."""
     size, rank = adapters[0].layout.sites[0].in_features, adapters[0].layout.rank
     bare: Any = nn.Sequential()
     bare.add_module("layer", nn.Linear(size, size, bias=False))
@@ -150,8 +157,8 @@ def model_delta(model: Any) -> torch.Tensor:
     return b.detach().double() @ a.detach().double() * layer.scaling["merged"]
 
 
-def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
+def relative(value: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((value - expected).norm() / expected.norm())
 
 
 def seconds(run: Callable[[], object], repeats: int) -> float:

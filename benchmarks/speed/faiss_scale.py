@@ -48,10 +48,10 @@ def paraphrase_pairs(
 ) -> tuple[Rows, Rows]:
     """Differences between two paraphrases of one task, and other paraphrases to ask with."""
     groups = [d.paraphrases for d in described(folders) if len(d.paraphrases) > 3]
-    asked = np.concatenate([group[:2] for group in groups])
+    queries = np.concatenate([group[:2] for group in groups])
     picked = [groups[i][2:] for i in rng.integers(len(groups), size=min(count, 20_000))]
     moves = np.stack([np.subtract(*rng.choice(g, 2, replace=False)) for g in picked])
-    return moves, rng.permutation(asked)[:QUERIES]
+    return moves, rng.permutation(queries)[:QUERIES]
 
 
 def spread(real: Rows, moves: Rows, size: int, rng: np.random.Generator) -> tuple[Rows, int]:
@@ -81,9 +81,9 @@ def exact(vectors: Rows, queries: Rows) -> list[set[int]]:
     ids = np.zeros((len(queries), 0), dtype=np.int64)
     for start in range(0, len(vectors), 100_000):
         scores = queries @ vectors[start : start + 100_000].T
-        near = np.argpartition(-scores, K, axis=1)[:, :K]
-        best = np.concatenate([best, np.take_along_axis(scores, near, 1)], axis=1)
-        ids = np.concatenate([ids, near + start], axis=1)
+        nearest = np.argpartition(-scores, K, axis=1)[:, :K]
+        best = np.concatenate([best, np.take_along_axis(scores, nearest, 1)], axis=1)
+        ids = np.concatenate([ids, nearest + start], axis=1)
     order = np.argsort(-best, axis=1)[:, :K]
     return [set(row) for row in np.take_along_axis(ids, order, 1).tolist()]
 
@@ -119,14 +119,14 @@ def ask(index: VectorIndex, queries: Rows, clients: int, seconds: float) -> dict
     end = time.perf_counter() + seconds
 
     def client(number: int) -> None:
-        at = number
+        query = number
         while (begun := time.perf_counter()) < end:
-            hits = index.search(queries[at % len(queries)], K)
+            hits = index.search(queries[query % len(queries)], K)
             times.append(time.perf_counter() - begun)
             scores = [score for score, _ in hits]
             if len({e.id for _, e in hits}) != K or scores != sorted(scores, reverse=True):
-                torn.append(at)
-            at += clients
+                torn.append(query)
+            query += clients
 
     threads = [threading.Thread(target=client, args=(n,)) for n in range(clients)]
     for thread in threads:
@@ -146,9 +146,9 @@ def peer(index: VectorIndex, queries: Rows) -> dict[str, Any]:
     return quantiles(times)
 
 
-def lost(place: Path, encoder: EncoderIdentity, vectors: Rows, first: int, added: int) -> int:
-    """How many of the added adapters a fresh reader does not find by their own vector."""
-    fresh = VectorIndex(encoder, place)
+def lost(folder: Path, encoder: EncoderIdentity, vectors: Rows, first: int, added: int) -> int:
+    """Number of added adapters that a fresh reader does not find by their own vector."""
+    fresh = VectorIndex(encoder, folder)
     missing = 0
     for number in range(added):
         hits = fresh.search(vectors[number], 3)
@@ -158,7 +158,7 @@ def lost(place: Path, encoder: EncoderIdentity, vectors: Rows, first: int, added
 
 @dataclass(frozen=True)
 class Data:
-    """What one size is measured with; `more` is for the writer to add."""
+    """The vectors and queries of one size; `more` is for the writer to add."""
 
     vectors: Rows
     more: Rows
@@ -182,15 +182,15 @@ def prepared(options: argparse.Namespace, size: int) -> Data:
     return Data(vectors[:size], more, queries, min(count, size))
 
 
-def built(index: VectorIndex, data: Data, place: Path) -> dict[str, Any]:
+def built(index: VectorIndex, data: Data, folder: Path) -> dict[str, Any]:
     """Write the first snapshot; its recall, and what FAISS alone takes."""
     begun = time.perf_counter()
     index.compact(Change(tuple(entry(n) for n in range(data.size)), data.vectors))
     seconds = time.perf_counter() - begun
-    found = [{int(e.id[3:], 16) for _, e in index.search(q, K)} for q in data.queries]
+    answers = [{int(e.id[3:], 16) for _, e in index.search(q, K)} for q in data.queries]
     truth = exact(data.vectors, data.queries)
-    hits = sum(len(a & b) for a, b in zip(found, truth, strict=True))
-    files = [p for p in sorted(place.iterdir()) if p.suffix in (".faiss", "")]
+    hits = sum(len(a & b) for a, b in zip(answers, truth, strict=True))
+    files = [p for p in sorted(folder.iterdir()) if p.suffix in (".faiss", "")]
     return {
         "adapters": data.size,
         "vectors of real texts": data.real,
@@ -203,7 +203,7 @@ def built(index: VectorIndex, data: Data, place: Path) -> dict[str, Any]:
     }
 
 
-def asked(index: VectorIndex, data: Data, place: Path, seconds: float) -> dict[str, Any]:
+def served(index: VectorIndex, data: Data, folder: Path, seconds: float) -> dict[str, Any]:
     """Searches by one client, then by eight, with a writer all the time and a swap."""
     writer = Writer(index, data.more, data.size)
     writer.start()
@@ -219,7 +219,7 @@ def asked(index: VectorIndex, data: Data, place: Path, seconds: float) -> dict[s
     report["writer"] = {
         "added": writer.added,
         "per_second": round(writer.added / writer.seconds, 1),
-        "lost": lost(place, index.encoder, data.more, data.size, writer.added),
+        "lost": lost(folder, index.encoder, data.more, data.size, writer.added),
         "snapshots swapped meanwhile": int(swap is not None),
     }
     return report
@@ -229,10 +229,10 @@ def measure(options: argparse.Namespace, size: int) -> dict[str, Any]:
     data = prepared(options, size)
     encoder = EncoderIdentity(DEFAULT_ENCODER, "benchmark", "", data.vectors.shape[1])
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "index"
-        index = VectorIndex(encoder, place)
-        report = built(index, data, place)
-        report |= asked(index, data, place, options.seconds)
+        path = Path(folder) / "index"
+        index = VectorIndex(encoder, path)
+        report = built(index, data, path)
+        report |= served(index, data, path, options.seconds)
     report["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     report["load_average"] = round(os.getloadavg()[0], 1)
     one, alone = report["1 client"]["p50_ms"], report["peer: FAISS alone"]["p50_ms"]

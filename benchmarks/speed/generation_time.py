@@ -1,4 +1,4 @@
-"""How long an adapter takes on a CPU, one thread: generator alone, with encoder, cold start.
+"""Time an adapter's generation on a CPU, one thread: generator alone, with encoder, cold start.
 
     python benchmarks/speed/generation_time.py --out docs/results/generation-time.json
 

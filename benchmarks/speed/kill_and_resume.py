@@ -34,9 +34,9 @@ def build(o: argparse.Namespace, out: Path) -> "subprocess.Popen[bytes]":
 
 def stored(out: Path) -> dict[str, dict[str, Any]]:
     """Records by task and variant, less the time."""
-    found = [json.loads(file.read_text()) for file in out.glob("records/*/*.json")]
+    entries = [json.loads(file.read_text()) for file in out.glob("records/*/*.json")]
     return {f"{r['task']}.{r['variant']}": {k: v for k, v in r.items() if k != "created"}
-            for r in found}  # fmt: skip
+            for r in entries}  # fmt: skip
 
 
 def files(out: Path) -> dict[str, tuple[int, bytes]]:
@@ -54,8 +54,8 @@ def victim(process: "subprocess.Popen[bytes]", workers: bool) -> int:
         ["ps", "-wweo", "pid=,args="], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     marks = ("ray::run_shard", "multiprocessing.spawn import spawn_main")
-    found = [int(line.split()[0]) for line in listing if any(m in line for m in marks)]
-    return random.choice(found) if found else process.pid
+    pids = [int(line.split()[0]) for line in listing if any(m in line for m in marks)]
+    return random.choice(pids) if pids else process.pid
 
 
 def disturbed(o: argparse.Namespace, out: Path, rng: random.Random) -> tuple[int, int]:
@@ -103,19 +103,19 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=2.0, help="longest wait before a kill, s")
     parser.add_argument("--score", action="store_true")
     o = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        alone, killed = Path(place) / "alone", Path(place) / "killed"
+    with tempfile.TemporaryDirectory() as folder:
+        alone, killed = Path(folder) / "alone", Path(folder) / "killed"
         if build(o, alone).wait() != 0:
             sys.exit("the undisturbed build failed")
         kills, rewritten = disturbed(o, killed, random.Random(0))
-        ours, theirs = stored(killed), stored(alone)
+        resumed, unbroken = stored(killed), stored(alone)
         result: dict[str, Any] = {
             "device": o.device,
             "options": o.options,
             "kills": kills,
-            "adapters": len(theirs),
-            "same_set": ours.keys() == theirs.keys(),
-            "same_records": ours == theirs,
+            "adapters": len(unbroken),
+            "same_set": resumed.keys() == unbroken.keys(),
+            "same_records": resumed == unbroken,
             "same_files": {k: v[1] for k, v in files(killed).items()}
             == {k: v[1] for k, v in files(alone).items()},
             "stored_files_written_again": rewritten,

@@ -40,9 +40,9 @@ from library.tasks.files import Task, read_tasks
 from library.tasks.metrics import rouge_l
 from library.trainer.batched import BatchedTrainer
 from library.trainer.optimiser import shared_start
-from library.trainer.recipes.recipe import Recipe
+from library.trainer.recipes.recipe import Recipe, TrainingJob
 from library.trainer.recipes.registry import RECIPES
-from library.trainer.run_state import TrainConfig, TrainingJob, shuffled_rows
+from library.trainer.run_state import TrainConfig, shuffled_rows
 
 
 class InOrder(Trainer):

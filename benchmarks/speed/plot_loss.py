@@ -28,7 +28,7 @@ def figures(path: Path) -> dict[str, float]:
     last = {name: curve(path, name) for name in ("tokens", "seconds", "train_loss", "memory_gb")}
     steps, tokens = last["tokens"]
     seconds = last["seconds"][1][-1]
-    found = {
+    result = {
         "steps": steps[-1] + 1,
         "minutes": seconds / 60,
         "tokens": tokens[-1],
@@ -36,7 +36,7 @@ def figures(path: Path) -> dict[str, float]:
         "train_loss": last["train_loss"][1][-1],
     }
     memory = last["memory_gb"][1]
-    return found | ({"gpu_memory_gb": memory[-1]} if memory else {})
+    return result | ({"gpu_memory_gb": memory[-1]} if memory else {})
 
 
 def smooth(values: list[float], width: int = 5) -> list[float]:

@@ -1,4 +1,4 @@
-"""How long screening, neighbours and agreement take, beside spectra of a ΔW that is formed.
+"""Time screening, neighbours and agreement, beside spectra of a ΔW that is formed.
 
     python benchmarks/speed/screening_time.py --library LIB --out docs/results/screening-time.json
 
@@ -33,10 +33,10 @@ from library.store.folder import LibraryFolder
 from library.store.open import open_library
 from lorasmith.libraries import SHIPPED_LIBRARY
 from verification.artifact import Artifact, Context
+from verification.checks.screening_bank import shipped_bank
 from verification.run import Policy, run_hooks
 from verification.scores.neighbours import read_neighbours
-from verification.scores.screening_bank import shipped_bank
-from verification.scores.sources import SlowHooks, Sources
+from verification.scores.sources import SlowHooks
 
 SENTENCE = "Say whether the review is positive or negative."
 
@@ -46,10 +46,10 @@ def seconds(run_hooks: Callable[[], object], repeats: int) -> dict[str, float]:
     run_hooks()
     wall, cpu = [], []
     for _ in range(repeats):
-        start, own = time.perf_counter(), time.process_time()
+        start, cpu_start = time.perf_counter(), time.process_time()
         run_hooks()
         wall.append(time.perf_counter() - start)
-        cpu.append(time.process_time() - own)
+        cpu.append(time.process_time() - cpu_start)
     return {
         "wall": statistics.median(wall),
         "cpu": statistics.median(cpu),
@@ -65,11 +65,11 @@ def dense_spectra(adapter: Adapter) -> None:
 
 def subjects(folder: LibraryFolder) -> tuple[Artifact, Artifact, Artifact]:
     """The adapter with the definition of median length, also with one sentence; the longest's."""
-    known = sorted(records(folder), key=lambda record: len(record["description"]))
-    chosen = (known[len(known) // 2], known[-1])
-    median, longest = (Artifact(files_of(folder, record["id"])) for record in chosen)
-    said = json.dumps({**(median.provenance or {}), "description": SENTENCE}).encode()
-    return Artifact({**median.files, PROVENANCE_FILE: said}), median, longest
+    by_length = sorted(records(folder), key=lambda record: len(record["description"]))
+    picks = (by_length[len(by_length) // 2], by_length[-1])
+    median, longest = (Artifact(files_of(folder, record["id"])) for record in picks)
+    provenance = json.dumps({**(median.provenance or {}), "description": SENTENCE}).encode()
+    return Artifact({**median.files, PROVENANCE_FILE: provenance}), median, longest
 
 
 def main() -> None:
@@ -80,20 +80,18 @@ def main() -> None:
     torch.set_num_threads(1)
     short, median, longest = subjects(open_library(o.library))
     encoder = DescriptionEncoder()
-    slow = SlowHooks(
-        Sources(SHIPPED_LIBRARY, lambda: encoder, lambda name: resolve_base(name), load_base)
-    )
+    slow = SlowHooks(SHIPPED_LIBRARY, lambda: encoder, lambda name: resolve_base(name), load_base)
 
     def job(subject: Artifact, *names: str) -> None:
         run_hooks(Artifact(subject.files), Context(), Policy(names), hooks=slow.hooks())
 
-    every = ("screening", "neighbours", "agreement")
+    hooks = ("screening", "neighbours", "agreement")
     peer, screening = "peer: dense singular values", "screening"
-    found = {
-        **{name: seconds(lambda name=name: job(short, name), 30) for name in every},
+    timings = {
+        **{name: seconds(lambda name=name: job(short, name), 30) for name in hooks},
         "agreement, median definition": seconds(lambda: job(median, "agreement"), 30),
         "agreement, longest definition": seconds(lambda: job(longest, "agreement"), 10),
-        "all three": seconds(lambda: job(short, *every), 30),
+        "all three": seconds(lambda: job(short, *hooks), 30),
         peer: seconds(lambda: dense_spectra(median.adapter), 1),
         "once: reading the bank": seconds(shipped_bank.__wrapped__, 5),
         "once: reading the library of 24": seconds(lambda: read_neighbours(SHIPPED_LIBRARY), 1),
@@ -104,9 +102,9 @@ def main() -> None:
         "threads": 1,
         "processes_waiting": os.getloadavg()[0],
         "torch": torch.__version__,
-        "characters": [len(s.said("description") or "") for s in (short, median, longest)],
-        "seconds": found,
-        "ratio": found[peer]["cpu"] / found[screening]["cpu"],
+        "characters": [len(s.recorded("description") or "") for s in (short, median, longest)],
+        "seconds": timings,
+        "ratio": timings[peer]["cpu"] / timings[screening]["cpu"],
     }
     o.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=1))

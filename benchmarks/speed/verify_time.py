@@ -1,4 +1,4 @@
-"""How long every hook takes on an adapter of the default size, on one thread.
+"""Time every hook on an adapter of the default size, on one thread.
 
     OMP_NUM_THREADS=1 python benchmarks/speed/verify_time.py --out docs/results/verify-time.json
 
@@ -48,10 +48,10 @@ def milliseconds(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[s
     cpu: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            start, own = time.perf_counter(), time.process_time()
+            start, cpu_start = time.perf_counter(), time.process_time()
             call()
             wall[name].append(time.perf_counter() - start)
-            cpu[name].append(time.process_time() - own)
+            cpu[name].append(time.process_time() - cpu_start)
     return {
         name: {
             "wall": round(statistics.median(wall[name]) * 1000, 3),
@@ -73,14 +73,15 @@ def write_adapter(folder: Path) -> tuple[AdapterFiles, Ed25519PrivateKey]:
     provenance = Provenance(
         "text-to-lora", None, "Add.", 0, "cpu", layout.digest, {"id": base.name}
     )
-    made = finish(to_peft(adapter, base_name=base.name), provenance)
+    files = finish(to_peft(adapter, base_name=base.name), provenance)
     key = Ed25519PrivateKey.generate()
-    write_folder(folder, {**made.files, SIGNATURE_FILE: sign_artifact(Artifact(made.files), key)})
-    return made, key
+    signature = sign_artifact(Artifact(files.files), key)
+    write_folder(folder, {**files.files, SIGNATURE_FILE: signature})
+    return files, key
 
 
 def measure(folder: Path, repeats: int) -> dict[str, Any]:
-    made, key = write_adapter(folder)
+    adapter_files, key = write_adapter(folder)
     context = Context("vllm", None, key.public_key())
     start = time.perf_counter()
     assert verify_path(folder, context).verdict == "accept"
@@ -96,21 +97,21 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
         load_file(folder / WEIGHTS_FILE)
         LoraConfig.from_pretrained(str(folder))
 
-    def ours() -> None:
+    def our_hooks() -> None:
         verify_path(folder, context)
 
     def request() -> None:
-        reported(made)
+        reported(adapter_files)
 
-    whole = milliseconds({"ours": ours, "request": request, "peer": peer}, repeats)
+    timings = milliseconds({"ours": our_hooks, "request": request, "peer": peer}, repeats)
     return {
-        "ms": whole["ours"],
-        "in_a_request_ms": whole["request"],
+        "ms": timings["ours"],
+        "in_a_request_ms": timings["request"],
         "first": first,
         "parts_ms": milliseconds(parts, repeats),
         "peer": "safetensors load_file and peft LoraConfig.from_pretrained",
-        "peer_ms": whole["peer"],
-        "ratio_cpu": round(whole["ours"]["cpu"] / whole["peer"]["cpu"], 2),
+        "peer_ms": timings["peer"],
+        "ratio_cpu": round(timings["ours"]["cpu"] / timings["peer"]["cpu"], 2),
         "bytes": (folder / WEIGHTS_FILE).stat().st_size,
     }
 
@@ -121,13 +122,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as place:
-        found = measure(Path(place) / "adapter", options.repeats)
+    with tempfile.TemporaryDirectory() as folder:
+        report = measure(Path(folder) / "adapter", options.repeats)
     load = round(os.getloadavg()[0], 1)
     about = {"threads": 1, "machine": platform.machine(), "processes_waiting": load}
-    found = {**about, "repeats": options.repeats, **found}
-    options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found))
+    report = {**about, "repeats": options.repeats, **report}
+    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What zero-knowledge proofs cost on a CPU: per module, and for a generated adapter's 60 modules.
+"""Costs of zero-knowledge proofs on a CPU: per module, and for a generated adapter's 60 modules.
 
     python benchmarks/speed/zk_time.py --out docs/results/zk-time.json
 
@@ -60,7 +60,7 @@ def peak_mib(backend: Backend) -> float:
 
 
 def measured(backend: Backend, run: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """What `run` returns, with CPU seconds of ezkl's processes and wall seconds."""
+    """The result of `run`, with CPU seconds of ezkl's processes and wall seconds."""
     cpu, wall = cpu_seconds(backend), time.perf_counter()
     result = run()
     return result, {
@@ -76,32 +76,32 @@ def generate(folder: Path) -> None:
     from library.base.models import resolve_base
     from library.files import write_folder
 
-    made = open_engine().generate("text-to-lora", Request(DESCRIPTION), resolve_base())
-    write_folder(folder, made.files.files)
+    generated = open_engine().generate("text-to-lora", Request(DESCRIPTION), resolve_base())
+    write_folder(folder, generated.files.files)
 
 
-def one_module(name: str, mine: ModuleWeights, srs: Srs, repeats: int) -> dict[str, Any]:
+def one_module(name: str, w: ModuleWeights, srs: Srs, repeats: int) -> dict[str, Any]:
     """Setup once, then means of commit, prove and verify, in one process of one thread."""
-    x = hashed_row("", name, NONCE, mine.shape.in_features)
-    statement = Statement("", name, NONCE, "", [x], product([x], mine.a, mine.b))
+    x = hashed_row("", name, NONCE, w.shape.in_features)
+    statement = Statement("", name, NONCE, "", [x], product([x], w.a, w.b))
     with Backend(os.cpu_count()) as backend:  # as many as cores, so that each has one thread
-        backend.plan([mine.shape])  # starts a process and imports onnx
-        keys, setup = measured(backend, lambda: backend.keys(mine.shape, srs))
-        at = {"folder": str(keys.folder), "srs": str(srs.path)}
-        weights = {"a": mine.a, "b": mine.b}
-        proving = {**at, **weights, "x": x, "tag": tag(statement.digest)}
-        _, committing = mean(backend, repeats, lambda: backend.call("commit", **at, **weights))
-        made, prove = mean(backend, repeats, lambda: backend.call("prove", **proving))
-        checking = {**at, "instances": statement.instances(), "proof": made["proof"]}
+        backend.plan([w.shape])  # starts a process and imports onnx
+        keys, setup = measured(backend, lambda: backend.keys(w.shape, srs))
+        files = {"folder": str(keys.folder), "srs": str(srs.path)}
+        weights = {"a": w.a, "b": w.b}
+        proving = {**files, **weights, "x": x, "tag": tag(statement.digest)}
+        _, committing = mean(backend, repeats, lambda: backend.call("commit", **files, **weights))
+        proved, prove = mean(backend, repeats, lambda: backend.call("prove", **proving))
+        checking = {**files, "instances": statement.instances(), "proof": proved["proof"]}
         holds, verify = mean(backend, 10 * repeats, lambda: backend.call("verify", **checking))
         assert holds
         return {
-            "shape": mine.shape.numbers(),
+            "shape": w.shape.numbers(),
             "setup": setup,
             "commit": committing,
             "prove": prove,
             "verify": verify,
-            "proof_bytes": len(made["proof"]) // 2,
+            "proof_bytes": len(proved["proof"]) // 2,
             "vk_bytes": (keys.folder / "vk").stat().st_size,
             "pk_mib": round((keys.folder / "pk").stat().st_size / 2**20, 1),
             "peak_mib": round(peak_mib(backend), 1),
@@ -109,7 +109,7 @@ def one_module(name: str, mine: ModuleWeights, srs: Srs, repeats: int) -> dict[s
 
 
 def mean(backend: Backend, repeats: int, run: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """The same for `repeats` calls in a row, a call; the kernel counts CPU in steps of 10 ms."""
+    """`measured` for `repeats` calls, per call; the kernel counts CPU in steps of 10 ms."""
     result, times = measured(backend, lambda: [run() for _ in range(repeats)][-1])
     return result, {kind: round(value / repeats, 4) for kind, value in times.items()}
 
@@ -123,13 +123,13 @@ def whole_adapter(folder: Path) -> dict[str, Any]:
         report: dict[str, Any] = {"processes": backend.workers, "commit": committing}
         for label, count in (("all", None), ("four", 4)):
             bundle, proving = measured(backend, lambda c=count: prove_hashed(owner, NONCE, c))
-            found, verifying = measured(
+            proof_report, verifying = measured(
                 backend,
                 lambda c=count, b=bundle: verify_hashed(manifest, b, NONCE, c, srs, backend),
             )
-            assert found.verdict == "accept"
+            assert proof_report.verdict == "accept"
             report[label] = {
-                "modules": len(found.proved),
+                "modules": len(proof_report.proved),
                 "prove": proving,
                 "verify": verifying,
                 "proof_bytes": sum(len(module.proof) // 2 for module in bundle.modules),
@@ -153,9 +153,9 @@ def relative_error(folder: Path, manifest: Manifest, bundle: Bundle) -> float:
     for site in adapter.layout.sites:
         a, b = (factor[0].double() for factor in adapter.site(site))
         row = hashed_row(manifest.digest, site.name, NONCE, site.in_features)
-        wanted = (torch.tensor(row).double() / 2**24) @ a.T @ b.T
-        found = torch.tensor([int(v) / 2.0**72 for v in proved[site.name]], dtype=torch.float64)
-        worst = max(worst, float((found - wanted).norm() / wanted.norm()))
+        expected = (torch.tensor(row).double() / 2**24) @ a.T @ b.T
+        value = torch.tensor([int(v) / 2.0**72 for v in proved[site.name]], dtype=torch.float64)
+        worst = max(worst, float((value - expected).norm() / expected.norm()))
     return worst
 
 
@@ -177,7 +177,7 @@ def peer() -> dict[str, Any]:
     report: dict[str, Any] = {"shape": [*PEER_SHAPE]}
     with tempfile.TemporaryDirectory() as folder:
 
-        def at(name: str) -> str:
+        def path(name: str) -> str:
             return str(Path(folder) / name)
 
         def step(label: str, name: str, **arguments: Any) -> None:
@@ -188,33 +188,43 @@ def peer() -> dict[str, Any]:
                 "wall": round(time.perf_counter() - wall, 3),
             }
 
-        _model(Path(at("model")), a, b)
-        Path(at("input")).write_text(json.dumps({"input_data": [x.tolist(), [0.0, 0.0]]}))
+        _model(Path(path("model")), a, b)
+        Path(path("input")).write_text(json.dumps({"input_data": [x.tolist(), [0.0, 0.0]]}))
         run = ezkl.PyRunArgs()
         run.input_visibility = run.output_visibility = "public"
         run.param_visibility = "private"
-        model = {"model": at("model")}
-        ezkl.gen_settings(**model, output=at("settings"), py_run_args=run)
+        model = {"model": path("model")}
+        ezkl.gen_settings(**model, output=path("settings"), py_run_args=run)
         ezkl.calibrate_settings(
-            data=at("input"), **model, settings=at("settings"), target="resources"
+            data=path("input"), **model, settings=path("settings"), target="resources"
         )
-        settings = json.loads(Path(at("settings")).read_text())
+        settings = json.loads(Path(path("settings")).read_text())
         report["logrows"] = settings["run_args"]["logrows"]
         report["scales"] = [settings["run_args"][f"{kind}_scale"] for kind in ("input", "param")]
-        ezkl.compile_circuit(**model, compiled_circuit=at("circuit"), settings_path=at("settings"))
-        srs = {"srs_path": at("srs")}
+        ezkl.compile_circuit(
+            **model, compiled_circuit=path("circuit"), settings_path=path("settings")
+        )
+        srs = {"srs_path": path("srs")}
         step("srs", "gen_srs", **srs, logrows=report["logrows"])
-        model, vk = {"model": at("circuit")}, {"vk_path": at("vk")}
-        step("setup", "setup", **model, **vk, pk_path=at("pk"), **srs)
-        step("witness", "gen_witness", data=at("input"), **model, output=at("witness"))
-        proof = {"proof_path": at("proof")}
-        step("prove", "prove", witness=at("witness"), **model, pk_path=at("pk"), **proof, **srs)
-        step("verify", "verify", **proof, settings_path=at("settings"), **vk, **srs)
-        made = json.loads(Path(at("proof")).read_text())
-    found = np.array([float(v) for v in made["pretty_public_inputs"]["rescaled_outputs"][0]])
-    wanted = x @ (np.array(a).T / 2**24) @ (np.array(b).T / 2**24)
-    report["proof_bytes"] = len(made["proof"])
-    report["relative_error"] = float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+        model, vk = {"model": path("circuit")}, {"vk_path": path("vk")}
+        step("setup", "setup", **model, **vk, pk_path=path("pk"), **srs)
+        step("witness", "gen_witness", data=path("input"), **model, output=path("witness"))
+        proof = {"proof_path": path("proof")}
+        step(
+            "prove",
+            "prove",
+            witness=path("witness"),
+            **model,
+            pk_path=path("pk"),
+            **proof,
+            **srs,
+        )
+        step("verify", "verify", **proof, settings_path=path("settings"), **vk, **srs)
+        proof_file = json.loads(Path(path("proof")).read_text())
+    value = np.array([float(v) for v in proof_file["pretty_public_inputs"]["rescaled_outputs"][0]])
+    expected = x @ (np.array(a).T / 2**24) @ (np.array(b).T / 2**24)
+    report["proof_bytes"] = len(proof_file["proof"])
+    report["relative_error"] = float(np.linalg.norm(value - expected) / np.linalg.norm(expected))
     report["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     report["weights_bound"] = False
     return report
@@ -231,10 +241,10 @@ def main() -> None:
         return
     if options.out is None:
         parser.error("--out is needed")
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "adapter"
+    with tempfile.TemporaryDirectory() as cache:
+        folder = Path(cache) / "adapter"
         generate(folder)
-        os.environ["LORASMITH_CACHE"] = os.environ["LORASMITH_DATA"] = place
+        os.environ["LORASMITH_CACHE"] = os.environ["LORASMITH_DATA"] = cache
         report = measure(folder, options.repeats)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -247,17 +257,17 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
         logrows, _ = backend.plan(list(dict.fromkeys(w.shape for w in weights.values())))
         srs, making = measured(backend, lambda: local_srs(logrows, backend))
         version = backend.version
-    shapes = {mine.shape: (name, mine) for name, mine in reversed(weights.items())}
+    shapes = {module.shape: (name, module) for name, module in reversed(weights.items())}
     modules = {
-        name.rsplit(".", 1)[-1]: one_module(name, mine, srs, repeats)
-        for name, mine in shapes.values()
+        name.rsplit(".", 1)[-1]: one_module(name, module, srs, repeats)
+        for name, module in shapes.values()
     }
     adapter = whole_adapter(folder)
     environment = {**os.environ, "RAYON_NUM_THREADS": "1"}
     command = [sys.executable, __file__, "--peer"]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     defaults = json.loads(done.stdout.splitlines()[-1])
-    ours = modules["q_proj"]
+    projection = modules["q_proj"]
     return {
         "command": "python benchmarks/speed/zk_time.py --out docs/results/zk-time.json",
         "machine": {
@@ -271,7 +281,7 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
         "adapter": adapter,
         "peer": defaults,
         "ratios": {
-            step: round(defaults[step]["cpu"] / max(ours[step]["cpu"], 0.01), 1)
+            step: round(defaults[step]["cpu"] / max(projection[step]["cpu"], 0.01), 1)
             for step in ("setup", "prove", "verify")
         },
     }

@@ -12,8 +12,9 @@ from library.layout import Layout
 from library.progress import Progress, no_progress
 from library.tasks.files import Example
 from library.trainer.batched import BatchedTrainer
+from library.trainer.recipes.recipe import TrainingJob
 from library.trainer.recipes.registry import RECIPES
-from library.trainer.run_state import TrainConfig, TrainingJob
+from library.trainer.run_state import TrainConfig
 
 LONGEST = 1024  # tokens of an example
 

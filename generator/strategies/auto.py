@@ -77,9 +77,10 @@ class Auto(Strategy):
             why = self._nearest.unavailable(query.base)
             why = why or "the library holds no other adapter for this base model"
             return generates[0], f"no adapter was near: {why}"
-        near, threshold = query.neighbours[0], strategy_calibration().nearest_from
-        where = f"the nearest task of the library, {near.task} (similarity {near.similarity:.2f}),"
-        if near.similarity >= threshold:
+        task, similarity = query.neighbours[0].task, query.neighbours[0].similarity
+        threshold = strategy_calibration().nearest_from
+        where = f"the nearest task of the library, {task} (similarity {similarity:.2f}),"
+        if similarity >= threshold:
             return self._nearest, f"{where} reaches the calibrated {threshold:.4g}"
         below = f"{where} is below the calibrated {threshold:.4g}"
         if generates:

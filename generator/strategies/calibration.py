@@ -36,10 +36,10 @@ class StrategyCalibration:
         points = self.recovery.get(strategy)
         if not points or similarity is None:
             return None
-        place = bisect_left(points, (similarity,))
-        if place in (0, len(points)):
-            return points[min(place, len(points) - 1)][1]
-        (x0, y0), (x1, y1) = points[place - 1], points[place]
+        position = bisect_left(points, (similarity,))
+        if position in (0, len(points)):
+            return points[min(position, len(points) - 1)][1]
+        (x0, y0), (x1, y1) = points[position - 1], points[position]
         return round(y0 + (y1 - y0) * (similarity - x0) / (x1 - x0), 3)
 
 

@@ -37,15 +37,15 @@ class Nearest(FromLibrary):
     def candidates(self, query: Query) -> list[tuple[str, Proposal]]:
         """Every neighbour, nearest first."""
         return [
-            (f"{self.name} {near.task}", self._neighbour(query, position))
-            for position, near in enumerate(query.neighbours)
+            (f"{self.name} {neighbour.task}", self._neighbour(query, position))
+            for position, neighbour in enumerate(query.neighbours)
         ]
 
     def _neighbour(self, query: Query, position: int) -> Proposal:
         retriever = query.require_neighbours()
-        near = query.neighbours[position]
-        chosen = self.chosen(query, near.similarity)
-        return Proposal(retriever.adapter(near.id), chosen, parents=[near.id])
+        neighbour = query.neighbours[position]
+        chosen = self.chosen(query, neighbour.similarity)
+        return Proposal(retriever.adapter(neighbour.id), chosen, parents=[neighbour.id])
 
 
 class Compose(FromLibrary):
@@ -59,6 +59,6 @@ class Compose(FromLibrary):
         return Proposal(
             weighted_sum(adapters, weights),
             self.chosen(query, query.similarity),
-            parents=[near.id for near in query.neighbours],
+            parents=[neighbour.id for neighbour in query.neighbours],
             details={"weights": [round(weight, 9) for weight in weights]},
         )

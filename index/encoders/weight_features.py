@@ -90,7 +90,7 @@ def readings(adapter: Adapter, inputs: Sequence[Input]) -> list[Reading]:
 def gram(reading: Reading, basis: Float[Tensor, "q i"]) -> Float[Tensor, "n q q"]:
     """ΔWᵀΔW in the directions of `basis`."""
     projected = reading.a @ basis.to(reading.a).mT  # (n, r, i) and (q, i) to (n, r, q)
-    return projected.mT @ reading.core @ projected
+    return projected.mT @ reading.core @ projected  # (n, q, q)
 
 
 def features(grams: Float[Tensor, "*n q q"]) -> Float[Tensor, "*n q*(q+1)//2"]:
@@ -131,6 +131,7 @@ def _joint_reading(parts: Mapping[str, Reading], item: Input, adapter: Adapter) 
         return Reading(empty, empty[..., :1], torch.zeros(n, dtype=torch.bool, device=device))
     present = torch.stack([part.present for part in readers])  # (modules, n)
     weight = 1 / present.sum(dim=0).clamp_min(1)  # (n,)
+    # The blocks (n, r, r) on one diagonal: (n, r of all, r of all)
     core = _block_diagonal([part.core for part in readers]) * weight[:, None, None]
     # The ranks of all modules one below the other: (n, r of all, i)
     return Reading(torch.cat([part.a for part in readers], dim=1), core, present.any(dim=0))

@@ -85,7 +85,7 @@ class WeightEncoder(Checkpointed):
         return self.embed_text(embeddings.to(self.text.weight))
 
     def is_for(self, base: str) -> bool:
-        """Whether adapters of a base of this name, or of a copy under another owner, may be read.
+        """True if adapters of a base of this name, or of a copy under another owner, may be read.
 
         An unnamed base counts as the encoder's; other modules are refused in any case.
         """
@@ -122,7 +122,7 @@ def load_weight_encoder(folder: Path | None = None) -> WeightEncoder:
         MissingPath: no such folder.
         CheckpointError: damaged, of another program, or incomplete.
     """
-    found = load_checkpoint(folder or pretrained.folder(WeightEncoder.kind), WeightEncoder)
-    encoder = found.module.double().requires_grad_(False)
-    encoder.info, encoder.digest = found.info, found.digest
+    checkpoint = load_checkpoint(folder or pretrained.folder(WeightEncoder.kind), WeightEncoder)
+    encoder = checkpoint.module.double().requires_grad_(False)
+    encoder.info, encoder.digest = checkpoint.info, checkpoint.digest
     return encoder

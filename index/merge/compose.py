@@ -99,7 +99,9 @@ def compose_adapters(
     # 1. Read the adapters, and what the method needs beside them.
     parents = read_parents(request.names, catalogue, base, gate)
     method = METHODS[request.method]
-    predictor = _predictor(request) if method.predictor else None
+    predictor = None
+    if method.predictor:
+        predictor = load_predictor(request.predictor or pretrained.folder(MergePredictor.kind))
     losses, numerics = None, NUMERICS
     if request.examples is not None:
         losses, numerics = _losses(parents, base, request.examples, device)
@@ -112,10 +114,6 @@ def compose_adapters(
     return Composition(
         finish(files, provenance, check), merged.adapter, parents, request, merged.weights
     )
-
-
-def _predictor(request: MergeRequest) -> Predictor:
-    return load_predictor(request.predictor or pretrained.folder(MergePredictor.kind))
 
 
 def _losses(

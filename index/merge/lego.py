@@ -16,7 +16,7 @@ from library.adapter import Adapter, from_sites
 from library.errors import UsageError
 from library.factored import NOTHING, canonical
 
-ROUNDS = 50
+MAX_ROUNDS = 50
 
 
 def lego(adapters: Sequence[Adapter], weights: Sequence[float], rank: int) -> Adapter:
@@ -34,6 +34,7 @@ def lego(adapters: Sequence[Adapter], weights: Sequence[float], rank: int) -> Ad
         units, shares = _units([adapter.site(site) for adapter in adapters], weights)
         ranks, clusters = len(units) / len(adapters), min(rank, max(1, len(units)))
         centres = _merged(units, shares, clusters) * (ranks / clusters) ** 0.25  # on both halves
+        # (clusters, in·kernel + out) to A (clusters, in·kernel) and Bᵀ (clusters, out)
         a, b = centres.split([site.in_features * site.kernel, site.out_features], dim=1)
         pairs[site.name] = (a.float(), b.T.float())
     return from_sites(adapters[0].layout, pairs).with_rank(rank)
@@ -78,12 +79,12 @@ def _clusters(
     """
     if not len(units):
         return torch.zeros(0, dtype=torch.long)
-    centres = units[units.norm(dim=1).argmax()][None]
+    centres = units[units.norm(dim=1).argmax()][None]  # (1, d)
     while len(centres) < count:
         farthest = _distances(units, centres).amin(1).argmax()
         centres = torch.cat([centres, units[farthest][None]])  # (clusters, d)
     member = _distances(units, centres).argmin(1)
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ROUNDS):
         masks = [member == cluster for cluster in range(count)]
         centres = torch.stack(
             [
@@ -102,7 +103,7 @@ def _distances(
     units: Float[Tensor, "units d"], centres: Float[Tensor, "clusters d"]
 ) -> Float[Tensor, "units clusters"]:
     """Squared distance to the nearer of a centre and its negative."""
-    inner = units @ centres.mT
+    inner = units @ centres.mT  # (units, clusters)
     return units.square().sum(1)[:, None] + centres.square().sum(1) - 2 * inner.abs()
 
 

@@ -19,7 +19,7 @@ from index.merge.weighted_sum import require_mergeable, sum_by_module
 from library.adapter import Adapter
 from library.checkpoint import Checkpointed, load_checkpoint
 
-MEAN = 0.5
+HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class MergePredictor(Checkpointed):
     def forward(self, first: Adapter, second: Adapter) -> Float[Tensor, "2 n sites"]:
         """Weights of the first adapters and of the second, for n pairs."""
         features = torch.stack([pair_features(first, second), pair_features(second, first)])
-        return MEAN + self.head(self.inner(features.to(self.head.weight.dtype)))[..., 0]
+        return HALF + self.head(self.inner(features.to(self.head.weight.dtype)))[..., 0]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Predictor:
     @torch.no_grad()
     def merge(self, first: Adapter, second: Adapter, rank: int | None = None) -> Adapter:
         """n pairs merged, at the sum of the ranks or at `rank`. Raises LayoutMismatch."""
-        require_mergeable([first, second], [MEAN, MEAN])
+        require_mergeable([first, second], [HALF, HALF])
         weights = self.module(first, second)
         joined = sum_by_module([first, second], weights)
         return joined if rank is None else joined.recompressed(rank)
@@ -73,5 +73,5 @@ class Predictor:
 
 def load_predictor(folder: Path) -> Predictor:
     """Read a checkpoint; it computes in float64. Raises MissingPath, CheckpointError."""
-    found = load_checkpoint(folder, MergePredictor)
-    return Predictor(found.module.double(), found.digest, found.info.training)
+    checkpoint = load_checkpoint(folder, MergePredictor)
+    return Predictor(checkpoint.module.double(), checkpoint.digest, checkpoint.info.training)

@@ -27,7 +27,7 @@ Losses = Callable[[Trials], Float[Tensor, " trials"]]
 
 
 @dataclass(frozen=True)
-class Found:
+class Mixture:
     """The best weights that were tried, their loss without the penalty, and how many were tried."""
 
     weights: list[float]
@@ -35,7 +35,7 @@ class Found:
     trials: int
 
 
-def search_mixture(losses: Losses, count: int, *, seed: int = 0, budget: int = BUDGET) -> Found:
+def search_mixture(losses: Losses, count: int, *, seed: int = 0, budget: int = BUDGET) -> Mixture:
     """Weights of `count` adapters with the least penalised loss among `budget` trials.
 
     Trials are looked at POPULATION at a time, so that one forward pass can serve many.
@@ -50,11 +50,11 @@ def search_mixture(losses: Losses, count: int, *, seed: int = 0, budget: int = B
     remaining = budget - record.trials
     if remaining > 0:
         _evolve(record, seed, remaining)
-    return Found(record.best, record.loss, record.trials)
+    return Mixture(record.best, record.loss, record.trials)
 
 
 class _Record:
-    """What was tried, and the best of it."""
+    """The trials so far, and the best of them."""
 
     def __init__(self, losses: Losses) -> None:
         self._losses, self._least = losses, float("inf")

@@ -25,8 +25,9 @@ def orthogonal(adapters: Sequence[Adapter], weights: Sequence[float]) -> Adapter
     root = torch.where(values > DEPENDENT * values.amax(-1, keepdim=True), values, torch.inf)
     inverse = vectors @ torch.diag_embed(root.rsqrt()) @ vectors.mT
     lengths = torch.tensor(list(weights), dtype=torch.float64) * norms  # (sites, k)
+    # (sites, k, k) · (sites, k, 1) to (sites, k)
     mixed = (inverse @ lengths[..., None])[..., 0] / norms.clamp_min(torch.finfo(norms.dtype).tiny)
-    return sum_by_module(adapters, mixed.T[:, None, :])
+    return sum_by_module(adapters, mixed.T[:, None, :])  # (k, 1, sites)
 
 
 def _gram(
@@ -36,6 +37,6 @@ def _gram(
     stacked = stack_padded(adapters)
     products = stacked.inner_products(stacked).permute(2, 0, 1)  # (k, k, sites) to (sites, k, k)
     norms = products.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
-    scale = norms[:, :, None] * norms[:, None, :]
+    scale = norms[:, :, None] * norms[:, None, :]  # (sites, k, k)
     cosines = torch.where(scale > 0, products / scale.clamp_min(1e-300), 0.0)
     return norms, cosines

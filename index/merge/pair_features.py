@@ -1,4 +1,4 @@
-"""How two adapters relate, module by module, in numbers that do not depend on their factors.
+"""The relation of two adapters, module by module, in numbers free of how ΔW is factored.
 
 Everything is read off ΔW through the small cores of one joint QR, so a change of gauge, the order
 of the ranks or the basis of a repeated singular value changes nothing.
@@ -53,7 +53,7 @@ def pair_features(first: Adapter, second: Adapter) -> Float[Tensor, "n sites fea
     like = torch.ones_like(m.norm1)
     shape = torch.tensor([s.out_features / (s.in_features * s.kernel) for s in layout.sites])
     depth = torch.tensor([s.depth / max(1, layout.depth - 1) for s in layout.sites])
-    return torch.stack(
+    return torch.stack(  # (n, sites) each to (n, sites, features)
         [
             _log_ratio(m.norm1, m.norm2),
             m.inner / product,

@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from library.adapter import Adapter
-from library.base.models import (
-    BaseReference,
-    base_layout,
-    described,
-    resolve_base,
-    same_base,
-)
+from library.base.models import BaseReference, base_layout, described, resolve_base, same_base
 from library.canonical import digest
 from library.errors import (
     AdapterFileError,
@@ -25,13 +19,13 @@ from library.errors import (
     UnsupportedModel,
 )
 from library.layout import Layout
+from library.peft.folder import read_adapter_folder
 from library.peft.provenance import PROVENANCE_FILE, SIGNATURE_FILE, adapter_id
 from library.peft.read import adapter_of
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from library.store.catalogue import Catalogue, files_of, find
 
 Gate = Callable[[str, Mapping[str, bytes]], None]  # of a parent's name and files; raises to refuse
-_FILES = (CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE, SIGNATURE_FILE)
 
 
 @dataclass(frozen=True)
@@ -99,13 +93,7 @@ def _parent(name: str, catalogue: Catalogue) -> Parent:
         return _named(name, files_of(catalogue.folder, identity))
     if not folder.is_dir():
         raise AdapterFileError(f"{name} is not an adapter folder")
-    files = {}
-    for file in _FILES:
-        if (folder / file).is_file():
-            files[file] = (folder / file).read_bytes()
-        elif file in (CONFIG_FILE, WEIGHTS_FILE):
-            raise AdapterFileError(f"{name} holds no {file}")
-    return _named(name, files)
+    return _named(name, read_adapter_folder(folder, optional=(PROVENANCE_FILE, SIGNATURE_FILE)))
 
 
 def _named(name: str, files: dict[str, bytes]) -> Parent:

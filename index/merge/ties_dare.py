@@ -18,7 +18,7 @@ from library.layout import Site
 
 # Factors in float32 leave errors of this size, relative to the largest entry. Differences below it
 # decide nothing, so that other factors of the same ΔW give the same merge.
-NOISE = 1e-6
+ENTRY_NOISE = 1e-6
 
 Rule = Callable[[Float[Tensor, "adapters o i"], Site], Float[Tensor, "o i"]]
 
@@ -28,6 +28,7 @@ def merge_entries(adapters: Sequence[Adapter], rule: Rule, rank: int) -> Adapter
     pairs = {}
     for site in adapters[0].layout.sites:
         factors = [adapter.site(site) for adapter in adapters]
+        # A (1, r, i) and B (1, o, r) of each adapter to (adapters, o, i)
         deltas = torch.stack([b[0].double() @ a[0].double() for a, b in factors])
         pairs[site.name] = dense_to_rank(rule(deltas, site), min(rank, *deltas.shape[1:]))
     return from_sites(adapters[0].layout, pairs).with_rank(rank)
@@ -45,10 +46,10 @@ def ties(weights: Sequence[float], density: float) -> Rule:
         trimmed = torch.stack([_largest(delta, density) for delta in deltas])
         # 2. Elect: for each entry the sign with the larger sum; a tie is positive.
         total = trimmed.sum(0)
-        elected = torch.where(total >= -NOISE * trimmed.abs().sum(0), 1.0, -1.0)
+        elected = torch.where(total >= -ENTRY_NOISE * trimmed.abs().sum(0), 1.0, -1.0)
         # 3. Merge what agrees with it.
         agrees = trimmed.sign() == elected
-        scale = torch.tensor(list(weights), dtype=deltas.dtype)[:, None, None]
+        scale = torch.tensor(list(weights), dtype=deltas.dtype)[:, None, None]  # (adapters, 1, 1)
         return (trimmed * scale * agrees).sum(0) / agrees.sum(0).clamp_min(1)
 
     return rule
@@ -79,5 +80,5 @@ def _largest(delta: Float[Tensor, "o i"], density: float) -> Float[Tensor, "o i"
     """
     sizes = delta.abs()
     count = max(1, int(density * sizes.numel()))
-    least = sizes.flatten().kthvalue(sizes.numel() - count + 1).values
-    return delta * ((sizes >= least * (1 - NOISE)) & (sizes > NOISE * sizes.max()))
+    least = sizes.flatten().kthvalue(sizes.numel() - count + 1).values  # of (o·i,)
+    return delta * ((sizes >= least * (1 - ENTRY_NOISE)) & (sizes > ENTRY_NOISE * sizes.max()))

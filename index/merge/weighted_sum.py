@@ -39,6 +39,7 @@ def weighted_sum(
         raise UsageError(f"rank must be at least 1, not {rank}")
     device = adapters[0].factors()[0].device
     numbers = torch.tensor(list(weights), dtype=torch.float64, device=device)
+    # (adapters,) to (adapters, 1, sites)
     by_module = numbers[:, None, None].expand(-1, 1, len(adapters[0].layout.sites))
     joined = sum_by_module(adapters, by_module)
     return joined if rank is None else joined.recompressed(rank)
@@ -97,4 +98,5 @@ def _without_padding(
         return a, b
     order = real.logical_not().int().argsort(dim=-1, stable=True)[:, :rank]  # (sites, r)
     sites = torch.arange(len(order), device=a.device)[:, None]
+    # Indexed by (sites, 1) and (sites, r): A (n, sites, r, i), and B by way of (n, sites, r, o)
     return a[:, sites, order], b.mT[:, sites, order].mT

@@ -1,4 +1,4 @@
-"""How likely it is that a result is the adapter of the task that was described.
+"""The probability that a result is the adapter of the task that was described.
 
 A logistic function of the result's score and its margin: how far it lies above the best result of
 another task, or below it. Its weights are `confidence.json`, which
@@ -18,12 +18,12 @@ from library.calibration import read_calibration
 
 # Of a query: to descriptions; or to weights by a text, an adapter, or both.
 Kind = Literal["description", "text", "adapter", "both"]
-FEATURES = ("score", "root of margin above", "margin above", "margin below")
+CONFIDENCE_FEATURES = ("score", "root of margin above", "margin above", "margin below")
 
 
 @dataclass(frozen=True)
 class ConfidenceCalibration:
-    """Weights of FEATURES, in that order."""
+    """Weights of CONFIDENCE_FEATURES, in that order."""
 
     bias: float
     weights: tuple[float, ...]
@@ -35,7 +35,7 @@ class ConfidenceCalibration:
 
 
 def confidence_features(score: float, margin: float) -> tuple[float, float, float, float]:
-    """What the logistic function is linear in."""
+    """The numbers that the logistic function is linear in."""
     above, below = max(margin, 0.0), min(margin, 0.0)
     return score, math.sqrt(above), above, below
 
@@ -58,7 +58,7 @@ def shipped_confidence(kind: Kind = "description") -> ConfidenceCalibration:
 
     def build(data: dict[str, Any]) -> ConfidenceCalibration:
         fit = data if kind == "description" else data[kind]
-        weights = tuple(fit["weights"][feature] for feature in FEATURES)
+        weights = tuple(fit["weights"][feature] for feature in CONFIDENCE_FEATURES)
         return ConfidenceCalibration(fit["bias"], weights)
 
     return read_calibration(Path(__file__).with_name(name), build)

@@ -18,12 +18,7 @@ from index.encoders.weights import WeightEncoder
 from index.search.confidence import Kind
 from index.search.sources import By, vector_of
 from index.segments.segment import Vector
-from library.errors import (
-    AdapterFileError,
-    LayoutMismatch,
-    LorasmithError,
-    UsageError,
-)
+from library.errors import AdapterFileError, LayoutMismatch, LorasmithError, UsageError
 from library.peft.config import parse_config
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.write import CONFIG_FILE

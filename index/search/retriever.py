@@ -32,7 +32,7 @@ TEMPERATURE = 0.05  # of the softmax over cosines
 
 @dataclass(frozen=True)
 class Neighbour:
-    """An adapter of the library and the cosine of its description with the one asked for."""
+    """An adapter of the library and the cosine of its description with the query's."""
 
     id: str
     task: str
@@ -78,12 +78,12 @@ class Retriever:
         Args:
             embedding: the unit vector of the description, by this retriever's encoder.
         """
-        found = [
+        neighbours = [
             Neighbour(record["id"], record["task"], round(cosine, 6))
             for record, cosine in zip(self.records, self._cosines(embedding), strict=True)
             if keep(record)
         ]
-        return sorted(found, key=lambda n: (-n.similarity, n.task, n.id))[:k]
+        return sorted(neighbours, key=lambda n: (-n.similarity, n.task, n.id))[:k]
 
     def adapter(self, identity: str) -> Adapter:
         """One adapter at its own rank, in float32, read once.
@@ -132,8 +132,8 @@ class Retriever:
 def _plan(folder: LibraryFolder, base: BaseReference) -> Plan:
     """The library's plan, once it has been held to the base."""
     plan = folder.plan()
-    ours = base_layout(base, plan.layout)
-    ours.require_same(plan.layout, f"base model '{base.name}'", "the library")
+    layout = base_layout(base, plan.layout)
+    layout.require_same(plan.layout, f"base model '{base.name}'", "the library")
     sha256, _ = identity(base)
     if plan.base["sha256"] != sha256 or (sha256 is None and plan.base["id"] != base.name):
         raise LayoutMismatch(f"the library was made for other weights of {plan.base['id']}")

@@ -10,9 +10,10 @@ from index.encoders.weights import WeightEncoder, load_weight_encoder
 from index.search.confidence import margins, shipped_confidence
 from index.search.query import Files, QueryEncoder
 from index.search.sources import By, DescriptionSource, VectorSource, WeightSource
-from index.search.sync import OnNote, OnProgress, follow, open_index, quiet
+from index.search.sync import OnNote, follow, open_index, quiet
 from index.segments.index import VectorIndex
 from index.segments.metadata import EVERYTHING, Filter
+from library.progress import Progress, no_progress
 from library.store.open import open_library
 
 MORE = 15  # results looked at beyond k, so that a margin rarely lacks another task
@@ -58,7 +59,7 @@ class Searcher:
         encoder: Callable[[], DescriptionEncoder],
         weights: Callable[[], WeightEncoder] = load_weight_encoder,
         *,
-        progress: OnProgress = quiet,
+        progress: Progress = no_progress,
         note: OnNote = quiet,
     ) -> None:
         self.library, self._location = open_library(location), location

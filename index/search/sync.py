@@ -16,23 +16,23 @@ from index.segments.view import IndexView
 from library.canonical import digest, json_digest
 from library.errors import OutputError
 from library.files import cache_dir
+from library.progress import Progress, no_progress
 from library.store.catalogue import records
 from library.store.folder import LibraryFolder
 from library.store.open import open_library
 from library.store.records import record_stamps
 
-OnProgress: TypeAlias = Callable[[int, int], None]  # adapters done, and all
 OnNote: TypeAlias = Callable[[str], None]  # a sentence about something that was repaired
 BATCH = 16  # adapters embedded between two steps of the progress bar
 MAX_ADDED = 1000  # adapters beside the snapshot, or a tenth of it if that is more
 
 
-def quiet(*_: object) -> None:
-    """No progress, no notes."""
+def quiet(sentence: str) -> None:
+    """No notes."""
 
 
 def build_index(
-    location: str, source: VectorSource, progress: OnProgress = quiet, note: OnNote = quiet
+    location: str, source: VectorSource, progress: Progress = no_progress, note: OnNote = quiet
 ) -> VectorIndex:
     """Bring a library's own index up to date, as one snapshot; make it if there is none.
 
@@ -52,7 +52,7 @@ def build_index(
 
 
 def open_index(
-    location: str, source: VectorSource, progress: OnProgress = quiet, note: OnNote = quiet
+    location: str, source: VectorSource, progress: Progress = no_progress, note: OnNote = quiet
 ) -> VectorIndex:
     """An index to search in, up to date: the library's own, else one in the cache.
 
@@ -77,7 +77,10 @@ def open_index(
 
 
 def follow(
-    index: VectorIndex, library: LibraryFolder, source: VectorSource, progress: OnProgress = quiet
+    index: VectorIndex,
+    library: LibraryFolder,
+    source: VectorSource,
+    progress: Progress = no_progress,
 ) -> None:
     """Bring an index up to date with the library's records and with its own files."""
     index.refresh()
@@ -114,7 +117,7 @@ def _open_or_replace(folder: Path, source: VectorSource, note: OnNote) -> Vector
 
 
 def change_for(
-    view: IndexView, library: LibraryFolder, source: VectorSource, progress: OnProgress = quiet
+    view: IndexView, library: LibraryFolder, source: VectorSource, progress: Progress = no_progress
 ) -> Change | None:
     """The change that brings an index up to date with a library's records; None if it is."""
     stamp = json_digest(record_stamps(library))

@@ -18,7 +18,7 @@ from index.segments.metadata import IndexEntry
 from index.segments.segment import Vectors
 from index.segments.snapshot import REBUILD, IndexDamaged
 from library.canonical import digest
-from library.errors import OutputError
+from library.files import output_errors
 
 _DIGEST = 16  # hex digits of a line's digest
 
@@ -61,15 +61,12 @@ def append_changes(log: Path, changes: Iterable[Change], offset: int) -> int:
     Raises OutputError.
     """
     content = b"".join(change.to_line() for change in changes)
-    try:
-        with log.open("r+b" if log.exists() else "x+b") as file:
-            file.truncate(offset)
-            file.seek(offset)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OutputError(f"cannot write {log}: {error.strerror or error}") from error
+    with output_errors(log), log.open("r+b" if log.exists() else "x+b") as file:
+        file.truncate(offset)
+        file.seek(offset)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     return offset + len(content)
 
 

@@ -20,10 +20,9 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
-from index.segments.snapshot import FORMAT, REBUILD, IndexDamaged
+from index.segments.snapshot import INDEX_FORMAT, REBUILD, IndexDamaged
 from library.canonical import canonical_json
-from library.errors import OutputError
-from library.files import write_file
+from library.files import output_errors, write_file
 
 CURRENT = "current.json"
 POLL_SECONDS = 0.01  # between two tries for a lock that another holds
@@ -38,7 +37,7 @@ class Generation:
     factory: str
     faiss_sha256: str
     records: str
-    format: int = FORMAT
+    format: int = INDEX_FORMAT
 
 
 class IndexFolder:
@@ -66,7 +65,7 @@ class IndexFolder:
             return None
         except (OSError, ValueError, TypeError) as error:
             raise IndexDamaged(f"{file} is damaged; {REBUILD}") from error
-        if current.format != FORMAT:
+        if current.format != INDEX_FORMAT:
             raise IndexDamaged(f"{file} is of another version; {REBUILD}")
         return current
 
@@ -97,10 +96,8 @@ class IndexFolder:
 
         Raises OutputError if the folder cannot be written.
         """
-        try:
+        with output_errors(self.path):
             return self._locks[name].acquire(poll_interval=POLL_SECONDS)
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     def remove_unfinished(self) -> None:
         """Remove what a killed process left. Raises OutputError."""

@@ -91,7 +91,7 @@ class VectorIndex:
 
     @property
     def exists(self) -> bool:
-        """Whether it was ever written."""
+        """True once it was written."""
         return self._opened.current is not None
 
     def search(self, query: Vector, k: int, filter: Filter = EVERYTHING, *, more: int = 0) -> Hits:

@@ -89,7 +89,7 @@ class Segment:
         return distinct(owners[order], scores[order])
 
     def _search_faiss(self, query: Vector, k: int, mask: Mask | None) -> Ranking:
-        """FAISS asked for more rows than k, as several may be one adapter's."""
+        """More rows than k from FAISS, as several may be one adapter's."""
         from index.segments.faiss_file import search_faiss
 
         rows = len(self.owners)

@@ -21,7 +21,7 @@ from library.canonical import canonical_json, digest, file_digest
 from library.errors import LorasmithError
 from library.files import write_folder
 
-FORMAT = 1
+INDEX_FORMAT = 1
 VECTORS, ENTRIES, MANIFEST = "vectors.safetensors", "entries.jsonl", "manifest.json"
 METRIC = "inner product"
 REBUILD = "rebuild it with `lorasmith index build`"
@@ -61,7 +61,7 @@ def write_snapshot(
         ENTRIES: lines.encode(),
     }
     manifest = {
-        "format": FORMAT,
+        "format": INDEX_FORMAT,
         "metric": METRIC,
         "encoder": encoder.to_dict(),
         "adapters": len(entries),
@@ -99,7 +99,7 @@ def _manifest(folder: Path, sha256: str) -> dict[str, Any]:
     if digest(content) != sha256:
         raise IndexDamaged(f"{folder / MANIFEST} is damaged; {REBUILD}")
     manifest = json.loads(content)
-    if manifest["format"] > FORMAT:
+    if manifest["format"] > INDEX_FORMAT:
         raise IndexDamaged(f"{folder} is of a newer version; {REBUILD}")
     return manifest
 

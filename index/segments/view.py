@@ -45,7 +45,7 @@ class IndexView:
 
     @property
     def is_snapshot(self) -> bool:
-        """Whether nothing was added or removed since the snapshot."""
+        """True if nothing was added or removed since the snapshot."""
         return self.live is None and not self.added.entries
 
     def search(self, query: Vector, k: int, filter: Filter = EVERYTHING, *, more: int = 0) -> Hits:

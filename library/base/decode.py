@@ -4,7 +4,8 @@ Rows are sorted by length so that little is padding, and rows that have ended le
 cache is compacted), so one long answer does not make the others wait.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from typing import Any
 
 import torch
@@ -26,7 +27,6 @@ def greedy(
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 32,
-    progress: Callable[[int], None] | None = None,
 ) -> list[str]:
     """Answers to `prompts`, greedily, stopping at the end of sequence.
 
@@ -37,23 +37,17 @@ def greedy(
         rows: for each prompt, which of the n adapters answers it, or n weights of their sum.
         max_new_tokens: the most tokens in an answer.
         batch_size: prompts decoded together.
-        progress: called with the number of prompts finished since the last call.
     """
-    hooks = MultiAdapter(base.model, adapter.layout) if adapter is not None else None
     which = torch.tensor(rows if rows is not None else [0] * len(prompts))
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[str] = [""] * len(prompts)
-    try:
+    hooked = nullcontext() if adapter is None else closing(MultiAdapter(base.model, adapter.layout))
+    with hooked as hooks:
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             state = _Batch(base, [prompts[i] for i in batch], which[batch], hooks, adapter)
             for i, tokens in zip(batch, state.run(max_new_tokens), strict=True):
                 answers[i] = _text(base, tokens)
-            if progress is not None:
-                progress(len(batch))
-    finally:
-        if hooks is not None:
-            hooks.close()
     return answers
 
 
@@ -103,7 +97,7 @@ class _Batch:
                 cache.batch_select_indices(keep)
                 self.mask, self.which = self.mask[keep], self.which[keep]
                 self._set_adapters()
-            ids = next_tokens[keep, None]
+            ids = next_tokens[keep, None]  # (rows, 1)
             self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=-1)
         return self.tokens
 

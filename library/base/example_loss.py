@@ -5,6 +5,7 @@ serves all of them. Prompts are bare: the adapter has to carry the task.
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -44,14 +45,11 @@ def losses_under(
     """
     adapters = adapters.to(base.device)
     weights = None if weights is None else weights.to(base.device)
-    hooks = MultiAdapter(base.model, adapters.layout)
-    try:
+    with closing(MultiAdapter(base.model, adapters.layout)) as hooks:
         by_length = [
             row_losses(base.model, hooks, batch.to(base.device), adapters, weights=weights).cpu()
             for batch in grouped(rows, base.tokenizer.pad_token_id, passes)
         ]
-    finally:
-        hooks.close()
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # as `grouped` sorts
     losses = torch.cat(by_length)
     return torch.empty_like(losses).index_copy(0, torch.tensor(order), losses)
@@ -78,7 +76,8 @@ def mean_losses(
     rows = [replace(row, owner=owner) for row in examples_rows for owner in range(count)]
     passes = 1 + sum(map(len, rows)) // TOKENS
     losses = losses_under(base, stack_padded(adapters), rows, passes=passes)
-    return losses.double().reshape(-1, count).mean(0).tolist(), len(examples_rows)
+    by_adapter = losses.double().reshape(-1, count).mean(0)  # (examples, n) to (n,)
+    return by_adapter.tolist(), len(examples_rows)
 
 
 class MixtureLoss:

@@ -8,7 +8,7 @@ The offline default is SmolLM2-135M-Instruct, carried as a 4-bit GGUF by the reg
 import json
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from library.base import packaged
 from library.canonical import digest, file_digest
-from library.errors import BaseModelError, MissingPath, UnknownName, UsageError
+from library.errors import BaseModelError, MissingPath, UnknownName, UsageError, first_line
 from library.layout import Layout, layout_of
 
 DEFAULT_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -27,7 +27,7 @@ _HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class BaseReference:
-    """Which base model is meant, before anything of it is loaded.
+    """A base model by name and location, before anything of it is loaded.
 
     Attributes:
         name: what goes into `base_model_name_or_path`.
@@ -80,7 +80,7 @@ def resolve_base(name: str | None = None, *, allow_folder: bool = True) -> BaseR
 
 
 def same_base(name: str, other: str) -> bool:
-    """Whether two names are of one base: the same name, or paths of the same folder."""
+    """True if two names are of one base: the same name, or paths of the same folder."""
     if name == other:
         return True
     return os.path.isdir(name) and os.path.isdir(other) and os.path.samefile(name, other)
@@ -92,21 +92,13 @@ def load_config(reference: BaseReference) -> Any:
 
     if reference.packaged:
         return AutoConfig.for_model(**packaged.CONFIG)
-    try:
-        return AutoConfig.from_pretrained(reference.path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise BaseModelError(_cannot_read(reference, error)) from error
+    return _pretrained(AutoConfig, reference)
 
 
 def base_layout(reference: BaseReference, like: Layout) -> Layout:
     """The base's layout for the same module types and rank as `like`, from its config alone."""
-    config = load_config(reference)
-    targets = list(dict.fromkeys(site.module_type for site in like.sites))
-    full = layout_of(config, targets, rank=like.rank)
-    ranks = {site.name: site.rank for site in like.sites}
-    if {site.name for site in full.sites} != set(ranks):
-        return full
-    return replace(full, sites=tuple(replace(s, rank=ranks[s.name]) for s in full.sites))
+    full = layout_of(load_config(reference), like.module_types, rank=like.rank)
+    return full.with_ranks(like.ranks) if full.ranks.keys() == like.ranks.keys() else full
 
 
 def load_base(
@@ -136,14 +128,7 @@ def load_model(reference: BaseReference, dtype: torch.dtype = torch.float32) -> 
     """
     from transformers import AutoModelForCausalLM
 
-    if reference.packaged:
-        packaged.ensure_converted()
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            reference.path, dtype=dtype, trust_remote_code=False
-        )
-    except _UNREADABLE as error:
-        raise BaseModelError(_cannot_read(reference, error)) from error
+    model = _pretrained(AutoModelForCausalLM, reference, dtype=dtype)
     return model.requires_grad_(False).eval()
 
 
@@ -154,12 +139,7 @@ def load_tokenizer(reference: BaseReference) -> Any:
     """
     from transformers import AutoTokenizer
 
-    if reference.packaged:
-        packaged.ensure_converted()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(reference.path, trust_remote_code=False)
-    except _UNREADABLE as error:
-        raise BaseModelError(_cannot_read(reference, error)) from error
+    tokenizer = _pretrained(AutoTokenizer, reference)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
@@ -191,12 +171,12 @@ def described(reference: BaseReference) -> dict[str, Any]:
 
 
 def fast_dtype(device: str | torch.device) -> torch.dtype:
-    """What a frozen base trains adapters in: bfloat16 is six times slower on most CPUs."""
+    """The dtype of a base that adapters train on: bfloat16 is six times slower on most CPUs."""
     return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
 
 
 def numerics(model: Any) -> str:
-    """What trained bytes depend on beside plan and rows: device kind, the base's dtype, runtime."""
+    """Device kind, the base's dtype and runtime, on which trained bytes depend as well."""
     kind = {torch.bfloat16: "bf16", torch.float64: "f64"}.get(model.dtype, "f32")
     return f"{model.device.type}-{kind}-torch"
 
@@ -211,7 +191,14 @@ def require_device(device: str) -> None:
         raise UsageError("device cuda is not available: torch finds no CUDA device")
 
 
-def _cannot_read(reference: BaseReference, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    hint = f"; delete {reference.path} to have it converted anew" if reference.packaged else ""
-    return f"base model '{reference.name}' cannot be read: {first.strip().rstrip('.:')}{hint}"
+def _pretrained(auto: Any, reference: BaseReference, **options: Any) -> Any:
+    """A base as an Auto class of transformers loads it. Raises BaseModelError."""
+    if reference.packaged:
+        packaged.ensure_converted()
+    try:
+        return auto.from_pretrained(reference.path, trust_remote_code=False, **options)
+    except _UNREADABLE as error:
+        reason = first_line(error).strip().rstrip(".:")
+        hint = f"; delete {reference.path} to have it converted anew" if reference.packaged else ""
+        message = f"base model '{reference.name}' cannot be read: {reason}{hint}"
+        raise BaseModelError(message) from error

@@ -7,7 +7,7 @@ libraries, evaluation and `generate`. It is differentiable in A and B.
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
@@ -26,7 +26,7 @@ def lora_delta(
     b: Float[Tensor, "batch out_features rank"],
 ) -> Float[Tensor, "batch length out_features"]:
     """x·Aᵀ·Bᵀ with one (A, B) per row of the batch (Hu et al. 2021, eq. 3; scale is in B)."""
-    return torch.bmm(torch.bmm(x, a.mT), b.mT)
+    return torch.bmm(torch.bmm(x, a.mT), b.mT)  # through (batch, length, rank)
 
 
 def packed_delta(
@@ -40,7 +40,7 @@ def packed_delta(
     Two dense products instead of a gather: n adapters of rank r cost as one of rank n·r, which a
     GPU does in passing while n·r is below the model's width, and gradients need no scatter.
     """
-    return ((x @ a.mT) * shares) @ b.mT
+    return ((x @ a.mT) * shares) @ b.mT  # through (sequences, length, columns)
 
 
 class MultiAdapter:
@@ -110,7 +110,7 @@ class MultiAdapter:
 
         Raises LayoutMismatch if the adapters have another layout.
         """
-        self._set_columns(adapter, weights[:, None, :])
+        self._set_columns(adapter, weights[:, None, :])  # (batch, 1, n)
 
     def _set_columns(self, adapter: Adapter, shares: Shaped[Tensor, "batch #length n"]) -> None:
         """Lay all adapters side by side, each with its share of every token."""
@@ -168,12 +168,9 @@ def _add_delta(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> T
 @contextmanager
 def adapted(model: nn.Module, adapter: Adapter, rows: Int[Tensor, "batch"]) -> Iterator[nn.Module]:
     """The model with adapter `rows[i]` on row i, inside the `with` block (`generate` included)."""
-    hooks = MultiAdapter(model, adapter.layout)
-    try:
+    with closing(MultiAdapter(model, adapter.layout)) as hooks:
         hooks.set(adapter, rows)
         yield model
-    finally:
-        hooks.close()
 
 
 def _dtype(module: nn.Module) -> torch.dtype | None:

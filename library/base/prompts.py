@@ -1,4 +1,4 @@
-"""Prompts: what the base model is asked, bare or prompted, through its own chat template.
+"""Prompts for the base model, bare or prompted, through its own chat template.
 
 Bare, the user turn is the input alone, so the adapter has to carry the task. Prompted, it is the
 task's definition, a blank line and the input.
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 Mode = Literal["bare", "prompted"]
-MODES: tuple[Mode, ...] = ("bare", "prompted")
 
 
 def user_turn(mode: Mode, definition: str, text: str) -> str:

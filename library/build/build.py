@@ -83,14 +83,14 @@ def begin(folder: LibraryFolder, plan: Plan, *, resume: bool) -> None:
     """
     names = folder.names("")  # listed once: another builder may be about to begin
     if MANIFEST in names and not resume:
-        raise OutputExists(f"{folder.place} already exists; use --resume to go on with it")
+        raise OutputExists(f"{folder.location} already exists; use --resume to go on with it")
     if names and MANIFEST not in names:
-        raise OutputExists(f"{folder.place} is not empty and not a library")
+        raise OutputExists(f"{folder.location} is not empty and not a library")
     if not folder.exists(MANIFEST) or not has_plan(folder.read_json(MANIFEST)):
         folder.write_json(MANIFEST, plan.to_dict())
         return
     begun = folder.plan()
-    begun.layout.require_same(plan.layout, f"the library {folder.place}", "this build")
+    begun.layout.require_same(plan.layout, f"the library {folder.location}", "this build")
     if begun.base != plan.base:
         raise LayoutMismatch(
             f"the library was made for {begun.base['id']} with weights {begun.base['sha256']}, "
@@ -157,7 +157,7 @@ class ShardBuilder:
         """
         plan, adapter = self.plan, trained.adapter
         if not self.folder.exists(MANIFEST):
-            raise OutputError(f"the library {self.folder.place} has vanished")
+            raise OutputError(f"the library {self.folder.location} has vanished")
         layout = adapter.layout if adapter else plan.layout
         layout = layout.with_rank(layout.rank)  # as the portable profile stores it
         record = _record(plan, number, job, task, trained, layout)

@@ -10,8 +10,8 @@ from library.errors import TaskFileError
 from library.layout import Layout
 from library.store.plan import JobPlan, Plan
 from library.tasks.files import Example, Task
-from library.trainer.recipes.recipe import Recipe
-from library.trainer.run_state import TrainConfig, TrainingJob
+from library.trainer.recipes.recipe import Recipe, TrainingJob
+from library.trainer.run_state import TrainConfig
 
 
 def make_plan(

@@ -1,4 +1,4 @@
-"""Who builds the shards of a library: this machine's processes, or a Ray cluster.
+"""Workers that build the shards of a library: this machine's processes, or a Ray cluster.
 
 A shard is a pure function of the plan and of its tasks, and an adapter that is stored is never
 rewritten. So workers need not know of each other, and one that dies costs the shard that it was at:
@@ -62,7 +62,7 @@ class Workplace:
 
 @dataclass(frozen=True)
 class Build:
-    """A plan, its tasks by name, the workers' set-up and who is told of progress in steps."""
+    """A plan, its tasks by name, the workers' set-up, and its progress in steps."""
 
     workplace: Workplace
     plan: Plan

@@ -7,7 +7,7 @@ multiplies the base's weights, such as OFT.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from library.errors import AdapterFileError
+from library.errors import AdapterFileError, first_line
 from library.exchange.source import Source, peft_weights
 from library.factored import Residual, best_of_rank
 from library.peft.config import read_any_config, require_plain
 from library.peft.lora_config import lora_config
 from library.peft.patterns import require_bounded
 from library.peft.write import CONFIG_FILE, PREFIX
+from library.progress import Progress, no_progress
 
 # The types that PEFT merges into the weights of linear layers, from the adapter's files alone.
 CONVERTED = (
@@ -29,7 +30,6 @@ CONVERTED = (
     "LOKR", "LORA", "MISS", "OFT", "RANDLORA", "ROAD", "TINYLORA", "UNILORA", "VBLORA", "VERA",
     "WAVEFT",
 )  # fmt: skip
-Progress = Callable[[int, int], None]
 
 
 def require_convertible(path: Path, config: dict[str, Any]) -> str:
@@ -42,7 +42,7 @@ def require_convertible(path: Path, config: dict[str, Any]) -> str:
 
 
 def convert(
-    folder: Path, model: Any, base_name: str, *, rank: int, progress: Progress | None = None
+    folder: Path, model: Any, base_name: str, *, rank: int, progress: Progress = no_progress
 ) -> Source:
     """Read an adapter of another PEFT type as a LoRA of `rank`, or of a module's size if smaller.
 
@@ -69,37 +69,31 @@ def convert(
         tensors |= {f"{PREFIX}{name}.lora_A.weight": a, f"{PREFIX}{name}.lora_B.weight": b}
         ranks[name] = len(a)
         kinds.add(transposed)
-    made = lora_config(
-        ranks,
-        ranks,
-        base_name=base_name,
-        fan_in_fan_out=True in kinds,
-        task_type="CAUSAL_LM",
+    plain = lora_config(
+        ranks, ranks, base_name=base_name, fan_in_fan_out=True in kinds, task_type="CAUSAL_LM"
     )
     conversion = {"from": kind, "rank": rank, "relative_error": residual.relative}
     note = {"file": file.name, "sha256": file.sha256, "conversion": conversion}
-    return Source(kind.lower(), made, None, tensors, note)
+    return Source(kind.lower(), plain, None, tensors, note)
 
 
 def _loaded(folder: Path, base: Any, keys: set[str]) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
 
     try:
-        with (
-            warnings.catch_warnings()
-        ):  # PEFT's are of its own files; what matters is compared here
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters about the files is compared here
             model = PeftModel.from_pretrained(base, str(folder)).eval()
         missing = keys ^ set(get_peft_model_state_dict(model))
     except Exception as error:  # each type has checks of its own
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise AdapterFileError(f"PEFT cannot load {folder} on the base: {first}") from error
+        reason = first_line(error)
+        raise AdapterFileError(f"PEFT cannot load {folder} on the base: {reason}") from error
     if missing:
         raise AdapterFileError(f"{folder}: {min(missing)} is not in both, the file and the base")
     return model
 
 
-def _deltas(model: Any, progress: Progress | None) -> Iterator[tuple[str, Tensor, bool]]:
+def _deltas(model: Any, progress: Progress) -> Iterator[tuple[str, Tensor, bool]]:
     """Name, ΔW `[out, in]` in float64, and whether the base stores it as (in, out)."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from transformers.pytorch_utils import Conv1D
@@ -115,12 +109,11 @@ def _deltas(model: Any, progress: Progress | None) -> Iterator[tuple[str, Tensor
             raise AdapterFileError(f"{name} is a {type(base).__name__}, not a linear layer")
         change, transposed = _change(name, layer, base), isinstance(base, Conv1D)
         yield name, change.T if transposed else change, transposed
-        if progress:
-            progress(done, len(layers))
+        progress(done, len(layers))
 
 
 def _change(name: str, layer: Any, base: Any) -> Float[Tensor, "rows columns"]:
-    """What merging adds to the layer's weight, in float64; the layer is of no use afterwards."""
+    """The change of a layer's weight by merging, in float64; the layer is of no use afterwards."""
     layer.double()
     weight = base.weight.detach().clone()
     bias = None if base.bias is None else base.bias.detach().clone()

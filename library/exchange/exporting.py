@@ -72,15 +72,15 @@ def _portable(stored: dict[str, bytes], record: Record, *, image: bool) -> dict[
     for site in adapter.layout.sites:
         if site.kernel > 1 or site.module_type in REFUSED:
             raise AdapterFileError(f"servers refuse an adapter of {site.name}; use lossless")
-    known: dict[str, Any] = provenance["details"]["layout"]
-    layout = replace(adapter.layout, **known)
+    fields: dict[str, Any] = provenance["details"]["layout"]
+    layout = replace(adapter.layout, **fields)
     files = to_peft(replace(adapter, layout=layout), base_name=record["base_model"])
-    if not known["model_type"]:  # the number of layers is unknown: name every module
+    if not fields["model_type"]:  # the number of layers is unknown: name every module
         names = sorted(site.name for site in layout.sites)
         config = files.config | {"target_modules": names, "layers_to_transform": None}
         files = replace(files, config=config)
-    kept = {k: provenance[k] for k in provenance.keys() - {"id", "sha256", "parents"}}
-    return finish(files, Provenance(**kept, parents=[record["id"]])).files
+    inherited = {k: provenance[k] for k in provenance.keys() - {"id", "sha256", "parents"}}
+    return finish(files, Provenance(**inherited, parents=[record["id"]])).files
 
 
 def _provenance(stored: dict[str, bytes]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from library.errors import AdapterFileError
 from library.exchange.image_names import is_guess, module_of
 from library.peft.config import check_targets, require_plain
 from library.peft.lora_config import lora_config
-from library.peft.patterns import by_pattern
+from library.peft.patterns import alpha_in, rank_in
 from library.peft.safetensors_file import TensorFile, tensors_digest
 from library.peft.write import PREFIX
 
@@ -49,8 +49,7 @@ _ALPHA = ".alpha"
 _METADATA = "lora_adapter_metadata"  # diffusers' name for the config in a header
 _HEADER_ALPHA = "alpha"  # one for all modules, of a file that has no alpha tensors
 
-Config = dict[str, Any]
-Note = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
 class OtherKind(AdapterFileError):
@@ -58,11 +57,13 @@ class OtherKind(AdapterFileError):
 
 
 def is_kohya(tensors: dict[str, Tensor]) -> bool:
-    """Whether names are kohya's."""
+    """True for tensors with kohya's names."""
     return any(key.startswith("lora_") for key in tensors)
 
 
-def read_image_lora(file: TensorFile, base_name: str) -> tuple[Config, dict[str, Tensor], Note]:
+def read_image_lora(
+    file: TensorFile, base_name: str
+) -> tuple[JsonObject, dict[str, Tensor], JsonObject]:
     """Config and tensors under PEFT's names, and a JSON note that `restored` needs.
 
     Raises AdapterFileError: a name that is no LoRA factor's, two names of one module, or a scale
@@ -93,13 +94,15 @@ def read_image_lora(file: TensorFile, base_name: str) -> tuple[Config, dict[str,
         "alphas": {key: _scalar(key, tensor) for key, tensor in sorted(alphas.values())},
         "tensors_sha256": tensors_digest(file.tensors),
     }
-    guess = next((key for key in keys.values() if is_guess(_stem(key))), None)
+    guess = next(
+        (key for key in keys.values() if is_guess(key.removesuffix(_ending(key) or ""))), None
+    )
     if guess is not None:
         note["guess"] = guess
     return config, stored, note
 
 
-def restored(stored: dict[str, Tensor], note: Note) -> dict[str, Tensor]:
+def restored(stored: dict[str, Tensor], note: JsonObject) -> dict[str, Tensor]:
     """The original's tensors. Raises AdapterFileError if they are not what they were."""
     keys = note["keys"]
     tensors = {keys.get(key, key.removeprefix(PREFIX)): t for key, t in stored.items()}
@@ -112,17 +115,17 @@ def restored(stored: dict[str, Tensor], note: Note) -> dict[str, Tensor]:
 
 def _factor(key: str) -> tuple[str, str]:
     """Module path and side of a factor's name."""
-    for ending, side in _ENDINGS.items():
-        if key.endswith(ending):
-            return module_of(key.removesuffix(ending)), side
+    ending = _ending(key)
+    if ending is not None:
+        return module_of(key.removesuffix(ending)), _ENDINGS[ending]
     kind = next((kind for part, kind in _OTHER_KINDS.items() if part in key), None)
     if kind is not None:
         raise OtherKind(f"{key} is of {kind}, a kind of file that is not read")
     raise AdapterFileError(f"{key} is not a factor of a plain LoRA, nor its alpha")
 
 
-def _stem(key: str) -> str:
-    return key.removesuffix(next(ending for ending in _ENDINGS if key.endswith(ending)))
+def _ending(key: str) -> str | None:
+    return next((ending for ending in _ENDINGS if key.endswith(ending)), None)
 
 
 def _module(stored: str) -> str:
@@ -140,7 +143,7 @@ def _config(
     ranks: dict[str, int],
     alphas: dict[str, tuple[str, Tensor]],
     base_name: str,
-) -> Config:
+) -> JsonObject:
     """Alpha is the file's own, else the header's, else the rank (scale 1, as both loaders do).
 
     A header has a config of each part, or one number for all modules (diffusers 0.42.1,
@@ -165,7 +168,7 @@ def _config(
 
 
 def _alphas_of_part(
-    file: TensorFile, part: str, config: Config, ranks: dict[str, int]
+    file: TensorFile, part: str, config: JsonObject, ranks: dict[str, int]
 ) -> dict[str, int | float]:
     """Alphas by module, once the header's config has been held to the file."""
     prefix = f"{part}." if part else ""
@@ -175,15 +178,14 @@ def _alphas_of_part(
     alphas = {}
     for name in names:
         inner = name.removeprefix(prefix)
-        rank = by_pattern(config.get("rank_pattern") or {}, inner, config.get("r", 8))
+        rank = rank_in(config, inner)
         if rank != ranks[name]:
             raise AdapterFileError(f"the header gives {name} rank {rank}, the file {ranks[name]}")
-        alpha = config.get("lora_alpha", 8)
-        alphas[name] = by_pattern(config.get("alpha_pattern") or {}, inner, alpha)
+        alphas[name] = alpha_in(config, inner)
     return alphas
 
 
-def _in_part(configs: dict[str, Config], name: str) -> bool:
+def _in_part(configs: dict[str, JsonObject], name: str) -> bool:
     return any(not part or name.startswith(f"{part}.") for part in configs)
 
 
@@ -197,11 +199,11 @@ def _alpha_in_header(file: TensorFile) -> int | float | None:
     return int(alpha) if alpha.is_integer() else alpha
 
 
-def _configs_in_header(file: TensorFile) -> dict[str, Config]:
+def _configs_in_header(file: TensorFile) -> dict[str, JsonObject]:
     """diffusers' header: PEFT's config of each part, by the part's name ("" if there is one)."""
     try:
         flat = json.loads((file.metadata or {}).get(_METADATA, "{}"))
-        parts: dict[str, Config] = {}
+        parts: dict[str, JsonObject] = {}
         for key, value in flat.items():
             part, _, field = key.rpartition(".")
             parts.setdefault(part, {"peft_type": "LORA"})[field] = value

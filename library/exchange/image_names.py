@@ -61,7 +61,7 @@ def module_of(stem: str) -> str:
 
 
 def is_guess(stem: str) -> bool:
-    """Whether the path that `module_of` gives may be another than the module's real one."""
+    """True if the path that `module_of` gives may be another than the module's real one."""
     part = _part(stem)
     if part is None:
         return False

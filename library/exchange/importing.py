@@ -11,13 +11,7 @@ from typing import Any
 
 from safetensors.torch import save
 
-from library.base.models import (
-    BaseReference,
-    described,
-    load_config,
-    load_model,
-    resolve_base,
-)
+from library.base.models import BaseReference, described, load_config, load_model, resolve_base
 from library.canonical import json_digest
 from library.errors import (
     AdapterFileError,
@@ -34,18 +28,18 @@ from library.peft.config import read_any_config
 from library.peft.provenance import AdapterFiles, Provenance, finish
 from library.peft.read import layout_in, shape_of
 from library.peft.write import CONFIG_FILE, PeftFiles
+from library.progress import Progress, no_progress
 from library.store.folder import ADAPTERS, MANIFEST, RECORDS, LibraryFolder
 from library.store.open import require_unpacked
-from library.store.plan import FORMAT
+from library.store.plan import LIBRARY_FORMAT
 from library.store.records import Record, new_record, write_record
 
 IMPORTED = "imported"
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What was asked: where the adapter is, what it is for, and under which licence.
+    """An adapter to import: its location, purpose and licence.
 
     Attributes:
         source: a folder, a file or a Hub id.
@@ -66,18 +60,18 @@ class ImportRequest:
 
 @dataclass(frozen=True)
 class ImportOutcome:
-    """The adapter's record, what was read, and whether the library had it already."""
+    """The adapter's record, the source, and whether the library had it already."""
 
     record: Record
     source: Source
-    was_there: bool
+    existed: bool
 
 
 def import_adapter(
     folder: LibraryFolder,
     request: ImportRequest,
-    progress: Progress | None = None,
-    report: Callable[[AdapterFiles], AdapterFiles] = lambda made: made,
+    progress: Progress = no_progress,
+    report: Callable[[AdapterFiles], AdapterFiles] = lambda files: files,
 ) -> ImportOutcome:
     """Check an adapter and store it; one that is there already stays as it is.
 
@@ -89,24 +83,24 @@ def import_adapter(
         OutputExists, UsageError: the folder holds something that is no library, or a packed one.
     """
     if not folder.exists(MANIFEST) and folder.names(""):
-        raise OutputExists(f"{folder.place} is not empty and not a library")
+        raise OutputExists(f"{folder.location} is not empty and not a library")
     require_unpacked(folder)
     source, reference = _read(request, progress)
     layout = _layout(source, reference)
     base = _base(source, request, reference)
     files = report(_files(source, request, base, layout))
     record = _record(source, request, base, layout, files)
-    there = _same(folder, source, record)
-    if there is not None:
-        return ImportOutcome(there, source, True)
+    existing = _same(folder, source, record)
+    if existing is not None:
+        return ImportOutcome(existing, source, True)
     if not folder.exists(MANIFEST):
-        folder.write_json(MANIFEST, {"format": FORMAT})
+        folder.write_json(MANIFEST, {"format": LIBRARY_FORMAT})
     folder.write_adapter(files.id, files.files)
     written = write_record(folder, f"{RECORDS}/{IMPORTED}/{files.id}.json", record)
     return ImportOutcome(written, source, False)
 
 
-def _read(request: ImportRequest, progress: Progress | None) -> tuple[Source, BaseReference | None]:
+def _read(request: ImportRequest, progress: Progress) -> tuple[Source, BaseReference | None]:
     """The adapter, and the base if it was named and is a language model's."""
     path = find_source(request.source)
     if not (path / CONFIG_FILE).is_file():
@@ -116,11 +110,9 @@ def _read(request: ImportRequest, progress: Progress | None) -> tuple[Source, Ba
     if is_plain(config):
         return read_source(path, request.base), reference
     require_convertible(path / CONFIG_FILE, config)
-    reference = reference or resolve_base(_said_base(config, request))
-    made = convert(
-        path, load_model(reference), reference.name, rank=request.rank, progress=progress
-    )
-    return made, reference
+    reference = reference or resolve_base(_base_name(config, request))
+    model = load_model(reference)
+    return convert(path, model, reference.name, rank=request.rank, progress=progress), reference
 
 
 def _layout(source: Source, reference: BaseReference | None) -> Layout:
@@ -128,24 +120,21 @@ def _layout(source: Source, reference: BaseReference | None) -> Layout:
 
     Raises LayoutMismatch: the base has no such modules, or of another shape.
     """
-    found = layout_in(source.config, source.tensors)
-    types = list(dict.fromkeys(site.module_type for site in found.sites))
-    if reference is None or set(types) & set(REFUSED):
-        return found
+    stored = layout_in(source.config, source.tensors)
+    if reference is None or set(stored.module_types) & set(REFUSED):
+        return stored
     try:
-        full = layout_of(load_config(reference), types)
+        full = layout_of(load_config(reference), stored.module_types)
     except (BaseModelError, UnsupportedModel):
-        return found
+        return stored
     except UsageError as error:
         raise LayoutMismatch(f"the adapter is not for {reference.name}: {error}") from error
-    ranks = {site.name: site.rank for site in found.sites}
-    sites = tuple(replace(s, rank=ranks[s.name]) for s in full.sites if s.name in ranks)
-    if {shape_of(s) for s in sites} != {shape_of(s) for s in found.sites}:
+    if {shape_of(s) for s in stored.sites} - {shape_of(s) for s in full.sites}:
         raise LayoutMismatch(
-            f"the adapter has {found.describe()}; {reference.name} has {full.describe()}"
-            f"{found.difference(full)}"
+            f"the adapter has {stored.describe()}; {reference.name} has {full.describe()}"
+            f"{stored.difference(full)}"
         )
-    return replace(full, sites=sites)
+    return full.with_ranks(stored.ranks)
 
 
 def _files(
@@ -169,12 +158,12 @@ def _files(
         },
     )
     try:
-        made = finish(PeftFiles(source.config, weights), provenance)
+        files = finish(PeftFiles(source.config, weights), provenance)
     except (TypeError, ValueError) as error:
         raise AdapterFileError(f"the adapter's config cannot be kept: {error}") from error
     if source.config_bytes is None:
-        return made
-    return replace(made, files={**made.files, CONFIG_FILE: source.config_bytes})
+        return files
+    return replace(files, files={**files.files, CONFIG_FILE: source.config_bytes})
 
 
 def _base(
@@ -183,16 +172,16 @@ def _base(
     """Id, weights' digest and where they come from; the digest only of a base that was named."""
     if reference is not None:
         return described(reference)
-    said = _said_base(source.config, request)
-    return {"id": said, "sha256": None, "source": "--base" if request.base else CONFIG_FILE}
+    name = _base_name(source.config, request)
+    return {"id": name, "sha256": None, "source": "--base" if request.base else CONFIG_FILE}
 
 
-def _said_base(config: dict[str, Any], request: ImportRequest) -> str:
+def _base_name(config: dict[str, Any], request: ImportRequest) -> str:
     """The base that a config names; `--base` is in the config of an image model's adapter."""
-    said = config.get("base_model_name_or_path")
-    if not isinstance(said, str) or not said:
+    name = config.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
         raise BaseModelError(f"{request.source} does not name its base model; use --base")
-    return said
+    return name
 
 
 def _task(request: ImportRequest) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from library.errors import AdapterFileError, BaseModelError, MissingPath
+from library.errors import AdapterFileError, BaseModelError, MissingPath, first_line
 from library.exchange.image_lora import is_kohya, read_image_lora
 from library.peft.config import parse_config, require_plain
 from library.peft.folder import PICKLES, read_adapter_file
@@ -59,13 +59,13 @@ def find_source(source: str) -> Path:
             ignore_patterns=["*/*", "model*.safetensors"],
         )
     except (OSError, ValueError) as error:  # all of huggingface_hub's are one of these
-        first = str(error).strip().splitlines()[0]
-        raise AdapterFileError(f"{source} cannot be downloaded: {first.rstrip('.')}") from error
+        reason = first_line(error).rstrip(".")
+        raise AdapterFileError(f"{source} cannot be downloaded: {reason}") from error
     return Path(folder)
 
 
 def is_plain(config: dict[str, Any]) -> bool:
-    """Whether a config of PEFT's is LoRA; DoRA and other types have to be converted."""
+    """True for a config of plain LoRA; DoRA and other types have to be converted."""
     return config.get("peft_type") == "LORA" and not config.get("use_dora")
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from library.errors import AdapterFileError
 from library.layout import Site
-from library.peft.patterns import by_pattern, require_bounded
-from library.peft.readers import adapts_parameter, config_refusals
+from library.peft.patterns import rank_in, require_bounded
+from library.peft.readers import adapts_parameter, config_refusals, scale
 
-PLAIN = {
+PLAIN_LORA = {
     "bias": "none",
     "inference_mode": True,
     "init_lora_weights": True,
@@ -115,9 +115,8 @@ def unused_targets(config: dict[str, Any], modules: Collection[str]) -> list[str
 
 def require_rank(config: Mapping[str, Any], name: str, rank: int) -> None:
     """Raise AdapterFileError unless the config gives a module the rank that its factors have."""
-    default = config.get("r", 8)
-    expected = by_pattern(config.get("rank_pattern") or {}, name, default)
-    for number in (default, expected):
+    expected = rank_in(config, name)
+    for number in (config.get("r", 8), expected):
         if type(number) is not int or number < 1:
             raise AdapterFileError(f"the config gives rank {number!s:.40}, no natural number")
     multiple = adapts_parameter(config, name) and rank % expected == 0
@@ -126,7 +125,7 @@ def require_rank(config: Mapping[str, Any], name: str, rank: int) -> None:
 
 
 def _is_targeted(config: dict[str, Any], name: str) -> bool:
-    """Whether PEFT adapts a module (peft.tuners.tuners_utils.check_target_module_exists)."""
+    """True if PEFT adapts a module (peft.tuners.tuners_utils.check_target_module_exists)."""
     targets, excluded = config["target_modules"], config.get("exclude_modules")
     if excluded and _selects(excluded, name):
         return False
@@ -156,12 +155,11 @@ def _ends_with(name: str, endings: list[str]) -> bool:
 
 
 def scaling(config: dict[str, Any], site: Site) -> float:
-    """alpha / r, or alpha / sqrt(r) with rsLoRA; patterns match as they do in PEFT.
+    """The scale of one module, as PEFT has it.
 
     Raises AdapterFileError if config and file differ in the rank.
     """
-    rank = by_pattern(config.get("rank_pattern") or {}, site.name, config.get("r", 8))
-    alpha = by_pattern(config.get("alpha_pattern") or {}, site.name, config.get("lora_alpha", 8))
+    rank = rank_in(config, site.name)
     if rank != site.rank:
         raise AdapterFileError(f"the config gives {site.name} rank {rank}, the file {site.rank}")
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return scale("peft", config, site.name, rank)

@@ -19,12 +19,14 @@ class UnreadableFile(AdapterFileError):
 
     Attributes:
         reason: "unreadable" or "too-large".
+        fault: the message without the file's path.
         limit: bytes, where it is too large.
     """
 
-    def __init__(self, message: str, limit: int | None = None) -> None:
-        super().__init__(message)
-        self.reason, self.limit = "unreadable" if limit is None else "too-large", limit
+    def __init__(self, path: Path, fault: str, limit: int | None = None) -> None:
+        super().__init__(f"{path} {fault}")
+        self.reason = "unreadable" if limit is None else "too-large"
+        self.fault, self.limit = fault, limit
 
 
 def read_adapter_folder(
@@ -52,22 +54,24 @@ def read_adapter_folder(
     return files
 
 
-def read_adapter_file(path: Path) -> bytes:
+def read_adapter_file(path: Path, limit: int | None = None) -> bytes:
     """The content of a regular file; its size is compared with the limit before anything is read.
 
+    Args:
+        limit: in bytes; by default that of JSON or of weights, by the file's ending.
     Raises UnreadableFile.
     """
-    limit = MAX_JSON if path.suffix == ".json" else MAX_WEIGHTS
+    limit = limit or (MAX_JSON if path.suffix == ".json" else MAX_WEIGHTS)
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise UnreadableFile(f"{path} is not a regular file")
+                raise UnreadableFile(path, "is not a regular file")
             if status.st_size > limit:
-                raise UnreadableFile(f"{path} has {status.st_size} bytes", limit)
+                raise UnreadableFile(path, f"has {status.st_size} bytes", limit)
             return file.read(limit)
     except OSError as error:
-        raise UnreadableFile(f"{path} cannot be read: {error.strerror or error}") from error
+        raise UnreadableFile(path, f"cannot be read: {error.strerror or error}") from error
 
 
 def _without_waiting(path: str, flags: int) -> int:

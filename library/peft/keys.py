@@ -19,7 +19,7 @@ _WRAPPED = re.compile(
     r"((?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.)"
     rf"|^{re.escape(PREFIX)}(module\.|{re.escape(PREFIX)})"
 )
-_FACTOR = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight$")
+FACTOR = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight$")
 _EMBEDDING = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_embedding_([AB])$")
 _MAGNITUDE = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_magnitude_vector(?:\.weight)?$")
 _BIAS = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_B\.bias$")
@@ -35,7 +35,7 @@ def pairs_of(
     """
     halves: dict[str, dict[str, Shape]] = {}
     for key, shape in shapes.items():
-        match = _FACTOR.match(key) or _EMBEDDING.match(key)
+        match = FACTOR.match(key) or _EMBEDDING.match(key)
         if match is not None:
             halves.setdefault(match[1], {})[match[2]] = shape
         elif not _accounted_for(key, config):
@@ -50,7 +50,7 @@ def pairs_of(
 
 
 def _accounted_for(key: str, config: Mapping[str, Any]) -> bool:
-    """Whether PEFT writes such a tensor beside the factors, given the config."""
+    """True if PEFT writes such a tensor beside the factors, given the config."""
     if _MAGNITUDE.match(key):
         return bool(config.get("use_dora"))
     if _BIAS.match(key):
@@ -71,7 +71,7 @@ def is_whole_embedding(key: str) -> bool:
 
 
 def wrapper_in(keys: Iterable[str]) -> str | None:
-    """What a wrapper put into one of the names, such as `_orig_mod.`; None if none did."""
+    """The part that a wrapper put into a name, such as `_orig_mod.`; None if there is none."""
     matches = (_WRAPPED.match(key) for key in keys)
     return next((match[1] or match[2] for match in matches if match), None)
 

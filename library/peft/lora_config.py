@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from library.peft.config import PLAIN
+from library.peft.config import PLAIN_LORA
 
 
 def lora_config(
@@ -26,7 +26,7 @@ def lora_config(
     rank, rank_pattern = _patterns(ranks)
     alpha, alpha_pattern = _patterns(alphas)
     return {
-        **PLAIN,
+        **PLAIN_LORA,
         "alpha_pattern": alpha_pattern,
         "base_model_name_or_path": base_name,
         "fan_in_fan_out": fan_in_fan_out,

@@ -9,7 +9,7 @@ look-around. Repeats of what matches in several ways, and back references, have 
 
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -48,9 +48,19 @@ def require_bounded(config: dict[str, Any], names: Collection[str]) -> None:
         raise BadFile("too-costly", "the config's expressions would take too long to match")
 
 
-def by_pattern(patterns: dict[str, Any], name: str, default: Any) -> Any:
+def rank_in(config: Mapping[str, Any], name: str) -> Any:
+    """The rank that a config gives a module."""
+    return _by_pattern(config.get("rank_pattern"), name, config.get("r", 8))
+
+
+def alpha_in(config: Mapping[str, Any], name: str) -> Any:
+    """The alpha that a config gives a module."""
+    return _by_pattern(config.get("alpha_pattern"), name, config.get("lora_alpha", 8))
+
+
+def _by_pattern(patterns: Mapping[str, Any] | None, name: str, default: Any) -> Any:
     """The value of the first pattern that a name ends with (peft.utils.other.get_pattern_key)."""
-    for pattern, value in patterns.items():
+    for pattern, value in (patterns or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", name):
             return value
     return default

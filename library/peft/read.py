@@ -1,8 +1,6 @@
 """Reading adapter folders, ours and anyone's, into the one representation."""
 
-import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +11,10 @@ from torch import Tensor
 from library.adapter import Adapter, from_sites
 from library.errors import AdapterFileError, LayoutMismatch, MissingPath, UsageError
 from library.layout import Layout, Site
-from library.peft.config import (
-    check_targets,
-    parse_config,
-    require_plain,
-    scaling,
-)
+from library.peft.config import check_targets, parse_config, require_plain, scaling
 from library.peft.folder import read_adapter_folder
-from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE
-
-_KEY = re.compile(rf"^{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight$")
+from library.peft.keys import FACTOR
+from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 
 
 def read_peft(folder: Path, layout: Layout | None = None) -> Adapter:
@@ -62,7 +54,8 @@ def adapter_of(
     scaled = {
         site.name: (a.flatten(1).float(), b.flatten(1).float() * scaling(config, site))
         for site in own_layout.sites
-        for a, b in [pairs[site.name]]  # a (r, in, *kernel), b (out, r) or (out, r, 1, 1)
+        # a (r, in, *kernel) to (r, in·kernel), b (out, r) or (out, r, 1, 1) to (out, r)
+        for a, b in [pairs[site.name]]
     }
     return from_sites(own_layout, scaled)
 
@@ -90,7 +83,7 @@ def _pairs(tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """
     halves: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        match = _KEY.match(key)
+        match = FACTOR.match(key)
         if match is None or tensor.ndim < 2:
             raise AdapterFileError(f"{key} is not a LoRA factor of a linear or convolution layer")
         halves.setdefault(match[1], {})[match[2]] = tensor
@@ -116,22 +109,21 @@ def _layout_of_file(config: dict[str, Any], pairs: dict[str, tuple[Tensor, Tenso
 
 def _in_order_of(own_layout: Layout, layout: Layout) -> Layout:
     by_name = {site.name: site for site in own_layout.sites}
-    if set(by_name) != {site.name for site in layout.sites}:
+    if by_name.keys() != layout.ranks.keys():
         raise LayoutMismatch(
             f"the adapter has {own_layout.describe()}; the base's layout is {layout.describe()}"
             f"{own_layout.difference(layout)}"
         )
-    sites = tuple(replace(site, rank=by_name[site.name].rank) for site in layout.sites)
-    for site in sites:
+    for site in layout.sites:
         other = by_name[site.name]
         if shape_of(site) != shape_of(other):
             raise LayoutMismatch(
                 f"the adapter's {site.name} is {other.in_features}x{other.out_features}; "
                 f"the base's is {site.in_features}x{site.out_features}"
             )
-    return replace(layout, sites=sites)
+    return layout.with_ranks(own_layout.ranks)
 
 
 def shape_of(site: Site) -> tuple[str, int, int, int]:
-    """What files and bases have to agree on: name and shape, not the rank."""
+    """Name and shape, on which files and bases have to agree; not the rank."""
     return site.name, site.in_features, site.out_features, site.kernel

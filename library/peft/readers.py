@@ -1,4 +1,4 @@
-"""What each reader does with an adapter: loads it, refuses it, or applies it at another strength.
+"""Readers of adapters: which ones each loads, refuses, or applies at another strength.
 
 A reader is a server, PEFT itself, or this library's own import. The table below says, for each of
 them and the version whose sources it was read from, which fields it needs, what it loads beyond
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from library.layout import REFUSED
-from library.peft.patterns import by_pattern
+from library.peft.patterns import alpha_in, rank_in
 
 Server = Literal["peft", "vllm", "sglang", "llama.cpp", "ollama"]
 SERVERS: tuple[Server, ...] = ("peft", "vllm", "sglang", "llama.cpp", "ollama")
@@ -146,18 +146,20 @@ def _without_value(modules: Mapping[str, int]) -> list[Reason]:
 
 
 def scale(server: Server, config: Config, name: str, rank: int) -> float:
-    """What a server multiplies B·A of one module with, whose factors have `rank`."""
-    alpha, r, rule = config.get("lora_alpha", 8), config.get("r", 8), READERS[server].scale
-    if rule == "peft":
-        alpha = by_pattern(dict(config.get("alpha_pattern") or {}), name, alpha)
-        if adapts_parameter(config, name):  # one rank for each of a stack of matrices
-            rank = by_pattern(dict(config.get("rank_pattern") or {}), name, r)
-        return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return alpha / (r if rule == "r" else rank)
+    """The factor in a server's ΔW = scale·B·A of one module, whose factors have `rank`.
+
+    As in PEFT: alpha / r, or alpha / sqrt(r) with rsLoRA, both by the config's patterns.
+    """
+    rule = READERS[server].scale
+    if rule != "peft":
+        return config.get("lora_alpha", 8) / (config.get("r", 8) if rule == "r" else rank)
+    if adapts_parameter(config, name):  # one rank for each of a stack of matrices
+        rank = rank_in(config, name)
+    return alpha_in(config, name) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def adapts_parameter(config: Mapping[str, Any], name: str) -> bool:
-    """Whether a module's factors are of one of the config's `target_parameters`.
+    """True if a module's factors are of one of the config's `target_parameters`.
 
     PEFT names them by the module that holds the parameter, with a `.base_layer` for each further
     parameter of it, and gives a stack of n matrices n times the rank.

@@ -28,9 +28,9 @@ DTYPES = {
     "F64": torch.float64,
 }
 MAX_MESSAGE = 400  # characters; names in a hostile file can be long
-LARGEST = 2**48
+MAX_NUMBER = 2**48
 MAX_HEADER = 8 * 2**20  # bytes; 60,000 tensors need about this much
-SIZES = {  # bytes of one element, of every dtype of whole bytes in the format's definition
+ELEMENT_BYTES = {  # bytes of one element, of every dtype of whole bytes in the format's definition
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2,
     "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8,
 }  # fmt: skip
@@ -181,9 +181,9 @@ def _entry(name: str, value: Any, begin: int) -> TensorEntry:
         raise BadFile("header", f"{name} lacks dtype, shape or offsets, or has more than these")
     if not _naturals(shape) or not _naturals(span) or len(span) != 2 or span[0] > span[1]:
         raise BadFile("header", f"{name} has a shape or offsets that are no natural numbers")
-    if dtype not in SIZES:
+    if dtype not in ELEMENT_BYTES:
         raise BadFile("dtype", f"{name} has dtype {dtype}, which is no factor's")
-    if len(shape) > 8 or math.prod(shape) * SIZES[dtype] != span[1] - span[0]:
+    if len(shape) > 8 or math.prod(shape) * ELEMENT_BYTES[dtype] != span[1] - span[0]:
         raise BadFile("offsets", f"{name} says {shape} of {dtype}, its offsets {span}")
     return TensorEntry(dtype, tuple(shape), begin + span[0], begin + span[1])
 
@@ -191,7 +191,7 @@ def _entry(name: str, value: Any, begin: int) -> TensorEntry:
 def _naturals(value: Any) -> TypeGuard[list[int]]:
     if not isinstance(value, list) or not set(map(type, value)) <= {int}:
         return False
-    return not value or (min(value) >= 0 and max(value) < LARGEST)
+    return not value or (min(value) >= 0 and max(value) < MAX_NUMBER)
 
 
 def _require_whole(entries: dict[str, TensorEntry], begin: int, size: int) -> None:

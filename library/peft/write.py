@@ -16,7 +16,7 @@ from torch import Tensor
 
 from library.adapter import Adapter
 from library.layout import Layout
-from library.peft.config import PLAIN
+from library.peft.config import PLAIN_LORA
 
 Profile = Literal["portable", "lossless"]
 CONFIG_FILE = "adapter_config.json"
@@ -48,7 +48,8 @@ def to_peft(adapter: Adapter, *, base_name: str, profile: Profile = "portable") 
         raise ValueError(f"an adapter folder holds one adapter, not {len(adapter)}")
     layout = adapter.layout
     if profile == "portable":
-        adapter = adapter.with_rank(layout.rank) if _ranks(layout) != {layout.rank} else adapter
+        if set(layout.ranks.values()) != {layout.rank}:
+            adapter = adapter.with_rank(layout.rank)
         dtype = torch.bfloat16
     else:
         dtype = torch.float32
@@ -79,7 +80,7 @@ def _config(layout: Layout, base_name: str) -> dict[str, Any]:
     modules, layers = target_modules(layout)
     patterns = {s.name: s.rank for s in layout.sites if s.rank != layout.rank}
     return {
-        **PLAIN,
+        **PLAIN_LORA,
         "alpha_pattern": patterns,
         "base_model_name_or_path": base_name,
         "fan_in_fan_out": any(site.transposed for site in layout.sites),
@@ -92,7 +93,3 @@ def _config(layout: Layout, base_name: str) -> dict[str, Any]:
         "task_type": "CAUSAL_LM",
         "use_rslora": False,
     }
-
-
-def _ranks(layout: Layout) -> set[int]:
-    return {site.rank for site in layout.sites}

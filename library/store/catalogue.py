@@ -3,7 +3,6 @@
 A catalogue in SQL answers, or, where SQLAlchemy is not installed, the records themselves.
 """
 
-import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Protocol, runtime_checkable
@@ -14,6 +13,7 @@ from library.errors import AdapterFileError, OutputError, UnknownName
 from library.layout import Layout
 from library.peft.provenance import PROVENANCE_FILE, adapter_id
 from library.peft.read import adapter_of
+from library.peft.safetensors_file import parse_object
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from library.store.folder import ADAPTERS, RECORDS, LibraryFolder
 from library.store.records import (
@@ -89,7 +89,7 @@ def find(catalogue: Catalogue, identity: str) -> Record:
         return read_record(catalogue.folder, entry.path)
     if catalogue.broken:
         raise OutputError(catalogue.broken[0])
-    raise UnknownName(f"{catalogue.folder.place} holds no adapter {identity}")
+    raise UnknownName(f"{catalogue.folder.location} holds no adapter {identity}")
 
 
 def files_of(folder: LibraryFolder, identity: str) -> dict[str, bytes]:
@@ -132,11 +132,12 @@ def _damage(folder: LibraryFolder, entry: RecordEntry) -> str:
     """A sentence if an adapter's files are not those that its record names, or nothing."""
     try:
         files = files_of(folder, entry.id)
-        config, provenance = (json.loads(files[n]) for n in (CONFIG_FILE, PROVENANCE_FILE))
-    except (AdapterFileError, ValueError) as error:
+        config, provenance = (parse_object(files[n], n, n) for n in (CONFIG_FILE, PROVENANCE_FILE))
+        sha256 = digest(files[WEIGHTS_FILE])
+        identity = adapter_id(config, sha256, provenance)
+    except (AdapterFileError, ValueError, RecursionError) as error:
         return str(error)
-    sha256 = digest(files[WEIGHTS_FILE])
-    if (adapter_id(config, sha256, provenance), sha256) != (entry.id, entry.sha256):
+    if (identity, sha256) != (entry.id, entry.sha256):
         return "its weights, config or provenance are not those of its record"
     return ""
 

@@ -34,7 +34,7 @@ class LibraryFolder:
             self._fs, self._root = url_to_fs(str(location))
         except (ImportError, ValueError) as error:
             raise OutputError(f"{location} cannot be opened: {error}") from error
-        self.place = str(location)
+        self.location = str(location)
         self.url = str(self._fs.unstrip_protocol(self._root))
         self.local = Path(self._root) if "file" in _protocols(self._fs) else None
 
@@ -101,7 +101,7 @@ class LibraryFolder:
         try:
             return json.loads(self.read(name))
         except ValueError as error:
-            raise OutputError(f"{self.place}/{name} is damaged: {error}") from error
+            raise OutputError(f"{self.location}/{name} is damaged: {error}") from error
 
     def plan(self) -> "Plan":
         """The library's plan. Raises UsageError if it is of a newer version, or has no plan."""
@@ -116,7 +116,7 @@ class LibraryFolder:
             raise
         except Exception as error:  # each store has errors of its own
             reason = getattr(error, "strerror", None) or error
-            raise OutputError(f"{self.place} cannot be used: {reason}") from error
+            raise OutputError(f"{self.location} cannot be used: {reason}") from error
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

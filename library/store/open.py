@@ -25,4 +25,4 @@ def open_library(location: str, *, write: bool = False) -> LibraryFolder:
 def require_unpacked(folder: LibraryFolder) -> None:
     """Raise UsageError for a packed library, which cannot be changed."""
     if folder.exists(PACKED):
-        raise UsageError(f"the library {folder.place} is packed and cannot be changed")
+        raise UsageError(f"the library {folder.location} is packed and cannot be changed")

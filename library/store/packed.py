@@ -51,7 +51,9 @@ def pack_library(
     selected = [r for r in records(folder) if not tasks or r["task"] in tasks]
     lacking = sorted(set(tasks) - {record["task"] for record in selected})
     if lacking or not selected:
-        raise UnknownName(f"{folder.place} holds no adapter of {', '.join(lacking) or 'any task'}")
+        raise UnknownName(
+            f"{folder.location} holds no adapter of {', '.join(lacking) or 'any task'}"
+        )
     adapters = stack([read_adapter(folder, record["id"], plan.layout) for record in selected])
     if rank is not None and rank < plan.layout.rank:
         adapters = adapters.with_rank(rank)
@@ -151,6 +153,7 @@ def _quantised(adapters: Adapter) -> dict[str, Tensor]:
     """`A.<group>` [n, sites, rank, in] and `B.<group>` [n, sites, rank, out], with their scales."""
     tensors = {}
     for group in adapters.layout.groups:
+        # B (n, sites, out, rank) to (n, sites, rank, out)
         for side, values in (("A", adapters.A[group.key]), ("B", adapters.B[group.key].mT)):
             key = f"{side}.{group.key}"
             tensors[key], tensors[key + SCALE] = quantise(values.float())
@@ -168,5 +171,6 @@ def _dequantised(tensors: Mapping[str, Tensor], row: int, layout: Layout) -> Ada
     return Adapter(
         layout,
         {key: factor("A", key) for key in keys},
+        # (1, sites, rank, out) to (1, sites, out, rank)
         {key: factor("B", key).mT.to(torch.float32) for key in keys},
     )

@@ -13,7 +13,7 @@ from library.trainer.recipes.recipe import Recipe
 from library.trainer.recipes.registry import recipe_from_dict
 from library.trainer.run_state import TrainConfig
 
-FORMAT = 1
+LIBRARY_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Plan:
         shards = [[asdict(job) for job in shard] for shard in self.shards]
         return {
             **{k: v for k, v in vars(self).items() if k not in ("layout", "recipe", "config")},
-            "format": FORMAT,
+            "format": LIBRARY_FORMAT,
             "layout": self.layout.to_dict(),
             "layout_digest": self.layout.digest,
             "recipe": asdict(self.recipe),
@@ -71,10 +71,9 @@ class Plan:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Plan":
         """Raises UsageError for a library of a newer version, or of imported adapters only."""
-        if data["format"] > FORMAT:
-            raise UsageError(
-                f"the library has format {data['format']}; this version reads up to {FORMAT}"
-            )
+        if data["format"] > LIBRARY_FORMAT:
+            limit = f"this version reads up to {LIBRARY_FORMAT}"
+            raise UsageError(f"the library has format {data['format']}; {limit}")
         if not has_plan(data):
             raise UsageError(
                 "the library has no plan, only imported adapters: `library build --resume` adds one"

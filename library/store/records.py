@@ -79,7 +79,7 @@ class Selection:
 
     @property
     def pattern(self) -> str | None:
-        """A regular expression for the task, if it is asked for by a pattern."""
+        """A regular expression for the task, if it is given as a pattern."""
         if self.task is None or not set(self.task) & {"*", "?"}:
             return None
         return "^" + re.escape(self.task).replace(r"\*", ".*").replace(r"\?", ".") + "$"
@@ -136,7 +136,7 @@ def read_record(folder: LibraryFolder, path: str) -> Record:
     for field, types in _REQUIRED.items():
         if not isinstance(record, dict) or not isinstance(record.get(field, ...), types):
             raise OutputError(
-                f"{folder.place}/{path} is damaged: no record, or one without {field}"
+                f"{folder.location}/{path} is damaged: no record, or one without {field}"
             )
     return record
 

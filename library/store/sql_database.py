@@ -22,8 +22,10 @@ from library.store.records import Record, score_of
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine, MetaData, Table
 
-SCHEMA = 1  # of the tables below; whoever changes them adds one, and every catalogue is refilled
-FILE = "catalogue.sqlite"
+CATALOGUE_SCHEMA = (
+    1  # of the tables below; raised when they change, and every catalogue is refilled
+)
+DATABASE_FILE = "catalogue.sqlite"
 WAIT = 60  # seconds for another writer
 REACH = 10  # seconds for a server to answer
 _LOCK = int(digest(b"lorasmith catalogue")[:15], 16)
@@ -37,7 +39,7 @@ _NUMBERS = ("variant", "rank", "shard", "steps")
 
 
 @dataclass(frozen=True)
-class Database:
+class CatalogueDatabase:
     """A database and the name of one library in it.
 
     Attributes:
@@ -54,7 +56,7 @@ class Database:
         return str(self.file) if self.file else self.url.render_as_string(hide_password=True)
 
 
-def database_for(folder: LibraryFolder, url: str | None) -> Database:
+def database_for(folder: LibraryFolder, url: str | None) -> CatalogueDatabase:
     """`url`, or a file in the library, or for one that cannot be written a file in the cache.
 
     Raises UsageError as `database_url` does.
@@ -62,13 +64,13 @@ def database_for(folder: LibraryFolder, url: str | None) -> Database:
     from sqlalchemy import URL
 
     if url is not None:
-        return Database(database_url(url), folder.url)
+        return CatalogueDatabase(database_url(url), folder.url)
     if folder.local is not None and os.access(folder.local, os.W_OK):
-        file, library = folder.local / FILE, "."  # the folder may be moved
+        file, library = folder.local / DATABASE_FILE, "."  # the folder may be moved
     else:
         file = cache_dir() / "catalogues" / f"{digest(folder.url.encode())[:40]}.sqlite"
         library = folder.url
-    return Database(URL.create("sqlite", database=str(file)), library, file)
+    return CatalogueDatabase(URL.create("sqlite", database=str(file)), library, file)
 
 
 def database_url(text: str) -> "URL":
@@ -88,7 +90,7 @@ def database_url(text: str) -> "URL":
     return url
 
 
-def connect(database: Database) -> "Engine":
+def connect(database: CatalogueDatabase) -> "Engine":
     """Connections to a database. Raises CatalogueError without a driver for it, or a folder."""
     from sqlalchemy import NullPool, create_engine, event
 
@@ -132,11 +134,11 @@ def writing(engine: "Engine") -> "Iterator[Connection]":
 def require_schema(engine: "Engine") -> None:
     """Make the tables; those of another schema, older or newer, are dropped with all their rows."""
     with engine.connect() as connection:
-        if _schema_of(connection) == SCHEMA:
+        if _schema_of(connection) == CATALOGUE_SCHEMA:
             return
     with writing(engine) as connection:
         schema = _schema_of(connection)
-        if schema == SCHEMA:  # another process was first
+        if schema == CATALOGUE_SCHEMA:  # another process was first
             return
         definition = tables()
         if schema is not None:  # tables without a number are not ours to drop
@@ -144,7 +146,7 @@ def require_schema(engine: "Engine") -> None:
             for table in reversed(definition.metadata.sorted_tables):
                 connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table.name}{cascade}")
         definition.metadata.create_all(connection, checkfirst=False)
-        connection.execute(definition.schema.insert().values(number=SCHEMA))
+        connection.execute(definition.schema.insert().values(number=CATALOGUE_SCHEMA))
 
 
 def _schema_of(connection: "Connection") -> int | None:
@@ -158,7 +160,7 @@ def _schema_of(connection: "Connection") -> int | None:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether SQLite says that its file is no database of ours."""
+    """True if SQLite says that its file is no database of ours."""
     code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None) or 0
     return code & 0xFF in _DAMAGE
 

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,14 @@ from library.files import STANDARD_INPUT, read_input
 TEST_ROWS = 40
 TUNE_ROWS = 20
 TRAIN_ROWS = 200
-SUFFIXES = (".jsonl.gz", ".jsonl", ".json")
+TASK_SUFFIXES = (".jsonl.gz", ".jsonl", ".json")
+# Our names of what Super-NaturalInstructions' files say beside the definition and the instances.
+_SNI_FIELDS = {
+    "summary": "Summary",
+    "categories": "Categories",
+    "source": "Source",
+    "license": "Instance License",
+}
 _MALFORMED = (
     OSError, EOFError, ValueError, LookupError, TypeError, RecursionError, csv.Error, zlib.error,
 )  # fmt: skip
@@ -154,7 +161,7 @@ def task_files(folder: Path) -> list[Path]:
     return sorted(
         file
         for file in folder.iterdir()
-        if file.name.endswith(SUFFIXES)
+        if file.name.endswith(TASK_SUFFIXES)
         and file.is_file()
         and not file.name.startswith((".", "descriptions"))
     )
@@ -166,10 +173,10 @@ def read_task(path: Path) -> Task:
     Raises MissingPath or MalformedTask.
     """
     content = read_input(path)
-    name = next(path.name.removesuffix(s) for s in (*SUFFIXES, "") if path.name.endswith(s))
+    name = next(path.name.removesuffix(s) for s in (*TASK_SUFFIXES, "") if path.name.endswith(s))
     with _locating(path):
         text = _text_of(content, path)
-        sni = not path.name.endswith(SUFFIXES) and '"Definition"' in text
+        sni = not path.name.endswith(TASK_SUFFIXES) and '"Definition"' in text
         if path.suffix == ".json" or sni:
             task = _from_sni(name, path, json.loads(text))
         else:
@@ -211,16 +218,21 @@ def _from_lines(name: str, path: Path, lines: list[tuple[int, dict[str, Any]]]) 
         if row.get("kind", "instance") == "instance"
     )
     with _locating(path, f"line {lines[0][0]}"):
-        return Task(
-            name=str(head.get("name") or name),
-            definition=_text(head["definition"]),
-            summary=_text(head.get("summary") or ""),
-            categories=tuple(head.get("categories") or ()),
-            sources=tuple(head.get("source") or ()),
-            licenses=tuple(head.get("license") or ()),
-            heldout_kind=head.get("heldout_kind") or "",
-            instances=instances,
-        )
+        return _task(str(head.get("name") or name), head, instances)
+
+
+def _task(name: str, head: Mapping[str, Any], instances: Iterable[Example]) -> Task:
+    """A task of the members of our files' first line."""
+    return Task(
+        name=name,
+        definition=_text(head["definition"]),
+        summary=_text(head.get("summary") or ""),
+        categories=tuple(head.get("categories") or ()),
+        sources=tuple(head.get("source") or ()),
+        licenses=tuple(head.get("license") or ()),
+        heldout_kind=head.get("heldout_kind") or "",
+        instances=tuple(instances),
+    )
 
 
 def _from_plain(name: str, path: Path, lines: list[tuple[int, dict[str, Any]]]) -> Task:
@@ -238,18 +250,13 @@ def _from_plain(name: str, path: Path, lines: list[tuple[int, dict[str, Any]]]) 
 
 
 def _from_sni(name: str, path: Path, data: dict[str, Any]) -> Task:
-    return Task(
-        name=name,
-        definition=_text(data["Definition"]),
-        summary=_text(data.get("Summary") or ""),
-        categories=tuple(data.get("Categories") or ()),
-        sources=tuple(data.get("Source") or ()),
-        licenses=tuple(data.get("Instance License") or ()),
-        instances=tuple(
-            _example(path, f"instance {i + 1}", str(row.get("id", f"{name}-{i}")), row)
-            for i, row in enumerate(map(_object, data["Instances"]))
-        ),
+    head = {"definition": data["Definition"]}
+    head |= {member: data.get(field) for member, field in _SNI_FIELDS.items()}
+    instances = (
+        _example(path, f"instance {i + 1}", str(row.get("id", f"{name}-{i}")), row)
+        for i, row in enumerate(map(_object, data["Instances"]))
     )
+    return _task(name, head, instances)
 
 
 def _example(path: Path, position: str, identity: str, row: dict[str, Any]) -> Example:

@@ -2,7 +2,7 @@
 
 import functools
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,12 +15,12 @@ def rouge_l(prediction: str, references: Sequence[str]) -> float:
 
     Where a reference is punctuation alone, the raw, trimmed strings are compared.
     """
-    return max(_rouge_one(prediction, reference) for reference in references)
+    return _best(prediction, references, _rouge)
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:
     """1.0 if equal to a reference after lower-casing and dropping punctuation, else 0.0."""
-    return max(_exact_one(prediction, reference) for reference in references)
+    return _best(prediction, references, lambda one, other: float(_normal(one) == _normal(other)))
 
 
 def strict_exact(prediction: str, references: Sequence[str]) -> float:
@@ -41,16 +41,18 @@ def bootstrap_ci95(values: Sequence[float]) -> list[float]:
     return torch.quantile(samples.mean(dim=1), quantiles).tolist()  # samples: (draws, tasks)
 
 
-def _rouge_one(prediction: str, reference: str) -> float:
-    if not _normal(reference):
-        return float(prediction.strip() == reference.strip())
+def _best(prediction: str, references: Sequence[str], score: Callable[[str, str], float]) -> float:
+    """The best score over references; raw, trimmed strings where one is punctuation alone."""
+    return max(
+        score(prediction, reference)
+        if _normal(reference)
+        else float(prediction.strip() == reference.strip())
+        for reference in references
+    )
+
+
+def _rouge(prediction: str, reference: str) -> float:
     return float(_scorer().score(reference, prediction)["rougeL"].fmeasure)
-
-
-def _exact_one(prediction: str, reference: str) -> float:
-    if not _normal(reference):
-        return float(prediction.strip() == reference.strip())
-    return float(_normal(prediction) == _normal(reference))
 
 
 def _normal(text: str) -> str:

@@ -10,13 +10,14 @@ Wang et al. 2022, "Super-NaturalInstructions".
 import gzip
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from library.canonical import json_digest
 from library.errors import MissingPath, TaskFileError
+from library.progress import Progress
 from library.tasks.sni_manifest import INDEX_FILES, Line, SniTask, example_digest, index_bytes
 
 MOST_LABELS = 20  # a task with at most so many different first answers is classification
@@ -32,13 +33,11 @@ class Rebuilt:
     problems: tuple[str, ...]
 
 
-def rebuild_tasks(
-    clone: Path, wanted: Sequence[SniTask], progress: Callable[[int, int], None]
-) -> Rebuilt:
+def rebuild_tasks(clone: Path, tasks: Sequence[SniTask], progress: Progress) -> Rebuilt:
     """The task and index files of the tasks that the clone (or its tasks/ folder) still holds.
 
-    Each is compared with the manifest's digests; `progress` is called with (done, total). Equal
-    clones give equal bytes.
+    Each is compared with the manifest's digests. Equal clones give equal
+    bytes.
 
     Raises:
         MissingPath: there is no clone.
@@ -49,7 +48,7 @@ def rebuild_tasks(
     folder = clone / "tasks" if (clone / "tasks").is_dir() else clone
     summaries = read_summaries(folder)
     files, done, problems = {}, [], []
-    for count, task in enumerate(wanted, 1):
+    for count, task in enumerate(tasks, 1):
         try:
             lines = rebuild_task(folder, task, summaries)
         except TaskFileError as error:
@@ -57,7 +56,7 @@ def rebuild_tasks(
         else:
             files[f"{task.split}/{task.name}.jsonl.gz"] = _pack(lines)
             done.append(task)
-        progress(count, len(wanted))
+        progress(count, len(tasks))
     for name in INDEX_FILES:
         listed = [task.index for task in done if task.index_file == name]
         if listed:
@@ -105,12 +104,12 @@ def read_summaries(folder: Path) -> dict[str, str]:
 def _instances(task: SniTask, instances: list[Any]) -> list[Line]:
     start = len(task.number) + 1
     by_id = {row.get("id", "")[: start + len(task.ids[0])]: row for row in instances}
-    wanted = [f"{task.number}-{identity}" for identity in task.ids]
-    missing = [identity for identity in wanted if identity not in by_id]
+    ids = [f"{task.number}-{identity}" for identity in task.ids]
+    missing = [identity for identity in ids if identity not in by_id]
     if missing:
-        share = f"{len(missing)} of {len(wanted)} instances"
+        share = f"{len(missing)} of {len(ids)} instances"
         raise TaskFileError(f"{task.name}: the clone lacks {share}, the first {missing[0]}…")
-    pairs = zip(wanted, task.answers, strict=True)
+    pairs = zip(ids, task.answers, strict=True)
     return [_instance(by_id[identity], count) for identity, count in pairs]
 
 

@@ -1,4 +1,4 @@
-"""Which instances of Super-NaturalInstructions (SNI) our task files hold: the manifest.
+"""The manifest: the instances of Super-NaturalInstructions (SNI) that our task files hold.
 
 A manifest is a folder of `index.csv`, `index_extra.csv` and `instances.safetensors`, without a word
 of any task. The index files are those beside the task files with three more columns: `task_sha256`
@@ -29,14 +29,14 @@ SHIPPED = Path(__file__).parent / "sni_data"
 SPLITS = ("train", "train_extra", "public_heldout")
 INDEX_FILES = ("index.csv", "index_extra.csv")
 INSTANCES_FILE = "instances.safetensors"
-DIGITS = 16  # of an id or an example's digest; 64 bits are unique within a task
+ID_DIGITS = 16  # of an id or an example's digest; 64 bits are unique within a task
 _ADDED = ("task_sha256", "instances_sha256", "examples")
 Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class SniTask:
-    """What rebuilds one task file.
+    """The recipe of one task file.
 
     Attributes:
         index_file, index: the index file that lists the task, and its line there.
@@ -75,27 +75,27 @@ def read_sni_manifest(folder: Path) -> list[SniTask]:
     tensors = load_file(folder / INSTANCES_FILE)
     ids = tensors["ids"].tobytes().hex()
     answers = tensors["answers"].tolist()
-    found, start = [], 0
+    tasks, start = [], 0
     for file in INDEX_FILES:
         for line in _read_index(folder / file):
             digests = [line.pop(name) for name in _ADDED]
             stop = start + int(line["n"])
-            places = range(start * DIGITS, stop * DIGITS, DIGITS)
-            found.append(
+            offsets = range(start * ID_DIGITS, stop * ID_DIGITS, ID_DIGITS)
+            tasks.append(
                 SniTask(
                     index_file=file,
                     index=line,
                     task_sha256=digests[0],
                     instances_sha256=digests[1],
                     examples=tuple(digests[2].split()),
-                    ids=tuple(ids[place : place + DIGITS] for place in places),
+                    ids=tuple(ids[i : i + ID_DIGITS] for i in offsets),
                     answers=tuple(answers[start:stop]),
                 )
             )
             start = stop
     if start != len(answers):
         raise TaskFileError(f"{folder} lists {start} instances and names {len(answers)}")
-    return found
+    return tasks
 
 
 def make_manifest(tasks: Path) -> dict[str, bytes]:
@@ -115,14 +115,15 @@ def make_manifest(tasks: Path) -> dict[str, bytes]:
             ids += _ids(line["task"], rows)
             answers += [len(row["output"]) for row in rows]
         files[file] = index_bytes(lines)
-    packed = np.frombuffer(bytes.fromhex("".join(ids)), np.uint8).reshape(-1, DIGITS // 2)
+    digits = np.frombuffer(bytes.fromhex("".join(ids)), np.uint8)
+    packed = digits.reshape(-1, ID_DIGITS // 2)  # (instances, 8)
     tensors = {"ids": packed, "answers": np.array(answers, np.uint8)}
     return files | {INSTANCES_FILE: save(tensors)}
 
 
 def example_digest(example: Mapping[str, str]) -> str:
     """The start of the SHA-256 of a positive example's canonical JSON."""
-    return json_digest(dict(example))[:DIGITS]
+    return json_digest(dict(example))[:ID_DIGITS]
 
 
 def index_bytes(lines: Iterable[Mapping[str, str]]) -> bytes:
@@ -137,15 +138,15 @@ def index_bytes(lines: Iterable[Mapping[str, str]]) -> bytes:
 
 def _ids(name: str, rows: list[Line]) -> list[str]:
     pattern = re.compile(f"{name.split('_')[0]}-([0-9a-f]{{32}})")
-    found = []
+    ids = []
     for row in rows:
         match = pattern.fullmatch(row["id"])
         if match is None:
             raise TaskFileError(f"{name}: {row['id']} is not an id of SNI")
-        found.append(match[1][:DIGITS])
-    if len(set(found)) < len(found):
-        raise TaskFileError(f"{name}: two ids begin with the same {DIGITS} digits")
-    return found
+        ids.append(match[1][:ID_DIGITS])
+    if len(set(ids)) < len(ids):
+        raise TaskFileError(f"{name}: two ids begin with the same {ID_DIGITS} digits")
+    return ids
 
 
 def _read_index(file: Path) -> list[dict[str, str]]:

@@ -7,6 +7,7 @@ tests hold it to PEFT, one task alone.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,8 +18,8 @@ from library.base.multi_adapter import MultiAdapter
 from library.progress import Progress, no_progress
 from library.trainer.loss_backends import PackedBackend, PaddedBackend
 from library.trainer.optimiser import StackedAdamW, shared_start
-from library.trainer.recipes.recipe import Recipe
-from library.trainer.run_state import Check, RunState, Trained, TrainingJob
+from library.trainer.recipes.recipe import Recipe, TrainingJob
+from library.trainer.run_state import Check, RunState, Trained
 from library.trainer.trainer import AdapterTrainer
 
 Backend = PaddedBackend | PackedBackend
@@ -48,9 +49,8 @@ class BatchedTrainer(AdapterTrainer[Recipe]):
         self, jobs: Sequence[TrainingJob], progress: Progress = no_progress
     ) -> Iterator[Trained]:
         waiting, running, steps = deque(jobs), Running(), self.config.steps
-        hooks = MultiAdapter(self.model, self.layout)
-        backend = self._backend(hooks)
-        try:
+        with closing(MultiAdapter(self.model, self.layout)) as hooks:
+            backend = self._backend(hooks)
             while waiting or running:
                 # 1. Free slots take the next jobs.
                 free = [slot for slot in range(len(self.optimiser)) if slot not in running]
@@ -67,8 +67,6 @@ class BatchedTrainer(AdapterTrainer[Recipe]):
                 unfinished = sum(state.step for state in running.values())
                 finished = len(jobs) - len(waiting) - len(running)
                 progress(steps * finished + unfinished, steps * len(jobs))
-        finally:
-            hooks.close()
 
     def _backend(self, hooks: MultiAdapter) -> Backend:
         if self.packed:

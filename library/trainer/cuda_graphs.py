@@ -33,7 +33,8 @@ def answer_losses(
         position_ids=batch.positions,
         use_cache=False,
     ).last_hidden_state
-    # 2. The output layer at answer positions alone: (answers, vocabulary).
+    # 2. The output layer at answer positions alone, of (sequences·length, width):
+    # (answers, vocabulary).
     logits = output_logits(model, hidden.flatten(0, 1)[batch.answers])
     exact = logits if logits.dtype == torch.float64 else logits.float()
     return functional.cross_entropy(exact, batch.targets, reduction="none"), logits

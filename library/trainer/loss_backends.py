@@ -121,6 +121,7 @@ class PackedBackend:
             self._hooks.set_packed(adapters, moved.owners)
             losses, logits = answer_losses(self._model, moved)  # (answers,), (answers, vocabulary)
             real = moved.weights > 0  # (answers,): the others are padding
+            # (sequences, length) to (sequences·length,) to the row of each answer: (answers,)
             row = moved.segments.flatten()[moved.answers][real]
             hits = (logits.argmax(-1) == moved.targets)[real]
             row_right, row_loss = _by_row(hits, losses[real], row, len(order))

@@ -98,6 +98,7 @@ class StackedAdamW:
         gradients = {i: f.grad for i, f in enumerate(self.factors) if f.grad is not None}
         for factor in self.factors:
             factor.grad = None
+        # (slots, ·) of each factor to (factors, slots) to (slots,)
         norm = torch.stack([g.flatten(1).norm(dim=1) for g in gradients.values()]).norm(dim=0)
         finite = norm.isfinite()
         lr = torch.tensor(rates, device=norm.device, dtype=norm.dtype)
@@ -168,7 +169,7 @@ def acting(
 def column_scale(group: Group, recipe: Recipe) -> Float[Tensor, "sites 1 rank"]:
     """The scale of each column of B; zero beyond a site's own rank, so that padding stays zero."""
     scale = torch.tensor([recipe.scale(site.rank) for site in group.sites])  # (sites,)
-    return scale[:, None, None] * rank_mask(group)[:, None, :]
+    return scale[:, None, None] * rank_mask(group)[:, None, :]  # (sites, 1, rank)
 
 
 def _norms(factor: Float[Tensor, "n sites rows columns"]) -> Float[Tensor, "n sites 1 1"]:

@@ -124,9 +124,9 @@ def _batch(
     count = sum(map(len, answers))
     padding = _round_up(count, ANSWER_MULTIPLE) - count
     answer = numpy.pad(numpy.concatenate(answers), (0, padding))
-    weight = numpy.array(weights)[owners.reshape(-1)[answer]]
+    weight = numpy.array(weights)[owners.reshape(-1)[answer]]  # (answers,)
     weight[count:] = 0
-    targets = ids.reshape(-1)[answer + 1]
+    targets = ids.reshape(-1)[answer + 1]  # (answers,)
     arrays = (ids, positions, segments, owners, answer, targets, weight)
     return PackedBatch(*map(torch.from_numpy, arrays)), order
 
@@ -138,6 +138,7 @@ def mask_of(batch: PackedBatch, dtype: torch.dtype) -> Float[Tensor, "sequences 
     """
     same = batch.segments[:, :, None] == batch.segments[:, None, :]  # (sequences, length, length)
     index = torch.arange(batch.ids.shape[1], device=batch.ids.device)
-    visible = same & (index[:, None] >= index[None, :])
+    visible = same & (index[:, None] >= index[None, :])  # of (length, length)
     hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=batch.ids.device)
+    # (sequences, length, length) to (sequences, 1, length, length)
     return torch.where(visible, torch.zeros_like(hidden), hidden)[:, None]

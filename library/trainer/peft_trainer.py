@@ -20,7 +20,8 @@ from library.factored import Residual
 from library.progress import Progress, no_progress, part_of
 from library.trainer.loss_backends import EVALUATION_ROWS, evaluation_batches
 from library.trainer.recipes.peft_recipe import PeftRecipe
-from library.trainer.run_state import Check, RunState, Trained, TrainingJob
+from library.trainer.recipes.recipe import TrainingJob
+from library.trainer.run_state import Check, RunState, Trained
 from library.trainer.trainer import AdapterTrainer
 
 Parameters = dict[str, Tensor]

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from library.adapter import Adapter
 from library.base.batches import TokenRow
-from library.trainer.recipes.recipe import Recipe
+from library.trainer.recipes.recipe import Recipe, TrainingJob
 
 State = TypeVar("State")
 
@@ -39,22 +39,6 @@ class TrainConfig:
     snapshots: int = 0
     snapshot_every: int = 4
     restarts: int = 4
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """One adapter to train: its name, rows, the seed of their order, and its start.
-
-    Attributes:
-        start: an adapter of the trainer's layout, n = 1, which the batched trainer goes on from;
-            None for the start that all adapters share.
-    """
-
-    name: str
-    train: tuple[TokenRow, ...]
-    tune: tuple[TokenRow, ...] = ()
-    seed: int = 0
-    start: Adapter | None = None
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any, Generic, TypeVar
 
 from library.layout import Layout
 from library.progress import Progress, no_progress
-from library.trainer.recipes.recipe import Recipe
-from library.trainer.run_state import Figures, TrainConfig, Trained, TrainingJob
+from library.trainer.recipes.recipe import Recipe, TrainingJob
+from library.trainer.run_state import Figures, TrainConfig, Trained
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 

@@ -19,8 +19,8 @@ from generator.models.text_to_lora import TextToLoRA
 from library.base.models import identity, load_config, resolve_base
 from library.canonical import digest
 from library.checkpoint import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
+    CHECKPOINT_CONFIG,
+    CHECKPOINT_WEIGHTS,
     CheckpointInfo,
     Storage,
     save_checkpoint,
@@ -46,7 +46,7 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 def state(folder: Path) -> dict[str, Tensor]:
-    return load((folder / WEIGHTS_FILE).read_bytes())
+    return load((folder / CHECKPOINT_WEIGHTS).read_bytes())
 
 
 def test_float32_comes_back_exactly(tmp_path: Path) -> None:
@@ -77,9 +77,9 @@ def test_int8_is_within_half_a_step_and_saves_itself_again(tmp_path: Path) -> No
         else:
             assert not error.any()
     save_checkpoint(tmp_path / "b", quantised.module, INFO, storage="int8")
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
+    for name in (CHECKPOINT_CONFIG, CHECKPOINT_WEIGHTS):
         assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
-    sizes = [(tmp_path / name / WEIGHTS_FILE).stat().st_size for name in "af"]
+    sizes = [(tmp_path / name / CHECKPOINT_WEIGHTS).stat().st_size for name in "af"]
     assert sizes[0] < 0.5 * sizes[1]
 
 
@@ -95,13 +95,13 @@ def test_a_row_of_zeros_survives_int8(tmp_path: Path) -> None:
 def test_the_digest_is_of_the_content_alone(folder: Path, tmp_path: Path) -> None:
     first = read_generator(folder).digest
     assert first == read_generator(folder).digest
-    content = [(folder / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    content = [(folder / name).read_bytes() for name in (CHECKPOINT_CONFIG, CHECKPOINT_WEIGHTS)]
     assert first == digest(b"".join(content))
     shutil.copytree(folder, tmp_path / "copy")
     assert read_generator(tmp_path / "copy").digest == first
     changed = {key: value.clone() for key, value in state(folder).items()}
     changed["trunk.block1.1.bias"][0] += 1
-    (folder / WEIGHTS_FILE).write_bytes(save(changed, metadata={"format": "pt"}))
+    (folder / CHECKPOINT_WEIGHTS).write_bytes(save(changed, metadata={"format": "pt"}))
     assert read_generator(folder).digest != first
 
 
@@ -134,7 +134,7 @@ WEIGHT_DAMAGE: dict[str, Change] = {
 @pytest.mark.parametrize("case", WEIGHT_DAMAGE)
 def test_weights_that_do_not_fit_exactly_are_refused(folder: Path, case: str) -> None:
     damaged = WEIGHT_DAMAGE[case](state(folder))
-    (folder / WEIGHTS_FILE).write_bytes(save(damaged, metadata={"format": "pt"}))
+    (folder / CHECKPOINT_WEIGHTS).write_bytes(save(damaged, metadata={"format": "pt"}))
     with pytest.raises(CheckpointError, match=str(folder)):
         read_generator(folder)
 
@@ -165,13 +165,13 @@ CONFIG_DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.mark.parametrize("case", CONFIG_DAMAGE)
 def test_a_config_of_something_else_is_refused(folder: Path, case: str) -> None:
-    config = json.loads((folder / CONFIG_FILE).read_text())
-    (folder / CONFIG_FILE).write_text(json.dumps(CONFIG_DAMAGE[case](config)))
+    config = json.loads((folder / CHECKPOINT_CONFIG).read_text())
+    (folder / CHECKPOINT_CONFIG).write_text(json.dumps(CONFIG_DAMAGE[case](config)))
     with pytest.raises(CheckpointError, match=str(folder)):
         read_generator(folder)
 
 
-@pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
+@pytest.mark.parametrize("name", [CHECKPOINT_CONFIG, CHECKPOINT_WEIGHTS])
 def test_damaged_files_are_refused(folder: Path, name: str) -> None:
     content = (folder / name).read_bytes()
     for damaged in (content[:-20], content[: len(content) // 2], b"", b"\xff" * 100):

@@ -40,6 +40,8 @@ def test_equals_the_rfc8785_package(value: Any) -> None:
 @example(1.7976931348623157e308)
 @example(-0.0)
 @example(100.0)
+@example(0.5)
+@example(-0.012)
 def test_numbers_are_printed_as_ecmascript_does_and_read_back(value: float) -> None:
     text = canonical_json(value)
     assert text == rfc8785.dumps(value)

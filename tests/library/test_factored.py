@@ -2,17 +2,12 @@
 
 import pytest
 import torch
+from differences import delta_distance, delta_norm
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from library.factored import (
-    canonical,
-    delta_distance,
-    delta_norm,
-    squared_delta_distance,
-    with_rank,
-)
+from library.factored import canonical, squared_delta_distance, with_rank
 
 SIZES = st.integers(1, 9)
 SEEDS = st.integers(0, 10_000)

@@ -77,7 +77,7 @@ class Gate:
         self.started.set()
         while not self.go.wait(0.01):
             context.progress(0.5)
-        evidence = {"id": subject.said("id")}
+        evidence = {"id": subject.recorded("id")}
         return [Finding("gate", "opened", "info", "the gate was opened", evidence)]
 
 

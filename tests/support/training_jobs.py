@@ -3,7 +3,7 @@
 import torch
 
 from library.base.batches import TokenRow
-from library.trainer.run_state import TrainingJob
+from library.trainer.recipes.recipe import TrainingJob
 
 
 def job(name: str, count: int = 7, seed: int = 0) -> TrainingJob:

@@ -20,7 +20,7 @@ from training.data.batches import SamplingConfig, TaskBatch
 from training.data.tasks import TaskDataModule
 from training.objectives.frozen_base import QUIET
 from training.objectives.module import OptimiserConfig
-from training.objectives.sft import SFT, _size
+from training.objectives.sft import SFT
 
 STEPS = 6
 
@@ -157,8 +157,9 @@ class DirectGradients(lightning.Callback):
         self, trainer: Any, pl_module: Any, batch: TaskBatch, batch_idx: int
     ) -> None:
         adapter = pl_module.generator(Condition(text=batch.embeddings))
-        loss = pl_module._base.losses(batch.rows, adapter).mean()
-        loss = loss + pl_module.weight_penalty * _size(adapter)
+        loss = pl_module.frozen.losses(batch.rows, adapter).mean()
+        size = sum(factor.square().mean() for factor in adapter.factors())
+        loss = loss + pl_module.weight_penalty * size
         self.direct = torch.autograd.grad(loss, list(pl_module.generator.parameters()))
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:

@@ -27,10 +27,12 @@ from library.base.models import load_config, resolve_base
 from library.canonical import digest
 from library.files import write_folder
 from library.layout import layout_of
-from library.peft.provenance import PROVENANCE_FILE, Provenance, finish
+from library.peft.provenance import PROVENANCE_FILE, Provenance, adapter_id, finish
+from library.peft.safetensors_file import BadFile
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
-from verification.artifact import Artifact
+from verification.artifact import Artifact, Context
 from verification.checks.digests import merkle_root, tensor_digests
+from verification.checks.integrity import check_integrity
 from verification.run import Policy
 
 
@@ -94,6 +96,73 @@ def test_every_tampering_has_its_reason(ours: Files) -> None:
     for files in cases[:-1]:
         if files[0] != "provenance":
             assert files[0] in codes(bare(files[1]))
+
+
+def without(files: Files, *names: str) -> Files:
+    return {name: content for name, content in files.items() if name not in names}
+
+
+def told(files: Files, **changes: Any) -> Files:
+    provenance = json.loads(files[PROVENANCE_FILE]) | changes
+    return {**files, PROVENANCE_FILE: json.dumps(provenance).encode()}
+
+
+def test_integrity_is_of_weights_then_of_the_id(ours: Files) -> None:
+    provenance = json.loads(ours[PROVENANCE_FILE])
+    sha256, identity = provenance["sha256"], provenance["id"]
+    zeros = "0" * 64
+    other = adapter_id(json.loads(ours[CONFIG_FILE]), sha256, provenance | {"seed": 5})
+    alone = without(ours, CONFIG_FILE)
+    cases: list[tuple[Files, list[tuple[str, str, dict[str, Any]]]]] = [
+        (ours, []),
+        (told(ours, report={"any": "thing"}), []),  # the id does not cover it
+        (bare(ours), [("no-provenance", "info", {})]),
+        (alone, [("id-not-checked", "warn", {})]),
+        (
+            told(alone, sha256=zeros),
+            [("sha256-differs", "refuse", {"found": sha256, "expected": zeros})],
+        ),
+        (
+            told(ours, sha256=zeros, id="ad_"),
+            [("sha256-differs", "refuse", {"found": sha256, "expected": zeros})],
+        ),
+        (
+            told(ours, seed=5),
+            [("id-differs", "refuse", {"found": other, "expected": identity})],
+        ),
+        (
+            told(ours, id="ad_"),
+            [("id-differs", "refuse", {"found": identity, "expected": "ad_"})],
+        ),
+    ]
+    for files, expected in cases:
+        findings = check_integrity(Artifact(files), Context())
+        assert [(f.code, f.severity, f.evidence) for f in findings] == expected
+        assert {f.hook for f in findings} <= {"integrity"}
+
+
+DEEP: list[Any] = []
+for _ in range(500):  # levels that can be read, but not made canonical
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"examples": DEEP},
+        {"id": None},
+        {"sha256": 7},
+        {"id": ["a"]},
+        {"seed": 2**60},
+        {"seed": float("inf")},
+    ],
+)
+def test_a_provenance_that_names_no_id_cannot_be_compared(
+    ours: Files, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(BadFile) as caught:
+        check_integrity(Artifact(told(ours, **changes)), Context())
+    assert caught.value.reason == "provenance"
 
 
 def test_a_changed_weight_or_alpha_differs_from_the_provenance(ours: Files) -> None:

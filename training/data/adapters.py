@@ -9,7 +9,7 @@ import lightning
 import torch
 from safetensors.torch import load
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from generator.models.base import Condition, Experts
 from index.encoders.descriptions import (
@@ -26,6 +26,7 @@ from library.store.catalogue import read_adapter, records
 from library.store.folder import LibraryFolder
 from library.store.open import open_library
 from library.store.records import RECORDS, read_record, record_stamps
+from training.data.steps import IndexedDataset
 
 
 @dataclass
@@ -69,7 +70,7 @@ class LibraryDataModule(lightning.LightningDataModule):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the checkpoint says of its data."""
+        """The data's entry in the checkpoint."""
         return {
             "adapters": len(self.adapters),
             "tasks": len(self.task_names),
@@ -94,8 +95,8 @@ class LibraryDataModule(lightning.LightningDataModule):
         plan = folder.plan()
         layout = plan.layout
         # 1. Targets: one row for each adapter, and for each of its snapshots.
-        own = (layout.digest, plan.base["id"])
-        fitting = [r for r in records(folder) if (r["layout_digest"], r["base_model"]) == own]
+        expected = (layout.digest, plan.base["id"])
+        fitting = [r for r in records(folder) if (r["layout_digest"], r["base_model"]) == expected]
         if not fitting:
             raise AdapterFileError(f"{self.library} holds no adapter of its own base and layout")
         paths = _paths(folder) if self.snapshots else {}
@@ -122,8 +123,7 @@ class LibraryDataModule(lightning.LightningDataModule):
         self._cosines, self._nearest = cosines.topk(count, dim=-1)
 
     def train_dataloader(self) -> DataLoader[list[int]]:
-        data = _Draws(len(self.adapters), self.per_step, self.steps, self.seed)
-        return DataLoader(data, batch_size=None, shuffle=False)
+        return DataLoader(IndexedDataset(self.steps, self._draw), batch_size=None, shuffle=False)
 
     def transfer_batch_to_device(
         self, batch: list[int], device: torch.device, dataloader_idx: int
@@ -132,6 +132,11 @@ class LibraryDataModule(lightning.LightningDataModule):
         text = join([self._embedded[i] for i in owners]).to(device)
         condition = Condition(text=text, experts=self._experts(owners, device), seed=self.seed)
         return AdapterBatch(condition, self.adapters[batch].to(device))
+
+    def _draw(self, step: int) -> list[int]:
+        """Rows of the adapters that a step takes: a function of (seed, step)."""
+        n = len(self.adapters)
+        return random.Random(f"{self.seed}/{step}").sample(range(n), min(n, self.per_step))
 
     def _experts(self, owners: list[int], device: torch.device) -> Experts | None:
         if self._nearest.shape[1] == 0:
@@ -142,7 +147,7 @@ class LibraryDataModule(lightning.LightningDataModule):
 
 
 def _paths(folder: LibraryFolder) -> dict[str, str]:
-    """Where each adapter's record lies, by id."""
+    """Path of each adapter's record, by id."""
     return {read_record(folder, path)["id"]: path for path in record_stamps(folder)}
 
 
@@ -158,16 +163,3 @@ def _snapshots(folder: LibraryFolder, record_path: str, layout: Layout) -> list[
         for side in ("A", "B")
     ]
     return [Adapter(layout, *factors)]
-
-
-class _Draws(Dataset[list[int]]):
-    """Item i is which adapters step i takes: a function of (seed, i)."""
-
-    def __init__(self, n: int, per_step: int, steps: int, seed: int) -> None:
-        self.n, self.per_step, self.steps, self.seed = n, min(n, per_step), steps, seed
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, step: int) -> list[int]:
-        return random.Random(f"{self.seed}/{step}").sample(range(self.n), self.per_step)

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from index.encoders.descriptions import Embeddings
 from library.base.batches import TokenBatch, TokenRow, grouped
 from library.base.prompts import Mode, answer_ids, prompt_ids, user_turn
 from library.tasks.files import Example, Task
 from training.data.relabel import Relabelling
+from training.data.steps import IndexedDataset
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How a step is drawn.
+    """Settings of how a step is drawn.
 
     Attributes:
         tasks_per_step: tasks in a step.
@@ -83,24 +83,22 @@ class SamplingConfig:
     micro_batches: int = 6
 
 
-class StepDataset(Dataset[TaskBatch]):
+class StepDataset(IndexedDataset[TaskBatch]):
     """Item i is step i of training."""
 
     def __init__(self, bank: "Rows", config: SamplingConfig, steps: int, seed: int) -> None:
-        self.bank, self.config, self.steps, self.seed = bank, config, steps, seed
+        super().__init__(steps, self._draw)
+        self.bank, self.config, self.seed = bank, config, seed
 
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, step: int) -> TaskBatch:
+    def _draw(self, step: int) -> TaskBatch:
         c, n = self.config, len(self.bank.tasks)
         rng = random.Random(f"{self.seed}/{step}")
-        chosen = [self._task_at(step * c.tasks_per_step + i, n) for i in range(c.tasks_per_step)]
+        tasks = [self._task_at(step * c.tasks_per_step + i, n) for i in range(c.tasks_per_step)]
         descriptions, samples = [], []
-        for position, index in enumerate(chosen):
-            place = self._wording(rng, index)
-            descriptions.append(self.bank.first[index] + place)
-            wording = self.bank.wordings[index][place]
+        for position, index in enumerate(tasks):
+            variant = self._wording(rng, index)
+            descriptions.append(self.bank.first[index] + variant)
+            wording = self.bank.wordings[index][variant]
             for instance in rng.choices(self.bank.tasks[index].train, k=c.rows_per_task):
                 mode: Mode = "prompted" if rng.random() < c.prompted_share else "bare"
                 samples.append(wording.sample(position, instance, mode))
@@ -111,7 +109,7 @@ class StepDataset(Dataset[TaskBatch]):
         return _order(f"{self.seed}/round/{visit // n}", n)[visit % n]
 
     def _wording(self, rng: random.Random, task: int) -> int:
-        """Which of the task's wordings: the definition comes first, relabellings last."""
+        """Index of one of the task's wordings: the definition comes first, relabellings last."""
         count, plain = len(self.bank.wordings[task]), len(self.bank.tasks[task].descriptions)
         if count > plain and rng.random() < self.config.relabel_share:
             return rng.randrange(plain, count)
@@ -127,25 +125,23 @@ def _order(seed: str, n: int) -> list[int]:
     return order
 
 
-class ValidationDataset(Dataset[TaskBatch]):
+class ValidationDataset(IndexedDataset[TaskBatch]):
     """Tune rows of the tasks set aside, bare, by their definitions; item i is 8 tasks."""
 
     PER_ITEM = 8
 
     def __init__(self, bank: "Rows", config: SamplingConfig) -> None:
+        super().__init__(-(-len(bank.tasks) // self.PER_ITEM), self._batch)
         self.bank, self.config = bank, config
 
-    def __len__(self) -> int:
-        return -(-len(self.bank.tasks) // self.PER_ITEM)
-
-    def __getitem__(self, item: int) -> TaskBatch:
-        chosen = range(len(self.bank.tasks))[item * self.PER_ITEM : (item + 1) * self.PER_ITEM]
+    def _batch(self, item: int) -> TaskBatch:
+        tasks = range(len(self.bank.tasks))[item * self.PER_ITEM : (item + 1) * self.PER_ITEM]
         samples = [
             self.bank.wordings[index][0].sample(position, instance, "bare")
-            for position, index in enumerate(chosen)
+            for position, index in enumerate(tasks)
             for instance in self.bank.tasks[index].tune
         ]
-        return self.bank.batch([self.bank.first[i] for i in chosen], samples, self.config)
+        return self.bank.batch([self.bank.first[i] for i in tasks], samples, self.config)
 
 
 class Rows:
@@ -155,7 +151,7 @@ class Rows:
         tasks: the tasks.
         tokenizer: the base's.
         relabelled: relabellings of each task, if there are any.
-        first: place of the first wording in the bank.
+        first: index of the first wording in the bank.
     """
 
     def __init__(
@@ -177,7 +173,7 @@ class Rows:
 
     @property
     def texts(self) -> list[str]:
-        """What is to be embedded, in the order of the bank."""
+        """The texts to embed, in the order of the bank."""
         return [wording.text for wordings in self.wordings for wording in wordings]
 
     def batch(

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -12,16 +11,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder, normalise
+from index.encoders.descriptions import DEFAULT_ENCODER, normalise
 from library.adapter import Adapter, stack
+from library.base.models import same_base
 from library.errors import LayoutMismatch, TaskFileError, UsageError
 from library.layout import Layout
 from library.store.catalogue import read_adapter, records
 from library.store.open import open_library
 from library.store.plan import Plan
-from library.tasks.files import Task, read_tasks
+from library.tasks.files import Task
 from training.data.steps import IndexedDataset
-from training.data.tasks import set_aside
+from training.data.tasks import fast_encoder, read_folders, set_aside
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ class WeightDataModule(lightning.LightningDataModule):
 
     @property
     def layout(self) -> Layout:
-        """Of the first library."""
+        """The layout of the first library."""
         return self.stocks[0].adapters.layout
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the checkpoint says of its data."""
+        """The data's entry in the checkpoint."""
         return {
             "adapters": len(self.rows_of(self.task_names)),
             "descriptions": sum(len(self.texts[name]) for name in self.task_names),
@@ -112,19 +112,14 @@ class WeightDataModule(lightning.LightningDataModule):
         loaded = [read_stock(location) for location in self.libraries]
         self.base = loaded[0][1].base
         for location, (stock, plan) in zip(self.libraries, loaded, strict=True):
-            if plan.base != self.base:
+            if not _of_one_base(plan.base, self.base):
                 raise LayoutMismatch(
                     f"{location} is of another base model than {self.libraries[0]}"
                 )
             self.stocks.append(stock)
         # 2. The descriptions of their tasks.
         stored = set(self.owners)
-        described = [
-            task
-            for folder in self.folders
-            for task in read_tasks(Path(folder))
-            if task.name in stored
-        ]
+        described = [task for task in read_folders(self.folders) if task.name in stored]
         lacking = sorted(stored - {task.name for task in described})
         if lacking:
             raise TaskFileError(f"no task folder describes {lacking[0]} of {self.libraries[0]}")
@@ -149,7 +144,7 @@ class WeightDataModule(lightning.LightningDataModule):
         return torch.stack([self.texts[name][0] for name in names])
 
     def style(self) -> Float[Tensor, " e"]:
-        """From the mean definition to the mean paraphrase of the training tasks."""
+        """The shift from the mean definition to the mean paraphrase of the training tasks."""
         texts = [self.texts[name] for name in self.task_names]
         shifts = [t[1:].mean(dim=0) - t[0] for t in texts if len(t) > 1]
         return torch.stack(shifts).mean(dim=0) if shifts else torch.zeros_like(texts[0][0])
@@ -189,11 +184,15 @@ class WeightDataModule(lightning.LightningDataModule):
         return AdapterTextBatch(torch.tensor(adapters), torch.stack(vectors))
 
 
+def _of_one_base(base: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two plans are of the same weights: by their digests or, without both, by name."""
+    digests = {base["sha256"], other["sha256"]}
+    return same_base(base["id"], other["id"]) if None in digests else len(digests) == 1
+
+
 def embedded(tasks: Sequence[Task], encoder_name: str) -> dict[str, Float[Tensor, "n e"]]:
     """Pooled vectors of every description of each task, its definition first."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = DescriptionEncoder(encoder_name, dtype=torch.float32, device=device)
     texts = [normalise(text) for task in tasks for text in task.descriptions]
-    pooled = encoder.pooled_batch(texts).cpu()
+    pooled = fast_encoder(encoder_name).pooled_batch(texts).cpu()
     parts = pooled.split([len(task.descriptions) for task in tasks])
     return {task.name: part for task, part in zip(tasks, parts, strict=True)}

@@ -4,7 +4,6 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -18,15 +17,13 @@ from library.build.plan import tokenised
 from library.errors import TaskFileError, UsageError
 from library.store.catalogue import read_adapter, records
 from library.store.open import open_library
-from library.tasks.files import Task, read_tasks
+from library.tasks.files import Task
 from training.data.steps import IndexedDataset
-from training.data.tasks import set_aside
+from training.data.tasks import read_folders, set_aside
 
-TUNE_ROWS = 4  # of each task of a held-out pair
+VALIDATION_ROWS = 4  # tune rows of each task of a held-out pair
 GROUPS = 2  # padded batches that a step's rows are cut into
-TRAIN_ROWS = (
-    48  # train rows of a task that are drawn from: tokenising all takes longer than training
-)
+MAX_DRAWN_ROWS = 48  # train rows of a task: tokenising all takes longer than training
 
 
 @dataclass
@@ -92,7 +89,7 @@ class PairDataModule(lightning.LightningDataModule):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the checkpoint says of its data."""
+        """The data's entry in the checkpoint."""
         names = ("pairs_per_step", "rows_per_task", "max_length", "steps", "seed")
         return {
             **{name: getattr(self, name) for name in names},
@@ -107,8 +104,7 @@ class PairDataModule(lightning.LightningDataModule):
         if self.training:
             return
         # 1. The adapters of one layout whose tasks are described and allowed.
-        described = [task for folder in self.task_folders for task in read_tasks(Path(folder))]
-        tasks = {t.name: t for t in described if t.license_class not in self.excluded}
+        tasks = {task.name: task for task in read_folders(self.task_folders, self.excluded)}
         layout = self.plan.layout
         fitting = [
             record
@@ -148,7 +144,7 @@ class PairDataModule(lightning.LightningDataModule):
         pairs = self.held_out_pairs()
 
         def batch(index: int) -> AdapterPairBatch:
-            rows = [replace(row, owner=0) for m in pairs[index] for row in m.tune[:TUNE_ROWS]]
+            rows = [replace(row, owner=0) for m in pairs[index] for row in m.tune[:VALIDATION_ROWS]]
             return self.batch([pairs[index]], rows)
 
         return DataLoader(IndexedDataset(len(pairs), batch), batch_size=None)
@@ -174,7 +170,7 @@ class PairDataModule(lightning.LightningDataModule):
     def _members(self, tasks: Sequence[Task], positions: Mapping[str, int]) -> list[Member]:
         members = []
         for task in tasks:
-            train = tokenised(task.train[:TRAIN_ROWS], self._tokenizer, self.max_length)
+            train = tokenised(task.train[:MAX_DRAWN_ROWS], self._tokenizer, self.max_length)
             tune = tokenised(task.tune, self._tokenizer, self.max_length)
             if train and tune:
                 members.append(Member(task, positions[task.name], train, tune))

@@ -35,20 +35,20 @@ def relabellings(tasks: Sequence[Task], count: int, seed: int) -> list[list[Rela
     New labels are another task's, or words from the tasks' inputs. A task's relabellings are a
     function of the tasks and the seed.
     """
-    sets = list(dict.fromkeys(labels for labels in map(labels_of, tasks) if _short(labels)))
+    sets = dict.fromkeys(labels for labels in map(labels_of, tasks) if _short(labels))
     words = _words(tasks)
-    found = []
+    results = []
     for task in tasks:
         rng, pattern = random.Random(f"{seed}/relabel/{task.name}"), _swappable(task)
         old = labels_of(task)
         lent = [new for new in (_free(labels, old) for labels in sets) if len(new) >= len(old)]
         fresh = _free(words, old)
-        made = []
+        variants = []
         if pattern is not None and len(fresh) >= len(old):
             drawn = [_draw(rng, len(old), lent, fresh) for _ in range(count)]
-            made = [_swap(task, pattern, dict(zip(old, new, strict=True))) for new in drawn]
-        found.append(made)
-    return found
+            variants = [_swap(task, pattern, dict(zip(old, new, strict=True))) for new in drawn]
+        results.append(variants)
+    return results
 
 
 def labels_of(task: Task) -> tuple[str, ...]:
@@ -58,13 +58,13 @@ def labels_of(task: Task) -> tuple[str, ...]:
 
 
 def _swappable(task: Task) -> re.Pattern[str] | None:
-    """What finds the labels in the definition; None unless every label stands there."""
+    """The pattern of the labels in the definition; None unless every label stands there."""
     labels = labels_of(task)
     if not labels:
         return None
     plain = _pattern(labels, r"(?<!\w)", r"(?!\w)")
-    held = sum(bool(plain.search(row.input)) for row in task.train)
-    if held > MAX_IN_INPUTS * len(task.train):
+    in_inputs = sum(bool(plain.search(row.input)) for row in task.train)
+    if in_inputs > MAX_IN_INPUTS * len(task.train):
         return None
     quoted = _pattern(labels, f"(?<=[{re.escape(_OPEN)}])", rf"(?=[.,]?[{re.escape(_CLOSE)}])")
     if set(quoted.findall(task.definition)) == set(labels):
@@ -80,9 +80,9 @@ def _pattern(labels: Sequence[str], before: str, after: str) -> re.Pattern[str]:
 
 
 def _free(labels: Sequence[str], old: Sequence[str]) -> list[str]:
-    """Those that are none of the old ones, whatever their case."""
-    taken = {label.casefold() for label in old}
-    return [label for label in labels if label.casefold() not in taken]
+    """The labels that are none of the old ones, whatever their case."""
+    avoid = {label.casefold() for label in old}
+    return [label for label in labels if label.casefold() not in avoid]
 
 
 def _draw(

@@ -4,7 +4,7 @@ A resumed run sees the batches that it would have seen.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,24 @@ from training.data.batches import (
 from training.data.relabel import relabellings
 
 
+def read_folders(folders: Sequence[str], excluded: Collection[str | None] = ()) -> list[Task]:
+    """The tasks of several folders (or files), but for those of excluded licence classes."""
+    tasks = [task for folder in folders for task in read_tasks(Path(folder))]
+    return [task for task in tasks if task.license_class not in excluded]
+
+
+def fast_encoder(name: str) -> DescriptionEncoder:
+    """A description encoder on the GPU, if there is one, in float32."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return DescriptionEncoder(name, dtype=torch.float32, device=device)
+
+
 def set_aside(tasks: Sequence[Task], share: float, seed: int) -> tuple[list[Task], list[Task]]:
     """Split into (training, set aside): half of the latter by whole categories, half single tasks.
 
     The order is by digest, so a new task does not move the others.
     """
-    wanted = round(len(tasks) * share)
+    count = round(len(tasks) * share)
 
     def key(text: str) -> str:
         return hashlib.sha256(f"{seed}/{text}".encode()).hexdigest()
@@ -41,10 +53,10 @@ def set_aside(tasks: Sequence[Task], share: float, seed: int) -> tuple[list[Task
     sizes = {c: sum(v == c for v in category.values()) for c in category.values()}
     aside: set[str] = set()
     for name in sorted(sizes, key=key):
-        if sizes[name] <= wanted // 2 - len(aside):
+        if sizes[name] <= count // 2 - len(aside):
             aside |= {task for task, c in category.items() if c == name}
     for name in sorted(category, key=key):
-        if len(aside) < wanted:
+        if len(aside) < count:
             aside.add(name)
     return [t for t in tasks if t.name not in aside], [t for t in tasks if t.name in aside]
 
@@ -89,7 +101,7 @@ class TaskDataModule(lightning.LightningDataModule):
         self._first_step = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where in the epoch a checkpoint was written; Lightning itself would begin it again."""
+        """The step of the epoch to go on from; Lightning itself would begin the epoch again."""
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if self.trainer else 0
         return {"step": done % self.steps}
 
@@ -103,7 +115,7 @@ class TaskDataModule(lightning.LightningDataModule):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the checkpoint says of its data."""
+        """The data's entry in the checkpoint."""
         return {
             "descriptions": sum(len(task.descriptions) for task in self.training),
             "excluded_license_classes": sorted(self.excluded),
@@ -115,11 +127,10 @@ class TaskDataModule(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         if self.training:
             return
-        found = [task for folder in self.folders for task in read_tasks(Path(folder))]
-        kept = [t for t in found if t.license_class not in self.excluded and t.train]
-        if not kept:
+        tasks = [task for task in read_folders(self.folders, self.excluded) if task.train]
+        if not tasks:
             raise TaskFileError("no tasks are left to train on")
-        self.training, self.held_back = set_aside(kept, self.share, self.seed)
+        self.training, self.held_back = set_aside(tasks, self.share, self.seed)
         tokenizer = load_tokenizer(self.base)
         count = self.sampling.relabellings if self.sampling.relabel_share else 0
         relabelled = relabellings(self.training, count, self.seed)
@@ -129,8 +140,7 @@ class TaskDataModule(lightning.LightningDataModule):
         texts += self._val_rows.texts
         if self.encoder_name is None:
             return
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        encoder = DescriptionEncoder(self.encoder_name, dtype=torch.float32, device=device)
+        encoder = fast_encoder(self.encoder_name)
         # In half precision, as thousands of texts with all their tokens take gigabytes.
         self._bank = [row.to(dtype=torch.float16) for row in encoder.encode_batch(texts)]
 
@@ -149,8 +159,8 @@ class TaskDataModule(lightning.LightningDataModule):
         rows = [group.to(device) for group in batch.rows]
         if not self._bank:
             return replace(batch, rows=rows)
-        chosen = join([self._bank[i] for i in batch.descriptions.tolist()])
-        return replace(batch, rows=rows, embeddings=chosen.to(device, torch.float32))
+        embeddings = join([self._bank[i] for i in batch.descriptions.tolist()])
+        return replace(batch, rows=rows, embeddings=embeddings.to(device, torch.float32))
 
     def _loader(
         self, data: Dataset[TaskBatch], sampler: Sampler[int] | None = None

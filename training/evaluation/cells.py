@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from library.base.models import BaseModel
 from library.base.prompts import Mode, shots_ids, user_turn
 from library.canonical import digest, json_digest
 from library.files import cache_dir, write_file
+from library.progress import Progress
 from library.tasks.files import Example, Task
 from library.tasks.metrics import exact_match, rouge_l
 from training.evaluation.methods import Method
@@ -45,7 +46,7 @@ class Pool:
         return self._adapters[index].is_zero()
 
     def digest(self, source: Source) -> str | None:
-        """Of all that a source says."""
+        """Digest of a source: its adapters and their weights."""
         digests = list(self._indices)
         if isinstance(source, list):
             return json_digest([[[digests[i], weight] for i, weight in mix] for mix in source])
@@ -115,7 +116,7 @@ def decode_all(
     base: BaseModel,
     pool: Pool,
     size: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress,
 ) -> None:
     """Answer every cell that the cache has no answers of."""
     for cell in cells:
@@ -123,14 +124,12 @@ def decode_all(
     todo = [cell for cell in cells if cell.predictions is None]
     chunk = max(1, 8 * size // 40)
     done = len(cells) - len(todo)
-    if progress:
-        progress(done, len(cells))
+    progress(done, len(cells))
     for start in range(0, len(todo), chunk):
         part = todo[start : start + chunk]
         _decode(part, base, pool, size)
         done += len(part)
-        if progress:
-            progress(done, len(cells))
+        progress(done, len(cells))
 
 
 def _decode(cells: Sequence[Cell], base: BaseModel, pool: Pool, size: int) -> None:

@@ -5,23 +5,24 @@ finished cell is kept in the cache under the digest of all that its answers depe
 that was stopped goes on where it was.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from generator.engine import DEFAULT_STRATEGY, Engine
 from library.adapter import Adapter
 from library.base.models import BaseModel
 from library.base.prompts import Mode
+from library.progress import Progress, no_progress
 from library.tasks.files import Task
 from training.evaluation.cells import Cell, Pool, Prompts, Source, cell_key, decode_all
 from training.evaluation.library_methods import LibraryMethods, similarity
-from training.evaluation.methods import MULTI_TASK, PLAIN, Method, descriptions, proposed
+from training.evaluation.methods import MULTI_TASK, WITHOUT_ADAPTERS, Method, descriptions, proposed
 from training.evaluation.routing import Routing
 
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """What to evaluate.
+    """The tasks, methods and modes of an evaluation.
 
     Attributes:
         tasks: with their splits ("seen" or "held-out"), one for each.
@@ -60,18 +61,18 @@ class EvaluationOutcome:
 def evaluate(
     plan: EvaluationPlan,
     base: BaseModel,
-    engine: Engine | None,
+    engine: Engine,
     library: LibraryMethods | None = None,
     multi_task: Mapping[Mode, Adapter] | None = None,
     routing: Routing | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = no_progress,
 ) -> EvaluationOutcome:
     """Decode and score a plan.
 
     Args:
         plan: tasks, methods, modes.
         base: the loaded base.
-        engine: needed by the generators' methods, and
+        engine: for the generators' methods, and
         library: by those that mix or look up a library's adapters, and
         multi_task: by that method: one adapter for all tasks, by mode, and
         routing: by the methods that choose for each row.
@@ -82,7 +83,7 @@ def evaluate(
     for method in plan.methods:
         # 1. For each task, what answers it: an adapter, a mix for each row, or the base alone.
         sources: Sequence[Source] = [None] * n
-        if method.generates and engine is not None:
+        if method.generates:
             sources = _generated(method, plan, base, engine, pool, outcome)
         elif method.from_library and library is not None:
             adapters = library.adapters(method.head, plan.tasks, base)
@@ -134,12 +135,12 @@ def _generated(
 def _similarity(
     plan: EvaluationPlan,
     base: BaseModel,
-    engine: Engine | None,
+    engine: Engine,
     library: LibraryMethods | None,
 ) -> dict[str, float]:
     if library is not None:
         return similarity(library.library, plan.tasks)
-    if engine is None or engine.resources.library_fit.misfit(base.reference):
+    if engine.resources.library_fit.misfit(base.reference):
         return {}
     return similarity(engine.resources.retriever(base.reference), plan.tasks)
 
@@ -155,7 +156,7 @@ def _cells(
     """One for each mode and each task that the method has something for."""
     cells = []
     for task, split, source in zip(plan.tasks, plan.splits, sources, strict=True):
-        if source is None and method.head not in PLAIN:
+        if source is None and method.head not in WITHOUT_ADAPTERS:
             continue
         for mode in modes:
             ids = prompts.of(task, mode, shots=method.head == "in-context")

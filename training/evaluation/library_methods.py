@@ -21,7 +21,7 @@ from library.errors import TaskFileError, UsageError
 from library.store.catalogue import Record
 from library.tasks.files import Task
 
-LARGEST = 8  # a sum is exact up to this many times the library's rank, then its best approximation
+MAX_RANK_FACTOR = 8  # times the library's rank a sum is exact; above, its best approximation
 
 
 class LibraryMethods:
@@ -39,7 +39,7 @@ class LibraryMethods:
     ) -> None:
         self.library, self.oracles = library, oracles
         self._predictor, self._seed = predictor, seed
-        self._own = {record["task"]: record["id"] for record in oracles.records}
+        self._oracle_ids = {record["task"]: record["id"] for record in oracles.records}
 
     def adapters(
         self, method: str, tasks: Sequence[Task], base: BaseModel | None = None
@@ -50,12 +50,12 @@ class LibraryMethods:
             base: the loaded base, for LoraHub.
         Raises UsageError if all are None.
         """
-        found = self._maker(method, base)
-        made = [found(task) for task in tasks]
-        if all(adapter is None for adapter in made):
-            place = (self.oracles if method == "oracle" else self.library).folder.place
-            raise UsageError(f"{place} holds no adapter that {method} could use")
-        return made
+        adapter_of = self._maker(method, base)
+        adapters = [adapter_of(task) for task in tasks]
+        if all(adapter is None for adapter in adapters):
+            url = (self.oracles if method == "oracle" else self.library).folder.location
+            raise UsageError(f"{url} holds no adapter that {method} could use")
+        return adapters
 
     def _maker(self, method: str, base: BaseModel | None) -> Callable[[Task], Adapter | None]:
         if method == "lora-rar":
@@ -66,13 +66,13 @@ class LibraryMethods:
         return {
             "oracle": self._oracle,
             "soup": self._soup,
-            "top-k": lambda task: self._near("cat", task),
-            "lego": lambda task: self._near("lego", task),
+            "top-k": lambda task: self._merged_nearest("cat", task),
+            "lego": lambda task: self._merged_nearest("lego", task),
         }[method]
 
     def _oracle(self, task: Task) -> Adapter | None:
-        own = self._own.get(task.name)
-        return self.oracles.adapter(own) if own else None
+        identity = self._oracle_ids.get(task.name)
+        return self.oracles.adapter(identity) if identity else None
 
     def _soup(self, task: Task) -> Adapter | None:
         """The mean of all others.
@@ -87,27 +87,28 @@ class LibraryMethods:
             return merge("soup", Mix(self._read(others))).adapter if others else None
         if len(others) == len(records):
             return self._mean_of_all
-        own = self._read([r["id"] for r in records if not _other(task, r)])
-        weights = [len(records) / len(others), *[-1 / len(others)] * len(own)]
-        return merge("cat", Mix([self._everything, *own], weights, rank)).adapter
+        of_task = self._read([r["id"] for r in records if not _other(task, r)])
+        weights = [len(records) / len(others), *[-1 / len(others)] * len(of_task)]
+        return merge("cat", Mix([self._everything, *of_task], weights, rank)).adapter
 
     @cached_property
     def _everything(self) -> Adapter:
         """The mean of a large library."""
-        every = self._read([record["id"] for record in self.library.records])
-        return merge("soup", Mix(every, rank=2 * LARGEST * self.library.plan.layout.rank)).adapter
+        adapters = self._read([record["id"] for record in self.library.records])
+        return merge("soup", Mix(adapters, rank=2 * self._max_rank)).adapter
 
     @cached_property
     def _mean_of_all(self) -> Adapter:
-        """The same at the rank that is decoded: what every task outside the library gets."""
-        return self._everything.recompressed(LARGEST * self.library.plan.layout.rank)
+        """The mean of a large library at the rank that is decoded, for tasks outside it."""
+        return self._everything.recompressed(self._max_rank)
 
-    def _near(self, method: str, task: Task) -> Adapter | None:
+    def _merged_nearest(self, method: str, task: Task) -> Adapter | None:
         """The nearest, by softmax of the cosines (SG-LoRA, arXiv 2509.10535, sparse aggregator)."""
-        near = nearest(self.library, task, NEIGHBOURS)
-        if not near:
+        neighbours = nearest(self.library, task, NEIGHBOURS)
+        if not neighbours:
             return None
-        return merge(method, Mix(self._read([n.id for n in near]), softmax_weights(near))).adapter
+        mix = Mix(self._read([n.id for n in neighbours]), softmax_weights(neighbours))
+        return merge(method, mix).adapter
 
     def _lora_rar(self) -> Callable[[Task], Adapter | None]:
         """The two nearest, by the predictor's weights."""
@@ -115,33 +116,37 @@ class LibraryMethods:
             raise UsageError("lora-rar needs a predictor")
         predictor = load_predictor(self._predictor)
 
-        def made(task: Task) -> Adapter | None:
+        def merged(task: Task) -> Adapter | None:
             pair = nearest(self.library, task, 2)
             if len(pair) < 2:
                 return None
             mix = Mix(self._read([n.id for n in pair]), predictor=predictor)
             return merge("lora-rar", mix).adapter
 
-        return made
+        return merged
 
     def _lorahub(self, task: Task, count: int, base: BaseModel | None) -> Adapter | None:
         """The 20 nearest, by weights that suit the first `count` train rows."""
         if base is None:
             raise UsageError("lorahub needs a loaded base")
-        near = nearest(self.library, task, CANDIDATES)
-        if not near:
+        neighbours = nearest(self.library, task, CANDIDATES)
+        if not neighbours:
             return None
-        adapters = self._read([n.id for n in near])
+        adapters = self._read([n.id for n in neighbours])
         try:
             losses = MixtureLoss(base, adapters, task.train[:count])
         except TaskFileError:  # none of these rows is short enough
             return None
-        mix = Mix(adapters, rank=self._rank(len(near)), seed=self._seed, losses=losses)
+        mix = Mix(adapters, rank=self._rank(len(adapters)), seed=self._seed, losses=losses)
         return merge("lorahub", mix).adapter
 
     def _rank(self, count: int) -> int | None:
         """None, for an exact sum, while that is of a rank that can still be decoded quickly."""
-        return None if count <= LARGEST else LARGEST * self.library.plan.layout.rank
+        return None if count <= MAX_RANK_FACTOR else self._max_rank
+
+    @property
+    def _max_rank(self) -> int:
+        return MAX_RANK_FACTOR * self.library.plan.layout.rank
 
     def _read(self, ids: Sequence[str]) -> list[Adapter]:
         return [self.library.adapter(identity) for identity in ids]
@@ -154,8 +159,8 @@ def nearest(retriever: Retriever, task: Task, count: int) -> list[Neighbour]:
 
 def similarity(retriever: Retriever, tasks: Sequence[Task]) -> dict[str, float]:
     """Cosine of each task's description with the nearest other one of the library."""
-    found = {task.name: nearest(retriever, task, 1) for task in tasks}
-    return {name: near[0].similarity for name, near in found.items() if near}
+    hits = {task.name: nearest(retriever, task, 1) for task in tasks}
+    return {name: neighbours[0].similarity for name, neighbours in hits.items() if neighbours}
 
 
 def _other(task: Task, record: Record) -> bool:

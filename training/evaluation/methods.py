@@ -1,4 +1,4 @@
-"""What can be evaluated: the base, alone or with examples, a library's adapters, a generator.
+"""Methods of an evaluation: the base, alone or with examples, a library's adapters, a generator.
 
 A method turns tasks into adapters (or none). A generator's suffix after the colon swaps the
 description, and with it tests whether the adapter listens to it; or it is a number, of train rows
@@ -31,11 +31,12 @@ GIBBERISH = (
     "%% 0x7f :: ~~ [[]] // ;; @@",
     "nnnnnnnn oooooo kkkkkk aaaa zzzzzzzzz",
 )
-PLAIN = ("base", "in-context")
+WITHOUT_ADAPTERS = ("base", "in-context")
 MULTI_TASK = "multi-task"
 FROM_LIBRARY = ("oracle", "soup", "top-k", "lego", "lora-rar", "lorahub:5", "lorahub:16")
 ROUTED = ("per-request", "dlp")  # each row has an adapter, or a sum of some, of its own
-SUFFIXES = ("", "wrong-description", "gibberish", "paraphrase")
+_WITHOUT_SUFFIX = (*WITHOUT_ADAPTERS, MULTI_TASK, *FROM_LIBRARY, *ROUTED)
+DESCRIPTION_SUFFIXES = ("", "wrong-description", "gibberish", "paraphrase")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Method:
 
     @property
     def examples(self) -> int:
-        """How many of a task's train rows it is given."""
+        """Number of a task's train rows that it is given."""
         return int(self.suffix) if self.suffix.isdecimal() else 0
 
     @property
@@ -85,15 +86,15 @@ def parse_methods(text: str) -> list[Method]:
 
 
 def _parse(name: str) -> Method:
-    if name in (*PLAIN, MULTI_TASK, *FROM_LIBRARY, *ROUTED):
+    if name in _WITHOUT_SUFFIX:
         return Method(name, name)
     head, _, suffix = name.partition(":")
     counted = uses_examples(head) and suffix.isdecimal() and 0 < int(suffix) <= MAX_EXAMPLES
-    swaps = suffix in SUFFIXES and not name.endswith(":")
+    swaps = suffix in DESCRIPTION_SUFFIXES and not name.endswith(":")
     if head not in strategy_names() or not (counted or swaps):
-        more = [f"{DEFAULT_STRATEGY}:{s}" for s in ("5", *SUFFIXES[1:])]
-        known = ", ".join([*PLAIN, MULTI_TASK, *FROM_LIBRARY, *ROUTED, *strategy_names(), *more])
-        raise UnknownName(f"unknown method '{name}'; known: {known}")
+        more = [f"{DEFAULT_STRATEGY}:{s}" for s in ("5", *DESCRIPTION_SUFFIXES[1:])]
+        names = ", ".join([*_WITHOUT_SUFFIX, *strategy_names(), *more])
+        raise UnknownName(f"unknown method '{name}'; known: {names}")
     return Method(name, head, suffix)
 
 
@@ -111,10 +112,10 @@ def descriptions(
     if suffix == "gibberish":
         return [GIBBERISH[i % len(GIBBERISH)] for i in range(len(tasks))], []
     if suffix == "paraphrase":
-        given = [_paraphrase(task, seed) for task in tasks]
-        if not any(given):
+        paraphrases = [_paraphrase(task, seed) for task in tasks]
+        if not any(paraphrases):
             raise UsageError("no task has paraphrases (descriptions*.jsonl.gz beside the tasks)")
-        return given, []
+        return paraphrases, []
     source = list(range(len(tasks)))
     for split in sorted(set(splits)):
         members = [i for i, s in enumerate(splits) if s == split]

@@ -33,8 +33,8 @@ def trained_oracles(
         config=TrainConfig(),
     )
     kind = "cpu" if device == "cpu" else "gpu"
-    place = cache_dir() / "oracles" / f"{kind}-{json_digest(plan.to_dict())[:16]}"
-    begin(LibraryFolder(place), plan, resume=True)
-    at = Workplace(str(place), base, device)
-    build_library(at, plan, {task.name: task for task in tasks}, progress=progress)
-    return str(place)
+    folder = cache_dir() / "oracles" / f"{kind}-{json_digest(plan.to_dict())[:16]}"
+    begin(LibraryFolder(folder), plan, resume=True)
+    workplace = Workplace(str(folder), base, device)
+    build_library(workplace, plan, {task.name: task for task in tasks}, progress=progress)
+    return str(folder)

@@ -8,7 +8,7 @@ from training.evaluation.cells import Cell
 from training.evaluation.comparison import Row, by_kind, calibration_curve, means, pairs, recovery
 from training.evaluation.evaluate import EvaluationOutcome, EvaluationPlan
 
-SCHEMA = 1
+REPORT_SCHEMA = 1
 
 
 def build_report(
@@ -26,7 +26,7 @@ def build_report(
     """
     rows = [_row(cell, plan.seed) for cell in outcome.cells]
     return {
-        "schema": SCHEMA,
+        "schema": REPORT_SCHEMA,
         "command": command,
         "commit": commit,
         "device": device,
@@ -43,7 +43,7 @@ def build_report(
 
 
 def summaries(rows: Sequence[Row], similarity: Mapping[str, float]) -> dict[str, Any]:
-    """What a report says of its rows: means, kinds, recovery, pairs, calibration."""
+    """A report's summaries of its rows: means, kinds, recovery, pairs, calibration."""
     return {
         "means": means(rows, "method", "mode", "split"),
         "kinds": by_kind(rows),

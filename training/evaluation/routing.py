@@ -28,7 +28,7 @@ class Routing:
         adapters = {r["task"]: r["id"] for r in self.shelf.records if r["task"] != task.name}
         among = [name for name in self.router.tasks if name in adapters]
         if not among:
-            raise UsageError(f"{self.shelf.folder.place} and the router have no task in common")
+            raise UsageError(f"{self.shelf.folder.location} and the router have no task in common")
         vectors = embed_inputs(self.encoder, [row.input for row in task.test])
         choose = {"per-request": self.router.nearest, "dlp": self.router.top_p}[method]
         return [

@@ -1,4 +1,4 @@
-"""Everything that an evaluation needs, from the names and folders that it is given."""
+"""Set-up of an evaluation from the names and folders that it is given."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -99,14 +99,14 @@ def _engine(o: Options) -> Engine:
 def _library(
     o: Options, engine: Engine, tasks: Sequence[Task], base: BaseReference
 ) -> LibraryMethods | None:
-    """What merges and looks up; the oracles' own retriever if there is no other."""
+    """The methods over a library; over the oracles' own one if there is no other."""
     if not any(method.from_library for method in o.methods):
         return None
     # The library is opened before oracles are trained, which takes long.
     only_oracles = {m.head for m in o.methods if m.takes_adapters} == {"oracle"}
     retriever = None if only_oracles else engine.resources.retriever(base)
     folder = open_library(_oracles(o, tasks, base))
-    if retriever is None or folder.place != retriever.folder.place:
+    if retriever is None or folder.location != retriever.folder.location:
         oracles = Retriever(folder, base, engine.resources.encoder())
     else:
         oracles = retriever
@@ -115,7 +115,7 @@ def _library(
 
 
 def _oracles(o: Options, tasks: Sequence[Task], base: BaseReference) -> str:
-    """Where `oracle` looks; trained on the spot if need be."""
+    """The library that `oracle` looks in; trained on the spot if need be."""
     if "oracle" not in o.heads or o.oracles is not None or o.library is not None:
         return o.oracles or o.library or str(pretrained.LIBRARY)
     with o.bar("training oracles", "step") as progress:
@@ -127,11 +127,11 @@ def _multi_task(o: Options, base: BaseReference) -> dict[Mode, Adapter] | None:
     if MULTI_TASK not in o.heads:
         return None
     if o.multi_task is None:
-        raise UsageError("multi-task needs --multi-task, an adapter of lorasmith train")
+        raise UsageError("multi-task needs --multi-task, an adapter from lorasmith train")
     adapters: dict[Mode, Adapter] = {}
     for mode in o.modes:
-        own = o.multi_task / mode
-        folder = own if own.is_dir() else o.multi_task
+        by_mode = o.multi_task / mode
+        folder = by_mode if by_mode.is_dir() else o.multi_task
         adapters[mode] = read_peft(folder, base_layout(base, read_peft(folder).layout))
     return adapters
 
@@ -141,7 +141,7 @@ def _routing(o: Options, engine: Engine, base: BaseReference) -> Routing | None:
     if not any(method.routed for method in o.methods):
         return None
     if o.router is None:
-        raise UsageError("per-request and dlp need --router, a router of lorasmith train")
+        raise UsageError("per-request and dlp need --router, a router from lorasmith train")
     router, encoder = load_router(o.router), engine.resources.encoder()
     if encoder.name != router.encoder:
         encoder = DescriptionEncoder(router.encoder, device=o.device)

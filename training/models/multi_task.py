@@ -4,10 +4,10 @@ Trained bare it can only guess the task from the input; trained and asked with t
 the prompt it is what fine-tuning a small model usually means.
 """
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 from torch import Tensor, nn
 
@@ -21,9 +21,10 @@ from library.trainer.optimiser import acting, column_scale, shared_start
 from library.trainer.recipes.registry import recipe_named
 from training.data.batches import TaskBatch
 from training.objectives.frozen_base import QUIET, FrozenBase, passed_on
+from training.objectives.trained import TrainedModule
 
 
-class MultiTaskLoRA(lightning.LightningModule):
+class MultiTaskLoRA(TrainedModule):
     """Train one adapter through the frozen base, on the rows of all tasks.
 
     Args:
@@ -49,11 +50,8 @@ class MultiTaskLoRA(lightning.LightningModule):
         out: str | None = None,
     ) -> None:
         super().__init__()
-        self.reference, self.recipe, self.seed = (
-            resolve_base(base),
-            recipe_named(recipe, lr=lr),
-            seed,
-        )
+        self.reference, self.seed = resolve_base(base), seed
+        self.recipe = recipe_named(recipe, lr=lr)
         self.layout = layout_of(load_config(self.reference), targets, rank=rank)
         start = shared_start(self.layout, seed)
         frozen = self.recipe.freeze_a
@@ -62,19 +60,20 @@ class MultiTaskLoRA(lightning.LightningModule):
         for i, group in enumerate(self.layout.groups):
             self.register_buffer(f"scale_{i}", column_scale(group, self.recipe), persistent=False)
         self.compile_layers, self.out = compile_layers, out
-        self.frozen: FrozenBase | None = None
 
     def adapter(self) -> Adapter:
         """As it acts, scale in B (n = 1)."""
         scales = [getattr(self, f"scale_{i}") for i in range(len(self.B))]
         return acting(self.layout, self.A, self.B, scales)
 
+    @cached_property
+    def frozen(self) -> FrozenBase:
+        """The base, on the device that is trained on."""
+        device, compiled = self.trainer.strategy.root_device, self.compile_layers
+        return FrozenBase(self.reference, self.layout, device, compiled=compiled)
+
     def setup(self, stage: str) -> None:
-        if self.frozen is None:
-            device = self.trainer.strategy.root_device
-            self.frozen = FrozenBase(
-                self.reference, self.layout, device, compiled=self.compile_layers
-            )
+        _ = self.frozen  # loaded before the first step
 
     def configure_optimizers(self) -> Any:
         groups = [
@@ -83,14 +82,13 @@ class MultiTaskLoRA(lightning.LightningModule):
         ]
         decay = self.recipe.weight_decay
         optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=decay)
-        total = max(1, int(self.trainer.estimated_stepping_batches))
+        total = self.steps
         rate = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.recipe.rate(step, total)
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+        return self.by_step(optimizer, rate)
 
     def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:
-        assert self.frozen is not None, "Lightning calls setup first"
         adapter = self.adapter()
         cut = adapter.detached()
         loss = self.frozen.backward(_owned_by_one(batch), cut, QUIET)
@@ -100,18 +98,13 @@ class MultiTaskLoRA(lightning.LightningModule):
     def validation_step(self, batch: TaskBatch, batch_idx: int) -> None:
         if not batch.rows:
             return
-        assert self.frozen is not None, "Lightning calls setup first"
         losses = self.frozen.losses(_owned_by_one(batch), self.adapter())
         self.log("val_loss", losses.mean(), prog_bar=True, batch_size=len(losses))
 
     test_step = validation_step
 
-    def on_train_end(self) -> None:
+    def export(self, folder: Path) -> None:
         """Write the adapter as an ordinary PEFT folder."""
-        if self.out is None or not self.trainer.is_global_zero:
-            return
-        assert self.frozen is not None, "Lightning calls setup first"
-        data = getattr(self.trainer, "datamodule", None)
         provenance = Provenance(
             generator=f"multi-task:{self.recipe.name}",
             checkpoint=None,
@@ -120,12 +113,12 @@ class MultiTaskLoRA(lightning.LightningModule):
             numerics=self.frozen.numerics,
             layout_digest=self.layout.digest,
             base=described(self.reference),
-            details={"steps": self.trainer.global_step, "data": getattr(data, "record", None),
-                     "tasks": sorted(getattr(data, "task_names", []))},
+            details={"steps": self.trainer.global_step, "data": getattr(self.data, "record", None),
+                     "tasks": sorted(getattr(self.data, "task_names", []))},
         )  # fmt: skip
         with torch.no_grad():
             weights = to_peft(self.adapter().to("cpu"), base_name=self.reference.name)
-        write_folder(Path(self.out), finish(weights, provenance).files, overwrite=True)
+        write_folder(folder, finish(weights, provenance).files, overwrite=True)
 
 
 def _owned_by_one(batch: TaskBatch) -> list[Any]:

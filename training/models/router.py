@@ -18,7 +18,8 @@ from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
 from index.routing import Router, RouterConfig, embed_inputs
 from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import TaskFileError
-from library.tasks.files import Task, read_tasks
+from library.tasks.files import Task
+from training.data.tasks import read_folders
 
 
 class RouterData(lightning.LightningDataModule):
@@ -49,8 +50,7 @@ class RouterData(lightning.LightningDataModule):
         """Read and embed, once. Raises TaskFileError if no task has rows to train and tune on."""
         if self.names:
             return
-        tasks = [task for folder in self.folders for task in read_tasks(Path(folder))]
-        tasks = [task for task in tasks if task.train and task.tune]
+        tasks = [task for task in read_folders(self.folders) if task.train and task.tune]
         if not tasks:
             raise TaskFileError("no task has rows to train and to tune on")
         encoder = DescriptionEncoder(self.encoder_name, dtype=torch.float32)
@@ -107,7 +107,7 @@ class RouterTraining(lightning.LightningModule):
         self.hidden, self.lr, self.weight_decay, self.out = hidden, lr, weight_decay, out
         self.router: Router | None = None
         self.best = -1.0
-        self._kept: dict[str, Tensor] = {}
+        self._best_state: dict[str, Tensor] = {}
 
     def configure_model(self) -> None:
         """The classes are known once the data is."""
@@ -135,13 +135,13 @@ class RouterTraining(lightning.LightningModule):
         accuracy = float(self.trainer.callback_metrics["val_accuracy"])
         if not self.trainer.sanity_checking and accuracy > self.best and self.router is not None:
             self.best = accuracy
-            self._kept = {k: v.detach().clone() for k, v in self.router.state_dict().items()}
+            self._best_state = {k: v.detach().clone() for k, v in self.router.state_dict().items()}
 
     def on_fit_end(self) -> None:
         """Write the router as it was in its best epoch."""
-        if self.out is None or self.router is None or not self._kept:
+        if self.out is None or self.router is None or not self._best_state:
             return
-        self.router.load_state_dict(self._kept)
+        self.router.load_state_dict(self._best_state)
         about = {"val_accuracy": round(self.best, 4), "epochs": self.trainer.current_epoch}
         info = CheckpointInfo(encoder=self.router.encoder, training=about)
         save_checkpoint(Path(self.out), self.router, info, overwrite=True)

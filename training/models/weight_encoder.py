@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,15 +13,16 @@ from index.encoders.weights import WeightEncoder, WeightEncoderConfig
 from library.checkpoint import CheckpointInfo, Storage, save_checkpoint
 from training.data.libraries import AdapterTextBatch, WeightDataModule
 from training.models.weight_start import set_bases, set_projections
+from training.objectives.trained import TrainedModule
 
-SIZES = WeightEncoderConfig()  # of the shipped encoder
+_SIZES = WeightEncoderConfig()  # of the shipped encoder
 
 
-class WeightEncoderModule(lightning.LightningModule):
+class WeightEncoderModule(TrainedModule):
     """Closed-form start, then InfoNCE in both directions (Radford et al. 2021, section 2.3).
 
     Args:
-        architecture: sizes of the encoder.
+        architecture: sizes of the encoder; the shipped one's if not given.
         ridge: of the start; see training.models.weight_start.
         temperature: cosines are divided by it.
         noise: added to features, in standard deviations of the training adapters' own spread.
@@ -33,7 +33,7 @@ class WeightEncoderModule(lightning.LightningModule):
 
     def __init__(
         self,
-        architecture: WeightEncoderConfig = SIZES,
+        architecture: WeightEncoderConfig = _SIZES,
         ridge: float = 0.3,
         temperature: float = 0.07,
         noise: float = 1.0,
@@ -44,14 +44,14 @@ class WeightEncoderModule(lightning.LightningModule):
         super().__init__()
         self.architecture, self.ridge, self.noise = architecture, ridge, noise
         self.temperature, self.lr = temperature, lr
-        self.out: str | None = out
+        self.out = out
         self.storage: Storage = storage
         self.encoder: WeightEncoder | None = None
 
     def setup(self, stage: str) -> None:
         if self.encoder is not None:
             return
-        data = self._data()
+        data = self.data
         self.encoder = encoder = WeightEncoder(self.architecture, data.layout)
         # 1. Bases, from the adapters of the training tasks.
         trained = set(data.task_names)
@@ -92,7 +92,7 @@ class WeightEncoderModule(lightning.LightningModule):
     def validation_step(self, batch: AdapterTextBatch, batch_idx: int) -> None:
         """Share of definitions set aside whose adapter is among the ten nearest of all."""
         assert self.encoder is not None
-        first = len(self._data().stocks[0].tasks)
+        first = len(self.data.stocks[0].tasks)
         weights = self.encoder.embed(self._values[:first], self._present[:first])
         cosines = self.encoder.embed_text(batch.texts) @ weights.mT
         correct = cosines.gather(1, batch.adapters[:, None])  # (b, 1) of (b, adapters)
@@ -102,15 +102,12 @@ class WeightEncoderModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         trained = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=self.lr, weight_decay=0.0)
-        total = max(1, int(self.trainer.estimated_stepping_batches))
-        rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+        fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+        return self.by_step(optimizer, fall)
 
-    def on_train_end(self) -> None:
-        """Export the encoder."""
-        if self.out is None or not self.trainer.is_global_zero or self.encoder is None:
-            return
-        data = self._data()
+    def export(self, folder: Path) -> None:
+        assert self.encoder is not None
+        data = self.data
         info = CheckpointInfo(
             base=data.base,
             encoder=data.encoder_name,
@@ -126,10 +123,11 @@ class WeightEncoderModule(lightning.LightningModule):
                 "data": data.record,
             },
         )
-        save_checkpoint(Path(self.out), self.encoder, info, storage=self.storage, overwrite=True)
+        save_checkpoint(folder, self.encoder, info, storage=self.storage, overwrite=True)
 
-    def _data(self) -> WeightDataModule:
-        data: Any = getattr(self.trainer, "datamodule", None)
+    @property
+    def data(self) -> WeightDataModule:
+        data = super().data
         if not isinstance(data, WeightDataModule):
             raise TypeError("a weight encoder is trained on a WeightDataModule")
         return data

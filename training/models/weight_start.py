@@ -69,4 +69,4 @@ def set_projections(
     weight[: len(leading)] = leading
     encoder.project.weight.copy_(weight @ dual.mT @ x)
     along = torch.nn.functional.normalize(style.double(), dim=0)
-    encoder.text.weight.copy_(weight - (weight @ along)[:, None] * along)
+    encoder.text.weight.copy_(weight - (weight @ along)[:, None] * along)  # (d, e)

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 
 from generator.models.base import Generator
@@ -16,6 +15,7 @@ from library.base.models import described, load_config, resolve_base
 from library.checkpoint import CheckpointInfo, Storage, save_checkpoint
 from library.errors import UsageError
 from library.layout import layout_of
+from training.objectives.trained import TrainedModule
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class OptimiserConfig:
     warmup: float = 0.1
 
 
-class GeneratorModule(lightning.LightningModule):
+class GeneratorModule(TrainedModule):
     """Base of the objectives; trains any generator.
 
     Args:
@@ -80,7 +80,7 @@ class GeneratorModule(lightning.LightningModule):
         layout = layout_of(load_config(self.reference), targets, rank=rank)
         self.generator = generator(config, layout)
         self.optimiser, self.encoder_name = optimiser, encoder
-        self.out: str | None = out
+        self.out = out
         self.storage: Storage = storage
 
     def configure_optimizers(self) -> Any:
@@ -92,37 +92,27 @@ class GeneratorModule(lightning.LightningModule):
         ]
         fused = self.device.type == "cuda"
         optimizer = torch.optim.AdamW(groups, lr=self.optimiser.lr, fused=fused)
-        total = max(1, int(self.trainer.estimated_stepping_batches))
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(total, self.optimiser.warmup))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+        rate = _rate(self.steps, self.optimiser.warmup)
+        return self.by_step(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate))
 
-    def on_train_end(self) -> None:
-        """Export the generator; weights averaged by a callback are in place by now."""
-        if self.out is None or not self.trainer.is_global_zero:
-            return
+    def export(self, folder: Path) -> None:
         info = CheckpointInfo(
             base=described(self.reference),
             encoder=self.encoder_name,
-            tasks=sorted(getattr(self._data(), "task_names", [])),
-            training=self._record(),
+            tasks=sorted(getattr(self.data, "task_names", [])),
+            training={
+                "objective": type(self).__name__,
+                "steps": self.trainer.global_step,
+                "optimiser": asdict(self.optimiser),
+                "settings": self.settings(),
+                "data": getattr(self.data, "record", None),
+            },
         )
-        save_checkpoint(Path(self.out), self.generator, info, storage=self.storage, overwrite=True)
+        save_checkpoint(folder, self.generator, info, storage=self.storage, overwrite=True)
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The objective's own settings, for the record."""
-
-    def _record(self) -> dict[str, Any]:
-        return {
-            "objective": type(self).__name__,
-            "steps": self.trainer.global_step,
-            "optimiser": asdict(self.optimiser),
-            "settings": self.settings(),
-            "data": getattr(self._data(), "record", None),
-        }
-
-    def _data(self) -> Any:
-        return getattr(self.trainer, "datamodule", None)
 
 
 def _rate(total: int, warmup: float) -> Callable[[int], float]:

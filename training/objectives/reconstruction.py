@@ -54,7 +54,7 @@ class Reconstruction(GeneratorModule):
         return {"target": self.target, "z_score": self.z_score, "term_weights": terms}
 
     def on_fit_start(self) -> None:
-        data: LibraryDataModule = self._data()
+        data: LibraryDataModule = self.data
         self.generator.layout.require_same(data.layout, "the generator", "the library")
         if self.target == "factors" and self.z_score:
             spread_a, spread_b = data.spread()

@@ -5,6 +5,7 @@ The base is not a submodule: it is frozen, belongs in no checkpoint, and is load
 
 import time
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -43,17 +44,19 @@ class SFT(GeneratorModule):
         super().__init__(**kwargs)
         self.noise = Noise(label_smoothing, neftune_alpha)
         self.weight_penalty, self.compile_layers = weight_penalty, compile_layers
-        self.frozen: FrozenBase | None = None
 
     def settings(self) -> dict[str, Any]:
         names = ("weight_penalty", "compile_layers")
         return {**asdict(self.noise), **{name: getattr(self, name) for name in names}}
 
+    @cached_property
+    def frozen(self) -> FrozenBase:
+        """The base, on the device that is trained on."""
+        layout, device = self.generator.layout, self.trainer.strategy.root_device
+        return FrozenBase(self.reference, layout, device, compiled=self.compile_layers)
+
     def setup(self, stage: str) -> None:
-        if self.frozen is None:
-            device = self.trainer.strategy.root_device
-            layout, compiled = self.generator.layout, self.compile_layers
-            self.frozen = FrozenBase(self.reference, layout, device, compiled=compiled)
+        _ = self.frozen  # loaded before the clock starts
 
     def on_train_start(self) -> None:
         self._begin, self._tokens = time.monotonic(), 0
@@ -61,7 +64,7 @@ class SFT(GeneratorModule):
     def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:
         adapter = self.generator(_condition(batch))
         cut = adapter.detached()
-        loss = self._base.backward(batch.rows, cut, self.noise)
+        loss = self.frozen.backward(batch.rows, cut, self.noise)
         self.log("train_loss", loss, prog_bar=True)
         self._log_figures(batch)
         return passed_on(adapter, cut) + self.weight_penalty * _size(adapter)
@@ -71,23 +74,18 @@ class SFT(GeneratorModule):
         if not batch.rows:  # every row of these tasks is longer than max_length
             return
         adapter = self.generator(_condition(batch))
-        own = self._base.losses(batch.rows, adapter)
-        n = len(own)
-        self.log("val_loss", own.mean(), prog_bar=True, batch_size=n)
+        losses = self.frozen.losses(batch.rows, adapter)
+        n = len(losses)
+        self.log("val_loss", losses.mean(), prog_bar=True, batch_size=n)
         if len(adapter) > 1:
             shifted = adapter[[*range(1, len(adapter)), 0]]
-            other = self._base.losses(batch.rows, shifted)
-            self.log("val_margin", (other - own).mean(), prog_bar=True, batch_size=n)
+            other = self.frozen.losses(batch.rows, shifted)
+            self.log("val_margin", (other - losses).mean(), prog_bar=True, batch_size=n)
 
     test_step = validation_step
 
-    @property
-    def _base(self) -> FrozenBase:
-        assert self.frozen is not None, "Lightning calls setup first"
-        return self.frozen
-
     def _log_figures(self, batch: TaskBatch) -> None:
-        """What training costs: tokens without padding and seconds since it began, peak memory."""
+        """Log the costs: tokens without padding and seconds since training began, peak memory."""
         self._tokens += batch.tokens
         self.log("tokens", float(self._tokens))
         self.log("seconds", time.monotonic() - self._begin)

@@ -24,11 +24,11 @@ def check_base(artifact: Artifact, context: Context) -> list[Finding]:
     named = artifact.config.get("base_model_name_or_path")
     findings: list[Finding] = []
     if not isinstance(named, str) or not named:
-        message = "the config does not name its base model, which servers go by"
+        message = "the config does not name its base model, which servers need"
         findings.append(Finding(BASE_HOOK, "no-base-name", "warn", message))
     reference = context.base or (resolve_base() if named == DEFAULT_BASE else None)
     if reference is None:
-        message = f"the base {str(named)[:200]} is not at hand; --base gives one to check against"
+        message = f"the base {str(named)[:200]} is not available; give one with --base"
         return [*findings, Finding(BASE_HOOK, "base-not-checked", "info", message)]
     adapted, base_name = _adapted(artifact), reference.name
     try:

@@ -7,11 +7,12 @@ from typing import Any
 from library.errors import AdapterFileError
 from library.exchange.image_lora import OtherKind, is_kohya, read_image_lora
 from library.peft.config import check_targets, check_types, require_rank, unused_targets
+from library.peft.folder import PICKLES
 from library.peft.keys import Shape, wrapper_in
 from library.peft.read import layout_in
 from library.peft.safetensors_file import DTYPES, BadFile, Header, TensorFile, as_utf8
 from library.peft.write import CONFIG_FILE, PREFIX
-from verification.artifact import PICKLES, Artifact, Context
+from verification.artifact import Artifact, Context
 from verification.checks.magnitude import require_finite, require_strength
 from verification.hook import Finding, Severity
 
@@ -22,12 +23,12 @@ MAX_NAME = 1024
 
 
 def check_format(artifact: Artifact, context: Context) -> list[Finding]:
-    """What is wrong with the files themselves. Raises BadFile for the first reason to refuse."""
+    """Findings about the files themselves. Raises BadFile for the first reason to refuse."""
     header, config = artifact.header, artifact.config
     _require_sane(header)
     top = require_finite(header, artifact.files[artifact.weights])
     findings = [
-        _finding("pickle-beside", "warn", f"{as_utf8(name)} is a pickle; no one should load it")
+        _finding("pickle-beside", "warn", f"{as_utf8(name)} is a pickle: do not load it")
         for name in artifact.names
         if name.endswith(PICKLES)
     ]
@@ -82,12 +83,12 @@ def _agreement(config: dict[str, Any], modules: Mapping[str, tuple[Shape, Shape]
     unused = unused_targets(config, modules)
     if not unused:
         return []
-    message = f"the config also targets {unused[0]}, which the file does not adapt: no harm"
+    message = f"the config also targets {unused[0]}, which the file does not hold: harmless"
     return [_finding("targets-unused", "info", message, targets=unused)]
 
 
 def _without_config(artifact: Artifact) -> Finding:
-    """What a file says that comes without a config: an image model's LoRA, or half an adapter."""
+    """The finding on a file without a config: an image model's LoRA, or half an adapter."""
     if any(key.startswith(PREFIX) for key in artifact.shapes):
         _ = artifact.pairs
         if artifact.folder:
@@ -110,7 +111,7 @@ def _without_config(artifact: Artifact) -> Finding:
     return _finding(
         "image-lora",
         "warn",
-        f"a LoRA file of an image model as {kind} writes it: language servers do not read it",
+        f"an image model's LoRA file as {kind} writes it: language-model servers cannot load it",
         format=kind,
     )
 
@@ -119,7 +120,7 @@ def _other_type(config: dict[str, Any]) -> Finding:
     kind = config.get("peft_type")
     if not isinstance(kind, str):
         raise BadFile("config", "the config has no peft_type, without which PEFT does not load it")
-    message = f"a {kind[:40]} adapter, not LoRA: its tensors were not held to its config"
+    message = f"a {kind[:40]} adapter, not LoRA: its tensors were not compared with its config"
     return _finding("other-type", "warn", message, peft_type=kind[:40])
 
 

@@ -19,22 +19,22 @@ def check_integrity(artifact: Artifact, context: Context) -> list[Finding]:
     """Compare digest and id. Raises BadFile if the provenance or the config cannot be read."""
     provenance = artifact.provenance
     if provenance is None:
-        message = f"there is no {PROVENANCE_FILE}: nothing says what the bytes should be"
+        message = f"there is no {PROVENANCE_FILE} to compare the files with"
         return [Finding(INTEGRITY_HOOK, "no-provenance", "info", message)]
     if not isinstance(provenance.get("sha256"), str) or not isinstance(provenance.get("id"), str):
         raise BadFile("provenance", "the provenance names no sha256 and id")
     sha256 = artifact.sha256
     if sha256 != provenance["sha256"]:
         evidence = {"found": sha256, "expected": provenance["sha256"]}
-        message = "the weights are not those that the provenance names"
+        message = "the weights do not match the digest in the provenance"
         return [Finding(INTEGRITY_HOOK, "sha256-differs", "refuse", message, evidence)]
     if artifact.config is None:
-        message = "without a config the id cannot be recomputed; the weights are right"
+        message = "without a config the id cannot be recomputed; the weights match"
         return [Finding(INTEGRITY_HOOK, "id-not-checked", "warn", message)]
     identity = _identity(artifact.config, sha256, provenance)
     if identity != provenance["id"]:
         evidence = {"found": identity, "expected": provenance["id"]}
-        message = "the config or the request is not the one that the id was made from"
+        message = "the id does not match the config and the request"
         return [Finding(INTEGRITY_HOOK, "id-differs", "refuse", message, evidence)]
     return []
 

@@ -35,16 +35,16 @@ def singular_values_of(artifact: Artifact) -> tuple[list[str], Float[Tensor, "1 
         names.append(name)
         alike[a[0]].append(position)
     singular = torch.zeros(1, len(names), max(alike), dtype=torch.float64)
-    for rank, places in alike.items():
-        group = [names[position] for position in places]
+    for rank, positions in alike.items():
+        group = [names[position] for position in positions]
         scales = _scales(config, group, rank)
         values = _singular(*_grams(artifact, group, rank))
-        singular[0, places, :rank] = values * scales[:, None]
+        singular[0, positions, :rank] = values * scales[:, None]  # (sites of this rank, rank)
     return names, singular
 
 
 def _scales(config: Mapping[str, Any], names: list[str], rank: int) -> Float[Tensor, " n"]:
-    """What PEFT multiplies each module's ΔW with, without the sign."""
+    """The factors that PEFT multiplies each module's ΔW with, without their signs."""
     if not config.get("alpha_pattern"):
         return torch.full((len(names),), abs(scale("peft", config, "", rank)), dtype=torch.float64)
     scales = [abs(scale("peft", config, name, rank)) for name in names]
@@ -73,8 +73,8 @@ def _grams(
     entries, content = artifact.header.tensors, memoryview(artifact.files[artifact.weights])
     grams_a, grams_b = np.empty((2, len(names), rank, rank))
     for name, gram_a, gram_b in zip(names, grams_a, grams_b, strict=True):
-        a = values(content, entries[key_of(name, "A", entries)]).reshape(rank, -1)
-        b = values(content, entries[key_of(name, "B", entries)]).reshape(-1, rank)
+        a = values(content, entries[key_of(name, "A", entries)]).reshape(rank, -1)  # (r, in)
+        b = values(content, entries[key_of(name, "B", entries)]).reshape(-1, rank)  # (out, r)
         np.matmul(a, a.T, out=gram_a)
         np.matmul(b.T, b, out=gram_b)
     return torch.from_numpy(grams_a), torch.from_numpy(grams_b)

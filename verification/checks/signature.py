@@ -14,11 +14,11 @@ def check_signature(artifact: Artifact, context: Context) -> list[Finding]:
     if context.public_key is None:
         if content is None:
             return []
-        message = f"there is a {SIGNATURE_FILE}; --public-key checks it"
+        message = f"there is a {SIGNATURE_FILE}; check it with --public-key"
         return [Finding(SIGNATURE_HOOK, "signature-not-checked", "info", message)]
     if content is None:
         raise BadFile("unsigned", f"there is no {SIGNATURE_FILE}")
     signed = signed_statement(content, context.public_key)
     if digests_in(signed.get("subject")) != file_digests(artifact):
-        raise BadFile("signed-otherwise", "the signature is of other files than these")
+        raise BadFile("signed-otherwise", "the signature is for other files")
     return []  # the signed digest of the weights implies those of the tensors

@@ -11,16 +11,17 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from library.canonical import canonical_json, digest, file_digest, json_digest
 from library.errors import InputFileError, OutputError, OutputExists
+from library.peft.folder import MAX_JSON
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.safetensors_file import BadFile, parse_object
 from library.peft.write import CONFIG_FILE
-from verification.artifact import MAX_JSON, Artifact
+from verification.artifact import Artifact
 from verification.checks.digests import merkle_root, tensor_digests
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:lorasmith:adapter:v1"
 MERKLE_ROOT = "merkle-root"
-PACKAGES = ("api", "generator", "index", "library", "training", "verification")
+CODE_FOLDERS = ("api", "generator", "index", "library", "training", "verification")
 MAX_SIGNATURES = 16
 Key = TypeVar("Key")
 
@@ -80,7 +81,7 @@ def statement(subject: Artifact) -> dict[str, Any]:
 def code_digest() -> str:
     """SHA-256 over the sources of the code that signs, by path."""
     root = Path(__file__).resolve().parents[2]
-    paths = sorted(path for name in PACKAGES for path in (root / name).rglob("*.py"))
+    paths = sorted(path for name in CODE_FOLDERS for path in (root / name).rglob("*.py"))
     return json_digest({path.relative_to(root).as_posix(): file_digest(path) for path in paths})
 
 
@@ -130,7 +131,7 @@ def signed_statement(content: bytes, key: "Ed25519PublicKey") -> dict[str, Any]:
         with suppress(InvalidSignature):
             key.verify(signature, message)
             return _require_kind(parse_object(payload, "the statement", "signature"))
-    raise BadFile("signature-wrong", "no signature is that of the public key")
+    raise BadFile("signature-wrong", "no signature was made with this key")
 
 
 def _require_kind(signed: dict[str, Any]) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def _require_kind(signed: dict[str, Any]) -> dict[str, Any]:
     build_type = definition.get("buildType") if isinstance(definition, dict) else None
     kind = (signed.get("_type"), signed.get("predicateType"), build_type)
     if kind != (STATEMENT_TYPE, PREDICATE_TYPE, BUILD_TYPE):
-        raise BadFile("signed-as-other", "the key signed a statement of another kind than sign's")
+        raise BadFile("signed-as-other", "the key signed a statement of another kind")
     return signed
 
 
@@ -192,9 +193,7 @@ def read_private_key(path: Path) -> "Ed25519PrivateKey":
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    def load(pem: bytes) -> Any:
-        return load_pem_private_key(pem, None)
-
+    load = partial(load_pem_private_key, password=None)
     return _read_key(path, load, Ed25519PrivateKey, "private key in PEM without a password")
 
 

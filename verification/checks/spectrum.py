@@ -32,7 +32,7 @@ def singular_values(adapter: Adapter, rank: int) -> Float[Tensor, "n sites rank"
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a module's spectrum says in three numbers; `[n, sites]` each.
+    """Three numbers that sum up a module's spectrum; `[n, sites]` each.
 
     Attributes:
         norm: ‖ΔW‖, Frobenius.
@@ -46,7 +46,7 @@ class Statistics:
 
 
 def statistics(values: Float[Tensor, "n sites rank"]) -> Statistics:
-    """Of singular values; a module whose ΔW is zero has norm, stable rank and entropy zero."""
+    """Statistics of singular values; all three are zero for a module whose ΔW is zero."""
     energy = values.square()
     total = energy.sum(dim=-1)
     safe = torch.where(total > 0, total, 1.0)
@@ -60,7 +60,7 @@ def log_spectrum(values: Float[Tensor, "n sites rank"]) -> Float[Tensor, "n feat
 
     Taking out the mean makes them blind to the adapter's strength.
     """
-    logs = values.clamp_min(FLOOR).log().flatten(1)
+    logs = values.clamp_min(FLOOR).log().flatten(1)  # (n, sites · rank)
     return logs - logs.mean(dim=-1, keepdim=True)
 
 

@@ -13,28 +13,28 @@ from torch import Tensor
 from library.base.models import DEFAULT_BASE
 from verification.artifact import Artifact, Context
 from verification.checks.norms import singular_values_of
+from verification.checks.screening_bank import Bank, shipped_bank
 from verification.checks.spectrum import Statistics, statistics
 from verification.hook import Finding
-from verification.scores.screening_bank import Bank, shipped_bank
 
 STATISTICS_HOOK = "statistics"
-MAX_RANK = 1024  # a Gram matrix has the rank's square of numbers
-DIGITS = 6  # significant ones in evidence, which a report keeps for ever
+_MAX_RANK = 1024  # a Gram matrix has the rank's square of numbers
+_DIGITS = 6  # significant ones in evidence, which a report keeps for ever
 
 
 def check_statistics(artifact: Artifact, context: Context) -> list[Finding]:
-    """How far norms, stable ranks and entropies lie outside what the library has. Raises BadFile.
+    """Compare norms, stable ranks and entropies with the library's. Raises BadFile.
 
     A ΔW that is zero in every module warns: the adapter changes nothing.
     """
     if artifact.config is None or artifact.config.get("peft_type") != "LORA":
         return []
     rank = max(a[0] for a, _ in artifact.pairs.values())
-    if rank > MAX_RANK:
-        message = f"rank {rank} is above {MAX_RANK}: spectra are not computed"
+    if rank > _MAX_RANK:
+        message = f"rank {rank} is above {_MAX_RANK}: spectra are not computed"
         return [_not_comparable(message, rank=rank)]
     if artifact.config.get("target_parameters"):
-        return [_not_comparable("it adapts stacks of matrices: spectra are not computed")]
+        return [_not_comparable("it adapts stacks of matrices, whose spectra are not computed")]
     names, values = singular_values_of(artifact)
     norm = values.norm(dim=-1)
     if not norm.any():
@@ -54,11 +54,11 @@ def check_statistics(artifact: Artifact, context: Context) -> list[Finding]:
         }
         return [_not_comparable(message, **evidence)]
     finding = compare_statistics(values[:, [position_of[row[0]] for row in bank.modules]], bank)
-    return [finding if artifact.said("checkpoint") is None else _of_generated(finding)]
+    return [finding if artifact.recorded("checkpoint") is None else _of_generated(finding)]
 
 
 def compare_statistics(values: Float[Tensor, "1 sites rank"], bank: Bank) -> Finding:
-    """How many statistics leave the bank's central 99 %, by singular values in its order."""
+    """The finding on singular values in the bank's order: how many leave its central 99 %."""
     computed = statistics(values)
     outside = {name: _outside(computed, name, bank) for name in sorted(bank.limits)}
     count = sum(len(rows) for rows in outside.values())
@@ -105,14 +105,14 @@ def _outside(computed: Statistics, name: str, bank: Bank) -> list[int]:
 
 
 def _difference(artifact: Artifact, bank: Bank) -> str | None:
-    """What the bank has that is not the adapter's, at any rank; None if they can be compared.
+    """Words for what the bank has and the adapter lacks; None if they can be compared.
 
     The base is the one whose digest the provenance gives; without one, the config's name decides.
     """
     rows = [(name, a[1], b[0], 1) for name, (a, b) in artifact.pairs.items() if len(a) == 2]
     if sorted(rows) != sorted(bank.modules):
         return "other modules"
-    sha256 = artifact.said("base", "sha256")
+    sha256 = artifact.recorded("base", "sha256")
     if sha256 is not None:
         return None if sha256 == bank.base_sha256 else f"other weights of {DEFAULT_BASE}"
     named = (artifact.config or {}).get("base_model_name_or_path")
@@ -122,4 +122,4 @@ def _difference(artifact: Artifact, bank: Bank) -> str | None:
 
 
 def _rounded(value: Tensor) -> float:
-    return float(f"{float(value):.{DIGITS}g}")
+    return float(f"{float(value):.{_DIGITS}g}")

@@ -29,23 +29,19 @@ def check_target(artifact: Artifact, context: Context) -> list[Finding]:
     config = artifact.config
     if config is None or config.get("peft_type") != "LORA":
         return []
-    failing = {
-        server: [f.message for f in refusing]
+    reasons = {
+        server: [f.message for f in for_server(server, artifact, context) if f.severity == "refuse"]
         for server in SERVERS
-        if (refusing := _refusing(for_server(server, artifact, context)))
     }
+    failing = {server: messages for server, messages in reasons.items() if messages}
     if not failing:
         return []
-    message = "not for " + "; not for ".join(f"{name}: {why[0]}" for name, why in failing.items())
+    message = "; ".join(f"not for {name}: {messages[0]}" for name, messages in failing.items())
     return [Finding(TARGET_HOOK, "servers", "info", message, {"servers": failing})]
 
 
-def _refusing(findings: list[Finding]) -> list[Finding]:
-    return [finding for finding in findings if finding.severity == "refuse"]
-
-
 def for_server(server: Server, artifact: Artifact, context: Context) -> list[Finding]:
-    """Whether one server loads an adapter, and at the right strength."""
+    """Findings on one server: does it load the adapter, and at the right strength?"""
     config = artifact.config
     if config is None:
         return [_refuse("no-config", server, f"{server} needs an adapter_config.json")]
@@ -92,10 +88,10 @@ def _strength(server: Server, config: Config, modules: Mapping[str, int]) -> lis
 def _remarks(
     server: Server, config: Config, modules: Mapping[str, int], context: Context
 ) -> list[Finding]:
-    """What has to be done or known before a server loads an adapter that it can load."""
+    """Findings on what to do before a server loads an adapter that it can load."""
     rank = max(modules.values())
     if server == "vllm" and rank > VLLM_DEFAULT_RANK:
-        message = f"vllm has to be started with --max-lora-rank of {rank} or more"
+        message = f"start vllm with --max-lora-rank {rank} or more"
         return [Finding(TARGET_HOOK, "rank-limit", "warn", message, {"rank": rank})]
     if server == "llama.cpp":
         message = "llama.cpp reads GGUF: convert with convert_lora_to_gguf first"
@@ -115,7 +111,7 @@ def _ollama_family(config: Config, context: Context) -> list[Finding]:
     except BaseModelError as error:
         return [Finding(TARGET_HOOK, "family-unknown", "warn", str(error))]
     if family is None:
-        message = f"ollama imports adapters of {families} only; the base's family is not known here"
+        message = f"ollama imports adapters of {families} only; the base's family is unknown"
         return [Finding(TARGET_HOOK, "family-unknown", "warn", message)]
     if family not in OLLAMA_FAMILIES:
         message = f"ollama imports adapters of {families}, not of {family}"

@@ -19,13 +19,12 @@ from index.encoders.weights import WeightEncoder
 from library.adapter import Adapter
 from library.calibration import read_calibration
 from verification.hook import Finding
-from verification.scores.calibration import made_by, share_below
+from verification.scores.calibration import FALSE_ALARMS, made_by, share_below
 from verification.scores.neighbours import same_modules
 
 AGREEMENT_HOOK = "agreement"
 FITS, LOW, UNCALIBRATED = "agreement-fits", "agreement-low", "agreement-uncalibrated"
 NOT_APPLICABLE = "agreement-not-applicable"
-FALSE_ALARMS = 5  # of a hundred right pairs
 
 
 @dataclass(frozen=True)

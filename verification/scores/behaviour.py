@@ -10,7 +10,7 @@ adapters of other tasks pass it. It is in nats a token of the base that it was c
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -29,14 +29,13 @@ from library.calibration import read_calibration
 from library.errors import UsageError
 from library.tasks.files import Example
 from library.tasks.metrics import rouge_l
+from verification.artifact import ShareProgress
 from verification.hook import Finding
 
 BEHAVIOUR_HOOK = "behaviour"
 FITS, UNDECIDED = "behaviour-fits", "behaviour-undecided"
 NO_BETTER, UNMEASURED = "behaviour-no-better", "behaviour-unmeasured"
-EXAMPLES = 16
-SECONDS = 30.0
-MAX_LENGTH = 320  # tokens of an example with its answer, as in training; longer ones are left out
+MAX_EXAMPLE_TOKENS = 320  # with the answer, as in training; longer ones are left out
 OWN, NONE = "this adapter", "no adapter"
 
 
@@ -58,8 +57,8 @@ class Bounds:
         scored: how many are also answered greedily, for ROUGE-L.
     """
 
-    examples: int = EXAMPLES
-    seconds: float = SECONDS
+    examples: int = 16
+    seconds: float = 30.0
     scored: int = 0
 
 
@@ -92,7 +91,7 @@ class Behaviour:
 
     @property
     def margin(self) -> float:
-        """How much lower this adapter's loss is than the best rival's, in nats a token."""
+        """The best rival's loss less this adapter's, in nats a token."""
         return self.losses[self.best_rival] - self.losses[OWN]
 
 
@@ -102,7 +101,7 @@ def measure(
     rivals: Sequence[Contender],
     examples: Sequence[Example],
     bounds: Bounds | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: ShareProgress = lambda share: None,
 ) -> Behaviour:
     """Losses (and scores) of an adapter and its rivals on examples, in bare mode.
 
@@ -119,14 +118,14 @@ def measure(
     bounds = bounds or Bounds()
     # 1. The examples that are short enough, and how many of them may be used.
     rows = [(example, example_row(base.tokenizer, example)) for example in examples]
-    fitting = [pair for pair in rows if len(pair[1]) <= MAX_LENGTH]
+    fitting = [pair for pair in rows if len(pair[1]) <= MAX_EXAMPLE_TOKENS]
     if not fitting:
         raise UsageError(
-            f"there is no example of at most {MAX_LENGTH} tokens to check behaviour on"
+            f"there is no example of at most {MAX_EXAMPLE_TOKENS} tokens to check behaviour on"
         )
     used = fitting[: bounds.examples]
     scored = used[: bounds.scored]
-    clock = _Clock(bounds.seconds, len(used) + len(scored), progress or (lambda share: None))
+    clock = _Clock(bounds.seconds, len(used) + len(scored), progress)
     # 2. Losses, then answers, example by example until time is up.
     contenders = [Contender(OWN, adapter), Contender(NONE, zeros(adapter.layout)), *rivals]
     lots = by_modules([contender.adapter for contender in contenders], base.device)
@@ -207,7 +206,7 @@ def _means(names: Sequence[str], rows: Sequence[Tensor]) -> dict[str, float]:
 class _Clock:
     """Counts steps, tells how far the work is, and says when time is up."""
 
-    def __init__(self, seconds: float, steps: int, progress: Callable[[float], None]) -> None:
+    def __init__(self, seconds: float, steps: int, progress: ShareProgress) -> None:
         self._end = time.monotonic() + seconds
         self._steps, self._done, self._progress = steps, 0, progress
         self.late = False
@@ -266,14 +265,13 @@ def check_behaviour(
     adapter: Adapter,
     rivals: Sequence[Contender],
     examples: Examples,
-    bounds: Bounds | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: ShareProgress = lambda share: None,
 ) -> Finding:
     """One finding: the adapter beats every rival clearly, or by less, or it does not.
 
     Arguments and errors are those of `measure`.
     """
-    measured = measure(base, adapter, rivals, examples.rows, bounds, progress)
+    measured = measure(base, adapter, rivals, examples.rows, progress=progress)
     limits = behaviour_calibration()
     evidence = _evidence(measured, examples, limits, base)
     side = "below" if measured.margin >= 0 else "above"

@@ -17,8 +17,8 @@ from library.tasks.files import Task
 from verification.scores.behaviour import Contender
 from verification.scores.neighbours import trained
 
-RIVALS = 4
-MEAN = "mean of the rivals"
+_RIVALS = 4
+_MEAN = "mean of the rivals"
 
 
 def rivals_of(
@@ -44,16 +44,16 @@ def rivals_of(
     ]
     rivals = [
         Contender(record["task"], read_adapter(folder, record["id"], layout))
-        for record in evenly_spaced(others, RIVALS)
+        for record in evenly_spaced(others, _RIVALS)
     ]
     if len(rivals) < 2:
         return rivals
     mean = weighted_sum([rival.adapter for rival in rivals], [1 / len(rivals)] * len(rivals))
-    return [*rivals, Contender(MEAN, mean)]
+    return [*rivals, Contender(_MEAN, mean)]
 
 
 def evenly_spaced(records: Sequence[Record], count: int) -> list[Record]:
-    """At most `count`, evenly spaced."""
+    """At most `count` of the records, evenly spaced."""
     if len(records) <= count:
         return list(records)
     return [records[(2 * i + 1) * len(records) // (2 * count)] for i in range(count)]
@@ -80,5 +80,5 @@ def nearest_task(
 def _layout(folder: LibraryFolder, base: BaseReference) -> Layout:
     plan = folder.plan()
     layout = base_layout(base, plan.layout)
-    layout.require_same(plan.layout, f"base model '{base.name}'", f"the library {folder.place}")
+    layout.require_same(plan.layout, f"base model '{base.name}'", f"the library {folder.location}")
     return plan.layout

@@ -1,23 +1,12 @@
-"""Thresholds from scores of right and wrong, for screening, agreement and behaviour."""
+"""A score's place in its calibration set, for screening and agreement."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
-def area_under_curve(right: Sequence[float], wrong: Sequence[float]) -> float:
-    """How often a right one scores above a wrong one; ties count half (Mann-Whitney)."""
-    wins = sum((r > w) + 0.5 * (r == w) for r in right for w in wrong)
-    return wins / (len(right) * len(wrong))
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of the values do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+FALSE_ALARMS = 5  # of a hundred right ones (pairs, clean adapters) that a threshold warns of
 
 
 def share_below(score: float, quantiles: Sequence[float] | Float[Tensor, " n"]) -> float:
@@ -27,5 +16,5 @@ def share_below(score: float, quantiles: Sequence[float] | Float[Tensor, " n"]) 
 
 
 def made_by(recipe: str | None) -> str:
-    """Of an adapter, by the `generator` of its provenance, for a sentence."""
-    return f"made by {recipe}" if recipe else "of unknown making"
+    """Words for an adapter's maker, by the `generator` of its provenance."""
+    return f"made by {recipe}" if recipe else "of unknown origin"

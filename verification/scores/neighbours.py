@@ -22,9 +22,10 @@ from library.store.open import open_library
 from library.store.records import Record
 from verification.hook import Finding
 
-NEIGHBOURS = "neighbours"
+NEIGHBOURS_HOOK = "neighbours"
 NEAREST, COPY, E_DIEM = "neighbours-nearest", "neighbours-copy", "neighbours-e-diem"
 INCOMPARABLE = "neighbours-not-comparable"
+_NEAREST = 5  # library adapters that a finding lists
 SAME = 5e-3  # a relative distance below this is the same ΔW, up to rounding to bfloat16
 REFERENCE = 24  # adapters, evenly spaced by task, whose pairs E-DIEM is held against
 
@@ -42,11 +43,17 @@ def squared_norms(adapter: Adapter) -> Float[Tensor, "n sites"]:
 
 @dataclass(frozen=True)
 class Distances:
-    """Of n adapters to m others: the cosine of the whole ΔW, and ‖ΔW − ΔW'‖ of each module."""
+    """Distances of n adapters to m others.
+
+    Attributes:
+        cosine: of the whole ΔW.
+        by_module: ‖ΔW − ΔW'‖ of each module.
+        relative: ‖ΔW − ΔW'‖ / ‖ΔW‖ of the whole.
+    """
 
     cosine: Float[Tensor, "n m"]
     by_module: Float[Tensor, "n m sites"]
-    relative: Float[Tensor, "n m"]  # of the whole: ‖ΔW − ΔW'‖ / ‖ΔW‖
+    relative: Float[Tensor, "n m"]
 
 
 def distances(
@@ -60,7 +67,8 @@ def distances(
     total1, total2 = norms1.sum(dim=-1), norms2.sum(dim=-1)
     scale = (total1[:, None] * total2).sqrt()  # (n, m)
     cosine = products.sum(dim=-1) / torch.where(scale > 0, scale, 1.0)
-    relative = squared.sum(dim=-1).sqrt() / torch.where(total1 > 0, total1, 1.0).sqrt()[:, None]
+    length = torch.where(total1 > 0, total1, 1.0).sqrt()
+    relative = squared.sum(dim=-1).sqrt() / length[:, None]  # (n, m)
     return Distances(cosine, squared.sqrt(), relative)
 
 
@@ -105,15 +113,15 @@ def gather(
     norms, m = squared_norms(adapters), len(adapters)
     rows = torch.linspace(0, m - 1, min(m, REFERENCE)).round().long()
     measured = distances(adapters[rows], adapters, norms)
-    other = torch.arange(m)[None] != rows[:, None]
-    pairs = measured.by_module[:, rows][other[:, rows]]
+    other = torch.arange(m)[None] != rows[:, None]  # (reference, m)
+    pairs = measured.by_module[:, rows][other[:, rows]]  # (pairs, sites)
     nearest = measured.cosine.masked_fill(~other, -1).amax(dim=1).sort().values
     spread = pairs.std(dim=0).clamp_min(1e-12)
     return Neighbours(name, ids, tasks, adapters, norms, pairs.mean(dim=0), spread, nearest)
 
 
 def _site_major(adapters: Adapter) -> Adapter:
-    """The same in float64, laid out in memory so that `inner_products` reshapes without a copy."""
+    """Adapters in float64, laid out in memory so that `inner_products` reshapes without a copy."""
     # A of (n, sites, r, i) lies as (sites, n, r, i); B of (n, sites, o, r) as (sites, n, r, o).
     a = {k: x.double().transpose(0, 1).contiguous().transpose(0, 1) for k, x in adapters.A.items()}
     b = {
@@ -135,7 +143,7 @@ def trained(folder: LibraryFolder, layout: Layout) -> list[Record]:
 
 
 def read_neighbours(url: str) -> Neighbours:
-    """Those of a library, by folder or URL.
+    """The adapters of a library, by folder or URL.
 
     Raises MissingPath, OutputError or AdapterFileError if it cannot be read, and as `gather`.
     """
@@ -151,16 +159,16 @@ def read_neighbours(url: str) -> Neighbours:
     return gather(name, ids, tasks, adapters)
 
 
-def check_neighbours(adapter: Adapter, neighbours: Neighbours, k: int = 5) -> list[Finding]:
+def check_neighbours(adapter: Adapter, neighbours: Neighbours) -> list[Finding]:
     """The nearest library adapters by the cosine of ΔW, and E-DIEM of the nearest one."""
     if not same_modules(adapter.layout, neighbours.adapters.layout):
         message = f"the adapter's modules are not those of {neighbours.name}"
-        return [Finding(NEIGHBOURS, INCOMPARABLE, "info", message)]
+        return [Finding(NEIGHBOURS_HOOK, INCOMPARABLE, "info", message)]
     if not adapter.is_finite():
         message = "no neighbours: a weight is not a finite number"
-        return [Finding(NEIGHBOURS, INCOMPARABLE, "info", message)]
+        return [Finding(NEIGHBOURS_HOOK, INCOMPARABLE, "info", message)]
     measured = distances(adapter, neighbours.adapters, neighbours.norms)
-    order = measured.cosine[0].argsort(descending=True, stable=True)[:k].tolist()
+    order = measured.cosine[0].argsort(descending=True, stable=True)[:_NEAREST].tolist()
     first = order[0]
     nearest = [
         {
@@ -179,7 +187,7 @@ def check_neighbours(adapter: Adapter, neighbours: Neighbours, k: int = 5) -> li
     )
     code = COPY if float(measured.relative[0, first]) < SAME else NEAREST
     return [
-        Finding(NEIGHBOURS, code, "info", message, {"nearest": nearest}),
+        Finding(NEIGHBOURS_HOOK, code, "info", message, {"nearest": nearest}),
         _e_diem(measured.by_module[0, first], adapter, neighbours, neighbours.tasks[first]),
     ]
 
@@ -197,4 +205,4 @@ def _e_diem(
     by_module = dict(
         zip((site.name for site in adapter.layout.sites), scores.tolist(), strict=True)
     )
-    return Finding(NEIGHBOURS, E_DIEM, "info", message, {"by_module": by_module})
+    return Finding(NEIGHBOURS_HOOK, E_DIEM, "info", message, {"by_module": by_module})

@@ -12,21 +12,18 @@ the bank (docs/screening.md has the numbers).
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from library.adapter import Adapter
+from verification.checks.screening_bank import Bank
 from verification.checks.spectrum import log_profile, log_spectrum, singular_values
 from verification.hook import Finding
-from verification.scores.calibration import made_by, share_below
-from verification.scores.screening_bank import Bank
+from verification.scores.calibration import FALSE_ALARMS, made_by, share_below
 
-SCREENING = "screening"
+SCREENING_HOOK = "screening"
 NOT_APPLICABLE, UNCALIBRATED = "screening-not-applicable", "screening-uncalibrated"
 KNOWN_KIND, OUTLIER, QUIET = "screening-known-kind", "screening-outlier", "screening-quiet"
-FALSE_ALARMS = 5  # of a hundred clean adapters of the bank's recipe, for each of the two scores
-QUANTILES = torch.linspace(0, 1, 101, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -64,41 +61,6 @@ def profile(bank: Bank) -> Profile:
     return Profile(bank.profile_centre, bank.profile_spread)
 
 
-def fit_linear(
-    clean: Float[Tensor, "n sites rank"],
-    poisoned: Float[Tensor, "m sites rank"],
-    ridge: float = 20.0,
-) -> Linear:
-    """Logistic regression with an L2 penalty of ridge/2·‖weight‖², both classes weighing the same.
-
-    Newton's method in float64 to convergence, so that the same spectra give the same numbers.
-    """
-    x = torch.cat([log_spectrum(clean), log_spectrum(poisoned)])
-    centre, spread = x.mean(dim=0), x.std(dim=0).clamp_min(1e-6)
-    z = torch.cat([(x - centre) / spread, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
-    y = torch.cat([torch.zeros(len(clean)), torch.ones(len(poisoned))]).double()
-    share = torch.where(y > 0, len(x) / (2 * len(poisoned)), len(x) / (2 * len(clean)))
-    penalty = torch.full((z.shape[1],), float(ridge), dtype=z.dtype)
-    penalty[-1] = 1e-6  # the bias is free
-    weight = torch.zeros_like(penalty)
-    for _ in range(50):
-        p = torch.sigmoid(z @ weight)
-        gradient = z.T @ (share * (p - y)) + penalty * weight
-        curvature = (z.T * (share * p * (1 - p))) @ z + torch.diag(penalty)
-        step = torch.linalg.solve(curvature, gradient)
-        weight = weight - step
-        if step.abs().max() < 1e-9:
-            break
-    return Linear(float(weight[-1]), centre, spread, weight[:-1])
-
-
-def fit_profile(clean: Float[Tensor, "n sites rank"]) -> Profile:
-    """Median, and the distance between the quartiles over that of a standard normal (1.349)."""
-    x = log_profile(clean)
-    low, high = x.quantile(0.25, dim=0), x.quantile(0.75, dim=0)
-    return Profile(x.median(dim=0).values, ((high - low) / 1.349).clamp_min(1e-6))
-
-
 def check_spectra(
     adapter: Adapter, bank: Bank, recipe: str | None, base_sha256: str | None
 ) -> list[Finding]:
@@ -113,10 +75,10 @@ def check_spectra(
             f"no screening: the bank is of {len(bank.modules)} modules at rank {bank.rank} or "
             f"above, the adapter has {adapter.layout.describe()}"
         )
-        return [Finding(SCREENING, NOT_APPLICABLE, "info", message)]
+        return [Finding(SCREENING_HOOK, NOT_APPLICABLE, "info", message)]
     if not adapter.is_finite():
         message = "no screening: a weight is not a finite number"
-        return [Finding(SCREENING, NOT_APPLICABLE, "info", message)]
+        return [Finding(SCREENING_HOOK, NOT_APPLICABLE, "info", message)]
     values = bank.in_order(adapter.layout, singular_values(adapter, bank.rank))
     return _screening(values, bank, recipe, base_sha256)
 
@@ -142,16 +104,16 @@ def _screening(
             f"the adapter is {made_by(recipe)} or on another base, for which the bank does not "
             f"hold: {scores}"
         )
-        return [Finding(SCREENING, UNCALIBRATED, "info", message, evidence)]
+        return [Finding(SCREENING_HOOK, UNCALIBRATED, "info", message, evidence)]
     warnings = []
     if kind.flagged:
         message = f"the spectrum is like that of adapters with a planted backdoor: {scores}"
-        warnings.append(Finding(SCREENING, KNOWN_KIND, "warn", message, evidence))
+        warnings.append(Finding(SCREENING_HOOK, KNOWN_KIND, "warn", message, evidence))
     if outlier.flagged:
         message = f"one module's norm stands out as in no clean adapter: {scores}"
-        warnings.append(Finding(SCREENING, OUTLIER, "warn", message, evidence))
+        warnings.append(Finding(SCREENING_HOOK, OUTLIER, "warn", message, evidence))
     return warnings or [
-        Finding(SCREENING, QUIET, "info", f"nothing stands out: {scores}", evidence)
+        Finding(SCREENING_HOOK, QUIET, "info", f"nothing stands out: {scores}", evidence)
     ]
 
 

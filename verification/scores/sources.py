@@ -18,6 +18,7 @@ from library.store.folder import LibraryFolder
 from library.store.open import open_library
 from library.tasks.files import Task, read_tasks
 from verification.artifact import Artifact, Context
+from verification.checks.screening_bank import shipped_bank
 from verification.hook import Finding
 from verification.run import Hook
 from verification.scores import agreement, neighbours, screening
@@ -26,19 +27,18 @@ from verification.scores.behaviour import BEHAVIOUR_HOOK, Examples, check_behavi
 from verification.scores.behaviour_rivals import nearest_task, rivals_of
 from verification.scores.neighbours import Neighbours, check_neighbours, read_neighbours
 from verification.scores.screening import check_spectra
-from verification.scores.screening_bank import shipped_bank
 
 SLOW = (
-    screening.SCREENING,
-    neighbours.NEIGHBOURS,
+    screening.SCREENING_HOOK,
+    neighbours.NEIGHBOURS_HOOK,
     agreement.AGREEMENT_HOOK,
     BEHAVIOUR_HOOK,
 )
 
 
 @dataclass(frozen=True)
-class Sources:
-    """The sources of the slow hooks.
+class SlowHooks:
+    """The slow hooks, over their sources.
 
     Attributes:
         library: folder or URL, for neighbours and rivals.
@@ -54,13 +54,6 @@ class Sources:
     base: Callable[[BaseReference], BaseModel]
     tasks: Path | None = None
 
-
-class SlowHooks:
-    """The slow hooks with their sources."""
-
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
-
     def hooks(self) -> tuple[Hook, ...]:
         """In the order of SLOW; costs are those once everything has been read."""
         checks = (self._screening, self._neighbours, self._agreement, self._behaviour)
@@ -74,64 +67,64 @@ class SlowHooks:
         try:
             adapter = subject.adapter
         except AdapterFileError as error:
-            return [Finding(screening.SCREENING, code, "info", f"no screening: {error}")]
-        recipe, base = subject.said("generator"), subject.said("base", "sha256")
+            return [Finding(screening.SCREENING_HOOK, code, "info", f"no screening: {error}")]
+        recipe, base = subject.recorded("generator"), subject.recorded("base", "sha256")
         return check_spectra(adapter, shipped_bank(), recipe, base)
 
     def _neighbours(self, subject: Artifact, context: Context) -> list[Finding]:
         _ = self._library  # one that is not there is no finding about the adapter
         try:
-            return check_neighbours(subject.adapter, self._near)
+            return check_neighbours(subject.adapter, self._stored)
         except (AdapterFileError, UsageError) as error:
             code, message = neighbours.INCOMPARABLE, f"no neighbours: {error}"
-            return [Finding(neighbours.NEIGHBOURS, code, "info", message)]
+            return [Finding(neighbours.NEIGHBOURS_HOOK, code, "info", message)]
 
     def _agreement(self, subject: Artifact, context: Context) -> list[Finding]:
-        text = subject.said("description")
+        text = subject.recorded("description")
         if text is None:
             return [agreement.not_applicable("provenance has no description")]
         try:
             adapter, text = subject.adapter, normalise(text)
         except (AdapterFileError, InvalidDescription) as error:
             return [agreement.not_applicable(str(error))]
-        recipe, base = subject.said("generator"), subject.said("base", "sha256")
+        recipe, base = subject.recorded("generator"), subject.recorded("base", "sha256")
         vector = self._texts.vectors([text])
         return [check_agreement(adapter, vector, self._weights, recipe, base)]
 
     def _behaviour(self, subject: Artifact, context: Context) -> list[Finding]:
         named = (subject.config or {}).get("base_model_name_or_path")
-        reference = self._sources.reference(named if isinstance(named, str) else None)
+        reference = self.reference(named if isinstance(named, str) else None)
         if reference is None:
-            return [unmeasured(f"the base model {str(named)[:200]} is not at hand")]
+            return [unmeasured(f"the base model {str(named)[:200]} is not available")]
         examples = self._examples(subject, context)
         if examples is None:
-            return [unmeasured("there are no examples of the task, given or stored")]
-        description, identity = subject.said("description"), subject.said("id")
+            return [unmeasured("no examples were given, and no stored task has any")]
+        description, identity = subject.recorded("description"), subject.recorded("id")
         try:
             adapter = subject.adapter
             rivals = rivals_of(self._library, reference, description=description, identity=identity)
-            base = self._sources.base(reference)
+            base = self.base(reference)
             return [check_behaviour(base, adapter, rivals, examples, progress=context.progress)]
         except (AdapterFileError, LayoutMismatch, UsageError) as error:
             return [unmeasured(str(error))]
 
     def _examples(self, subject: Artifact, context: Context) -> Examples | None:
-        """Those that were given, else those of the nearest stored task."""
+        """The examples in the context, else those of the nearest stored task."""
         if context.examples:
             return Examples(context.examples, "request")
-        description = subject.said("description")
+        description = subject.recorded("description")
         if not self._tasks or description is None:
             return None
-        nearest = nearest_task(description, self._tasks, self._sources.encoder())
+        nearest = nearest_task(description, self._tasks, self.encoder())
         return Examples(nearest.task.train, nearest.task.name, nearest.similarity)
 
     @cached_property
     def _library(self) -> LibraryFolder:
-        return open_library(self._sources.library)
+        return open_library(self.library)
 
     @cached_property
-    def _near(self) -> Neighbours:
-        return read_neighbours(self._sources.library)
+    def _stored(self) -> Neighbours:
+        return read_neighbours(self.library)
 
     @cached_property
     def _weights(self) -> WeightEncoder:
@@ -144,4 +137,4 @@ class SlowHooks:
 
     @cached_property
     def _tasks(self) -> Sequence[Task]:
-        return [] if self._sources.tasks is None else read_tasks(self._sources.tasks)
+        return [] if self.tasks is None else read_tasks(self.tasks)

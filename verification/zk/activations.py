@@ -9,7 +9,8 @@ from torch import Tensor
 
 from library.base.prompts import prompt_ids
 from library.errors import LayoutMismatch, UsageError
-from verification.zk.integers import Rows, on_grid
+from verification.zk.child import Rows
+from verification.zk.integers import on_grid
 from verification.zk.manifest import Committed
 
 
@@ -26,15 +27,15 @@ def activations(base: Any, modules: Iterable[Committed], text: str, rows: int) -
     ids = prompt_ids(base.tokenizer, text)
     if not 1 <= rows <= len(ids):
         raise UsageError(f"rows must be from 1 to {len(ids)}, the tokens of the prompt")
-    found: dict[str, Tensor] = {}
-    known = dict(base.model.named_modules())
-    wanted = list(modules)
-    for module in wanted:
-        if module.name not in known:
+    inputs: dict[str, Tensor] = {}
+    named = dict(base.model.named_modules())
+    committed = list(modules)
+    for module in committed:
+        if module.name not in named:
             raise LayoutMismatch(f"the base model has no module named {module.name}")
     handles = [
-        known[module.name].register_forward_pre_hook(partial(_keep, found, module.name))
-        for module in wanted
+        named[module.name].register_forward_pre_hook(partial(_keep, inputs, module.name))
+        for module in committed
     ]
     try:
         with torch.inference_mode():
@@ -42,15 +43,15 @@ def activations(base: Any, modules: Iterable[Committed], text: str, rows: int) -
     finally:
         for handle in handles:
             handle.remove()
-    for module in wanted:
-        width = found[module.name].shape[-1]
+    for module in committed:
+        width = inputs[module.name].shape[-1]
         if width != module.in_features:
             raise LayoutMismatch(
                 f"{module.name} takes {width} numbers in the base model and "
                 f"{module.in_features} in the manifest"
             )
-    return {module.name: on_grid(found[module.name][0, -rows:].cpu()) for module in wanted}
+    return {module.name: on_grid(inputs[module.name][0, -rows:].cpu()) for module in committed}
 
 
-def _keep(found: dict[str, Tensor], name: str, module: Any, arguments: tuple[Tensor, ...]) -> None:
-    found[name] = arguments[0].detach()
+def _keep(inputs: dict[str, Tensor], name: str, module: Any, arguments: tuple[Tensor, ...]) -> None:
+    inputs[name] = arguments[0].detach()

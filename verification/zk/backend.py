@@ -23,6 +23,7 @@ from typing import Any
 from library.canonical import file_digest, json_digest
 from library.errors import MissingPath, OutputExists, UsageError
 from library.files import cache_dir, write_folder
+from verification.artifact import ShareProgress
 from verification.zk.errors import MissingExtra, ProofFileError, ProverError, TooLarge
 from verification.zk.integers import PROTOCOL
 
@@ -36,7 +37,7 @@ _KEY_FILES = ("settings.json", "pk", "vk")
 
 @dataclass(frozen=True)
 class Shape:
-    """What a circuit depends on."""
+    """The numbers that a circuit depends on."""
 
     in_features: int
     out_features: int
@@ -123,19 +124,19 @@ class Backend:
         self,
         action: Callable[[Any], Any],
         items: Sequence[Any],
-        progress: Callable[[float], None] = lambda share: None,
+        progress: ShareProgress = lambda share: None,
     ) -> list[Any]:
         """`action` on every item, as many at a time as there are processes; in order.
 
         Args:
             progress: called with the share that is done after each item.
         """
-        found = []
+        results = []
         with ThreadPoolExecutor(self.workers) as pool:
             for result in pool.map(action, items):
-                found.append(result)
-                progress(len(found) / len(items))
-        return found
+                results.append(result)
+                progress(len(results) / len(items))
+        return results
 
     def plan(self, shapes: Sequence[Shape], logrows: int | None = None) -> tuple[int, list[int]]:
         """Log2 of the rows that circuits of these shapes share, and the columns of each.
@@ -145,12 +146,12 @@ class Backend:
         numbers = [shape.numbers() for shape in shapes]
         if any((inputs + outputs) * rank >> MAX_LOGROWS + 2 for inputs, outputs, rank in numbers):
             raise TooLarge("modules of more than four million weights are not proved")
-        found = self.call("plan", shapes=numbers, logrows=logrows)
-        if found["logrows"] > MAX_LOGROWS or 0 in found["columns"]:
+        circuits = self.call("plan", shapes=numbers, logrows=logrows)
+        if circuits["logrows"] > MAX_LOGROWS or 0 in circuits["columns"]:
             raise TooLarge(
-                f"an SRS of 2^{found['logrows']} points does not do for modules of this size"
+                f"an SRS of 2^{circuits['logrows']} points is too small for modules of this size"
             )
-        return max(found["logrows"], MIN_LOGROWS), found["columns"]
+        return max(circuits["logrows"], MIN_LOGROWS), circuits["columns"]
 
     def keys(self, shape: Shape, srs: Srs) -> Keys:
         """The keys of a shape, made once. Raises ProverError, TooLarge, ProofFileError."""
@@ -164,23 +165,23 @@ class Backend:
                 raise ValueError("another verification key")
         except (OSError, ValueError, TypeError) as error:
             raise ProofFileError(
-                f"{folder} is damaged ({error}); delete it to have the keys made anew"
+                f"{folder} is damaged ({error}); delete it, and new keys are made"
             ) from error
         return keys
 
     def _make_keys(self, shape: Shape, srs: Srs, folder: Path) -> None:
         _, (columns,) = self.plan([shape], srs.logrows)
-        with tempfile.TemporaryDirectory() as made:
+        with tempfile.TemporaryDirectory() as work:
             record = self.call(
                 "keys",
                 shape=shape.numbers(),
                 logrows=srs.logrows,
                 columns=columns,
                 srs=str(srs.path),
-                folder=made,
+                folder=work,
             )
-            files = {name: (Path(made) / name).read_bytes() for name in _KEY_FILES}
-            record["vk_sha256"] = file_digest(Path(made) / "vk")
+            files = {name: (Path(work) / name).read_bytes() for name in _KEY_FILES}
+            record["vk_sha256"] = file_digest(Path(work) / "vk")
         files["keys.json"] = json.dumps(record, sort_keys=True).encode()
         with suppress(OutputExists):  # another process was first
             write_folder(folder, files)
@@ -207,7 +208,7 @@ def local_srs(logrows: int, backend: Backend | None = None) -> Srs:
     folder = cache_dir() / "zk" / f"srs-{logrows}"
     if not (folder / SRS_NAME).is_file():
         if backend is None:
-            raise ProofFileError("this machine has made no such SRS; give the file with --srs")
+            raise ProofFileError("this machine has made no such SRS; give its file with --srs")
         with suppress(OutputExists):
             write_folder(folder, {SRS_NAME: new_srs(backend, logrows)})
     return read_srs(folder / SRS_NAME)

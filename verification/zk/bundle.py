@@ -4,7 +4,7 @@ The verifier gives a nonce; each module's input row, and which modules are prove
 and from the manifest. The file holds outputs and proofs, and no inputs: the verifier has its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field
 
 from library.canonical import canonical_json
 from library.errors import MissingPath, UsageError
+from verification.artifact import ShareProgress
 from verification.zk.backend import Backend, Srs
 from verification.zk.integers import PROTOCOL, hashed_row, sampled
 from verification.zk.manifest import STRICT, Manifest, Sha256, parse_strictly, require_distinct
@@ -60,12 +61,12 @@ class Bundle:
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str) -> "Bundle":
-        """Strictly; see `parse_strictly`. Raises ProofFileError."""
+        """A bundle, read strictly; see `parse_strictly`. Raises ProofFileError."""
         return parse_strictly(cls, content, f"{where} is not a proof")
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Raises MissingPath, ProofFileError."""
+    """The bundle in a file. Raises MissingPath, ProofFileError."""
     if not path.is_file():
         raise MissingPath(f"there is no proof at {path}")
     return Bundle.from_bytes(path.read_bytes(), str(path))
@@ -75,7 +76,7 @@ def prove_hashed(
     owner: Owner,
     nonce: str,
     count: int | None,
-    progress: Callable[[float], None] = lambda share: None,
+    progress: ShareProgress = lambda share: None,
 ) -> Bundle:
     """Prove `count` modules that the nonce selects (all if None), one row each.
 

@@ -63,24 +63,23 @@ def keys(shape: list[int], logrows: int, columns: int, srs: str, folder: str) ->
 
     The weights are made up: with polynomial commitments the keys depend on the shape alone.
     """
-    ezkl = _ezkl()
-    at = Path(folder)
+    path = Path(folder)
     ones, x = _made_up(shape), [1] * shape[0]
-    _settings(at, shape, columns, logrows)
+    _settings(path, shape, columns, logrows)
     with tempfile.TemporaryDirectory() as inner:
-        circuit = _compile(Path(inner), at / "settings.json", *ones)
-        ezkl.setup(model=circuit, vk_path=str(at / "vk"), pk_path=str(at / "pk"), srs_path=srs)
-    made = prove(folder, srs, *ones, x, [0, 0])
-    if not is_valid(folder, srs, made["instances"], made["proof"]):
-        raise ValueError("a proof with keys just made does not hold: the SRS is no good")
+        circuit = _compile(Path(inner), path / "settings.json", *ones)
+        vk, pk = str(path / "vk"), str(path / "pk")
+        _ezkl().setup(model=circuit, vk_path=vk, pk_path=pk, srs_path=srs)
+    trial = prove(folder, srs, *ones, x, [0, 0])
+    if not is_valid(folder, srs, trial["instances"], trial["proof"]):
+        raise ValueError("a proof with new keys does not hold: the SRS is damaged")
     points = len(commit(folder, srs, *ones))
-    return {"points": points, "proof_bytes": len(made["proof"]) // 2}
+    return {"points": points, "proof_bytes": len(trial["proof"]) // 2}
 
 
 def srs(path: str, logrows: int) -> None:
     """Make an SRS of 2^logrows points from fresh randomness, whose secret this process forgets."""
-    ezkl = _ezkl()
-    ezkl.gen_srs(path, logrows)
+    _ezkl().gen_srs(path, logrows)
 
 
 def commit(folder: str, srs: str, a: Rows, b: Rows) -> list[str]:
@@ -88,44 +87,41 @@ def commit(folder: str, srs: str, a: Rows, b: Rows) -> list[str]:
 
     That is x and y, 32 bytes each, big-endian, here in hex. ezkl gives them little-endian.
     """
-    ezkl = _ezkl()
-    found = ezkl.kzg_commit(
+    points = _ezkl().kzg_commit(
         message=[felt(value) for value in [*_flat(a), *_flat(b)]],
         vk_path=str(Path(folder) / "vk"),
         settings_path=str(Path(folder) / "settings.json"),
         srs_path=srs,
     )
-    return [bytes.fromhex(p.x)[::-1].hex() + bytes.fromhex(p.y)[::-1].hex() for p in found]
+    return [bytes.fromhex(p.x)[::-1].hex() + bytes.fromhex(p.y)[::-1].hex() for p in points]
 
 
 def prove(folder: str, srs: str, a: Rows, b: Rows, x: list[int], tag: list[int]) -> dict[str, Any]:
     """Prove x·Aᵀ·Bᵀ for one row x; the proof in hex, and the instances that ezkl computed."""
-    ezkl = _ezkl()
     if len(a) in (1, len(a[0])) and _flat(a) == _flat(b):
         raise ValueError("ezkl cannot prove a module whose two factors hold the same numbers")
     with tempfile.TemporaryDirectory() as inner:
         witness = _witness(Path(inner), folder, srs, a, b, x, tag)
-        made = str(Path(inner) / "proof.json")
-        ezkl.prove(
+        proof_path = Path(inner) / "proof.json"
+        _ezkl().prove(
             witness=witness,
             model=str(Path(inner) / "circuit"),
             pk_path=str(Path(folder) / "pk"),
-            proof_path=made,
+            proof_path=str(proof_path),
             srs_path=srs,
         )
-        proof = json.loads(Path(made).read_text(encoding="utf-8"))
+        proof = json.loads(proof_path.read_text(encoding="utf-8"))
     return {"proof": bytes(proof["proof"]).hex(), "instances": proof["instances"][0]}
 
 
 def is_valid(folder: str, srs: str, instances: list[str], proof: str) -> bool:
     """Whether a proof holds for these instances (little-endian hex) under the keys in `folder`."""
-    ezkl = _ezkl()
     with tempfile.TemporaryDirectory() as inner:
         path = Path(inner) / "proof.json"
         content = {"instances": [instances], "proof": list(bytes.fromhex(proof))}
         path.write_text(json.dumps(content), encoding="utf-8")
         try:
-            return ezkl.verify(
+            return _ezkl().verify(
                 proof_path=str(path),
                 settings_path=str(Path(folder) / "settings.json"),
                 vk_path=str(Path(folder) / "vk"),
@@ -171,7 +167,7 @@ def _bits(rows: int) -> int:
     return (rows - 1).bit_length()
 
 
-def _settings(at: Path, shape: list[int], columns: int, logrows: int | None) -> dict[str, Any]:
+def _settings(folder: Path, shape: list[int], columns: int, logrows: int | None) -> dict[str, Any]:
     ezkl = _ezkl()
     run = ezkl.PyRunArgs()
     run.input_visibility = run.output_visibility = "public"
@@ -183,10 +179,10 @@ def _settings(at: Path, shape: list[int], columns: int, logrows: int | None) -> 
     run.disable_freivalds = True
     if logrows is not None:
         run.logrows = logrows
-    model = _model(at / "model.onnx", *_made_up(shape))
-    ezkl.gen_settings(model=model, output=str(at / "settings.json"), py_run_args=run)
+    model = _model(folder / "model.onnx", *_made_up(shape))
+    ezkl.gen_settings(model=model, output=str(folder / "settings.json"), py_run_args=run)
     Path(model).unlink()
-    return json.loads((at / "settings.json").read_text(encoding="utf-8"))
+    return json.loads((folder / "settings.json").read_text(encoding="utf-8"))
 
 
 def _made_up(shape: list[int]) -> tuple[Rows, Rows]:
@@ -195,23 +191,22 @@ def _made_up(shape: list[int]) -> tuple[Rows, Rows]:
     return [[1] * inputs for _ in range(rank)], [[2] * rank for _ in range(outputs)]
 
 
-def _compile(at: Path, settings: Path, a: Rows, b: Rows) -> str:
-    ezkl = _ezkl()
-    circuit = str(at / "circuit")
-    model = _model(at / "model.onnx", a, b)
-    ezkl.compile_circuit(model=model, compiled_circuit=circuit, settings_path=str(settings))
+def _compile(folder: Path, settings: Path, a: Rows, b: Rows) -> str:
+    circuit = str(folder / "circuit")
+    model = _model(folder / "model.onnx", a, b)
+    _ezkl().compile_circuit(model=model, compiled_circuit=circuit, settings_path=str(settings))
     return circuit
 
 
 def _witness(
-    at: Path, folder: str, srs: str, a: Rows, b: Rows, x: list[int], tag: list[int]
+    work: Path, folder: str, srs: str, a: Rows, b: Rows, x: list[int], tag: list[int]
 ) -> str:
-    ezkl = _ezkl()
-    circuit, witness = _compile(at, Path(folder) / "settings.json", a, b), str(at / "witness.json")
+    circuit = _compile(work, Path(folder) / "settings.json", a, b)
+    witness, inputs_file = str(work / "witness.json"), work / "input.json"
     inputs = {"input_data": [[felt(v) for v in x], [felt(v) for v in tag]]}
-    (at / "input.json").write_text(json.dumps(inputs), encoding="utf-8")
-    ezkl.gen_witness(
-        data=str(at / "input.json"),
+    inputs_file.write_text(json.dumps(inputs), encoding="utf-8")
+    _ezkl().gen_witness(
+        data=str(inputs_file),
         model=circuit,
         output=witness,
         vk_path=str(Path(folder) / "vk"),

@@ -1,4 +1,4 @@
-"""What can go wrong with proofs besides a proof that is refused, which is a finding."""
+"""Errors of proofs; a proof that is refused is a finding and no error."""
 
 from library.errors import LorasmithError, UsageError
 

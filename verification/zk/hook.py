@@ -7,12 +7,11 @@ check them again (`lorasmith verify-proof`): that this side says they hold convi
 
 import secrets
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from library.files import write_folder
-from verification.artifact import Artifact, Context, Progress
+from verification.artifact import Artifact, Context, ShareProgress
 from verification.hook import Finding
 from verification.run import Hook
 from verification.zk.backend import Backend, Srs, local_srs
@@ -27,7 +26,7 @@ _COMMITTED, _PROVED = 0.1, 0.98  # shares of the work when these steps are done
 
 @dataclass(frozen=True)
 class Challenge:
-    """What is to be proved.
+    """A request for proofs.
 
     Attributes:
         nonce: the verifier's.
@@ -53,7 +52,7 @@ def zk_hook(challenge: Challenge, srs: Srs | None = None) -> Hook:
 
 
 def check_proofs(
-    subject: Artifact, challenge: Challenge, progress: Progress, srs: Srs | None = None
+    subject: Artifact, challenge: Challenge, progress: ShareProgress, srs: Srs | None = None
 ) -> list[Finding]:
     """Commit to an adapter, prove modules and verify the proofs.
 
@@ -66,19 +65,21 @@ def check_proofs(
         ProofLimit: the owner answers no more about this adapter.
         UsageError, TooLarge, ProverError, AdapterFileError: as the functions used say.
     """
-    with tempfile.TemporaryDirectory() as place, Backend(still=lambda: progress(0.0)) as backend:
-        folder = Path(place) / "adapter"
+    with tempfile.TemporaryDirectory() as work, Backend(still=lambda: progress(0.0)) as backend:
+        folder = Path(work) / "adapter"
         write_folder(folder, dict(subject.files))
         manifest = commit_adapter(folder, backend, srs, _part(progress, 0.0, _COMMITTED))
-        own = srs or local_srs(manifest.srs_logrows)
-        owner = Owner(folder, manifest, own, backend)
+        used_srs = srs or local_srs(manifest.srs_logrows)
+        owner = Owner(folder, manifest, used_srs, backend)
         proving = _part(progress, _COMMITTED, _PROVED)
         bundle = prove_hashed(owner, challenge.nonce, challenge.modules, proving)
-        report = verify_hashed(manifest, bundle, challenge.nonce, challenge.modules, own, backend)
+        report = verify_hashed(
+            manifest, bundle, challenge.nonce, challenge.modules, used_srs, backend
+        )
     return _findings(report, manifest, bundle, made_here=srs is None)
 
 
-def _part(progress: Progress, start: float, end: float) -> Callable[[float], None]:
+def _part(progress: ShareProgress, start: float, end: float) -> ShareProgress:
     return lambda share: progress(start + share * (end - start))
 
 
@@ -86,17 +87,17 @@ def _findings(
     report: Report, manifest: Manifest, bundle: Bundle, *, made_here: bool
 ) -> list[Finding]:
     """The report's, the first with everything that it is about."""
-    told = {
+    summary = {
         key: value for key, value in report.to_dict().items() if key not in ("verdict", "findings")
     }
     first, *others = report.findings
     evidence = {
-        **told,
+        **summary,
         "srs_made_here": made_here,
         "nonce": bundle.nonce,
         "files": {"manifest.json": asdict(manifest), "proof.json": asdict(bundle)},
     }
     message = first.message
     if made_here:
-        message += ", under an SRS that was made here and convinces nobody elsewhere"
+        message += ", under an SRS made on this machine, which convinces only its owner"
     return [replace(first, message=message, evidence=evidence), *others]

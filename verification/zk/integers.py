@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from library.canonical import canonical_json, json_digest
-from verification.zk.child import FRACTION_BITS
+from verification.zk.child import FRACTION_BITS, Rows
 from verification.zk.errors import ChallengeError, TooLarge
 
 PROTOCOL = "lorasmith-zk-1"
@@ -20,7 +20,6 @@ FOLD_BITS = 32  # a wrong row goes unseen with probability 2⁻³² a try; ezkl 
 CIRCUIT_BITS = 126
 INPUT_BITS = 40  # values below 2¹⁶, more than any float16 has
 COLUMN_BITS = 16  # what a product of two weights with 8 significant bits each has
-Rows = list[list[int]]
 
 
 def on_grid(values: Float[Tensor, "m n"]) -> Rows:
@@ -50,7 +49,7 @@ def require_inputs(rows: Rows) -> None:
 
 
 def columns(row: list[int]) -> int:
-    """How many columns of ΔW a chosen row can hold side by side in its output.
+    """The number of ΔW's columns that a chosen row can hold side by side in its output.
 
     With x_i = 2^(16·i), an entry of the output is a number whose digits to base 2¹⁶ are entries of
     ΔW, if these have no more than 16 significant bits; they have no less where weights have eight.
@@ -92,8 +91,8 @@ def hashed_row(manifest: str, module: str, nonce: str, width: int) -> list[int]:
 def sampled(manifest: str, nonce: str, modules: list[str], count: int) -> list[str]:
     """`count` of the modules, by the same hash, in their order."""
     ranked = sorted(modules, key=lambda name: _stream(["sample", manifest, nonce, name], 32))
-    chosen = set(ranked[:count])
-    return [name for name in modules if name in chosen]
+    selected = set(ranked[:count])
+    return [name for name in modules if name in selected]
 
 
 def folding(statement: str, rows: int) -> list[int]:
@@ -119,8 +118,8 @@ def tag(statement: str) -> list[int]:
     return [int.from_bytes(content[:15]), int.from_bytes(content[15:30])]
 
 
-def _dot(left: list[int], right: list[int]) -> int:
-    return sum(v * w for v, w in zip(left, right, strict=True))
+def _dot(first: list[int], second: list[int]) -> int:
+    return sum(v * w for v, w in zip(first, second, strict=True))
 
 
 def _stream(about: list[str], size: int) -> bytes:

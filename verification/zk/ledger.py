@@ -1,4 +1,4 @@
-"""How much an owner answers: enough answers reveal ΔW, whatever the proof system.
+"""The ledger of an owner's answers: enough of them reveal ΔW, whatever the proof system.
 
 Every answered row x gives away ΔW·x. From as many independent rows as the rank, all outputs of the
 module are known up to a matrix of rank × rank (the span of B); from `in` rows, ΔW itself; and a row

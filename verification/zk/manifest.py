@@ -5,7 +5,7 @@ is another commitment. Weights appear in no manifest.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,22 +17,24 @@ from library.canonical import canonical_json, file_digest, json_digest
 from library.errors import MissingPath
 from library.layout import Site
 from library.peft.config import read_config, scaling
-from library.peft.patterns import by_pattern
+from library.peft.patterns import alpha_in
 from library.peft.read import read_peft
 from library.peft.safetensors_file import TensorFile, read_tensors
 from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE
+from verification.artifact import ShareProgress
 from verification.zk.backend import BACKEND, Backend, Keys, Shape, Srs, local_srs
+from verification.zk.child import Rows
 from verification.zk.errors import ProofFileError
-from verification.zk.integers import PROTOCOL, Rows, off_grid, on_grid
+from verification.zk.integers import PROTOCOL, off_grid, on_grid
 
 POINT = re.compile("[0-9a-f]{128}")
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-Size = Annotated[int, Field(gt=0, lt=2**53)]  # what canonical JSON, and so a digest, can hold
+Positive = Annotated[int, Field(gt=0, lt=2**53)]  # what canonical JSON, and so a digest, can hold
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-T = TypeVar("T")
+Parsed = TypeVar("Parsed")
 
 
-def parse_strictly(kind: type[T], content: bytes, what: str) -> T:
+def parse_strictly(kind: type[Parsed], content: bytes, what: str) -> Parsed:
     """A dataclass from JSON: every member and no other, each of its form.
 
     Raises ProofFileError, whose sentence begins with `what`.
@@ -49,7 +51,7 @@ def parse_strictly(kind: type[T], content: bytes, what: str) -> T:
 def require_distinct(modules: list[Any]) -> list[Any]:
     """The modules. Raises ValueError if a name is there twice."""
     if len({module.name for module in modules}) < len(modules):
-        raise ValueError("one module is there twice")
+        raise ValueError("a module is listed twice")
     return modules
 
 
@@ -78,9 +80,9 @@ class Committed:
     __pydantic_config__ = STRICT
 
     name: str
-    in_features: Size
-    out_features: Size
-    rank: Size
+    in_features: Positive
+    out_features: Positive
+    rank: Positive
     alpha: float
     scaling: float
     dtype: str
@@ -117,7 +119,7 @@ class Manifest:
     config_sha256: Sha256
     base_model: str | None
     srs_sha256: Sha256
-    srs_logrows: Size
+    srs_logrows: Positive
     modules: Annotated[list[Committed], Field(min_length=1), AfterValidator(require_distinct)]
 
     @cached_property
@@ -138,7 +140,7 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str) -> "Manifest":
-        """Strictly; see `parse_strictly`. Raises ProofFileError."""
+        """A manifest, read strictly; see `parse_strictly`. Raises ProofFileError."""
         manifest = parse_strictly(cls, content, f"{where} is not a manifest")
         if not all(module.binds for module in manifest.modules):
             raise ProofFileError(f"{where} is not a manifest: a commitment is not a point in hex")
@@ -146,7 +148,7 @@ class Manifest:
 
 
 def read_zk_manifest(path: Path) -> Manifest:
-    """Raises MissingPath, ProofFileError."""
+    """The manifest in a file. Raises MissingPath, ProofFileError."""
     if not path.is_file():
         raise MissingPath(f"there is no manifest at {path}")
     return Manifest.from_bytes(path.read_bytes(), str(path))
@@ -174,7 +176,7 @@ def commit_adapter(
     folder: Path,
     backend: Backend,
     srs: Srs | None = None,
-    progress: Callable[[float], None] = lambda share: None,
+    progress: ShareProgress = lambda share: None,
 ) -> Manifest:
     """Commit to the adapter in `folder`.
 
@@ -228,14 +230,13 @@ def all_keys(shapes: Iterable[Shape], backend: Backend, srs: Srs) -> dict[Shape,
 def _described(
     site: Site, shape: Shape, config: dict[str, Any], file: TensorFile, difference: float
 ) -> Committed:
-    alpha = by_pattern(config.get("alpha_pattern") or {}, site.name, config.get("lora_alpha", 8))
     stored = {str(file.tensors[f"{PREFIX}{site.name}.lora_{f}.weight"].dtype) for f in "AB"}
     return Committed(
         name=site.name,
         in_features=shape.in_features,
         out_features=shape.out_features,
         rank=site.rank,
-        alpha=float(alpha),
+        alpha=float(alpha_in(config, site.name)),
         scaling=float(scaling(config, site)),
         dtype="/".join(sorted(name.removeprefix("torch.") for name in stored)),
         largest_difference=difference,

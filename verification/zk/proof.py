@@ -6,19 +6,19 @@ a folding seed; its digest is an input of the proof. The verifier builds every i
 that it holds itself, so a proof file carries none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from library.canonical import json_digest
 from library.errors import UsageError
+from verification.artifact import ShareProgress
 from verification.zk.backend import Backend, Srs
-from verification.zk.child import felt
+from verification.zk.child import Rows, felt
 from verification.zk.errors import ChallengeError, ProofFileError, ProverError
 from verification.zk.integers import (
     PROTOCOL,
-    Rows,
     columns,
     fold,
     folding,
@@ -132,7 +132,7 @@ class Owner:
     def prove(
         self,
         statements: Sequence[Statement],
-        progress: Callable[[float], None] = lambda share: None,
+        progress: ShareProgress = lambda share: None,
     ) -> list[str]:
         """Proofs in hex of statements about rows that `answer` has accepted, in order.
 

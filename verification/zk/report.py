@@ -1,4 +1,4 @@
-"""What a check of proofs found, with the three sentences that stand in every report."""
+"""The report of a check of proofs, with the three sentences that stand in every one."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +50,7 @@ def proof_refusal(code: str, message: str) -> Finding:
 
 
 def sentences(manifest: Manifest, rows: int = 1) -> list[str]:
-    """What the proofs prove, what they do not, and on what both rest."""
+    """Three sentences: what the proofs prove, what they do not, and what both rest on."""
     folded = f", folded with an error of at most 2^-{FOLD_BITS} a try" if rows > 1 else ""
     return [
         "A proof that holds shows that its maker knew the A and B that the manifest commits to for "

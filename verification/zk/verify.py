@@ -24,9 +24,9 @@ def verify_proofs(
         srs: made by the verifier or a ceremony; never the owner's word.
     """
     rows = max((len(statement.x) for statement in statements), default=1)
-    found = foreign_manifest(manifest, srs, backend)
-    if found:
-        return Report(manifest, found, [], rows)
+    refusals = foreign_manifest(manifest, srs, backend)
+    if refusals:
+        return Report(manifest, refusals, [], rows)
     shapes = [manifest.by_name[statement.module].shape for statement in statements]
     keys = all_keys(shapes, backend, srs)
 
@@ -44,13 +44,13 @@ def verify_proofs(
 
 
 def foreign_manifest(manifest: Manifest, srs: Srs, backend: Backend) -> list[Finding]:
-    """Why a manifest cannot be used here at all; empty if it can."""
-    ours, theirs = (
+    """Reasons why a manifest cannot be used with this code and SRS; empty if it can."""
+    supported, stated = (
         (PROTOCOL, BACKEND, backend.version),
         (manifest.protocol, manifest.backend, manifest.backend_version),
     )
-    if ours != theirs:
-        message = f"the manifest is for {' '.join(theirs)}; this is {' '.join(ours)}"
+    if supported != stated:
+        message = f"the manifest is for {' '.join(stated)}; this is {' '.join(supported)}"
         return [proof_refusal("backend-mismatch", message)]
     if (srs.sha256, srs.logrows) != (manifest.srs_sha256, manifest.srs_logrows):
         message = f"the manifest commits under the SRS {manifest.srs_sha256[:12]}…, not under ours"
@@ -61,28 +61,30 @@ def foreign_manifest(manifest: Manifest, srs: Srs, backend: Backend) -> list[Fin
 def compare_commitment(
     folder: Path, manifest: Manifest, srs: Srs, backend: Backend
 ) -> list[Finding]:
-    """Whether the adapter in `folder` is the one committed to: for its owner, or its buyer.
+    """Compare the adapter in `folder` with the one committed to: for its owner, or its buyer.
 
     Everything is derived anew from the files. Raises what `commit` raises.
     """
-    found = foreign_manifest(manifest, srs, backend)
-    if found:
-        return found
-    ours = commit_adapter(folder, backend, srs)
-    if [m.name for m in ours.modules] != [m.name for m in manifest.modules]:
+    refusals = foreign_manifest(manifest, srs, backend)
+    if refusals:
+        return refusals
+    derived = commit_adapter(folder, backend, srs)
+    if [m.name for m in derived.modules] != [m.name for m in manifest.modules]:
         return [
             proof_refusal("module-mismatch", "the adapter and the manifest name different modules")
         ]
-    for mine, theirs in zip(ours.modules, manifest.modules, strict=True):
-        if mine.shape != theirs.shape:
-            return [proof_refusal("shape-mismatch", f"{mine.name} has another shape or rank")]
-        if (mine.alpha, mine.scaling) != (theirs.alpha, theirs.scaling):
-            return [proof_refusal("scaling-mismatch", f"{mine.name} has another alpha or scaling")]
-        if mine.points != theirs.points:
-            return [proof_refusal("commitment-mismatch", f"{mine.name} has other weights")]
-        if mine != theirs:
-            return [proof_refusal("key-mismatch", f"{mine.name} is described otherwise")]
-    if ours.digest != manifest.digest:
+    for module, pinned in zip(derived.modules, manifest.modules, strict=True):
+        if module.shape != pinned.shape:
+            return [proof_refusal("shape-mismatch", f"{module.name} has another shape or rank")]
+        if (module.alpha, module.scaling) != (pinned.alpha, pinned.scaling):
+            return [
+                proof_refusal("scaling-mismatch", f"{module.name} has another alpha or scaling")
+            ]
+        if module.points != pinned.points:
+            return [proof_refusal("commitment-mismatch", f"{module.name} has other weights")]
+        if module != pinned:
+            return [proof_refusal("key-mismatch", f"{module.name} is described otherwise")]
+    if derived.digest != manifest.digest:
         return [proof_refusal("file-mismatch", "the same weights in other files")]
     return []
 
@@ -90,7 +92,7 @@ def compare_commitment(
 def _check(
     statement: Statement, proof: str, manifest: Manifest, keys: Keys, srs: Srs, backend: Backend
 ) -> Finding | None:
-    """Why one proof is refused; None if it holds. `keys` and `srs` are the verifier's own."""
+    """The reason to refuse one proof; None if it holds. `keys` and `srs` are the verifier's own."""
     module = manifest.by_name[statement.module]
 
     def refuse(code: str, reason: str) -> Finding:
@@ -113,7 +115,7 @@ def _check(
         return refuse("commitment-mismatch", "the manifest's commitments are not whole points")
     if not proof.startswith("".join(module.points)):
         return refuse("commitment-mismatch", "the proof is about other weights")
-    at = {"folder": str(keys.folder), "srs": str(srs.path)}
-    if not backend.call("verify", **at, instances=statement.instances(), proof=proof):
+    files = {"folder": str(keys.folder), "srs": str(srs.path)}
+    if not backend.call("verify", **files, instances=statement.instances(), proof=proof):
         return refuse("proof-invalid", "the proof does not hold for this statement")
     return None

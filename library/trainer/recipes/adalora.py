@@ -1,4 +1,4 @@
-"""AdaLoRA (Zhang et al. 2023): ΔW = B·diag(E)·A; the least important ranks are given up."""
+"""AdaLoRA (Zhang et al. 2023): ΔW = B·diag(E)·A; the least important ranks are dropped."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from library.trainer.recipes.peft_recipe import TRAINED, FactorPair, PeftRecipe,
 
 @dataclass(frozen=True)
 class AdaLoRA(PeftRecipe):
-    """Starts with half as much rank again, given up between a tenth and seven of the steps."""
+    """Starts with half as much rank again, dropped between a tenth and seven of the steps."""
 
     def require_fit(self, layout: Layout, steps: int) -> None:
         super().require_fit(layout, steps)
@@ -42,7 +42,7 @@ class AdaLoRA(PeftRecipe):
         model.base_model.update_and_allocate(step)
 
     def is_settled(self, model: Any, step: int) -> bool:
-        """False until the last ranks are given up."""
+        """False until the last ranks are dropped."""
         settings = model.peft_config[TRAINED]
         return step >= settings.total_step - settings.tfinal
 

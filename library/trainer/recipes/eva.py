@@ -11,7 +11,7 @@ from library.base.batches import TokenRow
 from library.errors import UsageError
 from library.layout import Layout
 from library.trainer.recipes.peft_recipe import TRAINED, FactorPair, PeftRecipe, lora_settings
-from library.trainer.run_state import TrainingJob
+from library.trainer.recipes.recipe import TrainingJob
 
 BATCH_ROWS = 32  # of a batch for the incremental SVD
 

@@ -1,4 +1,4 @@
-"""A recipe that PEFT trains: what PEFT is told, what it is helped with, how the result is read.
+"""A recipe that PEFT trains: its settings, its own steps around PEFT's, reading the result.
 
 PEFT is imported where it is first used, as that takes seconds that batched recipes need not wait.
 """
@@ -13,8 +13,7 @@ from torch import Tensor
 from library.errors import UsageError
 from library.factored import best_of_rank
 from library.layout import Layout, Site
-from library.trainer.recipes.recipe import Recipe
-from library.trainer.run_state import TrainingJob
+from library.trainer.recipes.recipe import Recipe, TrainingJob
 
 TRAINED = "default"  # PEFT's name of the adapter that is trained
 
@@ -65,7 +64,7 @@ class PeftRecipe(Recipe, ABC):
     ) -> tuple[Float[Tensor, "out_features in_features"], FactorPair]:
         """ΔW of a trained module in float64, and its factors A and B with the scale in B."""
         delta = self.delta(module).contiguous()
-        delta = delta.T if site.transposed else delta
+        delta = delta.T if site.transposed else delta  # (out, in)
         return delta, self.factors(module, delta, site.rank)
 
     def delta(self, module: Any) -> Float[Tensor, "rows columns"]:

@@ -15,7 +15,7 @@ from library.errors import UsageError
 from library.factored import canonical
 from library.layout import Layout
 from library.trainer.recipes.peft_recipe import TRAINED, FactorPair, PeftRecipe, lora_settings
-from library.trainer.run_state import TrainingJob
+from library.trainer.recipes.recipe import TrainingJob
 
 START = "start"  # the name of −B0·A0
 

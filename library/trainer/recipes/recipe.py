@@ -1,9 +1,11 @@
-"""The settings that all recipes have, which are all that LoRA and its nearest relatives have."""
+"""The settings that all recipes have (LoRA and its nearest relatives have no more), and a job."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
+from library.adapter import Adapter
+from library.base.batches import TokenRow
 from library.layout import Layout
 
 
@@ -48,3 +50,19 @@ class Recipe:
 
     def require_fit(self, layout: Layout, steps: int) -> None:
         """Raise UsageError where the recipe cannot serve a layout, or not in so few steps."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One adapter to train: its name, rows, the seed of their order, and its start.
+
+    Attributes:
+        start: an adapter of the trainer's layout, n = 1, which the batched trainer goes on from;
+            None for the start that all adapters share.
+    """
+
+    name: str
+    train: tuple[TokenRow, ...]
+    tune: tuple[TokenRow, ...] = ()
+    seed: int = 0
+    start: Adapter | None = None

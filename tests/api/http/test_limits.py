@@ -2,15 +2,20 @@
 
 import json
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from pathlib import Path
 
+import anyio
+import pytest
 import tiny
 from rest import TASK, assert_problem, client, client_of, engine, post, settings  # noqa: F401  (fixtures)
 from starlette.testclient import TestClient
 
+from api.errors import Overloaded
 from api.http.app import create_app
+from api.service.admission import Admission
 from api.service.service import Service
 from api.service.settings import Settings
 from generator.engine import Engine
@@ -66,3 +71,61 @@ def test_an_accident_is_500_and_tells_nothing(client: TestClient, settings: Sett
     (settings.data / "owners.sqlite3").write_bytes(b"not a database " * 100)
     body = assert_problem(post(client, {"description": TASK}), 500, "internal")
     assert "database" not in json.dumps(body)
+
+
+def test_one_runs_a_few_wait_and_the_rest_are_refused() -> None:
+    admission = Admission("tests", waiting=2, retry_after=7)
+    for _ in range(2):
+        for _ in range(3):
+            admission.enter()
+        with pytest.raises(Overloaded) as refused:
+            admission.enter()
+        assert refused.value.headers["Retry-After"] == "7"
+        admission.leave()
+        admission.enter()  # whoever leaves makes room for one
+        with pytest.raises(Overloaded):
+            admission.enter()
+        for _ in range(3):
+            admission.leave()
+
+
+def test_work_is_done_alone_and_makes_room_even_if_it_fails() -> None:
+    admission = Admission("tests", waiting=3, retry_after=7)
+    running: list[int] = []
+    most: list[int] = []
+
+    def work(number: int, *, fails: bool = False) -> int:
+        running.append(number)
+        most.append(len(running))
+        time.sleep(0.01)
+        running.remove(number)
+        if fails:
+            raise ValueError(number)
+        return number
+
+    async def several() -> list[int]:
+        results: list[int] = []
+
+        async def one(number: int) -> None:
+            results.append(await admission.run(work, number))
+
+        async with anyio.create_task_group() as group:
+            for number in range(4):
+                group.start_soon(one, number)
+        return results
+
+    async def everything() -> None:
+        for _ in range(2):
+            assert sorted(await several()) == [0, 1, 2, 3]
+        for _ in range(5):  # more often than there is room
+            with pytest.raises(ValueError):
+                await admission.run(work, 9, fails=True)
+        for _ in range(4):
+            admission.enter()
+        with pytest.raises(Overloaded):
+            await admission.run(work, 9)
+        with pytest.raises(Overloaded):
+            admission.enter()  # who was refused has made no room
+
+    anyio.run(everything)
+    assert max(most) == 1

@@ -90,6 +90,29 @@ def test_beyond_the_quota_nothing_is_written(tmp_path: Path) -> None:
     assert store.put("a", TWO, FILES)[1]
 
 
+def test_what_was_harmed_is_restored_within_the_quota_as_if_it_were_not_there(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path, quota_bytes=2 * SIZE)
+    store.put("a", ONE, FILES)
+    store.put("a", TWO, FILES)
+    remove_file(store)
+    assert store.put("a", ONE, FILES)[1]
+    longer = {**FILES, "more": b"x"}
+    remove_file(store)
+    with pytest.raises(QuotaExceeded):
+        store.put("a", ONE, longer)
+
+
+def test_an_owner_s_adapter_is_there_even_if_its_files_are_not(store: Store) -> None:
+    store.put("a", ONE, FILES)
+    remove_folder(store)
+    store.require("a", ONE["id"])
+    for owner, identity in (("b", ONE["id"]), ("a", TWO["id"]), ("a", "..")):
+        with pytest.raises(NotFound):
+            store.require(owner, identity)
+
+
 @contextmanager
 def full_disk(limit: int) -> Iterator[None]:
     """No file may grow beyond `limit` bytes: writing then fails as on a full disk."""

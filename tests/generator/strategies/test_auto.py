@@ -1,6 +1,7 @@
 """auto: what it chooses and why, candidates on trial, and what its calibration rests on."""
 
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,53 @@ def test_the_nearest_if_near_else_generated_else_composed(
     assert far.neighbours == summed.neighbours
     with pytest.raises(LayoutMismatch, match=r"no checkpoint.*no library"):
         Engine([]).propose("auto", Request(FAR), base)
+
+
+def test_the_threshold_itself_is_near_enough(
+    engine: Engine, base: BaseReference, monkeypatch: pytest.MonkeyPatch, small_library: Path
+) -> None:
+    similarity = Query(Request(FAR), base, engine.resources).neighbours[0].similarity
+    library = Engine([], Resources(open_library(str(small_library / "lib"))))
+    for threshold, strategy, without in (
+        (similarity, "nearest", "nearest"),
+        (math.nextafter(similarity, 2), "text-to-lora", "compose"),
+    ):
+        calibration = StrategyCalibration(threshold, {}, "d")
+        monkeypatch.setattr(
+            "generator.strategies.auto.strategy_calibration", lambda c=calibration: c
+        )
+        proposal = engine.propose("auto", Request(FAR), base)
+        chosen = proposal.chosen
+        assert chosen.strategy == proposal.details["strategy"] == strategy
+        assert proposal.details["reason"] == chosen.reason
+        assert proposal.details["calibration"] == "d"
+        assert library.propose("auto", Request(FAR), base).chosen.strategy == without
+
+
+def test_without_a_library_it_generates_and_says_why(
+    alone: Engine, base: BaseReference, small_library: Path
+) -> None:
+    chosen = alone.propose("auto", Request(FAR), base).chosen
+    assert chosen.strategy == "text-to-lora" and "no library" in chosen.reason
+    library = Engine([], Resources(open_library(str(small_library / "lib"))))
+    for engine, serves in ((alone, True), (library, True), (Engine([]), False)):
+        assert (engine.strategy("auto").unavailable(base) == "") is serves
+    assert Engine([]).strategy("auto").offer(base) is None
+    offer = alone.strategy("auto").offer(base)
+    assert offer == alone.strategy("text-to-lora").offer(base) and offer is not None
+
+
+@pytest.mark.parametrize(("count", "tried"), [(1, 1), (32, 32), (33, 32)])
+def test_no_more_than_32_examples_are_tried(
+    count: int, tried: int, engine: Engine, base: BaseReference
+) -> None:
+    examples = tuple(Example.pair(str(i), "one") for i in range(count))
+    proposal = engine.propose("auto", Request(FAR, examples=examples), base)
+    assert f"on {tried} examples of these" in proposal.chosen.reason
+    assert proposal.tried_in == "cpu-f32-torch"
+    labels, losses = zip(*proposal.losses, strict=True)
+    best = labels[losses.index(min(losses))]
+    assert best.split()[0] == proposal.chosen.strategy == proposal.details["strategy"]
 
 
 def test_provenance_says_what_was_chosen(engine: Engine, base: BaseReference) -> None:
@@ -138,7 +186,7 @@ def test_the_command_with_examples(
     assert "no example has at most 1024 tokens" in capsys.readouterr().err
     rows.write_text("no JSON")
     assert main([*command, "--out", str(tmp_path / "b")]) == 1
-    assert "line 1: not JSON" in capsys.readouterr().err
+    assert "rows.jsonl, line 1: not JSON" in capsys.readouterr().err
 
 
 def test_it_is_evaluated_without_the_tasks_own_adapter(
@@ -187,6 +235,16 @@ def test_predictions_lie_on_the_lines_between_points(tmp_path: Path) -> None:
     made = StrategyCalibration(0.9, {"nearest": [(0.0, 0.1), (0.5, 0.2), (1.0, 0.8)]}, "")
     expected = {-1.0: 0.1, 0.0: 0.1, 0.25: 0.15, 0.5: 0.2, 0.75: 0.5, 1.0: 0.8, 1.1: 0.8}
     assert {x: made.predicted("nearest", x) for x in expected} == pytest.approx(expected)
+    for x in expected:
+        assert StrategyCalibration(0.9, {"a": [(0.3, 0.7)]}, "").predicted("a", x) == 0.7
+    assert StrategyCalibration(0.9, {"a": []}, "").predicted("a", 0.5) is None
+    thirds = StrategyCalibration(0.9, {"a": [(1.0, 2.0), (4.0, 3.0)]}, "")
+    assert [thirds.predicted("a", x) for x in (2.0, 3.0)] == [2.333, 2.667]
+    content = '{"nearest_from": 1, "recovery": {"a": [[0, 1], [1, 2]]}}'
+    (tmp_path / "good.json").write_text(content)
+    assert strategy_calibration(tmp_path / "good.json") == StrategyCalibration(
+        1.0, {"a": [(0.0, 1.0), (1.0, 2.0)]}, file_digest(tmp_path / "good.json")
+    )
     for content in ("", "{}", "[]", '{"nearest_from": "x", "recovery": {}}'):
         (tmp_path / "c.json").write_text(content)
         strategy_calibration.cache_clear()

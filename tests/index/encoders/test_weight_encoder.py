@@ -20,7 +20,7 @@ from index.encoders.weights import (
 )
 from library.adapter import Adapter, zeros
 from library.base.models import load_config, resolve_base
-from library.checkpoint import CONFIG_FILE, CheckpointInfo, save_checkpoint
+from library.checkpoint import CHECKPOINT_CONFIG, CheckpointInfo, save_checkpoint
 from library.errors import CheckpointError, LayoutMismatch, MissingPath, UsageError
 from library.layout import Layout, layout_of
 
@@ -175,9 +175,9 @@ def test_checkpoints_of_something_else_are_refused(tmp_path: Path, small_checkpo
         load_weight_encoder(small_checkpoint)
     folder = tmp_path / "c"
     save_checkpoint(folder, encoder(), INFO)
-    config = json.loads((folder / CONFIG_FILE).read_text())
+    config = json.loads((folder / CHECKPOINT_CONFIG).read_text())
     for damage in ({"format": 9}, {"layout_digest": "0"}, {"architecture": {"directions": 9}}):
-        (folder / CONFIG_FILE).write_text(json.dumps({**config, **damage}))
+        (folder / CHECKPOINT_CONFIG).write_text(json.dumps({**config, **damage}))
         with pytest.raises(CheckpointError, match=str(folder)):
             load_weight_encoder(folder)
 

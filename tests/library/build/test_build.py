@@ -3,12 +3,15 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -18,8 +21,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from api.cli.main import main
-from library.build.plan import task_rows
-from library.errors import MissingPath, OutputError, OutputExists, UsageError
+from library.base.models import load_base, resolve_base
+from library.build.build import BuildReport, ShardBuilder, begin
+from library.build.plan import rows_digest, task_rows
+from library.errors import LayoutMismatch, MissingPath, OutputError, OutputExists, UsageError
 from library.layout import layout_of
 from library.peft.read import read_peft
 from library.store.folder import LibraryFolder
@@ -179,8 +184,6 @@ def test_an_object_store_holds_the_same_library(
 def test_check_names_what_is_damaged(
     built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(built, copy)
     assert main(["library", "check", "--library", str(copy)]) == 0
@@ -231,8 +234,6 @@ def test_bad_requests_say_what_is_wrong(tasks: Path, tiny_base: Path, tmp_path: 
 def test_broken_and_unfit_tasks_are_named(
     tasks: Path, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import shutil
-
     mixed = tmp_path / "mixed"
     shutil.copytree(tasks, mixed)
     (mixed / "broken.jsonl").write_text('{"input": "a"\n')
@@ -261,9 +262,104 @@ def test_plans_round_trip_and_variants_differ(built: Path, tasks: Path) -> None:
 
 
 def test_a_folder_that_is_not_empty_is_not_taken(tmp_path: Path, built: Path) -> None:
-    from library.build.build import begin
-
     (tmp_path / "file").write_text("mine")
     plan = Plan.from_dict(json.loads((built / "library.json").read_text()))
     with pytest.raises(OutputExists):
         begin(LibraryFolder(tmp_path), plan, resume=True)
+
+
+def test_reports_add_up() -> None:
+    total = BuildReport(1, 2, 3, 4.0, 10, 40, 5)
+    total.add(BuildReport(10, 20, 30, 40.0, 100, 200, 3))
+    assert total == BuildReport(11, 22, 33, 4.0, 110, 240, 5)
+    total.add(BuildReport(memory=2_500_000_000))
+    assert total.summary() == {
+        "adapters": 11,
+        "kept": 22,
+        "failed": 33,
+        "seconds": 4.0,
+        "tokens": 110,
+        "tokens_per_second": 27.5,
+        "adapters_per_second": 2.75,
+        "padding": 0.5417,
+        "gpu_memory_gb": 2.5,
+    }
+    nothing = BuildReport().summary()
+    assert set(nothing.values()) == {0} and "gpu_memory_gb" not in nothing
+
+
+def test_a_library_is_begun_once_and_gone_on_with_as_it_was_begun(
+    built: Path, tmp_path: Path
+) -> None:
+    folder = LibraryFolder(tmp_path / "new")
+    plan = Plan.from_dict(json.loads((built / "library.json").read_text()))
+    begin(folder, plan, resume=False)
+    assert folder.read_json("library.json") == plan.to_dict()
+    with pytest.raises(OutputExists):
+        begin(folder, plan, resume=False)
+    begin(folder, plan, resume=True)
+    other_base = plan.base | {"sha256": "0" * 64}
+    changes: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"seed": plan.seed + 1}, UsageError, "seed"),
+        ({"config": replace(plan.config, steps=7), "max_length": 9}, UsageError, "config, max_le"),
+        ({"layout": plan.layout.with_rank(4)}, LayoutMismatch, "the library"),
+        ({"base": other_base}, LayoutMismatch, "0" * 64),
+    ]
+    for change, error, words in changes:
+        with pytest.raises(error, match=words):
+            begin(folder, replace(plan, **change), resume=True)
+    assert folder.read_json("library.json") == plan.to_dict()
+    imported = LibraryFolder(tmp_path / "imported")
+    imported.write_json("library.json", {"format": 1})
+    with pytest.raises(OutputExists):
+        begin(imported, plan, resume=False)
+    begin(imported, plan, resume=True)
+    assert imported.read_json("library.json") == plan.to_dict()
+
+
+def test_a_shard_is_replayed_for_the_records_that_it_lacks(
+    built: Path, tasks: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(built, copy)
+    before = {file.name: file.read_bytes() for file in copy.glob("records/*/*.json")}
+    (copy / "records" / "0000" / "task1.json").unlink()
+    folder = LibraryFolder(copy)
+    builder = ShardBuilder(folder, folder.plan(), load_base(resolve_base(str(tiny_base))))
+    by_name = {task.name: task for task in read_tasks(tasks)}
+    calls: list[tuple[int, int]] = []
+    reports = list(builder.build_all(by_name, lambda *call: calls.append(call)))
+    counts = [(report.stored, report.existing, report.failed) for report in reports]
+    assert counts == [(1, 2, 0), (0, 2, 0)]
+    first, second = reports
+    assert 0 < first.tokens <= first.cells and (second.tokens, second.cells) == (0, 0)
+    assert content(copy) == content(built)
+    names = [file.name for file in copy.glob("records/*/*.json") if file.name != "task1.json"]
+    after = {file.name: file.read_bytes() for file in copy.glob("records/*/*.json")}
+    assert all(after[name] == before[name] for name in names)
+    steps = [step for step, _ in calls]
+    assert {total for _, total in calls} == {5 * 6}
+    assert steps == sorted(steps) and steps[-1] == 5 * 6 and 3 * 6 in steps
+    shutil.rmtree(copy / "records")
+    (copy / "library.json").unlink()
+    with pytest.raises(OutputError, match="vanished"):
+        builder.build(0, by_name)
+
+
+def test_a_record_says_how_its_adapter_was_trained(built: Path, tasks: Path) -> None:
+    plan = Plan.from_dict(json.loads((built / "library.json").read_text()))
+    for record in content(built):
+        task = next(task for task in read_tasks(tasks) if task.name == record["task"])
+        shard = next(n for n, jobs in enumerate(plan.shards) if JobPlan(task.name) in jobs)
+        provenance = json.loads((built / "adapters" / record["id"] / "provenance.json").read_text())
+        assert provenance["details"] == {"task": task.name, "variant": 0, "steps": record["steps"]}
+        assert provenance["generator"] == "oracle:lora" and provenance["checkpoint"] is None
+        assert provenance["examples"] == rows_digest(task.train)
+        assert provenance["base"] == plan.base
+        for key in ("description", "seed", "layout_digest", "id", "sha256"):
+            assert provenance[key] == record[key]
+        assert (record["shard"], record["variant"]) == (shard, 0)
+        assert (record["rank"], record["recipe"]) == (plan.layout.rank, "lora")
+        assert 0 < record["best_step"] <= record["steps"] == 6
+        assert set(record["scores"]) == {"tune_accuracy", "tune_loss"}
+        assert record["descriptions"] == [task.definition] == [record["description"]]

@@ -22,6 +22,7 @@ from library.errors import AdapterFileError, LayoutMismatch, MissingPath
 from library.files import write_folder
 from library.layout import Layout, layout_of
 from library.peft.folder import MAX_JSON, UnreadableFile, read_adapter_folder
+from library.peft.provenance import Provenance, adapter_id, finish
 from library.peft.read import read_peft
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, Profile, to_peft
 
@@ -302,3 +303,50 @@ def test_the_files_of_a_folder_are_read_within_limits(tmp_path: Path) -> None:
         with pytest.raises(AdapterFileError, match=f"there is no {name}"):
             read_adapter_folder(folder)
         (folder / name).write_bytes(b"{}")
+
+
+IDENTITY: dict[str, Any] = {
+    "checkpoint": "c" * 64,
+    "description": "Add.",
+    "examples": "e" * 64,
+    "generator": "text-to-lora",
+    "numerics": "cpu-f64",
+    "parents": ["ad_1", "ad_2"],
+    "seed": 7,
+}
+ELSE: dict[str, Any] = {"layout_digest": "l", "base": {"id": "b"}, "neighbours": [], "report": {}}
+
+
+def test_an_id_is_the_digest_of_config_weights_and_request() -> None:
+    content = {**IDENTITY, "adapter_config": {"r": 4}, "sha256": "a" * 64}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    expected = "ad_" + digest(text.encode())[:40]
+    assert adapter_id({"r": 4}, "a" * 64, IDENTITY) == expected
+    assert adapter_id({"r": 4}, "a" * 64, {**IDENTITY, **ELSE}) == expected
+    others = [adapter_id({"r": 5}, "a" * 64, IDENTITY), adapter_id({"r": 4}, "b" * 64, IDENTITY)]
+    others += [adapter_id({"r": 4}, "a" * 64, {**IDENTITY, name: None}) for name in IDENTITY]
+    assert len({expected, *others}) == 3 + len(IDENTITY)
+    without = {name: value for name, value in IDENTITY.items() if name != "parents"}
+    assert adapter_id({"r": 4}, "a" * 64, without) == others[2 + [*IDENTITY].index("parents")]
+
+
+def test_a_finished_adapter_says_what_it_is_and_what_the_check_found() -> None:
+    files = to_peft(tiny.adapter(layout_of(tiny.config("llama"), rank=2)), base_name="b")
+    provenance = Provenance(**IDENTITY, layout_digest="l", base={"id": "ü"}, details={"b": 1})
+    seen: list[Any] = []
+
+    def check(written: Any, content: dict[str, Any]) -> dict[str, Any]:
+        seen.append((dict(written), dict(content)))
+        return {"accepted": True}
+
+    plain, checked = finish(files, provenance), finish(files, provenance, check)
+    sha256 = digest(files.weights)
+    identity = adapter_id(files.config, sha256, IDENTITY)
+    both = {CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.weights}
+    unchecked = {**vars(provenance), "id": identity, "sha256": sha256}
+    assert seen == [(both, unchecked)]
+    for adapter, report in ((plain, None), (checked, {"accepted": True})):
+        assert (adapter.id, adapter.sha256) == (identity, sha256)
+        assert adapter.provenance == {**unchecked, "report": report}
+        text = json.dumps(adapter.provenance, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        assert adapter.files == {**both, "provenance.json": text.encode()}

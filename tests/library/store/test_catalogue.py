@@ -17,13 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.cli.main import main
+from library.errors import OutputError, UnknownName
 from library.peft.provenance import Provenance, finish
 from library.peft.write import PeftFiles
-from library.store.catalogue import FileCatalogue, check_library
+from library.store.catalogue import FileCatalogue, check_library, find, remove_adapter
 from library.store.folder import LibraryFolder
 from library.store.records import Record, Selection
 from library.store.sql import SqlCatalogue
-from library.store.sql_database import SCHEMA, tables
+from library.store.sql_database import CATALOGUE_SCHEMA, tables
 
 NAMES = ["a", "aa", "ab", "a.b", "B", "a%b", "a_b", "[a]", "ä", "a b"]
 TEXTS = st.lists(st.text(max_size=8), max_size=3)
@@ -90,7 +91,7 @@ def library(folder: Path, count: int = 0) -> LibraryFolder:
 
 def listed(folder: LibraryFolder, capsys: pytest.CaptureFixture[str], *more: str) -> list[str]:
     capsys.readouterr()
-    assert main(["library", "list", "--library", folder.place, "--json", *more]) == 0
+    assert main(["library", "list", "--library", folder.location, "--json", *more]) == 0
     return [a["task"] for a in json.loads(capsys.readouterr().out)["adapters"]]
 
 
@@ -197,7 +198,7 @@ def test_four_processes_bring_it_up_to_date_at_once(
     folder = library(tmp_path / "lib", 40)
     fork = multiprocessing.get_context("fork")
     barrier = fork.Barrier(5)
-    arguments = (folder.place, catalogue_url, barrier)
+    arguments = (folder.location, catalogue_url, barrier)
     processes = [fork.Process(target=_refresh_often, args=arguments) for _ in range(4)]
     for process in processes:
         process.start()
@@ -230,7 +231,7 @@ def schema(catalogue: SqlCatalogue) -> tuple[list[int], set[str]]:
     return numbers, columns
 
 
-@pytest.mark.parametrize("number", [SCHEMA - 1, SCHEMA + 1])
+@pytest.mark.parametrize("number", [CATALOGUE_SCHEMA - 1, CATALOGUE_SCHEMA + 1])
 def test_tables_of_another_schema_are_dropped_and_filled_again(
     number: int,
     catalogue_url: str | None,
@@ -242,7 +243,7 @@ def test_tables_of_another_schema_are_dropped_and_filled_again(
     for each in (catalogue, neighbour):
         each.refresh()
     before = rows(catalogue), rows(neighbour), schema(catalogue)
-    assert before[2][0] == [SCHEMA]
+    assert before[2][0] == [CATALOGUE_SCHEMA]
     for each in {str(c.database): c for c in (catalogue, neighbour)}.values():
         change_schema(each, number)
     assert listed(folder, capsys) == ["task0", "task1", "task2"]
@@ -260,17 +261,17 @@ def test_two_processes_replace_the_tables_at_once(
     catalogue.refresh()
     before = rows(catalogue)
     fork = multiprocessing.get_context("fork")
-    for number in (SCHEMA - 1, SCHEMA + 1):
+    for number in (CATALOGUE_SCHEMA - 1, CATALOGUE_SCHEMA + 1):
         change_schema(catalogue, number)
         barrier = fork.Barrier(2)
-        arguments = (folder.place, catalogue_url, barrier)
+        arguments = (folder.location, catalogue_url, barrier)
         processes = [fork.Process(target=_refresh_often, args=arguments) for _ in range(2)]
         for process in processes:
             process.start()
         for process in processes:
             process.join()
         assert [process.exitcode for process in processes] == [0, 0]
-        assert rows(catalogue) == before and schema(catalogue)[0] == [SCHEMA]
+        assert rows(catalogue) == before and schema(catalogue)[0] == [CATALOGUE_SCHEMA]
 
 
 def test_tables_that_are_not_ours_are_left_alone(
@@ -282,7 +283,7 @@ def test_tables_that_are_not_ours_are_left_alone(
     with catalogue.engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE adapters (plug TEXT)"))
         connection.execute(sa.text("INSERT INTO adapters VALUES ('EU to UK')"))
-    assert main(["library", "list", "--library", folder.place, "--catalogue", url]) == 1
+    assert main(["library", "list", "--library", folder.location, "--catalogue", url]) == 1
     message = capsys.readouterr().err
     assert "adapters" in message and message.count("\n") == 1
     with catalogue.engine.connect() as connection:
@@ -296,10 +297,10 @@ def test_a_broken_record_is_named_and_the_rest_still_serves(
     folder = library(tmp_path / "lib", 4)
     folder.write(path_of(1), b'{"id": "ad_1", ')
     folder.write_json(path_of(2), [])
-    command = ("--library", folder.place)
+    command = ("--library", folder.location)
     assert main(["library", "list", *command]) == 1
     said = capsys.readouterr().err
-    assert f"{folder.place}/{path_of(2)} is damaged" in said and said.count("\n") == 1
+    assert f"{folder.location}/{path_of(2)} is damaged" in said and said.count("\n") == 1
     assert main(["library", "show", "task3", *command]) == 0
     assert main(["library", "show", "task1", *command]) == 1
     assert main(["library", "check", *command]) == 1
@@ -340,6 +341,42 @@ def test_check_compares_every_file_with_the_record(damage: str, tmp_path: Path) 
     assert files.id in problem and "not those of its record" in problem
 
 
+@pytest.mark.parametrize("name", ["adapter_config.json", "provenance.json"])
+@pytest.mark.parametrize("content", [b"[]", b"3", b"{", b'{"seed": 1e999}', b"[" * 100_000])
+def test_check_names_what_holds_no_such_json(name: str, content: bytes, tmp_path: Path) -> None:
+    folder = library(tmp_path)
+    provenance = Provenance("test", None, "Do it.", 0, "cpu", "0" * 64, {})
+    files = finish(PeftFiles({"r": 8}, b"weights"), provenance)
+    folder.write_adapter(files.id, files.files | {name: content})
+    folder.write_json(path_of(0), record(0, id=files.id, sha256=files.sha256))
+    catalogue = FileCatalogue(folder)
+    catalogue.refresh()
+    (problem,) = check_library(catalogue)
+    assert problem.startswith(f"{files.id} (task0): ")
+
+
+def test_an_adapter_is_found_by_id_and_task_and_removed_with_its_record(tmp_path: Path) -> None:
+    folder = library(tmp_path, 3)
+    for number in range(3):
+        folder.write(f"adapters/{record(number)['id']}/adapter_config.json", b"{}")
+    folder.write_json(path_of(4), record(1, task="again"))  # the same adapter, of another task
+    catalogue = FileCatalogue(folder)
+    catalogue.refresh()
+    assert find(catalogue, "task2") == find(catalogue, record(2)["id"]) == record(2)
+    with pytest.raises(UnknownName):
+        find(catalogue, "task")
+    assert remove_adapter(catalogue, "again")["id"] == record(1)["id"]
+    assert [entry.task for entry in catalogue.entries(Selection())] == ["task0", "task2"]
+    assert folder.names("adapters") == [record(0)["id"], record(2)["id"]]
+    with pytest.raises(UnknownName):
+        find(catalogue, "task1")
+    folder.write(path_of(5), b"{")
+    catalogue.refresh()
+    with pytest.raises(OutputError):
+        find(catalogue, "task1")  # it may be the damaged one
+    assert find(catalogue, "task0") == record(0)
+
+
 def test_list_is_filtered_sorted_and_cut(
     catalogue_url: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -350,8 +387,8 @@ def test_list_is_filtered_sorted_and_cut(
     ]  # fmt: skip
     assert listed(folder, capsys, "--rank", "4", "--license-class", "free") == ["other"]
     assert listed(folder, capsys, "--base", "large") == []
-    assert main(["library", "list", "--library", folder.place, "--sort", "size"]) == 2
-    assert main(["library", "remove", "other", "--library", folder.place]) == 0
+    assert main(["library", "list", "--library", folder.location, "--sort", "size"]) == 2
+    assert main(["library", "remove", "other", "--library", folder.location]) == 0
     assert listed(folder, capsys) == [f"task{n}" for n in range(4)]
 
 
@@ -362,7 +399,7 @@ def test_surplus_is_noted_and_no_damage(
     folder.write("adapters/ad_lost/adapter_config.json", b"{}")
     folder.write("adapters/.ad_half.x/adapter_config.json", b"{}")
     folder.write("records/0000/.task.json.17", b"{")
-    assert main(["library", "check", "--library", folder.place]) == 0
+    assert main(["library", "check", "--library", folder.location]) == 0
     notes = capsys.readouterr().err.splitlines()
     assert [line.split()[1] for line in notes] == [
         "adapters/ad_lost", "adapters/.ad_half.x", "records/0000/.task.json.17",
@@ -392,13 +429,13 @@ def test_a_damaged_file_is_made_again(
     damaged = file.read_bytes()
     own = tmp_path / "own.sqlite"
     own.write_bytes(damaged)
-    assert main(["library", "list", "--library", folder.place]) == 0
+    assert main(["library", "list", "--library", folder.location]) == 0
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and str(file) in said and "made again" in said
     assert listed(folder, capsys) == whole and not capsys.readouterr().err
     # One that was named is somebody's: it is left alone.
     given = ["--catalogue", f"sqlite:///{own}"]
-    assert main(["library", "list", "--library", folder.place, *given]) == 1
+    assert main(["library", "list", "--library", folder.location, *given]) == 1
     assert capsys.readouterr().err.count("\n") == 1 and own.read_bytes() == damaged
 
 
@@ -416,7 +453,7 @@ def test_a_catalogue_that_cannot_be_is_one_sentence(
     url: str, code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = library(tmp_path / "lib", 1)
-    assert main(["library", "list", "--library", folder.place, "--catalogue", url]) == code
+    assert main(["library", "list", "--library", folder.location, "--catalogue", url]) == code
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1 and "secret" not in said
 
@@ -443,6 +480,6 @@ def test_without_sqlalchemy_the_records_answer(
     monkeypatch.delenv("LORASMITH_CATALOGUE", raising=False)
     folder = library(tmp_path / "lib", 4)
     wanted = listed(folder, capsys, "--task", "task*", "--sort", "score")
-    out = tiny.output_of(tiny.start_python(WITHOUT, folder.place)).splitlines()
+    out = tiny.output_of(tiny.start_python(WITHOUT, folder.location)).splitlines()
     assert [a["task"] for a in json.loads(out[0])["adapters"]] == wanted
     assert listed(folder, capsys) == ["task0", "task2", "task3"]

@@ -115,6 +115,14 @@ def test_paraphrases_and_licence_classes_are_found_beside(tmp_path: Path, beside
     assert [file.name for file in task_files(folder)] == ["a.jsonl.gz", "b.jsonl.gz"]
 
 
+@pytest.mark.parametrize("header", ["task,url", "name,license_class"])
+def test_a_table_of_other_things_has_no_licence_classes(tmp_path: Path, header: str) -> None:
+    write_gz(tmp_path / "a.jsonl.gz", [head("a"), instance(0, "x")])
+    (tmp_path / "index.csv").write_text("task,license_class\na,permissive\n")
+    (tmp_path / "index_other.csv").write_text(f"{header}\na,other\n")
+    assert read_tasks(tmp_path)[0].license_class == "permissive"
+
+
 MALFORMED: dict[str, bytes] = {
     "empty.jsonl.gz": gzip.compress(b""),
     "not-gzip.jsonl.gz": b"plain text",
@@ -131,6 +139,10 @@ MALFORMED: dict[str, bytes] = {
     "rows-not-a-list.json": b'{"Definition": "d", "Instances": 3}',
     "row-not-an-object.json": b'{"Definition": "d", "Instances": ["x"]}',
     "number-as-output.json": b'{"Definition": "d", "Instances": [{"input": "a", "output": 1}]}',
+    "number-among-outputs.json": b'{"Definition": "d", "Instances": [{"input": "a", '
+    b'"output": ["b", 1]}]}',
+    "surrogate-output.json": b'{"Definition": "d", "Instances": [{"input": "a", '
+    b'"output": ["b", "\\udfff"]}]}',
     "no-outputs.json": b'{"Definition": "d", "Instances": [{"input": "a", "output": []}]}',
     "without-description.jsonl": b'{"input": "a", "output": "b"}',
     "without-definition.json": b'{"Definition": [], "Instances": [{"input": "a", "output": "b"}]}',

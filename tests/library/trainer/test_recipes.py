@@ -29,13 +29,14 @@ from library.trainer.peft_trainer import PeftTrainer
 from library.trainer.recipes.adalora import AdaLoRA
 from library.trainer.recipes.eva import EVA
 from library.trainer.recipes.peft_recipe import PeftRecipe
+from library.trainer.recipes.recipe import TrainingJob
 from library.trainer.recipes.registry import (
     RECIPES,
     REFUSED_RECIPES,
     recipe_from_dict,
     recipe_named,
 )
-from library.trainer.run_state import TrainConfig, Trained, TrainingJob, best_check
+from library.trainer.run_state import TrainConfig, Trained, best_check
 
 RATES = {"dora": 0.02, "pissa": 0.01, "olora": 0.01, "eva": 0.02, "adalora": 0.05,
          "randlora": 2e-3, "vera": 0.1}  # fmt: skip

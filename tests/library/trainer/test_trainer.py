@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from training_jobs import job
 
-from library.base.batches import grouped
+from library.base.batches import TokenRow, grouped
 from library.base.loss import answer_logits, token_losses
 from library.layout import Layout, layout_of
+from library.store.open import open_library
 from library.trainer.batched import BatchedTrainer
 from library.trainer.optimiser import StackedAdamW, shared_start
-from library.trainer.recipes.recipe import Recipe
+from library.trainer.recipes.recipe import Recipe, TrainingJob
 from library.trainer.recipes.registry import RECIPES
 from library.trainer.run_state import (
     Check,
@@ -27,6 +28,7 @@ from library.trainer.run_state import (
     best_check,
     shuffled_rows,
 )
+from lorasmith.libraries import SHIPPED_LIBRARY
 
 STEPS = 5
 CONFIG = TrainConfig(steps=STEPS, rows=3, slots=2, micro_batches=2, patience=0)
@@ -202,3 +204,100 @@ def test_non_uniform_ranks_stay_padded_with_zeros() -> None:
             assert not result.adapter.A[group.key][0, position, site.rank :].any()
             assert not result.adapter.B[group.key][0, position, :, site.rank :].any()
             assert result.adapter.B[group.key][0, position, :, : site.rank].any()
+
+
+def run_state(training_job: TrainingJob, **settings: int) -> RunState[str]:
+    return RunState(training_job, RECIPES["lora"], replace(CONFIG, **settings))
+
+
+def steps_where(state: RunState[str], attribute: str, steps: int) -> list[int]:
+    """The steps at which a property of the state holds."""
+    hits = []
+    for state.step in range(1, steps + 1):
+        if getattr(state, attribute):
+            hits.append(state.step)
+    return hits
+
+
+def test_snapshots_and_evaluations_are_due_every_so_many_steps_and_at_the_end() -> None:
+    settings = {"steps": 7, "check_every": 3, "snapshots": 2, "snapshot_every": 2}
+    state = run_state(job("a"), **settings)
+    assert steps_where(state, "snapshot_is_due", 7) == [2, 4, 6]
+    assert steps_where(state, "evaluation_is_due", 7) == [3, 6, 7]
+    assert steps_where(state, "is_done", 9) == [7, 8, 9]
+    without = run_state(replace(job("a"), tune=()), **settings | {"snapshots": 0})
+    assert steps_where(without, "snapshot_is_due", 7) == []
+    assert steps_where(without, "evaluation_is_due", 7) == []
+    assert steps_where(
+        run_state(job("a"), snapshots=1, snapshot_every=5), "snapshot_is_due", 6
+    ) == [5]
+
+
+def test_patience_zero_never_ends_a_run() -> None:
+    patient, hasty = run_state(job("a"), patience=0), run_state(job("a"), patience=1)
+    for state in (patient, hasty):
+        state.record(Check(1, 0.5, 1.0))
+        assert (state.is_best, state.evaluations_since_best, state.is_done) == (True, 0, False)
+        state.record(Check(2, 0.5, 1.0))
+        assert (state.is_best, state.evaluations_since_best) == (False, 1)
+    assert (patient.is_done, hasty.is_done) == (False, True)
+
+
+def test_a_restart_begins_anew_at_half_the_rate_until_it_fails() -> None:
+    state = run_state(job("a"), restarts=2, snapshots=2)
+    rate, first = state.learning_rate, state.draw()
+    for restarts in (1, 2):
+        state.record(Check(1, 0.5, 1.0))
+        state.record(Check(2, 0.4, 1.0))
+        state.snapshots.append("state")
+        state.step, state.best = 3, "best"
+        state.restart()
+        assert (state.restarts, state.failed, state.is_done) == (restarts, False, False)
+        assert (state.step, state.evaluations_since_best, state.is_best) == (0, 0, False)
+        assert (state.checks, state.best, list(state.snapshots)) == ([], None, [])
+        assert state.learning_rate == pytest.approx(rate / 2**restarts)
+        assert state.draw() == first
+    state.restart()
+    assert (state.restarts, state.failed, state.is_done) == (2, True, True)
+
+
+def test_a_result_is_the_state_s() -> None:
+    state = run_state(job("a"), restarts=1)
+    state.restart()
+    check = Check(2, 0.5, 1.0)
+    state.record(check)
+    state.step = 4
+    result = state.result(None, (), accuracy=0.25)
+    assert result == Trained(state.job, None, 4, 1, [check], [], {"accuracy": 0.25})
+
+
+def test_every_epoch_takes_all_rows_in_an_order_of_its_own() -> None:
+    one = job("a", count=20)
+    orders = list(islice(shuffled_rows(one), 60))
+    epochs = [orders[start : start + 20] for start in (0, 20, 40)]
+    assert all(sorted(map(repr, epoch)) == sorted(map(repr, one.train)) for epoch in epochs)
+    others = [replace(one, name="b"), replace(one, seed=1)]
+    firsts = [list(islice(shuffled_rows(other), 20)) for other in others]
+    assert len({tuple(map(repr, order)) for order in (*epochs, *firsts)}) == 5
+    assert list(islice(shuffled_rows(one), 60)) == orders
+
+
+def test_the_best_evaluation_is_the_first_of_the_greatest_score() -> None:
+    checks = [Check(1, 0.5, 1.0), Check(2, 0.6, 2.0), Check(3, 0.6, 1.5), Check(4, 0.6, 1.5)]
+    assert best_check(checks) == checks[2]
+    assert best_check([]) is None
+
+
+def test_the_default_settings_are_those_of_the_shipped_library() -> None:
+    plan = open_library(SHIPPED_LIBRARY).plan()
+    assert plan.config == TrainConfig()
+
+
+def test_figures_count_the_tokens_of_every_step() -> None:
+    base, layout = setup()
+    row = TokenRow(0, [3, 4, 5, 6], [7, 8, 9, 10])  # eight tokens, which take no padding
+    same = TrainingJob("a", (row,) * 4)
+    trainer = BatchedTrainer(base, layout, RECIPES["lora"], CONFIG, pad=0)
+    assert (trainer.figures.tokens, trainer.figures.cells) == (0, 0)
+    list(trainer.run([same]))
+    assert trainer.figures.tokens == trainer.figures.cells == STEPS * CONFIG.rows * 8

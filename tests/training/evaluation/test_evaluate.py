@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.cli.main import main
-from generator.engine import open_engine, read_generator
-from generator.request import Request
+from generator.engine import Engine, open_engine, read_generator
+from generator.request import MAX_EXAMPLES, Request
 from library.base.decode import greedy
-from library.base.models import load_base, resolve_base
+from library.base.models import BaseReference, load_base, resolve_base
 from library.base.prompts import prompt_ids
-from library.errors import UnknownName, UsageError
+from library.errors import TaskFileError, UnknownName, UsageError
 from library.tasks.files import Example, Task, read_tasks
 from library.tasks.metrics import rouge_l
 from training.evaluation import cells as evaluation
-from training.evaluation.methods import GIBBERISH, descriptions, parse_methods
+from training.evaluation.methods import GIBBERISH, descriptions, parse_methods, proposed
 
 METHODS = "base,text-to-lora,text-to-lora:wrong-description,text-to-lora:gibberish"
 
@@ -212,3 +213,91 @@ def test_a_base_of_another_layout_is_refused(
     tiny.model(tiny.config("llama", num_hidden_layers=3)).save_pretrained(tmp_path / "deeper")
     assert main([*command, "--methods", "text-to-lora", "--base", str(tmp_path / "deeper")]) == 1
     assert "text-to-lora checkpoint has layout" in capsys.readouterr().err
+
+
+def two_texts(definitions: str) -> list[Task]:
+    """Tasks with one-letter definitions."""
+    row = Example("i", "x", ("y",))
+    return [Task(f"t{i}", text, (row,)) for i, text in enumerate(definitions)]
+
+
+@given(st.text("abc", min_size=2, max_size=8), st.integers(0, 3))
+def test_equal_definitions_are_not_swapped_for_one_another(letters: str, seed: int) -> None:
+    tasks, splits = two_texts(letters), ["seen"] * len(letters)
+    most = Counter(letters).most_common(1)[0][1]
+    if 2 * most > len(letters):  # no order puts another text beside each
+        with pytest.raises(UsageError, match="different definitions"):
+            descriptions("wrong-description", tasks, splits, seed)
+        return
+    texts, pairs = descriptions("wrong-description", tasks, splits, seed)
+    assert all(text != letter for text, letter in zip(texts, letters, strict=True))
+    assert Counter(texts) == Counter(letters)
+    sources = {task.name: task.definition for task in tasks}
+    assert [sources[source] for _, source in pairs] == texts
+    assert [name for name, _ in pairs] == [task.name for task in tasks]
+
+
+def test_descriptions_by_suffix() -> None:
+    tasks = two_texts("abcdefg")
+    tasks[2:4] = [replace(tasks[2], paraphrases=("p",)), replace(tasks[3], paraphrases=("q", "r"))]
+    splits = ["seen"] * 7
+    for suffix in ("", "5"):
+        assert descriptions(suffix, tasks, splits, 0) == (list("abcdefg"), [])
+    assert descriptions("gibberish", tasks, splits, 0) == ([*GIBBERISH, *GIBBERISH[:2]], [])
+    drawn = [descriptions("paraphrase", tasks, splits, seed) for seed in range(20)]
+    assert all(pairs == [] for _, pairs in drawn)
+    assert {text for texts, _ in drawn for text in texts} == {None, "p", "q", "r"}
+    for texts, _ in drawn:
+        assert [text is None for text in texts] == [True, True, False, False, True, True, True]
+        assert texts[2] == "p"
+    with pytest.raises(UsageError, match="paraphrases"):
+        descriptions("paraphrase", tasks[:2], splits[:2], 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "examples", "traits"),
+    [
+        ("base", "base", 0, ""),
+        ("in-context", "in-context", 0, ""),
+        ("multi-task", "multi-task", 0, ""),
+        ("oracle", "oracle", 0, "from_library takes_adapters"),
+        ("lorahub:16", "lorahub:16", 0, "from_library takes_adapters"),
+        ("dlp", "dlp", 0, "routed takes_adapters"),
+        ("text-to-lora", "text-to-lora", 0, "generates is_generator"),
+        ("text-to-lora:gibberish", "text-to-lora", 0, "generates is_generator"),
+        ("nearest", "nearest", 0, "generates takes_adapters"),
+        ("auto:1", "auto", 1, "generates takes_adapters"),
+        (f"auto:{MAX_EXAMPLES}", "auto", MAX_EXAMPLES, "generates takes_adapters"),
+    ],
+)
+def test_a_method_s_name_says_what_it_takes(
+    name: str, head: str, examples: int, traits: str
+) -> None:
+    (method,) = parse_methods(name)
+    assert (method.name, method.head, method.examples) == (name, head, examples)
+    names = ("generates", "is_generator", "from_library", "routed", "takes_adapters")
+    assert {trait for trait in names if getattr(method, trait)} == set(traits.split())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["auto:0", f"auto:{MAX_EXAMPLES + 1}", "auto:-1", "auto:x", "nearest:5", "text-to-lora:5",
+     "dlp:5", "oracle:gibberish", "lorahub:7", "auto::5", ":5"],
+)  # fmt: skip
+def test_names_of_no_method(name: str) -> None:
+    with pytest.raises(UnknownName):
+        parse_methods(name)
+
+
+def test_nothing_is_proposed_without_a_text_or_rows(engine: Engine, base: BaseReference) -> None:
+    (method,), (plain,) = parse_methods("auto:5"), parse_methods("auto")
+    rows = tuple(Example(str(i), f"in {i}", ("out",)) for i in range(66))
+    short, long = (Task(f"t{n}", "Do it.", rows[:n]) for n in (60, 66))
+    assert proposed(engine, method, base, long, None) is None
+    assert proposed(engine, method, base, short, "Do it.") is None
+    proposal = proposed(engine, method, base, long, "Do it.")
+    assert proposal is not None and "on 5 examples" in proposal.chosen.reason
+    alone = proposed(engine, plain, base, short, "Do it.")
+    assert alone is not None and alone.losses == ()
+    with pytest.raises(TaskFileError):
+        proposed(engine, plain, base, short, " ")

@@ -245,7 +245,7 @@ def test_the_soup_of_a_large_library_leaves_the_own_adapter_out(
 ) -> None:
     task = read_tasks(small_library / "tasks")[0]
     (exact,) = methods.adapters("soup", [task])
-    monkeypatch.setattr(library_methods, "LARGEST", 1)
+    monkeypatch.setattr(library_methods, "MAX_RANK_FACTOR", 1)
     (cut,) = methods.adapters("soup", [task])  # all three at twice the rank, less one
     (all_of_them,) = methods.adapters("soup", [Task("new", "Add.", task.instances)])
     assert exact is not None and cut is not None and all_of_them is not None

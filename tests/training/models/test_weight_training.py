@@ -3,6 +3,8 @@
 import gzip
 import json
 import math
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import torch
 
 from api.cli.main import main
 from index.encoders.weights import WeightEncoder, WeightEncoderConfig, load_weight_encoder
-from library.errors import LorasmithError, MissingPath, TaskFileError, UsageError
+from library.errors import LayoutMismatch, LorasmithError, MissingPath, TaskFileError, UsageError
 from library.layout import layout_of
+from training.data import libraries
 from training.data.libraries import WeightDataModule
 from training.models.weight_encoder import WeightEncoderModule, info_nce
 from training.models.weight_start import set_bases, set_projections
@@ -132,6 +135,27 @@ def test_the_loss_falls(tasks: Path) -> None:
     trainer.fit(module, data)
     assert len(losses) == 30
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [
+        ({"id": "/models/the same weights in a folder"}, True),
+        ({"sha256": "0" * 64}, False),
+        ({"sha256": None}, True),
+        ({"id": "/models/other", "sha256": None}, False),
+    ],
+)
+def test_one_base_may_go_by_two_names(
+    tasks: Path, changes: dict[str, Any], fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock, plan = libraries.read_stock(LIBRARY)
+    plans = {"one": plan, "two": replace(plan, base={**plan.base, **changes})}
+    monkeypatch.setattr(libraries, "read_stock", lambda url: (stock, plans[url]))
+    data = WeightDataModule(["one", "two"], [str(tasks)])
+    with nullcontext() if fits else pytest.raises(LayoutMismatch):
+        data.setup("fit")
+    assert len(data.stocks) == 2 or not fits
 
 
 def test_data_that_does_not_fit(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -13,15 +14,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from keys import write_key
 
 from api.cli.main import main
+from library.canonical import json_digest
+from library.errors import InputFileError, OutputError, OutputExists
 from library.files import write_folder
 from library.layout import layout_of
 from library.peft.provenance import PROVENANCE_FILE, Provenance, finish
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
 from verification.artifact import SIGNATURE_FILE, Artifact, Context, read_artifact
+from verification.checks.digests import merkle_root, tensor_digests
 from verification.checks.signing import (
     MERKLE_ROOT,
     PAYLOAD_TYPE,
     code_digest,
+    create_key,
+    digests_in,
+    read_private_key,
     read_public_key,
     statement,
 )
@@ -101,6 +108,103 @@ def test_the_statement_is_slsa_provenance(signed: tuple[Path, Path]) -> None:
     }  # fmt: skip
     products = details["byproducts"]
     assert products[0]["name"] == MERKLE_ROOT and len(products) == 1 + 2 * len(LAYOUT.sites)
+
+
+def hashes(descriptors: list[dict[str, Any]]) -> dict[str, str]:
+    """SHA-256 by name, of resource descriptors that hold nothing else."""
+    assert all(set(entry) == {"name", "digest"} for entry in descriptors)
+    assert all(set(entry["digest"]) == {"sha256"} for entry in descriptors)
+    return {entry["name"]: entry["digest"]["sha256"] for entry in descriptors}
+
+
+def test_the_statement_names_every_file_every_tensor_and_the_request(tmp_path: Path) -> None:
+    files = to_peft(tiny.adapter(LAYOUT), base_name="owner/base")
+    told = Provenance(
+        "compose", "c" * 64, "Add.", 7, "cpu", LAYOUT.digest, {"sha256": "b" * 64}, "e" * 64,
+        ["ad_1"],
+    )  # fmt: skip
+    adapter = finish(files, told)
+    subject = Artifact(adapter.files)
+    signed = statement(subject)
+    contents = {name: hashlib.sha256(data).hexdigest() for name, data in adapter.files.items()}
+    assert hashes(signed["subject"]) == contents
+    predicate = signed["predicate"]
+    assert predicate["buildDefinition"] | {"resolvedDependencies": None} == {
+        "buildType": "urn:lorasmith:adapter:v1",
+        "externalParameters": {
+            "description": "Add.", "examples": "e" * 64, "parents": ["ad_1"], "seed": 7,
+        },
+        "internalParameters": {"layout_digest": LAYOUT.digest, "numerics": "cpu"},
+        "resolvedDependencies": None,
+    }  # fmt: skip
+    dependencies = hashes(predicate["buildDefinition"]["resolvedDependencies"])
+    assert dependencies == {"base-model": "b" * 64, "checkpoint": "c" * 64}
+    details = predicate["runDetails"]
+    assert details["builder"]["id"] == "urn:lorasmith:compose"
+    assert details["metadata"] == {"invocationId": adapter.id}
+    products = hashes(details["byproducts"])
+    digests = tensor_digests(subject)
+    assert products == {MERKLE_ROOT: merkle_root(subject, digests), **digests}
+    foreign = statement(Artifact({k: v for k, v in adapter.files.items() if k != PROVENANCE_FILE}))
+    definition = foreign["predicate"]["buildDefinition"]
+    assert definition["resolvedDependencies"] == []
+    assert set(definition["externalParameters"].values()) == {None}
+    assert foreign["predicate"]["runDetails"]["metadata"] == {"invocationId": None}
+
+
+def test_the_code_s_digest_is_over_every_source_by_path() -> None:
+    packages = ("api", "generator", "index", "library", "training", "verification")
+    sources = {
+        path.relative_to(tiny.ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for package in packages
+        for path in (tiny.ROOT / package).rglob("*.py")
+    }
+    assert code_digest() == json_digest(sources)
+
+
+def test_an_unwritable_folder_is_told_apart_from_a_key_that_is_there(tmp_path: Path) -> None:
+    with pytest.raises(OutputError):
+        create_key(tmp_path / "nowhere" / "key")
+
+
+def test_neither_half_of_a_key_is_replaced(tmp_path: Path) -> None:
+    for name in ("key", "key.pub"):
+        folder = tmp_path / f"of-{name}"
+        folder.mkdir()
+        (folder / name).symlink_to(folder / "nowhere")  # a link that leads nowhere counts
+        with pytest.raises(OutputExists):
+            create_key(folder / "key")
+        assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_a_key_s_halves_belong_together_and_are_read_as_such(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    create_key(key)
+    private, public = read_private_key(key), read_public_key(tmp_path / "key.pub")
+    raw = (form.Encoding.Raw, form.PublicFormat.Raw)
+    assert private.public_key().public_bytes(*raw) == public.public_bytes(*raw)
+    for read, other in ((read_private_key, tmp_path / "key.pub"), (read_public_key, key)):
+        with pytest.raises(InputFileError):
+            read(other)
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ([], []),
+        (None, []),
+        ({"name": "a", "digest": {"sha256": "1"}}, []),
+        ([{"name": "a", "digest": {"sha256": "1"}}, 7], []),
+        (
+            [{"name": "a", "digest": {"sha256": "1"}}, {"name": "b", "digest": 3}, {"digest": {}}],
+            [("a", "1"), (None, None)],
+        ),
+    ],
+)
+def test_descriptors_of_a_statement_are_read_whatever_it_holds(
+    entries: Any, expected: list[Any]
+) -> None:
+    assert digests_in(entries) == expected
 
 
 def test_whatever_is_changed_after_signing_is_refused(

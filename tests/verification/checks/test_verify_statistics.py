@@ -17,10 +17,10 @@ from library.peft.read import adapter_of
 from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE, Profile, to_peft
 from verification.artifact import Artifact, Context
 from verification.checks.norms import singular_values_of
+from verification.checks.screening_bank import shipped_bank
 from verification.checks.spectrum import singular_values, statistics
 from verification.checks.statistics import check_statistics, statistics_calibration
 from verification.hook import Finding
-from verification.scores.screening_bank import shipped_bank
 
 SMALL = tiny.with_ranks(layout_of(tiny.config("llama"), ["q_proj", "v_proj"], rank=4), [4, 2, 3])
 Files = dict[str, bytes]

@@ -1,6 +1,7 @@
 """Agreement of weights and description: percentiles, where it warns, and what it is not told of."""
 
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def test_the_share_below_is_that_of_the_quantiles(score: float) -> None:
     assert abs(found - min(max(score, 0), 1)) <= 0.01 + 1e-9
 
 
+@pytest.mark.parametrize("quantiles", [(0.0, 1.0, 4.0), (2.0, 3.0, 5.0, 7.0, 11.0)])
+def test_the_share_below_steps_up_behind_each_quantile(quantiles: tuple[float, ...]) -> None:
+    steps = len(quantiles) - 1
+    for index, score in enumerate(quantiles):
+        assert share_below(score, quantiles) == index / steps
+        assert share_below(score + 0.1, torch.tensor(quantiles)) == min((index + 1) / steps, 1)
+        assert share_below(score - 0.1, quantiles) == index / steps
+
+
 def test_the_cosine_is_the_encoder_s_and_a_low_one_warns_within_the_recipe(
     encoder: WeightEncoder,
 ) -> None:
@@ -68,6 +78,30 @@ def test_the_cosine_is_the_encoder_s_and_a_low_one_warns_within_the_recipe(
         assert (found.code, found.severity) == (code, severity)
         assert found.evidence["cosine"] == pytest.approx(cosine)
         assert "no proof" in found.message and limits.describe() in found.message
+
+
+def test_a_cosine_at_the_threshold_fits(encoder: WeightEncoder) -> None:
+    adapter = tiny.adapter(LAYOUT, seed=1)
+    cosine = float((encoder.encode(adapter) * encoder.describe(text())).sum())
+
+    def limits(threshold: float) -> AgreementCalibration:
+        return replace(LIMITS, right=tuple(threshold + (i - 5) / 100 for i in range(101)))
+
+    fits = check_agreement(adapter, text(), encoder, RECIPE, BASE, limits(cosine))
+    assert (fits.code, fits.severity) == ("agreement-fits", "info")
+    assert fits.evidence == {
+        "cosine": cosine,
+        "threshold": cosine,
+        "right_below": 0.05,
+        "wrong_below": share_below(cosine, LIMITS.wrong),
+        "calibration_tasks": 5,
+        "checkpoint": "digest",
+    }
+    higher = limits(math.nextafter(cosine, 2))
+    low = check_agreement(adapter, text(), encoder, RECIPE, BASE, higher)
+    assert (low.code, low.severity) == ("agreement-low", "warn")
+    shipped = check_agreement(adapter, text(), encoder, RECIPE, BASE)
+    assert shipped.evidence["threshold"] == agreement_calibration().threshold
 
 
 def test_other_factors_of_the_same_adapter_agree_alike(encoder: WeightEncoder) -> None:
@@ -110,11 +144,11 @@ def test_library_adapters_agree_with_their_own_description_most(encoder) -> None
 
     weights, folder = load_weight_encoder(), open_library(SHIPPED_LIBRARY)
     subjects = [Artifact(files_of(folder, record["id"])) for record in records(folder)]
-    texts = DescriptionEncoder().vectors([s.said("description") or "" for s in subjects])
+    texts = DescriptionEncoder().vectors([s.recorded("description") or "" for s in subjects])
     base = weights.info.base["sha256"]
     own, next_ = (
         [
-            check_agreement(s.adapter, vector[None], weights, s.said("generator"), base).code
+            check_agreement(s.adapter, vector[None], weights, s.recorded("generator"), base).code
             for s, vector in zip(subjects, vectors, strict=True)
         ]
         for vectors in (texts, texts.roll(1, dims=0))

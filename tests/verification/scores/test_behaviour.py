@@ -38,7 +38,6 @@ from verification.scores.behaviour import (
     unmeasured,
 )
 from verification.scores.behaviour_rivals import evenly_spaced, nearest_task
-from verification.scores.calibration import area_under_curve, quantile
 
 ROWS = [Example(f"{i}", f"Say {i}.", (f"number {i}", f"it is {i}")) for i in range(6)]
 
@@ -135,10 +134,25 @@ def test_only_a_margin_above_the_threshold_fits(
     """`share` is the margin's share of the threshold."""
     margin = share * behaviour_calibration().threshold
     measured = Behaviour({OWN: 0.0, NONE: margin, "a": 9.0}, {}, 1, 0, 0, 1)
-    monkeypatch.setattr(behaviour, "measure", lambda *_: measured)
+    monkeypatch.setattr(behaviour, "measure", lambda *_, progress: measured)
     finding = check_behaviour(base, zeros(layout_of(base.model.config)), [], Examples([], "r"))
     assert (finding.code, finding.severity) == (code, severity)
-    assert finding.evidence["margin"] == margin
+    limits = behaviour_calibration()
+    assert finding.evidence == {
+        "losses": {OWN: 0.0, NONE: margin, "a": 9.0},
+        "rouge_l": {},
+        "margin": margin,
+        "best_rival": NONE,
+        "examples": 1,
+        "examples_given": 1,
+        "examples_too_long": 0,
+        "examples_scored": 0,
+        "source": "r",
+        "similarity": None,
+        "threshold": limits.threshold,
+        "calibrated_on_this_base": False,
+        "calibration_tasks": limits.tasks,
+    }
 
 
 def fitted(base: BaseModel, adapter: Adapter) -> Adapter:
@@ -238,25 +252,6 @@ def test_examples_come_from_the_nearest_task(encoder: Any) -> None:
 
 
 # Calibration and verdicts
-
-
-scores = st.lists(st.integers(-9, 9).map(float), min_size=1)
-
-
-@given(scores, scores)
-def test_area_under_curve(right: list[float], wrong: list[float]) -> None:
-    area = area_under_curve(right, wrong)
-    assert 0 <= area <= 1
-    assert area + area_under_curve(wrong, right) == pytest.approx(1)
-    assert area == area_under_curve([2 * x + 1 for x in right], [2 * x + 1 for x in wrong])
-    assert area_under_curve([99.0], wrong) == 1 and area_under_curve(right, right) == 0.5
-
-
-@given(st.lists(st.floats(-9, 9), min_size=1), st.floats(0, 1))
-def test_quantile(values: list[float], share: float) -> None:
-    found = quantile(values, share)
-    assert found in values
-    assert sum(value <= found for value in values) >= share * len(values) - 1e-9
 
 
 def test_the_shipped_threshold_is_the_measured_one() -> None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+from pathlib import Path
 
 import pytest
 import tiny
@@ -10,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from benchmarks.quality.screening_fits import QUANTILES, bank_json, fit_linear, fit_profile
 from library.adapter import Adapter, zeros
+from library.calibration import read_calibration
 from library.errors import CheckpointError
 from library.layout import Layout, layout_of
 from library.peft.read import shape_of
+from verification.checks.screening_bank import Bank, shipped_bank
 from verification.checks.spectrum import (
     FLOOR,
     log_profile,
@@ -23,15 +28,11 @@ from verification.checks.spectrum import (
 )
 from verification.hook import Finding
 from verification.scores.screening import (
-    QUANTILES,
     Linear,
     check_spectra,
-    fit_linear,
-    fit_profile,
     known_kind,
     profile,
 )
-from verification.scores.screening_bank import Bank, shipped_bank
 
 close = torch.testing.assert_close
 SEEDS = st.integers(0, 10_000)
@@ -181,15 +182,17 @@ def test_the_outlier_score_sees_one_scaled_module() -> None:
     assert found.deviations(values)[0].argmax() == 1
 
 
-def test_a_bank_comes_back_from_its_file_and_damage_is_named() -> None:
-    text = bank().to_json()
-    again = Bank.from_json(text)
-    assert again.to_json() == text
+def test_a_bank_comes_back_from_its_file_and_damage_is_named(tmp_path: Path) -> None:
+    file, text = tmp_path / "bank.json", bank_json(bank())
+    file.write_text(text)
+    again = read_calibration(file, Bank.from_dict)
+    assert bank_json(again) == text
     values = population(5, 9)
     close(known_kind(again)(values), known_kind(bank())(values), rtol=1e-3, atol=1e-3)
     for damaged in ("{}", "[]", text.replace('"weight"', '"height"'), text[:-40]):
-        with pytest.raises(CheckpointError, match="bank is damaged"):
-            Bank.from_json(damaged)
+        file.write_text(damaged)
+        with pytest.raises(CheckpointError, match=r"bank\.json"):
+            read_calibration(file, Bank.from_dict)
 
 
 def codes(findings: list[Finding]) -> list[str]:
@@ -216,6 +219,60 @@ def test_findings_warn_within_the_recipe_and_only_there() -> None:
         found = check_spectra(scaled, reference, recipe, base)
         assert codes(found)[0] == "screening-uncalibrated"
         assert {finding.severity for finding in found} == {"info"}
+
+
+def around(score: float) -> Tensor:
+    """Quantiles of a calibration set whose 95th is exactly a score."""
+    return torch.arange(-95, 6).double() + score
+
+
+def test_a_score_warns_above_its_threshold_and_not_at_it() -> None:
+    reference, adapter = bank(), tiny.adapter(layout(), seed=77)
+    values = reference.in_order(adapter.layout, singular_values(adapter, RANK))
+    known, outlier = float(known_kind(reference)(values)), float(profile(reference)(values))
+    scores = {"known_scores": known, "outlier_scores": outlier}
+    exact = {name: around(score) for name, score in scores.items()}
+    (quiet,) = check_spectra(adapter, dataclasses.replace(reference, **exact), *OWN)
+    assert (quiet.code, quiet.severity) == ("screening-quiet", "info")
+    worst = int(profile(reference).deviations(values)[0].argmax())
+    assert quiet.evidence == {
+        "known_kind": {"score": known, "threshold": known, "clean_below": 0.95},
+        "outlier": {
+            "score": outlier, "threshold": outlier, "clean_below": 0.95,
+            "module": reference.modules[worst][0],
+        },
+        "poison": "a thin tail",
+    }  # fmt: skip
+    below = {name: around(math.nextafter(score, -math.inf)) for name, score in scores.items()}
+    for name, code in (
+        ("known_scores", "screening-known-kind"), ("outlier_scores", "screening-outlier"),
+    ):  # fmt: skip
+        lower = dataclasses.replace(reference, **{**exact, name: below[name]})
+        (warning,) = check_spectra(adapter, lower, *OWN)
+        assert (warning.code, warning.severity) == (code, "warn")
+    both = check_spectra(adapter, dataclasses.replace(reference, **below), *OWN)
+    assert codes(both) == ["screening-known-kind", "screening-outlier"]
+    undefined = dataclasses.replace(reference, **exact, bias=math.nan)
+    assert codes(check_spectra(adapter, undefined, *OWN)) == ["screening-known-kind"]
+
+
+def test_scores_are_what_they_are_said_to_be() -> None:
+    values = population(6, 4)
+    x = log_spectrum(values)
+    linear = Linear(
+        0.5, x[0], torch.full_like(x[0], 2.0), torch.linspace(-1, 1, x.shape[1]).double()
+    )
+    expected = 0.5 + (linear.weight * (x - x[0]) / 2).sum(dim=1)
+    close(linear(values), expected)
+    assert linear(values[:1]).item() == 0.5
+    norms = fit_profile(values)
+    y = log_profile(values)
+    close(norms.centre, y.sort(dim=0).values[2])  # the lower of the two in the middle
+    quartiles = y.quantile(torch.tensor([0.25, 0.75]).double(), dim=0)
+    close(norms.spread, ((quartiles[1] - quartiles[0]) / 1.349).clamp_min(1e-6))
+    close(norms(values), ((y - norms.centre) / norms.spread).abs().max(dim=1).values)
+    alike = fit_profile(values[:1].repeat(3, 1, 1))
+    close(alike.spread, torch.full_like(alike.spread, 1e-6))
 
 
 def test_what_the_bank_was_fitted_on_is_found_in_other_factors_too() -> None:
@@ -249,7 +306,7 @@ def test_modules_in_another_order_are_the_same_and_other_modules_are_refused_a_s
 
 def test_the_shipped_bank_is_small_and_of_the_default_base() -> None:
     found = shipped_bank()
-    assert len(found.to_json()) < 100_000
+    assert len(bank_json(found)) < 100_000
     assert found.recipe == "oracle:lora" and len(found.base_sha256) == 64
     assert found.clean == len(found.tasks) and found.poisoned > 0
     assert found.centre.shape == (len(found.modules) * found.rank,)

@@ -1,7 +1,6 @@
 """Proofs as jobs: what comes out convinces a verifier, within the limit, and can be stopped."""
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,10 +118,10 @@ def test_a_stopped_service_leaves_no_process_and_the_loop_is_free_meanwhile(
     with client_of(settings, engine) as client:
         asked = verify(client, made(client, "Stopped."), {"hooks": ["zk"], "zk": {"modules": 4}})
         end = time.monotonic() + 60
-        while not (working := children()):
+        while not (working := zk_world.children()):
             assert time.monotonic() < end
         assert client.get("/health/ready").status_code == 200
-    assert not working & children()
+    assert not working & zk_world.children()
     with client_of(settings, engine) as client:
         left = client.get(asked.headers["location"]).json()
     assert (left["state"], left["error"]) == ("interrupted", INTERRUPTED)
@@ -137,25 +136,11 @@ def test_a_call_that_is_no_longer_wanted_is_killed_in_the_middle() -> None:
     seen: set[int] = set()
 
     def still() -> None:
-        seen.update(children())
+        seen.update(zk_world.children())
         raise Enough
 
     start = time.monotonic()
     with pytest.raises(Enough), Backend(1, still) as prover:
         new_srs(prover, 18)
-    assert seen and not seen & children()
+    assert seen and not seen & zk_world.children()
     assert time.monotonic() - start < 20
-
-
-def children() -> set[int]:
-    """Processes of ezkl that this process has started and that have not ended."""
-    found = set()
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            state, parent = (place / "stat").read_text().rsplit(")", 1)[1].split()[:2]
-            command = (place / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if int(parent) == os.getpid() and state != "Z" and b"zk/child.py" in command:
-            found.add(int(place.name))
-    return found

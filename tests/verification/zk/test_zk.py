@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +13,14 @@ import pytest
 import tiny
 import torch
 import zk_world
+from safetensors.torch import load_file
 from zk_world import NONCE, World
 
 from api.cli.main import main
-from library.canonical import file_digest
+from library.canonical import file_digest, json_digest
 from library.errors import AdapterFileError, MissingPath, UsageError
 from library.files import data_dir
-from library.peft.write import WEIGHTS_FILE
+from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from verification.zk import backend, child
 from verification.zk.backend import Shape, local_srs, read_srs
 from verification.zk.bundle import prove_hashed, verify_hashed
@@ -31,7 +34,7 @@ from verification.zk.errors import (
 )
 from verification.zk.integers import COLUMN_BITS, columns, hashed_row, product
 from verification.zk.ledger import Ledger
-from verification.zk.manifest import commit_adapter, read_weights
+from verification.zk.manifest import ModuleWeights, commit_adapter, read_weights
 from verification.zk.proof import Owner
 from verification.zk.verify import compare_commitment
 
@@ -149,9 +152,9 @@ def test_an_srs_must_be_one_and_do_for_the_size(world: World, tmp_path: Path) ->
         (tmp_path / name).write_bytes(wrong)
         with pytest.raises(ProofFileError, match="not an SRS"):
             read_srs(tmp_path / name)
-    with pytest.raises(TooLarge, match="does not do"):
+    with pytest.raises(TooLarge, match="too small"):
         world.backend.keys(Shape(100, 100, 4), world.srs)
-    with pytest.raises(ProofFileError, match="give the file with --srs"):
+    with pytest.raises(ProofFileError, match="give its file with --srs"):
         local_srs(7)
 
 
@@ -160,12 +163,10 @@ def test_an_ezkl_that_fails_says_so_and_goes_on(world: World) -> None:
         world.backend.call("commit", folder="none", srs="none", a=[[1]], b=[[1]])
     assert world.backend.plan([Shape(16, 16, 2)])[0] == world.srs.logrows
     with backend.Backend(1) as proofs:
+        others = zk_world.children()
         assert proofs.plan([Shape(4, 4, 2)])
-        child = proofs._idle.get()
-        assert child._process is not None
-        child._process.kill()
-        child._process.wait()
-        proofs._idle.put(child)
+        (process,) = zk_world.children() - others
+        os.kill(process, signal.SIGKILL)
         with pytest.raises(ProverError, match="process ended"):
             proofs.plan([Shape(4, 4, 2)])
         assert proofs.plan([Shape(4, 4, 2)])  # started anew
@@ -205,6 +206,81 @@ def test_answers_are_counted_over_manifests_and_processes(world: World, tmp_path
         count.write_text(damaged)
         with pytest.raises(ProofFileError, match="damaged"):
             owner.answer({name: [row]})
+
+
+def weights_of(rank: int, scale: int = 1) -> dict[str, ModuleWeights]:
+    """One module's made-up weights; `scale` changes B alone."""
+    shape = Shape(2, 2, rank)
+    return {"m": ModuleWeights(shape, [[1, 2]] * rank, [[scale] * rank] * 2)}
+
+
+@pytest.mark.parametrize(("rank", "limit"), [(1, 1), (2, 1), (3, 2)])
+def test_the_default_limit_is_one_less_than_the_rank(rank: int, limit: int) -> None:
+    ledger = Ledger(weights_of(rank, scale=100 + rank))
+    with pytest.raises(ProofLimit):
+        ledger.charge({"m": limit + 1})
+    ledger.charge({"m": limit})
+
+
+def test_another_b_is_another_count() -> None:
+    Ledger(weights_of(2, scale=200)).charge({"m": 1})
+    assert Ledger(weights_of(2, scale=201)).spent() == {}
+    assert Ledger(weights_of(2, scale=200)).spent() == {"m": 1}
+
+
+def test_owners_that_answer_at_once_lose_no_count() -> None:
+    """Each has a ledger of its own, as processes have."""
+    ledgers = [Ledger(weights_of(2, scale=300), limit=100) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda ledger: [ledger.charge({"m": 1}) for _ in range(10)], ledgers))
+    assert ledgers[0].spent() == {"m": 80}
+
+
+def two_modules(scale: int) -> dict[str, ModuleWeights]:
+    return weights_of(4, scale) | {"n": weights_of(4, scale + 1)["m"]}
+
+
+def test_a_refused_charge_counts_for_no_module() -> None:
+    ledger = Ledger(two_modules(400), limit=3)
+    ledger.charge({"m": 2})
+    for request in ({"n": 1, "m": 2}, {"m": 2, "n": 1}, {"n": 4}):
+        with pytest.raises(ProofLimit):
+            ledger.charge(request)
+        assert ledger.spent() == {"m": 2, "n": 0}
+    ledger.charge({"m": 1, "n": 3})
+    assert ledger.spent() == {"m": 3, "n": 3}
+    ledger.charge({"m": 0})
+    lower = Ledger(two_modules(400), limit=2)
+    for module in "mn":
+        with pytest.raises(ProofLimit):
+            lower.charge({module: 1})
+
+
+def test_every_module_has_the_limit_of_its_own_rank() -> None:
+    ledger = Ledger(weights_of(2, 500) | {"n": weights_of(4, 500)["m"]})
+    for request in ({"m": 2}, {"n": 4}):
+        with pytest.raises(ProofLimit):
+            ledger.charge(request)
+    ledger.charge({"m": 1, "n": 3})
+
+
+@pytest.mark.parametrize(
+    "damaged", ["", "3", "[]", "null", '{"m": true}', '{"m": 1.0}', '{"m": -1}']
+)
+def test_a_damaged_count_is_no_count(damaged: str) -> None:
+    ledger = Ledger(weights_of(2, 600), limit=9)
+    (data_dir() / "zk").mkdir(parents=True, exist_ok=True)
+    before = set((data_dir() / "zk").glob("*.json"))
+    Ledger(weights_of(2, 600), limit=9).charge({"m": 0})
+    (count,) = set((data_dir() / "zk").glob("*.json")) - before
+    count.write_text(damaged)
+    for call in (ledger.spent, lambda: ledger.charge({"m": 1})):
+        with pytest.raises(ProofFileError):
+            call()
+    count.write_text('{"m": 0}')
+    assert ledger.spent() == {"m": 0}
+    count.unlink()
+    assert ledger.spent() == {}
 
 
 def packed(step: int, count: int, start: int, width: int) -> list[int]:
@@ -303,7 +379,9 @@ def test_an_answer_takes_known_modules_and_whole_rows(world: World) -> None:
             owner.answer(wrong)
 
 
-@pytest.mark.parametrize(("nonce", "count"), [("short", 1), ("a\nnewline", 1), (NONCE, 3)])
+@pytest.mark.parametrize(
+    ("nonce", "count"), [("short", 1), ("seven77", 1), ("a\nnewline", 1), (NONCE, 3)]
+)
 def test_a_nonce_and_a_count_that_will_not_do(world: World, nonce: str, count: int) -> None:
     with pytest.raises(UsageError):
         prove_hashed(world.owner(world.folder, world.manifest), nonce, count)
@@ -398,3 +476,38 @@ def test_commands_show_an_example(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_buyer_with_the_weights_can_compare(world: World) -> None:
     assert compare_commitment(world.folder, world.manifest, world.srs, world.backend) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_manifest_describes_the_adapter_and_every_module(
+    world: World, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    adapter = tiny.adapter(zk_world.layout(), seed=50)
+    names = [site.name for site in adapter.layout.sites]
+    config = {"lora_alpha": 8, "alpha_pattern": {names[1]: 4}}
+    folder = zk_world.write(tmp_path / "a", adapter, dtype=dtype, **config)
+    shares: list[float] = []
+    manifest = commit_adapter(folder, world.backend, world.srs, shares.append)
+    files = (manifest.adapter_sha256, manifest.config_sha256)
+    assert files == tuple(file_digest(folder / name) for name in (WEIGHTS_FILE, CONFIG_FILE))
+    assert (manifest.protocol, manifest.base_model) == ("lorasmith-zk-1", "tiny")
+    assert (manifest.srs_sha256, manifest.srs_logrows) == (world.srs.sha256, world.srs.logrows)
+    assert shares[-1] == 1 and shares == sorted(shares)
+    vk = world.backend.keys(Shape(16, 16, 2), world.srs).vk_sha256
+    stored = load_file(folder / WEIGHTS_FILE)
+    for module, name, alpha in zip(manifest.modules, names, (8.0, 4.0), strict=True):
+        assert (module.name, module.alpha, module.scaling) == (name, alpha, alpha / 2)
+        assert (module.in_features, module.out_features, module.rank) == (16, 16, 2)
+        assert (module.dtype, module.vk_sha256) == (str(dtype).removeprefix("torch."), vk)
+        assert module.binds and manifest.by_name[name] is module
+        weights = read_weights(folder)[0][name]
+        differences = []
+        for rows, factor, scale in ((weights.a, "A", 1.0), (weights.b, "B", alpha / 2)):
+            exact = stored[f"base_model.model.{name}.lora_{factor}.weight"].double() * scale
+            error = torch.tensor(rows).double() / 2**24 - exact
+            differences.append(float(error.abs().max()))
+        assert module.largest_difference == max(differences) <= 2**-25
+    largest = max(module.largest_difference for module in manifest.modules)
+    assert manifest.largest_difference == largest
+    data = json.loads(manifest.to_bytes())
+    assert manifest.digest == json_digest(data)

@@ -1,6 +1,8 @@
 """The protocol between two processes: an owner with an adapter, a verifier with the base."""
 
 import json
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,7 +32,7 @@ from library.errors import LayoutMismatch, UsageError
 from library.layout import layout_of
 from verification.zk.activations import activations
 from verification.zk.backend import Backend, Srs, local_srs
-from verification.zk.integers import Rows
+from verification.zk.child import Rows
 from verification.zk.manifest import Manifest, commit_adapter
 from verification.zk.proof import Owner
 
@@ -271,22 +273,30 @@ def test_a_ticket_is_kept_when_another_is_unknown(parties: Parties, tmp_path: Pa
 
 
 @pytest.mark.parametrize("damaged", ["[1]", "{"])
-def test_a_damaged_count_is_a_problem(parties: Parties, tmp_path: Path, damaged: str) -> None:
-    owner, client, question = behind_a_client(parties.backend, tmp_path / "d", seed=33)
-    owner._ledger._path.parent.mkdir(parents=True, exist_ok=True)
-    owner._ledger._path.write_text(damaged)
+def test_a_damaged_count_is_a_problem(
+    parties: Parties, tmp_path: Path, damaged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORASMITH_DATA", str(tmp_path / "data"))
+    _, client, question = behind_a_client(parties.backend, tmp_path / "d", seed=33)
+    assert client.post("/v1/answers", json=question).status_code == 200
+    (count,) = (tmp_path / "data" / "zk").glob("*.json")
+    count.write_text(damaged)
     answer = client.post("/v1/answers", json=question)
     assert (answer.status_code, answer.json()["code"]) == (500, "proof-unreadable")
     assert "damaged" in answer.json()["detail"] and str(tmp_path) not in answer.text
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_a_prover_that_fails_is_a_problem(parties: Parties, tmp_path: Path) -> None:
+def test_a_prover_that_fails_is_a_problem(
+    parties: Parties, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Keys that vanish between answer and proof."""
-    owner, client, question = behind_a_client(parties.backend, tmp_path / "e", seed=34)
+    copy = tmp_path / "copy of the cache"
+    shutil.copytree(os.environ["LORASMITH_CACHE"], copy)
+    monkeypatch.setenv("LORASMITH_CACHE", str(copy))
+    _, client, question = behind_a_client(parties.backend, tmp_path / "e", seed=34)
     ticket = client.post("/v1/answers", json=question).json()["ticket"]
-    shape, keys = next(iter(owner._keys.items()))
-    owner._keys[shape] = replace(keys, folder=tmp_path / "gone")
+    shutil.rmtree(copy / "zk" / "keys")
     proofs = {"fold_seed": "0123456789abcdef", "tickets": [ticket]}
     answer = client.post("/v1/proofs", json=proofs)
     assert (answer.status_code, answer.json()["code"]) == (500, "prover-failed")

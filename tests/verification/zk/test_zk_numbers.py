@@ -1,20 +1,26 @@
 """Integers of proofs: the grid, products, folding, hashed inputs, tags."""
 
+import hashlib
+import json
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verification.zk.errors import TooLarge
+from verification.zk.errors import ChallengeError, TooLarge
 from verification.zk.integers import (
+    columns,
     fold,
     folding,
     hashed_row,
+    integers_digest,
     largest_fold,
     off_grid,
     on_grid,
     product,
     require_in_reach,
+    require_inputs,
     sampled,
     tag,
 )
@@ -98,3 +104,88 @@ def test_no_fold_is_larger_than_the_largest(rows: list[list[int]]) -> None:
     for statement in ("one", "two"):
         folded = fold(rows, folding(statement, len(rows)))
         assert all(abs(value) <= bound for value, bound in zip(folded, most, strict=True))
+
+
+def stream(*about: str) -> bytes:
+    """1,200 bytes of SHAKE-256, as any other verifier derives them."""
+    text = json.dumps(["lorasmith-zk-1", *about], separators=(",", ":"))
+    return hashlib.shake_256(text.encode()).digest(1200)
+
+
+def numbers(content: bytes, size: int, count: int) -> list[int]:
+    """Big-endian integers of `size` bytes."""
+    return [int.from_bytes(content[i * size : (i + 1) * size], "big") for i in range(count)]
+
+
+@given(st.integers(1, 300), st.text("ab", max_size=3))
+def test_challenges_are_those_of_the_protocol(width: int, nonce: str) -> None:
+    content = numbers(stream("challenge", "manifest", "module", nonce), 3, width)
+    expected = [value - 2**23 for value in content]
+    assert hashed_row("manifest", "module", nonce, width) == expected
+
+
+@given(st.integers(2, 300), st.text("ab", max_size=3))
+def test_coefficients_are_those_of_the_protocol(rows: int, statement: str) -> None:
+    assert folding(statement, rows) == numbers(stream("fold", statement), 4, rows)
+
+
+@given(st.integers(1, 12), st.text("ab", max_size=3))
+def test_samples_are_those_of_the_protocol(count: int, nonce: str) -> None:
+    names = [f"m{i}" for i in range(12)]
+    ranked = sorted(names, key=lambda name: stream("sample", "manifest", nonce, name)[:32])
+    expected = sorted(ranked[:count], key=names.index)
+    assert sampled("manifest", nonce, names, count) == expected
+
+
+@pytest.mark.parametrize(
+    ("largest", "count"),
+    [(0, 1), (1, 1), (2**16 - 1, 1), (2**16, 2), (2**32 - 1, 2), (2**32, 3), (2**40 - 1, 3)],
+)
+def test_a_column_is_counted_for_every_sixteen_bits(largest: int, count: int) -> None:
+    assert columns([largest]) == columns([0, -largest, 0]) == count
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_inputs_are_below_two_to_the_forty(sign: int) -> None:
+    require_inputs([[0, sign * (2**40 - 1)], [sign * (2**40 - 1)]])
+    for rows in ([[2**40]], [[0, 0], [0, 2**40]]):
+        with pytest.raises(ChallengeError):
+            require_inputs([[sign * value for value in row] for row in rows])
+
+
+def test_the_reach_is_of_every_sum_whatever_its_signs() -> None:
+    half, full = 1 << 125, 1 << 126
+    require_in_reach([full - 1], [[1]], [[1]])
+    require_in_reach([1], [[1], [1]], [[half - 1, half]])
+    for x, a, b in (
+        ([full], [[1]], [[0]]),
+        ([-full], [[1]], [[0]]),
+        ([half, half], [[1, -1]], [[0]]),
+        ([1], [[1], [1]], [[half, -half]]),
+        ([1], [[1]], [[0], [-full]]),
+    ):
+        with pytest.raises(TooLarge):
+            require_in_reach(x, a, b)
+
+
+def test_bounds_of_a_fold_are_of_the_largest_coefficients() -> None:
+    assert largest_fold([[3, -4]]) == [3, 4]
+    assert largest_fold([[3, -4], [-1, 2]]) == [4 * (2**32 - 1), 6 * (2**32 - 1)]
+
+
+def test_a_digest_of_integers_tells_sizes_and_rows_apart() -> None:
+    matrices = ([[1, 2]], [[12]], [[1], [2]], [[2, 1]], [[-1, 2]], [[1, 2], []], [[2**80, 2]])
+    assert len({integers_digest(rows) for rows in matrices}) == len(matrices)
+    expected = hashlib.sha256(b'[["1","-20"],["3","4"]]').hexdigest()
+    assert integers_digest([[1, -20], [3, 4]]) == expected
+
+
+def test_rows_of_other_lengths_are_no_factors() -> None:
+    with pytest.raises(ValueError):
+        product([[1, 2]], [[1]], [[1]])
+    with pytest.raises(ValueError):
+        fold([[1], [1, 2]], [1, 1])
+    with pytest.raises(ValueError):
+        require_in_reach([1], [[1, 2]], [[1]])
+    with pytest.raises(ValueError):
+        require_in_reach([1], [[1]], [[1, 2]])

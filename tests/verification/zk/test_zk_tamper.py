@@ -4,19 +4,30 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import tiny
 import zk_world
 from zk_world import NONCE, World, relabelled
 
-from library.errors import UsageError
+from library.canonical import json_digest
+from library.errors import MissingPath, UsageError
 from verification.zk.backend import Srs, new_srs, read_srs
-from verification.zk.bundle import Bundle, integers, prove_hashed, verify_hashed
-from verification.zk.child import SCALAR_FIELD
+from verification.zk.bundle import (
+    Bundle,
+    integers,
+    prove_hashed,
+    read_bundle,
+    require_count,
+    require_nonce,
+    selected,
+    verify_hashed,
+)
+from verification.zk.child import SCALAR_FIELD, felt
 from verification.zk.errors import ProofFileError
-from verification.zk.integers import product
-from verification.zk.manifest import Manifest, commit_adapter, read_weights
+from verification.zk.integers import fold, folding, integers_digest, product, tag
+from verification.zk.manifest import Manifest, commit_adapter, read_weights, read_zk_manifest
 from verification.zk.proof import Owner, Statement
 from verification.zk.verify import compare_commitment, verify_proofs
 
@@ -40,7 +51,7 @@ def foreign_srs(world: World, tmp_path_factory: pytest.TempPathFactory) -> Srs:
 def codes(world: World, manifest: Manifest, bundle: Bundle, srs: Srs | None = None) -> set[str]:
     report = verify_hashed(manifest, bundle, NONCE, None, srs or world.srs, world.backend)
     assert (report.verdict == "refuse") == any(f.severity == "refuse" for f in report.findings)
-    assert len(report.to_dict()["says"]) == 3
+    assert len(report.to_dict()["says"]) == 3 and report.rows == 1
     return {finding.code for finding in report.findings}
 
 
@@ -87,11 +98,13 @@ def others_proof_with_our_commitments(world: World) -> Tampered:
 
 def changed_weight(world: World) -> Tampered:
     """An owner one of whose weights is off by 2⁻²⁴, honest otherwise."""
-    owner = world.owner(world.folder, world.manifest)
-    for weights in owner._weights.values():
-        row = weights.a[-1]
+    weights, described = read_weights(world.folder)
+    for module in weights.values():
+        row = module.a[-1]
         smallest = min(range(len(row)), key=lambda position: abs(row[position]))
         row[smallest] += 1
+    with patch("verification.zk.proof.read_weights", lambda _: (weights, described)):
+        owner = world.owner(world.folder, world.manifest)
     return world.manifest, prove_hashed(owner, NONCE, None)
 
 
@@ -446,3 +459,98 @@ def test_several_rows_take_a_seed_drawn_after_the_answers(rows: tuple[Statement,
 
 def test_nothing_proved_is_nothing_accepted(world: World) -> None:
     assert verify_proofs(world.manifest, [], [], world.srs, world.backend).verdict == "refuse"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"manifest": "m"},
+        {"module": "n"},
+        {"nonce": "o"},
+        {"fold_seed": "s"},
+        {"x": [[2]]},
+        {"y": [[2]]},
+    ],
+)
+def test_a_statement_s_digest_covers_every_member(change: dict[str, object]) -> None:
+    """Of each member alone: hashed inputs and commitments would hide one that is left out."""
+    statement = Statement("manifest", "module", NONCE, "seed", [[1]], [[1]])
+    assert replace(statement, **change).digest != statement.digest
+
+
+def test_two_rows_take_a_seed_too(rows: tuple[Statement, str]) -> None:
+    statement = rows[0]
+    with pytest.raises(UsageError, match="after the answers"):
+        replace(statement, fold_seed="", x=statement.x[:2], y=statement.y[:2]).instances()
+
+
+@pytest.mark.parametrize("member", ["adapter_sha256", "config_sha256"])
+def test_each_file_of_an_owner_s_adapter_must_be_the_manifest_s(world: World, member: str) -> None:
+    manifest = replace(world.manifest, **{member: "0" * 64})
+    with pytest.raises(ProofFileError, match="not that of the adapter"):
+        Owner(world.folder, manifest, world.srs, world.backend)
+
+
+def test_a_tag_is_an_input_before_the_outputs_and_again_doubled(
+    rows: tuple[Statement, str],
+) -> None:
+    statement = rows[0]
+    single = replace(statement, fold_seed="", x=statement.x[:1], y=statement.y[:1])
+    marks = tag(single.digest)
+    expected = [*single.x[0], *marks, *single.y[0], *(2 * mark for mark in marks)]
+    assert single.instances() == [felt(value) for value in expected]
+
+
+def test_a_statement_s_digest_is_that_of_its_parts(rows: tuple[Statement, str]) -> None:
+    statement = rows[0]
+    parts = ["lorasmith-zk-1", statement.manifest, statement.module, NONCE, "a seed drawn later"]
+    parts += [integers_digest(statement.x), integers_digest(statement.y)]
+    assert statement.digest == json_digest(parts)
+    coefficients = folding(statement.digest, 3)
+    assert statement.folded == (fold(statement.x, coefficients), fold(statement.y, coefficients))
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 200, 201])
+def test_nonces_of_any_other_length_are_refused(world: World, length: int) -> None:
+    nonce = "n" * length
+    for call in (lambda: require_nonce(nonce), lambda: selected(world.manifest, nonce, None)):
+        if 8 <= length <= 200:
+            call()
+        else:
+            with pytest.raises(UsageError):
+                call()
+
+
+@pytest.mark.parametrize(("count", "allowed"), [(0, False), (1, True), (2, True), (3, False)])
+def test_as_many_modules_are_proved_as_there_are(world: World, count: int, allowed: bool) -> None:
+    require_count(2, None)
+    if allowed:
+        require_count(2, count)
+        assert len(selected(world.manifest, NONCE, count)) == count
+        return
+    for call in (
+        lambda: require_count(2, count), lambda: selected(world.manifest, NONCE, count),
+    ):  # fmt: skip
+        with pytest.raises(UsageError):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0), ("-7", -7), ("9" * 40, 10**40 - 1), ("-" + "9" * 40, 1 - 10**40), ("9" * 42, None),
+     ("-" + "9" * 41, None), ("", None), ("-", None), ("--1", None), ("1.0", None), ("+1", None),
+     (" 1", None)],
+)  # fmt: skip
+def test_outputs_are_decimal_integers_of_forty_digits(text: str, number: int | None) -> None:
+    if number is not None:
+        assert integers([text, "1"]) == [number, 1]
+        return
+    with pytest.raises(ValueError):
+        integers(["1", text])
+
+
+def test_files_that_are_not_there_are_missing(tmp_path: Path) -> None:
+    for read in (read_bundle, read_zk_manifest):
+        for path in (tmp_path / "none", tmp_path):
+            with pytest.raises(MissingPath):
+                read(path)

@@ -4,9 +4,8 @@ A bank is a small JSON of numbers, no adapter in it. It holds for one base, one 
 one recipe, and it names the adapters that it was made from: its scores mean nothing elsewhere.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,10 @@ import torch
 from torch import Tensor
 
 from library.calibration import read_calibration
-from library.errors import CheckpointError
 from library.layout import Layout
 from library.peft.read import shape_of
 
-DIGITS = 6  # significant ones, in the file
-Row = tuple[str, int, int, int]  # a module's name, in, out, kernel
+ModuleRow = tuple[str, int, int, int]  # a module's name, in, out, kernel
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Bank:
     name: str
     recipe: str
     base_sha256: str
-    modules: tuple[Row, ...]
+    modules: tuple[ModuleRow, ...]
     rank: int
     clean: int
     poisoned: int
@@ -78,19 +75,9 @@ class Bank:
         positions = (layout.position(row[0]) for row in self.modules)
         return values[:, [group.indices[index] for group, index in positions]]
 
-    def to_json(self) -> str:
-        return json.dumps(_plain(asdict(self)), sort_keys=True) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> "Bank":
-        """Raises CheckpointError if it is not a bank."""
-        try:
-            return cls.from_dict(json.loads(text))
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"the screening bank is damaged: {error}") from error
-
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Bank":
+        """The bank of a file's object. Raises LookupError, TypeError, ValueError if it is none."""
         tensors = [field.name for field in fields(cls) if field.type is Tensor]
         values: dict[str, Any] = data | {name: _numbers(data[name]) for name in tensors}
         values["modules"] = tuple((row[0], *row[1:]) for row in data["modules"])
@@ -107,13 +94,3 @@ def shipped_bank() -> Bank:
 
 def _numbers(values: Any) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
