@@ -13,7 +13,8 @@ import pytest
 import tiny
 
 COPIED = (
-    "api", "configs", "generator", "index", "library", "pretrained", "training", "verification",
+    "api", "configs", "generator", "index", "library", "lorasmith", "pretrained", "training",
+    "verification",
 )  # fmt: skip
 
 

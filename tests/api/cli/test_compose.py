@@ -253,7 +253,7 @@ def test_bad_input_is_one_sentence(
         ([folders[0], tmp_path / "foreign"], 1, "is for other/base, and"),
         ([tmp_path / "nameless"], 1, "does not name its base model"),
         ([*two, "--base", "HuggingFaceTB/SmolLM2-135M-Instruct"], 1, "and --base for Hugging"),
-        ([tmp_path], 1, "holds no adapter_config.json"),
+        ([tmp_path], 1, "there is no adapter_config.json"),
         ([rows], 1, "is not an adapter folder"),
     ):
         assert compose(*arguments, "--out", tmp_path / "out") == code, arguments
