@@ -155,6 +155,68 @@ def compose(
     return FinishedAdapter(files.id, files.sha256, files.files, summary, check.milliseconds)
 
 
+def refine(
+    examples: Examples,
+    adapter: str | Path | None = None,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    base: str | None = None,
+    library: str | Path | None = None,
+    profile: Profile = "portable",
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> FinishedAdapter:
+    """An adapter trained on examples: an existing one further, or a fresh one.
+
+    It is made for bare prompts: the input alone. No example is held back, so how good it is has to
+    be measured on others.
+
+    Args:
+        examples: up to 200 pairs of input and output, or a JSONL file of them.
+        adapter: folder, or id or task of the library; None starts from nothing, for any base.
+        steps: steps of training; 30 by default, or four passes over the examples.
+        seed: of the order of the examples, and of a fresh start.
+        base: Hub id or folder; by default the adapter's own, or the packaged base.
+        library: where ids and tasks are looked up; the shipped sample by default.
+        progress: called with steps done, and of how many.
+    Raises:
+        UsageError and its kinds, TaskFileError, AdapterFileError, LayoutMismatch, BaseModelError,
+        UnsupportedModel, AdapterRefused.
+    """
+    from generator.refine.refine import refine_adapter, require_refinable
+    from index.merge.parents import read_parents
+    from library.base.models import require_device, resolve_base
+    from library.progress import no_progress
+    from lorasmith.libraries import load_library
+    from verification.run import QuickCheck
+
+    # 1. Everything that can be wrong with the arguments alone.
+    rows = _examples(examples)
+    require_refinable(rows, steps, seed)
+    require_device(device)
+    start = None
+    if adapter is not None:
+        start = read_parents([str(adapter)], load_library(library).catalogue, base)
+    reference = resolve_base(base or (start.base["id"] if start else None))
+    # 2. Training.
+    check = QuickCheck(reference)
+    refined = refine_adapter(
+        _model(reference, device),
+        rows,
+        start,
+        steps=steps,
+        seed=seed,
+        profile=profile,
+        check=check,
+        progress=progress or no_progress,
+    )
+    files = refined.files
+    return FinishedAdapter(
+        files.id, files.sha256, files.files, refined.summary(), check.milliseconds
+    )
+
+
 def answer(
     inputs: Sequence[str],
     adapter: "FinishedAdapter | Path | str | None" = None,

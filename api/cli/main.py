@@ -14,6 +14,7 @@ from api.cli.index import index
 from api.cli.library import library
 from api.cli.library_import import export_command, import_command
 from api.cli.prove import commit_command, prove_command, verify_proof
+from api.cli.refine import refine_command
 from api.cli.route import route
 from api.cli.search import search_command
 from api.cli.serve import serve_command
@@ -35,6 +36,7 @@ app.command("generate")(generate_command)
 app.command("generators")(generators_command)
 app.command("evaluate")(evaluate_command)
 app.command("compose", cls=ComposeCommand)(compose_command)
+app.command("refine")(refine_command)
 app.command("search")(search_command)
 app.command("verify")(verify_command)
 app.command("sign")(sign_command)

@@ -31,7 +31,7 @@ class RefineSettings:
     """
 
     steps: int
-    lr: float = 2e-3
+    lr: float = 1e-3
     rows: int = 8
     weight_decay: float = 0.0
 

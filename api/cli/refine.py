@@ -1,0 +1,74 @@
+"""`lorasmith refine`: train an adapter on examples."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import lorasmith
+from api.cli.console import progress_bar, quiet_libraries
+from api.cli.library_list import SHIPPED_LIBRARY, Location
+from library.files import require_absent, require_kind
+from lorasmith.adapters import Profile
+
+
+def refine_command(
+    examples: Annotated[Path, typer.Option(help="JSONL of input and output; - reads stdin.")],
+    out: Annotated[Path, typer.Option(help="Folder for the refined adapter.")],
+    adapter: Annotated[
+        str | None,
+        typer.Argument(help="Folder, or id or task of the library; none: a fresh adapter."),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Steps of training.", show_default="30, or four passes over them"),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Base model (default: the one that the adapter names).")
+    ] = None,
+    library: Location = SHIPPED_LIBRARY,
+    seed: Annotated[int, typer.Option(help="Order of the examples, and a fresh start.")] = 0,
+    profile: Annotated[Profile, typer.Option(help="portable or lossless.")] = "portable",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing folder.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Train an adapter on a handful of examples: one that you have further, or a fresh one.
+
+    Example: lorasmith refine my-adapter --examples few.jsonl --out refined
+    """
+    require_absent(out, overwrite)
+    require_kind(out, folder=True)
+    quiet_libraries()
+    with progress_bar("refining", unit="step") as progress:
+        refined = lorasmith.refine(
+            examples,
+            adapter,
+            steps=steps,
+            seed=seed,
+            base=base,
+            library=library,
+            profile=profile,
+            device=device,
+            progress=progress,
+        )
+    refined.save(out, overwrite=overwrite)
+    summary = {**refined.summary, "milliseconds": refined.milliseconds, "out": str(out)}
+    typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else _readable(summary))
+
+
+def _readable(summary: dict[str, Any]) -> str:
+    start = summary["start"] or "a fresh adapter"
+    return "\n".join(
+        [
+            f"{summary['id']}  {summary['out']}",
+            f"  {summary['steps']} steps on {summary['examples']} examples from {start}, "
+            f"for {summary['base_model']}, sha256 {summary['sha256'][:16]}…",
+            f"  verified: {summary['report']['verdict']}",
+            "  use it with the input alone as the prompt",
+            "  not measured: every example was trained on",
+        ]
+    )
