@@ -175,7 +175,7 @@ def refine(
     Args:
         examples: up to 200 pairs of input and output, or a JSONL file of them.
         adapter: folder, or id or task of the library; None starts from nothing, for any base.
-        steps: steps of training; 30 by default, or four passes over the examples.
+        steps: steps of training; 30 by default, or as many as there are examples.
         seed: of the order of the examples, and of a fresh start.
         base: Hub id or folder; by default the adapter's own, or the packaged base.
         library: where ids and tasks are looked up; the shipped sample by default.

@@ -22,7 +22,7 @@ def refine_command(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="Steps of training.", show_default="30, or four passes over them"),
+        typer.Option(help="Steps of training.", show_default="30, or the number of examples"),
     ] = None,
     base: Annotated[
         str | None, typer.Option(help="Base model (default: the one that the adapter names).")

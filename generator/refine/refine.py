@@ -19,8 +19,7 @@ from library.tasks.files import Example
 
 RANK = 8  # of an adapter that starts from nothing
 MAX_STEPS = 2000
-STEPS = 30  # docs/results/refine-settings.json: more does not help, for 2, 5 and 16 examples
-PASSES = 4  # over the examples at least, where there are more; not measured
+STEPS = 30  # docs/results/refine-settings.json: for up to 16 examples half is worse, more no better
 RATE = 1e-3
 
 
@@ -94,7 +93,7 @@ def refine_adapter(
     Args:
         base: the loaded base model.
         start: the adapter to go on from; None for a fresh one on the base's default modules.
-        steps: of AdamW; by default 30, or four passes over the examples if that is more.
+        steps: of AdamW; by default 30, or as many as there are examples.
         seed: of the order of examples, and of a fresh adapter's A.
         check: see library.peft.provenance.finish.
     Raises:
@@ -131,8 +130,8 @@ def refine_adapter(
 
 
 def default_steps(examples: int) -> int:
-    """Steps for a number of examples: 30, or four passes over them if that is more."""
-    return max(STEPS, -(-PASSES * examples // RefineSettings.rows))
+    """Steps for a number of examples: 30, or as many as there are, which is eight passes."""
+    return max(STEPS, examples)
 
 
 def _default_layout(base: BaseModel) -> Layout:

@@ -90,7 +90,7 @@ def test_names_that_are_no_utf8_are_told_to_a_strict_reader(tmp_path: Path) -> N
     folder = os.fsencode(tmp_path / "adapter")
     write_folder(tmp_path / "adapter", OURS)
     Path(os.fsdecode(folder + b"/x\xff.bin")).write_bytes(b"x")
-    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict", "TQDM_DISABLE": "1"}
     command = [sys.executable, "-m", "api", "verify", folder, "--json"]
     done = subprocess.run(command, env=strict, cwd=tiny.ROOT, capture_output=True)
     assert done.returncode == 0 and done.stderr == b""

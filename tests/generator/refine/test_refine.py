@@ -182,5 +182,4 @@ def test_what_cannot_be_trained_on_is_refused(tiny_base: Path, tmp_path: Path) -
 
 def test_steps_grow_with_the_examples() -> None:
     steps = [default_steps(count) for count in (1, 5, 16, 60, 64, 200)]
-    assert steps[:4] == [30] * 4 and steps == sorted(steps)
-    assert all(8 * s >= 4 * count for s, count in zip(steps, (1, 5, 16, 60, 64, 200), strict=True))
+    assert steps == [30, 30, 30, 60, 64, 200]
