@@ -13,7 +13,8 @@ Lives here: functions that users call, and what they return. Does not: anything 
 """
 
 from library.errors import LorasmithError
-from lorasmith.adapters import FinishedAdapter, answer, compose, generate, refine
+from lorasmith.adapters import FinishedAdapter, compose, generate
+from lorasmith.examples import answer, refine
 from lorasmith.libraries import Library, load_library, search
 from lorasmith.verifying import verify
 

@@ -1,23 +1,15 @@
-"""New adapters: generated from a description, or merged from others; and the base's answers."""
+"""New adapters: generated from a description, or merged from others."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from library.errors import UsageError
 from library.files import write_folder
+from lorasmith.loading import Examples, Profile, example_pairs, loaded_engine
 
 if TYPE_CHECKING:
-    from generator.engine import Engine
     from index.merge.parents import Gate
-    from library.adapter import Adapter
-    from library.base.models import BaseModel, BaseReference
-    from library.tasks.files import Example
-
-Profile = Literal["portable", "lossless"]
-Examples = Sequence[tuple[str, str]] | Path | str
 
 
 @dataclass(frozen=True)
@@ -82,13 +74,13 @@ def generate(
 
     # 1. Everything that can be wrong with the arguments alone.
     require_strategy(generator, examples=bool(examples))
-    pairs = _examples(examples)
+    pairs = example_pairs(examples)
     request = Request(description, rank, strength, seed, profile, pairs)
     reference = resolve_base(base)
     require_device(device)
     # 2. The adapter.
     folders = tuple(Path(folder) for folder in checkpoints)
-    engine = _engine(folders, None if library is None else str(library), device, generator)
+    engine = loaded_engine(folders, None if library is None else str(library), device, generator)
     packaged = engine.generate(generator, request, reference)
     files = packaged.files
     return FinishedAdapter(
@@ -140,7 +132,7 @@ def compose(
     from lorasmith.libraries import load_library
     from verification.run import QuickCheck
 
-    rows = None if examples is None else _examples(examples)
+    rows = None if examples is None else example_pairs(examples)
     names = [str(name) for name in adapters]
     request = MergeRequest(names, method, weights, rank, density, seed, profile, rows, predictor)
     require_device(device)
@@ -153,121 +145,6 @@ def compose(
     files, report = composition.files, composition.files.provenance["report"]
     summary = {**composition.summary(), "report": report}
     return FinishedAdapter(files.id, files.sha256, files.files, summary, check.milliseconds)
-
-
-def refine(
-    examples: Examples,
-    adapter: str | Path | None = None,
-    *,
-    steps: int | None = None,
-    seed: int = 0,
-    base: str | None = None,
-    library: str | Path | None = None,
-    profile: Profile = "portable",
-    device: str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
-) -> FinishedAdapter:
-    """An adapter trained on examples: an existing one further, or a fresh one.
-
-    It is made for bare prompts: the input alone. No example is held back, so how good it is has to
-    be measured on others.
-
-    Args:
-        examples: up to 200 pairs of input and output, or a JSONL file of them.
-        adapter: folder, or id or task of the library; None starts from nothing, for any base.
-        steps: steps of training; 30 by default, or as many as there are examples.
-        seed: of the order of the examples, and of a fresh start.
-        base: Hub id or folder; by default the adapter's own, or the packaged base.
-        library: where ids and tasks are looked up; the shipped sample by default.
-        progress: called with steps done, and of how many.
-    Raises:
-        UsageError and its kinds, TaskFileError, AdapterFileError, LayoutMismatch, BaseModelError,
-        UnsupportedModel, AdapterRefused.
-    """
-    from generator.refine.refine import refine_adapter, require_refinable
-    from index.merge.parents import read_parents
-    from library.base.models import require_device, resolve_base
-    from library.progress import no_progress
-    from lorasmith.libraries import load_library
-    from verification.run import QuickCheck
-
-    # 1. Everything that can be wrong with the arguments alone.
-    rows = _examples(examples)
-    require_refinable(rows, steps, seed)
-    require_device(device)
-    start = None
-    if adapter is not None:
-        start = read_parents([str(adapter)], load_library(library).catalogue, base)
-    reference = resolve_base(base or (start.base["id"] if start else None))
-    # 2. Training.
-    check = QuickCheck(reference)
-    refined = refine_adapter(
-        _model(reference, device),
-        rows,
-        start,
-        steps=steps,
-        seed=seed,
-        profile=profile,
-        check=check,
-        progress=progress or no_progress,
-    )
-    files = refined.files
-    return FinishedAdapter(
-        files.id, files.sha256, files.files, refined.summary(), check.milliseconds
-    )
-
-
-def answer(
-    inputs: Sequence[str],
-    adapter: "FinishedAdapter | Path | str | None" = None,
-    *,
-    base: str | None = None,
-    device: str = "cpu",
-) -> list[str]:
-    """The base model's greedy answers to inputs, with an adapter or without.
-
-    Prompts are bare: the input is the message, and the adapter carries the task.
-
-    Args:
-        adapter: a new one, or the folder of one.
-        base: Hub id or folder; the packaged base by default.
-    Raises:
-        UsageError and its kinds, BaseModelError, AdapterFileError, LayoutMismatch.
-    """
-    if isinstance(inputs, str) or any(not text.strip() for text in inputs):
-        raise UsageError("inputs are a list of texts that are not empty")
-    from library.base.decode import greedy
-    from library.base.models import require_device, resolve_base
-    from library.base.prompts import prompt_ids
-
-    require_device(device)
-    reference = resolve_base(base)
-    model = _model(reference, device)
-    prompts = [prompt_ids(model.tokenizer, text) for text in inputs]
-    if adapter is None:
-        return greedy(model, prompts)
-    stored = _read(adapter, reference).to(device=model.device)
-    return greedy(model, prompts, stored, [0] * len(prompts))
-
-
-def _examples(examples: Examples) -> "tuple[Example, ...]":
-    """Pairs, or the rows of a JSONL file. Raises MissingPath, TaskFileError."""
-    from library.tasks.files import Example, read_examples
-
-    if isinstance(examples, str | Path):
-        return tuple(read_examples(Path(examples)))
-    return tuple(Example.pair(text, output) for text, output in examples)
-
-
-def _read(adapter: FinishedAdapter | Path | str, base: "BaseReference") -> "Adapter":
-    """An adapter's weights in the order of the base's layout, n = 1."""
-    from library.base.models import base_layout
-    from library.peft.folder import read_adapter_folder
-    from library.peft.read import adapter_of
-
-    new = isinstance(adapter, FinishedAdapter)
-    files = adapter.files if new else read_adapter_folder(Path(adapter))
-    return adapter_of(files, base_layout(base, adapter_of(files).layout))
 
 
 def _gate(policy: Path | None, public_key: Path | None) -> "Gate | None":
@@ -292,26 +169,3 @@ def _gate(policy: Path | None, public_key: Path | None) -> "Gate | None":
         report.require_accepted(name)
 
     return require
-
-
-@lru_cache(maxsize=1)
-def _engine(
-    checkpoints: tuple[Path, ...], library: str | None, device: str, required: str
-) -> "Engine":
-    """The engine of the last call, kept because loading takes longer than generating."""
-    from functools import partial
-
-    from generator.engine import open_engine, read_generator, shipped_library
-
-    loaded = [read_generator(folder) for folder in checkpoints]
-    location = library or shipped_library()
-    load = partial(_model, device=device)
-    return open_engine(loaded, location, device, required=required, load=load)
-
-
-@lru_cache(maxsize=1)
-def _model(base: "BaseReference", device: str) -> "BaseModel":
-    """The base model of the last call."""
-    from library.base.models import load_base
-
-    return load_base(base, device=device)

@@ -12,7 +12,7 @@ import lorasmith
 from api.cli.console import quiet_libraries
 from library.errors import UsageError
 from library.files import data_dir, require_absent, require_kind
-from lorasmith.adapters import Profile
+from lorasmith.loading import Profile
 
 
 def generate_command(

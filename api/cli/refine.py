@@ -10,7 +10,7 @@ import lorasmith
 from api.cli.console import progress_bar, quiet_libraries
 from api.cli.library_list import SHIPPED_LIBRARY, Location
 from library.files import require_absent, require_kind
-from lorasmith.adapters import Profile
+from lorasmith.loading import Profile
 
 
 def refine_command(

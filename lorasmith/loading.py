@@ -1,0 +1,46 @@
+"""What several functions load: examples, the engine and the base model of the last call."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from generator.engine import Engine
+    from library.base.models import BaseModel, BaseReference
+    from library.tasks.files import Example
+
+Profile = Literal["portable", "lossless"]
+Examples = Sequence[tuple[str, str]] | Path | str
+
+
+def example_pairs(examples: Examples) -> "tuple[Example, ...]":
+    """Pairs, or the rows of a JSONL file. Raises MissingPath, TaskFileError."""
+    from library.tasks.files import Example, read_examples
+
+    if isinstance(examples, str | Path):
+        return tuple(read_examples(Path(examples)))
+    return tuple(Example.pair(text, output) for text, output in examples)
+
+
+@lru_cache(maxsize=1)
+def loaded_engine(
+    checkpoints: tuple[Path, ...], library: str | None, device: str, required: str
+) -> "Engine":
+    """The engine of the last call, kept because loading takes longer than generating."""
+    from functools import partial
+
+    from generator.engine import open_engine, read_generator, shipped_library
+
+    loaded = [read_generator(folder) for folder in checkpoints]
+    location = library or shipped_library()
+    load = partial(loaded_model, device=device)
+    return open_engine(loaded, location, device, required=required, load=load)
+
+
+@lru_cache(maxsize=1)
+def loaded_model(base: "BaseReference", device: str) -> "BaseModel":
+    """The base model of the last call."""
+    from library.base.models import load_base
+
+    return load_base(base, device=device)
