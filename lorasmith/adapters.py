@@ -10,6 +10,7 @@ from lorasmith.loading import Examples, Profile, example_pairs, loaded_engine
 
 if TYPE_CHECKING:
     from index.merge.parents import Gate
+    from library.peft.provenance import AdapterFiles
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,13 @@ class FinishedAdapter:
     files: Mapping[str, bytes] = field(repr=False)
     summary: dict[str, Any] = field(repr=False)
     milliseconds: dict[str, float] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls, files: "AdapterFiles", summary: dict[str, Any], milliseconds: dict[str, float]
+    ) -> "FinishedAdapter":
+        """An adapter from its files and what was found out while it was made."""
+        return cls(files.id, files.sha256, files.files, summary, milliseconds)
 
     def save(self, folder: Path | str, *, overwrite: bool = False) -> Path:
         """Write a folder that PEFT and vLLM load; return it. Raises OutputExists, OutputError."""
@@ -82,10 +90,7 @@ def generate(
     folders = tuple(Path(folder) for folder in checkpoints)
     engine = loaded_engine(folders, None if library is None else str(library), device, generator)
     packaged = engine.generate(generator, request, reference)
-    files = packaged.files
-    return FinishedAdapter(
-        files.id, files.sha256, files.files, packaged.summary, packaged.milliseconds
-    )
+    return FinishedAdapter.of(packaged.files, packaged.summary, packaged.milliseconds)
 
 
 def compose(
@@ -142,9 +147,8 @@ def compose(
     composition = compose_adapters(
         request, opened, base=base, device=device, gate=gate, check=check
     )
-    files, report = composition.files, composition.files.provenance["report"]
-    summary = {**composition.summary(), "report": report}
-    return FinishedAdapter(files.id, files.sha256, files.files, summary, check.milliseconds)
+    summary = {**composition.summary(), "report": composition.files.provenance["report"]}
+    return FinishedAdapter.of(composition.files, summary, check.milliseconds)
 
 
 def _gate(policy: Path | None, public_key: Path | None) -> "Gate | None":

@@ -69,10 +69,7 @@ def refine(
         check=check,
         progress=progress or no_progress,
     )
-    files = refined.files
-    return FinishedAdapter(
-        files.id, files.sha256, files.files, refined.summary(), check.milliseconds
-    )
+    return FinishedAdapter.of(refined.files, refined.summary(), check.milliseconds)
 
 
 def answer(

@@ -11,7 +11,7 @@ from library.adapter import Adapter
 from library.base.models import BaseModel, described, load_config, numerics
 from library.build.plan import rows_digest
 from library.errors import UsageError
-from library.layout import Layout, layout_of
+from library.layout import layout_of
 from library.peft.provenance import AdapterFiles, Check, Provenance, finish
 from library.peft.write import Profile, to_peft
 from library.progress import Progress, no_progress
@@ -20,7 +20,6 @@ from library.tasks.files import Example
 RANK = 8  # of an adapter that starts from nothing
 MAX_STEPS = 2000
 STEPS = 30  # docs/results/refine-settings.json: for up to 16 examples half is worse, more no better
-RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -104,9 +103,11 @@ def refine_adapter(
     # 1. The rows and the schedule.
     require_refinable(examples, steps, seed)
     rows = example_rows(base, examples)
-    settings = RefineSettings(steps or default_steps(len(rows)), RATE)
+    settings = RefineSettings(steps or default_steps(len(rows)))
     # 2. Training, from the start or from a fresh adapter.
-    layout = start.adapters[0].layout if start else _default_layout(base)
+    layout = (
+        start.adapters[0].layout if start else layout_of(load_config(base.reference), rank=RANK)
+    )
     refinement = Refinement(start.adapters[0] if start else None, rows)
     (adapter,) = refine_adapters(base, layout, [refinement], settings, seed=seed, progress=progress)
     # 3. The files.
@@ -121,7 +122,7 @@ def refine_adapter(
         numerics=numerics(base.model),
         layout_digest=layout.digest,
         base=about,
-        details={"steps": settings.steps, "lr": RATE, "rows": settings.rows,
+        details={"steps": settings.steps, "lr": settings.lr, "rows": settings.rows,
                  "examples_used": len(rows), "mode": "bare", "profile": profile},
     )  # fmt: skip
     files = finish(to_peft(adapter, base_name=about["id"], profile=profile), provenance, check)
@@ -132,7 +133,3 @@ def refine_adapter(
 def default_steps(examples: int) -> int:
     """Steps for a number of examples: 30, or as many as there are, which is eight passes."""
     return max(STEPS, examples)
-
-
-def _default_layout(base: BaseModel) -> Layout:
-    return layout_of(load_config(base.reference), rank=RANK)

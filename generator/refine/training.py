@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from library.adapter import Adapter
-from library.base.batches import TokenRow, fitting_rows
+from library.base.batches import TokenRow, require_fitting_rows
 from library.base.models import BaseModel
 from library.base.prompts import Mode, user_turn
 from library.errors import UsageError
@@ -26,7 +26,7 @@ class RefineSettings:
     Attributes:
         steps: steps of AdamW.
         lr: peak rate.
-        rows: examples of a step; all of them if there are fewer.
+        rows: examples of a step; of fewer, each comes several times.
         weight_decay: AdamW's.
     """
 
@@ -101,7 +101,4 @@ def example_rows(
     turned = [
         replace(example, input=user_turn(mode, definition, example.input)) for example in examples
     ]
-    rows = tuple(fitting_rows(turned, base.tokenizer, LONGEST))
-    if not rows:
-        raise UsageError(f"no example has at most {LONGEST} tokens")
-    return rows
+    return require_fitting_rows(turned, base.tokenizer, LONGEST)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from library.base.prompts import answer_ids, prompt_ids
+from library.errors import UsageError
 from library.tasks.files import Example
 
 
@@ -57,6 +58,16 @@ def fitting_rows(examples: Sequence[Example], tokenizer: Any, longest: int) -> I
     """Examples as rows; those of more than `longest` tokens are left out."""
     rows = (example_row(tokenizer, example) for example in examples)
     return (row for row in rows if len(row) <= longest)
+
+
+def require_fitting_rows(
+    examples: Sequence[Example], tokenizer: Any, longest: int
+) -> tuple[TokenRow, ...]:
+    """As `fitting_rows`. Raises UsageError if no example is short enough."""
+    rows = tuple(fitting_rows(examples, tokenizer, longest))
+    if not rows:
+        raise UsageError(f"no example has at most {longest} tokens")
+    return rows
 
 
 def grouped(rows: Sequence[TokenRow], pad: int, parts: int) -> list[TokenBatch]:

@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from library.adapter import Adapter, stack_padded
-from library.base.batches import TokenRow, fitting_rows, grouped
+from library.base.batches import TokenRow, fitting_rows, grouped, require_fitting_rows
 from library.base.loss import row_losses
 from library.base.models import BaseModel
 from library.base.multi_adapter import MultiAdapter
-from library.errors import TaskFileError, UsageError
+from library.errors import TaskFileError
 from library.tasks.files import Example
 
 TOKENS = 32_768  # of one pass of mean_losses; more rows take several
@@ -69,9 +69,7 @@ def mean_losses(
         UsageError: no example is short enough.
         LayoutMismatch: the adapters have different modules.
     """
-    examples_rows = list(fitting_rows(examples, base.tokenizer, longest))
-    if not examples_rows:
-        raise UsageError(f"no example has at most {longest} tokens")
+    examples_rows = require_fitting_rows(examples, base.tokenizer, longest)
     count = len(adapters)
     rows = [replace(row, owner=owner) for row in examples_rows for owner in range(count)]
     passes = 1 + sum(map(len, rows)) // TOKENS
