@@ -13,11 +13,15 @@ from generator.request import Query, Request
 from generator.resources import Resources
 from generator.strategies.auto import Auto
 from generator.strategies.base import Proposal, Strategy
+from generator.strategies.fresh import Fresh
 from generator.strategies.generated import Generated
+from generator.strategies.multi_task import MultiTask
+from generator.strategies.refined import refined_proposals
 from generator.strategies.retrieved import Compose, Nearest
 from library.base.models import BaseModel, BaseReference
 from library.checkpoint import Checkpoint, load_checkpoint
 from library.errors import CheckpointError, UnknownName, UsageError
+from library.progress import Progress, no_progress
 from library.store.open import open_library
 
 DEFAULT_STRATEGY = Auto.name
@@ -29,17 +33,22 @@ class Engine:
     Args:
         checkpoints: loaded generators.
         resources: encoders, library, base models; no library by default.
+        multi_task: folder of the multi-task adapter; the shipped one by default.
     """
 
     def __init__(
-        self, checkpoints: Sequence[Checkpoint[Generator]], resources: Resources | None = None
+        self,
+        checkpoints: Sequence[Checkpoint[Generator]],
+        resources: Resources | None = None,
+        multi_task: Path | None = None,
     ) -> None:
         self.resources = resources or Resources()
         self.generated = {c.kind: Generated(c, self.resources.device) for c in checkpoints}
         nearest, compose = Nearest(self.resources), Compose(self.resources)
-        auto = Auto([*self.generated.values()], nearest, compose)
+        prompted, fresh = MultiTask(multi_task or pretrained.folder(MultiTask.name)), Fresh()
+        auto = Auto([*self.generated.values()], nearest, compose, prompted, fresh)
         self.strategies: dict[str, Strategy] = {
-            s.name: s for s in (auto, *self.generated.values(), nearest, compose)
+            s.name: s for s in (auto, prompted, *self.generated.values(), nearest, compose, fresh)
         }
 
     def strategy(self, name: str, *, examples: bool = False) -> Strategy:
@@ -54,30 +63,51 @@ class Engine:
         return self.strategies[name]
 
     def propose(
-        self, name: str, request: Request, base: BaseReference, *, without: str = ""
+        self,
+        name: str,
+        request: Request,
+        base: BaseReference,
+        *,
+        without: str = "",
+        progress: Progress = no_progress,
     ) -> Proposal:
-        """An adapter for a request, before it is packaged.
+        """An adapter for a request, before it is packaged; trained on the examples, if any.
 
         Args:
             without: a task whose own adapters are left out of retrieval.
+            progress: of the training.
         Raises:
             UnknownName: there is no such strategy.
             UsageError: it cannot use examples, or needs what there is none of.
             LayoutMismatch, UnsupportedModel: checkpoint or library do not fit the base.
         """
-        strategy = self.strategy(name, examples=bool(request.examples))
-        return strategy.propose(Query(request, base, self.resources, without))
+        query = Query(request, base, self.resources, without)
+        return self._propose(name, query, progress)
 
-    def generate(self, name: str, request: Request, base: BaseReference) -> Packaged:
+    def start(self, name: str, query: Query) -> Proposal:
+        """What a strategy proposes before any training. Raises as `propose` does."""
+        request = query.request
+        untrained = bool(request.examples) and not request.refines
+        return self.strategy(name, examples=untrained).propose(query)
+
+    def generate(
+        self, name: str, request: Request, base: BaseReference, progress: Progress = no_progress
+    ) -> Packaged:
         """A finished adapter. Raises as `propose` does, and AdapterRefused."""
-        strategy = self.strategy(name, examples=bool(request.examples))
         query = Query(request, base, self.resources)
-        return package(query, strategy.propose(query), name)
+        return package(query, self._propose(name, query, progress), name)
+
+    def _propose(self, name: str, query: Query, progress: Progress) -> Proposal:
+        proposal = self.start(name, query)
+        if not query.request.refines:
+            return proposal
+        (refined,) = refined_proposals([query], [proposal], progress)
+        return refined
 
 
 def strategy_names() -> list[str]:
-    """Names that requests may use: the default, every registered generator, retrieval."""
-    return [Auto.name, *registered(), Nearest.name, Compose.name]
+    """Names that requests may use: the default, every registered generator, and the others."""
+    return [Auto.name, MultiTask.name, *registered(), Nearest.name, Compose.name, Fresh.name]
 
 
 def takes_library(name: str) -> bool:
@@ -86,7 +116,7 @@ def takes_library(name: str) -> bool:
 
 
 def uses_examples(name: str) -> bool:
-    """Whether a strategy of this name can use examples."""
+    """Whether a strategy of this name can use examples without training on them."""
     return name == Auto.name or (name in registered() and "examples" in registered()[name].needs)
 
 
@@ -95,7 +125,7 @@ def require_strategy(name: str, *, examples: bool = False) -> None:
     if name not in strategy_names():
         raise UnknownName(f"unknown generator '{name}'; known: {', '.join(strategy_names())}")
     if examples and not uses_examples(name):
-        raise UsageError(f"{name} cannot use examples: it reads the description alone")
+        raise UsageError(f"{name} cannot use examples without training on them: leave out refine 0")
 
 
 def shipped_library() -> str | None:

@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 
+from generator.expected import expectation
 from generator.request import Query
 from generator.strategies.base import Proposal
 from library.adapter import Adapter
+from library.base.folder_readme import folder_readme
 from library.peft.provenance import AdapterFiles, Provenance, finish
 from library.peft.write import Profile, to_peft
 from verification.run import QuickCheck
@@ -18,7 +20,7 @@ class Packaged:
     """A finished adapter and how it came about.
 
     Attributes:
-        files: the adapter's three files, its id and digest.
+        files: the adapter's files, its id and digest.
         adapter: its weights before they were rounded to the file's type.
         summary: what `generate --json` and REST say of it, report included.
         milliseconds: what each hook took; in no file.
@@ -56,6 +58,7 @@ def package(query: Query, proposal: Proposal, generator: str) -> Packaged:
     # 3. Identity, report and provenance, written once.
     checked = QuickCheck(query.base)
     chosen = proposal.chosen.to_dict()
+    expected = expectation(proposal)
     provenance = Provenance(
         generator=generator,
         checkpoint=proposal.checkpoint,
@@ -66,6 +69,8 @@ def package(query: Query, proposal: Proposal, generator: str) -> Packaged:
         base=base,
         examples=request.examples_digest,
         parents=proposal.parents,
+        usage=proposal.usage.to_dict(),
+        expected=None if expected is None else expected.to_dict(),
         neighbours=chosen["neighbours"],
         details={
             **proposal.details,
@@ -73,7 +78,7 @@ def package(query: Query, proposal: Proposal, generator: str) -> Packaged:
             "strength": request.strength,
         },
     )
-    files = finish(peft, provenance, checked)
+    files = finish(peft, provenance, checked, folder_readme)
     summary = {
         "id": files.id,
         "sha256": files.sha256,
@@ -82,7 +87,10 @@ def package(query: Query, proposal: Proposal, generator: str) -> Packaged:
         "layout_digest": adapter.layout.digest,
         "rank": adapter.layout.rank,
         "seed": request.seed,
+        "usage": provenance.usage,
+        "expected": provenance.expected,
         "chosen": chosen,
+        "refined": None if proposal.refined is None else proposal.refined.to_dict(),
         "report": files.provenance["report"],
     }
     return Packaged(files, adapter, summary, checked.milliseconds, request.profile)

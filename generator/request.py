@@ -3,10 +3,17 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, get_args
 
 import torch
 
 from generator.models.base import Condition, Experts
+from generator.refine.limits import (
+    DEFAULT_BUDGET,
+    MAX_BUDGET,
+    MAX_EXAMPLES,
+    require_trainable,
+)
 from generator.resources import Resources
 from index.encoders.descriptions import DEFAULT_ENCODER, Embeddings, normalise
 from index.search.retriever import NEIGHBOURS, Neighbour, Retriever, softmax_weights
@@ -20,7 +27,7 @@ from library.tasks.files import Example
 MAX_STRENGTH = 10.0
 MAX_RANK = 256
 MAX_SEED = 2**53 - 1  # what JSON numbers hold exactly
-MAX_EXAMPLES = 200
+UsageMode = Literal["best", "bare", "prompted"]
 
 
 @dataclass(frozen=True)
@@ -28,24 +35,36 @@ class Request:
     """An adapter that is asked for. Validated on construction; raises UsageError.
 
     Attributes:
-        description: the task, 1 to 8,192 characters; kept in its normal form.
+        description: the task, 1 to 8,192 characters; kept in its normal form. None where examples
+            alone are trained on.
         rank: below the adapter's own, the best approximation of ΔW; above, zero-padded.
         strength: factor on ΔW.
         seed: part of the adapter's identity; what a generator draws depends on it, and none of
             those that ship draws anything.
         profile: see library.peft.write.
-        examples: of the task, for strategies that can use them.
+        examples: of the task.
+        refine: steps of training on the examples; None for as many as suit them, 0 for none.
+        mode: the prompt that the adapter is for; best takes what was measured to be better.
+        budget: seconds that refining may cost by a stored table (generator.refine.costs).
     """
 
-    description: str
+    description: str | None
     rank: int | None = None
     strength: float = 1.0
     seed: int = 0
     profile: Profile = "portable"
     examples: tuple[Example, ...] = ()
+    refine: int | None = None
+    mode: UsageMode = "best"
+    budget: float = DEFAULT_BUDGET
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "description", normalise(self.description))
+        if self.description is not None:
+            object.__setattr__(self, "description", normalise(self.description))
+        elif not self.refines:
+            raise UsageError("a description is needed, or examples to train on")
+        if self.mode not in get_args(UsageMode):
+            raise UsageError(f"mode must be best, bare or prompted, not {self.mode!r}")
         if self.rank is not None and not 1 <= self.rank <= MAX_RANK:
             raise UsageError(f"rank must be from 1 to {MAX_RANK}, not {self.rank}")
         if not math.isfinite(self.strength) or not 0 < abs(self.strength) <= MAX_STRENGTH:
@@ -63,6 +82,19 @@ class Request:
             "".join(e.input + e.output for e in self.examples).encode("utf-8")
         except UnicodeEncodeError as error:
             raise UsageError("an example is not valid UTF-8") from error
+        if self.refine is not None and self.refine < 0:
+            raise UsageError(f"refine must be a number of steps, or 0, not {self.refine}")
+        if not 1 <= self.budget <= MAX_BUDGET:
+            raise UsageError(f"budget must be from 1 to {MAX_BUDGET:g} seconds, not {self.budget}")
+        if self.refine and not self.examples:
+            raise UsageError("refine needs examples to train on")
+        if self.refines:
+            require_trainable(self.examples, self.refine)
+
+    @property
+    def refines(self) -> bool:
+        """Whether an adapter is trained on the examples."""
+        return bool(self.examples) and self.refine != 0
 
     @property
     def examples_digest(self) -> str | None:
@@ -90,17 +122,24 @@ class Query:
         self.request, self.base, self.resources, self.without = request, base, resources, without
         self._embeddings: dict[str, Embeddings] = {}
 
+    @property
+    def description(self) -> str:
+        """The request's description. Raises UsageError if there are only examples."""
+        if self.request.description is None:
+            raise UsageError("a description is needed for this; there are only examples")
+        return self.request.description
+
     def embeddings(self, encoder: str = DEFAULT_ENCODER) -> Embeddings:
         """The embedded description by an encoder, one row."""
         if encoder not in self._embeddings:
-            descriptions = [self.request.description]
-            self._embeddings[encoder] = self.resources.encoder(encoder).encode(descriptions)
+            texts = [self.description]
+            self._embeddings[encoder] = self.resources.encoder(encoder).encode(texts)
         return self._embeddings[encoder]
 
     @cached_property
     def neighbours(self) -> list[Neighbour]:
         """Library adapters with the nearest descriptions, nearest first; none without a library."""
-        if self.resources.library_fit.misfit(self.base):
+        if self.request.description is None or self.resources.library_fit.misfit(self.base):
             return []
         retriever = self.resources.retriever(self.base)
         return retriever.nearest(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from library.files import write_folder
-from lorasmith.loading import Examples, Profile, example_pairs, loaded_engine
+from lorasmith.loading import Examples, Mode, Profile, example_pairs, loaded_engine
 
 if TYPE_CHECKING:
     from index.merge.parents import Gate
@@ -20,7 +20,7 @@ class FinishedAdapter:
     Attributes:
         id: its identity (`ad_` and 40 hex digits).
         sha256: of the safetensors file.
-        files: content of adapter_config.json, adapter_model.safetensors and provenance.json.
+        files: content of config, weights, provenance and README.md, by name.
         summary: what the command line prints of it with `--json`; `report` is its verification.
         milliseconds: of each verification hook.
     """
@@ -45,9 +45,12 @@ class FinishedAdapter:
 
 
 def generate(
-    description: str,
+    description: str | None,
     *,
     examples: Examples = (),
+    refine: int | None = None,
+    mode: Mode = "best",
+    budget: float = 60.0,
     generator: str = "auto",
     base: str | None = None,
     checkpoints: Sequence[Path | str] = (),
@@ -57,12 +60,21 @@ def generate(
     seed: int = 0,
     profile: Profile = "portable",
     device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
 ) -> FinishedAdapter:
     """An adapter for a described task. The same call gives the same bytes.
 
+    With examples, the adapter is trained on them, which takes about a minute on a CPU; its
+    `summary["refined"]["held_out"]` says how many of them were right when they were held out.
+    `summary["usage"]` says which prompt it needs.
+
     Args:
-        description: the task, 1 to 8,192 characters.
-        examples: pairs of input and output, or a JSONL file of them.
+        description: the task, 1 to 8,192 characters; None where there are examples to train on.
+        examples: pairs of input and output, at most 200, or a JSONL file of them.
+        refine: steps of training on the examples; None for as many as suit them, 0 for none.
+        mode: bare, for prompts that are the input alone; prompted, for those that begin with the
+            description; best, for what was measured to be better.
+        budget: seconds that training on the examples may cost, by a stored table of costs.
         generator: one that `lorasmith generators` lists; auto chooses among them.
         base: Hub id or folder of the base model; the packaged SmolLM2-135M-Instruct by default.
         checkpoints: folders of generators, in place of the shipped ones.
@@ -72,6 +84,7 @@ def generate(
         seed: recorded in the adapter's identity.
         profile: portable (bfloat16, one rank) or lossless (float32).
         device: cpu or cuda.
+        progress: of the training, called with steps done, and of how many.
     Raises:
         UsageError and its kinds, LayoutMismatch, UnsupportedModel, BaseModelError,
         CheckpointError, TaskFileError, AdapterRefused.
@@ -79,17 +92,18 @@ def generate(
     from generator.engine import require_strategy
     from generator.request import Request
     from library.base.models import require_device, resolve_base
+    from library.progress import no_progress
 
     # 1. Everything that can be wrong with the arguments alone.
-    require_strategy(generator, examples=bool(examples))
+    require_strategy(generator, examples=bool(examples) and refine == 0)
     pairs = example_pairs(examples)
-    request = Request(description, rank, strength, seed, profile, pairs)
+    request = Request(description, rank, strength, seed, profile, pairs, refine, mode, budget)
     reference = resolve_base(base)
     require_device(device)
     # 2. The adapter.
     folders = tuple(Path(folder) for folder in checkpoints)
     engine = loaded_engine(folders, None if library is None else str(library), device, generator)
-    packaged = engine.generate(generator, request, reference)
+    packaged = engine.generate(generator, request, reference, progress or no_progress)
     return FinishedAdapter.of(packaged.files, packaged.summary, packaged.milliseconds)
 
 

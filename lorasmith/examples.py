@@ -1,6 +1,6 @@
 """Examples of a task: train an adapter on them, or ask the base for answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from lorasmith.loading import Examples, Profile, example_pairs, loaded_model
 if TYPE_CHECKING:
     from library.adapter import Adapter
     from library.base.models import BaseReference
+    from library.base.usage import Usage
 
 
 def refine(
@@ -18,6 +19,7 @@ def refine(
     adapter: str | Path | None = None,
     *,
     steps: int | None = None,
+    budget: float = 60.0,
     seed: int = 0,
     base: str | None = None,
     library: str | Path | None = None,
@@ -27,13 +29,16 @@ def refine(
 ) -> FinishedAdapter:
     """An adapter trained on examples: an existing one further, or a fresh one.
 
-    It is made for bare prompts: the input alone. No example is held back, so how good it is has to
-    be measured on others.
+    It is for the prompt that the existing one is for, or for the input alone. All examples are
+    trained on; how new inputs will be answered is measured by adapters that train beside on a part
+    of them (`summary["refined"]["held_out"]`), from four examples on.
 
     Args:
         examples: up to 200 pairs of input and output, or a JSONL file of them.
         adapter: folder, or id or task of the library; None starts from nothing, for any base.
-        steps: steps of training; 30 by default, or as many as there are examples.
+        steps: steps of training; 30 by default, or as many as there are examples, or fewer if the
+            budget says so.
+        budget: seconds that training may cost, by a stored table of costs.
         seed: of the order of the examples, and of a fresh start.
         base: Hub id or folder; by default the adapter's own, or the packaged base.
         library: where ids and tasks are looked up; the shipped sample by default.
@@ -42,7 +47,8 @@ def refine(
         UsageError and its kinds, TaskFileError, AdapterFileError, LayoutMismatch, BaseModelError,
         UnsupportedModel, AdapterRefused.
     """
-    from generator.refine.refine import refine_adapter, require_refinable
+    from generator.refined_adapter import refine_adapter
+    from generator.request import Request
     from index.merge.parents import read_parents
     from library.base.models import require_device, resolve_base
     from library.progress import no_progress
@@ -50,8 +56,10 @@ def refine(
     from verification.run import QuickCheck
 
     # 1. Everything that can be wrong with the arguments alone.
+    if steps == 0:
+        raise UsageError("steps must be at least 1")
     rows = example_pairs(examples)
-    require_refinable(rows, steps, seed)
+    request = Request(None, seed=seed, profile=profile, examples=rows, refine=steps, budget=budget)
     require_device(device)
     start = None
     if adapter is not None:
@@ -59,16 +67,8 @@ def refine(
     reference = resolve_base(base or (start.base["id"] if start else None))
     # 2. Training.
     check = QuickCheck(reference)
-    refined = refine_adapter(
-        loaded_model(reference, device),
-        rows,
-        start,
-        steps=steps,
-        seed=seed,
-        profile=profile,
-        check=check,
-        progress=progress or no_progress,
-    )
+    model = loaded_model(reference, device)
+    refined = refine_adapter(model, request, start, check=check, progress=progress or no_progress)
     return FinishedAdapter.of(refined.files, refined.summary(), check.milliseconds)
 
 
@@ -78,14 +78,17 @@ def answer(
     *,
     base: str | None = None,
     device: str = "cpu",
+    usage: "Usage | None" = None,
 ) -> list[str]:
     """The base model's greedy answers to inputs, with an adapter or without.
 
-    Prompts are bare: the input is the message, and the adapter carries the task.
+    An adapter is asked with the prompt that its provenance names as its usage; the base alone with
+    the input.
 
     Args:
         adapter: a new one, or the folder of one.
         base: Hub id or folder; the packaged base by default.
+        usage: the prompt, in place of the adapter's own.
     Raises:
         UsageError and its kinds, BaseModelError, AdapterFileError, LayoutMismatch.
     """
@@ -94,23 +97,30 @@ def answer(
     from library.base.decode import greedy
     from library.base.models import require_device, resolve_base
     from library.base.prompts import prompt_ids
+    from library.base.usage import BARE, usage_of
 
     require_device(device)
     reference = resolve_base(base)
+    files = None if adapter is None else _files(adapter)
+    usage = usage or (BARE if files is None else usage_of(files))
     model = loaded_model(reference, device)
-    prompts = [prompt_ids(model.tokenizer, text) for text in inputs]
-    if adapter is None:
+    prompts = [prompt_ids(model.tokenizer, usage.message(text)) for text in inputs]
+    if files is None:
         return greedy(model, prompts)
-    stored = _read(adapter, reference).to(device=model.device)
+    stored = _weights(files, reference).to(device=model.device)
     return greedy(model, prompts, stored, [0] * len(prompts))
 
 
-def _read(adapter: FinishedAdapter | Path | str, base: "BaseReference") -> "Adapter":
-    """An adapter's weights in the order of the base's layout, n = 1."""
-    from library.base.models import base_layout
+def _files(adapter: FinishedAdapter | Path | str) -> Mapping[str, bytes]:
     from library.peft.folder import read_adapter_folder
-    from library.peft.read import adapter_of
 
     new = isinstance(adapter, FinishedAdapter)
-    files = adapter.files if new else read_adapter_folder(Path(adapter))
+    return adapter.files if new else read_adapter_folder(Path(adapter))
+
+
+def _weights(files: Mapping[str, bytes], base: "BaseReference") -> "Adapter":
+    """An adapter's weights in the order of the base's layout, n = 1."""
+    from library.base.models import base_layout
+    from library.peft.read import adapter_of
+
     return adapter_of(files, base_layout(base, adapter_of(files).layout))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from library.tasks.files import Example
 
 Profile = Literal["portable", "lossless"]
+Mode = Literal["best", "bare", "prompted"]
 Examples = Sequence[tuple[str, str]] | Path | str
 
 

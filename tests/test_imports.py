@@ -28,7 +28,10 @@ LAYERS: dict[str, list[str]] = {
     "index": ["encoders", "segments merge", "search routing"],
     "verification": ["checks", "run", "scores zk"],
     "training": ["data synthetic", "objectives", "models", "evaluation", "cli"],
-    "generator": ["layers", "models", "request", "strategies refine", "package", "engine"],
+    "generator": [
+        "layers", "models", "refine", "request", "strategies", "expected",
+        "package refined_adapter", "engine",
+    ],
     "lorasmith": [],
     "api": ["service", "http", "zk", "cli", "__init__", "__main__"],
 }  # fmt: skip

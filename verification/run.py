@@ -18,6 +18,7 @@ from library.peft.provenance import PROVENANCE_FILE, AdapterFiles, encode_proven
 from library.peft.safetensors_file import BadFile, parse_object
 from verification.artifact import Artifact, Context, read_artifact
 from verification.checks.base import check_base
+from verification.checks.expected import EXPECTED_HOOK, check_expected
 from verification.checks.format import WRAPPED_NAMES, check_format
 from verification.checks.integrity import check_integrity
 from verification.checks.signature import check_signature
@@ -29,6 +30,7 @@ _FORMAT = Hook("format", 0.7, check_format, sound_only=False)
 HOOKS: tuple[Hook, ...] = (
     _FORMAT,
     Hook("integrity", 0.3, check_integrity, sound_only=False),
+    Hook(EXPECTED_HOOK, 0.1, check_expected, sound_only=False),
     Hook("signature", 1.0, check_signature, sound_only=False),
     Hook("target", 1.5, check_target),
     Hook("statistics", 2.0, check_statistics),
@@ -61,7 +63,7 @@ class Policy:
 
 # What a new adapter is held to. Integrity and signature compare with a provenance, which is only
 # being written.
-QUICK = Policy(hooks=("format", "target", "statistics", "base"))
+QUICK = Policy(hooks=("format", "expected", "target", "statistics", "base"))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ without --debug.
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from library.errors import LorasmithError
 
@@ -48,14 +49,18 @@ def _fail(message: str, code: int) -> int:
 
 @contextmanager
 def progress_bar(label: str, unit: str = "cell") -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr after two seconds; yields a function of (done, total)."""
+    """A bar on stderr after two seconds of work; yields a function of (done, total)."""
     from tqdm import tqdm
 
-    with tqdm(desc=label, file=sys.stderr, unit=unit, dynamic_ncols=True, delay=2) as bar:
+    with ExitStack() as stack:
+        bars: list[tqdm[Any]] = []  # none until there is something to count
 
         def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            if not bars:
+                bar = tqdm(desc=label, file=sys.stderr, unit=unit, dynamic_ncols=True, delay=2)
+                bars.append(stack.enter_context(bar))
+            bars[0].total = total
+            bars[0].update(done - bars[0].n)
 
         yield advance
 

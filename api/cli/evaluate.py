@@ -19,7 +19,7 @@ def evaluate_command(
     tasks: Annotated[Path, typer.Option(help="Folder of task files.")],
     methods: Annotated[str, typer.Option(help="For example base,text-to-lora:gibberish.")],
     out: Annotated[Path, typer.Option(help="Where the JSON report goes.")],
-    mode: Annotated[str, typer.Option(help="bare, prompted, or both with a comma.")] = "bare",
+    mode: Annotated[str, typer.Option(help="bare, prompted, best; commas join.")] = "bare",
     base: Annotated[str | None, typer.Option(help="Hub id, hub:ID or folder.")] = None,
     checkpoint: Annotated[
         list[Path] | None,
@@ -93,9 +93,9 @@ def evaluate_command(
 
 
 def _modes(text: str) -> list[Any]:
-    modes = [mode.strip() for mode in text.split(",")]
-    if any(mode not in ("bare", "prompted") for mode in modes) or len(set(modes)) != len(modes):
-        raise UsageError(f"mode must be bare, prompted or bare,prompted, not {text!r}")
+    modes, known = [mode.strip() for mode in text.split(",")], ("bare", "prompted", "best")
+    if any(mode not in known for mode in modes) or len(set(modes)) != len(modes):
+        raise UsageError(f"mode must be some of bare, prompted and best, not {text!r}")
     return modes
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 import lorasmith
-from api.cli.console import quiet_libraries
+from api.cli.console import progress_bar, quiet_libraries
 from library.errors import UsageError
 from library.files import data_dir, require_absent, require_kind
 from lorasmith.loading import Profile
@@ -28,8 +28,19 @@ def generate_command(
     ] = None,
     library: Annotated[str | None, typer.Option(help="Default: the shipped sample.")] = None,
     examples: Annotated[
-        Path | None, typer.Option(help="Examples of the task: JSONL of input and output.")
+        Path | None,
+        typer.Option(help="JSONL of input and output, to train on; - reads standard input."),
     ] = None,
+    refine: Annotated[
+        int | None,
+        typer.Option(help="Steps of training on the examples; 0: none.", show_default="as suits"),
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="Prompt: bare (the input alone), prompted, or best.")
+    ] = "best",
+    budget: Annotated[
+        float, typer.Option(help="Seconds that training may cost, by a stored table.")
+    ] = 60.0,
     rank: Annotated[int | None, typer.Option(help="Default: the generator's.")] = None,
     strength: Annotated[float, typer.Option(help="Factor on the adapter's effect.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Recorded in the adapter's identity.")] = 0,
@@ -44,10 +55,10 @@ def generate_command(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Make a LoRA adapter from one sentence.
+    """Make a LoRA adapter from a description, better with a handful of examples.
 
     Example: lorasmith generate "Say whether the review is positive or negative." --out my-adapter
-    --try "The soup was cold and the waiter rude."
+    --examples few.jsonl --try "The soup was cold and the waiter rude."
     """
     if any(not text.strip() for text in attempts or ()):
         raise UsageError("--try needs some text")
@@ -59,6 +70,9 @@ def generate_command(
         attempts=attempts or (),
         overwrite=overwrite,
         examples=examples or (),
+        refine=refine,
+        mode=mode,
+        budget=budget,
         generator=generator,
         base=base,
         checkpoints=checkpoint or (),
@@ -91,7 +105,8 @@ def produce(
     require_kind(out, folder=True)
     quiet_libraries()
     # 1. The adapter, and the base's answers.
-    adapter = lorasmith.generate(description, **options)
+    with progress_bar("training", unit="step") as progress:
+        adapter = lorasmith.generate(description, **options, progress=progress)
     tries = _tries(adapter, attempts, options.get("base"), options.get("device", "cpu"))
     # 2. Both places; quotas are the service's affair.
     Store(data_dir(), quota_bytes=sys.maxsize).put(LOCAL, adapter.summary, adapter.files)
@@ -107,7 +122,7 @@ def readable(summary: dict[str, Any]) -> str:
         f"  {_source(summary)} for {summary['base_model']}, rank {summary['rank']}, "
         f"sha256 {summary['sha256'][:16]}…",
         f"  {summary['chosen']['reason']}",
-        f"  verified: {summary['report']['verdict']}",
+        *prospects(summary),
     ]
     for attempt in summary["tries"]:
         lines += [
@@ -117,6 +132,29 @@ def readable(summary: dict[str, Any]) -> str:
             f"  adapted  {_one_line(attempt['adapted'])}",
         ]
     return "\n".join(lines)
+
+
+def prospects(summary: dict[str, Any]) -> list[str]:
+    """Lines on training, prompt, score to expect and verdict, as `generate` and `refine` print."""
+    lines, refined, expected = [], summary["refined"], summary["expected"]
+    if refined is not None:
+        lines.append(f"  trained {refined['steps']} steps on {refined['examples_used']} examples")
+        held_out = refined["held_out"]
+        lines.append(
+            "  not measured: no example was held out"
+            if held_out is None
+            else f"  held out, {held_out['right']} of {held_out['of']} answers were exactly right"
+        )
+    bare = summary["usage"]["mode"] == "bare"
+    prompt = "the input alone" if bare else "the description, a blank line and the input"
+    lines.append(f"  prompt it with {prompt}")
+    if expected is not None:
+        lines.append(
+            f"  expect {expected['low']:.0f} to {expected['high']:.0f} of 100 answers to be "
+            f"exactly right ({expected['calibration']})"
+        )
+    lines.append(f"  verified: {summary['report']['verdict']}")
+    return lines
 
 
 def _tries(

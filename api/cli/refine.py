@@ -8,6 +8,7 @@ import typer
 
 import lorasmith
 from api.cli.console import progress_bar, quiet_libraries
+from api.cli.generate import prospects
 from api.cli.library_list import SHIPPED_LIBRARY, Location
 from library.files import require_absent, require_kind
 from lorasmith.loading import Profile
@@ -24,6 +25,9 @@ def refine_command(
         int | None,
         typer.Option(help="Steps of training.", show_default="30, or the number of examples"),
     ] = None,
+    budget: Annotated[
+        float, typer.Option(help="Seconds that training may cost, by a stored table.")
+    ] = 60.0,
     base: Annotated[
         str | None, typer.Option(help="Base model (default: the one that the adapter names).")
     ] = None,
@@ -48,6 +52,7 @@ def refine_command(
             examples,
             adapter,
             steps=steps,
+            budget=budget,
             seed=seed,
             base=base,
             library=library,
@@ -65,10 +70,7 @@ def _readable(summary: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{summary['id']}  {summary['out']}",
-            f"  {summary['steps']} steps on {summary['examples']} examples from {start}, "
-            f"for {summary['base_model']}, sha256 {summary['sha256'][:16]}…",
-            f"  verified: {summary['report']['verdict']}",
-            "  use it with the input alone as the prompt",
-            "  not measured: every example was trained on",
+            f"  from {start}, for {summary['base_model']}, sha256 {summary['sha256'][:16]}…",
+            *prospects(summary),
         ]
     )

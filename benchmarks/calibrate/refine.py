@@ -32,11 +32,13 @@ from library.base.models import (
     resolve_base,
 )
 from library.base.prompts import Mode, prompt_ids, user_turn
+from library.base.usage import Usage
 from library.files import write_file
 from library.layout import Layout, layout_of
 from library.peft.read import read_peft
 from library.tasks.files import Task, read_tasks
 from library.tasks.metrics import rouge_l, strict_exact
+from library.trainer.optimiser import shared_start
 
 RANK = 8
 
@@ -58,7 +60,7 @@ def main() -> None:
         name, _, folder = start.partition("=")
         adapter = read_peft(Path(folder)) if folder else None
         layout = base_layout(reference, adapter.layout) if adapter else fresh
-        adapter = read_peft(Path(folder), layout) if folder else None
+        adapter = read_peft(Path(folder), layout) if folder else shared_start(layout, seed)
         settings = RefineSettings(steps, lr, weight_decay=decay)
         scores = measure(base, layout, tasks, adapter, mode, count, settings, seed)
         results.append(
@@ -83,7 +85,7 @@ def measure(
     base: BaseModel,
     layout: Layout,
     tasks: list[Task],
-    start: Adapter | None,
+    start: Adapter,
     mode: Mode,
     count: int,
     settings: RefineSettings,
@@ -91,13 +93,12 @@ def measure(
 ) -> dict[str, object]:
     """Mean scores on the tune rows of all tasks, each with its own refined adapter."""
     refinements = [
-        Refinement(start, example_rows(base, task.train[:count], mode, task.definition))
+        Refinement(start, example_rows(base, task.train[:count], Usage.of(mode, task.definition)))
         for task in tasks
     ]
     if settings.steps:
         adapters = stack(refine_adapters(base, layout, refinements, settings, seed=seed))
     else:
-        assert start is not None
         adapters = stack([start] * len(tasks))
     adapters = adapters.to(base.device, base.model.dtype)
     rows = [(owner, example) for owner, task in enumerate(tasks) for example in task.tune]

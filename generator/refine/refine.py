@@ -1,135 +1,108 @@
-"""One adapter trained further on a few examples, or trained on them from nothing."""
+"""Refinement of one or many starts: the adapters, and what held-out examples say of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from generator.refine.costs import holds_out, steps_for
+from generator.refine.held_out import HeldOut, held_out_scores, held_out_sets
 from generator.refine.training import Refinement, RefineSettings, example_rows, refine_adapters
-from generator.request import MAX_EXAMPLES, MAX_SEED
-from index.merge.parents import Parents
 from library.adapter import Adapter
-from library.base.models import BaseModel, described, load_config, numerics
-from library.build.plan import rows_digest
-from library.errors import UsageError
-from library.layout import layout_of
-from library.peft.provenance import AdapterFiles, Check, Provenance, finish
-from library.peft.write import Profile, to_peft
+from library.base.batches import TokenRow
+from library.base.models import BaseModel
+from library.base.usage import Usage
 from library.progress import Progress, no_progress
 from library.tasks.files import Example
 
-RANK = 8  # of an adapter that starts from nothing
-MAX_STEPS = 2000
-STEPS = 30  # docs/results/refine-settings.json: for up to 16 examples half is worse, more no better
+ROWS = 8  # examples of a step
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is refined: an adapter (n = 1), on examples, for the prompt of a usage."""
+
+    adapter: Adapter
+    examples: Sequence[Example]
+    usage: Usage
 
 
 @dataclass(frozen=True)
 class Refined:
-    """A refined adapter with its files.
+    """A refined adapter.
 
     Attributes:
-        steps: steps of training.
+        adapter: after training on all examples, on the CPU.
+        settings: of the training.
         used: examples that it was trained on; longer ones are left out.
-        start: id of the adapter that it goes on from; None for a fresh one.
+        held_out: of adapters trained on a part of them; None if it was not measured.
     """
 
-    files: AdapterFiles
     adapter: Adapter
-    steps: int
+    settings: RefineSettings
     used: int
-    start: str | None
-    base: dict[str, Any]
-    seed: int
+    held_out: HeldOut | None
 
-    def summary(self) -> dict[str, Any]:
-        """What `refine --json` prints of it."""
+    def to_dict(self) -> dict[str, Any]:
+        """As provenance says it."""
         return {
-            "id": self.files.id,
-            "sha256": self.files.sha256,
-            "generator": "refine",
-            "start": self.start,
-            "base_model": self.base["id"],
-            "layout_digest": self.adapter.layout.digest,
-            "rank": self.adapter.layout.rank,
-            "seed": self.seed,
-            "examples": self.used,
-            "steps": self.steps,
-            "report": self.files.provenance.get("report"),
+            "steps": self.settings.steps,
+            "lr": self.settings.lr,
+            "rows": self.settings.rows,
+            "examples_used": self.used,
+            "held_out": None if self.held_out is None else self.held_out.to_dict(),
         }
 
 
-def require_refinable(examples: Sequence[Example], steps: int | None, seed: int) -> None:
-    """Raise UsageError for examples, steps or a seed that nothing can be trained with."""
-    if not 1 <= len(examples) <= MAX_EXAMPLES:
-        raise UsageError(f"1 to {MAX_EXAMPLES} examples are needed, not {len(examples)}")
-    if any(not example.output.strip() for example in examples):
-        raise UsageError("an example has an empty answer")
-    if steps is not None and not 1 <= steps <= MAX_STEPS:
-        raise UsageError(f"steps must be from 1 to {MAX_STEPS}, not {steps}")
-    if not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"seed must be from 0 to {MAX_SEED}, not {seed}")
-    answers: dict[str, str] = {}
-    for example in examples:
-        if answers.setdefault(example.input, example.output) != example.output:
-            raise UsageError(f"two examples answer one input differently: {example.input[:80]!r}")
-
-
-def refine_adapter(
+def refine_starts(
     base: BaseModel,
-    examples: Sequence[Example],
-    start: Parents | None = None,
+    starts: Sequence[Start],
     *,
     steps: int | None = None,
+    budget: float | None = None,
     seed: int = 0,
-    profile: Profile = "portable",
-    check: Check | None = None,
     progress: Progress = no_progress,
-) -> Refined:
-    """An adapter after training on examples; prompts are bare, the loss is the answers' alone.
+) -> list[Refined]:
+    """Every start after training on its examples; the loss is the answers' alone.
 
-    The last step's weights are kept: no example is held back, so nothing is said of how good they
-    are.
+    The last step's weights are taken, and all examples are trained on: what is said of new inputs
+    comes from adapters that train beside, each on a part of the examples.
 
     Args:
         base: the loaded base model.
-        start: the adapter to go on from; None for a fresh one on the base's default modules.
-        steps: of AdamW; by default 30, or as many as there are examples.
-        seed: of the order of examples, and of a fresh adapter's A.
-        check: see library.peft.provenance.finish.
+        starts: of one layout.
+        steps: of AdamW; what suits the largest number of examples by default.
+        budget: seconds that steps and held-out training may cost by the stored table of costs, so
+            that bytes do not depend on a clock; steps that are given are not cut.
+        seed: of the order of examples, and of which are held out.
     Raises:
-        UsageError: examples or settings that nothing can be trained with.
-        UnsupportedModel: there is no default for the base's modules.
-        AdapterRefused: by the check.
+        UsageError: no example of a start is short enough, or the training diverges.
+        LayoutMismatch: the starts differ in layout.
     """
-    # 1. The rows and the schedule.
-    require_refinable(examples, steps, seed)
-    rows = example_rows(base, examples)
-    settings = RefineSettings(steps or default_steps(len(rows)))
-    # 2. Training, from the start or from a fresh adapter.
-    layout = (
-        start.adapters[0].layout if start else layout_of(load_config(base.reference), rank=RANK)
+    # 1. The rows, and the schedule that all share.
+    rows = [example_rows(base, start.examples, start.usage) for start in starts]
+    most = max(rows, key=len)
+    settings = RefineSettings(
+        steps or steps_for(most, base.device.type, budget), rows=min(ROWS, len(most))
     )
-    refinement = Refinement(start.adapters[0] if start else None, rows)
-    (adapter,) = refine_adapters(base, layout, [refinement], settings, seed=seed, progress=progress)
-    # 3. The files.
-    about = start.base if start else described(base.reference)
-    provenance = Provenance(
-        generator="refine",
-        checkpoint=None,
-        description=None,
-        examples=rows_digest(examples),
-        seed=seed,
-        parents=start.ids if start else None,
-        numerics=numerics(base.model),
-        layout_digest=layout.digest,
-        base=about,
-        details={"steps": settings.steps, "lr": settings.lr, "rows": settings.rows,
-                 "examples_used": len(rows), "mode": "bare", "profile": profile},
-    )  # fmt: skip
-    files = finish(to_peft(adapter, base_name=about["id"], profile=profile), provenance, check)
-    identity = start.ids[0] if start else None
-    return Refined(files, adapter, settings.steps, len(rows), identity, about, seed)
+    sets = [held_out_sets(len(r), seed) for r in rows]
+    if not holds_out(most, sets[rows.index(most)], settings, base.device.type, budget):
+        sets = [[] for _ in rows]
+    # 2. One training of all: for each start the whole, then what leaves a set out.
+    jobs = [
+        Refinement(start.adapter, part)
+        for start, own, members in zip(starts, rows, sets, strict=True)
+        for part in (own, *(_without(own, held) for held in members))
+    ]
+    layout = starts[0].adapter.layout
+    trained = refine_adapters(base, layout, jobs, settings, seed=seed, progress=progress)
+    # 3. Each start's results.
+    results = []
+    for start, own, members in zip(starts, rows, sets, strict=True):
+        whole, *parts = (trained.pop(0) for _ in range(1 + len(members)))
+        scores = held_out_scores(base, start.adapter, parts, own, members)
+        results.append(Refined(whole, settings, len(own), scores))
+    return results
 
 
-def default_steps(examples: int) -> int:
-    """Steps for a number of examples: 30, or as many as there are, which is eight passes."""
-    return max(STEPS, examples)
+def _without(rows: tuple[TokenRow, ...], held: tuple[int, ...]) -> tuple[TokenRow, ...]:
+    return tuple(replace(row) for i, row in enumerate(rows) if i not in held)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from library.adapter import Adapter
 from library.base.batches import TokenRow, require_fitting_rows
 from library.base.models import BaseModel
-from library.base.prompts import Mode, user_turn
+from library.base.usage import BARE, Usage
 from library.errors import UsageError
 from library.layout import Layout
 from library.progress import Progress, no_progress
@@ -38,9 +38,9 @@ class RefineSettings:
 
 @dataclass(frozen=True)
 class Refinement:
-    """An adapter to refine: its start (n = 1; None for a fresh one) and its examples."""
+    """An adapter to refine: its start (n = 1) and its examples."""
 
-    start: Adapter | None
+    start: Adapter
     rows: tuple[TokenRow, ...]
 
 
@@ -68,8 +68,8 @@ def refine_adapters(
     """
     recipe = replace(RECIPES["lora"], lr=settings.lr, weight_decay=settings.weight_decay)
     jobs = [
-        TrainingJob(str(index), refinement.rows, seed=seed, start=refinement.start)
-        for index, refinement in enumerate(refinements)
+        TrainingJob("refine", refinement.rows, seed=seed, start=refinement.start)
+        for refinement in refinements
     ]
     config = TrainConfig(
         steps=settings.steps,
@@ -81,10 +81,11 @@ def refine_adapters(
     trainer = BatchedTrainer(
         base.model, layout, recipe, config, pad=base.tokenizer.pad_token_id, seed=seed
     )
-    trained = {result.job.name: result.adapter for result in trainer.run(jobs, progress)}
+    # All have one name, which the order of rows depends on; each job is an object of its own.
+    trained = {id(result.job): result.adapter for result in trainer.run(jobs, progress)}
     adapters = []
     for job in jobs:
-        adapter = trained[job.name]
+        adapter = trained[id(job)]
         if adapter is None:
             raise UsageError("the examples do not train: losses were not finite at any rate")
         adapters.append(adapter)
@@ -92,13 +93,11 @@ def refine_adapters(
 
 
 def example_rows(
-    base: BaseModel, examples: Sequence[Example], mode: Mode = "bare", definition: str = ""
+    base: BaseModel, examples: Sequence[Example], usage: Usage = BARE
 ) -> tuple[TokenRow, ...]:
-    """Examples as token rows for a mode; those of more than 1,024 tokens are left out.
+    """Examples as token rows with the prompts of a usage; over 1,024 tokens they are left out.
 
     Raises UsageError if none is short enough.
     """
-    turned = [
-        replace(example, input=user_turn(mode, definition, example.input)) for example in examples
-    ]
+    turned = [replace(example, input=usage.message(example.input)) for example in examples]
     return require_fitting_rows(turned, base.tokenizer, LONGEST)

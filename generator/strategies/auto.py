@@ -1,7 +1,9 @@
 """`auto`: chooses among the other strategies, and says why.
 
-Without examples: the nearest adapter if it is near enough, else generate, else compose. With
-examples: whatever answers them best, of all candidates of all strategies.
+Without examples: the nearest adapter if it is near enough; else the multi-task adapter if the
+instruction may stand in the prompt; else generate, else compose. With examples to train on: the
+start that was measured to end best. With examples and no training: whatever answers them best, of
+all candidates of all strategies.
 """
 
 from collections.abc import Sequence
@@ -12,7 +14,9 @@ import torch
 from generator.request import Query
 from generator.strategies.base import Offer, Proposal, Strategy
 from generator.strategies.calibration import strategy_calibration
+from generator.strategies.fresh import Fresh
 from generator.strategies.generated import Generated
+from generator.strategies.multi_task import REASON, MultiTask
 from generator.strategies.retrieved import Compose, Nearest
 from library.base.example_loss import mean_losses
 from library.base.models import BaseReference, numerics
@@ -20,6 +24,10 @@ from library.errors import LayoutMismatch
 
 MAX_EXAMPLES = 32  # more say little more
 MAX_LENGTH = 1024  # tokens of an example
+FRESH_REASON = "trained on the examples from nothing, which any base allows"
+START_REASON = (
+    "trained on the examples, from the adapter of all train tasks: measured to end best on average"
+)
 
 
 class Auto(Strategy):
@@ -28,34 +36,43 @@ class Auto(Strategy):
     Args:
         generated: generators; without examples, the first that is calibrated and fits is taken.
         nearest, compose: retrieval.
+        multi_task, fresh: for prompted requests, and as starts.
     """
 
     name = "auto"
     uses_examples = True
 
-    def __init__(self, generated: Sequence[Generated], nearest: Nearest, compose: Compose) -> None:
+    def __init__(
+        self,
+        generated: Sequence[Generated],
+        nearest: Nearest,
+        compose: Compose,
+        multi_task: MultiTask,
+        fresh: Fresh,
+    ) -> None:
         calibrated = strategy_calibration().recovery
         self._generated = sorted(generated, key=lambda s: s.name not in calibrated)
         self._nearest, self._compose = nearest, compose
+        self._multi_task, self._fresh = multi_task, fresh
 
     def unavailable(self, base: BaseReference) -> str:
-        others = (*self._generated, self._compose)
+        others = (*self._generated, self._compose, self._multi_task, self._fresh)
         return "" if any(not s.unavailable(base) for s in others) else self._no_generator(base)
 
     def offer(self, base: BaseReference) -> Offer | None:
-        return next((s.offer(base) for s in self._generated), None)
+        others = (*self._generated, self._multi_task, self._fresh)
+        return next((offer for s in others if (offer := s.offer(base)) is not None), None)
 
     def propose(self, query: Query) -> Proposal:
-        """Raises LayoutMismatch if neither a checkpoint nor the library fits the base."""
+        """Raises LayoutMismatch if nothing fits the base."""
         generates = [s for s in self._generated if not s.unavailable(query.base)]
-        if not generates and not query.neighbours:
-            nothing = self._nearest.unavailable(query.base) or "the library holds nothing for it"
-            why = self._no_generator(query.base)
-            raise LayoutMismatch(f"{why}; nor can a library help: {nothing}")
-        if query.request.examples:
+        if query.request.refines:
+            proposal = self._start(query)
+        elif query.request.examples:
+            self._require_any(query, generates)
             proposal = self._by_examples(query, generates)
         else:
-            strategy, reason = self.by_similarity(query, generates)
+            strategy, reason = self.by_description(query, generates)
             proposal = _because(strategy.propose(query), reason)
         chosen = proposal.chosen
         details = {
@@ -67,26 +84,42 @@ class Auto(Strategy):
         }
         return replace(proposal, details=details)
 
-    def by_similarity(self, query: Query, generates: Sequence[Strategy]) -> tuple[Strategy, str]:
+    def by_description(self, query: Query, generates: Sequence[Strategy]) -> tuple[Strategy, str]:
         """Strategy and reason where nothing but the description is known.
 
         Args:
             generates: the generators that fit the base.
         """
-        if not query.neighbours:
-            why = self._nearest.unavailable(query.base)
-            why = why or "the library holds no other adapter for this base model"
-            return generates[0], f"no adapter was near: {why}"
-        task, similarity = query.neighbours[0].task, query.neighbours[0].similarity
-        threshold = strategy_calibration().nearest_from
-        where = f"the nearest task of the library, {task} (similarity {similarity:.2f}),"
-        if similarity >= threshold:
-            return self._nearest, f"{where} reaches the calibrated {threshold:.4g}"
-        below = f"{where} is below the calibrated {threshold:.4g}"
+        near = "no adapter of the library was near"
+        if query.neighbours:
+            task, similarity = query.neighbours[0].task, query.neighbours[0].similarity
+            threshold = strategy_calibration().nearest_from
+            near = f"the nearest task of the library, {task} (similarity {similarity:.2f}),"
+            if similarity >= threshold:
+                return self._nearest, f"{near} reaches the calibrated {threshold:.4g}"
+            near = f"{near} is below the calibrated {threshold:.4g}"
+        if query.request.mode != "bare" and not self._multi_task.unavailable(query.base):
+            return self._multi_task, f"{near}; {REASON}"
+        self._require_any(query, generates)
         if generates:
-            return generates[0], below
+            return generates[0], near
         why = self._no_generator(query.base)
-        return self._compose, f"{below}, and the checkpoint does not fit: {why}"
+        return self._compose, f"{near}, and the checkpoint does not fit: {why}"
+
+    def _start(self, query: Query) -> Proposal:
+        """The start of a training on the examples, and the prompt that it is for."""
+        if query.request.description is None or self._multi_task.unavailable(query.base):
+            return _because(self._fresh.propose(query), FRESH_REASON)
+        return _because(self._multi_task.propose(query), START_REASON)
+
+    def _require_any(self, query: Query, generates: Sequence[Strategy]) -> None:
+        """Raise LayoutMismatch unless there is a generator or a neighbour."""
+        if not generates and not query.neighbours:
+            nothing = self._nearest.unavailable(query.base) or "the library holds nothing for it"
+            why = self._no_generator(query.base)
+            raise LayoutMismatch(
+                f"{why}; nor can a library help: {nothing}; examples would, by training on them"
+            )
 
     def _by_examples(self, query: Query, generates: Sequence[Strategy]) -> Proposal:
         """The candidate with the least loss on the examples."""

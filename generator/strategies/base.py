@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from generator.request import Query
+from generator.refine.refine import Refined
+from generator.request import Query, Request
 from generator.strategies.calibration import strategy_calibration
 from index.search.retriever import Neighbour
 from library.adapter import Adapter
 from library.base.models import BaseReference
+from library.base.prompts import Mode
+from library.base.usage import Usage
 from library.layout import Layout
 
 ASKED_FOR = "the only strategy asked for"
@@ -43,20 +46,24 @@ class Proposal:
     Attributes:
         adapter: one adapter.
         chosen: strategy and reason.
+        usage: the prompt that it is for.
         checkpoint: digest of the checkpoint that generated it, or None.
         parents: ids of the library's adapters that it was made from, or None.
         details: further members of provenance's `details`.
         tried_in: numerics of the base whose answers decided, if any did.
         losses: every candidate and its mean loss a token on the examples, if they decided.
+        refined: what its training on the request's examples gave, if there was any.
     """
 
     adapter: Adapter
     chosen: Chosen
+    usage: Usage
     checkpoint: str | None = None
     parents: list[str] | None = None
     details: dict[str, Any] = field(default_factory=dict)
     tried_in: str | None = None
     losses: Sequence[tuple[str, float]] = ()
+    refined: Refined | None = None
 
 
 @dataclass(frozen=True)
@@ -73,11 +80,13 @@ class Strategy(ABC):
 
     Attributes:
         name: in requests and reports.
-        uses_examples: whether it can use a request's examples.
+        uses_examples: whether it can use a request's examples without training on them.
+        best: the mode in which its adapters were measured to answer better.
     """
 
     name: str
     uses_examples: bool = False
+    best: Mode = "prompted"
 
     @abstractmethod
     def unavailable(self, base: BaseReference) -> str:
@@ -94,6 +103,12 @@ class Strategy(ABC):
     def candidates(self, query: Query) -> list[tuple[str, Proposal]]:
         """Proposals to be compared on a query's examples, each with a label."""
         return [(self.name, self.propose(query))]
+
+    def usage(self, request: Request) -> Usage:
+        """The prompt of its adapters, in the mode that was asked for. Raises UsageError."""
+        if request.mode != "best":
+            return Usage.of(request.mode, request.description)
+        return Usage.of(self.best if request.description else "bare", request.description)
 
     def chosen(self, query: Query, similarity: float | None) -> Chosen:
         """This strategy as it was asked for, with the recovery to expect at a similarity."""

@@ -43,10 +43,11 @@ class Generated(Strategy):
         adapter = self.module(query.condition(needs, encoder))
         details = {}
         if "description" in needs:
-            windows = query.resources.encoder(encoder).windows(query.request.description)
+            windows = query.resources.encoder(encoder).windows(query.description)
             details = {"encoder": encoder, "encoder_windows": len(windows)}
         chosen = self.chosen(query, query.similarity)
-        return Proposal(adapter, chosen, checkpoint=self.checkpoint.digest, details=details)
+        usage = self.usage(query.request)
+        return Proposal(adapter, chosen, usage, checkpoint=self.checkpoint.digest, details=details)
 
     def _require_same_layout(self, base: BaseReference) -> None:
         layout = self.module.layout

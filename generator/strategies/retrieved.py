@@ -45,7 +45,8 @@ class Nearest(FromLibrary):
         retriever = query.require_neighbours()
         neighbour = query.neighbours[position]
         chosen = self.chosen(query, neighbour.similarity)
-        return Proposal(retriever.adapter(neighbour.id), chosen, parents=[neighbour.id])
+        usage = self.usage(query.request)
+        return Proposal(retriever.adapter(neighbour.id), chosen, usage, parents=[neighbour.id])
 
 
 class Compose(FromLibrary):
@@ -59,6 +60,7 @@ class Compose(FromLibrary):
         return Proposal(
             weighted_sum(adapters, weights),
             self.chosen(query, query.similarity),
+            self.usage(query.request),
             parents=[neighbour.id for neighbour in query.neighbours],
             details={"weights": [round(weight, 9) for weight in weights]},
         )

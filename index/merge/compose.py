@@ -11,6 +11,8 @@ from index.merge.lorahub import Losses
 from index.merge.methods import METHODS, Merged, Mix, merge, require_merge_inputs, require_suitable
 from index.merge.parents import Gate, Parents, read_parents
 from library.adapter import Adapter
+from library.base.folder_readme import folder_readme
+from library.base.usage import BARE, Usage
 from library.build.plan import rows_digest
 from library.peft.provenance import AdapterFiles, Check, Provenance, finish
 from library.peft.write import Profile, to_peft
@@ -72,6 +74,7 @@ class Composition:
             "layout_digest": self.adapter.layout.digest,
             "rank": self.adapter.layout.rank,
             "seed": self.request.seed,
+            "usage": self.files.provenance["usage"],
         }
 
 
@@ -111,9 +114,8 @@ def compose_adapters(
     # 3. Write.
     provenance = _provenance(request, parents, merged, predictor, numerics)
     files = to_peft(merged.adapter, base_name=parents.base["id"], profile=request.profile)
-    return Composition(
-        finish(files, provenance, check), merged.adapter, parents, request, merged.weights
-    )
+    finished = finish(files, provenance, check, folder_readme)
+    return Composition(finished, merged.adapter, parents, request, merged.weights)
 
 
 def _losses(
@@ -125,6 +127,12 @@ def _losses(
 
     model = load_base(resolve_base(base or parents.base["id"]), device=device)
     return MixtureLoss(model, parents.adapters, examples), numerics(model.model)
+
+
+def _usage(parents: Parents) -> Usage:
+    """The prompt that all parents were made for; the input alone where they differ."""
+    first = parents.usages[0]
+    return first if all(usage == first for usage in parents.usages) else BARE
 
 
 def _provenance(
@@ -144,6 +152,7 @@ def _provenance(
         numerics=numerics,
         layout_digest=merged.adapter.layout.digest,
         base=parents.base,
+        usage=_usage(parents).to_dict(),
         details={
             "method": request.method,
             "weights": merged.weights,

@@ -9,6 +9,7 @@ from typing import Any
 
 from library.adapter import Adapter
 from library.base.models import BaseReference, base_layout, described, resolve_base, same_base
+from library.base.usage import Usage, usage_of
 from library.canonical import digest
 from library.errors import (
     AdapterFileError,
@@ -46,11 +47,16 @@ class Parent:
 
 @dataclass(frozen=True)
 class Parents:
-    """Adapters of one base and one layout up to rank, and what provenance says of the base."""
+    """Adapters of one base and one layout up to rank, and what provenance says of the base.
+
+    Attributes:
+        usages: the prompt that each was made for.
+    """
 
     ids: list[str]
     adapters: list[Adapter]
     base: dict[str, Any]
+    usages: list[Usage]
 
 
 def read_parents(
@@ -78,7 +84,8 @@ def read_parents(
         _require_same_base(other, record, parents[0].name if base is None else "--base")
     layout = _layout(parents[0], resolve_base(base) if base is not None else None)
     adapters = [adapter_of(parent.files, layout) for parent in parents]
-    return Parents([parent.id for parent in parents], adapters, record)
+    usages = [usage_of(parent.files) for parent in parents]
+    return Parents([parent.id for parent in parents], adapters, record, usages)
 
 
 def _parent(name: str, catalogue: Catalogue) -> Parent:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from library.adapter import Adapter, stack_padded
 from library.base.batches import TokenRow, fitting_rows, grouped, require_fitting_rows
-from library.base.loss import row_losses
+from library.base.loss import row_losses, row_scores
 from library.base.models import BaseModel
 from library.base.multi_adapter import MultiAdapter
 from library.errors import TaskFileError
@@ -53,6 +53,35 @@ def losses_under(
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # as `grouped` sorts
     losses = torch.cat(by_length)
     return torch.empty_like(losses).index_copy(0, torch.tensor(order), losses)
+
+
+@torch.inference_mode()
+def scores_under(
+    base: BaseModel, adapters: Adapter, rows: Sequence[TokenRow]
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+    """Of each row: the share of answer tokens that are right, and the mean loss in nats a token.
+
+    A share of 1 means that the greedy answer is exactly the row's, as every token of it is the
+    likeliest after the ones before.
+
+    Args:
+        base: the loaded base model.
+        adapters: n of one layout.
+        rows: `owner` is the index of the adapter that answers.
+    """
+    adapters = adapters.to(base.device)
+    right, losses = torch.zeros(len(rows)), torch.zeros(len(rows))
+    with closing(MultiAdapter(base.model, adapters.layout)) as hooks:
+        for start in range(0, len(rows), TRIAL_ROWS):
+            part = rows[start : start + TRIAL_ROWS]
+            order = sorted(range(len(part)), key=lambda i: len(part[i]))  # as `grouped` sorts
+            (batch,) = grouped(part, base.tokenizer.pad_token_id, 1)
+            moved = batch.to(base.device)
+            hooks.set(adapters, moved.rows)
+            numbers = torch.tensor(order) + start
+            scored = row_scores(base.model, moved)
+            right[numbers], losses[numbers] = scored[0].cpu(), scored[1].cpu()
+    return right, losses
 
 
 def mean_losses(

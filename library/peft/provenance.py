@@ -12,7 +12,9 @@ from library.canonical import digest, json_digest
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, PeftFiles
 
 PROVENANCE_FILE = "provenance.json"
+README_FILE = "README.md"
 Check = Callable[[Mapping[str, bytes], dict[str, Any]], dict[str, Any]]
+Describe = Callable[[dict[str, Any]], str]
 SIGNATURE_FILE = "provenance.dsse.json"
 IDENTITY_FIELDS = (
     "checkpoint",
@@ -39,6 +41,8 @@ class Provenance:
         numerics: device kind, dtype and runtime that the bytes depend on.
         layout_digest: digest of the adapter's layout.
         base: {"id", "sha256", "source"} of the base model.
+        usage: {"mode", "template"} of the prompt that it was made for; None if nobody said.
+        expected: {"score", "low", "high", "calibration"}: what to expect of its answers, or None.
         neighbours: [{"id", "task", "similarity"}] from the library.
         report: findings of the verification hooks, or None.
         details: what else is worth knowing (encoder, windows, strength).
@@ -53,6 +57,8 @@ class Provenance:
     base: dict[str, Any]
     examples: str | None = None
     parents: list[str] | None = None
+    usage: dict[str, Any] | None = None
+    expected: dict[str, Any] | None = None
     neighbours: list[dict[str, Any]] = field(default_factory=list)
     report: dict[str, Any] | None = None
     details: dict[str, Any] = field(default_factory=dict)
@@ -60,7 +66,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class AdapterFiles:
-    """A finished adapter: the three files, its identity, and what its provenance says."""
+    """A finished adapter: its files by name, its identity, and what its provenance says."""
 
     id: str
     sha256: str
@@ -69,17 +75,28 @@ class AdapterFiles:
 
 
 def adapter_id(config: dict[str, Any], sha256: str, provenance: dict[str, Any]) -> str:
-    """`ad_` and 40 hex digits: SHA-256 of the canonical JSON of config, weights and request."""
+    """`ad_` and 40 hex digits: SHA-256 of the canonical JSON of config, weights and request.
+
+    A usage is part of it where there is one; adapters that are older than usages keep their ids.
+    """
     content = {key: provenance.get(key) for key in IDENTITY_FIELDS}
+    if provenance.get("usage") is not None:
+        content["usage"] = provenance["usage"]
     return "ad_" + json_digest({**content, "adapter_config": config, "sha256": sha256})[:40]
 
 
-def finish(files: PeftFiles, provenance: Provenance, check: Check | None = None) -> AdapterFiles:
+def finish(
+    files: PeftFiles,
+    provenance: Provenance,
+    check: Check | None = None,
+    describe: Describe | None = None,
+) -> AdapterFiles:
     """Name an adapter, check it, and write its provenance with the report.
 
     Args:
         check: gets the two files and what provenance will say; its answer joins as `report`, which
             the id does not cover.
+        describe: gets what provenance says; its answer is the folder's README.md.
     """
     # 1. Identity.
     sha256 = digest(files.weights)
@@ -90,10 +107,11 @@ def finish(files: PeftFiles, provenance: Provenance, check: Check | None = None)
     written = {CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.weights}
     if check is not None:
         content["report"] = check(written, content)
-    # 3. Provenance, encoded once.
-    return AdapterFiles(
-        identity, sha256, {**written, PROVENANCE_FILE: encode_provenance(content)}, content
-    )
+    # 3. Provenance, encoded once, and the page for people.
+    written[PROVENANCE_FILE] = encode_provenance(content)
+    if describe is not None:
+        written[README_FILE] = describe(content).encode()
+    return AdapterFiles(identity, sha256, written, content)
 
 
 def encode_provenance(content: dict[str, Any]) -> bytes:

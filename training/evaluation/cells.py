@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from generator.request import UsageMode
 from library.adapter import Adapter, stack
 from library.base.decode import MAX_NEW_TOKENS, greedy
 from library.base.models import BaseModel
@@ -17,10 +18,12 @@ from library.canonical import digest, json_digest
 from library.files import cache_dir, write_file
 from library.progress import Progress
 from library.tasks.files import Example, Task
-from library.tasks.metrics import exact_match, rouge_l
+from library.tasks.metrics import exact_match, rouge_l, strict_exact
+from training.data.relabel import labels_of
 from training.evaluation.methods import Method
 
 SHOTS = 3
+_METRICS = {"rouge_l": rouge_l, "exact_match": exact_match, "strict_exact": strict_exact}
 Mix = list[tuple[int, float]]  # indices into the pool and weights
 Source = int | list[Mix] | None  # index into the pool, a mix for each row, or the base alone
 
@@ -68,19 +71,29 @@ class Cell:
     task: Task
     split: str
     method: Method
-    mode: Mode
+    mode: UsageMode  # as it was asked for
+    usage: Mode  # of the prompts
     source: Source
     prompts: list[list[int]]  # of the test rows
     key: str
     predictions: list[str] | None = None
+    refined: dict[str, Any] | None = None  # what training on train rows gave
 
-    def scores(self) -> tuple[float, float]:
-        """Mean ROUGE-L and exact match over the task's test rows, in [0, 1]."""
+    def scores(self) -> dict[str, float | None]:
+        """Means over the task's test rows, in [0, 1], by metric.
+
+        `in_labels` is the share of answers that are one of the task's labels, whatever the case;
+        None for a task without labels.
+        """
         answers = self.predictions or []
         pairs = list(zip(answers, self.task.test, strict=True))
-        rouge = sum(rouge_l(answer, row.outputs) for answer, row in pairs)
-        exact = sum(exact_match(answer, row.outputs) for answer, row in pairs)
-        return rouge / len(pairs), exact / len(pairs)
+        means: dict[str, float | None] = {
+            name: sum(metric(answer, row.outputs) for answer, row in pairs) / len(pairs)
+            for name, metric in _METRICS.items()
+        }
+        labels = {label.strip().casefold() for label in labels_of(self.task)}
+        inside = [answer.strip().casefold() in labels for answer in answers]
+        return {**means, "in_labels": sum(inside) / len(inside) if labels else None}
 
 
 class Prompts:

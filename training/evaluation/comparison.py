@@ -12,6 +12,7 @@ from typing import Any
 from library.tasks.metrics import bootstrap_ci95
 
 Row = dict[str, Any]
+OTHER_METRICS = ("exact_match", "strict_exact", "in_labels")
 LEAST_GAIN = 0.1  # of an oracle over the base, for a task's recovery to mean something
 
 
@@ -22,7 +23,7 @@ def means(rows: Sequence[Row], *keys: str) -> list[Row]:
             **dict(zip(keys, key, strict=True)),
             "rouge_l": _mean([row["rouge_l"] for row in members]),
             "ci95": bootstrap_ci95([row["rouge_l"] for row in members]),
-            "exact_match": _mean([row["exact_match"] for row in members]),
+            **{name: _mean_of(name, members) for name in OTHER_METRICS},
             "tasks": len(members),
         }
         for key, members in _grouped(rows, *keys).items()
@@ -121,6 +122,12 @@ def _grouped(rows: Sequence[Row], *keys: str) -> dict[tuple[str, ...], list[Row]
     for row in rows:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
     return groups
+
+
+def _mean_of(metric: str, rows: Sequence[Row]) -> float | None:
+    """Over the tasks that have it; None if none has, as in reports from before it existed."""
+    values = [row[metric] for row in rows if row.get(metric) is not None]
+    return _mean(values) if values else None
 
 
 def _mean(values: Sequence[float]) -> float:

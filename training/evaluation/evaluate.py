@@ -6,9 +6,13 @@ that was stopped goes on where it was.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from generator.engine import DEFAULT_STRATEGY, Engine
+from generator.request import UsageMode
+from generator.strategies.base import Proposal
+from generator.strategies.multi_task import MultiTask
 from library.adapter import Adapter
 from library.base.models import BaseModel
 from library.base.prompts import Mode
@@ -16,7 +20,13 @@ from library.progress import Progress, no_progress
 from library.tasks.files import Task
 from training.evaluation.cells import Cell, Pool, Prompts, Source, cell_key, decode_all
 from training.evaluation.library_methods import LibraryMethods, similarity
-from training.evaluation.methods import MULTI_TASK, WITHOUT_ADAPTERS, Method, descriptions, proposed
+from training.evaluation.methods import (
+    WITHOUT_ADAPTERS,
+    Asked,
+    Method,
+    descriptions,
+    proposals,
+)
 from training.evaluation.routing import Routing
 
 
@@ -27,7 +37,7 @@ class EvaluationPlan:
     Attributes:
         tasks: with their splits ("seen" or "held-out"), one for each.
         methods: as parsed.
-        modes: bare, prompted or both.
+        modes: bare, prompted, or best: each adapter in the mode that its usage names.
         seed: of derangements and choices of paraphrases.
         batch_size: prompts decoded together.
     """
@@ -35,7 +45,7 @@ class EvaluationPlan:
     tasks: Sequence[Task]
     splits: Sequence[str]
     methods: Sequence[Method]
-    modes: Sequence[Mode]
+    modes: Sequence[UsageMode]
     seed: int = 0
     batch_size: int = 32
 
@@ -63,7 +73,7 @@ def evaluate(
     base: BaseModel,
     engine: Engine,
     library: LibraryMethods | None = None,
-    multi_task: Mapping[Mode, Adapter] | None = None,
+    multi_task: Mapping[UsageMode, Adapter] | None = None,
     routing: Routing | None = None,
     progress: Progress = no_progress,
 ) -> EvaluationOutcome:
@@ -74,7 +84,7 @@ def evaluate(
         base: the loaded base.
         engine: for the generators' methods, and
         library: by those that mix or look up a library's adapters, and
-        multi_task: by that method: one adapter for all tasks, by mode, and
+        multi_task: in place of the shipped one, by mode, and
         routing: by the methods that choose for each row.
         progress: called with (cells finished, cells in all).
     """
@@ -82,28 +92,29 @@ def evaluate(
     cells, n = outcome.cells, len(plan.tasks)
     for method in plan.methods:
         # 1. For each task, what answers it: an adapter, a mix for each row, or the base alone.
-        sources: Sequence[Source] = [None] * n
+        if method.head == MultiTask.name and multi_task is not None and not method.examples:
+            for mode, adapter in multi_task.items():
+                one: list[Source] = [pool.add(adapter)] * n
+                cells += _cells(method, one, mode, plan, prompts, pool)
+            continue
         if method.generates:
-            sources = _generated(method, plan, base, engine, pool, outcome)
-        elif method.from_library and library is not None:
+            for mode in plan.modes:
+                cells += _generated(method, mode, plan, base, engine, pool, prompts, outcome)
+            continue
+        sources: Sequence[Source] = [None] * n
+        if method.from_library and library is not None:
             adapters = library.adapters(method.head, plan.tasks, base)
             sources = [None if adapter is None else pool.add(adapter) for adapter in adapters]
+            outcome.abstentions[method.name] = _zeros(sources, pool)
         elif method.routed and routing is not None:
             sources = [
                 [[(pool.add(a), w) for a, w in mix] for mix in routing.mixes(method.head, task)]
                 for task in plan.tasks
             ]
-        # 2. How many adapters are zero.
-        if method.generates or method.from_library:
-            zeros = [pool.is_zero(i) for i in sources if isinstance(i, int)]
-            outcome.abstentions[method.name] = sum(zeros)
-        # 3. The cells; a multi-task adapter may differ from mode to mode.
-        if method.head == MULTI_TASK:
-            for mode, adapter in (multi_task or {}).items():
-                cells += _cells(method, [pool.add(adapter)] * n, [mode], plan, prompts, pool)
-        else:
-            cells += _cells(method, sources, plan.modes, plan, prompts, pool)
-    # 4. Their answers.
+        # 2. The cells; without a usage of its own, a method is best when prompted.
+        for mode in plan.modes:
+            cells += _cells(method, sources, mode, plan, prompts, pool)
+    # 3. Their answers.
     decode_all(cells, base, pool, plan.batch_size, progress)
     outcome.similarity.update(_similarity(plan, base, engine, library))
     return outcome
@@ -111,25 +122,43 @@ def evaluate(
 
 def _generated(
     method: Method,
+    mode: UsageMode,
     plan: EvaluationPlan,
     base: BaseModel,
     engine: Engine,
     pool: Pool,
+    prompts: Prompts,
     outcome: EvaluationOutcome,
-) -> list[int | None]:
-    """Indices of a generator's adapters; pairs of a swap and choices are noted."""
+) -> list[Cell]:
+    """The cells of a strategy in a mode; pairs of a swap, choices and zero adapters are noted."""
     texts, swapped = descriptions(method.suffix, plan.tasks, plan.splits, plan.seed)
     if swapped:
         outcome.pairs[method.name] = swapped
-    indices, choices = [], {}
-    for task, text in zip(plan.tasks, texts, strict=True):
-        proposal = proposed(engine, method, base.reference, task, text)
-        indices.append(None if proposal is None else pool.add(proposal.adapter))
-        if proposal is not None:
-            choices[task.name] = proposal.chosen.strategy
+    asked = Asked(method, texts, mode, plan.seed)
+    found = proposals(engine, asked, base.reference, plan.tasks)
+    sources: list[Source] = [None if p is None else pool.add(p.adapter) for p in found]
+    outcome.abstentions[method.name] = _zeros(sources, pool)
     if method.head == DEFAULT_STRATEGY:
-        outcome.chosen[method.name] = choices
-    return indices
+        outcome.chosen[method.name] = {
+            task.name: p.chosen.strategy
+            for task, p in zip(plan.tasks, found, strict=True)
+            if p is not None
+        }
+    used: list[Mode | None] = [
+        p.usage.mode if p is not None and mode == "best" else None for p in found
+    ]
+    cells = _cells(method, sources, mode, plan, prompts, pool, used)
+    by_task = {task.name: p for task, p in zip(plan.tasks, found, strict=True)}
+    return [replace(cell, refined=_refined(by_task[cell.task.name])) for cell in cells]
+
+
+def _refined(proposal: Proposal | None) -> dict[str, Any] | None:
+    return None if proposal is None or not proposal.refined else proposal.refined.to_dict()
+
+
+def _zeros(sources: Sequence[Source], pool: Pool) -> int:
+    """How many adapters change nothing."""
+    return sum(pool.is_zero(source) for source in sources if isinstance(source, int))
 
 
 def _similarity(
@@ -148,18 +177,24 @@ def _similarity(
 def _cells(
     method: Method,
     sources: Sequence[Source],
-    modes: Sequence[Mode],
+    mode: UsageMode,
     plan: EvaluationPlan,
     prompts: Prompts,
     pool: Pool,
+    used: Sequence[Mode | None] = (),
 ) -> list[Cell]:
-    """One for each mode and each task that the method has something for."""
-    cells = []
-    for task, split, source in zip(plan.tasks, plan.splits, sources, strict=True):
+    """One for each task that the method has something for.
+
+    Args:
+        mode: as it is reported; without a usage, best is prompted.
+        used: the mode of each task's prompts, where an adapter has its own.
+    """
+    cells, used = [], used or [None] * len(plan.tasks)
+    for task, split, source, own in zip(plan.tasks, plan.splits, sources, used, strict=True):
         if source is None and method.head not in WITHOUT_ADAPTERS:
             continue
-        for mode in modes:
-            ids = prompts.of(task, mode, shots=method.head == "in-context")
-            key = cell_key(prompts.base, ids, pool.digest(source))
-            cells.append(Cell(task, split, method, mode, source, ids, key))
+        prompted: Mode = own or ("bare" if mode == "bare" else "prompted")
+        ids = prompts.of(task, prompted, shots=method.head == "in-context")
+        key = cell_key(prompts.base, ids, pool.digest(source))
+        cells.append(Cell(task, split, method, mode, prompted, source, ids, key))
     return cells

@@ -2,27 +2,25 @@
 
 A method turns tasks into adapters (or none). A generator's suffix after the colon swaps the
 description, and with it tests whether the adapter listens to it; or it is a number, of train rows
-that the generator is given as examples.
+that the adapter is trained on: `auto:5`, `text-to-lora:5`, or in full `refine:text-to-lora:5`.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from generator.engine import (
-    DEFAULT_STRATEGY,
-    Engine,
-    strategy_names,
-    takes_library,
-    uses_examples,
-)
+from generator.engine import DEFAULT_STRATEGY, Engine, strategy_names, takes_library
 from generator.models.base import registered
-from generator.request import MAX_EXAMPLES, Request
+from generator.refine.limits import MAX_EXAMPLES
+from generator.request import Query, Request, UsageMode
 from generator.strategies.base import Proposal
+from generator.strategies.fresh import Fresh
+from generator.strategies.multi_task import MultiTask
+from generator.strategies.refined import refined_proposals
 from index.encoders.descriptions import InvalidDescription
 from library.base.models import BaseReference
 from library.errors import TaskFileError, UnknownName, UsageError
-from library.tasks.files import Task
+from library.tasks.files import Example, Task
 
 GIBBERISH = (
     "dax wug blicket toma fep zib gorp",
@@ -32,10 +30,10 @@ GIBBERISH = (
     "nnnnnnnn oooooo kkkkkk aaaa zzzzzzzzz",
 )
 WITHOUT_ADAPTERS = ("base", "in-context")
-MULTI_TASK = "multi-task"
+REFINE = "refine:"
 FROM_LIBRARY = ("oracle", "soup", "top-k", "lego", "lora-rar", "lorahub:5", "lorahub:16")
 ROUTED = ("per-request", "dlp")  # each row has an adapter, or a sum of some, of its own
-_WITHOUT_SUFFIX = (*WITHOUT_ADAPTERS, MULTI_TASK, *FROM_LIBRARY, *ROUTED)
+_WITHOUT_SUFFIX = (*WITHOUT_ADAPTERS, *FROM_LIBRARY, *ROUTED)
 DESCRIPTION_SUFFIXES = ("", "wrong-description", "gibberish", "paraphrase")
 
 
@@ -58,7 +56,7 @@ class Method:
 
     @property
     def examples(self) -> int:
-        """Number of a task's train rows that it is given."""
+        """Number of a task's train rows that it is trained on."""
         return int(self.suffix) if self.suffix.isdecimal() else 0
 
     @property
@@ -88,11 +86,15 @@ def parse_methods(text: str) -> list[Method]:
 def _parse(name: str) -> Method:
     if name in _WITHOUT_SUFFIX:
         return Method(name, name)
-    head, _, suffix = name.partition(":")
-    counted = uses_examples(head) and suffix.isdecimal() and 0 < int(suffix) <= MAX_EXAMPLES
+    head, _, suffix = name.removeprefix(REFINE).partition(":")
+    counted = suffix.isdecimal() and 0 < int(suffix) <= MAX_EXAMPLES
+    if suffix == "0" and name.startswith(REFINE):  # the first point of a curve
+        return Method(name, head)
     swaps = suffix in DESCRIPTION_SUFFIXES and not name.endswith(":")
-    if head not in strategy_names() or not (counted or swaps):
+    alone = head == Fresh.name and not counted
+    if head not in strategy_names() or alone or not (counted or swaps):
         more = [f"{DEFAULT_STRATEGY}:{s}" for s in ("5", *DESCRIPTION_SUFFIXES[1:])]
+        more.append(f"{REFINE}{Fresh.name}:5")
         names = ", ".join([*_WITHOUT_SUFFIX, *strategy_names(), *more])
         raise UnknownName(f"unknown method '{name}'; known: {names}")
     return Method(name, head, suffix)
@@ -148,19 +150,63 @@ def _derangement(tasks: Sequence[Task], seed: int) -> list[int]:
     return list(range(n))
 
 
-def proposed(
-    engine: Engine, method: Method, base: BaseReference, task: Task, text: str | None
-) -> Proposal | None:
-    """A generator's adapter for a task that goes by `text`; the task's own is not retrieved.
+@dataclass(frozen=True)
+class Asked:
+    """What a method is asked for.
 
-    None where there is no text, or where examples are wanted and the task has no train rows.
-    Raises TaskFileError for a text that cannot be a description, else as `propose` does.
+    Attributes:
+        texts: a description for each task; None: none, and no adapter.
+        mode: the prompt that the adapters are for.
+        seed: of the train rows that serve as examples; 0 takes the first.
     """
-    rows = task.train[: method.examples]
-    if text is None or (method.examples and not rows):
-        return None
+
+    method: Method
+    texts: Sequence[str | None]
+    mode: UsageMode = "best"
+    seed: int = 0
+
+
+def proposals(
+    engine: Engine, asked: Asked, base: BaseReference, tasks: Sequence[Task]
+) -> list[Proposal | None]:
+    """A strategy's adapters for tasks, trained on train rows where the method says how many.
+
+    A task's own adapter is not retrieved. None where there is no text, or no row to train on.
+    Raises TaskFileError for a text that cannot be a description, else as `Engine.propose` does.
+    """
+    # 1. What each task starts from.
+    queries: dict[int, Query] = {}
+    for index, (task, text) in enumerate(zip(tasks, asked.texts, strict=True)):
+        rows = _examples(task, asked.method.examples, asked.seed)
+        if text is None or (asked.method.examples and not rows):
+            continue
+        queries[index] = Query(_request(asked, text, rows), base, engine.resources, task.name)
+    proposed: dict[int, Proposal] = {
+        index: engine.start(asked.method.head, query) for index, query in queries.items()
+    }
+    # 2. Those of one layout are trained together.
+    if asked.method.examples:
+        for layout in dict.fromkeys(p.adapter.layout.digest for p in proposed.values()):
+            group = [i for i, p in proposed.items() if p.adapter.layout.digest == layout]
+            refined = refined_proposals([queries[i] for i in group], [proposed[i] for i in group])
+            proposed |= zip(group, refined, strict=True)
+    return [proposed.get(index) for index in range(len(tasks))]
+
+
+def _examples(task: Task, count: int, seed: int) -> tuple[Example, ...]:
+    """Train rows: the first for seed 0, a sample for any other. One answer to an input."""
+    rows = list({row.input: row for row in reversed(task.train) if row.output.strip()}.values())
+    rows.reverse()
+    if seed:
+        random.Random(f"{seed}/{task.name}/examples").shuffle(rows)
+    return tuple(rows[:count])
+
+
+def _request(asked: Asked, text: str, rows: tuple[Example, ...]) -> Request:
+    mode = asked.mode
+    if asked.method.head == MultiTask.name and not rows and mode == "bare":
+        mode = "prompted"  # its weights are the same, and bare prompts show what they lack
     try:
-        request = Request(text, examples=tuple(rows))
+        return Request(text, examples=rows, mode=mode)
     except InvalidDescription as error:
         raise TaskFileError(f"a task cannot be evaluated: {error}") from error
-    return engine.propose(method.head, request, base, without=task.name)

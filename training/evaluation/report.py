@@ -76,29 +76,34 @@ def predictions_lines(cells: Sequence[Cell], seed: int) -> bytes:
 def table(report: dict[str, Any]) -> str:
     """The means as a Markdown table, ROUGE-L x 100 with its interval."""
     lines = [
-        "| method | mode | split | tasks | ROUGE-L | 95 % interval | exact match |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| method | mode | split | tasks | ROUGE-L | 95 % interval | exact | strict | in labels |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for mean in report["means"]:
         low, high = mean["ci95"]
         lines.append(
             f"| {mean['method']} | {mean['mode']} | {mean['split']} | {mean['tasks']} | "
             f"{100 * mean['rouge_l']:.1f} | {100 * low:.1f} to {100 * high:.1f} | "
-            f"{100 * mean['exact_match']:.1f} |"
+            f"{_percent(mean['exact_match'])} | {_percent(mean['strict_exact'])} | "
+            f"{_percent(mean['in_labels'])} |"
         )
     return "\n".join(lines)
 
 
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
 def _row(cell: Cell, seed: int) -> dict[str, Any]:
-    rouge, exact = cell.scores()
     return {
         "task": cell.task.name,
         "split": cell.split,
         "kind": cell.task.heldout_kind,
         "method": cell.method.name,
         "mode": cell.mode,
+        "usage": cell.usage,
         "seed": seed,
         "n": len(cell.task.test),
-        "rouge_l": rouge,
-        "exact_match": exact,
+        **cell.scores(),
+        "refined": cell.refined,
     }

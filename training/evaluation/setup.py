@@ -10,19 +10,19 @@ import torch
 
 import pretrained
 from generator.engine import Engine, open_engine, read_generator
+from generator.request import UsageMode
 from index.encoders.descriptions import DescriptionEncoder
 from index.routing import load_router
 from index.search.retriever import Retriever
 from library.adapter import Adapter
 from library.base.models import BaseReference, base_layout, resolve_base
-from library.base.prompts import Mode
 from library.errors import UsageError
 from library.peft.read import read_peft
 from library.store.open import open_library
 from library.tasks.files import Task, read_tasks
 from training.evaluation.evaluate import EvaluationPlan, evaluate
 from training.evaluation.library_methods import LibraryMethods
-from training.evaluation.methods import MULTI_TASK, Method
+from training.evaluation.methods import Method
 from training.evaluation.oracles import trained_oracles
 from training.evaluation.report import build_report, predictions_lines
 from training.evaluation.routing import Routing
@@ -41,7 +41,7 @@ class Options:
 
     tasks: Path
     methods: Sequence[Method]
-    modes: Sequence[Mode]
+    modes: Sequence[UsageMode]
     bar: Bar
     limit: int | None = None
     base: str | None = None
@@ -122,13 +122,11 @@ def _oracles(o: Options, tasks: Sequence[Task], base: BaseReference) -> str:
         return trained_oracles(tasks, base, o.device, progress)
 
 
-def _multi_task(o: Options, base: BaseReference) -> dict[Mode, Adapter] | None:
-    """The multi-task adapter of each mode: PATH/MODE, or PATH for all."""
-    if MULTI_TASK not in o.heads:
-        return None
+def _multi_task(o: Options, base: BaseReference) -> dict[UsageMode, Adapter] | None:
+    """The adapter of --multi-task for each mode: PATH/MODE, or PATH for all; None: the shipped."""
     if o.multi_task is None:
-        raise UsageError("multi-task needs --multi-task, an adapter from lorasmith train")
-    adapters: dict[Mode, Adapter] = {}
+        return None
+    adapters: dict[UsageMode, Adapter] = {}
     for mode in o.modes:
         by_mode = o.multi_task / mode
         folder = by_mode if by_mode.is_dir() else o.multi_task

@@ -4,7 +4,6 @@ The quantiles are those of the screening bank, which findings name as their cali
 here refuses: an unusual adapter may be a good one.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from jaxtyping import Float
@@ -40,6 +39,12 @@ def check_statistics(artifact: Artifact, context: Context) -> list[Finding]:
     if not norm.any():
         message = "every ΔW is zero: the adapter changes nothing"
         return [Finding(STATISTICS_HOOK, "no-effect", "warn", message)]
+    if artifact.recorded("usage", "mode") is not None:
+        message = (
+            "no comparison: adapters that are generated or refined differ from the library's; "
+            f"‖ΔW‖ is {float(norm.min()):.3g} to {float(norm.max()):.3g} over {len(names)} modules"
+        )
+        return [_not_comparable(message, norm=[_rounded(norm.min()), _rounded(norm.max())])]
     bank = shipped_bank()
     position_of = {name: position for position, name in enumerate(names)}
     differs = _difference(artifact, bank)
@@ -53,8 +58,7 @@ def check_statistics(artifact: Artifact, context: Context) -> list[Finding]:
             "calibration": statistics_calibration(bank),
         }
         return [_not_comparable(message, **evidence)]
-    finding = compare_statistics(values[:, [position_of[row[0]] for row in bank.modules]], bank)
-    return [finding if artifact.recorded("checkpoint") is None else _of_generated(finding)]
+    return [compare_statistics(values[:, [position_of[row[0]] for row in bank.modules]], bank)]
 
 
 def compare_statistics(values: Float[Tensor, "1 sites rank"], bank: Bank) -> Finding:
@@ -75,17 +79,6 @@ def compare_statistics(values: Float[Tensor, "1 sites rank"], bank: Bank) -> Fin
     }
     code = "statistics-outside" if count else "statistics-inside"
     return Finding(STATISTICS_HOOK, code, "info", message, evidence)
-
-
-def _of_generated(finding: Finding) -> Finding:
-    """The comparison of an adapter that a generator's checkpoint made: nearly all lie outside."""
-    evidence = finding.evidence
-    message = (
-        "a generated adapter, whose statistics are seldom those of trained ones: ‖ΔW‖ is "
-        f"{evidence['median']['norm']:.3g} in the median of the modules, "
-        f"{evidence['library_median']['norm']:.3g} in {evidence['calibration']}"
-    )
-    return replace(finding, code="statistics-generated", message=message)
 
 
 def statistics_calibration(bank: Bank) -> str:

@@ -1,0 +1,40 @@
+"""What refinement costs, from a stored table: steps and checks that fit into a budget of seconds.
+
+Never from the clock: the bytes of an adapter are a function of the request.
+"""
+
+from collections.abc import Sequence
+
+from generator.refine.training import RefineSettings
+from library.base.batches import TokenRow
+
+STEPS = 30  # docs/results/refine-settings.json: for up to 16 examples half is worse, more no better
+FEWEST_STEPS = 10
+# Trained tokens a second of SmolLM2-135M: two cores of a laptop's kind, one H100.
+TOKENS_PER_SECOND = {"cpu": 500.0, "cuda": 20_000.0}
+
+
+def steps_for(rows: Sequence[TokenRow], device: str, budget: float | None) -> int:
+    """Steps that suit a number of examples (30, or as many as there are), cut to the budget."""
+    suited = max(STEPS, len(rows))
+    if budget is None:
+        return suited
+    return min(suited, max(FEWEST_STEPS, int(budget / _step_seconds(rows, device))))
+
+
+def holds_out(
+    rows: Sequence[TokenRow],
+    sets: Sequence[Sequence[int]],
+    settings: RefineSettings,
+    device: str,
+    budget: float | None,
+) -> bool:
+    """Whether the training of one adapter more for each set fits into the budget as well."""
+    seconds = settings.steps * _step_seconds(rows, device) * (1 + len(sets))
+    return bool(sets) and (budget is None or seconds <= budget)
+
+
+def _step_seconds(rows: Sequence[TokenRow], device: str) -> float:
+    """Seconds of a step of one adapter: eight rows of the mean length, or all of fewer."""
+    tokens = min(8, len(rows)) * sum(map(len, rows)) / len(rows)
+    return tokens / TOKENS_PER_SECOND.get(device, TOKENS_PER_SECOND["cpu"])

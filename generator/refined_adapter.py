@@ -1,0 +1,101 @@
+"""One adapter that a user already has, or a fresh one, trained on examples: `lorasmith refine`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from generator.expected import expectation_of
+from generator.refine.refine import Refined, Start, refine_starts
+from generator.request import Request
+from generator.strategies.fresh import Fresh, fresh_start
+from index.merge.parents import Parents
+from library.base.folder_readme import folder_readme
+from library.base.models import BaseModel, described, numerics
+from library.base.usage import BARE
+from library.peft.provenance import AdapterFiles, Check, Provenance, finish
+from library.peft.write import to_peft
+from library.progress import Progress, no_progress
+
+
+@dataclass(frozen=True)
+class RefinedAdapter:
+    """A refined adapter with its files.
+
+    Attributes:
+        start: id of the adapter that it goes on from; None for a fresh one.
+    """
+
+    files: AdapterFiles
+    refined: Refined
+    start: str | None
+
+    def summary(self) -> dict[str, Any]:
+        """What `refine --json` prints of it."""
+        provenance = self.files.provenance
+        return {
+            "id": self.files.id,
+            "sha256": self.files.sha256,
+            "generator": "refine",
+            "start": self.start,
+            "base_model": provenance["base"]["id"],
+            "layout_digest": provenance["layout_digest"],
+            "rank": self.refined.adapter.layout.rank,
+            "seed": provenance["seed"],
+            "usage": provenance["usage"],
+            "expected": provenance["expected"],
+            "refined": self.refined.to_dict(),
+            "report": provenance.get("report"),
+        }
+
+
+def refine_adapter(
+    base: BaseModel,
+    request: Request,
+    start: Parents | None = None,
+    *,
+    check: Check | None = None,
+    progress: Progress = no_progress,
+) -> RefinedAdapter:
+    """An adapter after training on a request's examples.
+
+    Args:
+        base: the loaded base model.
+        request: its examples, steps, budget, seed and profile.
+        start: the adapter to go on from; None for a fresh one on the base's default modules.
+        check: see library.peft.provenance.finish.
+    Raises:
+        UsageError: examples that nothing can be trained with.
+        UnsupportedModel: there is no default for the base's modules.
+        AdapterRefused: by the check.
+    """
+    # 1. The start, and the prompt that it is for.
+    adapter = start.adapters[0] if start else fresh_start(base.reference, request.seed)
+    usage = start.usages[0] if start else BARE
+    # 2. Training.
+    (refined,) = refine_starts(
+        base,
+        [Start(adapter, request.examples, usage)],
+        steps=request.refine,
+        budget=request.budget,
+        seed=request.seed,
+        progress=progress,
+    )
+    # 3. The files.
+    about = start.base if start else described(base.reference)
+    expected = expectation_of("refine" if start else Fresh.name, refined)
+    provenance = Provenance(
+        generator="refine",
+        checkpoint=None,
+        description=None,
+        examples=request.examples_digest,
+        seed=request.seed,
+        parents=start.ids if start else None,
+        numerics=numerics(base.model),
+        layout_digest=adapter.layout.digest,
+        base=about,
+        usage=usage.to_dict(),
+        expected=None if expected is None else expected.to_dict(),
+        details={"refine": refined.to_dict(), "profile": request.profile},
+    )
+    files = to_peft(refined.adapter, base_name=about["id"], profile=request.profile)
+    finished = finish(files, provenance, check, folder_readme)
+    return RefinedAdapter(finished, refined, start.ids[0] if start else None)

@@ -1,0 +1,80 @@
+"""Multi-task: one adapter for all train tasks; the instruction in the prompt says which it is."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+from generator.request import Query, Request
+from generator.resources import Fit
+from generator.strategies.base import Offer, Proposal, Strategy
+from library.adapter import Adapter
+from library.base.models import BaseReference, base_layout, same_base
+from library.base.prompts import Mode
+from library.base.usage import Usage
+from library.canonical import digest
+from library.errors import LayoutMismatch, UsageError
+from library.peft.folder import read_adapter_folder
+from library.peft.read import adapter_of
+from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
+
+REASON = (
+    "it reads the instruction in its prompt, and its weights are the same for every description"
+)
+
+
+class MultiTask(Strategy):
+    """A stored adapter that was trained on many tasks, each with its instruction in the prompt.
+
+    Args:
+        folder: of the adapter; it is read when it is first needed.
+    """
+
+    name = "multi-task"
+    best: Mode = "prompted"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._fit = Fit(self._require_same_base)
+
+    def unavailable(self, base: BaseReference) -> str:
+        if not self._folder.is_dir():
+            return "this installation has no multi-task adapter"
+        return self._fit.misfit(base)
+
+    def offer(self, base: BaseReference) -> Offer | None:
+        if self.unavailable(base):
+            return None
+        return Offer(self._digest, base.name, self._adapter.layout)
+
+    def propose(self, query: Query) -> Proposal:
+        """Raises UsageError for bare prompts without training; LayoutMismatch."""
+        request = query.request
+        missing = self.unavailable(query.base)
+        if missing:
+            raise LayoutMismatch(missing)
+        layout = base_layout(query.base, self._adapter.layout)
+        self._adapter.layout.require_same(layout, f"the {self.name} adapter", query.base.name)
+        chosen = self.chosen(query, None)
+        return Proposal(self._adapter, chosen, self.usage(request), checkpoint=self._digest)
+
+    def usage(self, request: Request) -> Usage:
+        if request.mode == "bare" and not request.refines:
+            raise UsageError(f"{self.name} needs its instruction in the prompt: mode bare is none")
+        return super().usage(request)
+
+    @cached_property
+    def _files(self) -> dict[str, bytes]:
+        return read_adapter_folder(self._folder)
+
+    @cached_property
+    def _adapter(self) -> Adapter:
+        return adapter_of(self._files)
+
+    @property
+    def _digest(self) -> str:
+        return digest(self._files[WEIGHTS_FILE])
+
+    def _require_same_base(self, base: BaseReference) -> None:
+        named = json.loads(self._files[CONFIG_FILE])["base_model_name_or_path"]
+        if not same_base(named, base.name):
+            raise LayoutMismatch(f"the {self.name} adapter is for {named}, not for {base.name}")

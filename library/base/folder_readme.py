@@ -1,0 +1,47 @@
+"""README.md of an adapter's folder: what it is, how to load it, which prompt to use."""
+
+from typing import Any
+
+from library.base.usage import PLACEHOLDER
+
+
+def folder_readme(provenance: dict[str, Any]) -> str:
+    """Six facts for the person who opens the folder, from what provenance says."""
+    usage, base = provenance["usage"], provenance["base"]["id"]
+    description = provenance["description"]
+    task = f"for this task: {_quoted(description)}" if description else "from examples alone"
+    lines = [
+        f"# LoRA adapter {provenance['id']}",
+        f"- What it is: a LoRA adapter for `{base}`, made by lorasmith ({provenance['generator']}) "
+        f"{task}",
+        f'- Load it: `PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), '
+        '"THIS_FOLDER")`, or as a LoRA module of vLLM.',
+        f"- Prompt: {_prompt(usage)}",
+        f"- Expect: {_expectation(provenance['expected'])}",
+        f"- Verified: {provenance['report']['verdict']}; `lorasmith verify THIS_FOLDER` checks it "
+        "again, and provenance.json says how it was made.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _prompt(usage: dict[str, str]) -> str:
+    if usage["mode"] == "bare":
+        return "the input alone, as the user's message of the base's chat template."
+    template = usage["template"].replace("\n", "\\n")
+    return (
+        "as the user's message of the base's chat template, with the input where the last "
+        f"{PLACEHOLDER} stands (\\n is a line break): {_quoted(template)}"
+    )
+
+
+def _expectation(expected: dict[str, Any] | None) -> str:
+    if expected is None:
+        return "not measured; try it on inputs of your own."
+    return (
+        f"{expected['low']:.0f} to {expected['high']:.0f} of 100 answers exactly right "
+        f"({expected['calibration']})."
+    )
+
+
+def _quoted(text: str) -> str:
+    return f"`{' '.join(text.split())}`" if "`" not in text else f"“{' '.join(text.split())}”"
