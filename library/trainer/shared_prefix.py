@@ -67,7 +67,7 @@ def _sequences(rows: Sequence[TokenRow], weight: float) -> list[_Tokens]:
     counts = list(Counter(keys).values())
     different = list(dict(zip(keys, rows, strict=True)).values())  # in the same order
     # 2. The beginning of all, but for a prompt's last token, which predicts the row's own answer.
-    beginning = _beginning([row.prompt[:-1] for row in different])
+    beginning = common_beginning([row.prompt[:-1] for row in different])
     shared = len(beginning)
     # 3. What is left of each row finds its place.
     lengths = [len(row) - 1 - shared for row in different]
@@ -80,7 +80,7 @@ def _sequences(rows: Sequence[TokenRow], weight: float) -> list[_Tokens]:
     return sequences
 
 
-def _beginning(prompts: Sequence[list[int]]) -> list[int]:
+def common_beginning(prompts: Sequence[list[int]]) -> list[int]:
     """What all prompts begin with: that of the least and the greatest in lexical order."""
     least, greatest = min(prompts), max(prompts)
     pairs = enumerate(zip(least, greatest, strict=False))
