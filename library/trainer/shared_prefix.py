@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from library.base.batches import TokenRow, cuts, width
+from library.base.batches import TokenRow, width
 from library.trainer.packing import SHARED, PackedBatch, first_fit
 
 LENGTH = 512  # of a sequence; longer where a row is: attention grows with its square
@@ -56,8 +56,8 @@ def shared_prefix_batches(
         by_owner.setdefault(row.owner, []).append(row)
     sequences = [s for owner in by_owner for s in _sequences(by_owner[owner], weights[owner])]
     sequences.sort(key=lambda sequence: len(sequence.ids))
-    lengths = [len(sequence.ids) for sequence in sequences]
-    return [_batch(sequences[start:end], pad) for start, end in cuts(lengths, parts)]
+    size = -(-len(sequences) // parts)  # alike, as the largest batch is what takes memory
+    return [_batch(sequences[i : i + size], pad) for i in range(0, len(sequences), size)]
 
 
 def _sequences(rows: Sequence[TokenRow], weight: float) -> list[_Tokens]:
