@@ -19,7 +19,7 @@ from verification.artifact import Artifact, Context, read_artifact
 from verification.hook import Finding, Hook
 from verification.run import HOOKS, Policy, run_hooks
 
-QUICK = {"format", "integrity", "signature", "target", "statistics", "base"}
+QUICK = {"format", "integrity", "expected", "signature", "target", "statistics", "base"}
 
 
 @pytest.fixture(scope="module")
