@@ -43,15 +43,13 @@ from library.peft.write import to_peft
 from library.store.catalogue import read_adapter, records
 from library.store.open import open_library
 from library.tasks.files import Example, Task, read_tasks
-from verification.scores.behaviour_measure import (
-    MAX_EXAMPLE_TOKENS,
+from verification.scores.behaviour_contenders import (
     NONE,
-    Bounds,
     Contender,
     by_modules,
-    measure,
     scores_by_contender,
 )
+from verification.scores.behaviour_measure import MAX_EXAMPLE_TOKENS, Bounds, measure
 from verification.scores.behaviour_rivals import evenly_spaced, rivals_of
 
 COUNTS = (5, 16)

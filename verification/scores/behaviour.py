@@ -24,7 +24,8 @@ from library.tasks.files import Example
 from library.tasks.identity import examples_digest
 from verification.artifact import ShareProgress
 from verification.hook import Finding, Severity
-from verification.scores.behaviour_measure import NONE, OWN, Behaviour, Contender, measure
+from verification.scores.behaviour_contenders import NONE, OWN, Contender
+from verification.scores.behaviour_measure import Behaviour, measure
 
 BEHAVIOUR_HOOK = "behaviour"
 FAILS, TRAINED_ON = "behaviour-fails", "behaviour-trained-on"
@@ -149,9 +150,8 @@ def _count(measured: Behaviour) -> str:
         f"{measured.right[OWN]} of {measured.examples} right "
         f"(no adapter {measured.right[NONE]}{best})"
     )
-    if measured.answered:
-        of = "" if measured.answered == measured.examples else f" of {measured.answered}"
-        text += f", {measured.outside}{of} outside the labels"
+    if measured.labels:
+        text += f", {measured.outside} outside the labels"
     if _long(measured):
         text += f", exactly, which says little of answers of {measured.answer_tokens:.0f} tokens"
     return text
@@ -176,8 +176,7 @@ def _evidence(measured: Behaviour, examples: Examples, base: BaseModel) -> dict[
         "right": measured.right,
         "answer_tokens": measured.answer_tokens,
         "labels": measured.labels,
-        "answered": measured.answered,
-        "outside_labels": measured.outside if measured.answered else None,
+        "outside_labels": measured.outside if measured.labels else None,
         "losses": measured.losses,
         "rouge_l": measured.rouge_l,
         "margin": measured.margin,

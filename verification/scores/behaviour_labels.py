@@ -11,7 +11,7 @@ LABELS = (2, 20)  # fewest and most different answers
 FEWEST = 4  # examples; of fewer, nobody knows whether answers come again
 
 
-def labels_of(examples: Sequence[Example]) -> frozenset[str]:
+def answer_labels(examples: Sequence[Example]) -> frozenset[str]:
     """The different answers, if they are labels, case folded; else nothing.
 
     They are if there are 2 to 20, at most half as many as examples, of which there are 4 or more.

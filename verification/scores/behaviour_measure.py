@@ -13,10 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from library.adapter import Adapter, stack_padded, zeros
+from library.adapter import Adapter, zeros
 from library.base.batches import TokenRow, example_row
 from library.base.decode import MAX_NEW_TOKENS, greedy
-from library.base.example_loss import scores_under
 from library.base.models import BaseModel
 from library.base.prompts import prompt_ids
 from library.base.usage import BARE, Usage
@@ -24,20 +23,18 @@ from library.errors import UsageError
 from library.tasks.files import Example
 from library.tasks.metrics import rouge_l
 from verification.artifact import ShareProgress
-from verification.scores.behaviour_labels import labels_of, outside_labels
+from verification.scores.behaviour_contenders import (
+    NONE,
+    OWN,
+    Contender,
+    Lot,
+    by_modules,
+    scores_by_contender,
+)
+from verification.scores.behaviour_labels import answer_labels, outside_labels
 
 MAX_EXAMPLE_TOKENS = 320  # with the answer, without an instruction; longer ones are left out
 MAX_INSTRUCTION_TOKENS = 704  # with an example's, the 1,024 that refining takes
-OWN, NONE = "this adapter", "no adapter"
-_TOGETHER = 8  # prompts that are decoded between two looks at the clock
-
-
-@dataclass(frozen=True)
-class Contender:
-    """An adapter with the name that evidence gives it."""
-
-    name: str
-    adapter: Adapter
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,7 @@ class Behaviour:
         available: examples at hand; fewer were used if the bounds cut them.
         too_long: examples left out for their length.
         labels: how many different answers the examples have, if they are labels; else 0.
-        answered: how many examples this adapter answered freely; 0 if there are no labels.
-        outside: how many of those answers are none of the labels.
+        outside: how many of this adapter's own answers are none of the labels.
         rouge_l: mean ROUGE-L F1 of greedy answers, by contender; empty if none were asked for.
         scored: how many the ROUGE-L are means of.
     """
@@ -81,7 +77,6 @@ class Behaviour:
     available: int
     too_long: int = 0
     labels: int = 0
-    answered: int = 0
     outside: int = 0
     rouge_l: dict[str, float]
     scored: int = 0
@@ -124,70 +119,36 @@ def measure(
     # 1. The examples that are short enough, and how many of them may be used.
     fitting = _fitting(base, examples, usage)
     used = fitting[: bounds.examples]
-    scored, labels = used[: bounds.scored], labels_of(examples)
-    asked = [row for _, row in used] if labels else []
-    clock = _Clock(bounds.seconds, len(used) + len(asked) + len(scored), progress)
-    # 2. Losses, then answers, example by example until time is up.
+    scored, labels = used[: bounds.scored], answer_labels(examples)
+    most = _longest_answer(base, labels)
+    clock = _Clock(bounds.seconds, len(used) + len(scored), progress)
+    # 2. Losses and labels, then ROUGE-L, example by example until time is up.
     contenders = [Contender(OWN, adapter), Contender(NONE, zeros(adapter.layout)), *rivals]
     names = [contender.name for contender in contenders]
     lots = by_modules([contender.adapter for contender in contenders], base.device)
-    right, losses = [], []
+    right, losses, answers = [], [], []
     for _, row in used:
         shares, loss = scores_by_contender(base, lots, row)
         right.append((shares == 1) & loss.isfinite())
         losses.append(loss)
+        if labels:
+            answers += greedy(base, [row.prompt], adapter.to(base.device), max_new_tokens=most)
         if clock.over():
             break
-    answers = [] if clock.late else _answers(base, adapter, asked, labels, clock)
     scores = [] if clock.late else _scored(base, lots, scored, clock)
     # 3. Means and counts.
     return Behaviour(
         losses=_means(names, losses),
         right=dict(zip(names, torch.stack(right).sum(dim=0).tolist(), strict=True)),
         examples=len(losses),
-        answer_tokens=statistics.median(len(row.answer) - 1 for _, row in used[: len(losses)]),
+        answer_tokens=_median_answer([row for _, row in used[: len(losses)]]),
         available=len(examples),
         too_long=len(examples) - len(fitting),
         labels=len(labels),
-        answered=len(answers),
         outside=outside_labels(answers, labels),
         rouge_l=_means(names, scores),
         scored=len(scores),
     )
-
-
-@dataclass(frozen=True)
-class Lot:
-    """Adapters of the same modules, stacked, and their indices among all contenders."""
-
-    indices: list[int]
-    adapters: Adapter
-
-
-def by_modules(adapters: Sequence[Adapter], device: torch.device) -> list[Lot]:
-    """Adapters stacked at the largest rank, in one lot for each set of modules."""
-    indices: dict[str, list[int]] = {}
-    for index, adapter in enumerate(adapters):
-        indices.setdefault(adapter.layout.with_rank(1).digest, []).append(index)
-    return [
-        Lot(same, stack_padded([adapters[index] for index in same]).to(device))
-        for same in indices.values()
-    ]
-
-
-def scores_by_contender(
-    base: BaseModel, lots: Sequence[Lot], row: TokenRow
-) -> tuple[Float[Tensor, " contenders"], Float[Tensor, " contenders"]]:
-    """The share of the answer's tokens that each adapter gets right, and the answer's mean loss.
-
-    One forward for each lot.
-    """
-    count = sum(len(lot.indices) for lot in lots)
-    shares, losses = torch.zeros(count), torch.zeros(count)
-    for lot in lots:
-        rows = [replace(row, owner=owner) for owner in range(len(lot.indices))]
-        shares[lot.indices], losses[lot.indices] = scores_under(base, lot.adapters, rows)
-    return shares, losses
 
 
 def _fitting(
@@ -211,27 +172,12 @@ def _fitting(
     return fitting
 
 
-def _answers(
-    base: BaseModel,
-    adapter: Adapter,
-    rows: Sequence[TokenRow],
-    labels: frozenset[str],
-    clock: "_Clock",
-) -> list[str]:
-    """The adapter's greedy answers, a few together, cut where they are longer than any label."""
+def _longest_answer(base: BaseModel, labels: frozenset[str]) -> int:
+    """Tokens after which an answer is no label: twice the longest's, as case can take more."""
     lengths = [
         len(base.tokenizer(label, add_special_tokens=False)["input_ids"]) for label in labels
     ]
-    # Twice the longest, as a label in another case can take more tokens.
-    most = min(MAX_NEW_TOKENS, 2 * max(lengths, default=0) + 4)
-    answers: list[str] = []
-    for start in range(0, len(rows), _TOGETHER):
-        prompts = [row.prompt for row in rows[start : start + _TOGETHER]]
-        moved = adapter.to(base.device)
-        answers += greedy(base, prompts, moved, [0] * len(prompts), max_new_tokens=most)
-        if clock.over(len(prompts)):
-            break
-    return answers
+    return min(MAX_NEW_TOKENS, 2 * max(lengths, default=0) + 4)
 
 
 def _scored(
@@ -254,6 +200,10 @@ def _scored(
     return by_example
 
 
+def _median_answer(rows: Sequence[TokenRow]) -> float:
+    return float(statistics.median(len(row.answer) - 1 for row in rows))  # without the end
+
+
 def _means(names: Sequence[str], rows: Sequence[Tensor]) -> dict[str, float]:
     if not rows:
         return {}
@@ -268,9 +218,9 @@ class _Clock:
         self._steps, self._done, self._progress = steps, 0, progress
         self.late = False
 
-    def over(self, steps: int = 1) -> bool:
-        """So many more steps are done; whether no further one may begin."""
-        self._done += steps
+    def over(self) -> bool:
+        """One more step is done; whether no further one may begin."""
+        self._done += 1
         self._progress(self._done / self._steps)
         self.late = time.monotonic() >= self._end
         return self.late

@@ -17,6 +17,7 @@ from index.merge.weighted_sum import weighted_sum
 from library.adapter import Adapter, zeros
 from library.base.batches import example_row, grouped
 from library.base.decode import greedy
+from library.base.example_loss import losses_under
 from library.base.loss import answer_logits, answer_loss
 from library.base.models import BaseModel, load_base, resolve_base
 from library.base.multi_adapter import MultiAdapter
@@ -35,15 +36,15 @@ from verification.scores.behaviour import (
     check_behaviour,
     unmeasured,
 )
-from verification.scores.behaviour_labels import labels_of
-from verification.scores.behaviour_measure import (
+from verification.scores.behaviour_contenders import (
     NONE,
     OWN,
-    Behaviour,
-    Bounds,
     Contender,
-    measure,
+    by_modules,
+    scores_by_contender,
 )
+from verification.scores.behaviour_labels import answer_labels
+from verification.scores.behaviour_measure import Behaviour, Bounds, measure
 from verification.scores.behaviour_rivals import evenly_spaced, nearest_task
 
 ROWS = [Example(f"{i}", f"Say {i}.", (f"number {i}", f"it is {i}")) for i in range(6)]
@@ -102,8 +103,17 @@ def test_losses_are_those_of_merged_models(base: BaseModel, layout: Layout) -> N
         assert loss == pytest.approx(expected, abs=1e-4)
 
 
+def test_losses_that_come_with_right_answers_are_those_of_the_calibration(
+    base: BaseModel, layout: Layout
+) -> None:
+    (lot,) = by_modules([rival.adapter for rival in rivals(layout, 4)], base.device)
+    for row in (example_row(base.tokenizer, row) for row in ROWS):
+        alone = losses_under(base, lot.adapters, [replace(row, owner=i) for i in range(4)])
+        assert torch.equal(scores_by_contender(base, [lot], row)[1], alone)
+
+
 def measured_as(
-    right: int, margin: float, *, of: int = 9, tokens: float = 3, **more: Any
+    right: int, margin: float, *, of: int = 9, tokens: float = 3.0, **more: Any
 ) -> Behaviour:
     """What `measure` might give for an adapter, the base and one rival."""
     return Behaviour(
@@ -175,7 +185,7 @@ def test_answers_that_are_no_label_are_counted_in_any_case(
 ) -> None:
     rows = [replace(row, outputs=(labels[i % 2],)) for i, row in enumerate(YES)]
     found = measure(base, says_yes, [], rows)
-    assert (found.labels, found.answered, found.outside) == (2, 8, outside)
+    assert (found.labels, found.outside) == (2, outside)
     assert found.right[OWN] == 0  # right is exactly right
 
 
@@ -189,13 +199,13 @@ def test_right_is_what_greedy_decoding_says(base: BaseModel, says_yes: Adapter) 
 
 @given(st.lists(st.sampled_from("abcdefghijklmnopqrstuvwxyzABC"), max_size=50))
 def test_labels_are_few_answers_that_come_again(answers: list[str]) -> None:
-    found = labels_of([Example.pair("x", answer) for answer in answers])
+    found = answer_labels([Example.pair("x", answer) for answer in answers])
     different = {answer.casefold() for answer in answers}
     few = 2 <= len(different) <= 20 and 2 * len(different) <= len(answers) >= 4
     assert found == (different if few else set())
 
 
-@given(st.integers(0, 9), st.floats(-1, 1), st.sampled_from([3, 12, 13, 40.5]), st.booleans())
+@given(st.integers(0, 9), st.floats(-1, 1), st.sampled_from([3.0, 12.0, 13.0, 40.5]), st.booleans())
 def test_no_finding_accepts_what_gets_too_little_right(
     right: int, margin: float, tokens: float, seen: bool
 ) -> None:
@@ -217,13 +227,12 @@ def test_exactness_says_little_of_long_answers(
     assert "says little of answers of 31 tokens" in found.message
 
 
-def test_answers_for_which_there_was_no_time_are_not_counted(
-    base: BaseModel, monkeypatch: pytest.MonkeyPatch
+def test_labels_are_counted_on_the_examples_that_time_allows(
+    base: BaseModel, says_yes: Adapter
 ) -> None:
-    found = judged(monkeypatch, base, measured_as(3, 5.0, answered=8, outside=2, labels=3))
-    assert found.message.startswith(
-        "3 of 9 right (no adapter 1, best rival 2), 2 of 8 outside the labels; the loss"
-    )
+    rows = [replace(row, outputs=(("red", "blue")[i % 2],)) for i, row in enumerate(YES)]
+    found = measure(base, says_yes, [], rows, Bounds(seconds=0.0))
+    assert (found.examples, found.labels, found.outside) == (1, 2, 1)
 
 
 def test_examples_that_were_trained_on_measure_nothing(
@@ -305,7 +314,6 @@ def test_only_a_margin_above_the_threshold_fits(
         "right": {OWN: 3, NONE: 1, "a": 2},
         "answer_tokens": 3,
         "labels": 0,
-        "answered": 0,
         "outside_labels": None,
         "losses": {OWN: 0.0, NONE: margin, "a": 9.0},
         "rouge_l": {},
