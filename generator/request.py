@@ -19,10 +19,10 @@ from index.encoders.descriptions import DEFAULT_ENCODER, Embeddings, normalise
 from index.search.retriever import NEIGHBOURS, Neighbour, Retriever, softmax_weights
 from library.adapter import stack
 from library.base.models import BaseModel, BaseReference
-from library.canonical import json_digest
 from library.errors import UsageError
 from library.peft.write import Profile
 from library.tasks.files import Example
+from library.tasks.identity import examples_digest
 
 MAX_STRENGTH = 10.0
 MAX_RANK = 256
@@ -99,8 +99,7 @@ class Request:
     @property
     def examples_digest(self) -> str | None:
         """SHA-256 of the examples in their order; None if there are none."""
-        pairs = [{"input": e.input, "output": e.output} for e in self.examples]
-        return json_digest(pairs) if pairs else None
+        return examples_digest(self.examples)
 
 
 class Query:

@@ -43,15 +43,13 @@ from library.peft.write import to_peft
 from library.store.catalogue import read_adapter, records
 from library.store.open import open_library
 from library.tasks.files import Example, Task, read_tasks
-from verification.scores.behaviour import (
-    MAX_EXAMPLE_TOKENS,
+from verification.scores.behaviour_contenders import (
     NONE,
-    Bounds,
     Contender,
     by_modules,
-    losses_by_contender,
-    measure,
+    scores_by_contender,
 )
+from verification.scores.behaviour_measure import MAX_EXAMPLE_TOKENS, Bounds, measure
 from verification.scores.behaviour_rivals import evenly_spaced, rivals_of
 
 COUNTS = (5, 16)
@@ -104,7 +102,8 @@ def losses_of(
         for row in (example_row(base.tokenizer, r) for r in rows)
         if len(row) <= MAX_EXAMPLE_TOKENS
     ]
-    stacked = torch.stack([losses_by_contender(base, lots, row) for row in fitting[:most]], dim=1)
+    by_example = [scores_by_contender(base, lots, row)[1] for row in fitting[:most]]
+    stacked = torch.stack(by_example, dim=1)
     return {c.name: losses.tolist() for c, losses in zip(field, stacked, strict=True)}
 
 

@@ -25,8 +25,11 @@ class Usage:
     template: str
 
     def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode) or PLACEHOLDER not in self.template:
-            raise UsageError(f"a usage has a mode and a template with {PLACEHOLDER}, not {self}")
+        sound = isinstance(self.template, str) and PLACEHOLDER in self.template
+        if self.mode not in get_args(Mode) or not sound:
+            raise UsageError(
+                f"a usage has a mode and a template with {PLACEHOLDER}, not {self}"[:200]
+            )
 
     @classmethod
     def of(cls, mode: Mode, instruction: str | None) -> "Usage":

@@ -1,6 +1,7 @@
 """`lorasmith verify` with the slow hooks: asked for by name or policy, and never by default."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,21 @@ import tiny
 
 from api.cli.main import main
 from library.base.models import load_config, resolve_base
+from library.base.usage import Usage
 from library.errors import BaseModelError
 from library.files import write_folder
 from library.layout import layout_of
+from library.peft.provenance import PROVENANCE_FILE
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
 from library.store.catalogue import files_of, records
 from library.store.open import open_library
+from library.tasks.files import Example
+from library.tasks.identity import examples_digest
 from verification.artifact import Artifact, Context, read_artifact
 from verification.hook import Finding, Hook
 from verification.run import HOOKS, Policy, run_hooks
 
-QUICK = {"format", "integrity", "signature", "target", "statistics", "base"}
+QUICK = {"format", "integrity", "expected", "signature", "target", "statistics", "base"}
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +77,35 @@ def test_a_policy_names_them_and_behaviour_takes_examples(
     (finding,) = answer["findings"]
     assert finding["evidence"]["examples"] == 2
     assert len(finding["evidence"]["losses"]) == 5  # this, none, two other tasks', their mean
+
+
+def test_behaviour_goes_by_the_usage_and_the_examples_of_provenance(
+    adapter: Path, small_library: Path, tiny_base: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    policy, usage = tmp_path / "policy.json", Usage.of("prompted", "Count.")
+    policy.write_text(json.dumps({"hooks": ["behaviour"]}))
+    rows = [Example.pair(f"{i}", "a") for i in range(3)]
+    files = {path.name: path.read_bytes() for path in adapter.iterdir()}
+    before = json.loads(files[PROVENANCE_FILE])
+
+    def evidence(name: str, asked: list[Example], **stated: Any) -> Any:
+        content = {**files, PROVENANCE_FILE: json.dumps(before | stated).encode()}
+        write_folder(tmp_path / name, content)
+        lines = [json.dumps({"input": e.input, "output": e.output}) + "\n" for e in asked]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+        where = ("--library", small_library / "lib", "--base", tiny_base, "--policy", policy)
+        _, answer = told(capsys, tmp_path / name, "--examples", tmp_path / f"{name}.jsonl", *where)
+        return answer["findings"][0]["evidence"]
+
+    turned = [replace(row, input=usage.message(row.input)) for row in rows]
+    plain = evidence("plain", turned)
+    own = evidence("own", rows, usage=usage.to_dict(), examples=examples_digest(rows))
+    assert own["losses"] == plain["losses"] and own["right"] == plain["right"]
+    assert (own["usage"], own["trained_on_these"]) == ("prompted", True)
+    assert (plain["usage"], plain["trained_on_these"]) == ("bare", False)
+    hostile = {"mode": "bare", "template": ["{input}"]}
+    assert evidence("hostile", rows, usage=hostile)["usage"] == "bare"
 
 
 def test_what_cannot_be_compared_is_a_finding(

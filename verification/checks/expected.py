@@ -16,9 +16,10 @@ def check_expected(artifact: Artifact, context: Context) -> list[Finding]:
     stated = (artifact.provenance or {}).get("expected")
     if not isinstance(stated, dict):
         return []
-    numbers = [n for n in map(stated.get, ("score", "low", "high")) if isinstance(n, int | float)]
+    members = map(stated.get, ("score", "low", "high"))
+    numbers = [n for n in members if isinstance(n, int | float) and 0 <= n <= 100]
     if len(numbers) < 3:
-        message = "what provenance expects of the answers is not three numbers"
+        message = "what provenance expects of the answers is not three numbers from 0 to 100"
         return [Finding(EXPECTED_HOOK, "expected-unreadable", "warn", message)]
     score, low, high = numbers
     message = (

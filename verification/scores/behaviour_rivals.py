@@ -14,7 +14,7 @@ from library.store.catalogue import read_adapter
 from library.store.folder import LibraryFolder
 from library.store.records import Record
 from library.tasks.files import Task
-from verification.scores.behaviour import Contender
+from verification.scores.behaviour_contenders import Contender
 from verification.scores.neighbours import trained
 
 _RIVALS = 4

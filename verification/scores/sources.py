@@ -13,6 +13,7 @@ import torch
 from index.encoders.descriptions import DescriptionEncoder, InvalidDescription, normalise
 from index.encoders.weights import WeightEncoder, load_weight_encoder
 from library.base.models import BaseModel, BaseReference
+from library.base.usage import usage_of
 from library.errors import AdapterFileError, LayoutMismatch, UsageError
 from library.store.folder import LibraryFolder
 from library.store.open import open_library
@@ -23,7 +24,14 @@ from verification.hook import Finding
 from verification.run import Hook
 from verification.scores import agreement, neighbours, screening
 from verification.scores.agreement import check_agreement
-from verification.scores.behaviour import BEHAVIOUR_HOOK, Examples, check_behaviour, unmeasured
+from verification.scores.behaviour import (
+    BEHAVIOUR_HOOK,
+    REQUEST,
+    Examples,
+    Origin,
+    check_behaviour,
+    unmeasured,
+)
 from verification.scores.behaviour_rivals import nearest_task, rivals_of
 from verification.scores.neighbours import Neighbours, check_neighbours, read_neighbours
 from verification.scores.screening import check_spectra
@@ -103,15 +111,16 @@ class SlowHooks:
         try:
             adapter = subject.adapter
             rivals = rivals_of(self._library, reference, description=description, identity=identity)
+            origin = Origin(usage_of(subject.files), subject.recorded("examples"))
             base = self.base(reference)
-            return [check_behaviour(base, adapter, rivals, examples, progress=context.progress)]
+            return [check_behaviour(base, adapter, rivals, examples, origin, context.progress)]
         except (AdapterFileError, LayoutMismatch, UsageError) as error:
             return [unmeasured(str(error))]
 
     def _examples(self, subject: Artifact, context: Context) -> Examples | None:
         """The examples in the context, else those of the nearest stored task."""
         if context.examples:
-            return Examples(context.examples, "request")
+            return Examples(context.examples, REQUEST)
         description = subject.recorded("description")
         if not self._tasks or description is None:
             return None

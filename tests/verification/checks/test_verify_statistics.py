@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 
 from library.adapter import Adapter
 from library.base.models import load_config, resolve_base
+from library.base.usage import BARE, Usage
 from library.layout import layout_of
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.read import adapter_of
@@ -128,11 +129,18 @@ def test_what_lies_outside_the_library_is_counted_and_the_library_is_named() -> 
     )
 
 
-def test_of_a_generated_adapter_the_difference_is_told_in_plain_words() -> None:
+def test_a_generated_or_refined_adapter_is_not_compared() -> None:
     base = resolve_base()
     layout = layout_of(load_config(base), ["q_proj", "v_proj"], rank=8)
     files = files_of(tiny.adapter(layout), base=base.name)
-    generated = {**files, PROVENANCE_FILE: json.dumps({"checkpoint": "c" * 64}).encode()}
-    plain, told = said(files), said(generated)
-    assert (told.code, told.severity) == ("statistics-generated", "info")
-    assert told.evidence == plain.evidence and "central 99 %" not in told.message
+    for usage in (BARE, Usage.of("prompted", "Add.")):
+        stated = json.dumps({"usage": usage.to_dict()}).encode()
+        told = said({**files, PROVENANCE_FILE: stated})
+        assert (told.code, told.severity) == ("statistics-not-comparable", "info")
+        low, high = told.evidence["norm"]
+        assert 0 < low <= high and "central 99 %" not in told.message
+    nothing = files_of(tiny.adapter(layout).scaled(0.0), base=base.name)
+    assert said({**nothing, PROVENANCE_FILE: stated}).code == "no-effect"
+    for other in ({}, {"checkpoint": "c" * 64}, {"usage": None}, {"usage": "bare"}):
+        stated = json.dumps(other).encode()
+        assert said({**files, PROVENANCE_FILE: stated}) == said(files)

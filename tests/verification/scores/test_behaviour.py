@@ -1,6 +1,7 @@
 """The behaviour hook: losses as a merged model gives them, bounds kept, nothing claimed."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,35 +17,52 @@ from index.merge.weighted_sum import weighted_sum
 from library.adapter import Adapter, zeros
 from library.base.batches import example_row, grouped
 from library.base.decode import greedy
+from library.base.example_loss import losses_under
 from library.base.loss import answer_logits, answer_loss
 from library.base.models import BaseModel, load_base, resolve_base
 from library.base.multi_adapter import MultiAdapter
+from library.base.usage import Usage
 from library.errors import UsageError
 from library.layout import Layout, layout_of
 from library.tasks.files import Example, Task
+from library.tasks.identity import examples_digest
 from library.tasks.metrics import rouge_l
 from verification.hook import Finding, verdict
 from verification.scores import behaviour
 from verification.scores.behaviour import (
-    NONE,
-    OWN,
-    Behaviour,
-    Bounds,
-    Contender,
     Examples,
+    Origin,
     behaviour_calibration,
     check_behaviour,
-    measure,
     unmeasured,
 )
+from verification.scores.behaviour_contenders import (
+    NONE,
+    OWN,
+    Contender,
+    by_modules,
+    scores_by_contender,
+)
+from verification.scores.behaviour_labels import answer_labels
+from verification.scores.behaviour_measure import Behaviour, Bounds, measure
 from verification.scores.behaviour_rivals import evenly_spaced, nearest_task
 
 ROWS = [Example(f"{i}", f"Say {i}.", (f"number {i}", f"it is {i}")) for i in range(6)]
+YES = [Example(f"{i}", f"Is it {i}?", ("yes",)) for i in range(8)]
+PROMPTED = Usage.of("prompted", "Say which number it is.")
 
 
 @pytest.fixture(scope="module")
 def base(tiny_base: Path) -> BaseModel:
     return load_base(resolve_base(str(tiny_base)))
+
+
+@pytest.fixture(scope="module")
+def says_yes(base: BaseModel) -> Adapter:
+    """An adapter that answers `yes` to every question of YES."""
+    names = [f"{name}_proj" for name in ("q", "v", "o", "up", "gate", "down")]
+    start = tiny.adapter(layout_of(base.model.config, names, rank=8), seed=1)
+    return fitted(base, start.scaled(0.1), YES)
 
 
 @pytest.fixture(scope="module")
@@ -85,24 +103,178 @@ def test_losses_are_those_of_merged_models(base: BaseModel, layout: Layout) -> N
         assert loss == pytest.approx(expected, abs=1e-4)
 
 
-def test_an_adapter_trained_on_the_examples_fits_and_another_does_not(
+def test_losses_that_come_with_right_answers_are_those_of_the_calibration(
+    base: BaseModel, layout: Layout
+) -> None:
+    (lot,) = by_modules([rival.adapter for rival in rivals(layout, 4)], base.device)
+    for row in (example_row(base.tokenizer, row) for row in ROWS):
+        alone = losses_under(base, lot.adapters, [replace(row, owner=i) for i in range(4)])
+        assert torch.equal(scores_by_contender(base, [lot], row)[1], alone)
+
+
+def measured_as(
+    right: int, margin: float, *, of: int = 9, tokens: float = 3.0, **more: Any
+) -> Behaviour:
+    """What `measure` might give for an adapter, the base and one rival."""
+    return Behaviour(
+        losses={OWN: 0.0, NONE: margin, "a": 9.0},
+        right={OWN: right, NONE: 1, "a": 2},
+        examples=of,
+        answer_tokens=tokens,
+        available=of,
+        rouge_l={},
+        **more,
+    )
+
+
+def judged(
+    monkeypatch: pytest.MonkeyPatch, base: BaseModel, measured: Behaviour, digest: str | None = None
+) -> Finding:
+    """The finding on what was measured, for an adapter trained on examples of that digest."""
+    monkeypatch.setattr(behaviour, "measure", lambda *_, progress, usage: measured)
+    nothing = zeros(layout_of(base.model.config))
+    return check_behaviour(base, nothing, [], Examples(ROWS, "request"), Origin(examples=digest))
+
+
+def test_an_adapter_that_beats_its_rivals_and_gets_nothing_right_warns(
     base: BaseModel, layout: Layout
 ) -> None:
     trained = fitted(base, tiny.adapter(layout, seed=1).scaled(0.1))
     examples = Examples(ROWS, "request")
-    right = check_behaviour(base, trained, rivals(layout), examples)
-    assert (right.code, right.severity) == ("behaviour-fits", "info")
-    rival = Contender("the right one", trained)
-    wrong = check_behaviour(base, rivals(layout)[0].adapter, [rival], examples)
-    assert (wrong.code, wrong.severity) == ("behaviour-no-better", "warn")
-    assert wrong.evidence["best_rival"] == "the right one"
-    assert verdict([right]) == "accept" and verdict([right, wrong]) == "warn"
-    for finding in (right, wrong):
-        assert finding.evidence["calibrated_on_this_base"] is False
-        assert json.loads(json.dumps(finding.to_dict())) == finding.to_dict()
-    same = check_behaviour(base, trained, [rival], examples)
-    assert same.code == "behaviour-no-better"  # as good is not better
+    found = check_behaviour(base, trained, rivals(layout), examples)
+    assert found.evidence["margin"] > behaviour_calibration().threshold
+    assert (found.code, found.severity) == ("behaviour-fails", "warn")
+    assert found.message.startswith("0 of 6 right (no adapter 0, best rival 0); fewer than one in")
+    assert verdict([found]) == "warn"
+
+
+@pytest.mark.parametrize("yes", range(9))
+def test_a_third_of_right_answers_decides_and_labels_are_counted(
+    yes: int, base: BaseModel, says_yes: Adapter
+) -> None:
+    """The adapter always says yes, which is right for the first `yes` of 8 examples."""
+    rows = [replace(r, outputs=("yes" if i < yes else "no",)) for i, r in enumerate(YES)]
+    found = check_behaviour(base, says_yes, [], Examples(rows, "request"))
+    assert found.evidence["right"] == {OWN: yes, NONE: 0}
+    labelled = 0 < yes < 8
+    assert found.evidence["outside_labels"] == (0 if labelled else None)
+    clause = ", 0 outside the labels" if labelled else ""
+    assert found.message.startswith(f"{yes} of 8 right (no adapter 0){clause}; ")
+    assert (found.code == "behaviour-fails") is (3 * yes < 8)
+    assert (found.severity == "warn") is (3 * yes < 8 or found.evidence["margin"] <= 0)
+    assert found.evidence["calibrated_on_this_base"] is False
+    assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
+
+
+def test_an_adapter_that_is_as_good_as_a_rival_is_no_better(
+    base: BaseModel, says_yes: Adapter
+) -> None:
+    rival, examples = Contender("the same", says_yes), Examples(YES, "request")
+    same = check_behaviour(base, says_yes, [rival], examples)
+    assert (same.code, same.severity) == ("behaviour-no-better", "warn")
+    assert same.message.startswith("8 of 8 right (no adapter 0, best rival 8); the loss")
     assert same.evidence["margin"] == pytest.approx(0, abs=1e-5)
+    assert same.evidence["best_rival"] == "the same"
+
+
+@pytest.mark.parametrize(
+    ("labels", "outside"), [(("Yes", "no"), 0), (("YES ", "no"), 0), (("red", "blue"), 8)]
+)
+def test_answers_that_are_no_label_are_counted_in_any_case(
+    labels: tuple[str, str], outside: int, base: BaseModel, says_yes: Adapter
+) -> None:
+    rows = [replace(row, outputs=(labels[i % 2],)) for i, row in enumerate(YES)]
+    found = measure(base, says_yes, [], rows)
+    assert (found.labels, found.outside) == (2, outside)
+    assert found.right[OWN] == 0  # right is exactly right
+
+
+def test_right_is_what_greedy_decoding_says(base: BaseModel, says_yes: Adapter) -> None:
+    rows = [*YES[:3], *(replace(row, outputs=("yes it is",)) for row in YES[3:6])]
+    model = replace(base, model=tiny.merged(base.model, says_yes))
+    answers = greedy(model, [example_row(base.tokenizer, row).prompt for row in rows])
+    exact = sum(answer == row.output for answer, row in zip(answers, rows, strict=True))
+    assert measure(base, says_yes, [], rows).right == {OWN: exact, NONE: 0} and exact == 3
+
+
+@given(st.lists(st.sampled_from("abcdefghijklmnopqrstuvwxyzABC"), max_size=50))
+def test_labels_are_few_answers_that_come_again(answers: list[str]) -> None:
+    found = answer_labels([Example.pair("x", answer) for answer in answers])
+    different = {answer.casefold() for answer in answers}
+    few = 2 <= len(different) <= 20 and 2 * len(different) <= len(answers) >= 4
+    assert found == (different if few else set())
+
+
+@given(st.integers(0, 9), st.floats(-1, 1), st.sampled_from([3.0, 12.0, 13.0, 40.5]), st.booleans())
+def test_no_finding_accepts_what_gets_too_little_right(
+    right: int, margin: float, tokens: float, seen: bool
+) -> None:
+    code, severity = behaviour._judged(measured_as(right, margin, tokens=tokens), seen=seen)
+    if tokens <= 12:
+        assert (code == "behaviour-fails") is (right < 3)
+    else:
+        assert code != "behaviour-fails"
+    assert (severity == "info") is (code not in ("behaviour-fails", "behaviour-no-better"))
+    if severity == "info":
+        assert margin > 0 and (code == "behaviour-trained-on") is seen
+
+
+def test_exactness_says_little_of_long_answers(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = judged(monkeypatch, base, measured_as(0, 5.0, tokens=31.0))
+    assert (found.code, found.severity) == ("behaviour-fits", "info")
+    assert "says little of answers of 31 tokens" in found.message
+
+
+def test_labels_are_counted_on_the_examples_that_time_allows(
+    base: BaseModel, says_yes: Adapter
+) -> None:
+    rows = [replace(row, outputs=(("red", "blue")[i % 2],)) for i, row in enumerate(YES)]
+    found = measure(base, says_yes, [], rows, Bounds(seconds=0.0))
+    assert (found.examples, found.labels, found.outside) == (1, 2, 1)
+
+
+def test_examples_that_were_trained_on_measure_nothing(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = examples_digest(ROWS)
+    found = judged(monkeypatch, base, measured_as(9, 5.0), digest)
+    assert (found.code, found.severity) == ("behaviour-trained-on", "info")
+    assert "trained on these very examples" in found.message and found.evidence["trained_on_these"]
+    for measured, code in (
+        (measured_as(1, 5.0), "behaviour-fails"),
+        (measured_as(9, -1.0), "behaviour-no-better"),
+    ):
+        found = judged(monkeypatch, base, measured, digest)
+        assert (found.code, found.severity) == (code, "warn")
+        assert "trained on these very examples" in found.message
+    for other in (None, examples_digest(ROWS[1:]), examples_digest(ROWS[::-1])):
+        found = judged(monkeypatch, base, measured_as(9, 5.0), other)
+        assert found.code == "behaviour-fits" and not found.evidence["trained_on_these"]
+        assert "trained on these" not in found.message
+
+
+def test_everyone_is_asked_with_the_prompt_of_the_adapter_s_usage(
+    base: BaseModel, layout: Layout
+) -> None:
+    own, others = tiny.adapter(layout, seed=1), rivals(layout)
+    turned = [replace(row, input=PROMPTED.message(row.input)) for row in ROWS]
+    asked = measure(base, own, others, ROWS, usage=PROMPTED)
+    assert asked == measure(base, own, others, turned)
+    assert asked.losses[NONE] != measure(base, own, others, ROWS).losses[NONE]
+    found = check_behaviour(base, own, others, Examples(ROWS, "request"), Origin(PROMPTED))
+    assert found.evidence["usage"] == "prompted" and found.evidence["losses"] == asked.losses
+
+
+def test_an_instruction_does_not_count_as_length_of_an_example_and_has_a_limit(
+    base: BaseModel, layout: Layout
+) -> None:
+    own, word = tiny.adapter(layout), Example("w", "word " * 250, ("yes",))
+    long = Usage.of("prompted", "word " * 400)
+    assert measure(base, own, [], [word], usage=long).too_long == 0
+    with pytest.raises(UsageError, match="instruction"):
+        measure(base, own, [], ROWS, usage=Usage.of("prompted", "word " * 2000))
 
 
 def test_a_loss_that_is_not_finite_is_no_better_and_stays_out_of_the_evidence(
@@ -110,8 +282,10 @@ def test_a_loss_that_is_not_finite_is_no_better_and_stays_out_of_the_evidence(
 ) -> None:
     strong = tiny.adapter(layout).scaled(1e30)
     strong = replace(strong, A={key: a * 1e30 for key, a in strong.A.items()})
-    found = check_behaviour(base, strong, rivals(layout), Examples(ROWS, "request"))
+    rows = [replace(row, outputs=("word " * 20,)) for row in ROWS]
+    found = check_behaviour(base, strong, rivals(layout), Examples(rows, "request"))
     assert (found.code, found.severity) == ("behaviour-no-better", "warn")
+    assert found.evidence["right"][OWN] == 0
     assert "not a finite number" in found.message
     told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert told["evidence"]["losses"][OWN] is None and told["evidence"]["losses"][NONE] > 0
@@ -133,32 +307,36 @@ def test_only_a_margin_above_the_threshold_fits(
 ) -> None:
     """`share` is the margin's share of the threshold."""
     margin = share * behaviour_calibration().threshold
-    measured = Behaviour({OWN: 0.0, NONE: margin, "a": 9.0}, {}, 1, 0, 0, 1)
-    monkeypatch.setattr(behaviour, "measure", lambda *_, progress: measured)
-    finding = check_behaviour(base, zeros(layout_of(base.model.config)), [], Examples([], "r"))
+    finding = judged(monkeypatch, base, measured_as(3, margin))
     assert (finding.code, finding.severity) == (code, severity)
     limits = behaviour_calibration()
     assert finding.evidence == {
+        "right": {OWN: 3, NONE: 1, "a": 2},
+        "answer_tokens": 3,
+        "labels": 0,
+        "outside_labels": None,
         "losses": {OWN: 0.0, NONE: margin, "a": 9.0},
         "rouge_l": {},
         "margin": margin,
         "best_rival": NONE,
-        "examples": 1,
-        "examples_given": 1,
+        "examples": 9,
+        "examples_given": 9,
         "examples_too_long": 0,
         "examples_scored": 0,
-        "source": "r",
+        "source": "request",
         "similarity": None,
         "threshold": limits.threshold,
         "calibrated_on_this_base": False,
         "calibration_tasks": limits.tasks,
+        "usage": "bare",
+        "trained_on_these": False,
     }
 
 
-def fitted(base: BaseModel, adapter: Adapter) -> Adapter:
+def fitted(base: BaseModel, adapter: Adapter, examples: Sequence[Example] = ROWS) -> Adapter:
     """The adapter after sixty steps on the examples."""
     cut = adapter.detached()
-    rows = [example_row(base.tokenizer, row) for row in ROWS]
+    rows = [example_row(base.tokenizer, row) for row in examples]
     (batch,) = grouped(rows, base.tokenizer.pad_token_id, 1)
     optimiser = torch.optim.Adam(cut.factors(), lr=0.05)
     hooks = MultiAdapter(base.model, cut.layout)
@@ -273,5 +451,6 @@ def test_the_gravest_finding_is_the_verdict() -> None:
 
 
 def test_the_margin_is_over_the_best_rival() -> None:
-    found = Behaviour({OWN: 2.0, NONE: 3.0, "a": 2.5, "b": 4.0}, {}, 1, 0, 0, 1)
+    losses = {OWN: 2.0, NONE: 3.0, "a": 2.5, "b": 4.0}
+    found = replace(measured_as(1, 1.0), losses=losses)
     assert (found.best_rival, found.margin) == ("a", 0.5)
