@@ -20,7 +20,7 @@ from verification.hook import Finding
 from verification.run import Hook
 
 EXAMPLES = [{"input": f"It was number {i}.", "output": "positive"} for i in range(6)]
-ENDED = ("done", "failed", "interrupted")
+ENDED = ("done", "failed", "interrupted", "cancelled")
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,10 @@ def made(client: TestClient, text: str = TASK) -> str:
 
 def verify(client: TestClient, adapter: str, body: Any = None) -> Any:
     url = f"/v1/adapters/{adapter}/verify"
-    if body is None:
-        return client.post(url)
+    return client.post(url) if body is None else send(client, url, body)
+
+
+def send(client: TestClient, url: str, body: Any) -> Any:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return client.post(url, content=content, headers=JSON)
 

@@ -12,7 +12,7 @@ from library.errors import LorasmithError
 def test_offers_and_health(lasting: TestClient, engine: Engine) -> None:
     assert lasting.get("/health/ready").json() == {"status": "ready"}
     offers = {o["name"]: o for o in lasting.get("/v1/generators").json()["generators"]}
-    assert list(offers) == ["auto", "text-to-lora", "nearest", "compose"]
+    assert list(offers) == list(engine.strategies)
     assert [name for name, offer in offers.items() if offer["default"]] == ["auto"]
     assert [name for name, offer in offers.items() if offer["uses_examples"]] == ["auto"]
     assert (
@@ -28,7 +28,7 @@ def test_the_openapi_document_is_true(lasting: TestClient) -> None:
     assert "HTTPValidationError" not in document["components"]["schemas"]
     operation = document["paths"]["/v1/adapters"]["post"]
     statuses = {str(kind.status) for kind in PROBLEMS.values()} - {"404", "405", "416", "501"}
-    assert set(operation["responses"]) == statuses | {"200", "201", "default"}
+    assert set(operation["responses"]) == statuses | {"200", "201", "202", "default"}
     assert operation["requestBody"]["required"] is True
     for path in document["paths"].values():
         for method in path.values():

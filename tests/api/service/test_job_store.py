@@ -46,7 +46,7 @@ def test_old_jobs_make_room_and_unfinished_ones_stay(
     store = JobStore(tmp_path)
     jobs = [store.add("ad_x", {"hooks": []}) for _ in range(6)]
     for job in jobs[1:]:
-        store.finish(job.id, "done", {"findings": []})
+        store.complete(job.id, lambda: {"findings": []})
     last = store.add("ad_x", {"hooks": []})
     assert store.get(jobs[0].id).state == "queued"
     for job in jobs[1:4]:

@@ -94,7 +94,7 @@ def test_what_the_shipped_calibrations_do_not_fit_is_told_and_the_library_is_com
 
 def test_every_hook_but_the_limited_one_runs_when_none_is_named(client: TestClient) -> None:
     asked = verify(client, made(client), {"examples": EXAMPLES})
-    quick = ["format", "integrity", "signature", "target", "statistics", "base"]
+    quick = ["format", "integrity", "expected", "signature", "target", "statistics", "base"]
     slow = ["screening", "neighbours", "agreement", "behaviour"]
     assert asked.json()["hooks"] == [*quick, *slow]
     done = ended(client, asked.headers["location"])
@@ -148,6 +148,6 @@ def test_adapters_are_made_on_trial_while_another_s_behaviour_is_measured(
     job = verify(client, adapter, {"hooks": ["behaviour"], "examples": many}).headers["location"]
     for number in range(3):
         text = f"Another task, number {number}."
-        answer = post(client, {"description": text, "examples": EXAMPLES})
+        answer = post(client, {"description": text, "examples": EXAMPLES, "refine": 0})
         assert answer.status_code == 201, answer.text
     assert ended(client, job)["state"] == "done"

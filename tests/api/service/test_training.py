@@ -1,0 +1,282 @@
+"""Adapters that are trained as jobs: created from examples, and refined further."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jobs import (  # noqa: F401  (fixtures)
+    EXAMPLES,
+    client,
+    ended,
+    engine,
+    library,
+    made,
+    send,
+    service,
+    settings,
+    tasks,
+    verify,
+)
+from rest import TASK, UNKNOWN_ID, assert_problem, client_of, client_of_service, post
+from starlette.testclient import TestClient
+
+import lorasmith
+from api.http.schemas import AdapterAnswer, JobAnswer
+from api.service.job_store import INTERRUPTED
+from api.service.service import Service
+from api.service.settings import Settings
+from generator.engine import Engine
+from library.peft.provenance import README_FILE
+
+PAIRS = [(row["input"], row["output"]) for row in EXAMPLES]
+TRAINED: dict[str, Any] = {"description": TASK, "examples": EXAMPLES, "refine": 3}
+
+
+@pytest.fixture
+def own_name(settings: Settings, tiny_base: Path, engine: Engine) -> Iterator[TestClient]:
+    """A service whose base has the name that the Python face gives it."""
+    base = str(tiny_base)
+    with client_of(settings.model_copy(update={"bases": {base: base}}), engine) as client:
+        yield client
+
+
+class Halt:
+    """Holds a service's training after its first step, until `go`."""
+
+    def __init__(self, service: Service) -> None:
+        self.started, self.go = threading.Event(), threading.Event()
+        work = service.jobs._work
+
+        def held(job: Any, share: Any) -> Any:
+            def step(done: float) -> None:
+                share(done)
+                self.started.set()
+                while not self.go.wait(0.01):
+                    share(done)
+
+            return work(job, step)
+
+        service.jobs._work = held
+
+
+def stored(settings: Settings) -> list[str]:
+    folder = settings.data / "adapters"
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+# Created
+
+
+@pytest.mark.parametrize("generator", ["auto", "text-to-lora", "fresh"])
+def test_training_gives_what_the_python_face_gives(
+    own_name: TestClient, settings: Settings, generator: str,
+    small_checkpoint: Path, tiny_base: Path,
+) -> None:  # fmt: skip
+    wanted = {**TRAINED, "generator": generator, "seed": 2, "mode": "bare", "budget": 50}
+    asked = post(own_name, wanted, Accept="application/octet-stream")
+    assert asked.status_code == 202, asked.text
+    job = asked.json()
+    JobAnswer.model_validate(job)
+    assert asked.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert (job["kind"], job["adapter"], job["hooks"]) == ("create", None, None)
+    done = ended(own_name, asked.headers["location"])
+    assert (done["state"], done["progress"], done["error"]) == ("done", 1.0, None)
+    made = done["result"]
+    assert list(made) == list(AdapterAnswer.model_fields)
+    JobAnswer.model_validate(done)
+    expected = lorasmith.generate(
+        TASK, examples=PAIRS, refine=3, mode="bare", budget=50, generator=generator, seed=2,
+        base=str(tiny_base), checkpoints=[small_checkpoint], library=settings.library,
+    )  # fmt: skip
+    assert (made["id"], made["sha256"]) == (expected.id, expected.sha256)
+    assert made["id"] == done["adapter"]
+    assert {k: v for k, v in made.items() if k in expected.summary} == expected.summary
+    assert made["refined"]["examples_used"] == len(EXAMPLES)
+    assert own_name.get(f"/v1/adapters/{made['id']}").json() == made
+    for name, file in made["files"].items():
+        assert own_name.get(file["url"]).content == expected.files[name]
+    again = ended(own_name, post(own_name, wanted).headers["location"])
+    assert again["result"] == made
+    assert stored(settings) == [made["id"]]
+
+
+def test_examples_are_enough(client: TestClient) -> None:
+    asked = post(client, {"description": None, "examples": EXAMPLES, "refine": 2})
+    made = ended(client, asked.headers["location"])["result"]
+    assert made["chosen"]["strategy"] == "fresh"
+    assert made["usage"] == {"mode": "bare", "template": "{input}"}
+
+
+def test_a_page_for_people_is_among_the_files(client: TestClient) -> None:
+    adapter = post(client, {"description": TASK}).json()
+    page = client.get(adapter["files"][README_FILE]["url"])
+    assert page.headers["content-type"].startswith("text/markdown")
+    assert page.text.strip() and adapter["id"] in page.text
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"description": None, "examples": []}, 422),
+        ({**TRAINED, "refine": 2001}, 422),
+        ({**TRAINED, "budget": 0.5}, 422),
+        ({**TRAINED, "generator": "magic"}, 422),
+        ({**TRAINED, "base": "/etc"}, 422),
+        ({**TRAINED, "examples": [{"input": "a", "output": " "}]}, 422),
+        ({**TRAINED, "description": None, "generator": "text-to-lora"}, 422),
+        ({**TRAINED, "description": None, "mode": "prompted"}, 422),
+        ({**TRAINED, "generator": "multi-task"}, 409),
+    ],
+)
+def test_what_is_wrong_is_refused_before_anything_is_queued(
+    client: TestClient, settings: Settings, body: Any, status: int
+) -> None:
+    assert_problem(post(client, body), status)
+    assert not (settings.data / "jobs.sqlite3").exists()
+
+
+def test_what_only_training_finds_out_is_told_by_the_job(client: TestClient) -> None:
+    long = [{"input": "word " * 5000, "output": "positive"}]
+    asked = post(client, {"description": TASK, "examples": long, "generator": "fresh"})
+    done = ended(client, asked.headers["location"])
+    assert (done["state"], done["adapter"]) == ("failed", None)
+    assert "tokens" in done["error"]
+
+
+def test_over_the_quota_the_job_says_so(settings: Settings, engine: Engine) -> None:
+    with client_of(settings.model_copy(update={"quota_bytes": 10}), engine) as client:
+        done = ended(client, post(client, TRAINED).headers["location"])
+        assert done["state"] == "failed" and "delete adapters" in done["error"]
+        assert stored(settings) == []
+
+
+# Cancelled and interrupted
+
+
+def test_cancelling_in_the_middle_leaves_nothing(
+    service: Service, client: TestClient, settings: Settings
+) -> None:
+    halt = Halt(service)
+    running = post(client, TRAINED).headers["location"]
+    waiting = post(client, TRAINED).headers["location"]
+    assert halt.started.wait(60)
+    for job in (running, waiting):
+        cancelled = client.delete(job)
+        assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
+        assert client.delete(job).json() == client.get(job).json() == cancelled.json()
+        assert cancelled.json()["error"] is cancelled.json()["adapter"] is None
+    halt.go.set()
+    after = ended(client, post(client, {**TRAINED, "seed": 1}).headers["location"])
+    assert after["state"] == "done"
+    assert stored(settings) == [after["adapter"]]
+    assert client.delete(f"/v1/jobs/{after['id']}").json() == after  # it has ended
+    assert stored(settings) == [after["adapter"]]
+    assert client.get(running).json()["state"] == "cancelled"
+    assert_problem(client.delete("/v1/jobs/job_" + "0" * 32), 404, "not-found")
+
+
+def test_cancelled_jobs_make_room(settings: Settings, engine: Engine) -> None:
+    service = Service(settings.model_copy(update={"job_queue_length": 1}), engine)
+    with client_of_service(service) as client:
+        halt = Halt(service)
+        first = post(client, TRAINED).headers["location"]
+        assert halt.started.wait(60)
+        for _ in range(3):
+            queued = post(client, TRAINED)
+            assert queued.status_code == 202, queued.text
+            assert_problem(post(client, TRAINED), 503, "overloaded")
+            client.delete(queued.headers["location"])
+        halt.go.set()
+        assert ended(client, first)["state"] == "done"
+
+
+def test_a_verification_can_be_cancelled(client: TestClient) -> None:
+    job = verify(client, made(client), {"hooks": ["behaviour"], "examples": EXAMPLES * 20})
+    state = client.delete(job.headers["location"]).json()["state"]
+    assert state in ("cancelled", "done")
+    assert ended(client, job.headers["location"])["state"] == state
+
+
+def test_requests_go_on_while_a_job_trains(service: Service, client: TestClient) -> None:
+    """Also those that ask the same base model."""
+    halt = Halt(service)
+    job = post(client, TRAINED).headers["location"]
+    assert halt.started.wait(60)
+    asked = {"description": TASK, "examples": EXAMPLES, "refine": 0}
+    assert post(client, asked).status_code == 201
+    assert client.get(job).json()["state"] == "running"
+    halt.go.set()
+    assert ended(client, job)["state"] == "done"
+
+
+def test_a_stopped_service_interrupts_its_training(
+    service: Service, settings: Settings, engine: Engine
+) -> None:
+    with client_of_service(service) as client:
+        halt = Halt(service)
+        jobs = [post(client, TRAINED).headers["location"] for _ in "12"]
+        assert halt.started.wait(60)
+    assert stored(settings) == []
+    with client_of(settings, engine) as client:
+        for job in jobs:
+            body = client.get(job).json()
+            assert (body["state"], body["error"]) == ("interrupted", INTERRUPTED)
+            assert client.delete(job).json() == body
+        again = ended(client, post(client, TRAINED).headers["location"])
+        assert again["state"] == "done"
+        kept = f"/v1/jobs/{again['id']}"
+    with client_of(settings, engine) as client:
+        assert client.get(kept).json() == again
+        assert client.delete(f"/v1/adapters/{again['adapter']}").status_code == 204
+        assert client.get(kept).json() == again  # the job did happen
+
+
+# Refined further
+
+
+def test_a_stored_adapter_is_trained_further(
+    own_name: TestClient, settings: Settings, tiny_base: Path, tmp_path: Path
+) -> None:
+    start = made(own_name)
+    asked = send(own_name, f"/v1/adapters/{start}/refine", {"examples": EXAMPLES, "steps": 3})
+    assert asked.status_code == 202, asked.text
+    assert (asked.json()["kind"], asked.json()["adapter"]) == ("refine", None)
+    done = ended(own_name, asked.headers["location"])
+    JobAnswer.model_validate(done)
+    adapter = done["result"]
+    expected = lorasmith.refine(
+        PAIRS, settings.data / "adapters" / start, steps=3, base=str(tiny_base)
+    )
+    assert (adapter["id"], adapter["sha256"]) == (expected.id, expected.sha256)
+    assert (adapter["start"], adapter["generator"]) == (start, "refine")
+    assert own_name.get(f"/v1/adapters/{adapter['id']}").json() == adapter
+    assert stored(settings) == sorted([start, adapter["id"]])
+    for name, file in adapter["files"].items():
+        assert own_name.get(file["url"]).content == expected.files[name]
+    further = {"examples": EXAMPLES[:3], "steps": 2, "seed": 1, "profile": "lossless", "budget": 9}
+    asked = send(own_name, f"/v1/adapters/{adapter['id']}/refine", further)
+    again = ended(own_name, asked.headers["location"])
+    assert again["result"]["start"] == adapter["id"]
+
+
+def test_refining_with_something_wrong(
+    client: TestClient, settings: Settings, engine: Engine, tiny_base: Path
+) -> None:
+    url = f"/v1/adapters/{made(client)}/refine"
+    for body in (
+        {}, [], {"examples": None}, {"examples": []}, {"examples": [{"input": "a", "output": ""}]},
+        {"examples": EXAMPLES, "steps": 0}, {"examples": EXAMPLES, "steps": 2001},
+        {"examples": EXAMPLES, "seed": -1}, {"examples": EXAMPLES, "budget": 0},
+        {"examples": EXAMPLES, "profile": "gguf"}, {"examples": EXAMPLES, "description": "x"},
+        {"examples": EXAMPLES * 40}, {"examples": [{"input": "a", "output": o} for o in "bc"]},
+    ):  # fmt: skip
+        assert_problem(send(client, url, body), 422, "invalid-field")
+    wanted = {"examples": EXAMPLES}
+    assert_problem(send(client, f"/v1/adapters/{UNKNOWN_ID}/refine", wanted), 404, "not-found")
+    assert not (settings.data / "jobs.sqlite3").exists()
+    bases = {"another": str(tiny_base)}
+    with client_of(settings.model_copy(update={"bases": bases}), engine) as other:
+        detail = assert_problem(send(other, url, wanted), 422, "unknown-name")["detail"]
+        assert "'tiny'" in detail and "another" in detail
