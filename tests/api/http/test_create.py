@@ -47,7 +47,7 @@ def test_files_are_those_of_generate(client: TestClient, engine: Engine) -> None
     assert sorted(body["files"]) == sorted(expected.files)
     for name, file in body["files"].items():
         answer = client.get(file["url"])
-        if name not in (PROVENANCE_FILE, README_FILE):  # these also name what is near in the library
+        if name not in (PROVENANCE_FILE, README_FILE):  # they also name what is near
             assert answer.content == expected.files[name]
         assert file == {
             "url": file["url"],

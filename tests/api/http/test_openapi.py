@@ -5,14 +5,16 @@ from starlette.testclient import TestClient
 
 from api.http.problems import PROBLEMS
 from generator.engine import Engine
-from library.base.models import DEFAULT_BASE
+from library.base.models import DEFAULT_BASE, resolve_base
 from library.errors import LorasmithError
 
 
 def test_offers_and_health(lasting: TestClient, engine: Engine) -> None:
     assert lasting.get("/health/ready").json() == {"status": "ready"}
     offers = {o["name"]: o for o in lasting.get("/v1/generators").json()["generators"]}
-    assert list(offers) == list(engine.strategies)
+    base = resolve_base()
+    offered = [name for name, s in engine.strategies.items() if not s.unavailable(base)]
+    assert list(offers) == offered and {"auto", "text-to-lora", "fresh"} <= {*offers}
     assert [name for name, offer in offers.items() if offer["default"]] == ["auto"]
     assert [name for name, offer in offers.items() if offer["uses_examples"]] == ["auto"]
     assert (

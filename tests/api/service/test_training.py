@@ -1,11 +1,14 @@
 """Adapters that are trained as jobs: created from examples, and refined further."""
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jobs import (  # noqa: F401  (fixtures)
     EXAMPLES,
     client,
@@ -25,10 +28,13 @@ from starlette.testclient import TestClient
 import lorasmith
 from api.http.schemas import AdapterAnswer, JobAnswer
 from api.service.job_store import INTERRUPTED
+from api.service.making import request_json, request_of
 from api.service.service import Service
 from api.service.settings import Settings
 from generator.engine import Engine
+from generator.request import MAX_SEED, Request
 from library.peft.provenance import README_FILE
+from library.tasks.files import Example
 
 PAIRS = [(row["input"], row["output"]) for row in EXAMPLES]
 TRAINED: dict[str, Any] = {"description": TASK, "examples": EXAMPLES, "refine": 3}
@@ -87,7 +93,7 @@ def test_training_gives_what_the_python_face_gives(
     assert list(made) == list(AdapterAnswer.model_fields)
     JobAnswer.model_validate(done)
     expected = lorasmith.generate(
-        TASK, examples=PAIRS, refine=3, mode="bare", budget=50, generator=generator, seed=2,
+        TASK, examples=PAIRS, refine=3, mode="bare", budget=50.0, generator=generator, seed=2,
         base=str(tiny_base), checkpoints=[small_checkpoint], library=settings.library,
     )  # fmt: skip
     assert (made["id"], made["sha256"]) == (expected.id, expected.sha256)
@@ -100,6 +106,24 @@ def test_training_gives_what_the_python_face_gives(
     again = ended(own_name, post(own_name, wanted).headers["location"])
     assert again["result"] == made
     assert stored(settings) == [made["id"]]
+
+
+def test_a_start_for_all_tasks_is_offered_and_trained_from(
+    client: TestClient, settings: Settings, engine: Engine
+) -> None:
+    folder = settings.data / "adapters" / made(client)
+    wider = Engine([c.checkpoint for c in engine.generated.values()], engine.resources, folder)
+    with client_of(settings, wider) as client:
+        names = [offer["name"] for offer in client.get("/v1/generators").json()["generators"]]
+        assert "multi-task" in names
+        plain = post(client, {"description": TASK, "generator": "multi-task"})
+        assert plain.status_code == 201, plain.text
+        usage = {"mode": "prompted", "template": f"{TASK}\n\n{{input}}"}
+        assert (plain.json()["usage"], plain.json()["refined"]) == (usage, None)
+        asked = {"description": TASK, "generator": "multi-task", "mode": "bare"}
+        assert_problem(post(client, asked), 422, "invalid-field")
+        trained = ended(client, post(client, TRAINED).headers["location"])["result"]
+        assert (trained["chosen"]["strategy"], trained["usage"]) == ("multi-task", usage)
 
 
 def test_examples_are_enough(client: TestClient) -> None:
@@ -150,6 +174,26 @@ def test_over_the_quota_the_job_says_so(settings: Settings, engine: Engine) -> N
         done = ended(client, post(client, TRAINED).headers["location"])
         assert done["state"] == "failed" and "delete adapters" in done["error"]
         assert stored(settings) == []
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+
+
+@given(
+    st.dictionaries(texts, texts.filter(str.strip), min_size=1, max_size=3),
+    st.floats(0.1, 10) | st.floats(-10, -0.1),
+    st.integers(0, MAX_SEED),
+    st.none() | st.integers(1, 9),
+    st.sampled_from(["best", "bare"]),
+)
+def test_a_job_keeps_the_whole_request(
+    rows: dict[str, str], strength: float, seed: int, refine: int | None, mode: Any
+) -> None:
+    examples = tuple(Example.pair(*row) for row in rows.items())
+    request = Request(
+        None, 4, strength, seed, "lossless", examples, refine=refine, mode=mode, budget=9.5
+    )
+    assert request_of(json.loads(json.dumps(request_json(request)))) == request
 
 
 # Cancelled and interrupted
