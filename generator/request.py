@@ -156,8 +156,10 @@ class Query:
     def require_neighbours(self) -> Retriever:
         """The library for the base, once it has neighbours to offer.
 
-        Raises UsageError if there are none, LayoutMismatch or UnsupportedModel if it does not fit.
+        Raises UsageError if there are none, or no description that could be near to them;
+        LayoutMismatch or UnsupportedModel if it does not fit.
         """
+        _ = self.description
         retriever = self.resources.retriever(self.base)
         if not self.neighbours:
             raise UsageError(f"{retriever.folder.location} holds no adapter for '{self.base.name}'")

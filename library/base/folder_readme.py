@@ -8,7 +8,7 @@ from library.base.usage import PLACEHOLDER
 def folder_readme(provenance: dict[str, Any]) -> str:
     """Six facts for the person who opens the folder, from what provenance says."""
     usage, base = provenance["usage"], provenance["base"]["id"]
-    description = provenance["description"]
+    description, report = provenance["description"], provenance["report"]
     task = f"for this task: {_quoted(description)}" if description else "from examples alone"
     lines = [
         f"# LoRA adapter {provenance['id']}",
@@ -18,8 +18,8 @@ def folder_readme(provenance: dict[str, Any]) -> str:
         '"THIS_FOLDER")`, or as a LoRA module of vLLM.',
         f"- Prompt: {_prompt(usage)}",
         f"- Expect: {_expectation(provenance['expected'])}",
-        f"- Verified: {provenance['report']['verdict']}; `lorasmith verify THIS_FOLDER` checks it "
-        "again, and provenance.json says how it was made.",
+        f"- Verified: {report['verdict'] if report else 'not yet'}; `lorasmith verify THIS_FOLDER` "
+        "checks it again, and provenance.json says how it was made.",
     ]
     return "\n".join(lines) + "\n"
 

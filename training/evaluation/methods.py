@@ -29,10 +29,12 @@ GIBBERISH = (
     "%% 0x7f :: ~~ [[]] // ;; @@",
     "nnnnnnnn oooooo kkkkkk aaaa zzzzzzzzz",
 )
-WITHOUT_ADAPTERS = ("base", "in-context")
+IN_CONTEXT = "in-context"
+WITHOUT_ADAPTERS = ("base", IN_CONTEXT)
 REFINE = "refine:"
 FROM_LIBRARY = ("oracle", "soup", "top-k", "lego", "lora-rar", "lorahub:5", "lorahub:16")
 ROUTED = ("per-request", "dlp")  # each row has an adapter, or a sum of some, of its own
+SHOTS = 3  # examples in the prompt of in-context, where no number stands behind it
 _WITHOUT_SUFFIX = (*WITHOUT_ADAPTERS, *FROM_LIBRARY, *ROUTED)
 DESCRIPTION_SUFFIXES = ("", "wrong-description", "gibberish", "paraphrase")
 
@@ -56,7 +58,7 @@ class Method:
 
     @property
     def examples(self) -> int:
-        """Number of a task's train rows that it is trained on."""
+        """Number of a task's train rows that it is trained on, or shown in the prompt."""
         return int(self.suffix) if self.suffix.isdecimal() else 0
 
     @property
@@ -86,18 +88,19 @@ def parse_methods(text: str) -> list[Method]:
 def _parse(name: str) -> Method:
     if name in _WITHOUT_SUFFIX:
         return Method(name, name)
-    head, _, suffix = name.removeprefix(REFINE).partition(":")
+    in_full, (head, _, suffix) = name.startswith(REFINE), name.removeprefix(REFINE).partition(":")
     counted = suffix.isdecimal() and 0 < int(suffix) <= MAX_EXAMPLES
-    if suffix == "0" and name.startswith(REFINE):  # the first point of a curve
-        return Method(name, head)
+    if counted and name.startswith(f"{IN_CONTEXT}:"):
+        return Method(name, head, suffix)
     swaps = suffix in DESCRIPTION_SUFFIXES and not name.endswith(":")
-    alone = head == Fresh.name and not counted
-    if head not in strategy_names() or alone or not (counted or swaps):
+    first = in_full and suffix == "0"  # of a curve over numbers of rows: the start itself
+    known = counted or (head != Fresh.name and (first if in_full else swaps))
+    if head not in strategy_names() or not known:
         more = [f"{DEFAULT_STRATEGY}:{s}" for s in ("5", *DESCRIPTION_SUFFIXES[1:])]
         more.append(f"{REFINE}{Fresh.name}:5")
         names = ", ".join([*_WITHOUT_SUFFIX, *strategy_names(), *more])
         raise UnknownName(f"unknown method '{name}'; known: {names}")
-    return Method(name, head, suffix)
+    return Method(name, head, "" if first else suffix)
 
 
 def descriptions(
@@ -195,8 +198,11 @@ def proposals(
 
 def _examples(task: Task, count: int, seed: int) -> tuple[Example, ...]:
     """Train rows: the first for seed 0, a sample for any other. One answer to an input."""
-    rows = list({row.input: row for row in reversed(task.train) if row.output.strip()}.values())
-    rows.reverse()
+    by_input: dict[str, Example] = {}
+    for row in task.train:
+        if row.output.strip():
+            by_input.setdefault(row.input, row)
+    rows = list(by_input.values())
     if seed:
         random.Random(f"{seed}/{task.name}/examples").shuffle(rows)
     return tuple(rows[:count])

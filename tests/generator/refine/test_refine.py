@@ -14,7 +14,7 @@ from peft import PeftModel
 
 import lorasmith
 from api.cli.main import main
-from generator.refine.refine import MAX_STEPS, default_steps, require_refinable
+from generator.refine.limits import MAX_STEPS, require_trainable
 from generator.refine.training import Refinement, RefineSettings, example_rows, refine_adapters
 from library.adapter import Adapter
 from library.base.example_loss import mean_losses
@@ -27,6 +27,7 @@ from library.base.models import (
     load_model,
     resolve_base,
 )
+from library.base.usage import Usage
 from library.errors import LayoutMismatch, MissingPath, TaskFileError, UsageError
 from library.layout import Layout, layout_of
 from library.peft.read import read_peft
@@ -102,7 +103,10 @@ def test_each_is_trained_by_itself(loaded: BaseModel, layout: Layout) -> None:
     rows = example_rows(loaded, EXAMPLES)
     mine = Refinement(start(layout, 1), rows)
     together = refine_adapters(
-        loaded, layout, [mine, Refinement(None, rows[:2]), Refinement(start(layout, 2), rows)], FEW
+        loaded,
+        layout,
+        [mine, Refinement(shared_start(layout, 0), rows[:2]), Refinement(start(layout, 2), rows)],
+        FEW,
     )
     (alone,) = refine_adapters(loaded, layout, [mine], FEW)
     assert_same_update(together[0], alone, atol=1e-5)
@@ -113,9 +117,8 @@ def test_it_learns_the_examples(loaded: BaseModel, layout: Layout) -> None:
     first = start(layout, 3)
     rows = example_rows(loaded, EXAMPLES)
     many = RefineSettings(steps=40, lr=1e-2)
-    fresh, refined = refine_adapters(
-        loaded, layout, [Refinement(None, rows), Refinement(first, rows)], many
-    )
+    nothing = Refinement(shared_start(layout, 0), rows)
+    fresh, refined = refine_adapters(loaded, layout, [nothing, Refinement(first, rows)], many)
     losses, used = mean_losses(loaded, [first, refined, fresh], EXAMPLES, 1024)
     assert used == len(EXAMPLES)
     assert losses[1] < 0.7 * losses[0] and losses[2] < 0.7 * losses[0]
@@ -123,7 +126,8 @@ def test_it_learns_the_examples(loaded: BaseModel, layout: Layout) -> None:
 
 def test_rows_carry_the_instruction_where_the_mode_has_it(loaded: BaseModel) -> None:
     bare, prompted = (
-        example_rows(loaded, EXAMPLES[:1], mode, "Say yes.")[0] for mode in ("bare", "prompted")
+        example_rows(loaded, EXAMPLES[:1], Usage.of(mode, "Say yes."))[0]
+        for mode in ("bare", "prompted")
     )
     assert bare.answer == prompted.answer and len(bare.prompt) < len(prompted.prompt)
 
@@ -138,14 +142,18 @@ def test_the_command_and_python_give_the_same_bytes(
     assert main([*command, "--out", str(tmp_path / "a"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert {key: printed[key] for key in fresh.summary} == fresh.summary
-    assert printed["start"] is None and printed["examples"] == 5 and printed["steps"] == 3
+    assert printed["start"] is None and printed["expected"] == fresh.summary["expected"]
+    assert printed["usage"] == {"mode": "bare", "template": "{input}"}
+    assert printed["refined"]["examples_used"] == 5 and printed["refined"]["steps"] == 3
+    assert printed["refined"]["held_out"]["of"] == 5
     written = {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()}
     assert written == fresh.files
     # From there on: provenance names the start, another seed is another adapter, PEFT loads it.
     again = lorasmith.refine(rows, tmp_path / "a", base=str(tiny_base), steps=3, seed=1)
     provenance = json.loads(again.files["provenance.json"])
     assert provenance["parents"] == [fresh.id] and provenance["generator"] == "refine"
-    assert provenance["details"]["steps"] == 3 and provenance["examples"]
+    assert provenance["details"]["refine"] == again.summary["refined"] and provenance["examples"]
+    assert provenance["usage"] == again.summary["usage"]
     other = lorasmith.refine(rows, tmp_path / "a", base=str(tiny_base), steps=3, seed=2)
     assert other.id != again.id and other.sha256 != again.sha256
     reference = resolve_base(str(tiny_base))
@@ -177,9 +185,4 @@ def test_what_cannot_be_trained_on_is_refused(tiny_base: Path, tmp_path: Path) -
     broken.write_text("no JSON")
     with pytest.raises(TaskFileError):
         lorasmith.refine(broken, base=base)
-    require_refinable(EXAMPLES + EXAMPLES, None, 0)  # the same pair twice is no contradiction
-
-
-def test_steps_grow_with_the_examples() -> None:
-    steps = [default_steps(count) for count in (1, 5, 16, 60, 64, 200)]
-    assert steps == [30, 30, 30, 60, 64, 200]
+    require_trainable(EXAMPLES + EXAMPLES, None)  # the same pair twice is no contradiction
