@@ -20,6 +20,7 @@ from verification.hook import Finding
 from verification.run import Hook
 
 EXAMPLES = [{"input": f"It was number {i}.", "output": "positive"} for i in range(6)]
+TRAINED: dict[str, Any] = {"description": TASK, "examples": EXAMPLES, "refine": 3}
 ENDED = ("done", "failed", "interrupted", "cancelled")
 
 
@@ -79,6 +80,30 @@ class Gate:
             context.progress(0.5)
         evidence = {"id": subject.recorded("id")}
         return [Finding("gate", "opened", "info", "the gate was opened", evidence)]
+
+
+class Halt:
+    """Holds a service's training after its first step, until `go`."""
+
+    def __init__(self, service: Service) -> None:
+        self.started, self.go = threading.Event(), threading.Event()
+        work = service.jobs._work
+
+        def held(job: Any, share: Any) -> Any:
+            def step(done: float) -> None:
+                share(done)
+                self.started.set()
+                while not self.go.wait(0.01):
+                    share(done)
+
+            return work(job, step)
+
+        service.jobs._work = held
+
+
+def stored(settings: Settings) -> list[str]:
+    folder = settings.data / "adapters"
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 def gate_of(service: Service) -> Gate:

@@ -1,7 +1,6 @@
 """Adapters that are trained as jobs: created from examples, and refined further."""
 
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jobs import (  # noqa: F401  (fixtures)
     EXAMPLES,
+    TRAINED,
     client,
     ended,
     engine,
@@ -19,17 +19,15 @@ from jobs import (  # noqa: F401  (fixtures)
     send,
     service,
     settings,
+    stored,
     tasks,
-    verify,
 )
-from rest import TASK, UNKNOWN_ID, assert_problem, client_of, client_of_service, post
+from rest import TASK, UNKNOWN_ID, assert_problem, client_of, post
 from starlette.testclient import TestClient
 
 import lorasmith
 from api.http.schemas import AdapterAnswer, JobAnswer
-from api.service.job_store import INTERRUPTED
 from api.service.making import request_json, request_of
-from api.service.service import Service
 from api.service.settings import Settings
 from generator.engine import Engine
 from generator.request import MAX_SEED, Request
@@ -37,7 +35,6 @@ from library.peft.provenance import README_FILE
 from library.tasks.files import Example
 
 PAIRS = [(row["input"], row["output"]) for row in EXAMPLES]
-TRAINED: dict[str, Any] = {"description": TASK, "examples": EXAMPLES, "refine": 3}
 
 
 @pytest.fixture
@@ -46,30 +43,6 @@ def own_name(settings: Settings, tiny_base: Path, engine: Engine) -> Iterator[Te
     base = str(tiny_base)
     with client_of(settings.model_copy(update={"bases": {base: base}}), engine) as client:
         yield client
-
-
-class Halt:
-    """Holds a service's training after its first step, until `go`."""
-
-    def __init__(self, service: Service) -> None:
-        self.started, self.go = threading.Event(), threading.Event()
-        work = service.jobs._work
-
-        def held(job: Any, share: Any) -> Any:
-            def step(done: float) -> None:
-                share(done)
-                self.started.set()
-                while not self.go.wait(0.01):
-                    share(done)
-
-            return work(job, step)
-
-        service.jobs._work = held
-
-
-def stored(settings: Settings) -> list[str]:
-    folder = settings.data / "adapters"
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 # Created
@@ -194,87 +167,6 @@ def test_a_job_keeps_the_whole_request(
         None, 4, strength, seed, "lossless", examples, refine=refine, mode=mode, budget=9.5
     )
     assert request_of(json.loads(json.dumps(request_json(request)))) == request
-
-
-# Cancelled and interrupted
-
-
-def test_cancelling_in_the_middle_leaves_nothing(
-    service: Service, client: TestClient, settings: Settings
-) -> None:
-    halt = Halt(service)
-    running = post(client, TRAINED).headers["location"]
-    waiting = post(client, TRAINED).headers["location"]
-    assert halt.started.wait(60)
-    for job in (running, waiting):
-        cancelled = client.delete(job)
-        assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
-        assert client.delete(job).json() == client.get(job).json() == cancelled.json()
-        assert cancelled.json()["error"] is cancelled.json()["adapter"] is None
-    halt.go.set()
-    after = ended(client, post(client, {**TRAINED, "seed": 1}).headers["location"])
-    assert after["state"] == "done"
-    assert stored(settings) == [after["adapter"]]
-    assert client.delete(f"/v1/jobs/{after['id']}").json() == after  # it has ended
-    assert stored(settings) == [after["adapter"]]
-    assert client.get(running).json()["state"] == "cancelled"
-    assert_problem(client.delete("/v1/jobs/job_" + "0" * 32), 404, "not-found")
-
-
-def test_cancelled_jobs_make_room(settings: Settings, engine: Engine) -> None:
-    service = Service(settings.model_copy(update={"job_queue_length": 1}), engine)
-    with client_of_service(service) as client:
-        halt = Halt(service)
-        first = post(client, TRAINED).headers["location"]
-        assert halt.started.wait(60)
-        for _ in range(3):
-            queued = post(client, TRAINED)
-            assert queued.status_code == 202, queued.text
-            assert_problem(post(client, TRAINED), 503, "overloaded")
-            client.delete(queued.headers["location"])
-        halt.go.set()
-        assert ended(client, first)["state"] == "done"
-
-
-def test_a_verification_can_be_cancelled(client: TestClient) -> None:
-    job = verify(client, made(client), {"hooks": ["behaviour"], "examples": EXAMPLES * 20})
-    state = client.delete(job.headers["location"]).json()["state"]
-    assert state in ("cancelled", "done")
-    assert ended(client, job.headers["location"])["state"] == state
-
-
-def test_requests_go_on_while_a_job_trains(service: Service, client: TestClient) -> None:
-    """Also those that ask the same base model."""
-    halt = Halt(service)
-    job = post(client, TRAINED).headers["location"]
-    assert halt.started.wait(60)
-    asked = {"description": TASK, "examples": EXAMPLES, "refine": 0}
-    assert post(client, asked).status_code == 201
-    assert client.get(job).json()["state"] == "running"
-    halt.go.set()
-    assert ended(client, job)["state"] == "done"
-
-
-def test_a_stopped_service_interrupts_its_training(
-    service: Service, settings: Settings, engine: Engine
-) -> None:
-    with client_of_service(service) as client:
-        halt = Halt(service)
-        jobs = [post(client, TRAINED).headers["location"] for _ in "12"]
-        assert halt.started.wait(60)
-    assert stored(settings) == []
-    with client_of(settings, engine) as client:
-        for job in jobs:
-            body = client.get(job).json()
-            assert (body["state"], body["error"]) == ("interrupted", INTERRUPTED)
-            assert client.delete(job).json() == body
-        again = ended(client, post(client, TRAINED).headers["location"])
-        assert again["state"] == "done"
-        kept = f"/v1/jobs/{again['id']}"
-    with client_of(settings, engine) as client:
-        assert client.get(kept).json() == again
-        assert client.delete(f"/v1/adapters/{again['adapter']}").status_code == 204
-        assert client.get(kept).json() == again  # the job did happen
 
 
 # Refined further
