@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 
 import pretrained
@@ -96,6 +97,12 @@ class Engine:
         """A finished adapter. Raises as `propose` does, and AdapterRefused."""
         query = Query(request, base, self.resources)
         return package(query, self._propose(name, query, progress), name)
+
+    def beside(self) -> "Engine":
+        """The same engine for long work in another thread, which this one does not wait for."""
+        other = copy(self)
+        other.resources = self.resources.beside()
+        return other
 
     def _propose(self, name: str, query: Query, progress: Progress) -> Proposal:
         proposal = self.start(name, query)

@@ -5,13 +5,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 
+from api.http.answers import ACCEPTED, LOCATION, accepted, adapter_body, adapter_url
 from api.http.body import JsonRoute
 from api.http.dependencies import ServiceOf
 from api.http.downloads import BYTES, file_response, wants_bytes
 from api.http.problems import BUSY, JSON_BODY, documented
-from api.http.schemas import AdapterAnswer, AdapterRequest
-from api.service.store import ADAPTER_ID, LOCAL, StoredRecord
-from library.peft.provenance import PROVENANCE_FILE
+from api.http.requests import AdapterRequest, RefineRequest
+from api.http.schemas import AdapterAnswer, JobAnswer
+from api.service.job_store import JobRow
+from api.service.store import ADAPTER_ID, LOCAL
+from library.peft.provenance import PROVENANCE_FILE, README_FILE
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from verification.run import server_timing
 
@@ -19,10 +22,11 @@ MEDIA_TYPES = {
     CONFIG_FILE: "application/json",
     WEIGHTS_FILE: BYTES,
     PROVENANCE_FILE: "application/json",
+    README_FILE: "text/markdown",
 }
 _BINARY: dict[str, Any] = {BYTES: {"schema": {"type": "string", "format": "binary"}}}
 _HEADERS: dict[str, Any] = {
-    "Location": {"schema": {"type": "string"}},
+    **LOCATION,
     "X-Adapter-Id": {"schema": {"type": "string"}},
     "Server-Timing": {
         "description": "Duration of each verification hook.",
@@ -49,6 +53,12 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRou
             "headers": _HEADERS,
         },
         201: {"description": "The new adapter.", "content": _BINARY, "headers": _HEADERS},
+        202: {
+            "description": "The job that trains it on the examples is queued; its result will be "
+            "the new adapter.",
+            "model": JobAnswer,
+            "headers": LOCATION,
+        },
         **documented(
             *JSON_BODY,
             *BUSY,
@@ -67,24 +77,51 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRou
 async def create_adapter(body: AdapterRequest, request: Request, service: ServiceOf) -> Response:
     """Create an adapter from a description; the same request returns the same adapter.
 
-    With `Accept: application/octet-stream` the response is adapter_model.safetensors itself.
+    With examples to train on, the answer is a job. Without, and with `Accept:
+    application/octet-stream`, it is adapter_model.safetensors itself.
     """
     adapter = await service.create(body.generator, body.to_request(), body.base)
+    if isinstance(adapter, JobRow):
+        return accepted(adapter)
     status = 201 if adapter.new else 200
     headers = {
-        "Location": _url(adapter.record),
+        "Location": adapter_url(adapter.record),
         "X-Adapter-Id": adapter.record["id"],
         "Server-Timing": server_timing(adapter.milliseconds),
     }
     if wants_bytes(request.headers.get("accept", "")):
         return Response(adapter.weights, status, headers, BYTES)
-    return JSONResponse(_answer(adapter.record), status, headers)
+    return JSONResponse(adapter_body(adapter.record), status, headers)
+
+
+@router.post(
+    "/{id}/refine",
+    status_code=202,
+    response_model=JobAnswer,
+    responses={
+        202: ACCEPTED,
+        **documented(
+            *JSON_BODY,
+            *BUSY,
+            "not-found",
+            "layout-mismatch",
+            "unknown-name",
+            "unsupported-model",
+            "base-unreadable",
+            "internal",
+            "storage-failed",
+        ),
+    },
+)
+async def refine_stored(id: AdapterId, body: RefineRequest, service: ServiceOf) -> Response:
+    """Train a stored adapter further on examples, in the background, into a new adapter."""
+    return accepted(await service.refine(id, body.to_request()))
 
 
 @router.get("/{id}", response_model=AdapterAnswer, responses=documented("not-found"))
 def get_adapter(id: AdapterId, service: ServiceOf) -> Response:
     """Get an adapter."""
-    return JSONResponse(_answer(service.store.get(LOCAL, id)))
+    return JSONResponse(adapter_body(service.store.get(LOCAL, id)))
 
 
 @router.delete("/{id}", status_code=204, responses=documented("not-found"))
@@ -100,7 +137,11 @@ def delete_adapter(id: AdapterId, service: ServiceOf) -> None:
     responses={
         200: {
             "description": "The file; its ETag is its SHA-256.",
-            "content": {**_BINARY, "application/json": {"schema": {"type": "object"}}},
+            "content": {
+                **_BINARY,
+                "application/json": {"schema": {"type": "object"}},
+                "text/markdown": {"schema": {"type": "string"}},
+            },
         },
         206: {"description": "The range that was requested.", "content": _BINARY},
         304: {"description": "The client's copy is current."},
@@ -111,15 +152,3 @@ def get_file(id: AdapterId, name: FileName, request: Request, service: ServiceOf
     """Download a file of an adapter, or a range of it."""
     _, sha256 = service.store.read(LOCAL, id, name)  # the digest is checked here
     return file_response(request, service.store.path(id, name), sha256, MEDIA_TYPES[name])
-
-
-def _url(record: StoredRecord) -> str:
-    return f"/v1/adapters/{record['id']}"
-
-
-def _answer(record: StoredRecord) -> dict[str, Any]:
-    files = {
-        name: {"url": f"{_url(record)}/files/{name}", **file}
-        for name, file in record["files"].items()
-    }
-    return {**record, "files": files}

@@ -8,7 +8,7 @@ import anyio
 import uvicorn
 from fastapi import FastAPI
 
-from api.http import adapters, info, problems, search, verify
+from api.http import adapters, info, jobs, problems, search, verify
 from api.http.listening import NO_TELEMETRY, announce, listen
 from api.http.schemas import Problem
 from api.service.service import Service
@@ -37,7 +37,7 @@ def create_app(service: Service) -> FastAPI:
         telemetry=NO_TELEMETRY,
     )
     app.state.service = service
-    for module in (adapters, search, info, verify):
+    for module in (adapters, search, info, verify, jobs):
         app.include_router(module.router)
     problems.install(app)
     return app

@@ -1,151 +1,17 @@
-"""Bodies of requests, validated strictly, and of responses."""
+"""Bodies of responses."""
 
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, PlainValidator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field
 
 from api.http.problems import PROBLEMS
-from api.service.job_store import JOB_ID, State
-from generator.request import MAX_STRENGTH, Request
+from api.service.job_store import JOB_ID, Kind, State
 from index.search.sources import By
-from library.tasks.files import Example
-from verification.zk.hook import MODULES, Challenge, new_nonce
-
-MAX_EXAMPLES = 256
+from library.base.prompts import Mode
 
 # Not validated: an id that no job can have is not found (404).
 JobId = Annotated[str, Path(json_schema_extra={"pattern": f"^{JOB_ID.pattern}$"})]
-
-
-def _encodable(text: str) -> str:
-    """The text itself. JSON allows lone surrogates; UTF-8 and tokenizers do not."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise PydanticCustomError("string_unicode", "not valid UTF-8") from error
-    return text
-
-
-Text = Annotated[str, AfterValidator(_encodable)]
-
-
-def _module_count(value: Any) -> Any:
-    """The value itself. Pydantic's own union would report an error for each member."""
-    if value == "all" or (type(value) is int and value >= 1):
-        return value
-    raise PydanticCustomError("modules", "Input should be a number from 1, or 'all'")
-
-
-Modules = Annotated[
-    int | Literal["all"],
-    PlainValidator(_module_count, json_schema_input_type=int | Literal["all"]),
-]
-
-
-class _Strict(BaseModel):
-    """A request: no unknown fields, no conversions ("8" and true are not numbers)."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-
-class ExampleBody(_Strict):
-    """An input of the task with its output."""
-
-    input: Text
-    output: Text
-
-
-def _to_examples(bodies: list[ExampleBody] | None) -> tuple[Example, ...]:
-    return tuple(Example.pair(body.input, body.output) for body in bodies or ())
-
-
-class AdapterRequest(_Strict):
-    """The adapter to create. Null is the same as an absent field."""
-
-    description: str = Field(
-        description="Description of the task, 1 to 8,192 characters after trimming.",
-        examples=["Say whether the review is positive or negative."],
-    )
-    examples: Annotated[list[ExampleBody] | None, FailFast()] = Field(
-        default=None,
-        description="Examples of the task, at most 200; only for generators that use examples.",
-    )
-    generator: str | None = Field(
-        default=None, description="A name from /v1/generators (default: auto)."
-    )
-    base: str | None = Field(
-        default=None, description="A name from /v1/base-models (default: the first)."
-    )
-    rank: int | None = Field(
-        default=None,
-        description="Rank (default: the generator's; above it, padded with zeros).",
-        json_schema_extra={"minimum": 1, "maximum": 256},
-    )
-    strength: float | None = Field(
-        default=None,
-        description="Factor on the adapter's effect, not zero (default: 1).",
-        json_schema_extra={"minimum": -MAX_STRENGTH, "maximum": MAX_STRENGTH},
-    )
-    seed: int | None = Field(
-        default=None,
-        description="Seed, part of the adapter's identity (default: 0).",
-        json_schema_extra={"minimum": 0, "maximum": 2**53 - 1},
-    )
-    profile: Literal["portable", "lossless"] | None = Field(
-        default=None, description="File profile (default: portable, which all servers read)."
-    )
-
-    def to_request(self) -> Request:
-        """The request, validated. Raises UsageError."""
-        fields = {"description", "rank", "strength", "seed", "profile"}
-        named = self.model_dump(include=fields, exclude_none=True)
-        return Request(**named, examples=_to_examples(self.examples))
-
-
-class ProofBody(_Strict):
-    """Options of the hook zk."""
-
-    modules: Modules = Field(
-        default=MODULES, description="Number of modules that the nonce selects, at least 1, or all."
-    )
-    nonce: Text | None = Field(
-        default=None,
-        description="8 to 200 printable characters drawn by the verifier (default: drawn by the "
-        "service).",
-    )
-
-    def to_challenge(self) -> Challenge:
-        """The challenge, with a nonce of its own where none was named."""
-        nonce = new_nonce() if self.nonce is None else self.nonce
-        return Challenge(nonce, None if self.modules == "all" else self.modules)
-
-
-class VerifyRequest(_Strict):
-    """Options of a verification. Null is the same as an absent field."""
-
-    hooks: Annotated[list[str] | None, FailFast()] = Field(
-        default=None,
-        description="Names of hooks (default: all but zk, whose proofs are limited).",
-        examples=[["screening", "neighbours", "agreement"]],
-        min_length=1,
-        max_length=16,
-    )
-    examples: Annotated[list[ExampleBody] | None, FailFast()] = Field(
-        default=None,
-        description="Examples of the adapter's task for the hook behaviour (default: those of the "
-        "stored task with the nearest description).",
-        max_length=MAX_EXAMPLES,
-    )
-    zk: ProofBody | None = Field(default=None, description="Options of the hook zk.")
-
-    def arguments(self) -> dict[str, Any]:
-        """Arguments of `Service.verify`."""
-        challenge = None if self.zk is None else self.zk.to_challenge()
-        return {
-            "hooks": self.hooks, "examples": _to_examples(self.examples), "challenge": challenge
-        }  # fmt: skip
 
 
 class NeighbourBody(BaseModel):
@@ -192,6 +58,41 @@ class Verification(BaseModel):
     findings: list[FindingAnswer]
 
 
+class UsageBody(BaseModel):
+    """The prompt of an adapter, which is the user's message through the base's chat template."""
+
+    mode: Mode
+    template: str = Field(description="The message; the input goes where `{input}` stands.")
+
+
+class ExpectedBody(BaseModel):
+    """Of 100 answers, how many will be exactly right."""
+
+    score: float
+    low: float
+    high: float
+    calibration: str = Field(description="What it was measured on.")
+
+
+class HeldOutBody(BaseModel):
+    """Answers to held-out examples, by adapters that were trained on the others."""
+
+    right: int
+    of: int
+    loss: float
+    start_loss: float = Field(description="Before any training.")
+
+
+class RefinedBody(BaseModel):
+    """The training on a request's examples."""
+
+    steps: int
+    lr: float
+    rows: int = Field(description="Examples of a step.")
+    examples_used: int = Field(description="Longer ones are left out.")
+    held_out: HeldOutBody | None = Field(description="Null if it was not measured.")
+
+
 class AdapterAnswer(BaseModel):
     """An adapter; `sha256` is the digest of adapter_model.safetensors."""
 
@@ -202,7 +103,11 @@ class AdapterAnswer(BaseModel):
     layout_digest: str
     rank: int
     seed: int
+    start: str | None = Field(description="Adapter that it was trained further from, if any.")
+    usage: UsageBody | None = Field(description="Null only for adapters older than usages.")
+    expected: ExpectedBody | None = Field(description="Null where nothing like it was measured.")
     chosen: ChosenBody
+    refined: RefinedBody | None = Field(description="Null without training on examples.")
     report: Verification = Field(
         description="Findings of the quick hooks, also in provenance.json."
     )
@@ -229,12 +134,17 @@ class JobAnswer(BaseModel):
     """A job; `result` is set once it is done, `error` if it failed or was interrupted."""
 
     id: str = Field(pattern=f"^{JOB_ID.pattern}$")
-    adapter: str
+    kind: Kind
+    adapter: str | None = Field(description="Null until there is one.")
     state: State
-    progress: float = Field(ge=0, le=1, description="Share that is done; it never decreases.")
-    result: Verification | None
+    progress: float = Field(
+        ge=0, le=1, description="Share that is done, of training by steps; it never decreases."
+    )
+    result: Verification | AdapterAnswer | None = Field(
+        description="The findings of a verification; else the new adapter."
+    )
     error: str | None
-    hooks: list[str]
+    hooks: list[str] | None = Field(description="Of a verification.")
 
 
 class GeneratorInfo(BaseModel):

@@ -1,15 +1,21 @@
 """The hooks of a service, and their sources: library, encoder, base models, tasks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
 
 import pretrained
 from api.service.settings import Settings
 from generator.engine import Engine
 from library.base.models import BaseReference
-from library.errors import LorasmithError
+from library.errors import LorasmithError, UsageError
 from verification.run import HOOKS, Hook
 from verification.scores.sources import SlowHooks
+from verification.zk.backend import require_ezkl
+from verification.zk.bundle import require_nonce
+from verification.zk.hook import Challenge, new_nonce
+from verification.zk.report import ZK_HOOK
 
 
 def hooks_of(settings: Settings, engine: Callable[[], Engine]) -> dict[str, Hook]:
@@ -36,3 +42,15 @@ def configured(settings: Settings, name: str | None) -> BaseReference | None:
             if base.name == name:
                 return base
     return None
+
+
+def drawn_challenge(names: Sequence[str], challenge: Challenge | None) -> dict[str, Any] | None:
+    """The challenge of the zk hook, with a nonce in any case. Raises UsageError, MissingExtra."""
+    if ZK_HOOK not in names:
+        if challenge is not None:
+            raise UsageError("zk: it is for the hook zk, which is not among the hooks")
+        return None
+    require_ezkl()
+    challenge = challenge or Challenge(new_nonce())
+    require_nonce(challenge.nonce)
+    return asdict(challenge)

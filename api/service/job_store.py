@@ -9,7 +9,7 @@ import re
 import secrets
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +18,16 @@ from filelock import FileLock, Timeout
 
 from api.errors import NotFound
 from api.service.sqlite import SqliteFile
+from library.errors import LorasmithError
 
-State = Literal["queued", "running", "done", "failed", "interrupted"]
+Kind = Literal["verify", "create", "refine"]
+State = Literal["queued", "running", "done", "failed", "interrupted", "cancelled"]
+Keep = Callable[[], Mapping[str, Any]]
 JOB_ID = re.compile(r"job_[0-9a-f]{32}")
 HISTORY = 1000  # jobs; older ones are deleted once they have ended
 INTERRUPTED = "the service stopped before the job was done; submit it again"
 
+_OPEN = "state IN ('queued', 'running')"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, adapter TEXT NOT NULL,
@@ -35,9 +39,10 @@ CREATE TABLE IF NOT EXISTS jobs (
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job about one adapter: its request, state and outcome.
+    """A job: its request, state and outcome.
 
     Attributes:
+        adapter: id of the adapter that it is about; empty until there is one.
         progress: from 0 to 1.
         request: the JSON that it was asked for with.
         result: of a job that is done.
@@ -51,6 +56,15 @@ class JobRow:
     request: dict[str, Any]
     result: dict[str, Any] | None = None
     error: str | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What it does; jobs from before there were kinds verify."""
+        return self.request.get("kind", "verify")
+
+
+class Cancelled(LorasmithError):
+    """A job that somebody cancelled while it ran."""
 
 
 class JobStore:
@@ -100,29 +114,52 @@ class JobStore:
         return job
 
     def advance(self, identity: str, progress: float) -> None:
-        """Record that the job is running, and its progress, which never decreases."""
-        self._database.query(
-            "UPDATE jobs SET state = 'running', progress = max(progress, ?) WHERE id = ?",
+        """Record that the job is running, and its progress, which never decreases.
+
+        Raises Cancelled.
+        """
+        running = self._database.query(
+            "UPDATE jobs SET state = 'running', progress = max(progress, ?)"
+            f" WHERE id = ? AND {_OPEN} RETURNING id",
             min(progress, 1.0),
             identity,
         )
+        if not running:
+            raise Cancelled("the job was cancelled")
 
-    def finish(
-        self,
-        identity: str,
-        state: State,
-        result: Mapping[str, Any] | None = None,
-        error: str | None = None,
-    ) -> None:
-        """Record the end of a job."""
+    def complete(self, identity: str, keep: Keep) -> None:
+        """Record that a job is done, with what `keep` returns.
+
+        What `keep` stores is stored before the job can be cancelled, or not at all.
+        Raises Cancelled, StorageFailed, and as `keep` does.
+        """
+        with self._database.transaction() as rows:
+            query = f"SELECT 1 FROM jobs WHERE id = ? AND {_OPEN}"
+            if rows.execute(query, (identity,)).fetchone() is None:
+                raise Cancelled("the job was cancelled")
+            result = keep()
+            rows.execute(
+                "UPDATE jobs SET state = 'done', progress = 1, result = ?1,"
+                " adapter = iif(adapter = '', ?2, adapter) WHERE id = ?3",
+                (json.dumps(result), result.get("id", ""), identity),
+            )
+
+    def fail(self, identity: str, state: Literal["failed", "interrupted"], error: str) -> None:
+        """Record the end of a job without a result, unless it was cancelled."""
         self._database.query(
-            "UPDATE jobs SET state = ?1, progress = iif(?1 = 'done', 1, progress), result = ?2,"
-            " error = ?3 WHERE id = ?4",
+            f"UPDATE jobs SET state = ?, error = ? WHERE id = ? AND {_OPEN}",
             state,
-            json.dumps(result),
             error,
             identity,
         )
+
+    def cancel(self, identity: str) -> JobRow:
+        """Cancel a job unless it has ended; the job as it is then. Raises NotFound."""
+        if self.get(identity).state in ("queued", "running"):
+            self._database.query(
+                f"UPDATE jobs SET state = 'cancelled' WHERE id = ? AND {_OPEN}", identity
+            )
+        return self.get(identity)
 
     def close(self) -> None:
         """Release the lock: what this process has not finished counts as interrupted."""

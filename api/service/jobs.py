@@ -4,19 +4,19 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 from anyio import to_thread
 from anyio.streams.memory import MemoryObjectSendStream
 
-from api.errors import NotReady
+from api.errors import NotReady, QuotaExceeded
 from api.service.admission import Admission
-from api.service.job_store import INTERRUPTED, JobRow, JobStore
-from library.errors import LorasmithError, MissingPath
+from api.service.job_store import INTERRUPTED, Cancelled, JobRow, JobStore, Keep
+from library.errors import AdapterRefused, LorasmithError, MissingPath
 
-Progress = Callable[[float], None]
-Work = Callable[[JobRow, Progress], Mapping[str, Any]]
+Share = Callable[[float], None]  # called with the share of a job that is done
+Work = Callable[[JobRow, Share], Keep]
 FAILED = "internal error; the log of the service has the details"
 
 
@@ -29,8 +29,9 @@ class Jobs:
 
     Args:
         store: records jobs and their results.
-        work: runs a job and returns its result. It often calls the function that it gets with the
-            share that is done; that call ends a job that is to stop.
+        work: runs a job and returns what stores and gives its result, which is called unless the
+            job was cancelled. It often calls the function that it gets with the share that is
+            done; that call ends a job that is to stop.
         waiting: how many may wait while one runs.
         retry_after: seconds that a refused client is told to wait.
     """
@@ -40,6 +41,7 @@ class Jobs:
         self._admission = Admission("jobs", waiting=waiting, retry_after=retry_after)
         self._stopping = threading.Event()
         self._queue: MemoryObjectSendStream[JobRow] | None = None
+        self._waiting: set[str] = set()  # ids of jobs that hold a place in the queue
 
     async def submit(self, adapter: str, request: Mapping[str, Any]) -> JobRow:
         """Queue a job. For the event loop's thread only.
@@ -56,12 +58,24 @@ class Jobs:
         try:
             job = await to_thread.run_sync(self.store.add, adapter, request)
             queue.send_nowait(job)
+            self._waiting.add(job.id)
         except BaseException as error:
             self._admission.leave()
             if isinstance(error, anyio.ClosedResourceError):
                 message = "the service is being stopped"
                 raise NotReady(message, self._admission.retry_after) from error
             raise
+        return job
+
+    async def cancel(self, identity: str) -> JobRow:
+        """Cancel a job unless it has ended; one that waits makes room. Raises NotFound.
+
+        For the event loop's thread only.
+        """
+        job = await to_thread.run_sync(self.store.cancel, identity)
+        if identity in self._waiting:
+            self._waiting.remove(identity)
+            self._admission.leave()
         return job
 
     async def run(self) -> None:
@@ -72,6 +86,9 @@ class Jobs:
             with send, receive:
                 self._queue = send
                 async for job in receive:
+                    if job.id not in self._waiting:
+                        continue
+                    self._waiting.remove(job.id)
                     try:
                         await to_thread.run_sync(self._one, job)
                     finally:
@@ -96,7 +113,9 @@ class Jobs:
 
         try:
             progress(0.0)
-            self.store.finish(job.id, "done", self._work(job, progress))
+            self.store.complete(job.id, self._work(job, progress))
+        except Cancelled:
+            pass  # who cancelled it has recorded that
         except Stopped as error:
             self._close(job, "interrupted", str(error))
         except Exception as error:
@@ -105,16 +124,16 @@ class Jobs:
                 _log.exception("job %s failed", job.id)
             self._close(job, "failed", str(error) if shown else FAILED)
 
-    def _close(self, job: JobRow, state: Any, error: str) -> None:
+    def _close(self, job: JobRow, state: Literal["failed", "interrupted"], error: str) -> None:
         try:
-            self.store.finish(job.id, state, error=error)
+            self.store.fail(job.id, state, error)
         except Exception:
             _log.exception("the end of job %s cannot be stored", job.id)
 
 
 def _is_shown(error: Exception) -> bool:
     """True for errors of the request: those of the service may name its files."""
-    if isinstance(error, NotReady):
+    if isinstance(error, NotReady | QuotaExceeded | AdapterRefused):
         return True
     return (
         isinstance(error, LorasmithError)

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from anyio import to_thread
@@ -11,11 +10,12 @@ from anyio import to_thread
 import pretrained
 from api.errors import NotReady
 from api.service.admission import Admission
-from api.service.hooks import configured, hooks_of
-from api.service.job_store import JobRow, JobStore
-from api.service.jobs import Jobs, Progress
+from api.service.hooks import configured, drawn_challenge, hooks_of
+from api.service.job_store import JobRow, JobStore, Keep
+from api.service.jobs import Jobs, Share
+from api.service.making import Created, Making, request_json
 from api.service.settings import Settings
-from api.service.store import LOCAL, Store, StoredRecord
+from api.service.store import LOCAL, Store
 from generator.engine import (
     DEFAULT_STRATEGY,
     Engine,
@@ -28,37 +28,18 @@ from generator.request import Query, Request
 from index.search.searcher import Result, Searcher
 from index.search.sources import By
 from index.segments.metadata import Filter
-from library.base.models import BaseReference
 from library.errors import MissingPath, UsageError
-from library.peft.write import WEIGHTS_FILE
 from library.tasks.files import Example
 from verification.artifact import Artifact, Context
 from verification.run import Policy, require_known_hooks, run_hooks
 from verification.scores.agreement import AGREEMENT_HOOK
 from verification.scores.behaviour import BEHAVIOUR_HOOK
-from verification.zk.backend import read_srs, require_ezkl
-from verification.zk.bundle import require_count, require_nonce
-from verification.zk.hook import Challenge, new_nonce, zk_hook
+from verification.zk.backend import read_srs
+from verification.zk.bundle import require_count
+from verification.zk.hook import Challenge, zk_hook
 from verification.zk.report import ZK_HOOK
 
 FOLLOW_SECONDS = 2  # between two looks at what changed in the library
-
-
-@dataclass(frozen=True)
-class Created:
-    """The answer to a request for an adapter.
-
-    Attributes:
-        record: the stored adapter's record.
-        weights: the content of its safetensors file.
-        new: whether it was not stored before.
-        milliseconds: what each hook took, this time.
-    """
-
-    record: StoredRecord
-    weights: bytes
-    new: bool
-    milliseconds: dict[str, float]
 
 
 class Service:
@@ -83,9 +64,10 @@ class Service:
             "requests", waiting=settings.queue_length, retry_after=settings.retry_after
         )
         self.hooks = hooks_of(settings, lambda: self.engine)
+        self._making = Making(settings, self.store, lambda: self.engine)
         self.jobs = Jobs(
             JobStore(settings.data),
-            self._verify,
+            self._work,
             waiting=settings.job_queue_length,
             retry_after=settings.retry_after,
         )
@@ -111,23 +93,39 @@ class Service:
         except Exception as error:
             self.on_failure(error)
 
-    async def create(self, generator: str | None, request: Request, base: str | None) -> Created:
+    async def create(
+        self, generator: str | None, request: Request, base: str | None
+    ) -> Created | JobRow:
         """Make and keep an adapter, or return the one that an equal request made.
 
         Args:
             generator: name of a strategy; the default one if None.
             base: a configured name; the default one if None.
+        Returns:
+            The adapter; where there are examples to train on, the job that does.
+        Raises:
+            Before anything is queued, all that is wrong with the request alone.
         """
         name = generator or DEFAULT_STRATEGY
-        require_strategy(name, examples=bool(request.examples))
-        self.engine.strategy(name)
-        return await self.admission.run(self._create, name, request, self.settings.base(base))
+        examples = bool(request.examples) and not request.refines
+        require_strategy(name, examples=examples)
+        self.engine.strategy(name, examples=examples)
+        reference = self.settings.base(base)
+        if not request.refines:
+            return await self.admission.run(self._making.create, name, request, reference)
+        await self.admission.run(self._making.require_start, name, request, reference)
+        content = {"generator": name, "base": base, "request": request_json(request)}
+        return await self.jobs.submit("", {"kind": "create", **content})
 
-    def _create(self, name: str, request: Request, base: BaseReference) -> Created:
-        adapter = self.engine.generate(name, request, base)
-        files = adapter.files.files
-        record, new = self.store.put(LOCAL, adapter.summary, files)
-        return Created(record, files[WEIGHTS_FILE], new, adapter.milliseconds)
+    async def refine(self, identity: str, request: Request) -> JobRow:
+        """Queue the training of a stored adapter on a request's examples; it stays as it is.
+
+        Raises NotFound, UnknownName, LayoutMismatch, NotReady, and as Jobs.submit.
+        """
+        _ = self.engine
+        await to_thread.run_sync(self._making.start, identity)
+        content = {"adapter": identity, "request": request_json(request)}
+        return await self.jobs.submit("", {"kind": "refine", **content})
 
     async def verify(
         self,
@@ -156,23 +154,38 @@ class Service:
             )
         if {AGREEMENT_HOOK, BEHAVIOUR_HOOK} & {*names}:
             _ = self.engine  # what they need is loaded, or the client comes again
-        drawn = _drawn(names, challenge)
+        drawn = drawn_challenge(names, challenge)
         if drawn is not None:
             await to_thread.run_sync(self._require_modules, identity, drawn["modules"])
         pairs = [{"input": e.input, "output": e.output} for e in examples]
-        request = {"hooks": names, "zk": drawn, "examples": pairs}
+        request = {"kind": "verify", "hooks": names, "zk": drawn, "examples": pairs}
         return await self.jobs.submit(identity, request)
 
     def job(self, identity: str) -> JobRow:
-        """A job of an adapter that may be seen. Raises NotFound."""
+        """A job that may be seen: a verification as long as its adapter may. Raises NotFound."""
         job = self.jobs.store.get(identity)
-        self.store.require(LOCAL, job.adapter)
+        if job.kind == "verify":
+            self.store.require(LOCAL, job.adapter)
         return job
 
-    def _verify(self, job: JobRow, progress: Progress) -> dict[str, Any]:
+    async def cancel(self, identity: str) -> JobRow:
+        """Cancel a job that has not ended; the job as it is then. Raises NotFound."""
+        await to_thread.run_sync(self.job, identity)
+        return await self.jobs.cancel(identity)
+
+    def _work(self, job: JobRow, share: Share) -> Keep:
+        """What a job of any kind does."""
+        if job.kind == "create":
+            return self._making.create_by_job(job, share)
+        if job.kind == "refine":
+            return self._making.refine_by_job(job, share)
+        report = self._verify(job, share)
+        return lambda: report
+
+    def _verify(self, job: JobRow, progress: Share) -> dict[str, Any]:
         """Every hook in its turn; ends when the adapter is deleted meanwhile."""
         record = self.store.get(LOCAL, job.adapter)
-        files = self._files(record)
+        files = self.store.files(LOCAL, record)
         examples = [Example.pair(row["input"], row["output"]) for row in job.request["examples"]]
 
         def advance(share: float) -> None:
@@ -189,7 +202,7 @@ class Service:
 
     def _require_modules(self, identity: str, count: int | None) -> None:
         """Raise UsageError if fewer modules could be proved than are asked for."""
-        files = self._files(self.store.get(LOCAL, identity))
+        files = self.store.files(LOCAL, self.store.get(LOCAL, identity))
         require_count(len(Artifact(files).pairs), count)
 
     async def search(
@@ -206,7 +219,8 @@ class Service:
         self, text: str | None, adapter: str | None, by: By | None, k: int, filter: Filter
     ) -> list[Result]:
         """One at a time, as the waiting line has it; the first opens the index, or makes one."""
-        files = None if adapter is None else self._files(self.store.get(LOCAL, adapter))
+        stored = None if adapter is None else self.store.get(LOCAL, adapter)
+        files = None if stored is None else self.store.files(LOCAL, stored)
         now = time.monotonic()
         if self._searcher is None:
             library = self.settings.library or str(pretrained.LIBRARY)
@@ -216,22 +230,6 @@ class Service:
             self._searcher.follow()
             self._followed = now
         return self._searcher.search(text, files, by=by, k=k, filter=filter)
-
-    def _files(self, record: StoredRecord) -> dict[str, bytes]:
-        """What a stored adapter's files hold. Raises NotFound."""
-        return {name: self.store.read(LOCAL, record["id"], name)[0] for name in record["files"]}
-
-
-def _drawn(names: Sequence[str], challenge: Challenge | None) -> dict[str, Any] | None:
-    """The challenge of the zk hook, with a nonce in any case. Raises UsageError, MissingExtra."""
-    if ZK_HOOK not in names:
-        if challenge is not None:
-            raise UsageError("zk: it is for the hook zk, which is not among the hooks")
-        return None
-    require_ezkl()
-    challenge = challenge or Challenge(new_nonce())
-    require_nonce(challenge.nonce)
-    return asdict(challenge)
 
 
 def _warm(settings: Settings) -> Engine:

@@ -29,7 +29,7 @@ class Settings(BaseSettings):
         tasks: folder of task files with examples for the behaviour hook; none by default.
         bases: base models by the names that requests may use; the first is the default.
         queue_length: how many requests may wait while one is computed.
-        job_queue_length: how many verification jobs may wait while one runs.
+        job_queue_length: how many jobs may wait while one runs.
         retry_after: seconds that a refused client is told to wait.
         quota_bytes: limit for all adapters together.
         zk_srs: SRS file that proofs are made under; one made by this machine by default.

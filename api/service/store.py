@@ -99,6 +99,10 @@ class Store:
             raise NotFound(f"{name} of {identity} was removed or changed; create it again")
         return content, files[name]["sha256"]
 
+    def files(self, owner: str, record: StoredRecord) -> dict[str, bytes]:
+        """What the files of an adapter hold, by name. Raises NotFound as `read` does."""
+        return {name: self.read(owner, record["id"], name)[0] for name in record["files"]}
+
     def delete(self, owner: str, identity: str) -> None:
         """Delete an adapter of `owner`; its files go with its last owner. Raises NotFound."""
         _require_id(identity)

@@ -88,6 +88,17 @@ def read_parents(
     return Parents([parent.id for parent in parents], adapters, record, usages)
 
 
+def one_parent(name: str, files: dict[str, bytes], base: BaseReference) -> Parents:
+    """One adapter whose files are at hand, for a base.
+
+    Raises AdapterFileError; LayoutMismatch if it is for another base.
+    """
+    parent, record = _named(name, files), described(base)
+    _require_same_base(parent, record, base.name)
+    adapter = adapter_of(files, base_layout(base, adapter_of(files).layout))
+    return Parents([parent.id], [adapter], record, [usage_of(files)])
+
+
 def _parent(name: str, catalogue: Catalogue) -> Parent:
     folder = Path(name)
     if not name or not os.path.exists(folder):  # also of a name that is too long for a path

@@ -20,7 +20,8 @@ from verification.hook import Finding
 from verification.run import Hook
 
 EXAMPLES = [{"input": f"It was number {i}.", "output": "positive"} for i in range(6)]
-ENDED = ("done", "failed", "interrupted")
+TRAINED: dict[str, Any] = {"description": TASK, "examples": EXAMPLES, "refine": 3}
+ENDED = ("done", "failed", "interrupted", "cancelled")
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,30 @@ class Gate:
         return [Finding("gate", "opened", "info", "the gate was opened", evidence)]
 
 
+class Halt:
+    """Holds a service's training after its first step, until `go`."""
+
+    def __init__(self, service: Service) -> None:
+        self.started, self.go = threading.Event(), threading.Event()
+        work = service.jobs._work
+
+        def held(job: Any, share: Any) -> Any:
+            def step(done: float) -> None:
+                share(done)
+                self.started.set()
+                while not self.go.wait(0.01):
+                    share(done)
+
+            return work(job, step)
+
+        service.jobs._work = held
+
+
+def stored(settings: Settings) -> list[str]:
+    folder = settings.data / "adapters"
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
 def gate_of(service: Service) -> Gate:
     gate = Gate()
     service.hooks["gate"] = Hook("gate", 0.0, gate)
@@ -95,8 +120,10 @@ def made(client: TestClient, text: str = TASK) -> str:
 
 def verify(client: TestClient, adapter: str, body: Any = None) -> Any:
     url = f"/v1/adapters/{adapter}/verify"
-    if body is None:
-        return client.post(url)
+    return client.post(url) if body is None else send(client, url, body)
+
+
+def send(client: TestClient, url: str, body: Any) -> Any:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return client.post(url, content=content, headers=JSON)
 

@@ -12,7 +12,7 @@ from generator.engine import Engine
 from generator.request import Request
 from library.base.models import DEFAULT_BASE, resolve_base
 from library.canonical import digest
-from library.peft.provenance import PROVENANCE_FILE
+from library.peft.provenance import PROVENANCE_FILE, README_FILE
 from library.peft.write import WEIGHTS_FILE
 
 
@@ -47,7 +47,7 @@ def test_files_are_those_of_generate(client: TestClient, engine: Engine) -> None
     assert sorted(body["files"]) == sorted(expected.files)
     for name, file in body["files"].items():
         answer = client.get(file["url"])
-        if name != PROVENANCE_FILE:  # the service's also names what is near in the library
+        if name not in (PROVENANCE_FILE, README_FILE):  # they also name what is near
             assert answer.content == expected.files[name]
         assert file == {
             "url": file["url"],

@@ -5,14 +5,16 @@ from starlette.testclient import TestClient
 
 from api.http.problems import PROBLEMS
 from generator.engine import Engine
-from library.base.models import DEFAULT_BASE
+from library.base.models import DEFAULT_BASE, resolve_base
 from library.errors import LorasmithError
 
 
 def test_offers_and_health(lasting: TestClient, engine: Engine) -> None:
     assert lasting.get("/health/ready").json() == {"status": "ready"}
     offers = {o["name"]: o for o in lasting.get("/v1/generators").json()["generators"]}
-    assert list(offers) == ["auto", "text-to-lora", "nearest", "compose"]
+    base = resolve_base()
+    offered = [name for name, s in engine.strategies.items() if not s.unavailable(base)]
+    assert list(offers) == offered and {"auto", "text-to-lora", "fresh"} <= {*offers}
     assert [name for name, offer in offers.items() if offer["default"]] == ["auto"]
     assert [name for name, offer in offers.items() if offer["uses_examples"]] == ["auto"]
     assert (
@@ -28,7 +30,7 @@ def test_the_openapi_document_is_true(lasting: TestClient) -> None:
     assert "HTTPValidationError" not in document["components"]["schemas"]
     operation = document["paths"]["/v1/adapters"]["post"]
     statuses = {str(kind.status) for kind in PROBLEMS.values()} - {"404", "405", "416", "501"}
-    assert set(operation["responses"]) == statuses | {"200", "201", "default"}
+    assert set(operation["responses"]) == statuses | {"200", "201", "202", "default"}
     assert operation["requestBody"]["required"] is True
     for path in document["paths"].values():
         for method in path.values():

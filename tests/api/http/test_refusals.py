@@ -10,7 +10,7 @@ from rest import TASK, UNKNOWN_ID, assert_problem, engine, lasting, post  # noqa
 from starlette.testclient import TestClient
 
 from api.http.body import MAX_BODY_BYTES
-from api.http.schemas import AdapterRequest
+from api.http.requests import AdapterRequest
 from library.base.models import DEFAULT_BASE
 from library.peft.write import WEIGHTS_FILE
 
@@ -39,6 +39,11 @@ from library.peft.write import WEIGHTS_FILE
         ({"description": TASK, "seed": -1}, "invalid-field"),
         ({"description": TASK, "seed": 2**53}, "invalid-field"),
         ({"description": TASK, "profile": "gguf"}, "invalid-field"),
+        ({"description": TASK, "refine": -1}, "invalid-field"),
+        ({"description": TASK, "refine": True}, "invalid-field"),
+        ({"description": TASK, "mode": "loud"}, "invalid-field"),
+        ({"description": TASK, "budget": 0}, "invalid-field"),
+        ({"description": TASK, "budget": "60"}, "invalid-field"),
         ({"description": TASK, "Rank": 8}, "invalid-field"),
         ({"description": TASK, "\ud800": 8}, "invalid-field"),
         ({"description": TASK, "examples": "no"}, "invalid-field"),
@@ -62,18 +67,26 @@ def test_what_is_wrong_is_said(lasting: TestClient) -> None:
     def detail(**body: Any) -> str:
         return assert_problem(post(lasting, body), 422)["detail"]
 
-    assert detail() == "the field 'description' is required"
+    assert detail() == "a description is needed, or examples to train on"
     assert detail(description=TASK, rnak=8) == "there is no field 'rnak'"
     assert detail(description=TASK, rank="8") == "rank: input should be a valid integer"
     examples = [{"input": "a", "output": "b"}]
-    refused = detail(description=TASK, examples=examples, generator="text-to-lora")
-    assert "cannot use examples" in refused
+    asked = {"description": TASK, "examples": examples}
+    assert "without training" in detail(**asked, generator="text-to-lora", refine=0)
+    assert "steps must be" in detail(**asked, refine=2001)
+    assert "needs examples" in detail(description=TASK, refine=5)
+    assert "a description is needed" in detail(examples=examples, refine=0)
+    assert "a description is needed" in detail(examples=examples, generator="text-to-lora")
+    assert "needs a description" in detail(examples=examples, mode="prompted")
+    twice = [*examples, {"input": "a", "output": "c"}]
+    assert "differently" in detail(description=TASK, examples=twice)
     assert len(detail(description=TASK, generator="x\n" * 10_000)) <= 500
 
 
 def test_no_examples_and_null_are_as_good_as_absent(lasting: TestClient) -> None:
     body = dict.fromkeys(AdapterRequest.model_fields) | {"description": TASK}
-    assert post(lasting, {**body, "examples": []}).json() == post(lasting, body).json()
+    same = {**body, "examples": [], "refine": 0}
+    assert post(lasting, same).json() == post(lasting, body).json()
 
 
 @pytest.mark.parametrize(
@@ -126,6 +139,7 @@ def test_unknown_paths_and_methods(lasting: TestClient) -> None:
         assert_problem(lasting.get(path), 404, "not-found")
     for method, path, allowed in [
         ("PUT", "/v1/adapters", "POST"),
+        ("GET", f"/v1/adapters/{UNKNOWN_ID}/refine", "POST"),
         ("POST", f"/v1/adapters/{UNKNOWN_ID}", "GET, DELETE"),
         ("DELETE", f"/v1/adapters/{UNKNOWN_ID}/files/{WEIGHTS_FILE}", "GET, HEAD"),
         ("POST", "/health/live", "GET"),
@@ -154,6 +168,6 @@ bodies = (
 @given(bodies)
 def test_no_body_makes_the_service_fail(lasting: TestClient, body: bytes) -> None:
     answer = post(lasting, body)
-    if answer.status_code not in (200, 201):
+    if answer.status_code not in (200, 201, 202):
         assert answer.status_code in (400, 422)
         assert_problem(answer, answer.status_code)

@@ -71,7 +71,7 @@ def test_unknown_jobs_adapters_and_methods(client: TestClient) -> None:
     assert_problem(answer, 405, "method-not-allowed")
     assert answer.headers["allow"] == "POST"
     job = verify(client, adapter).headers["location"]
-    assert client.post(job).headers["allow"] == "GET"
+    assert client.post(job).headers["allow"] == "GET, DELETE"
     ended(client, job)
 
 

@@ -1,14 +1,18 @@
 """The store of jobs: which are interrupted, which make room."""
 
 import signal
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from api.errors import NotFound
-from api.service.job_store import INTERRUPTED, JobStore
+from api.service.job_store import INTERRUPTED, Cancelled, JobStore
 
 KILLED = """
 import sys, time
@@ -46,7 +50,7 @@ def test_old_jobs_make_room_and_unfinished_ones_stay(
     store = JobStore(tmp_path)
     jobs = [store.add("ad_x", {"hooks": []}) for _ in range(6)]
     for job in jobs[1:]:
-        store.finish(job.id, "done", {"findings": []})
+        store.complete(job.id, lambda: {"findings": []})
     last = store.add("ad_x", {"hooks": []})
     assert store.get(jobs[0].id).state == "queued"
     for job in jobs[1:4]:
@@ -55,3 +59,64 @@ def test_old_jobs_make_room_and_unfinished_ones_stay(
     assert {store.get(job.id).state for job in jobs[4:]} == {"done"}
     store.close()
     assert store.get(last.id).state == "interrupted"
+
+
+@settings(max_examples=25)
+@given(st.lists(st.sampled_from(["advance", "complete", "fail", "interrupt", "cancel"])))
+def test_how_a_job_ended_never_changes(calls: list[str]) -> None:
+    kept: list[str] = []
+
+    def keep() -> dict[str, Any]:
+        kept.append("ad_x")
+        return {"id": "ad_x"}
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = JobStore(Path(folder))
+        job = store.add("", {"kind": "create"})
+        act = {
+            "advance": lambda: store.advance(job.id, 0.5),
+            "complete": lambda: store.complete(job.id, keep),
+            "fail": lambda: store.fail(job.id, "failed", "why"),
+            "interrupt": lambda: store.fail(job.id, "interrupted", INTERRUPTED),
+            "cancel": lambda: store.cancel(job.id),
+        }
+        for call in calls:
+            before = store.get(job.id)
+            unfinished = before.state in ("queued", "running")
+            try:
+                act[call]()
+                assert unfinished or call not in ("advance", "complete")
+            except Cancelled:
+                assert not unfinished
+            assert unfinished or store.get(job.id) == before
+        ends = [call for call in calls if call != "advance"]
+        states = {
+            "complete": "done",
+            "cancel": "cancelled",
+            "interrupt": "interrupted",
+            "fail": "failed",
+        }
+        left = store.get(job.id)
+        assert left.state == (states[ends[0]] if ends else "running" if calls else "queued")
+        done = left.state == "done"
+        assert (kept, left.adapter) == ((["ad_x"], "ad_x") if done else ([], ""))
+        store.close()
+
+
+def test_a_job_whose_result_cannot_be_kept_is_not_done(tmp_path: Path) -> None:
+    store = JobStore(tmp_path)
+    job = store.add("", {"kind": "create"})
+
+    def broken() -> dict[str, Any]:
+        raise ValueError("no room")
+
+    with pytest.raises(ValueError):
+        store.complete(job.id, broken)
+    assert store.get(job.id).state == "queued"
+    store.close()
+
+
+def test_a_job_from_before_there_were_kinds_verifies(tmp_path: Path) -> None:
+    store = JobStore(tmp_path)
+    assert store.get(store.add("ad_x", {"hooks": []}).id).kind == "verify"
+    store.close()

@@ -147,6 +147,6 @@ def test_adapters_are_made_on_trial_while_another_s_behaviour_is_measured(
     job = verify(client, adapter, {"hooks": ["behaviour"], "examples": many}).headers["location"]
     for number in range(3):
         text = f"Another task, number {number}."
-        answer = post(client, {"description": text, "examples": EXAMPLES})
+        answer = post(client, {"description": text, "examples": EXAMPLES, "refine": 0})
         assert answer.status_code == 201, answer.text
     assert ended(client, job)["state"] == "done"

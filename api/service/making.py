@@ -1,0 +1,148 @@
+"""Making adapters and keeping them: at once, or by training as a job."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from api.service.hooks import configured
+from api.service.job_store import JobRow, Keep
+from api.service.jobs import Share
+from api.service.settings import Settings
+from api.service.store import LOCAL, Store, StoredRecord
+from generator.engine import Engine
+from generator.refined_adapter import refine_adapter
+from generator.request import Query, Request
+from generator.strategies.base import Chosen
+from index.merge.parents import Parents, one_parent
+from library.base.models import BaseReference
+from library.errors import UnknownName
+from library.peft.write import WEIGHTS_FILE
+from library.progress import Progress
+from library.tasks.files import Example
+from verification.run import QuickCheck
+
+
+@dataclass(frozen=True)
+class Created:
+    """The answer to a request for an adapter.
+
+    Attributes:
+        record: the stored adapter's record.
+        weights: the content of its safetensors file.
+        new: whether it was not stored before.
+        milliseconds: what each hook took, this time.
+    """
+
+    record: StoredRecord
+    weights: bytes
+    new: bool
+    milliseconds: dict[str, float]
+
+
+class Making:
+    """Makes adapters with an engine and keeps them in a store.
+
+    Args:
+        settings: name the bases.
+        store: where they are kept.
+        engine: gives the engine, once it is loaded.
+    """
+
+    def __init__(self, settings: Settings, store: Store, engine: Callable[[], Engine]) -> None:
+        self._settings, self._store, self._engine = settings, store, engine
+        self._beside: Engine | None = None
+
+    def create(self, name: str, request: Request, base: BaseReference) -> Created:
+        """An adapter, made and kept at once."""
+        adapter = self._engine().generate(name, request, base)
+        files = adapter.files.files
+        record, new = self._store.put(LOCAL, adapter.summary, files)
+        return Created(record, files[WEIGHTS_FILE], new, adapter.milliseconds)
+
+    def require_start(self, name: str, request: Request, base: BaseReference) -> None:
+        """Raise whatever is known to be wrong with a request before its training."""
+        engine = self._engine()
+        engine.start(name, Query(request, base, engine.resources))
+
+    def create_by_job(self, job: JobRow, share: Share) -> Keep:
+        """An adapter that is trained on its request's examples."""
+        asked = job.request
+        base = self._settings.base(asked["base"])
+        with _one_thread():
+            adapter = self._engine_beside().generate(
+                asked["generator"], request_of(asked["request"]), base, _shares(share)
+            )
+        return lambda: self._store.put(LOCAL, adapter.summary, adapter.files.files)[0]
+
+    def start(self, identity: str) -> tuple[Parents, BaseReference]:
+        """A stored adapter to train further, and its base.
+
+        Raises NotFound, AdapterFileError; UnknownName if its base is not configured;
+        LayoutMismatch if that is not what it was made for.
+        """
+        record = self._store.get(LOCAL, identity)
+        base = configured(self._settings, record["base_model"])
+        if base is None:
+            names = ", ".join(self._settings.bases)
+            raise UnknownName(
+                f"the adapter is for '{record['base_model']}', which is not among the base models "
+                f"of this service: {names}"
+            )
+        return one_parent(identity, self._store.files(LOCAL, record), base), base
+
+    def refine_by_job(self, job: JobRow, share: Share) -> Keep:
+        """A stored adapter after training on examples, as another adapter."""
+        identity = job.request["adapter"]
+        start, base = self.start(identity)
+        model = self._engine_beside().resources.model(base)
+        with _one_thread():
+            refined = refine_adapter(
+                model,
+                request_of(job.request["request"]),
+                start,
+                check=QuickCheck(base),
+                progress=_shares(share),
+            )
+        chosen = Chosen("refine", f"trained further on examples, from {identity}").to_dict()
+        summary = {**refined.summary(), "chosen": chosen}
+        return lambda: self._store.put(LOCAL, summary, refined.files.files)[0]
+
+    def _engine_beside(self) -> Engine:
+        """An engine for the jobs' thread; requests do not wait for its base models."""
+        if self._beside is None:
+            self._beside = self._engine().beside()
+        return self._beside
+
+
+def request_json(request: Request) -> dict[str, Any]:
+    """A request as a job keeps it."""
+    pairs = [{"input": e.input, "output": e.output} for e in request.examples]
+    return {**asdict(request), "examples": pairs}
+
+
+def request_of(content: Mapping[str, Any]) -> Request:
+    """A request from what a job keeps."""
+    examples = tuple(Example.pair(row["input"], row["output"]) for row in content["examples"])
+    return Request(**{**content, "examples": examples})
+
+
+def _shares(share: Share) -> Progress:
+    """Steps done, and of how many, as the share of a job."""
+    return lambda done, total: share(done / total)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch takes one thread, so that requests have the others; bytes do not depend on it.
+
+    The number is the calling thread's, and that of threads that start meanwhile.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,102 @@
+"""Training jobs that are cancelled, wait, or are interrupted, and requests beside them."""
+
+from jobs import (  # noqa: F401  (fixtures)
+    EXAMPLES,
+    TRAINED,
+    Halt,
+    client,
+    ended,
+    engine,
+    library,
+    made,
+    service,
+    settings,
+    stored,
+    tasks,
+    verify,
+)
+from rest import TASK, assert_problem, client_of, client_of_service, post
+from starlette.testclient import TestClient
+
+from api.service.job_store import INTERRUPTED
+from api.service.service import Service
+from api.service.settings import Settings
+from generator.engine import Engine
+
+
+def test_cancelling_in_the_middle_leaves_nothing(
+    service: Service, client: TestClient, settings: Settings
+) -> None:
+    halt = Halt(service)
+    running = post(client, TRAINED).headers["location"]
+    waiting = post(client, TRAINED).headers["location"]
+    assert halt.started.wait(60)
+    for job in (running, waiting):
+        cancelled = client.delete(job)
+        assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
+        assert client.delete(job).json() == client.get(job).json() == cancelled.json()
+        assert cancelled.json()["error"] is cancelled.json()["adapter"] is None
+    halt.go.set()
+    after = ended(client, post(client, {**TRAINED, "seed": 1}).headers["location"])
+    assert after["state"] == "done"
+    assert stored(settings) == [after["adapter"]]
+    assert client.delete(f"/v1/jobs/{after['id']}").json() == after  # it has ended
+    assert stored(settings) == [after["adapter"]]
+    assert client.get(running).json()["state"] == "cancelled"
+    assert_problem(client.delete("/v1/jobs/job_" + "0" * 32), 404, "not-found")
+
+
+def test_cancelled_jobs_make_room(settings: Settings, engine: Engine) -> None:
+    service = Service(settings.model_copy(update={"job_queue_length": 1}), engine)
+    with client_of_service(service) as client:
+        halt = Halt(service)
+        first = post(client, TRAINED).headers["location"]
+        assert halt.started.wait(60)
+        for _ in range(3):
+            queued = post(client, TRAINED)
+            assert queued.status_code == 202, queued.text
+            assert_problem(post(client, TRAINED), 503, "overloaded")
+            client.delete(queued.headers["location"])
+        halt.go.set()
+        assert ended(client, first)["state"] == "done"
+
+
+def test_a_verification_can_be_cancelled(client: TestClient) -> None:
+    job = verify(client, made(client), {"hooks": ["behaviour"], "examples": EXAMPLES * 20})
+    state = client.delete(job.headers["location"]).json()["state"]
+    assert state in ("cancelled", "done")
+    assert ended(client, job.headers["location"])["state"] == state
+
+
+def test_requests_go_on_while_a_job_trains(service: Service, client: TestClient) -> None:
+    """Also those that ask the same base model."""
+    halt = Halt(service)
+    job = post(client, TRAINED).headers["location"]
+    assert halt.started.wait(60)
+    asked = {"description": TASK, "examples": EXAMPLES, "refine": 0}
+    assert post(client, asked).status_code == 201
+    assert client.get(job).json()["state"] == "running"
+    halt.go.set()
+    assert ended(client, job)["state"] == "done"
+
+
+def test_a_stopped_service_interrupts_its_training(
+    service: Service, settings: Settings, engine: Engine
+) -> None:
+    with client_of_service(service) as client:
+        halt = Halt(service)
+        jobs = [post(client, TRAINED).headers["location"] for _ in "12"]
+        assert halt.started.wait(60)
+    assert stored(settings) == []
+    with client_of(settings, engine) as client:
+        for job in jobs:
+            body = client.get(job).json()
+            assert (body["state"], body["error"]) == ("interrupted", INTERRUPTED)
+            assert client.delete(job).json() == body
+        again = ended(client, post(client, TRAINED).headers["location"])
+        assert again["state"] == "done"
+        kept = f"/v1/jobs/{again['id']}"
+    with client_of(settings, engine) as client:
+        assert client.get(kept).json() == again
+        assert client.delete(f"/v1/adapters/{again['adapter']}").status_code == 204
+        assert client.get(kept).json() == again  # the job did happen

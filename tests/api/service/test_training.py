@@ -1,0 +1,218 @@
+"""Adapters that are trained as jobs: created from examples, and refined further."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jobs import (  # noqa: F401  (fixtures)
+    EXAMPLES,
+    TRAINED,
+    client,
+    ended,
+    engine,
+    library,
+    made,
+    send,
+    service,
+    settings,
+    stored,
+    tasks,
+)
+from rest import TASK, UNKNOWN_ID, assert_problem, client_of, post
+from starlette.testclient import TestClient
+
+import lorasmith
+from api.http.schemas import AdapterAnswer, JobAnswer
+from api.service.making import request_json, request_of
+from api.service.settings import Settings
+from generator.engine import Engine
+from generator.request import MAX_SEED, Request
+from library.peft.provenance import README_FILE
+from library.tasks.files import Example
+
+PAIRS = [(row["input"], row["output"]) for row in EXAMPLES]
+
+
+@pytest.fixture
+def own_name(settings: Settings, tiny_base: Path, engine: Engine) -> Iterator[TestClient]:
+    """A service whose base has the name that the Python face gives it."""
+    base = str(tiny_base)
+    with client_of(settings.model_copy(update={"bases": {base: base}}), engine) as client:
+        yield client
+
+
+# Created
+
+
+@pytest.mark.parametrize("generator", ["auto", "text-to-lora", "fresh"])
+def test_training_gives_what_the_python_face_gives(
+    own_name: TestClient, settings: Settings, generator: str,
+    small_checkpoint: Path, tiny_base: Path,
+) -> None:  # fmt: skip
+    wanted = {**TRAINED, "generator": generator, "seed": 2, "mode": "bare", "budget": 50}
+    asked = post(own_name, wanted, Accept="application/octet-stream")
+    assert asked.status_code == 202, asked.text
+    job = asked.json()
+    JobAnswer.model_validate(job)
+    assert asked.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert (job["kind"], job["adapter"], job["hooks"]) == ("create", None, None)
+    done = ended(own_name, asked.headers["location"])
+    assert (done["state"], done["progress"], done["error"]) == ("done", 1.0, None)
+    made = done["result"]
+    assert list(made) == list(AdapterAnswer.model_fields)
+    JobAnswer.model_validate(done)
+    expected = lorasmith.generate(
+        TASK, examples=PAIRS, refine=3, mode="bare", budget=50.0, generator=generator, seed=2,
+        base=str(tiny_base), checkpoints=[small_checkpoint], library=settings.library,
+    )  # fmt: skip
+    assert (made["id"], made["sha256"]) == (expected.id, expected.sha256)
+    assert made["id"] == done["adapter"]
+    assert {k: v for k, v in made.items() if k in expected.summary} == expected.summary
+    assert made["refined"]["examples_used"] == len(EXAMPLES)
+    assert own_name.get(f"/v1/adapters/{made['id']}").json() == made
+    for name, file in made["files"].items():
+        assert own_name.get(file["url"]).content == expected.files[name]
+    again = ended(own_name, post(own_name, wanted).headers["location"])
+    assert again["result"] == made
+    assert stored(settings) == [made["id"]]
+
+
+def test_a_start_for_all_tasks_is_offered_and_trained_from(
+    client: TestClient, settings: Settings, engine: Engine
+) -> None:
+    folder = settings.data / "adapters" / made(client)
+    wider = Engine([c.checkpoint for c in engine.generated.values()], engine.resources, folder)
+    with client_of(settings, wider) as client:
+        names = [offer["name"] for offer in client.get("/v1/generators").json()["generators"]]
+        assert "multi-task" in names
+        plain = post(client, {"description": TASK, "generator": "multi-task"})
+        assert plain.status_code == 201, plain.text
+        usage = {"mode": "prompted", "template": f"{TASK}\n\n{{input}}"}
+        assert (plain.json()["usage"], plain.json()["refined"]) == (usage, None)
+        asked = {"description": TASK, "generator": "multi-task", "mode": "bare"}
+        assert_problem(post(client, asked), 422, "invalid-field")
+        trained = ended(client, post(client, TRAINED).headers["location"])["result"]
+        assert (trained["chosen"]["strategy"], trained["usage"]) == ("multi-task", usage)
+
+
+def test_examples_are_enough(client: TestClient) -> None:
+    asked = post(client, {"description": None, "examples": EXAMPLES, "refine": 2})
+    made = ended(client, asked.headers["location"])["result"]
+    assert made["chosen"]["strategy"] == "fresh"
+    assert made["usage"] == {"mode": "bare", "template": "{input}"}
+
+
+def test_a_page_for_people_is_among_the_files(client: TestClient) -> None:
+    adapter = post(client, {"description": TASK}).json()
+    page = client.get(adapter["files"][README_FILE]["url"])
+    assert page.headers["content-type"].startswith("text/markdown")
+    assert page.text.strip() and adapter["id"] in page.text
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"description": None, "examples": []}, 422),
+        ({**TRAINED, "refine": 2001}, 422),
+        ({**TRAINED, "budget": 0.5}, 422),
+        ({**TRAINED, "generator": "magic"}, 422),
+        ({**TRAINED, "base": "/etc"}, 422),
+        ({**TRAINED, "examples": [{"input": "a", "output": " "}]}, 422),
+        ({**TRAINED, "description": None, "generator": "text-to-lora"}, 422),
+        ({**TRAINED, "description": None, "mode": "prompted"}, 422),
+        ({**TRAINED, "generator": "multi-task"}, 409),
+    ],
+)
+def test_what_is_wrong_is_refused_before_anything_is_queued(
+    client: TestClient, settings: Settings, body: Any, status: int
+) -> None:
+    assert_problem(post(client, body), status)
+    assert not (settings.data / "jobs.sqlite3").exists()
+
+
+def test_what_only_training_finds_out_is_told_by_the_job(client: TestClient) -> None:
+    long = [{"input": "word " * 5000, "output": "positive"}]
+    asked = post(client, {"description": TASK, "examples": long, "generator": "fresh"})
+    done = ended(client, asked.headers["location"])
+    assert (done["state"], done["adapter"]) == ("failed", None)
+    assert "tokens" in done["error"]
+
+
+def test_over_the_quota_the_job_says_so(settings: Settings, engine: Engine) -> None:
+    with client_of(settings.model_copy(update={"quota_bytes": 10}), engine) as client:
+        done = ended(client, post(client, TRAINED).headers["location"])
+        assert done["state"] == "failed" and "delete adapters" in done["error"]
+        assert stored(settings) == []
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+
+
+@given(
+    st.dictionaries(texts, texts.filter(str.strip), min_size=1, max_size=3),
+    st.floats(0.1, 10) | st.floats(-10, -0.1),
+    st.integers(0, MAX_SEED),
+    st.none() | st.integers(1, 9),
+    st.sampled_from(["best", "bare"]),
+)
+def test_a_job_keeps_the_whole_request(
+    rows: dict[str, str], strength: float, seed: int, refine: int | None, mode: Any
+) -> None:
+    examples = tuple(Example.pair(*row) for row in rows.items())
+    request = Request(
+        None, 4, strength, seed, "lossless", examples, refine=refine, mode=mode, budget=9.5
+    )
+    assert request_of(json.loads(json.dumps(request_json(request)))) == request
+
+
+# Refined further
+
+
+def test_a_stored_adapter_is_trained_further(
+    own_name: TestClient, settings: Settings, tiny_base: Path, tmp_path: Path
+) -> None:
+    start = made(own_name)
+    asked = send(own_name, f"/v1/adapters/{start}/refine", {"examples": EXAMPLES, "steps": 3})
+    assert asked.status_code == 202, asked.text
+    assert (asked.json()["kind"], asked.json()["adapter"]) == ("refine", None)
+    done = ended(own_name, asked.headers["location"])
+    JobAnswer.model_validate(done)
+    adapter = done["result"]
+    expected = lorasmith.refine(
+        PAIRS, settings.data / "adapters" / start, steps=3, base=str(tiny_base)
+    )
+    assert (adapter["id"], adapter["sha256"]) == (expected.id, expected.sha256)
+    assert (adapter["start"], adapter["generator"]) == (start, "refine")
+    assert own_name.get(f"/v1/adapters/{adapter['id']}").json() == adapter
+    assert stored(settings) == sorted([start, adapter["id"]])
+    for name, file in adapter["files"].items():
+        assert own_name.get(file["url"]).content == expected.files[name]
+    further = {"examples": EXAMPLES[:3], "steps": 2, "seed": 1, "profile": "lossless", "budget": 9}
+    asked = send(own_name, f"/v1/adapters/{adapter['id']}/refine", further)
+    again = ended(own_name, asked.headers["location"])
+    assert again["result"]["start"] == adapter["id"]
+
+
+def test_refining_with_something_wrong(
+    client: TestClient, settings: Settings, engine: Engine, tiny_base: Path
+) -> None:
+    url = f"/v1/adapters/{made(client)}/refine"
+    for body in (
+        {}, [], {"examples": None}, {"examples": []}, {"examples": [{"input": "a", "output": ""}]},
+        {"examples": EXAMPLES, "steps": 0}, {"examples": EXAMPLES, "steps": 2001},
+        {"examples": EXAMPLES, "seed": -1}, {"examples": EXAMPLES, "budget": 0},
+        {"examples": EXAMPLES, "profile": "gguf"}, {"examples": EXAMPLES, "description": "x"},
+        {"examples": EXAMPLES * 40}, {"examples": [{"input": "a", "output": o} for o in "bc"]},
+    ):  # fmt: skip
+        assert_problem(send(client, url, body), 422, "invalid-field")
+    wanted = {"examples": EXAMPLES}
+    assert_problem(send(client, f"/v1/adapters/{UNKNOWN_ID}/refine", wanted), 404, "not-found")
+    assert not (settings.data / "jobs.sqlite3").exists()
+    bases = {"another": str(tiny_base)}
+    with client_of(settings.model_copy(update={"bases": bases}), engine) as other:
+        detail = assert_problem(send(other, url, wanted), 422, "unknown-name")["detail"]
+        assert "'tiny'" in detail and "another" in detail
