@@ -13,6 +13,7 @@ import tiny
 import lorasmith
 from api.cli.main import main
 from library.base.models import base_layout, resolve_base
+from library.base.usage import BARE
 from library.errors import MissingPath, OutputExists, UnknownName, UsageError
 from library.peft.read import read_peft
 
@@ -84,8 +85,17 @@ def test_verify_and_answer_take_the_folder(folder: Path, options: dict[str, Any]
     inputs, base = ["1 2 3", "love"], options["base"]
     adapted = lorasmith.answer(inputs, folder, base=base)
     assert adapted == lorasmith.answer(inputs, adapter, base=base)
-    zero = lorasmith.generate(ABOUT, generator="text-to-lora", strength=1e-9, **options)
-    assert lorasmith.answer(inputs, zero, base=base) == lorasmith.answer(inputs, base=base)
+    # An adapter that changes nothing is asked with the prompt that it was made for.
+    plain = lorasmith.answer(inputs, base=base)
+    asked = lorasmith.answer([f"{ABOUT}\n\n{text}" for text in inputs], base=base)
+    for mode, expected in (("bare", plain), ("prompted", asked), ("best", asked)):
+        zero = lorasmith.generate(
+            ABOUT, generator="text-to-lora", strength=1e-9, mode=mode, **options
+        )
+        assert lorasmith.answer(inputs, zero, base=base) == expected
+        assert lorasmith.answer(inputs, zero, base=base, usage=BARE) == plain
+        read = lorasmith.answer(inputs, zero.save(folder.with_name(f"zero-{mode}")), base=base)
+        assert read == expected
 
 
 def test_composing_is_the_exact_sum(folder: Path, options: dict[str, Any]) -> None:
