@@ -8,15 +8,18 @@ from collections.abc import Sequence
 from generator.refine.training import RefineSettings
 from library.base.batches import TokenRow
 
-STEPS = 30  # docs/results/refine-settings.json: for up to 16 examples half is worse, more no better
+STEPS, MOST_STEPS = 30, 120  # docs/results/refine-settings.json
 FEWEST_STEPS = 10
 # Trained tokens a second of SmolLM2-135M: two cores of a laptop's kind, one H100.
 TOKENS_PER_SECOND = {"cpu": 500.0, "cuda": 20_000.0}
 
 
 def steps_for(rows: Sequence[TokenRow], device: str, budget: float | None) -> int:
-    """Steps that suit a number of examples (30, or as many as there are), cut to the budget."""
-    suited = max(STEPS, len(rows))
+    """Steps that suit a number of examples, cut to the budget.
+
+    Four an example from 30 to 120, and as many as there are examples beyond.
+    """
+    suited = max(STEPS, min(4 * len(rows), MOST_STEPS), len(rows))
     if budget is None:
         return suited
     return min(suited, max(FEWEST_STEPS, int(budget / _step_seconds(rows, device))))

@@ -44,7 +44,7 @@ class MultiTask(Strategy):
     def offer(self, base: BaseReference) -> Offer | None:
         if self.unavailable(base):
             return None
-        return Offer(self._digest, base.name, self._adapter.layout)
+        return Offer(self._digest, base.name, self._stored.layout)
 
     def propose(self, query: Query) -> Proposal:
         """Raises UsageError for bare prompts without training; LayoutMismatch."""
@@ -52,10 +52,9 @@ class MultiTask(Strategy):
         missing = self.unavailable(query.base)
         if missing:
             raise LayoutMismatch(missing)
-        layout = base_layout(query.base, self._adapter.layout)
-        self._adapter.layout.require_same(layout, f"the {self.name} adapter", query.base.name)
+        adapter = adapter_of(self._files, base_layout(query.base, self._stored.layout))
         chosen = self.chosen(query, None)
-        return Proposal(self._adapter, chosen, self.usage(request), checkpoint=self._digest)
+        return Proposal(adapter, chosen, self.usage(request), checkpoint=self._digest)
 
     def usage(self, request: Request) -> Usage:
         if request.mode == "bare" and not request.refines:
@@ -67,7 +66,7 @@ class MultiTask(Strategy):
         return read_adapter_folder(self._folder)
 
     @cached_property
-    def _adapter(self) -> Adapter:
+    def _stored(self) -> Adapter:
         return adapter_of(self._files)
 
     @property

@@ -22,7 +22,6 @@ from library.tasks.metrics import exact_match, rouge_l, strict_exact
 from training.data.relabel import labels_of
 from training.evaluation.methods import Method
 
-SHOTS = 3
 _METRICS = {"rouge_l": rouge_l, "exact_match": exact_match, "strict_exact": strict_exact}
 Mix = list[tuple[int, float]]  # indices into the pool and weights
 Source = int | list[Mix] | None  # index into the pool, a mix for each row, or the base alone
@@ -101,12 +100,13 @@ class Prompts:
 
     def __init__(self, base: BaseModel, seed: int) -> None:
         self.base, self.seed = base, seed
-        self._prompts: dict[tuple[str, Mode, bool], list[list[int]]] = {}
+        self._prompts: dict[tuple[str, Mode, int], list[list[int]]] = {}
 
-    def of(self, task: Task, mode: Mode, *, shots: bool) -> list[list[int]]:
+    def of(self, task: Task, mode: Mode, shots: int) -> list[list[int]]:
+        """Prompts of a task's test rows, with so many train rows shown before each."""
         key = (task.name, mode, shots)
         if key not in self._prompts:
-            self._prompts[key] = self._tokenised(task, mode, self._shots(task) if shots else [])
+            self._prompts[key] = self._tokenised(task, mode, self._shots(task, shots))
         return self._prompts[key]
 
     def _tokenised(self, task: Task, mode: Mode, shots: Sequence[Example]) -> list[list[int]]:
@@ -119,9 +119,9 @@ class Prompts:
         turns = [user_turn(modes[-1], task.definition, row.input) for row in task.test]
         return [shots_ids(self.base.tokenizer, examples, turn) for turn in turns]
 
-    def _shots(self, task: Task) -> list[Example]:
+    def _shots(self, task: Task, count: int) -> list[Example]:
         rng = random.Random(f"{self.seed}/{task.name}/shots")
-        return rng.sample(task.train, min(SHOTS, len(task.train)))
+        return rng.sample(task.train, min(count, len(task.train)))
 
 
 def decode_all(

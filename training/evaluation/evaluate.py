@@ -21,6 +21,8 @@ from library.tasks.files import Task
 from training.evaluation.cells import Cell, Pool, Prompts, Source, cell_key, decode_all
 from training.evaluation.library_methods import LibraryMethods, similarity
 from training.evaluation.methods import (
+    IN_CONTEXT,
+    SHOTS,
     WITHOUT_ADAPTERS,
     Asked,
     Method,
@@ -194,7 +196,8 @@ def _cells(
         if source is None and method.head not in WITHOUT_ADAPTERS:
             continue
         prompted: Mode = own or ("bare" if mode == "bare" else "prompted")
-        ids = prompts.of(task, prompted, shots=method.head == "in-context")
+        shots = (method.examples or SHOTS) if method.head == IN_CONTEXT else 0
+        ids = prompts.of(task, prompted, shots)
         key = cell_key(prompts.base, ids, pool.digest(source))
         cells.append(Cell(task, split, method, mode, prompted, source, ids, key))
     return cells

@@ -29,10 +29,12 @@ GIBBERISH = (
     "%% 0x7f :: ~~ [[]] // ;; @@",
     "nnnnnnnn oooooo kkkkkk aaaa zzzzzzzzz",
 )
-WITHOUT_ADAPTERS = ("base", "in-context")
+IN_CONTEXT = "in-context"
+WITHOUT_ADAPTERS = ("base", IN_CONTEXT)
 REFINE = "refine:"
 FROM_LIBRARY = ("oracle", "soup", "top-k", "lego", "lora-rar", "lorahub:5", "lorahub:16")
 ROUTED = ("per-request", "dlp")  # each row has an adapter, or a sum of some, of its own
+SHOTS = 3  # examples in the prompt of in-context, where no number stands behind it
 _WITHOUT_SUFFIX = (*WITHOUT_ADAPTERS, *FROM_LIBRARY, *ROUTED)
 DESCRIPTION_SUFFIXES = ("", "wrong-description", "gibberish", "paraphrase")
 
@@ -56,7 +58,7 @@ class Method:
 
     @property
     def examples(self) -> int:
-        """Number of a task's train rows that it is trained on."""
+        """Number of a task's train rows that it is trained on, or shown in the prompt."""
         return int(self.suffix) if self.suffix.isdecimal() else 0
 
     @property
@@ -88,6 +90,8 @@ def _parse(name: str) -> Method:
         return Method(name, name)
     in_full, (head, _, suffix) = name.startswith(REFINE), name.removeprefix(REFINE).partition(":")
     counted = suffix.isdecimal() and 0 < int(suffix) <= MAX_EXAMPLES
+    if counted and name.startswith(f"{IN_CONTEXT}:"):
+        return Method(name, head, suffix)
     swaps = suffix in DESCRIPTION_SUFFIXES and not name.endswith(":")
     first = in_full and suffix == "0"  # of a curve over numbers of rows: the start itself
     known = counted or (head != Fresh.name and (first if in_full else swaps))
