@@ -22,7 +22,7 @@ def test_steps_stay_between_ten_and_what_suits(
 ) -> None:
     rows = rows_of(count, length)
     steps, suited = steps_for(rows, device, budget), steps_for(rows, device, None)
-    assert FEWEST_STEPS <= steps <= suited == max(30, count)
+    assert FEWEST_STEPS <= steps <= suited == max(30, min(4 * count, 120), count)
     assert steps == steps_for(rows, device, budget)
     assert steps_for(rows, device, 2 * budget) >= steps
     assert steps_for(rows_of(count, 2 * length), device, budget) <= steps
@@ -30,10 +30,10 @@ def test_steps_stay_between_ten_and_what_suits(
 
 
 def test_steps_grow_with_the_examples_and_fall_with_their_length() -> None:
-    assert [steps_for(rows_of(n, 9), "cpu", None) for n in (1, 5, 30, 64, 200)] == [
-        30, 30, 30, 64, 200,
+    assert [steps_for(rows_of(n, 9), "cpu", None) for n in (1, 8, 16, 64, 200)] == [
+        30, 32, 64, 120, 200,
     ]  # fmt: skip
-    assert [steps_for(rows_of(8, n), "cpu", 60.0) for n in (20, 198, 1000)] == [30, 18, 10]
+    assert [steps_for(rows_of(8, n), "cpu", 60.0) for n in (20, 198, 1000)] == [32, 18, 10]
 
 
 @given(counts, st.integers(1, 1000), budgets, devices, st.integers(1, 2000))
