@@ -1,11 +1,11 @@
 """Expected scores: how many of 100 answers will be exactly right, from what a request knows.
 
-Calibrated on tasks that nothing was trained on (benchmarks/calibrate/expected.py): a few groups of
-similar requests, each with the scores that its adapters reached there. What puts a request into a
-group is known before any user asks: whether it was refined, and on held-out examples how many
-answers were right.
+Calibrated on tasks that nothing was trained on (benchmarks/calibrate/expected.py). Where examples
+were held out, the expectation is linear in the share of them that were right and in the probability
+of a right answer's token; where none were, it is that of the strategy.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,32 @@ from generator.strategies.base import Proposal
 from library.calibration import read_calibration
 
 FILE = Path(__file__).with_name("expected.json")
+TRAINED = "trained"  # the group of what was trained on examples of which none was held out
+LEAST_POINTS = 20  # measured adapters that a group needs
+
+
+@dataclass(frozen=True)
+class Group:
+    """Of 100 answers, how many were exactly right: mean, and where four of five tasks lie."""
+
+    score: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """score = intercept + share · (share right) + confidence · exp(-loss), and its spread.
+
+    Attributes:
+        low, high: residuals between which four of five tasks lie.
+    """
+
+    intercept: float
+    share: float
+    confidence: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -23,7 +49,7 @@ class Expected:
     """Of 100 answers, how many will be exactly right.
 
     Attributes:
-        score: the middle of what was measured.
+        score: the best guess.
         low, high: four of five tasks like it lie between.
         calibration: what it was measured on.
     """
@@ -38,10 +64,11 @@ class Expected:
         return {**vars(self)}
 
 
-@cache
-def _calibration(file: Path = FILE) -> dict[str, Any]:
-    """The calibration that ships. Raises CheckpointError if it is missing or damaged."""
-    return read_calibration(file, lambda data: data)
+@dataclass(frozen=True)
+class _Calibration:
+    held_out: Fit
+    groups: dict[str, Group]
+    calibration: str
 
 
 def expectation(proposal: Proposal) -> Expected | None:
@@ -50,5 +77,45 @@ def expectation(proposal: Proposal) -> Expected | None:
 
 
 def expectation_of(strategy: str, refined: Refined | None) -> Expected | None:
-    """The same, from the strategy's name and what its training gave."""
-    return None
+    """The same, from the strategy's name and what its training gave.
+
+    Raises CheckpointError if the calibration is missing or damaged.
+    """
+    known = _calibration()
+    if refined is not None and refined.held_out is not None:
+        scores = refined.held_out
+        group = predicted(known.held_out, scores.right / scores.of, math.exp(-scores.loss))
+    else:
+        found = known.groups.get(strategy if refined is None else TRAINED)
+        if found is None:
+            return None
+        group = found
+    return Expected(group.score, group.low, group.high, known.calibration)
+
+
+def predicted(fit: Fit, share: float, confidence: float) -> Group:
+    """The expectation where examples were held out.
+
+    Args:
+        share: of them answered exactly right, 0 to 1.
+        confidence: exp(-loss), the geometric mean of the right tokens' probabilities.
+    """
+    score = fit.intercept + fit.share * share + fit.confidence * confidence
+    return Group(*(_percent(score + spread) for spread in (0.0, fit.low, fit.high)))
+
+
+def _percent(value: float) -> float:
+    return round(min(100.0, max(0.0, value)), 1)
+
+
+@cache
+def _calibration(file: Path = FILE) -> _Calibration:
+    """The calibration that ships. Raises CheckpointError if it is missing or damaged."""
+    return read_calibration(
+        file,
+        lambda data: _Calibration(
+            Fit(**data["held_out"]),
+            {name: Group(**group) for name, group in data["groups"].items()},
+            data["calibration"],
+        ),
+    )

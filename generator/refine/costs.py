@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from generator.refine.training import RefineSettings
 from library.base.batches import TokenRow
+from library.trainer.shared_prefix import common_beginning
 
 STEPS, MOST_STEPS = 30, 120  # docs/results/refine-settings.json
 FEWEST_STEPS = 10
@@ -38,6 +39,8 @@ def holds_out(
 
 
 def _step_seconds(rows: Sequence[TokenRow], device: str) -> float:
-    """Seconds of a step of one adapter: eight rows of the mean length, or all of fewer."""
-    tokens = min(8, len(rows)) * sum(map(len, rows)) / len(rows)
+    """Seconds of a step of one adapter: what the prompts share once, and eight rows' own parts."""
+    shared = len(common_beginning([row.prompt[:-1] for row in rows]))
+    own = sum(map(len, rows)) / len(rows) - shared
+    tokens = shared + min(8, len(rows)) * own
     return tokens / TOKENS_PER_SECOND.get(device, TOKENS_PER_SECOND["cpu"])

@@ -16,13 +16,13 @@ from torch import Tensor
 from library.adapter import Adapter
 from library.base.multi_adapter import MultiAdapter
 from library.progress import Progress, no_progress
-from library.trainer.loss_backends import PackedBackend, PaddedBackend
+from library.trainer.loss_backends import PackedBackend, SharingBackend
 from library.trainer.optimiser import StackedAdamW, shared_start
 from library.trainer.recipes.recipe import Recipe, TrainingJob
 from library.trainer.run_state import Check, RunState, Trained
 from library.trainer.trainer import AdapterTrainer
 
-Backend = PaddedBackend | PackedBackend
+Backend = SharingBackend | PackedBackend
 Running = dict[int, RunState[Adapter]]  # by slot, in the order of slots
 
 
@@ -71,7 +71,7 @@ class BatchedTrainer(AdapterTrainer[Recipe]):
     def _backend(self, hooks: MultiAdapter) -> Backend:
         if self.packed:
             return PackedBackend(self.model, hooks, self.pad, self.optimiser.adapters())
-        return PaddedBackend(self.model, hooks, self.pad, self.config.micro_batches)
+        return SharingBackend(self.model, hooks, self.pad, self.config.micro_batches)
 
     def _step(self, running: Running, backend: Backend) -> list[bool]:
         """One step of every running adapter; by slot, whether its gradient was finite."""

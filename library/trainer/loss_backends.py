@@ -1,7 +1,7 @@
 """Rows through the frozen base under their adapters: gradients, and scores.
 
-Two ways with one interface. Padded: batches of rows of similar length, for CPUs. Packed: several
-rows a sequence (library.trainer.packing), on GPUs as CUDA graphs. Tests hold both to PEFT.
+Two ways with one interface. Sharing: sequences of one adapter (library.trainer.shared_prefix), for
+CPUs. Packed: of any (library.trainer.packing), on GPUs as CUDA graphs. Tests hold both to PEFT.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,10 +13,11 @@ from torch import Tensor
 
 from library.adapter import Adapter
 from library.base.batches import TokenBatch, TokenRow, grouped
-from library.base.loss import answer_logits, row_scores, token_losses
+from library.base.loss import row_scores
 from library.base.multi_adapter import MultiAdapter
 from library.trainer.cuda_graphs import PackedLoss, answer_losses
 from library.trainer.packing import packed
+from library.trainer.shared_prefix import shared_prefix_batches
 
 EVALUATION_ROWS = 256  # rows that are scored together, padded
 
@@ -34,8 +35,8 @@ def evaluation_batches(
         yield numbers, batch
 
 
-class PaddedBackend:
-    """Padded batches.
+class SharingBackend:
+    """Sequences of one adapter each, which run once what its rows share.
 
     Attributes:
         cells: trained tokens so far, padding included.
@@ -60,15 +61,14 @@ class PaddedBackend:
             rows: owned by the adapters' positions.
             weights: of an answer token, by owner.
         """
-        device, leaves = self._model.device, adapters.detached()
-        weight = torch.tensor(weights, dtype=torch.float64).to(device)  # (slots,)
-        for batch in grouped(rows, self._pad, self._parts):
-            moved = batch.to(device)
-            self._hooks.set(leaves, moved.rows)
-            logits = answer_logits(self._model, moved.ids, moved.answer)  # (answers, vocabulary)
-            losses, row = token_losses(logits, moved.ids, moved.answer)  # (answers,), (answers,)
-            (losses * weight[moved.rows[row]].to(losses.dtype)).sum().backward()
-            self.cells += batch.ids.numel()
+        leaves = adapters.detached()
+        for batch in shared_prefix_batches(rows, weights, self._pad, self._parts):
+            moved = batch.to(self._model.device)
+            self._hooks.set(leaves, moved.owners[:, 0])
+            losses, _ = answer_losses(self._model, moved)  # (answers,)
+            (losses * moved.weights.to(losses.dtype)).sum().backward()
+            self.cells += int((batch.segments == -1).sum())
+        self.cells += sum(map(len, rows))
         self._hooks.clear()
         return [_gradient(leaf) for leaf in leaves.factors()]
 
@@ -89,7 +89,7 @@ class PackedBackend:
     """The same of packed batches, on a GPU as CUDA graphs.
 
     Tokens of all adapters meet in one product, where the non-finite ones of one adapter would reach
-    the gradients of all. A step in which that happens is run again, padded.
+    the gradients of all. A step in which that happens is run again, one adapter a sequence.
 
     Args:
         like: adapters of the number and shapes to come.
@@ -97,7 +97,7 @@ class PackedBackend:
 
     def __init__(self, model: Any, hooks: MultiAdapter, pad: int, like: Adapter) -> None:
         self._model, self._hooks, self._pad = model, hooks, pad
-        self._padded = PaddedBackend(model, hooks, pad, parts=8)
+        self._apart = SharingBackend(model, hooks, pad, parts=8)
         self._loss = PackedLoss(model, hooks, like)
         self.cells = 0
 
@@ -110,7 +110,7 @@ class PackedBackend:
             self.cells += batch.ids.numel()
         gradients = [_gradient(leaf) for leaf in self._loss.leaves.factors()]
         if not torch.stack([gradient.norm() for gradient in gradients]).isfinite().all():
-            return self._padded.gradients(rows, weights, adapters)
+            return self._apart.gradients(rows, weights, adapters)
         return gradients
 
     @torch.no_grad()

@@ -21,6 +21,7 @@ CELLS = 16_384  # of a batch
 # A batch is padded to multiples of these, so that few shapes occur.
 SEQUENCE_MULTIPLE = 2
 ANSWER_MULTIPLE = 1024
+SHARED = -2  # segment of tokens that every row of their sequence begins with
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class PackedBatch:
 
     ids: Int[Tensor, "sequences length"]
     positions: Int[Tensor, "sequences length"]  # within the row
-    segments: Int[Tensor, "sequences length"]  # number of the row in its batch
+    segments: Int[Tensor, "sequences length"]  # number of the row, or SHARED
     owners: Int[Tensor, "sequences length"]
     answers: Int[Tensor, " answers"]
     targets: Int[Tensor, " answers"]
@@ -65,7 +66,7 @@ def packed(
         The batches, each with the rows (by number) that its segments are.
     """
     length = _round_up(max(LENGTH, *map(len, rows)), STEP)
-    bins = _bins([len(row) for row in rows], length)
+    bins = first_fit([len(row) for row in rows], length)
     batches = -(-len(bins) * length // CELLS)
     size = -(-len(bins) // batches)  # sequences of a batch
     return [
@@ -77,7 +78,7 @@ def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-def _bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """First-fit decreasing: for each sequence the rows (by number) that share it."""
     bins: list[list[int]] = []
     free: list[int] = []
@@ -134,11 +135,12 @@ def _batch(
 def mask_of(batch: PackedBatch, dtype: torch.dtype) -> Float[Tensor, "sequences 1 length length"]:
     """The mask added to attention scores: each token sees its own row, up to itself.
 
-    Padding sees padding, so that no softmax is empty.
+    What is shared belongs to every row. Padding sees padding, so that no softmax is empty.
     """
     same = batch.segments[:, :, None] == batch.segments[:, None, :]  # (sequences, length, length)
+    shared = (batch.segments == SHARED)[:, None, :]  # (sequences, 1, length)
     index = torch.arange(batch.ids.shape[1], device=batch.ids.device)
-    visible = same & (index[:, None] >= index[None, :])  # of (length, length)
+    visible = (same | shared) & (index[:, None] >= index[None, :])  # of (length, length)
     hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=batch.ids.device)
     # (sequences, length, length) to (sequences, 1, length, length)
     return torch.where(visible, torch.zeros_like(hidden), hidden)[:, None]

@@ -78,7 +78,7 @@ class Trained:
 class Figures:
     """The cost of training so far."""
 
-    tokens: int = 0  # without padding
+    tokens: int = 0  # of the rows of all steps, without padding
     cells: int = 0  # with padding
 
 

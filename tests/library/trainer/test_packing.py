@@ -1,4 +1,4 @@
-"""Packed batches: no row is lost or seen by another; losses and gradients are as if padded."""
+"""Packed batches: no row is lost or seen by another; losses and gradients are as on a CPU."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from library.base.batches import TokenRow
 from library.base.multi_adapter import MultiAdapter
 from library.layout import layout_of
-from library.trainer.loss_backends import PackedBackend, PaddedBackend
+from library.trainer.loss_backends import PackedBackend, SharingBackend
 from library.trainer.packing import CELLS, LENGTH, packed
 
 ROWS = st.lists(
@@ -59,7 +59,7 @@ def rows_of(owners: int) -> list[TokenRow]:
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2"])
-def test_losses_and_gradients_are_those_of_padded_batches(family: str) -> None:
+def test_losses_and_gradients_are_those_of_the_other_backend(family: str) -> None:
     config = tiny.config(family)
     for name in ("max_position_embeddings", "n_positions"):
         if hasattr(config, name):
@@ -69,7 +69,7 @@ def test_losses_and_gradients_are_those_of_padded_batches(family: str) -> None:
     adapters, hooks = tiny.adapter(layout, 3, dtype=torch.float64), MultiAdapter(model, layout)
     rows, weights = rows_of(3), [0.5, 0.25, 2.0]
     backends: list[Any] = [
-        PaddedBackend(model, hooks, 0, parts=2),
+        SharingBackend(model, hooks, 0, parts=2),
         PackedBackend(model, hooks, 0, adapters),
     ]
     plain, dense = [backend.gradients(rows, weights, adapters) for backend in backends]

@@ -295,9 +295,9 @@ def test_the_default_settings_are_those_of_the_shipped_library() -> None:
 
 def test_figures_count_the_tokens_of_every_step() -> None:
     base, layout = setup()
-    row = TokenRow(0, [3, 4, 5, 6], [7, 8, 9, 10])  # eight tokens, which take no padding
+    row = TokenRow(0, [3, 4, 5, 6], [7, 8, 9, 10, 11])  # the last is not run: no padding
     same = TrainingJob("a", (row,) * 4)
     trainer = BatchedTrainer(base, layout, RECIPES["lora"], CONFIG, pad=0)
     assert (trainer.figures.tokens, trainer.figures.cells) == (0, 0)
     list(trainer.run([same]))
-    assert trainer.figures.tokens == trainer.figures.cells == STEPS * CONFIG.rows * 8
+    assert trainer.figures.tokens == trainer.figures.cells == STEPS * CONFIG.rows * 9

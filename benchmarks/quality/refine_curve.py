@@ -1,0 +1,70 @@
+"""Score against the number of examples, from each start: table and picture of refinement.
+
+    python -m benchmarks.quality.refine_curve docs/results/refine-user.json \\
+        docs/results/refine-heldout.json --out docs/results/refine-curve.json \\
+        --picture docs/results/refine-curve.png
+
+Reports hold methods `refine:START:N`, and START alone for no example. ROUGE-L x 100.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+Curves = dict[str, dict[str, float]]  # by "start, mode": score by number of examples
+DASHES = {"bare": "--", "prompted": "-"}
+
+
+def curves(report: dict[str, Any]) -> Curves:
+    """Mean scores of a report by start and mode."""
+    lines: Curves = {}
+    for mean in report["means"]:
+        start, _, count = mean["method"].removeprefix("refine:").partition(":")
+        if start in ("fresh", "multi-task", "text-to-lora", "in-context", "base"):
+            examples = count or ("3" if start == "in-context" else "0")
+            line = lines.setdefault(f"{start}, {mean['mode']}", {})
+            line[examples] = round(100 * mean["rouge_l"], 1)
+    return {
+        name: dict(sorted(line.items(), key=lambda p: int(p[0]))) for name, line in lines.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("reports", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--picture", type=Path, required=True)
+    o = parser.parse_args()
+    by_report = {path.stem: curves(json.loads(path.read_text())) for path in o.reports}
+    figure, axes = pyplot.subplots(
+        1, len(by_report), figsize=(6 * len(by_report), 4.5), layout="constrained", squeeze=False
+    )
+    for axis, (title, lines) in zip(axes[0], by_report.items(), strict=True):
+        colours: dict[str, Any] = {}
+        for name, line in lines.items():
+            start, _, mode = name.partition(", ")
+            (drawn,) = axis.plot(
+                [int(n) for n in line], [*line.values()], DASHES[mode], marker="o", label=name,
+                color=colours.get(start),
+            )  # fmt: skip
+            colours[start] = drawn.get_color()
+        axis.set_xscale("symlog", linthresh=2)
+        axis.set_xticks([0, 2, 5, 16, 64], ["0", "2", "5", "16", "64"])
+        axis.set(xlabel="examples", ylabel="ROUGE-L x 100", title=title)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.savefig(o.picture, dpi=110)
+    command = " ".join(["python", "-m", "benchmarks.quality.refine_curve", *sys.argv[1:]])
+    o.out.write_text(json.dumps({"command": command, **by_report}, indent=1) + "\n")
+    print(json.dumps(by_report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
