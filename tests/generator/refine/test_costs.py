@@ -13,7 +13,8 @@ devices = st.sampled_from(["cpu", "cuda", "other"])
 
 
 def rows_of(count: int, length: int) -> list[TokenRow]:
-    return [TokenRow(0, [5] * length, [6, 2]) for _ in range(count)]
+    """Rows of so many prompt tokens that share no beginning."""
+    return [TokenRow(0, [i, *[5] * (length - 1)], [6, 2]) for i in range(count)]
 
 
 @given(counts, st.integers(1, 1000), budgets, devices)
@@ -47,3 +48,8 @@ def test_examples_are_held_out_where_their_training_fits_too(
     if fits:  # so do fewer steps, and a larger budget
         assert holds_out(rows, sets, RefineSettings(max(1, steps // 2)), device, budget)
         assert holds_out(rows, sets, settings, device, 2 * budget)
+
+
+def test_what_prompts_share_costs_once() -> None:
+    apart, alike = rows_of(8, 200), [TokenRow(0, [5] * 199 + [i], [6, 2]) for i in range(8)]
+    assert steps_for(apart, "cpu", 20.0) == FEWEST_STEPS < steps_for(alike, "cpu", 20.0) == 32

@@ -82,7 +82,7 @@ def test_what_is_handed_out_does_not_depend_on_held_out_examples(
 def test_nor_on_other_starts(loaded: BaseModel, start: Adapter, steps: int | None) -> None:
     """Whatever their examples, their number and their length."""
     mine = Start(start, examples(4), Usage.of("prompted", "Say yes."))
-    long = [replace(row, input=row.input + " and more" * 30) for row in examples(4, "long")]
+    long = [replace(row, input=row.input + " and more" * 60) for row in examples(4, "long")]
     others = [Start(tiny.adapter(start.layout, seed=2).scaled(0.1), long, BARE)]
     others += [Start(start, examples(9), BARE)]
     budget = 20.0 if steps is None else None  # cuts the long ones alone
