@@ -36,8 +36,7 @@ def refine(
     Args:
         examples: up to 200 pairs of input and output, or a JSONL file of them.
         adapter: folder, or id or task of the library; None starts from nothing, for any base.
-        steps: steps of training; 30 by default, or as many as there are examples, or fewer if the
-            budget says so.
+        steps: steps of training; by default as many as suit the examples and fit the budget.
         budget: seconds that training may cost, by a stored table of costs.
         seed: of the order of the examples, and of a fresh start.
         base: Hub id or folder; by default the adapter's own, or the packaged base.

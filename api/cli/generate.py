@@ -12,7 +12,7 @@ import lorasmith
 from api.cli.console import progress_bar, quiet_libraries
 from library.errors import UsageError
 from library.files import data_dir, require_absent, require_kind
-from lorasmith.loading import Profile
+from lorasmith.loading import Mode, Profile
 
 
 def generate_command(
@@ -64,6 +64,8 @@ def generate_command(
         raise UsageError("--try needs some text")
     if profile not in get_args(Profile):
         raise UsageError(f"profile must be portable or lossless, not {profile!r}")
+    if mode not in get_args(Mode):
+        raise UsageError(f"mode must be best, bare or prompted, not {mode!r}")
     summary = produce(
         description,
         out,

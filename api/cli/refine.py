@@ -23,7 +23,7 @@ def refine_command(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="Steps of training.", show_default="30, or the number of examples"),
+        typer.Option(help="Steps of training.", show_default="as suits"),
     ] = None,
     budget: Annotated[
         float, typer.Option(help="Seconds that training may cost, by a stored table.")

@@ -11,7 +11,7 @@ from library.adapter import Adapter
 from library.base.batches import TokenRow
 from library.base.models import BaseModel
 from library.base.usage import Usage
-from library.progress import Progress, no_progress
+from library.progress import Progress, no_progress, part_of
 from library.tasks.files import Example
 
 ROWS = 8  # examples of a step
@@ -65,12 +65,13 @@ def refine_starts(
     """Every start after training on its examples; the loss is the answers' alone.
 
     The last step's weights are taken, and all examples are trained on: what is said of new inputs
-    comes from adapters that train beside, each on a part of the examples.
+    comes from adapters that train beside, each on a part of the examples. What becomes of a start
+    depends on no other.
 
     Args:
         base: the loaded base model.
         starts: of one layout.
-        steps: of AdamW; what suits the largest number of examples by default.
+        steps: of AdamW; by default what suits the examples of each.
         budget: seconds that steps and held-out training may cost by the stored table of costs, so
             that bytes do not depend on a clock; steps that are given are not cut.
         seed: of the order of examples, and of which are held out.
@@ -78,30 +79,42 @@ def refine_starts(
         UsageError: no example of a start is short enough, or the training diverges.
         LayoutMismatch: the starts differ in layout.
     """
-    # 1. The rows, and the schedule that all share.
+    # 1. The rows, the schedule and the held-out sets of each.
     rows = [example_rows(base, start.examples, start.usage) for start in starts]
-    most = max(rows, key=len)
-    settings = RefineSettings(
-        steps or steps_for(most, base.device.type, budget), rows=min(ROWS, len(most))
-    )
-    sets = [held_out_sets(len(r), seed) for r in rows]
-    if not holds_out(most, sets[rows.index(most)], settings, base.device.type, budget):
-        sets = [[] for _ in rows]
-    # 2. One training of all: for each start the whole, then what leaves a set out.
-    jobs = [
-        Refinement(start.adapter, part)
-        for start, own, members in zip(starts, rows, sets, strict=True)
-        for part in (own, *(_without(own, held) for held in members))
-    ]
-    layout = starts[0].adapter.layout
-    trained = refine_adapters(base, layout, jobs, settings, seed=seed, progress=progress)
-    # 3. Each start's results.
-    results = []
-    for start, own, members in zip(starts, rows, sets, strict=True):
-        whole, *parts = (trained.pop(0) for _ in range(1 + len(members)))
-        scores = held_out_scores(base, start.adapter, parts, own, members)
-        results.append(Refined(whole, settings, len(own), scores))
-    return results
+    plans = [_plan(own, base.device.type, steps, budget, seed) for own in rows]
+    total = sum(settings.steps * (1 + len(sets)) for settings, sets in plans)
+    layout, done, results = starts[0].adapter.layout, 0, dict[int, Refined]()
+    for settings in dict.fromkeys(settings for settings, _ in plans):
+        # 2. One training of all with a schedule: of each the whole, then what leaves a set out.
+        group = [i for i, plan in enumerate(plans) if plan[0] == settings]
+        jobs = [job for i in group for job in _jobs(starts[i], rows[i], plans[i][1])]
+        watch = part_of(progress, done, total)
+        trained = refine_adapters(base, layout, jobs, settings, seed=seed, progress=watch)
+        done += settings.steps * len(jobs)
+        # 3. Each start's results.
+        for i in group:
+            sets = plans[i][1]
+            whole, *parts = (trained.pop(0) for _ in range(1 + len(sets)))
+            scores = held_out_scores(base, starts[i].adapter, parts, rows[i], sets)
+            results[i] = Refined(whole, settings, len(rows[i]), scores)
+    return [results[i] for i in range(len(starts))]
+
+
+def _plan(
+    rows: Sequence[TokenRow], device: str, steps: int | None, budget: float | None, seed: int
+) -> tuple[RefineSettings, list[tuple[int, ...]]]:
+    """The schedule of a start with these rows, and which of them are held out."""
+    count = steps or steps_for(rows, device, budget)
+    settings = RefineSettings(count, rows=min(ROWS, len(rows)))
+    sets = held_out_sets(len(rows), seed)
+    return settings, sets if holds_out(rows, sets, settings, device, budget) else []
+
+
+def _jobs(
+    start: Start, rows: tuple[TokenRow, ...], sets: Sequence[tuple[int, ...]]
+) -> list[Refinement]:
+    parts = (rows, *(_without(rows, held) for held in sets))
+    return [Refinement(start.adapter, part) for part in parts]
 
 
 def _without(rows: tuple[TokenRow, ...], held: tuple[int, ...]) -> tuple[TokenRow, ...]:

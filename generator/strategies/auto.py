@@ -90,7 +90,6 @@ class Auto(Strategy):
         Args:
             generates: the generators that fit the base.
         """
-        near = "no adapter of the library was near"
         if query.neighbours:
             task, similarity = query.neighbours[0].task, query.neighbours[0].similarity
             threshold = strategy_calibration().nearest_from
@@ -98,6 +97,10 @@ class Auto(Strategy):
             if similarity >= threshold:
                 return self._nearest, f"{near} reaches the calibrated {threshold:.4g}"
             near = f"{near} is below the calibrated {threshold:.4g}"
+        else:
+            why = self._nearest.unavailable(query.base)
+            why = why or "the library holds no other adapter for this base model"
+            near = f"no adapter was near: {why}"
         if query.request.mode != "bare" and not self._multi_task.unavailable(query.base):
             return self._multi_task, f"{near}; {REASON}"
         self._require_any(query, generates)

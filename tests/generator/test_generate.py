@@ -20,7 +20,7 @@ from library.base.models import DEFAULT_BASE, BaseReference, resolve_base
 from library.canonical import digest
 from library.errors import CheckpointError, LayoutMismatch, MissingPath, UnknownName, UsageError
 from library.files import write_folder
-from library.peft.provenance import PROVENANCE_FILE
+from library.peft.provenance import PROVENANCE_FILE, README_FILE
 from library.peft.read import read_peft
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 
@@ -72,7 +72,7 @@ def test_the_same_bytes_in_any_process(
 def test_the_id_can_be_recomputed_from_the_files(alone: Engine, base: BaseReference) -> None:
     made = one(alone, base, seed=7, rank=2, strength=0.5)
     files = made.files.files
-    assert set(files) == {CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE}
+    assert set(files) == {CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE, README_FILE}
     provenance = json.loads(files[PROVENANCE_FILE])
     sha256 = hashlib.sha256(files[WEIGHTS_FILE]).hexdigest()
     identity = {
@@ -85,11 +85,12 @@ def test_the_id_can_be_recomputed_from_the_files(alone: Engine, base: BaseRefere
         "seed": 7,
         "parents": None,
         "numerics": "cpu-f64-torch",
+        "usage": {"mode": "prompted", "template": f"{TASK}\n\n{{input}}"},
     }
     expected = "ad_" + hashlib.sha256(rfc8785.dumps(identity)).hexdigest()[:40]
     assert made.files.id == provenance["id"] == expected
     assert made.files.sha256 == provenance["sha256"] == sha256
-    for key in ("generator", "checkpoint", "description", "examples", "seed", "parents"):
+    for key in ("generator", "checkpoint", "description", "examples", "seed", "parents", "usage"):
         assert provenance[key] == identity[key]
     assert provenance["layout_digest"] == made.adapter.layout.digest
     weights = (Path(base.path) / "model.safetensors").read_bytes()
@@ -102,6 +103,8 @@ def test_the_id_can_be_recomputed_from_the_files(alone: Engine, base: BaseRefere
     summary = made.summary
     assert (summary["id"], summary["rank"], summary["seed"]) == (expected, 2, 7)
     assert summary["layout_digest"] == provenance["layout_digest"]
+    assert summary["usage"] == identity["usage"] and summary["refined"] is None
+    assert made.files.id in files[README_FILE].decode()
 
 
 def test_whatever_is_asked_for_is_part_of_the_identity(alone: Engine, base: BaseReference) -> None:
@@ -113,11 +116,12 @@ def test_whatever_is_asked_for_is_part_of_the_identity(alone: Engine, base: Base
         {"strength": 0.5},
         {"seed": 1},
         {"profile": "lossless"},
+        {"mode": "bare"},
     ]
     made = [one(alone, base, **request) for request in requests]
     assert len({item.files.id for item in made}) == len(requests)
-    same = one(alone, base, description=f"  {TASK}\n")  # normalised first
-    assert same.files == made[0].files
+    for same in ({"description": f"  {TASK}\n"}, {"mode": "prompted"}, {"budget": 5.0}):
+        assert one(alone, base, **same).files == made[0].files  # normalised first; best; no matter
 
 
 def test_files_hold_the_generated_adapter(
@@ -191,6 +195,11 @@ def test_another_base_is_a_mismatch_that_names_both_sides(
         {"strength": float("-inf")},
         {"seed": -1},
         {"seed": 2**53},
+        {"refine": -1},
+        {"refine": 5},
+        {"budget": 0.0},
+        {"budget": 3601.0},
+        {"budget": float("nan")},
     ],
 )
 def test_a_value_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
@@ -242,7 +251,7 @@ def test_the_encoder_runs_once_a_request(
 
     one(engine, base)  # the library's own descriptions are embedded by now
     monkeypatch.setattr(DescriptionEncoder, "encode", counted)
-    for name in engine.strategies:
+    for name in ("auto", NAME, "nearest", "compose"):  # the others read no description
         calls.clear()
         engine.generate(name, Request(OTHER), base)
         assert calls == [[OTHER]], name

@@ -13,8 +13,10 @@ import tiny
 import lorasmith
 from api.cli.main import main
 from library.base.models import base_layout, resolve_base
+from library.base.usage import BARE
 from library.errors import MissingPath, OutputExists, UnknownName, UsageError
 from library.peft.read import read_peft
+from lorasmith.loading import Mode
 
 ABOUT = "Say whether the text is about love."
 
@@ -84,8 +86,18 @@ def test_verify_and_answer_take_the_folder(folder: Path, options: dict[str, Any]
     inputs, base = ["1 2 3", "love"], options["base"]
     adapted = lorasmith.answer(inputs, folder, base=base)
     assert adapted == lorasmith.answer(inputs, adapter, base=base)
-    zero = lorasmith.generate(ABOUT, generator="text-to-lora", strength=1e-9, **options)
-    assert lorasmith.answer(inputs, zero, base=base) == lorasmith.answer(inputs, base=base)
+    # An adapter that changes nothing is asked with the prompt that it was made for.
+    plain = lorasmith.answer(inputs, base=base)
+    asked = lorasmith.answer([f"{ABOUT}\n\n{text}" for text in inputs], base=base)
+    modes: dict[Mode, list[str]] = {"bare": plain, "prompted": asked, "best": asked}
+    for mode, expected in modes.items():
+        zero = lorasmith.generate(
+            ABOUT, generator="text-to-lora", strength=1e-9, mode=mode, **options
+        )
+        assert lorasmith.answer(inputs, zero, base=base) == expected
+        assert lorasmith.answer(inputs, zero, base=base, usage=BARE) == plain
+        read = lorasmith.answer(inputs, zero.save(folder.with_name(f"zero-{mode}")), base=base)
+        assert read == expected
 
 
 def test_composing_is_the_exact_sum(folder: Path, options: dict[str, Any]) -> None:
@@ -110,6 +122,45 @@ def test_composing_is_the_exact_sum(folder: Path, options: dict[str, Any]) -> No
     first, second, both = delta(folder, 0.5), delta(other, 2), delta(saved, 1)
     for site, update in both.items():
         assert (update - first[site] - second[site]).abs().max() < 1e-5
+
+
+def test_a_merged_adapter_is_for_the_prompt_that_all_its_parents_are_for(
+    folder: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    def merged(*others: Any) -> Any:
+        return lorasmith.compose([folder, *others], library=options["library"])
+
+    def made(name: str, **more: Any) -> Path:
+        adapter = lorasmith.generate(ABOUT, generator="text-to-lora", **more, **options)
+        return adapter.save(tmp_path / name)
+
+    prompted = {"mode": "prompted", "template": f"{ABOUT}\n\n{{input}}"}
+    alike = merged(made("alike", seed=5, strength=2.0))
+    assert alike.summary["usage"] == prompted == json.loads(alike.files["provenance.json"])["usage"]
+    task = lorasmith.load_library(options["library"]).adapters(limit=1)[0].task
+    for other in (made("bare", mode="bare"), task):  # those of a library state none
+        assert merged(other).summary["usage"] == BARE.to_dict()
+    # What goes on from an adapter is for its prompt too; nothing is for the input alone.
+    further = lorasmith.refine([("a", "yes")], folder, base=options["base"], steps=1)
+    assert further.summary["usage"] == prompted
+    fresh = lorasmith.refine([("a", "yes")], base=options["base"], steps=1)
+    assert fresh.summary["usage"] == BARE.to_dict()
+
+
+def test_examples_alone_make_an_adapter(options: dict[str, Any]) -> None:
+    seen: list[tuple[int, int]] = []
+    adapter = lorasmith.generate(
+        None, examples=[("a", "yes"), ("b", "no")], refine=2, budget=30.0,
+        progress=lambda *done: seen.append(done), **options,
+    )  # fmt: skip
+    assert adapter.summary["usage"] == BARE.to_dict() and seen[-1] == (2, 2)
+    said = json.loads(adapter.files["provenance.json"])
+    assert said["description"] is None and said["examples"] and said["details"]["refine"]
+    assert "examples alone" in adapter.files["README.md"].decode()
+    for wrong in ({}, {"refine": 0, "examples": [("a", "yes")]}, {"mode": "prompted", "examples": [
+        ("a", "yes")]}):  # fmt: skip
+        with pytest.raises(UsageError, match="description"):
+            lorasmith.generate(None, **wrong, **options)
 
 
 def test_search_finds_by_text_and_by_adapter(folder: Path, options: dict[str, Any]) -> None:

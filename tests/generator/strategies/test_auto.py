@@ -22,7 +22,7 @@ from generator.strategies.auto import MAX_LENGTH
 from generator.strategies.calibration import FILE, StrategyCalibration, strategy_calibration
 from library.base.decode import greedy
 from library.base.example_loss import mean_losses
-from library.base.models import BaseReference, load_base
+from library.base.models import BaseReference, load_base, resolve_base
 from library.base.prompts import answer_ids, prompt_ids
 from library.canonical import file_digest
 from library.errors import CheckpointError, LayoutMismatch
@@ -74,16 +74,21 @@ def test_the_threshold_itself_is_near_enough(
 
 
 def test_without_a_library_it_generates_and_says_why(
-    alone: Engine, base: BaseReference, small_library: Path
+    alone: Engine, base: BaseReference, small_library: Path, tmp_path: Path
 ) -> None:
     chosen = alone.propose("auto", Request(FAR), base).chosen
     assert chosen.strategy == "text-to-lora" and "no library" in chosen.reason
     library = Engine([], Resources(open_library(str(small_library / "lib"))))
-    for engine, serves in ((alone, True), (library, True), (Engine([]), False)):
-        assert (engine.strategy("auto").unavailable(base) == "") is serves
-    assert Engine([]).strategy("auto").offer(base) is None
-    offer = alone.strategy("auto").offer(base)
-    assert offer == alone.strategy("text-to-lora").offer(base) and offer is not None
+    for engine in (alone, library, Engine([])):  # the last by training on examples
+        assert engine.strategy("auto").unavailable(base) == ""
+    for engine, by in ((alone, "text-to-lora"), (Engine([]), "fresh")):
+        offer = engine.strategy("auto").offer(base)
+        assert offer == engine.strategy(by).offer(base) and offer is not None
+    foreign = tmp_path / "config.json"
+    foreign.write_text('{"model_type": "bert", "hidden_size": 8}')
+    other = Engine([]).strategy("auto")
+    assert other.unavailable(resolve_base(str(tmp_path))) != ""
+    assert other.offer(resolve_base(str(tmp_path))) is None
 
 
 @pytest.mark.parametrize(("count", "tried"), [(1, 1), (32, 32), (33, 32)])
@@ -91,7 +96,7 @@ def test_no_more_than_32_examples_are_tried(
     count: int, tried: int, engine: Engine, base: BaseReference
 ) -> None:
     examples = tuple(Example.pair(str(i), "one") for i in range(count))
-    proposal = engine.propose("auto", Request(FAR, examples=examples), base)
+    proposal = engine.propose("auto", Request(FAR, examples=examples, refine=0), base)
     assert f"on {tried} examples of these" in proposal.chosen.reason
     assert proposal.tried_in == "cpu-f32-torch"
     labels, losses = zip(*proposal.losses, strict=True)
@@ -144,7 +149,7 @@ def test_examples_decide(
     strong = retriever.adapter(poet.id)
     answers = greedy(loaded, prompts, strong, [0] * 4, max_new_tokens=8)
     examples = [Example.pair(t, a) for t, a in zip(texts, answers, strict=True)]
-    proposal = engine.propose("auto", Request(FAR, examples=tuple(examples)), base)
+    proposal = engine.propose("auto", Request(FAR, examples=tuple(examples), refine=0), base)
     chosen = proposal.chosen
     near = [retriever.adapter(n.id).to(dtype=torch.bfloat16) for n in chosen.neighbours]
     expected, _ = mean_losses(loaded, near, examples, MAX_LENGTH)
@@ -156,13 +161,13 @@ def test_examples_decide(
     least = min(losses.values())
     assert losses[min(losses, key=losses.__getitem__)] == least
     assert any(k.startswith(chosen.strategy) and v == least for k, v in losses.items())
-    same = engine.generate("auto", Request(FAR, examples=tuple(examples)), base)
-    other = engine.generate("auto", Request(FAR, examples=tuple(examples[:3])), base)
+    same = engine.generate("auto", Request(FAR, examples=tuple(examples), refine=0), base)
+    other = engine.generate("auto", Request(FAR, examples=tuple(examples[:3]), refine=0), base)
     assert same.files.id != other.files.id
 
 
 def test_neighbours_of_one_task_are_all_tried(engine: Engine, base: BaseReference) -> None:
-    request = Request(LOVE, examples=(Example.pair("1 2", "3"),))
+    request = Request(LOVE, examples=(Example.pair("1 2", "3"),), refine=0)
     query = Query(request, base, engine.resources)
     query.neighbours = [replace(near, task="one") for near in query.neighbours]
     losses = engine.strategy("auto").propose(query).losses
@@ -176,6 +181,7 @@ def test_the_command_with_examples(
     rows.write_text('{"input": "1 2", "output": "3"}\n{"input": "2 2", "output": ["4", "four"]}')
     command = ["generate", FAR, "--base", str(tiny_base), "--checkpoint", str(small_checkpoint)]
     command += ["--library", str(small_library / "lib"), "--examples", str(rows)]
+    command += ["--refine", "0"]
     assert main([*command, "--out", str(tmp_path / "a"), "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert "on 2 examples" in made["chosen"]["reason"]

@@ -170,11 +170,21 @@ def test_the_id_follows_from_the_files_and_tells_requests_apart(
 def test_what_cannot_be_made_is_said(
     engine: Engine, alone: Engine, base: BaseReference, tmp_path: Path
 ) -> None:
-    with pytest.raises(UnknownName, match="known: auto, text-to-lora, nearest, compose"):
+    known = "known: auto, multi-task, text-to-lora, nearest, compose, fresh"
+    with pytest.raises(UnknownName, match=known):
         engine.propose("best", Request(NEW), base)
+    untrained = Request(NEW, examples=(Example.pair("1 2", "2"),), refine=0)
+    for name in ("text-to-lora", "nearest", "compose", "multi-task", "fresh"):
+        with pytest.raises(UsageError, match=f"{name} cannot use examples without training"):
+            engine.propose(name, untrained, base)
+    with pytest.raises(UsageError, match="fresh needs examples"):
+        engine.propose("fresh", Request(NEW), base)
+    with pytest.raises(LayoutMismatch, match="no multi-task adapter"):
+        engine.propose("multi-task", Request(NEW), base)
+    trained = Request(None, examples=(Example.pair("1 2", "2"),))
     for name in ("text-to-lora", "nearest", "compose"):
-        with pytest.raises(UsageError, match=f"{name} cannot use examples"):
-            engine.propose(name, Request(NEW, examples=(Example.pair("1 2", "2"),)), base)
+        with pytest.raises(UsageError, match="a description is needed"):
+            engine.propose(name, trained, base)
     for name in ("nearest", "compose"):
         with pytest.raises(UsageError, match="there is no library"):
             alone.propose(name, Request(NEW), base)

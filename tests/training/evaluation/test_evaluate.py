@@ -20,7 +20,13 @@ from library.errors import TaskFileError, UnknownName, UsageError
 from library.tasks.files import Example, Task, read_tasks
 from library.tasks.metrics import rouge_l
 from training.evaluation import cells as evaluation
-from training.evaluation.methods import GIBBERISH, descriptions, parse_methods, proposed
+from training.evaluation.methods import (
+    GIBBERISH,
+    Asked,
+    descriptions,
+    parse_methods,
+    proposals,
+)
 
 METHODS = "base,text-to-lora,text-to-lora:wrong-description,text-to-lora:gibberish"
 
@@ -259,13 +265,19 @@ def test_descriptions_by_suffix() -> None:
     [
         ("base", "base", 0, ""),
         ("in-context", "in-context", 0, ""),
-        ("multi-task", "multi-task", 0, ""),
+        ("multi-task", "multi-task", 0, "generates"),
         ("oracle", "oracle", 0, "from_library takes_adapters"),
         ("lorahub:16", "lorahub:16", 0, "from_library takes_adapters"),
         ("dlp", "dlp", 0, "routed takes_adapters"),
         ("text-to-lora", "text-to-lora", 0, "generates is_generator"),
         ("text-to-lora:gibberish", "text-to-lora", 0, "generates is_generator"),
         ("nearest", "nearest", 0, "generates takes_adapters"),
+        ("multi-task:5", "multi-task", 5, "generates"),
+        ("refine:fresh:5", "fresh", 5, "generates"),
+        ("fresh:5", "fresh", 5, "generates"),
+        ("text-to-lora:5", "text-to-lora", 5, "generates is_generator"),
+        ("refine:text-to-lora:0", "text-to-lora", 0, "generates is_generator"),
+        ("refine:nearest:16", "nearest", 16, "generates takes_adapters"),
         ("auto:1", "auto", 1, "generates takes_adapters"),
         (f"auto:{MAX_EXAMPLES}", "auto", MAX_EXAMPLES, "generates takes_adapters"),
     ],
@@ -281,8 +293,10 @@ def test_a_method_s_name_says_what_it_takes(
 
 @pytest.mark.parametrize(
     "name",
-    ["auto:0", f"auto:{MAX_EXAMPLES + 1}", "auto:-1", "auto:x", "nearest:5", "text-to-lora:5",
-     "dlp:5", "oracle:gibberish", "lorahub:7", "auto::5", ":5"],
+    ["auto:0", f"auto:{MAX_EXAMPLES + 1}", "auto:-1", "auto:x", "nearest:0",
+     "dlp:5", "oracle:gibberish", "lorahub:7", "auto::5", ":5", "fresh", "fresh:gibberish",
+     "refine:fresh:0", "refine:fresh", "refine:nothing:0", "refine::0", "refine:auto",
+     "refine:auto:gibberish", "refine:base:5", "refine:auto:201", "refine:refine:auto:5"],
 )  # fmt: skip
 def test_names_of_no_method(name: str) -> None:
     with pytest.raises(UnknownName):
@@ -293,11 +307,10 @@ def test_nothing_is_proposed_without_a_text_or_rows(engine: Engine, base: BaseRe
     (method,), (plain,) = parse_methods("auto:5"), parse_methods("auto")
     rows = tuple(Example(str(i), f"in {i}", ("out",)) for i in range(66))
     short, long = (Task(f"t{n}", "Do it.", rows[:n]) for n in (60, 66))
-    assert proposed(engine, method, base, long, None) is None
-    assert proposed(engine, method, base, short, "Do it.") is None
-    proposal = proposed(engine, method, base, long, "Do it.")
-    assert proposal is not None and "on 5 examples" in proposal.chosen.reason
-    alone = proposed(engine, plain, base, short, "Do it.")
-    assert alone is not None and alone.losses == ()
+    found = proposals(engine, Asked(method, [None, "Do it.", "Do it."]), base, [long, short, long])
+    assert found[:2] == [None, None]
+    assert found[2] is not None and found[2].refined is not None and found[2].refined.used == 5
+    (alone,) = proposals(engine, Asked(plain, ["Do it."]), base, [short])
+    assert alone is not None and alone.losses == () and alone.refined is None
     with pytest.raises(TaskFileError):
-        proposed(engine, plain, base, short, " ")
+        proposals(engine, Asked(plain, [" "]), base, [short])

@@ -28,7 +28,7 @@ from library.store.open import open_library
 from library.tasks.files import Task, read_tasks
 from training.evaluation import library_methods
 from training.evaluation.library_methods import LibraryMethods
-from training.evaluation.methods import parse_methods, proposed
+from training.evaluation.methods import Asked, parse_methods, proposals
 
 
 def shelf_of(library: Path, base: Path, encoder: DescriptionEncoder) -> Retriever:
@@ -59,7 +59,7 @@ def test_a_tasks_own_adapter_is_its_oracle_and_no_neighbour(
         assert oracle is not None and same(oracle, own[task.name])
     engine = Engine([], Resources(open_library(str(small_library / "lib"))))
     base, (method,) = resolve_base(str(tiny_base)), parse_methods("nearest")
-    found = [proposed(engine, method, base, task, task.definition) for task in tasks]
+    found = proposals(engine, Asked(method, [task.definition for task in tasks]), base, tasks)
     by_name = {t.name: made.adapter for t, made in zip(tasks, found, strict=True) if made}
     assert same(by_name["sum"], own["sub"]) and same(by_name["sub"], own["sum"])
     vectors = {n: encoder.encode([text]).pooled[0] for n, text in tiny.LIBRARY_TASKS.items()}
