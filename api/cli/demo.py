@@ -1,4 +1,4 @@
-"""`make demo`: one sentence becomes an adapter, and the base answers with and without it."""
+"""`make demo`: a description and five examples become an adapter; the base answers with it."""
 
 import json
 import sys
@@ -9,20 +9,29 @@ from api.cli.generate import produce, readable
 from library.files import write_file
 
 DESCRIPTION = (
-    "You are given a short review of a product or a place. Decide whether its sentiment is "
-    "positive or negative. Answer with 'POS' or 'NEG'."
+    "Sort the customer's note about a parcel. Answer with one word: damaged, late, lost or praise."
+)
+EXAMPLES = (
+    ("My parcel arrived with a big hole in the box.", "damaged"),
+    ("The courier said Monday, it is Friday now.", "late"),
+    ("It never came and the tracking stopped weeks ago.", "lost"),
+    ("Super quick delivery, thank you so much!", "praise"),
+    ("The vase was in pieces when I opened it.", "damaged"),
 )
 INPUTS = (
-    "The soup was cold, the waiter was rude, and we waited an hour for the bill.",
-    "Bought this kettle a year ago and it still works like new. Best purchase ever!",
-    "The film drags on for three hours and nobody in it is worth caring about.",
+    "The lamp's glass is cracked and the carton is soaked.",
+    "Ten days over the promised date and still waiting for my shoes.",
+    "Lovely driver, everything came exactly when you said.",
+    "Your site says delivered, but nobody here ever got anything.",
 )
 
 
 def run_demo() -> None:
     """Generate an adapter, try it, print the answers and write demo/demo.json."""
     folder = Path("demo")
-    summary = produce(DESCRIPTION, folder / "adapter", attempts=INPUTS, overwrite=True)
+    summary = produce(
+        DESCRIPTION, folder / "adapter", examples=EXAMPLES, attempts=INPUTS, overwrite=True
+    )
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     write_file(folder / "demo.json", text.encode())
     print(f"\n{DESCRIPTION}\n\n{readable(summary)}")

@@ -147,6 +147,8 @@ def prospects(summary: dict[str, Any]) -> list[str]:
             if held_out is None
             else f"  held out, {held_out['right']} of {held_out['of']} answers were exactly right"
         )
+        if held_out is not None and held_out["loss"] > held_out["start_loss"]:
+            lines.append("  training did not help on held-out examples: compare with --refine 0")
     bare = summary["usage"]["mode"] == "bare"
     prompt = "the input alone" if bare else "the description, a blank line and the input"
     lines.append(f"  prompt it with {prompt}")

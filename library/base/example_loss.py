@@ -1,7 +1,7 @@
 """Losses of a task's examples under many adapters, or weighted sums of them, in few passes.
 
 Rows are examples, each under the adapter or the weights that it names, so that one forward pass
-serves all of them. Prompts are bare: the adapter has to carry the task.
+serves all of them. Where rows are made here, prompts are bare: the adapter carries the task.
 """
 
 from collections.abc import Sequence

@@ -13,7 +13,8 @@ from generator.request import UsageMode
 from library.adapter import Adapter, stack
 from library.base.decode import MAX_NEW_TOKENS, greedy
 from library.base.models import BaseModel
-from library.base.prompts import Mode, shots_ids, user_turn
+from library.base.prompts import Mode, shots_ids
+from library.base.usage import BARE, Usage
 from library.canonical import digest, json_digest
 from library.files import cache_dir, write_file
 from library.progress import Progress
@@ -96,27 +97,25 @@ class Cell:
 
 
 class Prompts:
-    """Prompts of the tasks' test rows: each task is tokenised once a mode, not once a method."""
+    """Prompts of the tasks' test rows: each task is tokenised once a usage, not once a method."""
 
     def __init__(self, base: BaseModel, seed: int) -> None:
         self.base, self.seed = base, seed
-        self._prompts: dict[tuple[str, Mode, int], list[list[int]]] = {}
+        self._prompts: dict[tuple[str, Usage, int], list[list[int]]] = {}
 
-    def of(self, task: Task, mode: Mode, shots: int) -> list[list[int]]:
+    def of(self, task: Task, usage: Usage, shots: int) -> list[list[int]]:
         """Prompts of a task's test rows, with so many train rows shown before each."""
-        key = (task.name, mode, shots)
+        key = (task.name, usage, shots)
         if key not in self._prompts:
-            self._prompts[key] = self._tokenised(task, mode, self._shots(task, shots))
+            self._prompts[key] = self._tokenised(task, usage, self._shots(task, shots))
         return self._prompts[key]
 
-    def _tokenised(self, task: Task, mode: Mode, shots: Sequence[Example]) -> list[list[int]]:
-        """Prompted, the definition stands at the top, once."""
-        modes: list[Mode] = [mode, *("bare" for _ in shots)]
-        examples = [
-            (user_turn(m, task.definition, s.input), s.outputs[0])
-            for m, s in zip(modes, shots, strict=False)
-        ]
-        turns = [user_turn(modes[-1], task.definition, row.input) for row in task.test]
+    def _tokenised(self, task: Task, usage: Usage, shots: Sequence[Example]) -> list[list[int]]:
+        """The instruction, if there is one, stands at the top, once."""
+        messages = [usage.message(shots[0].input), *(s.input for s in shots[1:])] if shots else []
+        examples = [(m, s.outputs[0]) for m, s in zip(messages, shots, strict=True)]
+        last = BARE if shots else usage
+        turns = [last.message(row.input) for row in task.test]
         return [shots_ids(self.base.tokenizer, examples, turn) for turn in turns]
 
     def _shots(self, task: Task, count: int) -> list[Example]:

@@ -15,7 +15,7 @@ from generator.strategies.base import Proposal
 from generator.strategies.multi_task import MultiTask
 from library.adapter import Adapter
 from library.base.models import BaseModel
-from library.base.prompts import Mode
+from library.base.usage import Usage
 from library.progress import Progress, no_progress
 from library.tasks.files import Task
 from training.evaluation.cells import Cell, Pool, Prompts, Source, cell_key, decode_all
@@ -60,7 +60,7 @@ class EvaluationOutcome:
         pairs: (task, source) of swapped descriptions, by method.
         abstentions: how often a zero adapter came out, by method.
         similarity: of each task's description to the nearest in the library, if there is one.
-        chosen: which strategy `auto` followed for each task, by method.
+        chosen: which strategy `auto` followed for each task, by method and mode.
     """
 
     cells: list[Cell] = field(default_factory=list)
@@ -141,17 +141,28 @@ def _generated(
     sources: list[Source] = [None if p is None else pool.add(p.adapter) for p in found]
     outcome.abstentions[method.name] = _zeros(sources, pool)
     if method.head == DEFAULT_STRATEGY:
-        outcome.chosen[method.name] = {
+        chosen = {
             task.name: p.chosen.strategy
             for task, p in zip(plan.tasks, found, strict=True)
             if p is not None
         }
-    used: list[Mode | None] = [
-        p.usage.mode if p is not None and mode == "best" else None for p in found
-    ]
-    cells = _cells(method, sources, mode, plan, prompts, pool, used)
+        outcome.chosen[f"{method.name}, {mode}"] = chosen
+    own = [_own_usage(method, mode, p) for p in found]
+    cells = _cells(method, sources, mode, plan, prompts, pool, own)
     by_task = {task.name: p for task, p in zip(plan.tasks, found, strict=True)}
     return [replace(cell, refined=_refined(by_task[cell.task.name])) for cell in cells]
+
+
+def _own_usage(method: Method, mode: UsageMode, proposal: Proposal | None) -> Usage | None:
+    """The prompt of an adapter that has to be asked with its own; None: the task's definition.
+
+    So a swapped description stands in the prompt where the prompt is what carries it: in the mode
+    that the usage names, after training with it, and for the multi-task adapter.
+    """
+    if proposal is None or mode == "bare":
+        return None
+    own = mode == "best" or proposal.refined is not None or method.head == MultiTask.name
+    return proposal.usage if own else None
 
 
 def _refined(proposal: Proposal | None) -> dict[str, Any] | None:
@@ -183,21 +194,21 @@ def _cells(
     plan: EvaluationPlan,
     prompts: Prompts,
     pool: Pool,
-    used: Sequence[Mode | None] = (),
+    own: Sequence[Usage | None] = (),
 ) -> list[Cell]:
     """One for each task that the method has something for.
 
     Args:
         mode: as it is reported; without a usage, best is prompted.
-        used: the mode of each task's prompts, where an adapter has its own.
+        own: the usage of each task's prompts, where an adapter has its own.
     """
-    cells, used = [], used or [None] * len(plan.tasks)
-    for task, split, source, own in zip(plan.tasks, plan.splits, sources, used, strict=True):
+    cells, own = [], own or [None] * len(plan.tasks)
+    for task, split, source, stated in zip(plan.tasks, plan.splits, sources, own, strict=True):
         if source is None and method.head not in WITHOUT_ADAPTERS:
             continue
-        prompted: Mode = own or ("bare" if mode == "bare" else "prompted")
+        usage = stated or Usage.of("bare" if mode == "bare" else "prompted", task.definition)
         shots = (method.examples or SHOTS) if method.head == IN_CONTEXT else 0
-        ids = prompts.of(task, prompted, shots)
+        ids = prompts.of(task, usage, shots)
         key = cell_key(prompts.base, ids, pool.digest(source))
-        cells.append(Cell(task, split, method, mode, prompted, source, ids, key))
+        cells.append(Cell(task, split, method, mode, usage.mode, source, ids, key))
     return cells
