@@ -21,7 +21,7 @@ LEAST_POINTS = 20  # measured adapters that a group needs
 
 
 @dataclass(frozen=True)
-class Group:
+class ScoreRange:
     """Of 100 answers, how many were exactly right: mean, and where four of five tasks lie."""
 
     score: float
@@ -30,7 +30,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Fit:
+class ScoreFit:
     """score = intercept + share · (share right) + confidence · exp(-loss), and its spread.
 
     Attributes:
@@ -66,22 +66,42 @@ class Expected:
 
 @dataclass(frozen=True)
 class _Calibration:
-    held_out: Fit
-    groups: dict[str, Group]
+    """Attributes:
+    base_sha256: of the base whose adapters were measured.
+    checkpoints: of the strategies that have one.
+    """
+
+    held_out: ScoreFit
+    groups: dict[str, ScoreRange]
     calibration: str
+    base_sha256: str
+    checkpoints: dict[str, str]
 
 
-def expectation(proposal: Proposal) -> Expected | None:
-    """What to expect of a proposal's answers; None where nothing like it was measured."""
-    return expectation_of(proposal.chosen.strategy, proposal.refined)
+def expectation(proposal: Proposal, base_sha256: str | None) -> Expected | None:
+    """What to expect of a proposal's answers; None where nothing like it was measured.
+
+    Args:
+        base_sha256: of the base's weights.
+    """
+    strategy = proposal.chosen.strategy
+    if proposal.refined is None:
+        measured = _calibration().checkpoints.get(strategy)
+        if measured is None or proposal.checkpoint != measured:
+            return None
+    return expectation_of(strategy, proposal.refined, base_sha256)
 
 
-def expectation_of(strategy: str, refined: Refined | None) -> Expected | None:
+def expectation_of(
+    strategy: str, refined: Refined | None, base_sha256: str | None
+) -> Expected | None:
     """The same, from the strategy's name and what its training gave.
 
     Raises CheckpointError if the calibration is missing or damaged.
     """
     known = _calibration()
+    if base_sha256 != known.base_sha256:
+        return None
     if refined is not None and refined.held_out is not None:
         scores = refined.held_out
         group = predicted(known.held_out, scores.right / scores.of, math.exp(-scores.loss))
@@ -93,7 +113,7 @@ def expectation_of(strategy: str, refined: Refined | None) -> Expected | None:
     return Expected(group.score, group.low, group.high, known.calibration)
 
 
-def predicted(fit: Fit, share: float, confidence: float) -> Group:
+def predicted(fit: ScoreFit, share: float, confidence: float) -> ScoreRange:
     """The expectation where examples were held out.
 
     Args:
@@ -101,7 +121,7 @@ def predicted(fit: Fit, share: float, confidence: float) -> Group:
         confidence: exp(-loss), the geometric mean of the right tokens' probabilities.
     """
     score = fit.intercept + fit.share * share + fit.confidence * confidence
-    return Group(*(_percent(score + spread) for spread in (0.0, fit.low, fit.high)))
+    return ScoreRange(*(_percent(score + spread) for spread in (0.0, fit.low, fit.high)))
 
 
 def _percent(value: float) -> float:
@@ -114,8 +134,10 @@ def _calibration(file: Path = FILE) -> _Calibration:
     return read_calibration(
         file,
         lambda data: _Calibration(
-            Fit(**data["held_out"]),
-            {name: Group(**group) for name, group in data["groups"].items()},
+            ScoreFit(**data["held_out"]),
+            {name: ScoreRange(**group) for name, group in data["groups"].items()},
             data["calibration"],
+            data["base_sha256"],
+            dict(data["checkpoints"]),
         ),
     )

@@ -58,7 +58,7 @@ def package(query: Query, proposal: Proposal, generator: str) -> Packaged:
     # 3. Identity, report and provenance, written once.
     checked = QuickCheck(query.base)
     chosen = proposal.chosen.to_dict()
-    expected = expectation(proposal)
+    expected = expectation(proposal, base["sha256"])
     provenance = Provenance(
         generator=generator,
         checkpoint=proposal.checkpoint,

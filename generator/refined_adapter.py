@@ -81,7 +81,7 @@ def refine_adapter(
     )
     # 3. The files.
     about = start.base if start else described(base.reference)
-    expected = expectation_of("refine" if start else Fresh.name, refined)
+    expected = expectation_of(Fresh.name, refined, about["sha256"])
     provenance = Provenance(
         generator="refine",
         checkpoint=None,

@@ -19,9 +19,13 @@ from typing import Any
 
 import numpy
 
-from generator.expected import LEAST_POINTS, Fit, Group, predicted
+import pretrained
+from generator.expected import LEAST_POINTS, ScoreFit, ScoreRange, predicted
+from generator.models.text_to_lora import TextToLoRA
+from generator.strategies.multi_task import MultiTask
 from library.canonical import file_digest
 from library.files import write_file
+from library.peft.write import WEIGHTS_FILE
 from training.evaluation.comparison import spearman
 
 LOW, HIGH = 0.1, 0.9
@@ -43,11 +47,17 @@ def main() -> None:
     o = _options()
     points, checks = _points(o.fit), _points(o.check)
     fit, groups = _fit(points), _groups(points)
+    first = json.loads(o.fit[0].read_text())
     tasks = len({point.task for point in points})
     content = {
         "held_out": asdict(fit),
         "groups": {name: asdict(group) for name, group in groups.items()},
         "calibration": f"from {tasks} user-style tasks that nothing was trained on",
+        "base_sha256": first["base_sha256"],
+        "checkpoints": {
+            TextToLoRA.kind: first["checkpoint"],
+            MultiTask.name: file_digest(pretrained.folder(MultiTask.name) / WEIGHTS_FILE),
+        },
         "sources": {path.name: file_digest(path) for path in o.fit},
     }
     write_file(o.file, (json.dumps(content, indent=1) + "\n").encode())
@@ -83,7 +93,7 @@ def _points(paths: Sequence[Path]) -> list[Point]:
     return points
 
 
-def _fit(points: Sequence[Point]) -> Fit:
+def _fit(points: Sequence[Point]) -> ScoreFit:
     """Least squares of the score on the held-out share and confidence; spread of the residuals."""
     rows = [p for p in points if p.share is not None]
     x = numpy.array([[1.0, p.share or 0.0, p.confidence or 0.0] for p in rows])
@@ -91,34 +101,35 @@ def _fit(points: Sequence[Point]) -> Fit:
     (intercept, share, confidence), *_ = numpy.linalg.lstsq(x, y, rcond=None)
     residuals = y - x @ numpy.array([intercept, share, confidence])
     low, high = numpy.quantile(residuals, [LOW, HIGH])
-    return Fit(*(round(float(v), 3) for v in (intercept, share, confidence, low, high)))
+    return ScoreFit(*(round(float(v), 3) for v in (intercept, share, confidence, low, high)))
 
 
-def _groups(points: Sequence[Point]) -> dict[str, Group]:
+def _groups(points: Sequence[Point]) -> dict[str, ScoreRange]:
     """For what has no held-out examples: quantiles of the scores of its kind."""
     groups: dict[str, list[float]] = {}
     for point in points:
         if point.share is None:
             groups.setdefault(point.group, []).append(point.score)
-    return {
-        name: Group(*(round(float(v), 1) for v in (numpy.mean(s), *numpy.quantile(s, [LOW, HIGH]))))
-        for name, s in groups.items()
-        if len(s) >= LEAST_POINTS
+    ranges = {
+        name: (numpy.mean(scores), *numpy.quantile(scores, [LOW, HIGH]))
+        for name, scores in groups.items()
+        if len(scores) >= LEAST_POINTS
     }
+    return {name: ScoreRange(*(round(float(v), 1) for v in ends)) for name, ends in ranges.items()}
 
 
-def _left_out(point: Point, points: Sequence[Point]) -> Group | None:
+def _left_out(point: Point, points: Sequence[Point]) -> ScoreRange | None:
     others = [p for p in points if p.task != point.task]
     return _predict(point, _fit(others), _groups(others))
 
 
-def _predict(point: Point, fit: Fit, groups: dict[str, Group]) -> Group | None:
+def _predict(point: Point, fit: ScoreFit, groups: dict[str, ScoreRange]) -> ScoreRange | None:
     if point.share is None or point.confidence is None:
         return groups.get(point.group)
     return predicted(fit, point.share, point.confidence)
 
 
-def _judged(pairs: Sequence[tuple[Point, Group]]) -> dict[str, Any]:
+def _judged(pairs: Sequence[tuple[Point, ScoreRange]]) -> dict[str, Any]:
     """Rank correlation, coverage, the warning's precision and recall, and a reliability table."""
     if not pairs:
         return {}

@@ -135,7 +135,11 @@ def test_a_process_that_is_interrupted_leaves_nothing(command: list[str], tmp_pa
         stderr=subprocess.PIPE,
     )
     assert process.stdin is not None and process.stderr is not None
-    process.stdin.write(LINES.encode())
+    long = "".join(  # training that outlasts the bar's two seconds
+        json.dumps({"input": f"{number} word " * 150, "output": "yes"}) + "\n"
+        for number in range(9)
+    )
+    process.stdin.write(long.encode())
     process.stdin.close()
     process.stdin = None
     said = b""

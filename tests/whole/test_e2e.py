@@ -64,7 +64,8 @@ def test_a_description_becomes_an_adapter_that_the_base_obeys(
     trained: Path, tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    out, arguments = tmp_path / "banana", ["--checkpoint", str(trained)]
+    # Bare: the adapter has to carry the task.
+    out, arguments = tmp_path / "banana", ["--mode", "bare", "--checkpoint", str(trained)]
     asked = ["generate", WORDS["banana"], "--out", str(out), "--json", "--try", "Number 99?"]
     assert main([*asked, *arguments]) == 0
     made = json.loads(capsys.readouterr().out)
@@ -91,7 +92,7 @@ def test_a_description_becomes_an_adapter_that_the_base_obeys(
     settings = Settings(data=tmp_path / "data", checkpoints={"text-to-lora": trained})
     engine = open_engine([read_generator(trained)], str(pretrained.folder("library")))
     with TestClient(create_app(Service(settings, engine))) as client:
-        answer = client.post("/v1/adapters", json={"description": WORDS["banana"]})
+        answer = client.post("/v1/adapters", json={"description": WORDS["banana"], "mode": "bare"})
     assert answer.status_code == 201
     assert (answer.json()["id"], answer.json()["sha256"]) == (made["id"], made["sha256"])
 

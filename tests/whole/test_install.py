@@ -59,7 +59,7 @@ def test_the_installed_command_works_from_an_empty_folder(
     out = run(command, *arguments, "--checkpoint", checkpoint, cwd=tmp_path, env=own)
     made = json.loads(out)
     assert {file.name for file in (tmp_path / "a").iterdir()} == {
-        "adapter_config.json", "adapter_model.safetensors", "provenance.json"
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "provenance.json"
     }  # fmt: skip
     assert made["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
 

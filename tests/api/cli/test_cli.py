@@ -40,7 +40,18 @@ WRONG = [
     (["generate", "x", "--out", "new", "--device", "tpu"], 2, "device must be cpu or cuda"),
     (["generate", "x", "--out", "new", "--examples", "e"], 2, "no file at e"),
     (
-        ["generate", "x", "--out", "new", "--generator", "text-to-lora", "--examples", "e"],
+        [
+            "generate",
+            "x",
+            "--out",
+            "new",
+            "--generator",
+            "text-to-lora",
+            "--examples",
+            "e",
+            "--refine",
+            "0",
+        ],
         2,
         "cannot use examples",
     ),
@@ -106,7 +117,7 @@ def test_the_command_writes_what_the_library_makes(
     engine = open_engine([read_generator(checkpoint)], SHIPPED_LIBRARY)
     made = engine.generate("auto", Request(description, rank=4), resolve_base())
     chosen = made.summary["chosen"]
-    assert chosen["strategy"] == "text-to-lora" and len(chosen["neighbours"]) == 4
+    assert chosen["strategy"] == "multi-task" and len(chosen["neighbours"]) == 4
     for name, content in made.files.files.items():
         assert (tmp_path / "a" / name).read_bytes() == content
     assert set(shown.pop("milliseconds")) == {*made.milliseconds}

@@ -82,6 +82,6 @@ def test_each_mode_is_asked_under_its_own_adapter(
     assert alone["bare"] != alone["prompted"]
 
 
-def test_it_has_to_be_named(tasks: Path, tiny_base: Path, tmp_path: Path) -> None:
+def test_the_shipped_one_is_for_its_own_base(tasks: Path, tiny_base: Path, tmp_path: Path) -> None:
     arguments = ["--tasks", str(tasks), "--base", str(tiny_base), "--methods", "multi-task"]
-    assert main(["evaluate", *arguments, "--out", str(tmp_path / "x.json")]) == 2
+    assert main(["evaluate", *arguments, "--out", str(tmp_path / "x.json")]) == 1
