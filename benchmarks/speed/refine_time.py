@@ -3,9 +3,9 @@
     python -m benchmarks.speed.refine_time --tasks benchmarks/user_tasks --task parcel_notes \\
         --examples 5,16,40 --out docs/results/refine-time.json
 
-Ours is `lorasmith.refine` as it stands: its own number of steps, held-out training included. PEFT is
-a plain loop of torch's AdamW over padded batches of eight rows, the loss on the answers alone, five
-steps of which are timed and scaled to as many steps of one adapter as ours makes of all of them.
+Ours is `lorasmith.refine` as it stands: its own number of steps, held-out training included. PEFT
+is a plain loop of torch's AdamW over padded batches of eight rows, the loss on the answers alone;
+five steps of it are timed. The ratio is of a step of one adapter.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _ours(examples: tuple[Example, ...]) -> dict[str, Any]:
-    """`lorasmith.refine` from nothing, with the base loaded before; seconds a step of one adapter."""
+    """`lorasmith.refine` from nothing, with the base loaded before."""
     pairs = [(example.input, example.output) for example in examples]
     lorasmith.answer(["Hello"])  # loads the base
     begun = time.perf_counter()
