@@ -8,21 +8,19 @@ from api.cli.console import guarded
 from api.cli.generate import produce, readable
 from library.files import write_file
 
-DESCRIPTION = (
-    "Sort the customer's note about a parcel. Answer with one word: damaged, late, lost or praise."
-)
+DESCRIPTION = "Copy the order number out of the message and write nothing else."
 EXAMPLES = (
-    ("My parcel arrived with a big hole in the box.", "damaged"),
-    ("The courier said Monday, it is Friday now.", "late"),
-    ("It never came and the tracking stopped weeks ago.", "lost"),
-    ("Super quick delivery, thank you so much!", "praise"),
-    ("The vase was in pieces when I opened it.", "damaged"),
+    ("Hi, order A-4471 has not arrived.", "A-4471"),
+    ("Please cancel number B-0093, thanks.", "B-0093"),
+    ("What is the status of K-5512?", "K-5512"),
+    ("I got the wrong colour in A-2210.", "A-2210"),
+    ("M-7781 is missing one item.", "M-7781"),
 )
 INPUTS = (
-    "The lamp's glass is cracked and the carton is soaked.",
-    "Ten days over the promised date and still waiting for my shoes.",
-    "Lovely driver, everything came exactly when you said.",
-    "Your site says delivered, but nobody here ever got anything.",
+    "Could you resend C-3310 to my new address?",
+    "Regarding T-9004: refund please.",
+    "order Z-1188 came broken",
+    "I'd like to change R-6420.",
 )
 
 
