@@ -89,13 +89,17 @@ def expectation(proposal: Proposal, base_sha256: str | None) -> Expected | None:
         measured = _calibration().checkpoints.get(strategy)
         if measured is None or proposal.checkpoint != measured:
             return None
-    return expectation_of(strategy, proposal.refined, base_sha256)
+    group = group_of(strategy, proposal.usage.mode)
+    return expectation_of(group, proposal.refined, base_sha256)
 
 
-def expectation_of(
-    strategy: str, refined: Refined | None, base_sha256: str | None
-) -> Expected | None:
-    """The same, from the strategy's name and what its training gave.
+def group_of(strategy: str, mode: str) -> str:
+    """The group of what was not trained on examples: a strategy and the mode of its prompts."""
+    return f"{strategy}, {mode}"
+
+
+def expectation_of(group: str, refined: Refined | None, base_sha256: str | None) -> Expected | None:
+    """The same, from the group of an untrained adapter, or what training gave.
 
     Raises CheckpointError if the calibration is missing or damaged.
     """
@@ -104,13 +108,12 @@ def expectation_of(
         return None
     if refined is not None and refined.held_out is not None:
         scores = refined.held_out
-        group = predicted(known.held_out, scores.right / scores.of, math.exp(-scores.loss))
+        found = predicted(known.held_out, scores.right / scores.of, math.exp(-scores.loss))
     else:
-        found = known.groups.get(strategy if refined is None else TRAINED)
-        if found is None:
-            return None
-        group = found
-    return Expected(group.score, group.low, group.high, known.calibration)
+        found = known.groups.get(group if refined is None else TRAINED)
+    if found is None:
+        return None
+    return Expected(found.score, found.low, found.high, known.calibration)
 
 
 def predicted(fit: ScoreFit, share: float, confidence: float) -> ScoreRange:

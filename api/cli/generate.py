@@ -148,7 +148,7 @@ def prospects(summary: dict[str, Any]) -> list[str]:
             else f"  held out, {held_out['right']} of {held_out['of']} answers were exactly right"
         )
         if held_out is not None and held_out["loss"] > held_out["start_loss"]:
-            lines.append("  training did not help on held-out examples: compare with --refine 0")
+            lines.append("  training made held-out answers less likely: the start may be better")
     bare = summary["usage"]["mode"] == "bare"
     prompt = "the input alone" if bare else "the description, a blank line and the input"
     lines.append(f"  prompt it with {prompt}")
@@ -168,7 +168,11 @@ def _tries(
     if not inputs:
         return []
     print("asking the base model ...", file=sys.stderr)
-    plain = lorasmith.answer(inputs, base=base, device=device)
+    from library.base.usage import Usage
+
+    # The base gets the same prompt: an instruction in it helps the base, too.
+    usage = Usage(**adapter.summary["usage"])
+    plain = lorasmith.answer(inputs, base=base, device=device, usage=usage)
     adapted = lorasmith.answer(inputs, adapter, base=base, device=device)
     return [
         {"input": text, "base": before, "adapted": after}

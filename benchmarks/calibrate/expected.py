@@ -20,7 +20,7 @@ from typing import Any
 import numpy
 
 import pretrained
-from generator.expected import LEAST_POINTS, ScoreFit, ScoreRange, predicted
+from generator.expected import LEAST_POINTS, TRAINED, ScoreFit, ScoreRange, group_of, predicted
 from generator.models.text_to_lora import TextToLoRA
 from generator.strategies.multi_task import MultiTask
 from library.canonical import file_digest
@@ -86,7 +86,7 @@ def _points(paths: Sequence[Path]) -> list[Point]:
             if name == "multi-task" and row["usage"] == "bare" and refined is None:
                 continue
             held_out = (refined or {}).get("held_out")
-            group = name if refined is None else "trained"
+            group = group_of(name, row["usage"]) if refined is None else TRAINED
             share = held_out["right"] / held_out["of"] if held_out else None
             confidence = math.exp(-held_out["loss"]) if held_out else None
             points.append(Point(row["task"], group, share, confidence, 100 * row["strict_exact"]))

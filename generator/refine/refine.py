@@ -80,7 +80,7 @@ def refine_starts(
         LayoutMismatch: the starts differ in layout.
     """
     # 1. The rows, the schedule and the held-out sets of each.
-    rows = [example_rows(base, start.examples, start.usage) for start in starts]
+    rows = [example_rows(base, _distinct(start.examples), start.usage) for start in starts]
     plans = [_plan(own, base.device.type, steps, budget, seed) for own in rows]
     total = sum(settings.steps * (1 + len(sets)) for settings, sets in plans)
     layout, done, results = starts[0].adapter.layout, 0, dict[int, Refined]()
@@ -98,6 +98,11 @@ def refine_starts(
             scores = held_out_scores(base, starts[i].adapter, parts, rows[i], sets)
             results[i] = Refined(whole, settings, len(rows[i]), scores)
     return [results[i] for i in range(len(starts))]
+
+
+def _distinct(examples: Sequence[Example]) -> list[Example]:
+    """Each pair once: one that comes twice would be trained on and held out at once."""
+    return [*{(example.input, example.output): example for example in examples}.values()]
 
 
 def _plan(

@@ -3,7 +3,7 @@
 Without examples: the nearest adapter if it is near enough; else the multi-task adapter if the
 instruction may stand in the prompt; else generate, else compose. With examples to train on: the
 start that was measured to end best. With examples and no training: whatever answers them best, of
-all candidates of all strategies.
+all that generation and retrieval propose, with bare prompts.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from generator.strategies.multi_task import REASON, MultiTask
 from generator.strategies.retrieved import Compose, Nearest
 from library.base.example_loss import mean_losses
 from library.base.models import BaseReference, numerics
+from library.base.usage import BARE
 from library.errors import LayoutMismatch
 
 MAX_EXAMPLES = 32  # more say little more
@@ -138,6 +139,8 @@ class Auto(Strategy):
         compared = ", ".join(f"{k} {loss:.2f}" for k, loss in zip(labels, losses, strict=True))
         reason = f"it has the least loss a token on {count} examples of these: {compared}"
         proposal = _because(proposals[best], reason)
+        if query.request.mode == "best":
+            proposal = replace(proposal, usage=BARE)  # as it was measured
         return replace(
             proposal, tried_in=numerics(base.model), losses=[*zip(labels, losses, strict=True)]
         )

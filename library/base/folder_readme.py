@@ -1,5 +1,6 @@
 """README.md of an adapter's folder: what it is, how to load it, which prompt to use."""
 
+import json
 from typing import Any
 
 from library.base.usage import PLACEHOLDER
@@ -27,10 +28,10 @@ def folder_readme(provenance: dict[str, Any]) -> str:
 def _prompt(usage: dict[str, str]) -> str:
     if usage["mode"] == "bare":
         return "the input alone, as the user's message of the base's chat template."
-    template = usage["template"].replace("\n", "\\n")
+    template = json.dumps(usage["template"], ensure_ascii=False)
     return (
         "as the user's message of the base's chat template, with the input where the last "
-        f"{PLACEHOLDER} stands (\\n is a line break): {_quoted(template)}"
+        f"{PLACEHOLDER} stands (\\n is a line break): {template}"
     )
 
 

@@ -94,7 +94,7 @@ def evaluate(
     cells, n = outcome.cells, len(plan.tasks)
     for method in plan.methods:
         # 1. For each task, what answers it: an adapter, a mix for each row, or the base alone.
-        if method.head == MultiTask.name and multi_task is not None and not method.examples:
+        if method.name == MultiTask.name and multi_task is not None:
             for mode, adapter in multi_task.items():
                 one: list[Source] = [pool.add(adapter)] * n
                 cells += _cells(method, one, mode, plan, prompts, pool)
@@ -147,13 +147,13 @@ def _generated(
             if p is not None
         }
         outcome.chosen[f"{method.name}, {mode}"] = chosen
-    own = [_own_usage(method, mode, p) for p in found]
+    own = [_own_usage(mode, p) for p in found]
     cells = _cells(method, sources, mode, plan, prompts, pool, own)
     by_task = {task.name: p for task, p in zip(plan.tasks, found, strict=True)}
     return [replace(cell, refined=_refined(by_task[cell.task.name])) for cell in cells]
 
 
-def _own_usage(method: Method, mode: UsageMode, proposal: Proposal | None) -> Usage | None:
+def _own_usage(mode: UsageMode, proposal: Proposal | None) -> Usage | None:
     """The prompt of an adapter that has to be asked with its own; None: the task's definition.
 
     So a swapped description stands in the prompt where the prompt is what carries it: in the mode
@@ -161,7 +161,7 @@ def _own_usage(method: Method, mode: UsageMode, proposal: Proposal | None) -> Us
     """
     if proposal is None or mode == "bare":
         return None
-    own = mode == "best" or proposal.refined is not None or method.head == MultiTask.name
+    own = mode == "best" or proposal.refined or proposal.chosen.strategy == MultiTask.name
     return proposal.usage if own else None
 
 

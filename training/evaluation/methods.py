@@ -213,6 +213,6 @@ def _request(asked: Asked, text: str, rows: tuple[Example, ...]) -> Request:
     if asked.method.head == MultiTask.name and not rows and mode == "bare":
         mode = "prompted"  # its weights are the same, and bare prompts show what they lack
     try:
-        return Request(text, examples=rows, mode=mode)
+        return Request(text, seed=asked.seed, examples=rows, mode=mode)
     except InvalidDescription as error:
         raise TaskFileError(f"a task cannot be evaluated: {error}") from error

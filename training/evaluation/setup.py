@@ -11,6 +11,7 @@ import torch
 import pretrained
 from generator.engine import Engine, open_engine, read_generator
 from generator.request import UsageMode
+from generator.strategies.multi_task import MultiTask
 from index.encoders.descriptions import DescriptionEncoder
 from index.routing import load_router
 from index.search.retriever import Retriever
@@ -126,6 +127,9 @@ def _multi_task(o: Options, base: BaseReference) -> dict[UsageMode, Adapter] | N
     """The adapter of --multi-task for each mode: PATH/MODE, or PATH for all; None: the shipped."""
     if o.multi_task is None:
         return None
+    others = [m.name for m in o.methods if m.head == MultiTask.name and m.name != MultiTask.name]
+    if others:
+        raise UsageError(f"--multi-task is for the method multi-task alone, not for {others[0]}")
     adapters: dict[UsageMode, Adapter] = {}
     for mode in o.modes:
         by_mode = o.multi_task / mode

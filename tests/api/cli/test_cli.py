@@ -159,7 +159,7 @@ def test_tries_are_what_peft_answers(
     attempt = json.loads(capsys.readouterr().out)["tries"][0]
     base = load_base(resolve_base())
     inputs = base.tokenizer.apply_chat_template(
-        [{"role": "user", "content": text}],
+        [{"role": "user", "content": f"Shout.\n\n{text}"}],  # both are asked with its usage
         add_generation_prompt=True,
         return_tensors="pt",
         return_dict=True,

@@ -207,11 +207,11 @@ def test_it_is_evaluated_without_the_tasks_own_adapter(
     report = json.loads((tmp_path / "report.json").read_text())
     assert {row["method"] for row in report["rows"]} == set(names.split(","))
     chosen = report["chosen"]
-    assert set(chosen) == {"auto", "auto:2", "auto:wrong-description"}
+    assert set(chosen) == {"auto, bare", "auto:2, bare", "auto:wrong-description, bare"}
     # Its own description is in the library and would be taken; it is left out.
-    assert set(chosen["auto"].values()) == {"text-to-lora"}
+    assert set(chosen["auto, bare"].values()) == {"text-to-lora"}
     # Another's description finds that one's adapter.
-    assert set(chosen["auto:wrong-description"].values()) == {"nearest"}
+    assert set(chosen["auto:wrong-description, bare"].values()) == {"nearest"}
     assert set(report["similarity"]) == {t.name for t in read_tasks(small_library / "tasks")}
 
 
