@@ -45,18 +45,13 @@ class ScoreFit:
 
 
 @dataclass(frozen=True)
-class Expected:
-    """Of 100 answers, how many will be exactly right.
+class Expected(ScoreRange):
+    """Of 100 answers, how many will be exactly right: best guess, and four of five tasks like it.
 
     Attributes:
-        score: the best guess.
-        low, high: four of five tasks like it lie between.
         calibration: what it was measured on.
     """
 
-    score: float
-    low: float
-    high: float
     calibration: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,13 +79,26 @@ def expectation(proposal: Proposal, base_sha256: str | None) -> Expected | None:
     Args:
         base_sha256: of the base's weights.
     """
-    strategy = proposal.chosen.strategy
-    if proposal.refined is None:
-        measured = _calibration().checkpoints.get(strategy)
-        if measured is None or proposal.checkpoint != measured:
-            return None
+    if proposal.refined is not None:
+        return expectation_after(proposal.refined, base_sha256)
+    strategy, known = proposal.chosen.strategy, _calibration()
+    measured = known.checkpoints.get(strategy)
+    if measured is None or proposal.checkpoint != measured:
+        return None
     group = group_of(strategy, proposal.usage.mode)
-    return expectation_of(group, proposal.refined, base_sha256)
+    return _expected(known.groups.get(group), base_sha256)
+
+
+def expectation_after(refined: Refined, base_sha256: str | None) -> Expected | None:
+    """The same of an adapter that was trained on examples, by what the held-out ones say.
+
+    Raises CheckpointError if the calibration is missing or damaged.
+    """
+    scores, known = refined.held_out, _calibration()
+    if scores is None:
+        return _expected(known.groups.get(TRAINED), base_sha256)
+    share, confidence = scores.right / scores.of, math.exp(-scores.loss)
+    return _expected(predicted(known.held_out, share, confidence), base_sha256)
 
 
 def group_of(strategy: str, mode: str) -> str:
@@ -98,22 +106,11 @@ def group_of(strategy: str, mode: str) -> str:
     return f"{strategy}, {mode}"
 
 
-def expectation_of(group: str, refined: Refined | None, base_sha256: str | None) -> Expected | None:
-    """The same, from the group of an untrained adapter, or what training gave.
-
-    Raises CheckpointError if the calibration is missing or damaged.
-    """
+def _expected(found: ScoreRange | None, base_sha256: str | None) -> Expected | None:
     known = _calibration()
-    if base_sha256 != known.base_sha256:
+    if found is None or base_sha256 != known.base_sha256:
         return None
-    if refined is not None and refined.held_out is not None:
-        scores = refined.held_out
-        found = predicted(known.held_out, scores.right / scores.of, math.exp(-scores.loss))
-    else:
-        found = known.groups.get(group if refined is None else TRAINED)
-    if found is None:
-        return None
-    return Expected(found.score, found.low, found.high, known.calibration)
+    return Expected(**vars(found), calibration=known.calibration)
 
 
 def predicted(fit: ScoreFit, share: float, confidence: float) -> ScoreRange:

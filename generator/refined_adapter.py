@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from generator.expected import TRAINED, expectation_of
+from generator.expected import expectation_after
 from generator.refine.refine import Refined, Start, refine_starts
 from generator.request import Request
 from generator.strategies.fresh import fresh_start
@@ -82,7 +82,7 @@ def refine_adapter(
     # 3. The files.
     about = start.base if start else described(base.reference)
     # What a start has been trained on is not known, so its held-out answers may be remembered.
-    expected = None if start else expectation_of(TRAINED, refined, about["sha256"])
+    expected = None if start else expectation_after(refined, about["sha256"])
     provenance = Provenance(
         generator="refine",
         checkpoint=None,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from generator.refine.limits import DEFAULT_BUDGET
 from library.files import write_folder
 from lorasmith.loading import Examples, Mode, Profile, example_pairs, loaded_engine
 
@@ -50,7 +51,7 @@ def generate(
     examples: Examples = (),
     refine: int | None = None,
     mode: Mode = "best",
-    budget: float = 60.0,
+    budget: float = DEFAULT_BUDGET,
     generator: str = "auto",
     base: str | None = None,
     checkpoints: Sequence[Path | str] = (),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from generator.refine.limits import DEFAULT_BUDGET
 from library.errors import UsageError
 from lorasmith.adapters import FinishedAdapter
 from lorasmith.loading import Examples, Profile, example_pairs, loaded_model
@@ -19,7 +20,7 @@ def refine(
     adapter: str | Path | None = None,
     *,
     steps: int | None = None,
-    budget: float = 60.0,
+    budget: float = DEFAULT_BUDGET,
     seed: int = 0,
     base: str | None = None,
     library: str | Path | None = None,

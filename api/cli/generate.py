@@ -10,6 +10,7 @@ import typer
 
 import lorasmith
 from api.cli.console import progress_bar, quiet_libraries
+from generator.refine.limits import DEFAULT_BUDGET
 from library.errors import UsageError
 from library.files import data_dir, require_absent, require_kind
 from lorasmith.loading import Mode, Profile
@@ -40,7 +41,7 @@ def generate_command(
     ] = "best",
     budget: Annotated[
         float, typer.Option(help="Seconds that training may cost, by a stored table.")
-    ] = 60.0,
+    ] = DEFAULT_BUDGET,
     rank: Annotated[int | None, typer.Option(help="Default: the generator's.")] = None,
     strength: Annotated[float, typer.Option(help="Factor on the adapter's effect.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Recorded in the adapter's identity.")] = 0,

@@ -10,6 +10,7 @@ import lorasmith
 from api.cli.console import progress_bar, quiet_libraries
 from api.cli.generate import prospects
 from api.cli.library_list import SHIPPED_LIBRARY, Location
+from generator.refine.limits import DEFAULT_BUDGET
 from library.files import require_absent, require_kind
 from lorasmith.loading import Profile
 
@@ -27,7 +28,7 @@ def refine_command(
     ] = None,
     budget: Annotated[
         float, typer.Option(help="Seconds that training may cost, by a stored table.")
-    ] = 60.0,
+    ] = DEFAULT_BUDGET,
     base: Annotated[
         str | None, typer.Option(help="Base model (default: the one that the adapter names).")
     ] = None,

@@ -1,7 +1,7 @@
 """Refinement of one or many starts: the adapters, and what held-out examples say of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from generator.refine.costs import holds_out, steps_for
@@ -123,4 +123,4 @@ def _jobs(
 
 
 def _without(rows: tuple[TokenRow, ...], held: tuple[int, ...]) -> tuple[TokenRow, ...]:
-    return tuple(replace(row) for i, row in enumerate(rows) if i not in held)
+    return tuple(row for i, row in enumerate(rows) if i not in held)

@@ -35,6 +35,7 @@ class MultiTask(Strategy):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._fit = Fit(self._require_same_base)
+        self._adapted: dict[BaseReference, Adapter] = {}
 
     def unavailable(self, base: BaseReference) -> str:
         if not self._folder.is_dir():
@@ -52,14 +53,25 @@ class MultiTask(Strategy):
         missing = self.unavailable(query.base)
         if missing:
             raise LayoutMismatch(missing)
-        adapter = adapter_of(self._files, base_layout(query.base, self._stored.layout))
+        if query.base not in self._adapted:
+            layout = base_layout(query.base, self._stored.layout)
+            self._adapted[query.base] = adapter_of(self._files, layout)
         chosen = self.chosen(query, None)
-        return Proposal(adapter, chosen, self.usage(request), checkpoint=self._digest)
+        return Proposal(
+            self._adapted[query.base], chosen, self.usage(request), checkpoint=self._digest
+        )
 
     def usage(self, request: Request) -> Usage:
         if request.mode == "bare" and not request.refines:
             raise UsageError(f"{self.name} needs its instruction in the prompt: mode bare is none")
         return super().usage(request)
+
+    def _for(self, base: BaseReference) -> Adapter:
+        """The adapter in the order of a base's layout, read once. Raises LayoutMismatch."""
+        if base not in self._adapted:
+            layout = base_layout(base, self._stored.layout)
+            self._adapted[base] = adapter_of(self._files, layout)
+        return self._adapted[base]
 
     @cached_property
     def _files(self) -> dict[str, bytes]:
@@ -69,7 +81,7 @@ class MultiTask(Strategy):
     def _stored(self) -> Adapter:
         return adapter_of(self._files)
 
-    @property
+    @cached_property
     def _digest(self) -> str:
         return digest(self._files[WEIGHTS_FILE])
 
