@@ -127,6 +127,7 @@ def _load_all() -> None:
 
 
 def registered() -> dict[str, type[Generator]]:
-    """Every known generator class, by name."""
+    """Every known generator class by name, sorted, whichever was imported first."""
     _load_all()
-    return {name: cls for name, cls in Checkpointed.registry.items() if issubclass(cls, Generator)}
+    kinds = sorted(Checkpointed.registry.items())
+    return {name: cls for name, cls in kinds if issubclass(cls, Generator)}
