@@ -4,8 +4,8 @@ An adapter is a vector of z-scores; an encoder of 1-D convolutions and the task'
 Gaussian, a decoder of 1-D convolutions turns a draw and the task's vector back into the adapter. To
 generate, the draw is from N(0, I). What differs from the paper: the task vector comes from the base
 alone, so that a new task has one (library.base.task_vectors); statistics are the training set's and
-stored, with a mean of every entry; task vectors are standardised, as they share large entries that
-no task differs in (two tasks' vectors have a cosine of 0.9); and padding counts in no loss.
+stored, with a mean of every entry; task vectors are standardised, as they share large entries in
+which tasks hardly differ; and padding counts in no loss.
 """
 
 from collections.abc import Sequence

@@ -91,6 +91,11 @@ class LibraryDataModule(lightning.LightningDataModule):
         return self.adapters.layout
 
     @property
+    def row_tasks(self) -> list[str]:
+        """The task of every target; an adapter comes before its snapshots."""
+        return [self._tasks[owner] for owner in self._owners]
+
+    @property
     def task_vectors(self) -> Float[Tensor, "m d"] | None:
         """Every task vector that a condition may hold; None if it holds none."""
         return None if self._vectors is None else self._vectors.flatten(0, 1)
@@ -130,7 +135,7 @@ class LibraryDataModule(lightning.LightningDataModule):
         # 2. Descriptions, embedded once.
         encoder = DescriptionEncoder(self.encoder_name, dtype=torch.float32)
         self._embedded = encoder.encode_batch([normalise(r["description"]) for r in fitting])
-        tasks = [record["task"] for record in fitting]
+        tasks = self._tasks = [record["task"] for record in fitting]
         self.task_names = sorted(set(tasks))
         # 3. Experts of each: the nearest adapters of other tasks, never its own.
         vectors = torch.cat([row.pooled for row in self._embedded])
