@@ -124,7 +124,7 @@ def takes_library(name: str) -> bool:
 
 def uses_examples(name: str) -> bool:
     """Whether a strategy of this name can use examples without training on them."""
-    return name == Auto.name or (name in registered() and "examples" in registered()[name].needs)
+    return name == Auto.name or (name in registered() and registered()[name].reads_examples())
 
 
 def require_strategy(name: str, *, examples: bool = False) -> None:

@@ -6,6 +6,8 @@ from functools import cached_property
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from generator.models.base import Condition, Experts
 from generator.refine.limits import (
@@ -19,6 +21,7 @@ from index.encoders.descriptions import DEFAULT_ENCODER, Embeddings, normalise
 from index.search.retriever import NEIGHBOURS, Neighbour, Retriever, softmax_weights
 from library.adapter import stack
 from library.base.models import BaseModel, BaseReference
+from library.base.task_vectors import in_context_prompts, task_vectors
 from library.errors import UsageError
 from library.peft.write import Profile
 from library.tasks.files import Example
@@ -39,8 +42,7 @@ class Request:
             alone are trained on.
         rank: below the adapter's own, the best approximation of ΔW; above, zero-padded.
         strength: factor on ΔW.
-        seed: part of the adapter's identity; what a generator draws depends on it, and none of
-            those that ship draws anything.
+        seed: part of the adapter's identity; what a generator draws depends on it.
         profile: see library.peft.write.
         examples: of the task.
         refine: steps of training on the examples; None for as many as suit them, 0 for none.
@@ -169,12 +171,22 @@ class Query:
         """The loaded base model."""
         return self.resources.model(self.base)
 
+    @cached_property
+    def task_vector(self) -> Float[Tensor, "1 d"]:
+        """What the base makes of the description and the examples, computed once.
+
+        Raises UsageError if there is no description, BaseModelError.
+        """
+        description = self.description  # before the base is loaded
+        prompts = in_context_prompts(self.model.tokenizer, description, self.request.examples)
+        return task_vectors(self.model, [prompts])
+
     def condition(self, needs: frozenset[str], encoder: str) -> Condition:
         """The parts of a condition that a generator needs.
 
         Raises UsageError where examples or experts are needed and there are none.
         """
-        text = examples = experts = None
+        text = examples = experts = task = None
         if "description" in needs:
             text = self.embeddings(encoder)
         if "examples" in needs:
@@ -184,4 +196,6 @@ class Query:
             adapters = stack([retriever.adapter(neighbour.id) for neighbour in self.neighbours])
             weights = torch.tensor([softmax_weights(self.neighbours)], dtype=torch.float64)
             experts = Experts([adapters], weights)
-        return Condition(text, examples, experts, seed=self.request.seed)
+        if "base" in needs:
+            task = self.task_vector
+        return Condition(text, examples, experts, task, self.request.seed)

@@ -2,8 +2,9 @@
 
 One format serves generators, the weight encoder, the merge predictor and the router: `kind` names
 the class, `architecture` its configuration, `layout` the modules that it is for. Matrices may be
-stored as int8 rows with a float32 scale per row; what is loaded is then exactly scale x integer,
-so a card's scores are those of the stored file. No pickle, no unknown tensors, no missing ones.
+stored as int8 rows with a float32 scale per row, or per channel of a convolution;
+what is loaded is then exactly scale x integer, so a card's scores are those of the stored file. No
+pickle, no unknown tensors, no missing ones.
 """
 
 import json
@@ -28,6 +29,7 @@ CHECKPOINT_WEIGHTS = "model.safetensors"
 CHECKPOINT_FORMAT = 2
 SCALE = ".row_scale"
 MIN_QUANTISED = 4096  # smaller matrices are kept in float32
+MIN_ROW = 16  # shorter rows, such as a kernel's, share a scale with their neighbours
 
 Storage = Literal["float32", "int8"]
 
@@ -206,13 +208,17 @@ def _load_strictly(folder: Path, module: nn.Module, state: Mapping[str, Tensor])
 
 
 def _quantise(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices, and stacks of them, to int8 rows."""
+    """Matrices, stacks of them and kernels to int8 rows."""
     out = {}
     for key, value in state.items():
         if value.ndim < 2 or value.numel() < MIN_QUANTISED:
             out[key] = value
             continue
-        out[key], out[key + SCALE] = quantise(value)
+        lead = value.ndim - 1
+        while lead > 1 and value.shape[lead:].numel() < MIN_ROW:
+            lead -= 1
+        rows, out[key + SCALE] = quantise(value.flatten(lead))  # (*lead, width), (*lead)
+        out[key] = rows.view(value.shape)
     return out
 
 
@@ -222,7 +228,10 @@ def _dequantise(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for scale_key in state.keys() - out.keys():
         key = scale_key.removesuffix(SCALE)
         rows, scale = out.get(key), state[scale_key]
-        if rows is None or rows.dtype != torch.int8 or scale.shape != rows.shape[:-1]:
+        lead = scale.ndim
+        if rows is None or rows.dtype != torch.int8 or not 0 < lead < rows.ndim:
             raise ValueError(f"{scale_key} does not fit {key}")
-        out[key] = dequantise(rows, scale)
+        if scale.shape != rows.shape[:lead]:
+            raise ValueError(f"{scale_key} does not fit {key}")
+        out[key] = dequantise(rows.flatten(lead), scale).view(rows.shape)
     return out

@@ -66,21 +66,36 @@ class Generator(Checkpointed):
     Class attributes:
         kind: its name in requests, checkpoints and reports.
         Config: dataclass of its architecture.
-        needs: parts of a condition that it reads, out of `NEEDS`.
+        needs: parts of a condition that it reads, out of `NEEDS`. "base" stands for task vectors.
+        optional: parts that it reads where there are any, of the same names.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"description"})
+    optional: ClassVar[frozenset[str]] = frozenset()
     layout: Layout
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        unknown = cls.needs - NEEDS
+        unknown = (cls.needs | cls.optional) - NEEDS
         if unknown:
             raise TypeError(f"{cls.__name__}.needs holds {sorted(unknown)}, not of {sorted(NEEDS)}")
+
+    @classmethod
+    def reads_examples(cls) -> bool:
+        """Whether it can make something of examples."""
+        return "examples" in cls.needs | cls.optional
 
     @abstractmethod
     def forward(self, condition: Condition) -> Adapter:
         """n conditions to n adapters; ΔW is exactly zero before training."""
+
+    def prepare(self, adapters: Adapter, tasks: Float[Tensor, "m d"] | None) -> None:
+        """Take what it needs of a training set before the first step; most need nothing.
+
+        Args:
+            adapters: all that it is trained on.
+            tasks: their task vectors, if the data has any.
+        """
 
     def posterior(
         self, condition: Condition, target: Adapter
@@ -112,6 +127,7 @@ def _load_all() -> None:
 
 
 def registered() -> dict[str, type[Generator]]:
-    """Every known generator class, by name."""
+    """Every known generator class by name, sorted, whichever was imported first."""
     _load_all()
-    return {name: cls for name, cls in Checkpointed.registry.items() if issubclass(cls, Generator)}
+    kinds = sorted(Checkpointed.registry.items())
+    return {name: cls for name, cls in kinds if issubclass(cls, Generator)}

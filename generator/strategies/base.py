@@ -50,7 +50,7 @@ class Proposal:
         checkpoint: digest of the checkpoint that generated it, or None.
         parents: ids of the library's adapters that it was made from, or None.
         details: further members of provenance's `details`.
-        tried_in: numerics of the base whose answers decided, if any did.
+        tried_in: numerics of the base whose answers or states decided, if any did.
         losses: every candidate and its mean loss a token on the examples, if they decided.
         refined: what its training on the request's examples gave, if there was any.
     """

@@ -1,7 +1,8 @@
 """Generating: an adapter from a generator's checkpoint, in one forward pass.
 
 Descriptions are embedded alone and the generator runs in float64, so the bytes depend on the
-request, the checkpoint, the layout and the numerics, and on nothing else.
+request, the checkpoint, the layout and the numerics, and on nothing else; those of a generator that
+asks the base depend on the base's numerics as well.
 """
 
 import torch
@@ -10,7 +11,7 @@ from generator.models.base import Generator
 from generator.request import Query
 from generator.resources import Fit
 from generator.strategies.base import Offer, Proposal, Strategy
-from library.base.models import BaseReference, base_layout
+from library.base.models import BaseReference, base_layout, numerics
 from library.checkpoint import Checkpoint
 
 
@@ -26,7 +27,7 @@ class Generated(Strategy):
         self.checkpoint = checkpoint
         self.name = checkpoint.kind
         self.module = checkpoint.module.to(device=device, dtype=torch.float64)
-        self.uses_examples = "examples" in self.module.needs
+        self.uses_examples = self.module.reads_examples()
         self.fit = Fit(self._require_same_layout)
 
     def unavailable(self, base: BaseReference) -> str:
@@ -45,9 +46,14 @@ class Generated(Strategy):
         if "description" in needs:
             windows = query.resources.encoder(encoder).windows(query.description)
             details = {"encoder": encoder, "encoder_windows": len(windows)}
-        chosen = self.chosen(query, query.similarity)
-        usage = self.usage(query.request)
-        return Proposal(adapter, chosen, usage, checkpoint=self.checkpoint.digest, details=details)
+        return Proposal(
+            adapter,
+            self.chosen(query, query.similarity),
+            self.usage(query.request),
+            checkpoint=self.checkpoint.digest,
+            details=details,
+            tried_in=numerics(query.model.model) if "base" in needs else None,
+        )
 
     def _require_same_layout(self, base: BaseReference) -> None:
         layout = self.module.layout

@@ -15,12 +15,14 @@ from torch import Tensor
 import pretrained
 from generator.engine import read_generator
 from generator.layers.config import TextToLoRAConfig
+from generator.models.icm_lora import ICMLoRA, ICMLoRAConfig
 from generator.models.text_to_lora import TextToLoRA
 from library.base.models import identity, load_config, resolve_base
 from library.canonical import digest
 from library.checkpoint import (
     CHECKPOINT_CONFIG,
     CHECKPOINT_WEIGHTS,
+    SCALE,
     CheckpointInfo,
     Storage,
     save_checkpoint,
@@ -81,6 +83,26 @@ def test_int8_is_within_half_a_step_and_saves_itself_again(tmp_path: Path) -> No
         assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
     sizes = [(tmp_path / name / CHECKPOINT_WEIGHTS).stat().st_size for name in "af"]
     assert sizes[0] < 0.5 * sizes[1]
+
+
+def test_a_channel_of_a_convolution_has_one_scale(tmp_path: Path) -> None:
+    layout = layout_of(tiny.config("llama"), rank=2)
+    saved = ICMLoRA(ICMLoRAConfig(6, latent=8, channels=(8, 96, 8)), layout)
+    tiny.randomise(saved)
+    save_checkpoint(tmp_path / "a", saved, INFO, storage="int8")
+    found, stored = read_generator(tmp_path / "a"), state(tmp_path / "a")
+    name = "encoder.layers.3.weight"  # (96, 8, 7)
+    assert stored[name].dtype == torch.int8 and stored[name].shape == (96, 8, 7)
+    assert stored[name + SCALE].shape == (96,)
+    value = saved.state_dict()[name]
+    step = value.abs().flatten(1).amax(dim=1) / 127
+    error = (found.module.state_dict()[name] - value).abs().flatten(1)
+    assert (error <= 0.5001 * step[:, None]).all() and error.any()
+    # A scale for each row, as files were written before, is read as well.
+    old = {**stored, name + SCALE: stored[name + SCALE][:, None].repeat(1, 8)}
+    (tmp_path / "a" / CHECKPOINT_WEIGHTS).write_bytes(save(old, metadata={"format": "pt"}))
+    again = read_generator(tmp_path / "a").module.state_dict()
+    assert torch.equal(again[name], found.module.state_dict()[name])
 
 
 def test_a_row_of_zeros_survives_int8(tmp_path: Path) -> None:

@@ -82,17 +82,17 @@ def test_every_generator_keeps_the_contract(
     cls = registered()[name]
     torch.manual_seed(0)
     module = cls(cls.Config(), layout).double().eval()
-    embedded = text(3)
+    embedded, task = text(3), torch.randn(3, 576, dtype=torch.float64)
     with torch.no_grad():
-        start = module(Condition(text=embedded))
+        start = module(Condition(text=embedded, task=task))
         assert start.layout == layout and len(start) == 3
         for site in layout.sites:  # zero at the start
             a, b = start.site(site)
             assert not (b @ a).any()
         tiny.randomise(module)
-        together, again = (module(Condition(text=embedded)) for _ in range(2))
+        together, again = (module(Condition(text=embedded, task=task)) for _ in range(2))
         one = Embeddings(*(x[[1]] for x in vars(embedded).values()))
-        alone = module(Condition(text=one))
+        alone = module(Condition(text=one, task=task[[1]]))
     for key in together.A:
         assert torch.equal(together.A[key], again.A[key])  # same seed, same bytes
         torch.testing.assert_close(together.A[key][[1]], alone.A[key])  # rows are independent

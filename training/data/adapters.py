@@ -1,12 +1,13 @@
 """A library of adapters as training data: targets, their descriptions, statistics, experts."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 import lightning
 import torch
+from jaxtyping import Float
 from safetensors.torch import load
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -20,13 +21,14 @@ from index.encoders.descriptions import (
 )
 from index.search.retriever import NEIGHBOURS, TEMPERATURE
 from library.adapter import Adapter, stack
-from library.errors import AdapterFileError
+from library.errors import AdapterFileError, UsageError
 from library.layout import Layout
 from library.store.catalogue import read_adapter, records
 from library.store.folder import LibraryFolder
 from library.store.open import open_library
 from library.store.records import RECORDS, read_record, record_stamps
 from training.data.steps import IndexedDataset
+from training.data.vectors import VectorConfig, Vectors, library_vectors
 
 
 @dataclass
@@ -50,6 +52,7 @@ class LibraryDataModule(lightning.LightningDataModule):
         snapshots: whether the states of training that the library kept are targets as well.
         experts: nearest adapters of other tasks that conditions hold; 0 for none.
         seed: of the drawing.
+        vectors: task vectors that conditions hold, if it names the tasks' folders.
     """
 
     def __init__(
@@ -61,8 +64,11 @@ class LibraryDataModule(lightning.LightningDataModule):
         snapshots: bool = False,
         experts: int = NEIGHBOURS,
         seed: int = 0,
+        vectors: VectorConfig = VectorConfig(),
     ) -> None:
         super().__init__()
+        self.vector_config = vectors
+        self._vectors: Vectors | None = None
         self.library, self.encoder_name = library, encoder
         self.per_step, self.steps, self.seed = adapters_per_step, steps, seed
         self.snapshots, self.experts = snapshots, experts
@@ -77,11 +83,22 @@ class LibraryDataModule(lightning.LightningDataModule):
             "snapshots": self.snapshots,
             "per_step": self.per_step,
             "seed": self.seed,
+            "vectors": asdict(self.vector_config) if self.vector_config.tasks else None,
         }
 
     @property
     def layout(self) -> Layout:
         return self.adapters.layout
+
+    @property
+    def row_tasks(self) -> list[str]:
+        """The task of every target; an adapter comes before its snapshots."""
+        return [self._tasks[owner] for owner in self._owners]
+
+    @property
+    def task_vectors(self) -> Float[Tensor, "m d"] | None:
+        """Every task vector that a condition may hold; None if it holds none."""
+        return None if self._vectors is None else self._vectors.flatten(0, 1)
 
     def spread(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Standard deviation of every entry of A and of B over the targets, by group."""
@@ -108,12 +125,17 @@ class LibraryDataModule(lightning.LightningDataModule):
                 states += _snapshots(folder, paths[record["id"]], layout)
             targets += states
             owners += [i] * sum(len(state) for state in states)
+        if self.snapshots and len(owners) == len(fitting):
+            raise UsageError(
+                f"{self.library} was built without snapshots: build it with --snapshots, or train "
+                "with snapshots false"
+            )
         self.adapters, self._owners = stack(targets), owners
         self._rows = torch.tensor(first_rows)  # of each adapter, before its snapshots
         # 2. Descriptions, embedded once.
         encoder = DescriptionEncoder(self.encoder_name, dtype=torch.float32)
         self._embedded = encoder.encode_batch([normalise(r["description"]) for r in fitting])
-        tasks = [record["task"] for record in fitting]
+        tasks = self._tasks = [record["task"] for record in fitting]
         self.task_names = sorted(set(tasks))
         # 3. Experts of each: the nearest adapters of other tasks, never its own.
         vectors = torch.cat([row.pooled for row in self._embedded])
@@ -121,6 +143,12 @@ class LibraryDataModule(lightning.LightningDataModule):
         cosines = (vectors @ vectors.T).masked_fill(same_task, -torch.inf)  # (n, n)
         count = min(self.experts, len(self.task_names) - 1)
         self._cosines, self._nearest = cosines.topk(count, dim=-1)
+        # 4. Task vectors, if the tasks' rows are there.
+        if self.vector_config.tasks:
+            finals = self.adapters[self._rows]
+            self._vectors = library_vectors(
+                self.vector_config, tasks, finals, self.seed, self.library
+            )
 
     def train_dataloader(self) -> DataLoader[list[int]]:
         return DataLoader(IndexedDataset(self.steps, self._draw), batch_size=None, shuffle=False)
@@ -130,13 +158,28 @@ class LibraryDataModule(lightning.LightningDataModule):
     ) -> AdapterBatch:
         owners = [self._owners[row] for row in batch]
         text = join([self._embedded[i] for i in owners]).to(device)
-        condition = Condition(text=text, experts=self._experts(owners, device), seed=self.seed)
+        condition = Condition(
+            text=text,
+            experts=self._experts(owners, device),
+            task=self._drawn_vectors(batch, owners, device),
+            seed=self.seed,
+        )
         return AdapterBatch(condition, self.adapters[batch].to(device))
 
     def _draw(self, step: int) -> list[int]:
         """Rows of the adapters that a step takes: a function of (seed, step)."""
         n = len(self.adapters)
         return random.Random(f"{self.seed}/{step}").sample(range(n), min(n, self.per_step))
+
+    def _drawn_vectors(
+        self, batch: list[int], owners: list[int], device: torch.device
+    ) -> Float[Tensor, "n d"] | None:
+        """One vector of each adapter's task: a function of the seed and the rows of the step."""
+        if self._vectors is None:
+            return None
+        rng = random.Random(f"{self.seed}/vectors/{batch}")
+        draws = [rng.randrange(self._vectors.shape[1]) for _ in owners]
+        return self._vectors[owners, draws].to(device)
 
     def _experts(self, owners: list[int], device: torch.device) -> Experts | None:
         if self._nearest.shape[1] == 0:

@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from generator.layers.flattened import flatten, per_value, weight_statistics
 from library.adapter import Adapter
 from library.factored import squared_delta_distance
 from training.data.adapters import AdapterBatch, LibraryDataModule
 from training.objectives.module import GeneratorModule
 
-Target = Literal["factors", "delta_w"]
+Target = Literal["factors", "delta_w", "squared"]
 Spread = tuple[dict[str, Tensor], dict[str, Tensor]]  # standard deviations of A and of B
 
 
@@ -28,14 +29,16 @@ class Reconstruction(GeneratorModule):
 
     Args:
         target: "factors", the mean absolute difference of A and of B (the paper's eq. 2); or
-            "delta_w", the squared Frobenius distance of ΔW relative to the targets', which does not
-            depend on how ΔW is factored.
-        z_score: with "factors", measure in standard deviations over the training adapters.
+            "squared", the mean squared difference of all weights (ICM-LoRA's); or "delta_w", the
+            squared Frobenius distance of ΔW relative to the targets', which does not depend on how
+            ΔW is factored.
+        z_score: measure in standard deviations over the training adapters: of each entry with
+            "factors"; of each tensor, about the mean of each entry, with "squared".
         term_weights: factors on the generator's own terms; 1 for those not named.
         **kwargs: see GeneratorModule.
     """
 
-    gives = frozenset({"description", "experts"})
+    gives = frozenset({"description", "experts", "base"})
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class Reconstruction(GeneratorModule):
         self.target: Target = target
         self.z_score, self.term_weights = z_score, term_weights or {}
         self._spread: Spread | None = None
+        self._unit: Tensor | None = None  # of every weight of a flattened adapter
 
     def settings(self) -> dict[str, Any]:
         terms = self.term_weights
@@ -56,6 +60,10 @@ class Reconstruction(GeneratorModule):
     def on_fit_start(self) -> None:
         data: LibraryDataModule = self.data
         self.generator.layout.require_same(data.layout, "the generator", "the library")
+        self.generator.prepare(data.adapters, data.task_vectors)
+        if self.target == "squared" and self.z_score:
+            _, deviations = weight_statistics(data.adapters)
+            self._unit = per_value(data.layout, deviations).to(self.device)
         if self.target == "factors" and self.z_score:
             spread_a, spread_b = data.spread()
             self._spread = (
@@ -67,6 +75,8 @@ class Reconstruction(GeneratorModule):
         adapter, terms = self.generator.posterior(batch.condition, batch.targets)
         if self.target == "delta_w":
             loss = delta_w_loss(adapter, batch.targets)
+        elif self.target == "squared":
+            loss = squared_loss(adapter, batch.targets, self._unit)
         else:
             loss = factor_loss(adapter, batch.targets, self._spread)
         for name, term in terms.items():
@@ -89,6 +99,23 @@ def factor_loss(
             a, b = a / (spread[0][key] + 1e-6), b / (spread[1][key] + 1e-6)
         terms.append((a.abs().mean() + b.abs().mean()) / 2)
     return torch.stack(terms).mean()
+
+
+def squared_loss(
+    predicted: Adapter,
+    targets: Adapter,
+    unit: Float[Tensor, " values"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean Δ² over the weights of all modules, each in its `unit` if given.
+
+    Ranks beyond a module's own do not count, nor weights whose unit is zero, which all targets
+    share.
+    """
+    error = flatten(predicted) - flatten(targets)  # (n, values)
+    if unit is not None:
+        varying = unit > 0
+        error = error[:, varying] / unit[varying]
+    return error.square().mean()
 
 
 def delta_w_loss(predicted: Adapter, targets: Adapter) -> Float[Tensor, ""]:

@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 
+from generator.layers.flattened import per_value
 from generator.models.text_to_lora import TextToLoRA
 from library.errors import MissingPath
 from library.layout import layout_of
@@ -18,6 +19,7 @@ from training.objectives.reconstruction import (
     Target,
     delta_w_loss,
     factor_loss,
+    squared_loss,
 )
 
 
@@ -39,6 +41,24 @@ def test_losses_are_what_they_are_by_hand() -> None:
     )  # fmt: skip
 
 
+def test_the_squared_loss_is_a_mean_over_weights_in_their_own_units() -> None:
+    layout = tiny.with_ranks(layout_of(tiny.config("llama")), [4, 2, 1, 3])
+    made, wanted = tiny.adapter(layout, 4, seed=0), tiny.adapter(layout, 4, seed=1)
+    parts = [
+        (factor - other).flatten()
+        for site in layout.sites
+        for factor, other in zip(made.site(site), wanted.site(site), strict=True)
+    ]
+    torch.testing.assert_close(squared_loss(made, wanted), torch.cat(parts).square().mean())
+    # Padding has no share: nothing stands in it, and it would only dilute the mean.
+    assert sum(map(len, parts)) < sum(factor.numel() for factor in made.factors())
+    units = torch.rand(len(parts)) + 0.5
+    units[3] = 0  # a tensor that all targets share
+    scaled = [part / unit for part, unit in zip(parts, units, strict=True) if unit > 0]
+    loss = squared_loss(made, wanted, per_value(layout, units))
+    torch.testing.assert_close(loss, torch.cat(scaled).square().mean())
+
+
 def test_the_delta_w_loss_does_not_see_the_gauge() -> None:
     layout = layout_of(tiny.config("llama"), rank=3)
     made, wanted = tiny.adapter(layout, 2, seed=0), tiny.adapter(layout, 2, seed=1)
@@ -53,7 +73,7 @@ def test_the_delta_w_loss_does_not_see_the_gauge() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("target", ["factors", "delta_w"])
+@pytest.mark.parametrize("target", ["factors", "delta_w", "squared"])
 def test_a_run_gets_closer(target: Target, small_library: Path, tiny_base: Path) -> None:
     lightning.seed_everything(0)
     module = Reconstruction(
