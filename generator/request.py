@@ -172,9 +172,10 @@ class Query:
     def condition(self, needs: frozenset[str], encoder: str) -> Condition:
         """The parts of a condition that a generator needs.
 
-        Raises UsageError where examples or experts are needed and there are none.
+        Raises UsageError where examples or experts are needed and there are none, BaseModelError
+        where the base is needed and cannot be read.
         """
-        text = examples = experts = None
+        text = examples = experts = base = None
         if "description" in needs:
             text = self.embeddings(encoder)
         if "examples" in needs:
@@ -184,4 +185,6 @@ class Query:
             adapters = stack([retriever.adapter(neighbour.id) for neighbour in self.neighbours])
             weights = torch.tensor([softmax_weights(self.neighbours)], dtype=torch.float64)
             experts = Experts([adapters], weights)
-        return Condition(text, examples, experts, seed=self.request.seed)
+        if "base" in needs:
+            base = self.model.model
+        return Condition(text, examples, experts, base=base, seed=self.request.seed)

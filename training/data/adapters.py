@@ -123,7 +123,7 @@ class LibraryDataModule(lightning.LightningDataModule):
         self._cosines, self._nearest = cosines.topk(count, dim=-1)
 
     def train_dataloader(self) -> DataLoader[list[int]]:
-        return DataLoader(IndexedDataset(self.steps, self._draw), batch_size=None, shuffle=False)
+        return DataLoader(IndexedDataset(self.steps, self.draw), batch_size=None, shuffle=False)
 
     def transfer_batch_to_device(
         self, batch: list[int], device: torch.device, dataloader_idx: int
@@ -133,7 +133,7 @@ class LibraryDataModule(lightning.LightningDataModule):
         condition = Condition(text=text, experts=self._experts(owners, device), seed=self.seed)
         return AdapterBatch(condition, self.adapters[batch].to(device))
 
-    def _draw(self, step: int) -> list[int]:
+    def draw(self, step: int) -> list[int]:
         """Rows of the adapters that a step takes: a function of (seed, step)."""
         n = len(self.adapters)
         return random.Random(f"{self.seed}/{step}").sample(range(n), min(n, self.per_step))
