@@ -5,8 +5,8 @@ the entry itself, |Δw| > τ·|w|. The network gives the logit of that for every
 S = B·A + bias − slope·log|W|, with A and B from its heads.
 
 The last term is ours. Whether an entry passes τ depends first on how small it is, and a map of
-low rank cannot say which entries of a matrix without structure are small: of the rank 16 that
-comes nearest to a true map the ranking is no better than that of 1/|W| alone. With the term the
+low rank cannot say which entries of a matrix without structure are small: even the matrix of rank
+16 that is nearest to a true map ranks the entries hardly better than 1/|W| does. With the term the
 heads are left to say what the task is about: log|Δw|, which rows and columns do explain.
 """
 

@@ -50,6 +50,15 @@ def test_logits_are_a_map_of_low_rank_and_the_weights_term() -> None:
     assert not torch.allclose(logits[0], logits[1], rtol=1e-2)
 
 
+def test_training_reaches_every_parameter() -> None:
+    network, base, text = made(), base_of(LAYOUT), descriptions([3, 5])
+    tiny.randomise(network)
+    maps = [network(text, base, group).square().mean() for group in LAYOUT.groups]
+    torch.stack(maps).sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+
+
 def test_the_ranks_of_a_layout_do_not_matter() -> None:
     torch.manual_seed(0)
     wider = ResponseMaps(CONFIG, LAYOUT.with_rank(7)).double()
