@@ -184,9 +184,10 @@ class Query:
     def condition(self, needs: frozenset[str], encoder: str) -> Condition:
         """The parts of a condition that a generator needs.
 
-        Raises UsageError where examples or experts are needed and there are none.
+        Raises UsageError where examples or experts are needed and there are none, BaseModelError
+        where the base is needed and cannot be read.
         """
-        text = examples = experts = task = None
+        text = examples = experts = task = base = None
         if "description" in needs:
             text = self.embeddings(encoder)
         if "examples" in needs:
@@ -197,5 +198,7 @@ class Query:
             weights = torch.tensor([softmax_weights(self.neighbours)], dtype=torch.float64)
             experts = Experts([adapters], weights)
         if "base" in needs:
+            base = self.model.model
+        if "task" in needs:
             task = self.task_vector
-        return Condition(text, examples, experts, task, self.request.seed)
+        return Condition(text, examples, experts, task, base, self.request.seed)

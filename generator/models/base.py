@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from typing import ClassVar
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from index.encoders.descriptions import Embeddings
 from library.adapter import Adapter
@@ -25,7 +25,7 @@ from library.layout import Layout
 from library.tasks.files import Example
 
 ENTRY_POINTS = "lorasmith.generators"
-NEEDS = frozenset({"description", "examples", "experts", "base"})
+NEEDS = frozenset({"description", "examples", "experts", "task", "base"})
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Condition:
         examples: input/output pairs, a sequence for each of the n.
         experts: library adapters; while training, never the task's own.
         task: task vectors, from the base's hidden states.
+        base: the loaded base model, for generators that read its weights; the same for all n.
         seed: of whatever the generator draws.
     """
 
@@ -57,6 +58,7 @@ class Condition:
     examples: Sequence[Sequence[Example]] | None = None
     experts: Experts | None = None
     task: Float[Tensor, "n d"] | None = None
+    base: nn.Module | None = None
     seed: int = 0
 
 
@@ -66,7 +68,7 @@ class Generator(Checkpointed):
     Class attributes:
         kind: its name in requests, checkpoints and reports.
         Config: dataclass of its architecture.
-        needs: parts of a condition that it reads, out of `NEEDS`. "base" stands for task vectors.
+        needs: parts of a condition that it reads, out of `NEEDS`.
         optional: parts that it reads where there are any, of the same names.
     """
 
@@ -113,6 +115,13 @@ def require_text(condition: Condition) -> Embeddings:
     if condition.text is None:
         raise UsageError("this generator needs descriptions")
     return condition.text
+
+
+def require_loaded_base(condition: Condition) -> nn.Module:
+    """The condition's base model. Raises UsageError if there is none."""
+    if condition.base is None:
+        raise UsageError("this generator needs the base model, whose weights it reads")
+    return condition.base
 
 
 @cache

@@ -58,7 +58,7 @@ class ICMLoRA(Generator):
 
     kind = "icm-lora"
     Config = ICMLoRAConfig
-    needs = frozenset({"description", "base"})
+    needs = frozenset({"description", "task"})
     optional = frozenset({"examples"})
 
     def __init__(self, config: ICMLoRAConfig, layout: Layout) -> None:

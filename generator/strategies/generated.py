@@ -52,7 +52,7 @@ class Generated(Strategy):
             self.usage(query.request),
             checkpoint=self.checkpoint.digest,
             details=details,
-            tried_in=numerics(query.model.model) if "base" in needs else None,
+            tried_in=numerics(query.model.model) if {"task", "base"} & needs else None,
         )
 
     def _require_same_layout(self, base: BaseReference) -> None:

@@ -151,7 +151,7 @@ class LibraryDataModule(lightning.LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[list[int]]:
-        return DataLoader(IndexedDataset(self.steps, self._draw), batch_size=None, shuffle=False)
+        return DataLoader(IndexedDataset(self.steps, self.draw), batch_size=None, shuffle=False)
 
     def transfer_batch_to_device(
         self, batch: list[int], device: torch.device, dataloader_idx: int
@@ -166,7 +166,7 @@ class LibraryDataModule(lightning.LightningDataModule):
         )
         return AdapterBatch(condition, self.adapters[batch].to(device))
 
-    def _draw(self, step: int) -> list[int]:
+    def draw(self, step: int) -> list[int]:
         """Rows of the adapters that a step takes: a function of (seed, step)."""
         n = len(self.adapters)
         return random.Random(f"{self.seed}/{step}").sample(range(n), min(n, self.per_step))

@@ -146,7 +146,7 @@ class TaskDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[TaskBatch]:
         data = StepDataset(self._train_rows, self.sampling, self.steps, self.seed)
-        return self._loader(data, _Resumed(self.steps, self._first_step))
+        return self._loader(data, ResumedSampler(self.steps, self._first_step))
 
     def val_dataloader(self) -> DataLoader[TaskBatch]:
         return self._loader(ValidationDataset(self._val_rows, self.sampling))
@@ -162,9 +162,7 @@ class TaskDataModule(lightning.LightningDataModule):
         embeddings = join([self._bank[i] for i in batch.descriptions.tolist()])
         return replace(batch, rows=rows, embeddings=embeddings.to(device, torch.float32))
 
-    def _loader(
-        self, data: Dataset[TaskBatch], sampler: Sampler[int] | None = None
-    ) -> DataLoader[TaskBatch]:
+    def _loader(self, data: Dataset[Any], sampler: Sampler[int] | None = None) -> DataLoader[Any]:
         return DataLoader(
             data,
             batch_size=None,
@@ -176,7 +174,7 @@ class TaskDataModule(lightning.LightningDataModule):
         )
 
 
-class _Resumed(Sampler[int]):
+class ResumedSampler(Sampler[int]):
     """Steps in order; the first pass starts at `first`. Its length is that of a whole epoch."""
 
     def __init__(self, steps: int, first: int) -> None:

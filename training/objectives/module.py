@@ -4,14 +4,16 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from generator.models.base import Generator
 from index.encoders.descriptions import DEFAULT_ENCODER
-from library.base.models import described, load_config, resolve_base
+from library.base.models import described, load_config, load_model, resolve_base
 from library.checkpoint import CheckpointInfo, Storage, save_checkpoint
 from library.errors import UsageError
 from library.layout import layout_of
@@ -51,7 +53,7 @@ class GeneratorModule(TrainedModule):
             does not give.
     """
 
-    gives = frozenset({"description"})  # parts of a condition that this objective has
+    gives = frozenset({"description", "base"})  # parts of a condition that this objective has
 
     def __init__(
         self,
@@ -83,17 +85,15 @@ class GeneratorModule(TrainedModule):
         self.out = out
         self.storage: Storage = storage
 
+    @cached_property
+    def base_model(self) -> nn.Module | None:
+        """The base in float32, if the generator reads its weights."""
+        if "base" not in self.generator.needs:
+            return None
+        return load_model(self.reference).to(self.device)
+
     def configure_optimizers(self) -> Any:
-        matrices = [p for p in self.parameters() if p.ndim >= 2]
-        others = [p for p in self.parameters() if p.ndim < 2]
-        groups = [
-            {"params": matrices, "weight_decay": self.optimiser.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        fused = self.device.type == "cuda"
-        optimizer = torch.optim.AdamW(groups, lr=self.optimiser.lr, fused=fused)
-        rate = _rate(self.steps, self.optimiser.warmup)
-        return self.by_step(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate))
+        return adamw(self, self.optimiser)
 
     def export(self, folder: Path) -> None:
         info = CheckpointInfo(
@@ -113,6 +113,20 @@ class GeneratorModule(TrainedModule):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The objective's own settings, for the record."""
+
+
+def adamw(module: TrainedModule, config: OptimiserConfig) -> Any:
+    """The optimiser and its schedule over a module's parameters."""
+    matrices = [p for p in module.parameters() if p.ndim >= 2]
+    others = [p for p in module.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    fused = module.device.type == "cuda"
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=fused)
+    rate = _rate(module.steps, config.warmup)
+    return module.by_step(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate))
 
 
 def _rate(total: int, warmup: float) -> Callable[[int], float]:

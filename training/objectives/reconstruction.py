@@ -5,6 +5,7 @@ al. 2025, table 6). The generator predicts weights, not z-scores, so nothing has
 it generates.
 """
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -38,7 +39,7 @@ class Reconstruction(GeneratorModule):
         **kwargs: see GeneratorModule.
     """
 
-    gives = frozenset({"description", "experts", "base"})
+    gives = frozenset({"description", "base", "experts", "task"})
 
     def __init__(
         self,
@@ -65,14 +66,11 @@ class Reconstruction(GeneratorModule):
             _, deviations = weight_statistics(data.adapters)
             self._unit = per_value(data.layout, deviations).to(self.device)
         if self.target == "factors" and self.z_score:
-            spread_a, spread_b = data.spread()
-            self._spread = (
-                {key: value.to(self.device) for key, value in spread_a.items()},
-                {key: value.to(self.device) for key, value in spread_b.items()},
-            )
+            self._spread = spread_on(data, self.device)
 
     def training_step(self, batch: AdapterBatch, batch_idx: int) -> Tensor:
-        adapter, terms = self.generator.posterior(batch.condition, batch.targets)
+        condition = replace(batch.condition, base=self.base_model)
+        adapter, terms = self.generator.posterior(condition, batch.targets)
         if self.target == "delta_w":
             loss = delta_w_loss(adapter, batch.targets)
         elif self.target == "squared":
@@ -84,6 +82,15 @@ class Reconstruction(GeneratorModule):
             loss = loss + self.term_weights.get(name, 1.0) * term
         self.log("train_loss", loss, prog_bar=True)
         return loss
+
+
+def spread_on(data: LibraryDataModule, device: torch.device) -> Spread:
+    """The standard deviations over a library's adapters, on a device."""
+    spread_a, spread_b = data.spread()
+    return (
+        {key: value.to(device) for key, value in spread_a.items()},
+        {key: value.to(device) for key, value in spread_b.items()},
+    )
 
 
 def factor_loss(

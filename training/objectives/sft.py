@@ -62,7 +62,7 @@ class SFT(GeneratorModule):
         self._begin, self._tokens = time.monotonic(), 0
 
     def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:
-        adapter = self.generator(_condition(batch))
+        adapter = self.generator(self._condition(batch))
         cut = adapter.detached()
         loss = self.frozen.backward(batch.rows, cut, self.noise)
         self.log("train_loss", loss, prog_bar=True)
@@ -73,7 +73,7 @@ class SFT(GeneratorModule):
         """Loss on tasks set aside, and what another task's description costs (steering margin)."""
         if not batch.rows:  # every row of these tasks is longer than max_length
             return
-        adapter = self.generator(_condition(batch))
+        adapter = self.generator(self._condition(batch))
         losses = self.frozen.losses(batch.rows, adapter)
         n = len(losses)
         self.log("val_loss", losses.mean(), prog_bar=True, batch_size=n)
@@ -83,6 +83,11 @@ class SFT(GeneratorModule):
             self.log("val_margin", (other - losses).mean(), prog_bar=True, batch_size=n)
 
     test_step = validation_step
+
+    def _condition(self, batch: TaskBatch) -> Condition:
+        if batch.embeddings is None:
+            raise ValueError("the batch has not been moved to its device by TaskDataModule")
+        return Condition(text=batch.embeddings, base=self.base_model)
 
     def _log_figures(self, batch: TaskBatch) -> None:
         """Log the costs: tokens without padding and seconds since training began, peak memory."""
@@ -96,9 +101,3 @@ class SFT(GeneratorModule):
 def _size(adapter: Adapter) -> Float[Tensor, ""]:
     """Sum over groups of mean(A²) + mean(B²)."""
     return torch.stack([factor.square().mean() for factor in adapter.factors()]).sum()
-
-
-def _condition(batch: TaskBatch) -> Condition:
-    if batch.embeddings is None:
-        raise ValueError("the batch has not been moved to its device by TaskDataModule")
-    return Condition(text=batch.embeddings)
