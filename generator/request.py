@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
-import torch
-
-from generator.models.base import Condition, Experts
+from generator.models.base import Condition, Experts, Generator
 from generator.refine.limits import (
     DEFAULT_BUDGET,
     MAX_BUDGET,
@@ -16,7 +14,7 @@ from generator.refine.limits import (
 )
 from generator.resources import Resources
 from index.encoders.descriptions import DEFAULT_ENCODER, Embeddings, normalise
-from index.search.retriever import NEIGHBOURS, Neighbour, Retriever, softmax_weights
+from index.search.retriever import NEIGHBOURS, Neighbour, Retriever, similarities
 from library.adapter import stack
 from library.base.models import BaseModel, BaseReference
 from library.errors import UsageError
@@ -39,8 +37,8 @@ class Request:
             alone are trained on.
         rank: below the adapter's own, the best approximation of ΔW; above, zero-padded.
         strength: factor on ΔW.
-        seed: part of the adapter's identity; what a generator draws depends on it, and none of
-            those that ship draws anything.
+        seed: part of the adapter's identity; what a generator draws depends on it (sg-lora draws,
+            for any seed but 0).
         profile: see library.peft.write.
         examples: of the task.
         refine: steps of training on the examples; None for as many as suit them, 0 for none.
@@ -169,19 +167,39 @@ class Query:
         """The loaded base model."""
         return self.resources.model(self.base)
 
-    def condition(self, needs: frozenset[str], encoder: str) -> Condition:
+    def nearest_experts(self, k: int) -> list[Neighbour]:
+        """The k nearest adapters of the library's own layout, nearest first.
+
+        None of them is of the task `without`. Raises UsageError without a description or a
+        library; LayoutMismatch or UnsupportedModel if that does not fit.
+        """
+        retriever = self.resources.retriever(self.base)
+        own = {record["id"] for record in retriever.experts()}
+        return retriever.nearest(
+            self.embeddings(retriever.encoder.name).pooled[0].cpu(),
+            k,
+            lambda record: record["id"] in own and record["task"] != self.without,
+        )
+
+    def condition(self, generator: Generator, encoder: str) -> Condition:
         """The parts of a condition that a generator needs.
 
-        Raises UsageError where examples or experts are needed and there are none.
+        Args:
+            encoder: of the descriptions that it was trained with.
+        Raises UsageError where a description or experts are needed and there are none.
         """
         text = examples = experts = None
-        if "description" in needs:
+        if "description" in generator.needs:
             text = self.embeddings(encoder)
-        if "examples" in needs:
+        if "examples" in generator.needs:
             examples = [self.request.examples]
-        if "experts" in needs:
-            retriever = self.require_neighbours()
-            adapters = stack([retriever.adapter(neighbour.id) for neighbour in self.neighbours])
-            weights = torch.tensor([softmax_weights(self.neighbours)], dtype=torch.float64)
-            experts = Experts([adapters], weights)
+        if "experts" in generator.needs:
+            experts = self._experts(generator.top_k)
         return Condition(text, examples, experts, seed=self.request.seed)
+
+    def _experts(self, k: int) -> Experts:
+        retriever, nearest = self.resources.retriever(self.base), self.nearest_experts(k)
+        if not nearest:
+            raise UsageError(f"{retriever.folder.location} holds no other adapter of its layout")
+        means, variances = zip(*(retriever.moments(n.id) for n in nearest), strict=True)
+        return Experts([stack(means)], [stack(variances)], similarities(nearest)[None])

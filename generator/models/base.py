@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from index.encoders.descriptions import Embeddings
+from index.search.retriever import NEIGHBOURS
 from library.adapter import Adapter
 from library.checkpoint import Checkpointed
 from library.errors import UsageError
@@ -30,15 +31,20 @@ NEEDS = frozenset({"description", "examples", "experts", "base"})
 
 @dataclass(frozen=True)
 class Experts:
-    """Library adapters near each of n conditions: k adapters and their weights for each.
+    """Library adapters near each of n conditions: k of them for each, nearest first.
+
+    All are trained from one A, so that their factors can be averaged.
 
     Attributes:
-        adapters: one `Adapter` of k rows for each condition, nearest first.
-        weights: softmax over the similarities, rows sum to 1.
+        means: one `Adapter` of k rows for each condition: the mean of an expert's snapshots, or
+            the expert itself where the library kept none.
+        variances: variance of every entry of A and B over the snapshots, likewise; zero for none.
+        similarities: cosines of their descriptions with the condition's.
     """
 
-    adapters: Sequence[Adapter]
-    weights: Float[Tensor, "n k"]
+    means: Sequence[Adapter]
+    variances: Sequence[Adapter]
+    similarities: Float[Tensor, "n k"]
 
 
 @dataclass(frozen=True)
@@ -67,10 +73,16 @@ class Generator(Checkpointed):
         kind: its name in requests, checkpoints and reports.
         Config: dataclass of its architecture.
         needs: parts of a condition that it reads, out of `NEEDS`.
+
+    Attributes:
+        top_k: number of experts in a condition, if it needs experts, and
+        floor: cosine of the nearest one below which requests are refused.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"description"})
     layout: Layout
+    top_k: int = NEIGHBOURS
+    floor: float = -1.0
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -80,7 +92,13 @@ class Generator(Checkpointed):
 
     @abstractmethod
     def forward(self, condition: Condition) -> Adapter:
-        """n conditions to n adapters; ΔW is exactly zero before training."""
+        """n conditions to n adapters.
+
+        Before training ΔW is exactly zero, or what the experts give without the network.
+        """
+
+    def prepare(self, targets: Adapter) -> None:
+        """Take statistics of the training adapters before the first step; by default none."""
 
     def posterior(
         self, condition: Condition, target: Adapter
@@ -100,6 +118,13 @@ def require_text(condition: Condition) -> Embeddings:
     return condition.text
 
 
+def require_experts(condition: Condition) -> Experts:
+    """The condition's experts. Raises UsageError if there are none."""
+    if condition.experts is None:
+        raise UsageError("this generator needs experts: adapters of a library")
+    return condition.experts
+
+
 @cache
 def _load_all() -> None:
     """Import every generator of ours and of installed packages, so that they register."""
@@ -112,6 +137,7 @@ def _load_all() -> None:
 
 
 def registered() -> dict[str, type[Generator]]:
-    """Every known generator class, by name."""
+    """Every known generator class, by name, in the order of names."""
     _load_all()
-    return {name: cls for name, cls in Checkpointed.registry.items() if issubclass(cls, Generator)}
+    known = sorted(Checkpointed.registry.items())
+    return {name: cls for name, cls in known if issubclass(cls, Generator)}
