@@ -170,7 +170,7 @@ def test_the_id_follows_from_the_files_and_tells_requests_apart(
 def test_what_cannot_be_made_is_said(
     engine: Engine, alone: Engine, base: BaseReference, tmp_path: Path
 ) -> None:
-    known = "known: auto, multi-task, text-to-lora, nearest, compose, fresh"
+    known = "known: auto, multi-task, sg-lora, text-to-lora, nearest, compose, fresh"
     with pytest.raises(UnknownName, match=known):
         engine.propose("best", Request(NEW), base)
     untrained = Request(NEW, examples=(Example.pair("1 2", "2"),), refine=0)

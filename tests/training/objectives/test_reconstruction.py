@@ -9,7 +9,6 @@ import tiny
 import torch
 
 from generator.models.text_to_lora import TextToLoRA
-from library.errors import MissingPath
 from library.layout import layout_of
 from training.data.adapters import LibraryDataModule
 from training.objectives.module import OptimiserConfig
@@ -18,6 +17,7 @@ from training.objectives.reconstruction import (
     Target,
     delta_w_loss,
     factor_loss,
+    squared_error,
 )
 
 
@@ -37,6 +37,20 @@ def test_losses_are_what_they_are_by_hand() -> None:
         factor_loss(made, wanted, (half[0], half[1])), 2 * torch.stack(plain).mean(), rtol=1e-5,
         atol=0,
     )  # fmt: skip
+
+
+def test_the_squared_error_is_a_sum_over_entries_and_a_mean_over_adapters() -> None:
+    layout = layout_of(tiny.config("llama"), rank=3)
+    made, wanted = tiny.adapter(layout, 4, seed=0), tiny.adapter(layout, 4, seed=1)
+    by_hand = sum(
+        (x - y).square().sum() for x, y in zip(made.factors(), wanted.factors(), strict=True)
+    )
+    torch.testing.assert_close(squared_error(made, wanted), by_hand / 4)
+    twice = squared_error(made[[0, 0, 1, 1]], wanted[[0, 0, 1, 1]])
+    torch.testing.assert_close(twice, squared_error(made[[0, 1]], wanted[[0, 1]]))
+    half = tuple({k: torch.full_like(v[0], 0.5) for k, v in f.items()} for f in (made.A, made.B))
+    in_halves = squared_error(made, wanted, (half[0], half[1]))
+    torch.testing.assert_close(in_halves, 4 * squared_error(made, wanted), rtol=1e-5, atol=0)
 
 
 def test_the_delta_w_loss_does_not_see_the_gauge() -> None:
@@ -78,25 +92,3 @@ def test_a_run_gets_closer(target: Target, small_library: Path, tiny_base: Path)
     trainer.fit(module, data)
     assert len(losses) == 80
     assert losses[-1] < 0.5 * losses[0]
-
-
-def test_a_library_gives_targets_tasks_statistics_and_experts_of_other_tasks(
-    small_library: Path,
-) -> None:
-    data = LibraryDataModule(str(small_library / "lib"), steps=2, experts=2)
-    data.setup("fit")
-    assert data.task_names == sorted(tiny.LIBRARY_TASKS)  # so that they count as seen
-    _, spread_b = data.spread()
-    for key, value in data.adapters.B.items():
-        torch.testing.assert_close(spread_b[key], value.std(dim=0, correction=0))
-    batch = data.transfer_batch_to_device([0, 2], torch.device("cpu"), 0)
-    experts = batch.condition.experts
-    assert experts is not None and experts.weights.shape == (2, 2)
-    torch.testing.assert_close(experts.weights.sum(-1), torch.ones(2))
-    for row, neighbours in zip((0, 2), experts.adapters, strict=True):
-        own = data.adapters[[row]]
-        for key in own.B:
-            same = (neighbours.B[key] == own.B[key]).flatten(1).all(dim=1)
-            assert not same.any()  # never its own
-    with pytest.raises(MissingPath):
-        LibraryDataModule("/no/such/library").setup("fit")
