@@ -100,6 +100,9 @@ class Generator(Checkpointed):
     def prepare(self, targets: Adapter) -> None:
         """Take statistics of the training adapters before the first step; by default none."""
 
+    def require_same_start(self, experts: Adapter) -> None:
+        """Raise LayoutMismatch for experts from another A than in training, if that matters."""
+
     def posterior(
         self, condition: Condition, target: Adapter
     ) -> tuple[Adapter, dict[str, Float[Tensor, ""]]]:

@@ -26,6 +26,7 @@ from library.errors import LayoutMismatch, UsageError
 from library.layout import Group, Layout
 
 VARIANCE_FLOOR = 1e-4  # of σ*² in squared deviations of the training adapters, before the logarithm
+Conditions = dict[str, tuple[Tensor, Tensor]]  # by group, two of `[n, sites, d]`
 LEAST_PROJECTION = 0.25  # of experts' A on the mean A of training, whose own adapters have 1
 
 
@@ -114,13 +115,32 @@ class SGLoRA(Generator):
             deviation = torch.where(deviation > 0, deviation, 1.0)
             self.get_buffer(f"deviation_{group.key}").copy_(deviation.flatten())
 
+    @torch.no_grad()
+    def require_same_start(self, experts: Adapter) -> None:
+        """Raise LayoutMismatch unless the experts' A have that of training in common.
+
+        Anything else is in another basis, where the statistics mean nothing.
+        """
+        products, squares = [], []
+        for group in self.layout.groups:
+            mean = self.get_buffer(f"mean_a_{group.key}")
+            products.append((experts.A[group.key].to(mean) * mean).sum(dim=(1, 2, 3)))  # (n,)
+            squares.append(mean.square().sum())
+        least = LEAST_PROJECTION * torch.stack(squares).sum()
+        if (torch.stack(products).sum(dim=0) < least).any():
+            raise LayoutMismatch(
+                f"the library's adapters were not trained from the A that the {self.kind} "
+                "checkpoint was trained on: it needs the library it was made with, or one built "
+                "with the same seed, rank and targets"
+            )
+
     def forward(self, condition: Condition) -> Adapter:
         """n conditions to n adapters: z is the prior's mean for seed 0, for any other seed a draw.
 
         Raises UsageError without experts; LayoutMismatch for experts of another initial A.
         """
         mixture = self.mixture(condition)
-        self._require_same_start(mixture.mean)
+        self.require_same_start(mixture.mean)
         prior = self.prior(mixture)
         if condition.seed == 0:
             return self.decode(mixture, prior.mean)
@@ -135,11 +155,11 @@ class SGLoRA(Generator):
         The paper's loss is the squared error, summed over all entries, plus 1 · kl.
         """
         mixture = self.mixture(condition)
-        inputs, conditions = self._standardised(target), self._condition(mixture)
+        inputs, conditions = self._standardised(target), self._conditions(mixture)
         encoded = {key: self.encoders[key](x, *conditions[key]) for key, x in inputs.items()}
-        q = _pooled(encoded)
-        adapter = self.decode(mixture, q.at(torch.randn_like(q.mean)))
-        return adapter, {"kl": kl_divergence(q, self.prior(mixture)).mean()}
+        q, p = _pooled(encoded), self._prior(conditions)
+        adapter = self._decode(mixture, conditions, q.at(torch.randn_like(q.mean)))
+        return adapter, {"kl": kl_divergence(q, p).mean()}
 
     def mixture(self, condition: Condition) -> ExpertMixture:
         """μ* and σ*² of the conditions' experts. Raises UsageError if there are none."""
@@ -149,12 +169,19 @@ class SGLoRA(Generator):
 
     def prior(self, mixture: ExpertMixture) -> DiagonalGaussian:
         """p(z|c)."""
-        conditions = self._condition(mixture)
-        return _pooled({key: self.priors[key](*c) for key, c in conditions.items()})
+        return self._prior(self._conditions(mixture))
 
     def decode(self, mixture: ExpertMixture, z: Float[Tensor, "n d"]) -> Adapter:
         """The adapters of n conditions for given latents."""
-        conditions, a, b = self._condition(mixture), {}, {}
+        return self._decode(mixture, self._conditions(mixture), z)
+
+    def _prior(self, conditions: Conditions) -> DiagonalGaussian:
+        return _pooled({key: self.priors[key](*c) for key, c in conditions.items()})
+
+    def _decode(
+        self, mixture: ExpertMixture, conditions: Conditions, z: Float[Tensor, "n d"]
+    ) -> Adapter:
+        a, b = {}, {}
         for group in self.layout.groups:
             key, sites = group.key, len(group.sites)
             repeated = z[:, None].expand(-1, sites, -1)  # (n, sites, d)
@@ -170,8 +197,8 @@ class SGLoRA(Generator):
             a[key], b[key] = site_a * mask, (site_b * mask).mT
         return Adapter(self.layout, a, b)
 
-    def _condition(self, mixture: ExpertMixture) -> dict[str, tuple[Tensor, Tensor]]:
-        """z-scored μ* and log σ*² `[n, sites, d]` of every site, by group."""
+    def _conditions(self, mixture: ExpertMixture) -> Conditions:
+        """What the networks see of a mixture: z-scored μ* and log σ*²."""
         means, conditions = self._standardised(mixture.mean), {}
         for group in self.layout.groups:
             ratio = _rows(mixture.variance, group) / self._deviation(group).square()
@@ -198,24 +225,6 @@ class SGLoRA(Generator):
         of_a, of_b = rows.split(1, dim=-1)  # (sites, r, 1)
         widths = (group.in_features, group.out_features)
         return torch.cat([of_a.expand(-1, -1, widths[0]), of_b.expand(-1, -1, widths[1])], dim=-1)
-
-    def _require_same_start(self, experts: Adapter) -> None:
-        """Raise LayoutMismatch unless the experts' A are those of training, but for training.
-
-        The scores of anything else mean nothing here: its factors are in another basis.
-        """
-        products, squares = [], []
-        for group in self.layout.groups:
-            mean = self.get_buffer(f"mean_a_{group.key}")
-            products.append((experts.A[group.key] * mean).sum(dim=(1, 2, 3)))  # (n,)
-            squares.append(mean.square().sum())
-        square = torch.stack(squares).sum()
-        if (torch.stack(products).sum(dim=0) < LEAST_PROJECTION * square).any():
-            raise LayoutMismatch(
-                f"the library's adapters were not trained from the A that the {self.kind} "
-                "checkpoint was trained on: it needs the library it was made with, or one built "
-                "with that one's seed, rank and targets"
-            )
 
 
 def _rows(adapter: Adapter, group: Group) -> Float[Tensor, "n sites r width"]:

@@ -12,6 +12,7 @@ from generator.models.base import Generator
 from generator.request import Query
 from generator.resources import Fit, Resources
 from generator.strategies.base import NothingNear, Offer, Proposal, Strategy
+from library.adapter import stack
 from library.base.models import BaseReference, base_layout
 from library.checkpoint import Checkpoint
 from library.errors import UsageError
@@ -108,3 +109,5 @@ class Generated(Strategy):
                 f"{self.name} needs a library with adapters of two tasks or more, of one layout; "
                 f"{location} has fewer"
             )
+        some = retriever.experts()[: self.module.top_k]
+        self.module.require_same_start(stack([retriever.adapter(r["id"]) for r in some]))
