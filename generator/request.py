@@ -1,9 +1,12 @@
 """Requests and queries: what is asked for, validated once, and what it needs, computed once."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
+
+import torch
 
 from generator.models.base import Condition, Experts, Generator
 from generator.refine.limits import (
@@ -181,6 +184,21 @@ class Query:
             lambda record: record["id"] in own and record["task"] != self.without,
         )
 
+    def experts(self, nearest: Sequence[Neighbour]) -> Experts:
+        """What the library has of some neighbours, in float64 where generators run.
+
+        Raises UsageError for no neighbours.
+        """
+        retriever = self.resources.retriever(self.base)
+        if not nearest:
+            raise UsageError(f"{retriever.folder.location} holds no other adapter of its layout")
+        moments = zip(*(retriever.moments(n.id) for n in nearest), strict=True)
+        means, variances = (
+            [stack(part).to(self.resources.device, torch.float64)] for part in moments
+        )
+        cosines = similarities(nearest)[None].to(self.resources.device)
+        return Experts(means, variances, cosines)
+
     def condition(self, generator: Generator, encoder: str) -> Condition:
         """The parts of a condition that a generator needs.
 
@@ -194,12 +212,5 @@ class Query:
         if "examples" in generator.needs:
             examples = [self.request.examples]
         if "experts" in generator.needs:
-            experts = self._experts(generator.top_k)
+            experts = self.experts(self.nearest_experts(generator.top_k))
         return Condition(text, examples, experts, seed=self.request.seed)
-
-    def _experts(self, k: int) -> Experts:
-        retriever, nearest = self.resources.retriever(self.base), self.nearest_experts(k)
-        if not nearest:
-            raise UsageError(f"{retriever.folder.location} holds no other adapter of its layout")
-        means, variances = zip(*(retriever.moments(n.id) for n in nearest), strict=True)
-        return Experts([stack(means)], [stack(variances)], similarities(nearest)[None])
