@@ -44,7 +44,7 @@ class Engine:
         multi_task: Path | None = None,
     ) -> None:
         self.resources = resources or Resources()
-        self.generated = {c.kind: Generated(c, self.resources.device) for c in checkpoints}
+        self.generated = {c.kind: Generated(c, self.resources) for c in checkpoints}
         nearest, compose = Nearest(self.resources), Compose(self.resources)
         prompted, fresh = MultiTask(multi_task or pretrained.folder(MultiTask.name)), Fresh()
         auto = Auto([*self.generated.values()], nearest, compose, prompted, fresh)
@@ -119,7 +119,8 @@ def strategy_names() -> list[str]:
 
 def takes_library(name: str) -> bool:
     """Whether a strategy of this name takes adapters from a library."""
-    return name in (Auto.name, Nearest.name, Compose.name)
+    retrieves = name in (Auto.name, Nearest.name, Compose.name)
+    return retrieves or (name in registered() and "experts" in registered()[name].needs)
 
 
 def uses_examples(name: str) -> bool:

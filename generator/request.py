@@ -1,6 +1,7 @@
 """Requests and queries: what is asked for, validated once, and what it needs, computed once."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from generator.models.base import Condition, Experts
+from generator.models.base import Condition, Experts, Generator
 from generator.refine.limits import (
     DEFAULT_BUDGET,
     MAX_BUDGET,
@@ -18,7 +19,7 @@ from generator.refine.limits import (
 )
 from generator.resources import Resources
 from index.encoders.descriptions import DEFAULT_ENCODER, Embeddings, normalise
-from index.search.retriever import NEIGHBOURS, Neighbour, Retriever, softmax_weights
+from index.search.retriever import NEIGHBOURS, Neighbour, Retriever, similarities
 from library.adapter import stack
 from library.base.models import BaseModel, BaseReference
 from library.base.task_vectors import in_context_prompts, task_vectors
@@ -42,7 +43,8 @@ class Request:
             alone are trained on.
         rank: below the adapter's own, the best approximation of ΔW; above, zero-padded.
         strength: factor on ΔW.
-        seed: part of the adapter's identity; what a generator draws depends on it.
+        seed: part of the adapter's identity; what a generator draws depends on it (icm-lora
+            draws, sg-lora for any seed but 0).
         profile: see library.peft.write.
         examples: of the task.
         refine: steps of training on the examples; None for as many as suit them, 0 for none.
@@ -171,6 +173,35 @@ class Query:
         """The loaded base model."""
         return self.resources.model(self.base)
 
+    def nearest_experts(self, k: int) -> list[Neighbour]:
+        """The k nearest adapters of the library's own layout, nearest first.
+
+        None of them is of the task `without`. Raises UsageError without a description or a
+        library; LayoutMismatch or UnsupportedModel if that does not fit.
+        """
+        retriever = self.resources.retriever(self.base)
+        own = {record["id"] for record in retriever.experts()}
+        return retriever.nearest(
+            self.embeddings(retriever.encoder.name).pooled[0].cpu(),
+            k,
+            lambda record: record["id"] in own and record["task"] != self.without,
+        )
+
+    def experts(self, nearest: Sequence[Neighbour]) -> Experts:
+        """What the library has of some neighbours, in float64 where generators run.
+
+        Raises UsageError for no neighbours.
+        """
+        retriever = self.resources.retriever(self.base)
+        if not nearest:
+            raise UsageError(f"{retriever.folder.location} holds no other adapter of its layout")
+        moments = zip(*(retriever.moments(n.id) for n in nearest), strict=True)
+        means, variances = (
+            [stack(part).to(self.resources.device, torch.float64)] for part in moments
+        )
+        cosines = similarities(nearest)[None].to(self.resources.device)
+        return Experts(means, variances, cosines)
+
     @cached_property
     def task_vector(self) -> Float[Tensor, "1 d"]:
         """What the base makes of the description and the examples, computed once.
@@ -181,24 +212,23 @@ class Query:
         prompts = in_context_prompts(self.model.tokenizer, description, self.request.examples)
         return task_vectors(self.model, [prompts])
 
-    def condition(self, needs: frozenset[str], encoder: str) -> Condition:
+    def condition(self, generator: Generator, encoder: str) -> Condition:
         """The parts of a condition that a generator needs.
 
-        Raises UsageError where examples or experts are needed and there are none, BaseModelError
-        where the base is needed and cannot be read.
+        Args:
+            encoder: of the descriptions that it was trained with.
+        Raises UsageError where a description or experts are needed and there are none,
+        BaseModelError where the base is needed and cannot be read.
         """
         text = examples = experts = task = base = None
-        if "description" in needs:
+        if "description" in generator.needs:
             text = self.embeddings(encoder)
-        if "examples" in needs:
+        if "examples" in generator.needs:
             examples = [self.request.examples]
-        if "experts" in needs:
-            retriever = self.require_neighbours()
-            adapters = stack([retriever.adapter(neighbour.id) for neighbour in self.neighbours])
-            weights = torch.tensor([softmax_weights(self.neighbours)], dtype=torch.float64)
-            experts = Experts([adapters], weights)
-        if "base" in needs:
-            base = self.model.model
-        if "task" in needs:
+        if "experts" in generator.needs:
+            experts = self.experts(self.nearest_experts(generator.top_k))
+        if "task" in generator.needs:
             task = self.task_vector
+        if "base" in generator.needs:
+            base = self.model.model
         return Condition(text, examples, experts, task, base, self.request.seed)

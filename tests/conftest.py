@@ -141,6 +141,20 @@ def small_library(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> 
 
 
 @pytest.fixture(scope="session")
+def snapshot_library(
+    small_library: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """A library of the same tasks, two adapters of rank 2 for each and three snapshots of each."""
+    from api.cli.main import main
+
+    out = str(tmp_path_factory.mktemp("snapshots") / "lib")
+    build = ["library", "build", "--tasks", str(small_library / "tasks"), "--base", str(tiny_base)]
+    more = ["--steps", "12", "--rank", "2", "--variants", "2", "--snapshots", "3"]
+    assert main([*build, *more, "--out", out]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
 def generator(small_checkpoint: Path) -> Any:
     """The small checkpoint, loaded."""
     from generator.engine import read_generator

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from index.encoders.descriptions import Embeddings
+from index.search.retriever import NEIGHBOURS
 from library.adapter import Adapter
 from library.checkpoint import Checkpointed
 from library.errors import UsageError
@@ -30,15 +31,20 @@ NEEDS = frozenset({"description", "examples", "experts", "task", "base"})
 
 @dataclass(frozen=True)
 class Experts:
-    """Library adapters near each of n conditions: k adapters and their weights for each.
+    """Library adapters near each of n conditions: k of them for each, nearest first.
+
+    All are trained from one A, so that their factors can be averaged.
 
     Attributes:
-        adapters: one `Adapter` of k rows for each condition, nearest first.
-        weights: softmax over the similarities, rows sum to 1.
+        means: one `Adapter` of k rows for each condition: the mean of an expert's snapshots, or
+            the expert itself where the library kept none.
+        variances: variance of every entry of A and B over the snapshots, likewise; zero for none.
+        similarities: cosines of their descriptions with the condition's.
     """
 
-    adapters: Sequence[Adapter]
-    weights: Float[Tensor, "n k"]
+    means: Sequence[Adapter]
+    variances: Sequence[Adapter]
+    similarities: Float[Tensor, "n k"]
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,17 @@ class Generator(Checkpointed):
         Config: dataclass of its architecture.
         needs: parts of a condition that it reads, out of `NEEDS`.
         optional: parts that it reads where there are any, of the same names.
+
+    Attributes:
+        top_k: number of experts in a condition, if it needs experts, and
+        floor: cosine of the nearest one below which requests are refused.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"description"})
     optional: ClassVar[frozenset[str]] = frozenset()
     layout: Layout
+    top_k: int = NEIGHBOURS
+    floor: float = -1.0
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -89,9 +101,15 @@ class Generator(Checkpointed):
 
     @abstractmethod
     def forward(self, condition: Condition) -> Adapter:
-        """n conditions to n adapters; ΔW is exactly zero before training."""
+        """n conditions to n adapters.
 
-    def prepare(self, adapters: Adapter, tasks: Float[Tensor, "m d"] | None) -> None:
+        Before training ΔW is exactly zero, or what the experts give without the network.
+        """
+
+    def require_same_start(self, experts: Adapter) -> None:
+        """Raise LayoutMismatch for experts from another A than in training, if that matters."""
+
+    def prepare(self, adapters: Adapter, tasks: Float[Tensor, "m d"] | None = None) -> None:
         """Take what it needs of a training set before the first step; most need nothing.
 
         Args:
@@ -122,6 +140,13 @@ def require_loaded_base(condition: Condition) -> nn.Module:
     if condition.base is None:
         raise UsageError("this generator needs the base model, whose weights it reads")
     return condition.base
+
+
+def require_experts(condition: Condition) -> Experts:
+    """The condition's experts. Raises UsageError if there are none."""
+    if condition.experts is None:
+        raise UsageError("this generator needs experts: adapters of a library")
+    return condition.experts
 
 
 @cache

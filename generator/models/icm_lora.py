@@ -73,7 +73,7 @@ class ICMLoRA(Generator):
         self.register_buffer("task_mean", torch.zeros(config.task_dim))
         self.register_buffer("task_deviation", torch.ones(config.task_dim))
 
-    def prepare(self, adapters: Adapter, tasks: Float[Tensor, "m d"] | None) -> None:
+    def prepare(self, adapters: Adapter, tasks: Float[Tensor, "m d"] | None = None) -> None:
         """Take the statistics of the training adapters and of their task vectors.
 
         Raises UsageError without task vectors, for those of another width, or if nothing varies.

@@ -108,13 +108,13 @@ class LoFA(Generator):
             trunk.load_state_dict(stage1.trunk.state_dict())
 
     @torch.no_grad()
-    def prepare(self, targets: Adapter) -> None:
+    def prepare(self, adapters: Adapter, tasks: Float[Tensor, "m d"] | None = None) -> None:
         """Set each module's own A and B to the mean of the adapters that are trained on.
 
         The heads' scales become the standard deviations around it, over a group.
         """
         for key, head in self.heads.items():
-            factors = (targets.A[key], targets.B[key].mT)
+            factors = (adapters.A[key], adapters.B[key].mT)
             for name, factor in zip(("start_a", "start_b"), factors, strict=True):
                 head.get_parameter(name).copy_(factor.mean(dim=0))
             spread = torch.stack([f.std(dim=0, correction=0).mean() for f in factors])

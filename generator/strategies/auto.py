@@ -58,7 +58,9 @@ class Auto(Strategy):
 
     def unavailable(self, base: BaseReference) -> str:
         others = (*self._generated, self._compose, self._multi_task, self._fresh)
-        return "" if any(not s.unavailable(base) for s in others) else self._no_generator(base)
+        if any(not strategy.unavailable(base) for strategy in others):
+            return ""
+        return _joined([strategy.unavailable(base) for strategy in self._generated])
 
     def offer(self, base: BaseReference) -> Offer | None:
         others = (*self._generated, self._multi_task, self._fresh)
@@ -66,15 +68,11 @@ class Auto(Strategy):
 
     def propose(self, query: Query) -> Proposal:
         """Raises LayoutMismatch if nothing fits the base."""
-        generates = [s for s in self._generated if not s.unavailable(query.base)]
         if query.request.refines:
             proposal = self._start(query)
-        elif query.request.examples:
-            self._require_any(query, generates)
-            proposal = self._by_examples(query, generates)
         else:
-            strategy, reason = self.by_description(query, generates)
-            proposal = _because(strategy.propose(query), reason)
+            generates = [s for s in self._generated if not _miss(s, query)]
+            proposal = self._untrained(query, generates)
         chosen = proposal.chosen
         details = {
             **proposal.details,
@@ -85,11 +83,19 @@ class Auto(Strategy):
         }
         return replace(proposal, details=details)
 
+    def _untrained(self, query: Query, generates: Sequence[Strategy]) -> Proposal:
+        """The proposal where nothing is trained."""
+        if query.request.examples:
+            self._require_any(query, generates)
+            return self._by_examples(query, generates)
+        strategy, reason = self.by_description(query, generates)
+        return _because(strategy.propose(query), reason)
+
     def by_description(self, query: Query, generates: Sequence[Strategy]) -> tuple[Strategy, str]:
         """Strategy and reason where nothing but the description is known.
 
         Args:
-            generates: the generators that fit the base.
+            generates: the generators that fit base and description.
         """
         if query.neighbours:
             task, similarity = query.neighbours[0].task, query.neighbours[0].similarity
@@ -107,8 +113,7 @@ class Auto(Strategy):
         self._require_any(query, generates)
         if generates:
             return generates[0], near
-        why = self._no_generator(query.base)
-        return self._compose, f"{near}, and the checkpoint does not fit: {why}"
+        return self._compose, f"{near}, and the checkpoint does not fit: {self._misses(query)}"
 
     def _start(self, query: Query) -> Proposal:
         """The start of a training on the examples, and the prompt that it is for."""
@@ -120,9 +125,9 @@ class Auto(Strategy):
         """Raise LayoutMismatch unless there is a generator or a neighbour."""
         if not generates and not query.neighbours:
             nothing = self._nearest.unavailable(query.base) or "the library holds nothing for it"
-            why = self._no_generator(query.base)
             raise LayoutMismatch(
-                f"{why}; nor can a library help: {nothing}; examples would, by training on them"
+                f"{self._misses(query)}; nor can a library help: {nothing}; "
+                "examples would, by training on them"
             )
 
     def _by_examples(self, query: Query, generates: Sequence[Strategy]) -> Proposal:
@@ -145,10 +150,18 @@ class Auto(Strategy):
             proposal, tried_in=numerics(base.model), losses=[*zip(labels, losses, strict=True)]
         )
 
-    def _no_generator(self, base: BaseReference) -> str:
-        """The reason why no generator can serve a base."""
-        reasons = [s.unavailable(base) for s in self._generated]
-        return "; ".join(reasons) or "there is no checkpoint to generate with"
+    def _misses(self, query: Query) -> str:
+        """The reason why no generator can answer a query."""
+        return _joined([_miss(strategy, query) for strategy in self._generated])
+
+
+def _miss(strategy: Strategy, query: Query) -> str:
+    """The reason why a strategy cannot answer a query; empty if it can."""
+    return strategy.unavailable(query.base) or strategy.refusal(query)
+
+
+def _joined(reasons: Sequence[str]) -> str:
+    return "; ".join(reasons) or "there is no checkpoint to generate with"
 
 
 def _because(proposal: Proposal, reason: str) -> Proposal:

@@ -13,9 +13,16 @@ from library.adapter import Adapter
 from library.base.models import BaseReference
 from library.base.prompts import Mode
 from library.base.usage import Usage
+from library.errors import UsageError
 from library.layout import Layout
 
 ASKED_FOR = "the only strategy asked for"
+
+
+class NothingNear(UsageError):
+    """A description that no adapter of the library is near enough to."""
+
+    code = "invalid-description"
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,10 @@ class Strategy(ABC):
     @abstractmethod
     def unavailable(self, base: BaseReference) -> str:
         """The reason why it cannot serve a base; empty if it can."""
+
+    def refusal(self, query: Query) -> str:
+        """The reason why it refuses a query, for a base that it can serve; empty if it does not."""
+        return ""
 
     @abstractmethod
     def propose(self, query: Query) -> Proposal:

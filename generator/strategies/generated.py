@@ -5,14 +5,18 @@ request, the checkpoint, the layout and the numerics, and on nothing else; those
 asks the base depend on the base's numerics as well.
 """
 
+from typing import Any
+
 import torch
 
 from generator.models.base import Generator
 from generator.request import Query
-from generator.resources import Fit
-from generator.strategies.base import Offer, Proposal, Strategy
+from generator.resources import Fit, Resources
+from generator.strategies.base import NothingNear, Offer, Proposal, Strategy
+from library.adapter import stack
 from library.base.models import BaseReference, base_layout, numerics
 from library.checkpoint import Checkpoint
+from library.errors import UsageError
 
 
 class Generated(Strategy):
@@ -20,15 +24,16 @@ class Generated(Strategy):
 
     Args:
         checkpoint: the generator, which is moved to float64.
-        device: where it runs.
+        resources: the library, for generators that need experts, and where it runs.
     """
 
-    def __init__(self, checkpoint: Checkpoint[Generator], device: str = "cpu") -> None:
+    def __init__(self, checkpoint: Checkpoint[Generator], resources: Resources) -> None:
         self.checkpoint = checkpoint
         self.name = checkpoint.kind
-        self.module = checkpoint.module.to(device=device, dtype=torch.float64)
+        self.module = checkpoint.module.to(device=resources.device, dtype=torch.float64)
         self.uses_examples = self.module.reads_examples()
-        self.fit = Fit(self._require_same_layout)
+        self.fit = Fit(self._require_fit)
+        self._resources = resources
 
     def unavailable(self, base: BaseReference) -> str:
         return self.fit.misfit(base)
@@ -37,26 +42,74 @@ class Generated(Strategy):
         info = self.checkpoint.info
         return Offer(self.checkpoint.digest, info.base["id"], self.module.layout)
 
+    def refusal(self, query: Query) -> str:
+        needs = "experts" in self.module.needs
+        if not needs or query.request.description is None or self.unavailable(query.base):
+            return ""
+        nearest = query.nearest_experts(1)
+        if not nearest:
+            return f"the library holds no other adapter that {self.name} could use"
+        if nearest[0].similarity < self.module.floor:
+            return (
+                f"nothing in the library is near enough for {self.name}: the nearest description, "
+                f"of {nearest[0].task}, has similarity {nearest[0].similarity:.2f}, and "
+                f"{self.module.floor:.2f} is needed"
+            )
+        return ""
+
     @torch.inference_mode()
     def propose(self, query: Query) -> Proposal:
+        """Raises NothingNear where the library holds nothing near; else as all strategies do."""
         self.fit.require(query.base)
+        refusal = self.refusal(query)
+        if refusal:
+            raise NothingNear(refusal)
         encoder, needs = self.checkpoint.info.encoder, self.module.needs
-        adapter = self.module(query.condition(needs, encoder))
-        details = {}
+        condition = query.condition(self.module, encoder)
+        adapter = self.module(condition)
+        details: dict[str, Any] = {}
         if "description" in needs:
             windows = query.resources.encoder(encoder).windows(query.description)
             details = {"encoder": encoder, "encoder_windows": len(windows)}
+        parents = None
+        if "experts" in needs:
+            parents = [neighbour.id for neighbour in query.nearest_experts(self.module.top_k)]
         return Proposal(
             adapter,
             self.chosen(query, query.similarity),
             self.usage(query.request),
             checkpoint=self.checkpoint.digest,
+            parents=parents,
             details=details,
             tried_in=numerics(query.model.model) if {"task", "base"} & needs else None,
         )
 
-    def _require_same_layout(self, base: BaseReference) -> None:
+    def _require_fit(self, base: BaseReference) -> None:
         layout = self.module.layout
         base_layout(base, layout).require_same(
             layout, f"base model '{base.name}'", f"the {self.name} checkpoint"
         )
+        if "experts" in self.module.needs:
+            self._require_library(base)
+
+    def _require_library(self, base: BaseReference) -> None:
+        """Raise UsageError or LayoutMismatch unless there is a library of experts for it."""
+        if self._resources.library is None:
+            raise UsageError(f"{self.name} needs a library of adapters, and there is none")
+        retriever = self._resources.retriever(base)
+        location, encoder = retriever.folder.location, self.checkpoint.info.encoder
+        retriever.plan.layout.require_same(
+            self.module.layout, f"the library {location}", f"the {self.name} checkpoint"
+        )
+        if encoder != retriever.encoder.name:
+            raise UsageError(
+                f"{self.name} was trained on similarities of {encoder}, and the library is "
+                f"searched with {retriever.encoder.name}"
+            )
+        if len({record["task"] for record in retriever.experts()}) < 2:
+            raise UsageError(
+                f"{self.name} needs a library with adapters of two tasks or more, of one layout; "
+                f"{location} has fewer"
+            )
+        some = retriever.experts()[: self.module.top_k]
+        self.module.require_same_start(stack([retriever.adapter(r["id"]) for r in some]))

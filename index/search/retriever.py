@@ -25,6 +25,7 @@ from library.files import cache_dir, write_file
 from library.store.catalogue import Record, read_adapter, records
 from library.store.folder import LibraryFolder
 from library.store.plan import Plan
+from library.store.snapshots import read_snapshots, state_moments
 
 NEIGHBOURS = 4  # SG-LoRA's K
 TEMPERATURE = 0.05  # of the softmax over cosines
@@ -44,8 +45,19 @@ class Neighbour:
 
 def softmax_weights(neighbours: Sequence[Neighbour]) -> list[float]:
     """Weights of a sum over neighbours (SG-LoRA, arXiv 2509.10535, sparse aggregator)."""
-    cosines = torch.tensor([n.similarity for n in neighbours], dtype=torch.float64)
-    return (cosines / TEMPERATURE).softmax(0).tolist()
+    return similarity_weights(similarities(neighbours)).tolist()
+
+
+def similarities(neighbours: Sequence[Neighbour]) -> Float[Tensor, " k"]:
+    """Their cosines, in float64."""
+    return torch.tensor([n.similarity for n in neighbours], dtype=torch.float64)
+
+
+def similarity_weights(
+    cosines: Float[Tensor, "*n k"], temperature: float = TEMPERATURE
+) -> Float[Tensor, "*n k"]:
+    """exp(cosine / temperature), divided by their sum over k."""
+    return (cosines / temperature).softmax(dim=-1)
 
 
 class Retriever:
@@ -66,6 +78,7 @@ class Retriever:
         self.folder, self.encoder = folder, encoder
         self.plan = _plan(folder, base)
         self._read: dict[str, Adapter] = {}
+        self._moments: dict[str, tuple[Adapter, Adapter]] = {}
 
     def nearest(
         self,
@@ -93,6 +106,21 @@ class Retriever:
         if identity not in self._read:
             self._read[identity] = read_adapter(self.folder, identity, self.plan.layout)
         return self._read[identity]
+
+    def experts(self) -> list[Record]:
+        """The records of adapters of the plan's own layout, whose factors can be averaged."""
+        return [r for r in self.records if r["layout_digest"] == self.plan.layout.digest]
+
+    def moments(self, identity: str) -> tuple[Adapter, Adapter]:
+        """Mean and variance of an expert over its snapshots, in float32, read once.
+
+        The adapter itself and zeros where the library kept none. Raises AdapterFileError.
+        """
+        if identity not in self._moments:
+            record = next(r for r in self.experts() if r["id"] == identity)
+            states = read_snapshots(self.folder, record, self.plan.layout)
+            self._moments[identity] = state_moments(self.adapter(identity), states)
+        return self._moments[identity]
 
     @cached_property
     def records(self) -> list[Record]:

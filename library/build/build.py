@@ -5,14 +5,12 @@ never rewritten, so a build may be killed at any moment and go on: a shard with 
 skipped, another is replayed, and what it stored already stays as it is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
-from library.adapter import Adapter, stack
 from library.base.models import BaseModel, numerics
 from library.build.plan import job_for, rows_digest, task_rows
 from library.errors import LayoutMismatch, OutputError, OutputExists, UsageError
@@ -23,6 +21,7 @@ from library.progress import Progress, no_progress, part_of
 from library.store.folder import MANIFEST, RECORDS, LibraryFolder
 from library.store.plan import JobPlan, Plan, has_plan
 from library.store.records import Record, new_record, write_record
+from library.store.snapshots import write_snapshots
 from library.tasks.files import Task
 from library.trainer.batched import BatchedTrainer
 from library.trainer.peft_trainer import PeftTrainer
@@ -177,8 +176,7 @@ class ShardBuilder:
             self.folder.write_adapter(files.id, files.files)
             record |= {"id": files.id, "sha256": files.sha256}
         if trained.snapshots:
-            name = f"snapshots/{number:04}/{job.name}.safetensors"
-            self.folder.write(name, _snapshots(trained.snapshots))
+            write_snapshots(self.folder, number, job, trained.snapshots)
         write_record(self.folder, _record_name(number, job), record)
 
 
@@ -210,11 +208,3 @@ def _record(
         restarts=trained.restarts,
         scores=scores | trained.scores,
     )
-
-
-def _snapshots(states: Sequence[Adapter]) -> bytes:
-    """All states of one adapter: `A.<group>` [n, sites, rank, in], `B.<group>` likewise."""
-    stacked = stack(states)
-    tensors = {f"A.{key}": a for key, a in stacked.A.items()}
-    tensors |= {f"B.{key}": b for key, b in stacked.B.items()}
-    return save(dict(sorted(tensors.items())), metadata={"format": "pt"})

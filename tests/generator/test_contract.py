@@ -8,6 +8,7 @@ import lightning
 import pytest
 import tiny
 import torch
+from experts import random_experts, rows_of
 from rest import post
 from starlette.testclient import TestClient
 from torch import nn
@@ -83,19 +84,20 @@ def test_every_generator_keeps_the_contract(
     base = tiny.model(tiny.config(family))
     torch.manual_seed(0)
     module = cls(cls.Config(), layout).double().eval()
-    embedded, task = text(3), torch.randn(3, 576, dtype=torch.float64)
+    embedded, experts = text(3), random_experts(layout, 3, module.top_k)
+    task = torch.randn(3, 576, dtype=torch.float64)
+    condition = Condition(text=embedded, experts=experts, task=task, base=base)
     with torch.no_grad():
-        start = module(Condition(text=embedded, task=task, base=base))
+        start = module(condition)
         assert start.layout == layout and len(start) == 3
-        for site in layout.sites:  # zero at the start
+        for site in layout.sites:  # zero at the start, or a mean of the experts
             a, b = start.site(site)
-            assert not (b @ a).any()
+            assert ("experts" in cls.needs) == bool((b @ a).any())
         tiny.randomise(module)
-        together, again = (
-            module(Condition(text=embedded, task=task, base=base)) for _ in range(2)
-        )
+        together, again = (module(condition) for _ in range(2))
         one = Embeddings(*(x[[1]] for x in vars(embedded).values()))
-        alone = module(Condition(text=one, task=task[[1]], base=base))
+        some = rows_of(experts, [1])
+        alone = module(Condition(text=one, experts=some, task=task[[1]], base=base))
     for key in together.A:
         assert torch.equal(together.A[key], again.A[key])  # same seed, same bytes
         torch.testing.assert_close(together.A[key][[1]], alone.A[key])  # rows are independent

@@ -1,17 +1,17 @@
 """A library of adapters as training data: targets, their descriptions, statistics, experts."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import lightning
 import torch
 from jaxtyping import Float
-from safetensors.torch import load
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from generator.layers.aggregate import nearest_first
 from generator.models.base import Condition, Experts
 from index.encoders.descriptions import (
     DEFAULT_ENCODER,
@@ -19,14 +19,15 @@ from index.encoders.descriptions import (
     join,
     normalise,
 )
-from index.search.retriever import NEIGHBOURS, TEMPERATURE
+from index.search.retriever import NEIGHBOURS
 from library.adapter import Adapter, stack
 from library.errors import AdapterFileError, UsageError
 from library.layout import Layout
 from library.store.catalogue import read_adapter, records
 from library.store.folder import LibraryFolder
 from library.store.open import open_library
-from library.store.records import RECORDS, read_record, record_stamps
+from library.store.records import Record
+from library.store.snapshots import read_snapshots, state_moments
 from training.data.steps import IndexedDataset
 from training.data.vectors import VectorConfig, Vectors, library_vectors
 
@@ -50,7 +51,8 @@ class LibraryDataModule(lightning.LightningDataModule):
         adapters_per_step: drawn anew for each step.
         steps: steps of training that exist (an epoch).
         snapshots: whether the states of training that the library kept are targets as well.
-        experts: nearest adapters of other tasks that conditions hold; 0 for none.
+        experts: nearest adapters of other tasks that conditions hold; 0 for none. An adapter with
+            snapshots is their mean and variance there.
         seed: of the drawing.
         vectors: task vectors that conditions hold, if it names the tasks' folders.
     """
@@ -81,6 +83,7 @@ class LibraryDataModule(lightning.LightningDataModule):
             "adapters": len(self.adapters),
             "tasks": len(self.task_names),
             "snapshots": self.snapshots,
+            "experts": self.experts,
             "per_step": self.per_step,
             "seed": self.seed,
             "vectors": asdict(self.vector_config) if self.vector_config.tasks else None,
@@ -110,45 +113,64 @@ class LibraryDataModule(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         folder = open_library(self.library)
         plan = folder.plan()
-        layout = plan.layout
-        # 1. Targets: one row for each adapter, and for each of its snapshots.
-        expected = (layout.digest, plan.base["id"])
+        expected = (plan.layout.digest, plan.base["id"])
         fitting = [r for r in records(folder) if (r["layout_digest"], r["base_model"]) == expected]
         if not fitting:
             raise AdapterFileError(f"{self.library} holds no adapter of its own base and layout")
-        paths = _paths(folder) if self.snapshots else {}
-        targets, owners, first_rows = [], [], []
+        tasks = self._tasks = [record["task"] for record in fitting]
+        self.task_names = sorted(set(tasks))
+        # 1. Targets, and the moments of each adapter.
+        self._read(folder, fitting, plan.layout)
+        # 2. Descriptions, embedded once.
+        encoder = DescriptionEncoder(self.encoder_name, dtype=torch.float32)
+        self._embedded = encoder.encode_batch([normalise(r["description"]) for r in fitting])
+        # 3. Experts of each.
+        self._choose_experts(fitting)
+        # 4. Task vectors, if the tasks' rows are there.
+        if self.vector_config.tasks:
+            first_rows = [self._owners.index(i) for i in range(len(fitting))]
+            self._vectors = library_vectors(
+                self.vector_config, tasks, self.adapters[first_rows], self.seed, self.library
+            )
+
+    def _read(self, folder: LibraryFolder, fitting: Sequence[Record], layout: Layout) -> None:
+        """Targets, one row for each adapter and each of its snapshots; moments of each adapter.
+
+        Raises UsageError where snapshots shall be targets and there are none.
+        """
+        targets, owners, means, variances = [], [], [], []
         for i, record in enumerate(fitting):
-            first_rows.append(len(owners))
-            states = [read_adapter(folder, record["id"], layout)]
-            if self.snapshots:
-                states += _snapshots(folder, paths[record["id"]], layout)
-            targets += states
-            owners += [i] * sum(len(state) for state in states)
+            adapter = read_adapter(folder, record["id"], layout)
+            states = None
+            if self.snapshots or self.experts:
+                states = read_snapshots(folder, record, layout)
+            rows = [adapter, states] if self.snapshots and states is not None else [adapter]
+            targets += rows
+            owners += [i] * sum(len(row) for row in rows)
+            if self.experts:
+                mean, variance = state_moments(adapter, states)
+                means.append(mean)
+                variances.append(variance)
         if self.snapshots and len(owners) == len(fitting):
             raise UsageError(
                 f"{self.library} was built without snapshots: build it with --snapshots, or train "
                 "with snapshots false"
             )
         self.adapters, self._owners = stack(targets), owners
-        self._rows = torch.tensor(first_rows)  # of each adapter, before its snapshots
-        # 2. Descriptions, embedded once.
-        encoder = DescriptionEncoder(self.encoder_name, dtype=torch.float32)
-        self._embedded = encoder.encode_batch([normalise(r["description"]) for r in fitting])
-        tasks = self._tasks = [record["task"] for record in fitting]
-        self.task_names = sorted(set(tasks))
-        # 3. Experts of each: the nearest adapters of other tasks, never its own.
+        self._means, self._variances = (stack(m) if m else None for m in (means, variances))
+
+    def _choose_experts(self, fitting: Sequence[Record]) -> None:
+        """The nearest adapters of other tasks for each adapter, as the retriever orders them."""
         vectors = torch.cat([row.pooled for row in self._embedded])
-        same_task = torch.tensor([[a == b for b in tasks] for a in tasks])
-        cosines = (vectors @ vectors.T).masked_fill(same_task, -torch.inf)  # (n, n)
-        count = min(self.experts, len(self.task_names) - 1)
-        self._cosines, self._nearest = cosines.topk(count, dim=-1)
-        # 4. Task vectors, if the tasks' rows are there.
-        if self.vector_config.tasks:
-            finals = self.adapters[self._rows]
-            self._vectors = library_vectors(
-                self.vector_config, tasks, finals, self.seed, self.library
-            )
+        tasks = [record["task"] for record in fitting]
+        usable = torch.tensor(
+            [[r["variant"] == 0 and r["task"] != task for r in fitting] for task in tasks]
+        )
+        cosines = (vectors @ vectors.T).double().round(decimals=6)  # (n, n)
+        cosines = cosines.masked_fill(~usable, -torch.inf)
+        count = min(self.experts, int(usable.sum(dim=1).min()))
+        self._nearest = nearest_first(cosines, count)
+        self._cosines = cosines.gather(1, self._nearest)
 
     def train_dataloader(self) -> DataLoader[list[int]]:
         return DataLoader(IndexedDataset(self.steps, self.draw), batch_size=None, shuffle=False)
@@ -182,27 +204,11 @@ class LibraryDataModule(lightning.LightningDataModule):
         return self._vectors[owners, draws].to(device)
 
     def _experts(self, owners: list[int], device: torch.device) -> Experts | None:
-        if self._nearest.shape[1] == 0:
+        if self._nearest.shape[1] == 0 or self._means is None or self._variances is None:
             return None
-        rows = [self._rows[self._nearest[i]].tolist() for i in owners]
-        weights = (self._cosines[owners] / TEMPERATURE).softmax(dim=-1).to(device)  # (n, k)
-        return Experts([self.adapters[k].to(device) for k in rows], weights)
-
-
-def _paths(folder: LibraryFolder) -> dict[str, str]:
-    """Path of each adapter's record, by id."""
-    return {read_record(folder, path)["id"]: path for path in record_stamps(folder)}
-
-
-def _snapshots(folder: LibraryFolder, record_path: str, layout: Layout) -> list[Adapter]:
-    """The states of training that were kept of an adapter; none if the build kept none."""
-    path = PurePosixPath("snapshots") / PurePosixPath(record_path).relative_to(RECORDS)
-    file = str(path.with_suffix(".safetensors"))
-    if not folder.exists(file):
-        return []
-    state = load(folder.read(file))
-    factors = [
-        {key: state[f"{side}.{key}"].float() for key in (g.key for g in layout.groups)}
-        for side in ("A", "B")
-    ]
-    return [Adapter(layout, *factors)]
+        rows = [self._nearest[i].tolist() for i in owners]
+        return Experts(
+            [self._means[k].to(device) for k in rows],
+            [self._variances[k].to(device) for k in rows],
+            self._cosines[owners].float().to(device),
+        )

@@ -13,11 +13,12 @@ from generator.engine import DEFAULT_STRATEGY, Engine, strategy_names, takes_lib
 from generator.models.base import registered
 from generator.refine.limits import MAX_EXAMPLES
 from generator.request import Query, Request, UsageMode
-from generator.strategies.base import Proposal
+from generator.strategies.base import Chosen, NothingNear, Proposal
 from generator.strategies.fresh import Fresh
 from generator.strategies.multi_task import MultiTask
 from generator.strategies.refined import refined_proposals
 from index.encoders.descriptions import InvalidDescription
+from library.adapter import zeros
 from library.base.models import BaseReference
 from library.errors import TaskFileError, UnknownName, UsageError
 from library.tasks.files import Example, Task
@@ -174,7 +175,8 @@ def proposals(
 ) -> list[Proposal | None]:
     """A strategy's adapters for tasks, trained on train rows where the method says how many.
 
-    A task's own adapter is not retrieved. None where there is no text, or no row to train on.
+    A task's own adapter is not retrieved. None where there is no text, or no row to train on; a
+    refused description gets an adapter that changes nothing, as its user would have none.
     Raises TaskFileError for a text that cannot be a description, else as `Engine.propose` does.
     """
     # 1. What each task starts from.
@@ -185,7 +187,7 @@ def proposals(
             continue
         queries[index] = Query(_request(asked, text, rows), base, engine.resources, task.name)
     proposed: dict[int, Proposal] = {
-        index: engine.start(asked.method.head, query) for index, query in queries.items()
+        index: _started(engine, asked.method.head, query) for index, query in queries.items()
     }
     # 2. Those of one layout are trained together.
     if asked.method.examples:
@@ -194,6 +196,19 @@ def proposals(
             refined = refined_proposals([queries[i] for i in group], [proposed[i] for i in group])
             proposed |= zip(group, refined, strict=True)
     return [proposed.get(index) for index in range(len(tasks))]
+
+
+def _started(engine: Engine, name: str, query: Query) -> Proposal:
+    """What a strategy proposes before any training; nothing changed where it refuses."""
+    try:
+        return engine.start(name, query)
+    except NothingNear as refusal:
+        strategy = engine.strategy(name)
+        offer = strategy.offer(query.base)
+        if offer is None:
+            raise
+        chosen = Chosen(name, str(refusal), query.neighbours)
+        return Proposal(zeros(offer.layout), chosen, strategy.usage(query.request))
 
 
 def _examples(task: Task, count: int, seed: int) -> tuple[Example, ...]:

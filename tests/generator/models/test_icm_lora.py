@@ -21,7 +21,7 @@ from library.checkpoint import (
 )
 from library.errors import UsageError
 from library.layout import Layout, Site, layout_of
-from training.objectives.reconstruction import squared_loss
+from training.objectives.reconstruction import mean_squared_error
 
 WIDTH = 6
 SMALL = ICMLoRAConfig(WIDTH, latent=5, channels=(4, 8, 4))
@@ -110,7 +110,7 @@ def test_padding_is_zero_for_the_encoder_and_counts_nowhere() -> None:
     module.decoder.register_forward_hook(scribble)
     after, _ = module.posterior(condition, target)
     assert torch.equal(flatten(before), flatten(after))
-    squared_loss(after, target).backward()
+    mean_squared_error(after, target).backward()
     assert not outputs[0].grad[:, values:].any() and outputs[0].grad[:, :values].any()
 
 
@@ -124,7 +124,7 @@ def trained(module: ICMLoRA, targets: Adapter, tasks: Tensor, steps: int) -> lis
     for _ in range(steps):
         adapter, terms = module.posterior(Condition(task=tasks), targets)
         kl = terms["kl"]
-        loss = squared_loss(adapter, targets, unit) + 0.005 * kl
+        loss = mean_squared_error(adapter, targets, unit) + 0.005 * kl
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
