@@ -202,6 +202,7 @@ def test_no_library_another_base_s_and_one_of_one_task_are_refused(
     without = engine_of(trained, None, encoder)
     with pytest.raises(UsageError, match="sg-lora needs a library of adapters, and there is none"):
         without.propose(NAME, Request(NEW), base)
+    assert without.strategies[NAME].offer(base) is None
     tiny.model(tiny.config("llama", num_hidden_layers=3)).save_pretrained(tmp_path / "deeper")
     deeper = resolve_base(str(tmp_path / "deeper"))
     with pytest.raises(LayoutMismatch, match=r"base model .*deeper.* the sg-lora checkpoint"):
