@@ -38,7 +38,9 @@ class Generated(Strategy):
     def unavailable(self, base: BaseReference) -> str:
         return self.fit.misfit(base)
 
-    def offer(self, base: BaseReference) -> Offer:
+    def offer(self, base: BaseReference) -> Offer | None:
+        if "experts" in self.module.needs and self.unavailable(base):
+            return None
         info = self.checkpoint.info
         return Offer(self.checkpoint.digest, info.base["id"], self.module.layout)
 

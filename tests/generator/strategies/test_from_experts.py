@@ -101,7 +101,7 @@ def untrained(tiny_base: Path, tmp_path: Path) -> Path:
 def build(tmp_path: Path, small_library: Path, tiny_base: Path, *more: str) -> str:
     """Another library of the tasks of the small one."""
     given = [*more] if "--tasks" in more else ["--tasks", str(small_library / "tasks"), *more]
-    command = ["library", "build", "--base", str(tiny_base), "--steps", "2", *given]
+    command = ["library", "build", "--base", str(tiny_base), "--steps", "4", *given]
     assert main([*command, "--out", str(tmp_path / "lib")]) == 0
     return str(tmp_path / "lib")
 
@@ -202,6 +202,7 @@ def test_no_library_another_base_s_and_one_of_one_task_are_refused(
     without = engine_of(trained, None, encoder)
     with pytest.raises(UsageError, match="sg-lora needs a library of adapters, and there is none"):
         without.propose(NAME, Request(NEW), base)
+    assert without.strategies[NAME].offer(base) is None
     tiny.model(tiny.config("llama", num_hidden_layers=3)).save_pretrained(tmp_path / "deeper")
     deeper = resolve_base(str(tmp_path / "deeper"))
     with pytest.raises(LayoutMismatch, match=r"base model .*deeper.* the sg-lora checkpoint"):
@@ -211,7 +212,8 @@ def test_no_library_another_base_s_and_one_of_one_task_are_refused(
     capsys.readouterr()
     assert main(["generate", NEW, *own, "--out", str(tmp_path / "a")]) == 1
     assert "the library" in tiny.one_sentence(capsys.readouterr())
-    one_task = ["--tasks", str(small_library / "tasks" / "sum.jsonl"), "--rank", "2"]
+    rows = str(small_library / "tasks" / "sum.jsonl")
+    one_task = ["--tasks", rows, "--rank", "2", "--snapshots", "2"]
     alone = build(tmp_path, small_library, tiny_base, *one_task)
     with pytest.raises(UsageError, match="adapters of two tasks or more"):
         engine_of(trained, alone, encoder).propose(NAME, Request(NEW), base)
