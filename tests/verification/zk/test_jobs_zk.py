@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import zk_world
 from jobs import ended, made, verify
 from rest import assert_problem, client_of
