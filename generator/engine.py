@@ -4,12 +4,12 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from pathlib import Path
 
 import pretrained
 from generator.models.base import Generator, registered
 from generator.package import Packaged, package
+from generator.refine.refine import Refiner
 from generator.request import Query, Request
 from generator.resources import Resources
 from generator.strategies.auto import Auto
@@ -83,7 +83,7 @@ class Engine:
             LayoutMismatch, UnsupportedModel: checkpoint or library do not fit the base.
         """
         query = Query(request, base, self.resources, without)
-        return self._propose(name, query, progress)
+        return self._propose(name, query, progress, None)
 
     def start(self, name: str, query: Query) -> Proposal:
         """What a strategy proposes before any training. Raises as `propose` does."""
@@ -92,23 +92,28 @@ class Engine:
         return self.strategy(name, examples=untrained).propose(query)
 
     def generate(
-        self, name: str, request: Request, base: BaseReference, progress: Progress = no_progress
+        self,
+        name: str,
+        request: Request,
+        base: BaseReference,
+        progress: Progress = no_progress,
+        refiner: Refiner | None = None,
     ) -> Packaged:
-        """A finished adapter. Raises as `propose` does, and AdapterRefused."""
+        """A finished adapter. Raises as `propose` does, and AdapterRefused.
+
+        Args:
+            refiner: does the training; by default this process.
+        """
         query = Query(request, base, self.resources)
-        return package(query, self._propose(name, query, progress), name)
+        return package(query, self._propose(name, query, progress, refiner), name)
 
-    def beside(self) -> "Engine":
-        """The same engine for long work in another thread, which this one does not wait for."""
-        other = copy(self)
-        other.resources = self.resources.beside()
-        return other
-
-    def _propose(self, name: str, query: Query, progress: Progress) -> Proposal:
+    def _propose(
+        self, name: str, query: Query, progress: Progress, refiner: Refiner | None
+    ) -> Proposal:
         proposal = self.start(name, query)
         if not query.request.refines:
             return proposal
-        (refined,) = refined_proposals([query], [proposal], progress)
+        (refined,) = refined_proposals([query], [proposal], progress, refiner)
         return refined
 
 

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from generator.expected import expectation_after
-from generator.refine.refine import Refined, Start, refine_starts
+from generator.refine.refine import Refined, Refiner, Start
 from generator.request import Request
 from generator.strategies.fresh import fresh_start
 from index.merge.parents import Parents
 from library.base.folder_readme import folder_readme
-from library.base.models import BaseModel, described, numerics
+from library.base.models import BaseReference, described
 from library.base.usage import BARE
 from library.peft.provenance import AdapterFiles, Check, Provenance, finish
 from library.peft.write import to_peft
@@ -48,19 +48,21 @@ class RefinedAdapter:
 
 
 def refine_adapter(
-    base: BaseModel,
+    base: BaseReference,
     request: Request,
     start: Parents | None = None,
     *,
+    refiner: Refiner,
     check: Check | None = None,
     progress: Progress = no_progress,
 ) -> RefinedAdapter:
     """An adapter after training on a request's examples.
 
     Args:
-        base: the loaded base model.
+        base: the base model.
         request: its examples, steps, budget, seed and profile.
         start: the adapter to go on from; None for a fresh one on the base's default modules.
+        refiner: does the training.
         check: see library.peft.provenance.finish.
     Raises:
         UsageError: examples that nothing can be trained with.
@@ -68,10 +70,10 @@ def refine_adapter(
         AdapterRefused: by the check.
     """
     # 1. The start, and the prompt that it is for.
-    adapter = start.adapters[0] if start else fresh_start(base.reference, request.seed)
+    adapter = start.adapters[0] if start else fresh_start(base, request.seed)
     usage = start.usages[0] if start else BARE
     # 2. Training.
-    (refined,) = refine_starts(
+    (refined,) = refiner(
         base,
         [Start(adapter, request.examples, usage)],
         steps=request.refine,
@@ -80,7 +82,7 @@ def refine_adapter(
         progress=progress,
     )
     # 3. The files.
-    about = start.base if start else described(base.reference)
+    about = start.base if start else described(base)
     # What a start has been trained on is not known, so its held-out answers may be remembered.
     expected = None if start else expectation_after(refined, about["sha256"])
     provenance = Provenance(
@@ -90,7 +92,7 @@ def refine_adapter(
         examples=request.examples_digest,
         seed=request.seed,
         parents=start.ids if start else None,
-        numerics=numerics(base.model),
+        numerics=refined.trained_in,
         layout_digest=adapter.layout.digest,
         base=about,
         usage=usage.to_dict(),

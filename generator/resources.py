@@ -2,14 +2,11 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from copy import copy
-from dataclasses import replace
 from typing import Any
 
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
 from index.search.retriever import Retriever
 from library.base.models import BaseModel, BaseReference, described, load_base
-from library.base.multi_adapter import twin
 from library.errors import LayoutMismatch, UnsupportedModel, UsageError
 from library.store.folder import LibraryFolder
 
@@ -96,20 +93,6 @@ class Resources:
             if base not in self._models:
                 self._models[base] = self._load(base)
             return self._models[base]
-
-    def beside(self) -> "Resources":
-        """The same for long work in another thread: its base models carry adapters of their own.
-
-        They share their weights with these, and everything else is shared as well.
-        """
-        other = copy(self)
-        other._models = {}
-        other._load = self._twin
-        return other
-
-    def _twin(self, base: BaseReference) -> BaseModel:
-        model = self.model(base)
-        return replace(model, model=twin(model.model))
 
     @property
     def numerics(self) -> str:

@@ -47,6 +47,7 @@ def refine(
         UsageError and its kinds, TaskFileError, AdapterFileError, LayoutMismatch, BaseModelError,
         UnsupportedModel, AdapterRefused.
     """
+    from generator.refine.refine import refiner_here
     from generator.refined_adapter import refine_adapter
     from generator.request import Request
     from index.merge.parents import read_parents
@@ -67,8 +68,14 @@ def refine(
     reference = resolve_base(base or (start.base["id"] if start else None))
     # 2. Training.
     check = QuickCheck(reference)
-    model = loaded_model(reference, device)
-    refined = refine_adapter(model, request, start, check=check, progress=progress or no_progress)
+    refined = refine_adapter(
+        reference,
+        request,
+        start,
+        refiner=refiner_here(lambda base: loaded_model(base, device)),
+        check=check,
+        progress=progress or no_progress,
+    )
     return FinishedAdapter.of(refined.files, refined.summary(), check.milliseconds)
 
 

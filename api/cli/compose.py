@@ -8,9 +8,9 @@ import typer
 from typer.core import TyperCommand
 
 import lorasmith
-from api.cli.console import quiet_libraries
 from api.cli.library_list import SHIPPED_LIBRARY, CatalogueUrl, Location, note
 from library.files import require_absent, require_kind
+from library.quiet import quiet_libraries
 
 MAX_RANK = 256
 

@@ -1,4 +1,4 @@
-"""Shared by all commands: exit codes, errors of one sentence, progress, quiet libraries.
+"""Shared by all commands: exit codes, errors of one sentence, progress.
 
 Exit 0: done. 2: the command line alone is wrong. 1: found out later. 130: Ctrl-C. No traceback
 without --debug.
@@ -63,16 +63,3 @@ def progress_bar(label: str, unit: str = "cell") -> Iterator[Callable[[int, int]
             bars[0].update(done - bars[0].n)
 
         yield advance
-
-
-def quiet_libraries() -> None:
-    """Silence progress bars, advice and retries of libraries; errors still show."""
-    import logging as standard
-    import warnings
-
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    standard.getLogger("huggingface_hub").setLevel(standard.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)

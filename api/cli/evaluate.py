@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli.console import progress_bar, quiet_libraries
+from api.cli.console import progress_bar
 from library.errors import UsageError
 from library.files import require_absent, require_kind, write_file
+from library.quiet import quiet_libraries
 
 
 def evaluate_command(
@@ -76,7 +77,7 @@ def evaluate_command(
         seed,
         batch_size,
     )
-    report, answers = run_evaluation(options, command=_command(), commit=_commit())
+    report, answers = run_evaluation(options, command=_command(), commit=running_commit())
     from training.evaluation.report import table
 
     if predictions is not None:
@@ -103,7 +104,7 @@ def _command() -> str:
     return shlex.join(["lorasmith", *sys.argv[1:]])
 
 
-def _commit() -> str | None:
+def running_commit() -> str | None:
     """The commit of the working copy that this code runs from, if it is one."""
     folder = Path(__file__).parent.parent.parent
     commit = os.environ.get("LORASMITH_COMMIT")

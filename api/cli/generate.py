@@ -9,10 +9,11 @@ from typing import Annotated, Any, get_args
 import typer
 
 import lorasmith
-from api.cli.console import progress_bar, quiet_libraries
+from api.cli.console import progress_bar
 from generator.refine.limits import DEFAULT_BUDGET
 from library.errors import UsageError
 from library.files import data_dir, require_absent, require_kind
+from library.quiet import quiet_libraries
 from lorasmith.loading import Mode, Profile
 
 

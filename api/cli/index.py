@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from api.cli.console import progress_bar, quiet_libraries
+from api.cli.console import progress_bar
 from api.cli.library_list import SHIPPED_LIBRARY, Location, note
+from library.quiet import quiet_libraries
 
 index = typer.Typer(help="Build or update the search index of a library.", rich_markup_mode=None)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli.console import progress_bar, quiet_libraries
+from api.cli.console import progress_bar
 from api.cli.library_list import (
     SHIPPED_LIBRARY,
     CatalogueUrl,
@@ -20,6 +20,7 @@ from api.cli.library_list import (
 )
 from library.errors import LorasmithError, UsageError
 from library.files import require_absent
+from library.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from library.tasks.files import Task

@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from api.cli.console import progress_bar, quiet_libraries
+from api.cli.console import progress_bar
 from api.cli.library_list import SHIPPED_LIBRARY, CatalogueUrl, Location, catalogue_at
 from library.errors import UsageError
 from library.files import require_absent, write_folder
+from library.quiet import quiet_libraries
 
 Profile = Literal["portable", "lossless"]
 Format = Literal["peft", "diffusers", "kohya"]

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import typer
 
 import lorasmith
-from api.cli.console import progress_bar, quiet_libraries
+from api.cli.console import progress_bar
 from api.cli.generate import prospects
 from api.cli.library_list import SHIPPED_LIBRARY, Location
 from generator.refine.limits import DEFAULT_BUDGET
 from library.files import require_absent, require_kind
+from library.quiet import quiet_libraries
 from lorasmith.loading import Profile
 
 

@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 import typer
 
 import lorasmith
-from api.cli.console import progress_bar, quiet_libraries
+from api.cli.console import progress_bar
 from api.cli.index import Encoder, WeightEncoderFolder
 from api.cli.library_list import SHIPPED_LIBRARY, Location, note
 from library.errors import MissingPath, UsageError
+from library.quiet import quiet_libraries
 
 
 def search_command(

@@ -20,9 +20,9 @@ def serve_command(
 
     Example: lorasmith serve --port 8000
     """
-    from api.cli.console import quiet_libraries
     from api.http.app import run_server
     from api.service.settings import load_settings
+    from library.quiet import quiet_libraries
     from library.store.open import open_library
 
     options = {"host": host, "port": port, "library": library}

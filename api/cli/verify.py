@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 import lorasmith
-from api.cli.console import progress_bar, quiet_libraries
+from api.cli.console import progress_bar
+from library.quiet import quiet_libraries
 from lorasmith.verifying import Server
 
 

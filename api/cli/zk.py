@@ -82,9 +82,9 @@ def zk_ask(
     Example: lorasmith zk ask http://127.0.0.1:8100 --manifest manifest.json --srs verifier.srs
     --text "The soup was cold."
     """
-    from api.cli.console import quiet_libraries
     from api.zk.verifier import ask_owner, require_question
     from library.base.models import load_base, resolve_base
+    from library.quiet import quiet_libraries
     from verification.zk.activations import activations
     from verification.zk.backend import Backend
     from verification.zk.manifest import read_zk_manifest

@@ -13,6 +13,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 from api.errors import NotReady, QuotaExceeded
 from api.service.admission import Admission
 from api.service.job_store import INTERRUPTED, Cancelled, JobRow, JobStore, Keep
+from generator.refine.process import TrainingLost
 from library.errors import AdapterRefused, LorasmithError, MissingPath
 
 Share = Callable[[float], None]  # called with the share of a job that is done
@@ -133,7 +134,7 @@ class Jobs:
 
 def _is_shown(error: Exception) -> bool:
     """True for errors of the request: those of the service may name its files."""
-    if isinstance(error, NotReady | QuotaExceeded | AdapterRefused):
+    if isinstance(error, NotReady | QuotaExceeded | AdapterRefused | TrainingLost):
         return True
     return (
         isinstance(error, LorasmithError)

@@ -1,11 +1,8 @@
 """Making adapters and keeping them: at once, or by training as a job."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
-
-import torch
 
 from api.service.hooks import configured
 from api.service.job_store import JobRow, Keep
@@ -13,6 +10,7 @@ from api.service.jobs import Share
 from api.service.settings import Settings
 from api.service.store import LOCAL, Store, StoredRecord
 from generator.engine import Engine
+from generator.refine.process import refine_apart
 from generator.refined_adapter import refine_adapter
 from generator.request import Query, Request
 from generator.strategies.base import Chosen
@@ -53,7 +51,6 @@ class Making:
 
     def __init__(self, settings: Settings, store: Store, engine: Callable[[], Engine]) -> None:
         self._settings, self._store, self._engine = settings, store, engine
-        self._beside: Engine | None = None
 
     def create(self, name: str, request: Request, base: BaseReference) -> Created:
         """An adapter, made and kept at once."""
@@ -71,10 +68,8 @@ class Making:
         """An adapter that is trained on its request's examples."""
         asked = job.request
         base = self._settings.base(asked["base"])
-        with _one_thread():
-            adapter = self._engine_beside().generate(
-                asked["generator"], request_of(asked["request"]), base, _shares(share)
-            )
+        request, progress = request_of(asked["request"]), _shares(share)
+        adapter = self._engine().generate(asked["generator"], request, base, progress, refine_apart)
         return lambda: self._store.put(LOCAL, adapter.summary, adapter.files.files)[0]
 
     def start(self, identity: str) -> tuple[Parents, BaseReference]:
@@ -97,24 +92,17 @@ class Making:
         """A stored adapter after training on examples, as another adapter."""
         identity = job.request["adapter"]
         start, base = self.start(identity)
-        model = self._engine_beside().resources.model(base)
-        with _one_thread():
-            refined = refine_adapter(
-                model,
-                request_of(job.request["request"]),
-                start,
-                check=QuickCheck(base),
-                progress=_shares(share),
-            )
+        refined = refine_adapter(
+            base,
+            request_of(job.request["request"]),
+            start,
+            refiner=refine_apart,
+            check=QuickCheck(base),
+            progress=_shares(share),
+        )
         chosen = Chosen("refine", f"trained further on examples, from {identity}").to_dict()
         summary = {**refined.summary(), "chosen": chosen}
         return lambda: self._store.put(LOCAL, summary, refined.files.files)[0]
-
-    def _engine_beside(self) -> Engine:
-        """An engine for the jobs' thread; requests do not wait for its base models."""
-        if self._beside is None:
-            self._beside = self._engine().beside()
-        return self._beside
 
 
 def request_json(request: Request) -> dict[str, Any]:
@@ -132,17 +120,3 @@ def request_of(content: Mapping[str, Any]) -> Request:
 def _shares(share: Share) -> Progress:
     """Steps done, and of how many, as the share of a job."""
     return lambda done, total: share(done / total)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Torch takes one thread, so that requests have the others; bytes do not depend on it.
-
-    The number is the calling thread's, and that of threads that start meanwhile.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

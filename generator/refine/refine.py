@@ -1,15 +1,15 @@
 """Refinement of one or many starts: the adapters, and what held-out examples say of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from generator.refine.costs import holds_out, steps_for
 from generator.refine.held_out import HeldOut, held_out_scores, held_out_sets
 from generator.refine.training import Refinement, RefineSettings, example_rows, refine_adapters
 from library.adapter import Adapter
 from library.base.batches import TokenRow
-from library.base.models import BaseModel
+from library.base.models import BaseModel, BaseReference, numerics
 from library.base.usage import Usage
 from library.progress import Progress, no_progress, part_of
 from library.tasks.files import Example
@@ -35,12 +35,14 @@ class Refined:
         settings: of the training.
         used: examples that it was trained on; longer ones are left out.
         held_out: of adapters trained on a part of them; None if it was not measured.
+        trained_in: numerics of the base.
     """
 
     adapter: Adapter
     settings: RefineSettings
     used: int
     held_out: HeldOut | None
+    trained_in: str
 
     def to_dict(self) -> dict[str, Any]:
         """As provenance says it."""
@@ -51,6 +53,27 @@ class Refined:
             "examples_used": self.used,
             "held_out": None if self.held_out is None else self.held_out.to_dict(),
         }
+
+
+@runtime_checkable
+class Refiner(Protocol):
+    """`refine_starts` wherever the base is loaded: in this process or in another one."""
+
+    def __call__(
+        self,
+        base: BaseReference,
+        starts: Sequence[Start],
+        *,
+        steps: int | None,
+        budget: float | None,
+        seed: int,
+        progress: Progress,
+    ) -> list[Refined]: ...
+
+
+def refiner_here(load: Callable[[BaseReference], BaseModel]) -> Refiner:
+    """Refinement in this process, on bases that `load` gives."""
+    return lambda base, starts, **options: refine_starts(load(base), starts, **options)
 
 
 def refine_starts(
@@ -96,7 +119,7 @@ def refine_starts(
             sets = plans[i][1]
             whole, *parts = (trained.pop(0) for _ in range(1 + len(sets)))
             scores = held_out_scores(base, starts[i].adapter, parts, rows[i], sets)
-            results[i] = Refined(whole, settings, len(rows[i]), scores)
+            results[i] = Refined(whole, settings, len(rows[i]), scores, numerics(base.model))
     return [results[i] for i in range(len(starts))]
 
 

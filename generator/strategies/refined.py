@@ -3,44 +3,46 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from generator.refine.refine import Start, refine_starts
+from generator.refine.refine import Refiner, Start, refiner_here
 from generator.request import Query
 from generator.strategies.base import Proposal
-from library.base.models import numerics
 from library.progress import Progress, no_progress
 
 
 def refined_proposals(
-    queries: Sequence[Query], starts: Sequence[Proposal], progress: Progress = no_progress
+    queries: Sequence[Query],
+    starts: Sequence[Proposal],
+    progress: Progress = no_progress,
+    refiner: Refiner | None = None,
 ) -> list[Proposal]:
     """Each proposal trained on its query's examples, for the prompt of its usage; many at once.
 
     Args:
         queries: of one base, number of steps and budget; each with examples.
         starts: of one layout, one for each query.
+        refiner: trains them; by default this process, on the queries' base.
     Raises:
         UsageError: no example is short enough, or the training diverges.
     """
-    request, base = queries[0].request, queries[0].model
+    request, refiner = queries[0].request, refiner or refiner_here(queries[0].resources.model)
     jobs = [
         Start(start.adapter, query.request.examples, start.usage)
         for query, start in zip(queries, starts, strict=True)
     ]
-    refined = refine_starts(
-        base,
+    refined = refiner(
+        queries[0].base,
         jobs,
         steps=request.refine,
         budget=request.budget,
         seed=request.seed,
         progress=progress,
     )
-    trained_in = numerics(base.model)
     return [
         replace(
             start,
             adapter=result.adapter,
             refined=result,
-            tried_in=trained_in,
+            tried_in=result.trained_in,
             details={**start.details, "refine": result.to_dict()},
         )
         for start, result in zip(starts, refined, strict=True)

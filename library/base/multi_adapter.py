@@ -8,7 +8,6 @@ libraries, evaluation and `generate`. It is differentiable in A and B.
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from copy import deepcopy
 from weakref import WeakKeyDictionary
 
 import torch
@@ -150,13 +149,6 @@ def _turn(model: nn.Module) -> "threading.RLock":
     """The lock of a model."""
     with _ADDING:
         return _TURNS.setdefault(model, threading.RLock())
-
-
-def twin(model: nn.Module) -> nn.Module:
-    """A copy that shares the weights; its adapters and the original's need not wait in turn."""
-    with _turn(model):  # without anybody's hooks
-        shared: dict[int, object] = {id(t): t for t in (*model.parameters(), *model.buffers())}
-        return deepcopy(model, shared)
 
 
 def _attach(module: nn.Module, factors: tuple[Tensor, ...] | None) -> None:

@@ -172,3 +172,17 @@ def output_of(process: "subprocess.Popen[str]") -> str:
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return out
+
+
+def children(command: bytes) -> set[int]:
+    """Processes that this one has started and that have not ended, with this in their command."""
+    pids = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+            found = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(parent) == os.getpid() and state != "Z" and command in found:
+            pids.add(int(folder.name))
+    return pids

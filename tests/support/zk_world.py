@@ -98,17 +98,3 @@ def made(place: Path) -> Iterator[World]:
 def relabelled(bundle: Bundle, manifest: Manifest) -> Bundle:
     """The same proofs, presented as proofs for another manifest."""
     return replace(bundle, manifest=manifest.digest)
-
-
-def children() -> set[int]:
-    """Processes of ezkl that this process has started and that have not ended."""
-    pids = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state, parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:2]
-            command = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if int(parent) == os.getpid() and state != "Z" and b"zk/child.py" in command:
-            pids.add(int(folder.name))
-    return pids

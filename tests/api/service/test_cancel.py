@@ -1,5 +1,10 @@
 """Training jobs that are cancelled, wait, or are interrupted, and requests beside them."""
 
+import os
+import signal
+import time
+
+import tiny
 from jobs import (  # noqa: F401  (fixtures)
     EXAMPLES,
     TRAINED,
@@ -46,6 +51,32 @@ def test_cancelling_in_the_middle_leaves_nothing(
     assert_problem(client.delete("/v1/jobs/job_" + "0" * 32), 404, "not-found")
 
 
+def training_processes(count: int) -> set[int]:
+    """The processes that train, once there are as many as this."""
+    end = time.monotonic() + 60
+    while len(found := tiny.children(b"spawn_main")) != count:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+def test_a_training_is_killed_at_once_and_what_kills_it_is_told(
+    client: TestClient, settings: Settings
+) -> None:
+    endless = {**TRAINED, "refine": 2000, "examples": EXAMPLES[:1]}
+    cancelled = post(client, endless).headers["location"]
+    training_processes(1)
+    client.delete(cancelled)
+    training_processes(0)
+    killed = post(client, endless).headers["location"]
+    for process in training_processes(1):
+        os.kill(process, signal.SIGKILL)
+    done = ended(client, killed)
+    assert done["state"] == "failed" and "memory" in done["error"]
+    assert client.get(cancelled).json()["state"] == "cancelled"
+    assert stored(settings) == []
+
+
 def test_cancelled_jobs_make_room(settings: Settings, engine: Engine) -> None:
     service = Service(settings.model_copy(update={"job_queue_length": 1}), engine)
     with client_of_service(service) as client:
@@ -87,6 +118,8 @@ def test_a_stopped_service_interrupts_its_training(
         halt = Halt(service)
         jobs = [post(client, TRAINED).headers["location"] for _ in "12"]
         assert halt.started.wait(60)
+        training_processes(1)
+    training_processes(0)
     assert stored(settings) == []
     with client_of(settings, engine) as client:
         for job in jobs:

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from library.adapter import zeros
 from library.base import multi_adapter
-from library.base.multi_adapter import MultiAdapter, adapted, twin
+from library.base.multi_adapter import MultiAdapter, adapted
 from library.errors import LayoutMismatch
 from library.layout import Layout, layout_of
 
@@ -171,26 +171,6 @@ def test_threads_take_turns_on_one_model() -> None:
     with ThreadPoolExecutor(3) as pool:
         together = list(pool.map(answered, adapters * 20))
     assert all(torch.equal(found, alone[i % 3]) for i, found in enumerate(together))
-
-
-def test_a_twin_shares_the_weights_and_has_adapters_of_its_own() -> None:
-    model, layout = setup()
-    adapter, ids, row = tiny.adapter(layout, 2), tiny.tokens(1, 5), torch.tensor([0])
-    with adapted(model, adapter, row):
-        expected = logits(model, ids)
-    plain = logits(model, ids)
-    other = twin(model)
-    shared = {t.data_ptr() for t in model.parameters()}
-    assert {t.data_ptr() for t in other.parameters()} == shared
-    with adapted(other, adapter, row), ThreadPoolExecutor(1) as pool:
-        assert torch.equal(logits(other, ids), expected)
-        assert torch.equal(pool.submit(logits, model, ids).result(), plain)
-
-        def beside() -> Tensor:
-            with adapted(model, adapter, torch.tensor([1])):
-                return logits(model, ids)
-
-        assert not torch.equal(pool.submit(beside).result(30), expected)
 
 
 def test_compiled_layers_give_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
