@@ -88,7 +88,7 @@ def refine_adapter(
     provenance = Provenance(
         generator="refine",
         checkpoint=None,
-        description=None,
+        description=start.descriptions[0] if start else None,
         examples=request.examples_digest,
         seed=request.seed,
         parents=start.ids if start else None,

@@ -37,12 +37,14 @@ class Parent:
         name: as it was typed.
         id: of its provenance; of an adapter from elsewhere, `sha256:` and its weights' digest.
         base: {"id", "sha256", "source"} of its base model.
+        description: of its task, by its provenance; None of an adapter from elsewhere.
     """
 
     name: str
     id: str
     base: dict[str, Any]
     files: dict[str, bytes]
+    description: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,14 @@ class Parents:
 
     Attributes:
         usages: the prompt that each was made for.
+        descriptions: of the task of each, where provenance has one.
     """
 
     ids: list[str]
     adapters: list[Adapter]
     base: dict[str, Any]
     usages: list[Usage]
+    descriptions: list[str | None]
 
 
 def read_parents(
@@ -85,7 +89,8 @@ def read_parents(
     layout = _layout(parents[0], resolve_base(base) if base is not None else None)
     adapters = [adapter_of(parent.files, layout) for parent in parents]
     usages = [usage_of(parent.files) for parent in parents]
-    return Parents([parent.id for parent in parents], adapters, record, usages)
+    described_as = [parent.description for parent in parents]
+    return Parents([parent.id for parent in parents], adapters, record, usages, described_as)
 
 
 def one_parent(name: str, files: dict[str, bytes], base: BaseReference) -> Parents:
@@ -96,7 +101,7 @@ def one_parent(name: str, files: dict[str, bytes], base: BaseReference) -> Paren
     parent, record = _named(name, files), described(base)
     _require_same_base(parent, record, base.name)
     adapter = adapter_of(files, base_layout(base, adapter_of(files).layout))
-    return Parents([parent.id], [adapter], record, [usage_of(files)])
+    return Parents([parent.id], [adapter], record, [usage_of(files)], [parent.description])
 
 
 def _parent(name: str, catalogue: Catalogue) -> Parent:
@@ -122,7 +127,7 @@ def _named(name: str, files: dict[str, bytes]) -> Parent:
         provenance = json.loads(files.get(PROVENANCE_FILE, b"null"))
         if provenance is not None and adapter_id(config, sha256, provenance) == provenance["id"]:
             record = {key: provenance["base"][key] for key in ("id", "sha256", "source")}
-            return Parent(name, provenance["id"], record, files)
+            return Parent(name, provenance["id"], record, files, provenance["description"])
         base = config["base_model_name_or_path"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise AdapterFileError(f"{name} does not say what it is: {error}") from error

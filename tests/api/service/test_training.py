@@ -31,7 +31,7 @@ from api.service.making import request_json, request_of
 from api.service.settings import Settings
 from generator.engine import Engine
 from generator.request import MAX_SEED, Request
-from library.peft.provenance import README_FILE
+from library.peft.provenance import PROVENANCE_FILE, README_FILE
 from library.tasks.files import Example
 
 PAIRS = [(row["input"], row["output"]) for row in EXAMPLES]
@@ -187,6 +187,8 @@ def test_a_stored_adapter_is_trained_further(
     )
     assert (adapter["id"], adapter["sha256"]) == (expected.id, expected.sha256)
     assert (adapter["start"], adapter["generator"]) == (start, "refine")
+    said = json.loads(expected.files[PROVENANCE_FILE])
+    assert said["description"] == TASK and TASK in expected.files[README_FILE].decode()
     assert own_name.get(f"/v1/adapters/{adapter['id']}").json() == adapter
     assert stored(settings) == sorted([start, adapter["id"]])
     for name, file in adapter["files"].items():

@@ -81,7 +81,7 @@ def test_a_step_holds_vectors_of_its_own_tasks_and_comes_again(
 
     seen = set()
     for step in range(6):
-        rows = data._draw(step)
+        rows = data.draw(step)
         vectors = moved(rows).condition.task
         assert vectors is not None and torch.equal(vectors, moved(rows).condition.task)
         for row, vector in zip(rows, vectors, strict=True):
