@@ -52,12 +52,16 @@ class WeightTokens(nn.Module):
 
         Raises as `library.base.weights.group_weights` does.
         """
-        if positions is not None or (torch.is_grad_enabled() and self.embed.weight.requires_grad):
+        if torch.is_grad_enabled() and self.embed.weight.requires_grad:
+            self._kept.clear()  # a step may follow, and fused optimisers raise no version
+            return self._made(base, group, positions)
+        if positions is not None:
             return self._made(base, group, positions)
         kept, state = self._kept.setdefault(base, {}), self._state()
-        if group.key not in kept or kept[group.key][0] != state:
-            kept[group.key] = (state, self._made(base, group, None))
-        return kept[group.key][1]
+        found = kept.get(group.key)
+        if found is None or found[0] != state:  # another thread may replace it meanwhile
+            found = kept[group.key] = (state, self._made(base, group, None))
+        return found[1]
 
     def _made(self, base: nn.Module, group: Group, positions: Sequence[int] | None) -> Tokens:
         """Module by module, as a copy of all the weights would be as large as the base."""

@@ -26,7 +26,7 @@ from library.errors import LorasmithError
 from library.progress import Progress, no_progress
 from library.quiet import quiet_libraries
 
-NICENESS = 10  # a tenth of the weight: requests come first, and a busy machine starves nothing
+NICENESS = 10  # beyond this process's: a tenth of its weight, so requests come first
 PAUSE = 0.25  # seconds between two looks at whether the training is still wanted
 _THE_PARENTS = {signal.SIGINT, signal.SIGTERM}  # it ends its child; Ctrl-C reaches both
 
@@ -55,73 +55,104 @@ def refine_apart(
         TrainingLost: the process was killed by somebody else.
         And as load_base and refine_starts do.
     """
-    options = {"steps": steps, "budget": budget, "seed": seed}
-    with _child(pickle.dumps((base, starts, options))) as answers:
+    content = pickle.dumps((base, starts, {"steps": steps, "budget": budget, "seed": seed}))
+    with _child() as child:
         done, total = 0, 1
         while True:
-            answer = _next(answers, partial(progress, done, total))
+            still = partial(progress, done, total)
+            answer = _next(child, still)
             if isinstance(answer, list):
                 return answer
+            if answer is None:
+                with _noticing_its_end(still):
+                    child.send_bytes(content)
+                continue
             done, total = answer
             progress(done, total)
 
 
-def _next(answers: Connection, still: Callable[[], None]) -> Any:
+def _next(child: Connection, still: Callable[[], None]) -> Any:
     """The child's next answer, with `still` called until it comes; raises what the child raised."""
-    while not answers.poll(PAUSE):
+    while not child.poll(PAUSE):
         still()
-    try:
-        answer = pickle.loads(answers.recv_bytes())
-    except (EOFError, OSError) as error:
-        still()
-        message = "the process that trained it ended early (killed for memory, perhaps)"
-        raise TrainingLost(message) from error
+    with _noticing_its_end(still):
+        content = child.recv_bytes()
+    answer = pickle.loads(content)
     if isinstance(answer, Exception):
         raise answer
     return answer
 
 
 @contextmanager
-def _child(content: bytes) -> Iterator[Connection]:
-    """The answers of a new process; it is killed when the block ends."""
+def _noticing_its_end(still: Callable[[], None]) -> Iterator[None]:
+    """Raises what `still` raises, or else TrainingLost, if there is no child to talk to."""
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        still()
+        message = "the process that trained it ended early (killed for memory, perhaps)"
+        raise TrainingLost(message) from error
+
+
+@contextmanager
+def _child() -> Iterator[Connection]:
+    """A connection to a new process, which is killed when the block ends.
+
+    What it trains is sent once it is ready: its start would wait for whatever exceeds the buffer of
+    a pipe to be read, for ever if the process ended before.
+    """
     context = multiprocessing.get_context("spawn")
-    answers, sent = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(sent, content), name="lorasmith-training")
+    mine, other = context.Pipe()
+    process = context.Process(target=_train, args=(other,), name="lorasmith-training")
     resource_tracker.ensure_running()  # its own start would unblock the signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _THE_PARENTS)  # a child inherits that
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        sent.close()
-    try:
-        assert process.pid is not None
-        os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
-        yield answers
-    finally:
-        process.kill()
-        process.join()
-        process.close()
-        answers.close()
+    with mine:
+        with other:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, _THE_PARENTS)  # a child inherits that
+            try:
+                process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            assert process.pid is not None
+            own = os.getpriority(os.PRIO_PROCESS, process.pid)  # an absolute one may be forbidden
+            os.setpriority(os.PRIO_PROCESS, process.pid, own + NICENESS)
+            yield mine
+        finally:
+            process.kill()
+            process.join()
+            process.close()
 
 
-def _train(sent: Connection, content: bytes) -> None:
-    """The child: pairs of steps done and of how many, then the results or what was raised."""
+def _train(parent: Connection) -> None:
+    """The child: None when it is ready, steps done and of how many, then results or an error."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     quiet_libraries()
 
     def send(answer: Any) -> None:
-        sent.send_bytes(pickle.dumps(answer))
+        parent.send_bytes(pickle.dumps(answer))
 
+    send(None)
     try:
-        base, starts, options = pickle.loads(content)
+        base, starts, options = pickle.loads(parent.recv_bytes())
         model = load_base(base)
         send(refine_starts(model, starts, **options, progress=lambda *steps: send(steps)))
     except Exception as error:
         if not isinstance(error, LorasmithError):
             error.add_note(traceback.format_exc())  # a traceback does not travel
-        send(error)
+        send(_portable(error))
+
+
+def _portable(error: Exception) -> Exception:
+    """An error, or its words and notes if it is of a kind that pickle cannot carry."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        words = RuntimeError(f"{type(error).__name__}: {error}")
+        for note in getattr(error, "__notes__", ()):
+            words.add_note(note)
+        return words
+    return error
 
 
 def _end_with_parent() -> None:

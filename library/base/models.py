@@ -8,6 +8,7 @@ The offline default is SmolLM2-135M-Instruct, carried as a 4-bit GGUF by the reg
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,12 @@ def same_base(name: str, other: str) -> bool:
     if name == other:
         return True
     return os.path.isdir(name) and os.path.isdir(other) and os.path.samefile(name, other)
+
+
+def of_one_base(base: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two `described` bases have the same weights: by digest or, without both, by name."""
+    digests = {base["sha256"], other["sha256"]}
+    return same_base(base["id"], other["id"]) if None in digests else len(digests) == 1
 
 
 def load_config(reference: BaseReference) -> Any:

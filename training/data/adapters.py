@@ -21,7 +21,8 @@ from index.encoders.descriptions import (
 )
 from index.search.retriever import NEIGHBOURS
 from library.adapter import Adapter, stack
-from library.errors import AdapterFileError, UsageError
+from library.base.models import BaseReference, described, of_one_base
+from library.errors import AdapterFileError, LayoutMismatch, UsageError
 from library.layout import Layout
 from library.store.catalogue import read_adapter, records
 from library.store.folder import LibraryFolder
@@ -119,6 +120,7 @@ class LibraryDataModule(lightning.LightningDataModule):
             raise AdapterFileError(f"{self.library} holds no adapter of its own base and layout")
         tasks = self._tasks = [record["task"] for record in fitting]
         self.task_names = sorted(set(tasks))
+        self._base = plan.base
         # 1. Targets, and the moments of each adapter.
         self._read(folder, fitting, plan.layout)
         # 2. Descriptions, embedded once.
@@ -131,6 +133,14 @@ class LibraryDataModule(lightning.LightningDataModule):
             first_rows = [self._owners.index(i) for i in range(len(fitting))]
             self._vectors = library_vectors(
                 self.vector_config, tasks, self.adapters[first_rows], self.seed, self.library
+            )
+
+    def require_base(self, reference: BaseReference) -> None:
+        """Raise LayoutMismatch for a base of other weights than the adapters were trained on."""
+        if not of_one_base(self._base, described(reference)):
+            raise LayoutMismatch(
+                f"{self.library} was made for {self._base['id']}, and '{reference.name}' has other "
+                "weights"
             )
 
     def _read(self, folder: LibraryFolder, fitting: Sequence[Record], layout: Layout) -> None:

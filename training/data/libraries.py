@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from index.encoders.descriptions import DEFAULT_ENCODER, normalise
 from library.adapter import Adapter, stack
-from library.base.models import same_base
+from library.base.models import of_one_base
 from library.errors import LayoutMismatch, TaskFileError, UsageError
 from library.layout import Layout
 from library.store.catalogue import read_adapter, records
@@ -112,7 +112,7 @@ class WeightDataModule(lightning.LightningDataModule):
         loaded = [read_stock(location) for location in self.libraries]
         self.base = loaded[0][1].base
         for location, (stock, plan) in zip(self.libraries, loaded, strict=True):
-            if not _of_one_base(plan.base, self.base):
+            if not of_one_base(plan.base, self.base):
                 raise LayoutMismatch(
                     f"{location} is of another base model than {self.libraries[0]}"
                 )
@@ -182,12 +182,6 @@ class WeightDataModule(lightning.LightningDataModule):
             paraphrased = len(texts) > 1 and rng.random() < self.paraphrase_share
             vectors.append(texts[rng.randrange(1, len(texts)) if paraphrased else 0])
         return AdapterTextBatch(torch.tensor(adapters), torch.stack(vectors))
-
-
-def _of_one_base(base: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two plans are of the same weights: by their digests or, without both, by name."""
-    digests = {base["sha256"], other["sha256"]}
-    return same_base(base["id"], other["id"]) if None in digests else len(digests) == 1
 
 
 def embedded(tasks: Sequence[Task], encoder_name: str) -> dict[str, Float[Tensor, "n e"]]:

@@ -67,6 +67,7 @@ class LoFAStage2(SFT):
             super().setup(stage)
         data: LibraryTaskDataModule = self.data
         if self.reconstruction_weight and self._spread is None:
+            data.library.require_base(self.reference)
             self.lofa.layout.require_same(data.library.layout, "the generator", "the library")
             self.lofa.prepare(data.library.adapters)
             self._spread = spread_on(data.library, self.trainer.strategy.root_device)

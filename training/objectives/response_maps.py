@@ -52,6 +52,7 @@ class LoFAStage1(TrainedModule):
         storage: how its matrices are stored.
     Raises:
         UsageError: no share between 0 and 1, or no site.
+        LayoutMismatch: once the data is there, for a library of another base.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class LoFAStage1(TrainedModule):
         if self.network is not None:
             return
         data: LibraryDataModule = self.data
+        data.require_base(self.reference)
         layout = base_layout(self.reference, data.layout)
         layout.require_same(data.layout, f"base model '{self.reference.name}'", "the library")
         self.network = network = ResponseMaps(self.architecture, layout)

@@ -65,6 +65,22 @@ def test_tokens_are_kept_for_a_base_until_the_map_changes() -> None:
     assert served.is_inference() and not tokens.of(base, group).is_inference()
 
 
+def test_tokens_are_made_anew_after_a_step_of_any_optimiser() -> None:
+    """A fused AdamW, as on a GPU, does not raise the version of what it changes."""
+    tokens, base, group = WeightTokens(8), base_of(LAYOUT), LAYOUT.groups[0]
+    for fused in (True, False):
+        optimizer = torch.optim.AdamW(tokens.parameters(), lr=0.1, fused=fused)
+        with torch.no_grad():
+            before = tokens.of(base, group)
+        tokens.of(base, group, [0]).sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            after = tokens.of(base, group)
+            fresh = tokens(group_weights(base, group))
+        torch.testing.assert_close(after, fresh)
+        assert not torch.allclose(before, after)
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_weights_are_those_that_adapters_change(family: str) -> None:
     """GPT-2 stores (in, out); ΔW is (out, in)."""

@@ -1,7 +1,9 @@
 """Training in a process of its own: the same results and errors, low priority, and its end."""
 
 import os
+import pickle
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from generator.refine.process import NICENESS, TrainingLost, refine_apart
 from generator.refine.refine import Start, refine_starts
 from library.adapter import Adapter
 from library.base.models import BaseReference, load_base, load_config
-from library.base.usage import BARE
+from library.base.usage import BARE, Usage
 from library.errors import BaseModelError, LayoutMismatch, UsageError
 from library.layout import layout_of
 from library.tasks.files import Example
@@ -85,6 +87,29 @@ def test_an_accident_says_where_it_was(base: BaseReference, starts: list[Start])
     assert "in refine_starts" in caught.value.__notes__[0]
 
 
+class Peculiar(Exception):
+    """An error that pickle cannot make again."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} and {other}")
+
+
+class Broken(Usage):
+    """A prompt that raises it."""
+
+    def message(self, text: str) -> str:
+        raise Peculiar("this", "that")
+
+
+def test_an_error_that_does_not_travel_is_told_in_its_words(
+    base: BaseReference, starts: list[Start]
+) -> None:
+    broken = Start(starts[0].adapter, EXAMPLES, Broken(BARE.mode, BARE.template))
+    with pytest.raises(RuntimeError, match="Peculiar: this and that") as caught:
+        refine_apart(base, [broken], steps=2)
+    assert "in refine_starts" in caught.value.__notes__[0]
+
+
 def test_it_leaves_the_processors_to_others_and_signals_to_its_parent(
     base: BaseReference, starts: list[Start]
 ) -> None:
@@ -94,7 +119,7 @@ def test_it_leaves_the_processors_to_others_and_signals_to_its_parent(
         pass
 
     def look(child: int) -> None:
-        assert os.getpriority(os.PRIO_PROCESS, child) == NICENESS
+        assert os.getpriority(os.PRIO_PROCESS, child) == min(19, before + NICENESS)
         assert os.getpriority(os.PRIO_PROCESS, 0) == before
         os.kill(child, signal.SIGINT)
         os.kill(child, signal.SIGTERM)
@@ -115,8 +140,29 @@ def test_a_killed_process_is_told_of(base: BaseReference, starts: list[Start]) -
     assert tiny.children(b"spawn_main") == set()
 
 
+def test_a_process_that_is_killed_while_it_starts_is_told_of(
+    base: BaseReference, starts: list[Start]
+) -> None:
+    """However much it was to be sent."""
+    many = [Example.pair(f"row {i}" * 100, "yes") for i in range(500)]
+    assert len(pickle.dumps(many)) > 2**17  # a pipe holds half of that
+
+    def kill() -> None:
+        while not (found := tiny.children(b"spawn_main")):
+            time.sleep(0.001)
+        os.kill(found.pop(), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(TrainingLost, match="ended early"):
+        refine_apart(base, [Start(starts[0].adapter, many, BARE)], steps=LONG)
+    killer.join()
+    assert tiny.children(b"spawn_main") == set()
+
+
 ENDLESS = """
-import sys, tiny
+import os, sys, tiny
+os.nice(5)
 from generator.refine.process import refine_apart
 from generator.refine.refine import Start
 from library.base.models import load_config, resolve_base
@@ -133,10 +179,12 @@ refine_apart(base, [Start(start, [Example.pair("a", "b")], BARE)], steps=100_000
 """
 
 
-def test_it_ends_with_a_parent_that_is_killed(tiny_base: Path) -> None:
+def test_it_is_below_its_parent_and_ends_when_that_is_killed(tiny_base: Path) -> None:
     parent = tiny.start_python(ENDLESS, str(tiny_base))
     assert parent.stdout is not None
     child = Path("/proc") / parent.stdout.readline().strip()
+    own, parents = (os.getpriority(os.PRIO_PROCESS, i) for i in (int(child.name), parent.pid))
+    assert own == min(19, parents + NICENESS)
     assert b"spawn_main" in (child / "cmdline").read_bytes()
     parent.kill()
     parent.wait()

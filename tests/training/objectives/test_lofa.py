@@ -1,10 +1,12 @@
 """LoFA's stages: the threshold, a planted map that is learnt, and runs from one to the other."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import lightning
 import pytest
+import tiny
 import torch
 from torch import Tensor
 from weights import LAYOUT, WIDTH, WORDS, base_of, descriptions
@@ -16,9 +18,10 @@ from generator.layers.response_maps import ResponseMaps, relative_change, respon
 from generator.models.lofa import LoFA
 from index.encoders.descriptions import Embeddings
 from library.adapter import Adapter, zeros
+from library.base.models import load_config, resolve_base
 from library.base.weights import group_weights
 from library.checkpoint import load_checkpoint
-from library.errors import UsageError
+from library.errors import LayoutMismatch, UsageError
 from training.data.adapters import LibraryDataModule
 from training.data.adapters_and_tasks import LibraryTaskDataModule
 from training.data.batches import SamplingConfig
@@ -226,6 +229,21 @@ def test_the_stages_have_to_fit(tiny_base: Path) -> None:
         LoFAStage2(base=str(tiny_base), architecture={**TRUNK})
     with pytest.raises(UsageError, match="cannot both be 0"):
         second(tiny_base, None, reconstruction_weight=0.0, answer_weight=0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_library_of_other_weights_is_refused(
+    stage1: Path, small_library: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    """Weights are an input, so a base that is merely of the same shape teaches nonsense."""
+    other = shutil.copytree(tiny_base, tmp_path / "other")
+    tiny.model(load_config(resolve_base(str(tiny_base))), seed=5).save_pretrained(other)
+    data = LibraryDataModule(str(small_library / "lib"), steps=1, experts=0)
+    with pytest.raises(LayoutMismatch, match="other' has other weights"):
+        fit(LoFAStage1(ResponseMapsConfig(**TRUNK), base=str(other)), data, 1)
+    with pytest.raises(LayoutMismatch, match="other' has other weights"):
+        fit(second(other, stage1, answer_weight=0.0), two_kinds(small_library, other), 1)
 
 
 @pytest.mark.slow
