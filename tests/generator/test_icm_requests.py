@@ -18,7 +18,7 @@ from generator.request import Query, Request
 from generator.resources import Resources
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
 from library.base import task_vectors
-from library.base.models import BaseReference, load_config, resolve_base
+from library.base.models import BaseReference, load_base, load_config, resolve_base
 from library.base.task_vectors import in_context_prompts
 from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import LayoutMismatch, UsageError
@@ -83,6 +83,16 @@ def test_the_base_is_asked_once_a_query(
     (prompts,) = calls
     expected = in_context_prompts(icm.resources.model(base).tokenizer, "Say yes.", FEW)
     assert sorted(prompts) == sorted(expected)
+
+
+def test_task_vectors_go_where_the_generator_runs(
+    folder: Path, base: BaseReference, encoder: DescriptionEncoder
+) -> None:
+    elsewhere = Resources(device="meta", load=load_base, encoders=[encoder])
+    query = Query(Request("Say yes."), base, elsewhere)
+    condition = query.condition(read_generator(folder).module, DEFAULT_ENCODER)
+    assert condition.task is not None and condition.task.device.type == "meta"
+    assert query.task_vector.device.type == "cpu"
 
 
 def test_provenance_names_the_numerics_of_the_base_and_the_draw(
