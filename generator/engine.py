@@ -29,7 +29,7 @@ from library.store.open import open_library
 DEFAULT_STRATEGY = Auto.name
 Need = Literal["description", "examples", "library", "base"]
 _NEEDED_FOR: dict[Need, set[str]] = {  # what gives a generator the parts of its condition
-    "description": {"description"},
+    "description": {"description", "task"},
     "examples": {"examples"},
     "library": {"experts"},
     "base": {"task", "base"},

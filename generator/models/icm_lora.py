@@ -59,7 +59,7 @@ class ICMLoRA(Generator):
 
     kind = "icm-lora"
     Config = ICMLoRAConfig
-    needs = frozenset({"description", "task"})
+    needs = frozenset({"task"})  # which the base makes of the description
     optional = frozenset({"examples"})
 
     def __init__(self, config: ICMLoRAConfig, layout: Layout) -> None:
