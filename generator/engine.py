@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pretrained
 from generator.models.base import Generator, registered
@@ -26,6 +27,20 @@ from library.progress import Progress, no_progress
 from library.store.open import open_library
 
 DEFAULT_STRATEGY = Auto.name
+Need = Literal["description", "examples", "library", "base"]
+_NEEDED_FOR: dict[Need, set[str]] = {  # what gives a generator the parts of its condition
+    "description": {"description", "task"},
+    "examples": {"examples"},
+    "library": {"experts"},
+    "base": {"task", "base"},
+}
+_NEEDS: dict[str, tuple[Need, ...]] = {  # of the strategies that are no generators
+    Auto.name: (),
+    MultiTask.name: ("description",),
+    Nearest.name: ("description", "library"),
+    Compose.name: ("description", "library"),
+    Fresh.name: ("examples",),
+}
 
 
 class Engine:
@@ -131,6 +146,17 @@ def takes_library(name: str) -> bool:
 def uses_examples(name: str) -> bool:
     """Whether a strategy of this name can use examples without training on them."""
     return name == Auto.name or (name in registered() and registered()[name].reads_examples())
+
+
+def needs_of(name: str) -> list[Need]:
+    """What a strategy of this name does not do without.
+
+    "base" is the loaded base model. Nothing for `auto`, which chooses by what there is.
+    """
+    if name in _NEEDS:
+        return list(_NEEDS[name])
+    needs = registered()[name].needs
+    return [word for word, parts in _NEEDED_FOR.items() if parts & needs]
 
 
 def require_strategy(name: str, *, examples: bool = False) -> None:

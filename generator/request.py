@@ -228,7 +228,7 @@ class Query:
         if "experts" in generator.needs:
             experts = self.experts(self.nearest_experts(generator.top_k))
         if "task" in generator.needs:
-            task = self.task_vector
+            task = self.task_vector.to(self.resources.device)
         if "base" in generator.needs:
             base = self.model.model
         return Condition(text, examples, experts, task, base, self.request.seed)

@@ -1,27 +1,34 @@
 """`lorasmith generators`: the names that `generate --generator` takes."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+NEEDED = {
+    "description": "a description",
+    "examples": "examples",
+    "library": "a library",
+    "base": "the base model",
+}
 
 
 def generators_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List the generators: what they read, and whether a checkpoint is shipped.
+    """List the generators: what each needs, and whether a checkpoint is shipped.
 
     Example: lorasmith generators
     """
     import pretrained
-    from generator.engine import DEFAULT_STRATEGY, strategy_names, uses_examples
+    from generator.engine import DEFAULT_STRATEGY, needs_of, strategy_names, uses_examples
     from generator.models.base import registered
 
     rows = [
         {
             "name": name,
             "default": name == DEFAULT_STRATEGY,
-            "needs": sorted(registered()[name].needs) if name in registered() else [],
+            "needs": needs_of(name),
             "uses_examples": uses_examples(name),
             "shipped": name not in registered() or pretrained.folder(name).is_dir(),
         }
@@ -31,6 +38,15 @@ def generators_command(
         typer.echo(json.dumps({"generators": rows}))
         return
     for row in rows:
-        notes = ["default"] * row["default"] + ["takes examples"] * row["uses_examples"]
-        notes += ["needs --checkpoint"] * (not row["shipped"])
-        typer.echo(f"{row['name']:<16}{', '.join(notes)}")
+        typer.echo(f"{row['name']:<16}{_told(row)}")
+
+
+def _told(row: dict[str, Any]) -> str:
+    """A generator in a line, for a person."""
+    needs = ", ".join(NEEDED[word] for word in row["needs"]) or "a description or examples"
+    notes = ["default"] * row["default"] + [f"needs {needs}"]
+    if row["uses_examples"]:
+        notes.append("takes examples with --refine 0")
+    if not row["shipped"]:
+        notes.append("no checkpoint ships: needs --checkpoint")
+    return "; ".join(notes)

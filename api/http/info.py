@@ -11,7 +11,7 @@ from api.http.schemas import (
     GeneratorList,
     Health,
 )
-from generator.engine import DEFAULT_STRATEGY
+from generator.engine import DEFAULT_STRATEGY, needs_of
 
 router = APIRouter()
 
@@ -30,6 +30,7 @@ def list_generators(service: ServiceOf) -> GeneratorList:
                 base_model=offer.base_model,
                 layout_digest=offer.layout.digest,
                 rank=offer.layout.rank,
+                needs=needs_of(strategy.name),
                 uses_examples=strategy.uses_examples,
             )
             for strategy, offer in offers

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from api.http.problems import PROBLEMS
 from api.service.job_store import JOB_ID, Kind, State
+from generator.engine import Need
 from index.search.sources import By
 from library.base.prompts import Mode
 
@@ -158,7 +159,10 @@ class GeneratorInfo(BaseModel):
     base_model: str = Field(description="Base model of its adapters.")
     layout_digest: str = Field(description="Digest of the layout of its adapters.")
     rank: int = Field(description="Default rank; `compose` sums the ranks of its parents.")
-    uses_examples: bool
+    needs: list[Need] = Field(
+        description="What it needs; nothing for `auto`, which chooses by what there is."
+    )
+    uses_examples: bool = Field(description="Whether it can use examples without training on them.")
 
 
 class GeneratorList(BaseModel):

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from generator.layers.gaussian import DiagonalGaussian
+
 KERNEL = 7
 
 
@@ -40,10 +42,10 @@ class ConvEncoder(nn.Module):
 
     def forward(
         self, values: Float[Tensor, "n length"], condition: Float[Tensor, "n d"]
-    ) -> tuple[Float[Tensor, "n latent"], Float[Tensor, "n latent"]]:
+    ) -> DiagonalGaussian:
         joined = self.join(self.layers(values[:, None]).flatten(1))  # from (n, channels, steps)
         state = torch.cat([joined, condition], dim=-1)
-        return self.mean(state), self.log_variance(state)
+        return DiagonalGaussian(self.mean(state), self.log_variance(state))
 
 
 class ConvDecoder(nn.Module):
@@ -73,12 +75,3 @@ class ConvDecoder(nn.Module):
     ) -> Float[Tensor, "n length"]:
         state = self.spread(torch.cat([z, condition], dim=-1))
         return self.out(self.layers(state.unflatten(1, (self.width, -1))))[:, 0]
-
-
-def kl_to_standard(
-    mean: Float[Tensor, "n latent"], log_variance: Float[Tensor, "n latent"]
-) -> Float[Tensor, " n"]:
-    """KL(N(mean, diag(exp(log_variance))) ‖ N(0, I)) of each row, in nats (Kingma and Welling 2013,
-    appendix B)."""
-    terms = mean.square() + log_variance.exp() - 1 - log_variance
-    return terms.sum(dim=-1) / 2

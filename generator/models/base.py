@@ -122,8 +122,9 @@ class Generator(Checkpointed):
     ) -> tuple[Adapter, dict[str, Float[Tensor, ""]]]:
         """The reconstruction of known adapters, and further terms of the loss by name.
 
-        Latent-variable models override it (encode the target, return KL in nats); for the others
-        it is what `forward` gives, with no terms.
+        Latent-variable models override it (encode the target, decode a draw while training and the
+        mean in eval mode, return KL in nats); for the others it is what `forward` gives, with no
+        terms.
         """
         return self(condition), {}
 

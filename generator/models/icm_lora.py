@@ -16,8 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from generator.layers.conv_vae import ConvDecoder, ConvEncoder, kl_to_standard
+from generator.layers.conv_vae import ConvDecoder, ConvEncoder
 from generator.layers.flattened import ZScore, flatten, unflatten
+from generator.layers.gaussian import kl_divergence, seeded_noise, standard_normal
 from generator.models.base import Condition, Generator
 from library.adapter import Adapter
 from library.errors import UsageError
@@ -58,7 +59,7 @@ class ICMLoRA(Generator):
 
     kind = "icm-lora"
     Config = ICMLoRAConfig
-    needs = frozenset({"description", "task"})
+    needs = frozenset({"task"})  # which the base makes of the description
     optional = frozenset({"examples"})
 
     def __init__(self, config: ICMLoRAConfig, layout: Layout) -> None:
@@ -90,8 +91,7 @@ class ICMLoRA(Generator):
         So a row is what it would be alone.
         """
         task = self._task(condition)
-        generator = torch.Generator().manual_seed(condition.seed)
-        z = torch.randn(self.config.latent, generator=generator, dtype=torch.float64).to(task)
+        z = seeded_noise(condition.seed, self.config.latent, task)
         return self._decoded(z.expand(len(task), -1), task)
 
     def posterior(
@@ -104,11 +104,9 @@ class ICMLoRA(Generator):
         task = self._task(condition)
         scores = self.scores(flatten(target))
         padded = pad(scores, (0, self.length - self.scores.values))
-        mean, log_variance = self.encoder(padded, task)  # (n, latent)
-        z = mean
-        if self.training:
-            z = mean + torch.randn_like(mean) * (log_variance / 2).exp()
-        return self._decoded(z, task), {"kl": kl_to_standard(mean, log_variance).mean()}
+        q = self.encoder(padded, task)
+        z = q.draw() if self.training else q.mean
+        return self._decoded(z, task), {"kl": kl_divergence(q, standard_normal(q)).mean()}
 
     def _decoded(self, z: Float[Tensor, "n latent"], task: Float[Tensor, "n d"]) -> Adapter:
         """What is decoded beyond the last weight is padding, and is dropped."""

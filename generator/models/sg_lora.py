@@ -93,7 +93,11 @@ class SGLoRA(Generator):
             self._register_statistics(group)
 
     def _register_statistics(self, group: Group) -> None:
-        """Mean of every entry, deviation of every row of A and of Bᵀ; see `prepare`."""
+        """Mean of every entry, deviation of every row of A and of Bᵀ; see `prepare`.
+
+        A row that all training adapters share (of a frozen A) has deviation zero: the networks see
+        zero for it, and add nothing to it.
+        """
         sites, r = len(group.sites), group.rank
         self.register_buffer(f"mean_a_{group.key}", torch.zeros(sites, r, group.in_features))
         self.register_buffer(f"mean_b_{group.key}", torch.zeros(sites, r, group.out_features))
@@ -110,9 +114,10 @@ class SGLoRA(Generator):
             for side, x in zip("ab", rows, strict=True):
                 mean = x.mean(dim=0)
                 self.get_buffer(f"mean_{side}_{group.key}").copy_(mean)
-                deviations.append((x - mean).square().mean(dim=(0, 3)).sqrt())  # (sites, r)
+                same = (x == x[:1]).all(dim=3).all(dim=0)  # whose mean is off by rounding
+                deviation = (x - mean).square().mean(dim=(0, 3)).sqrt()
+                deviations.append(torch.where(same, 0.0, deviation))  # (sites, r)
             deviation = torch.stack(deviations, dim=-1)  # (sites, r, 2)
-            deviation = torch.where(deviation > 0, deviation, 1.0)
             self.get_buffer(f"deviation_{group.key}").copy_(deviation.flatten())
 
     @torch.no_grad()
@@ -152,13 +157,15 @@ class SGLoRA(Generator):
     ) -> tuple[Adapter, dict[str, Float[Tensor, ""]]]:
         """Known adapters through q(z|X, c), and "kl", KL(q(z|X, c) ‖ p(z|c)) in nats (mean of n).
 
-        The paper's loss is the squared error, summed over all entries, plus 1 · kl.
+        z is drawn while training, and the mean in eval mode. The paper's loss is the squared error,
+        summed over all entries, plus 1 · kl.
         """
         mixture = self.mixture(condition)
         inputs, conditions = self._standardised(target), self._conditions(mixture)
         encoded = {key: self.encoders[key](x, *conditions[key]) for key, x in inputs.items()}
         q, p = _pooled(encoded), self._prior(conditions)
-        adapter = self._decode(mixture, conditions, q.at(torch.randn_like(q.mean)))
+        z = q.draw() if self.training else q.mean
+        adapter = self._decode(mixture, conditions, z)
         return adapter, {"kl": kl_divergence(q, p).mean()}
 
     def mixture(self, condition: Condition) -> ExpertMixture:
@@ -201,7 +208,7 @@ class SGLoRA(Generator):
         """What the networks see of a mixture: z-scored μ* and log σ*²."""
         means, conditions = self._standardised(mixture.mean), {}
         for group in self.layout.groups:
-            ratio = _rows(mixture.variance, group) / self._deviation(group).square()
+            ratio = self._in_deviations(_rows(mixture.variance, group), group, power=2)
             log = (ratio + VARIANCE_FLOOR).log().flatten(-2)
             conditions[group.key] = (means[group.key], log)
         return conditions
@@ -211,13 +218,21 @@ class SGLoRA(Generator):
         flat = {}
         for group in self.layout.groups:
             mean = torch.cat(self._means(group), dim=-1)  # (sites, r, in + out)
-            z = (_rows(adapter, group) - mean) / self._deviation(group)
+            z = self._in_deviations(_rows(adapter, group) - mean, group)
             flat[group.key] = z.flatten(-2)
         return flat
 
     def _means(self, group: Group) -> tuple[Tensor, Tensor]:
         """Of the training adapters' A `[sites, r, in]` and Bᵀ `[sites, r, out]`."""
         return self.get_buffer(f"mean_a_{group.key}"), self.get_buffer(f"mean_b_{group.key}")
+
+    def _in_deviations(
+        self, rows: Float[Tensor, "n sites r width"], group: Group, power: int = 1
+    ) -> Float[Tensor, "n sites r width"]:
+        """Rows by a power of their deviation; zero for those that have none."""
+        deviation = self._deviation(group)
+        units = torch.where(deviation > 0, deviation, 1.0) ** power
+        return torch.where(deviation > 0, rows / units, 0.0)
 
     def _deviation(self, group: Group) -> Float[Tensor, "sites r width"]:
         """Each row's deviation, repeated over its columns of A and of Bᵀ."""

@@ -39,7 +39,7 @@ class Generated(Strategy):
         return self.fit.misfit(base)
 
     def offer(self, base: BaseReference) -> Offer | None:
-        if "experts" in self.module.needs and self.unavailable(base):
+        if self.unavailable(base):
             return None
         info = self.checkpoint.info
         return Offer(self.checkpoint.digest, info.base["id"], self.module.layout)
@@ -91,8 +91,19 @@ class Generated(Strategy):
         base_layout(base, layout).require_same(
             layout, f"base model '{base.name}'", f"the {self.name} checkpoint"
         )
+        if "task" in self.module.needs:
+            self._require_vectors()
         if "experts" in self.module.needs:
             self._require_library(base)
+
+    def _require_vectors(self) -> None:
+        """Raise UsageError if it was trained on task vectors that no request has."""
+        data = self.checkpoint.info.training.get("data") or {}
+        if (data.get("vectors") or {}).get("kind") == "adapted":
+            raise UsageError(
+                f"this {self.name} checkpoint was trained on task vectors of the base with the "
+                "task's own adapter, which no request has: train one with vectors.kind in-context"
+            )
 
     def _require_library(self, base: BaseReference) -> None:
         """Raise UsageError or LayoutMismatch unless there is a library of experts for it."""

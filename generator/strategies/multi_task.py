@@ -53,13 +53,8 @@ class MultiTask(Strategy):
         missing = self.unavailable(query.base)
         if missing:
             raise LayoutMismatch(missing)
-        if query.base not in self._adapted:
-            layout = base_layout(query.base, self._stored.layout)
-            self._adapted[query.base] = adapter_of(self._files, layout)
-        chosen = self.chosen(query, None)
-        return Proposal(
-            self._adapted[query.base], chosen, self.usage(request), checkpoint=self._digest
-        )
+        adapter, chosen = self._for(query.base), self.chosen(query, None)
+        return Proposal(adapter, chosen, self.usage(request), checkpoint=self._digest)
 
     def usage(self, request: Request) -> Usage:
         if request.mode == "bare" and not request.refines:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from library.adapter import Adapter
 from library.base.models import BaseModel
-from library.base.multi_adapter import MultiAdapter
+from library.base.multi_adapter import MultiAdapter, turn
 
 MAX_NEW_TOKENS = 64
 
@@ -42,7 +42,7 @@ def greedy(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[str] = [""] * len(prompts)
     hooked = nullcontext() if adapter is None else closing(MultiAdapter(base.model, adapter.layout))
-    with hooked as hooks:
+    with turn(base.model), hooked as hooks:  # the base alone waits for its turn as well
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             state = _Batch(base, [prompts[i] for i in batch], which[batch], hooks, adapter)

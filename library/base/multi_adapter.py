@@ -58,7 +58,7 @@ class MultiAdapter:
         self._layout = layout
         self._modules: dict[str, nn.Module] = {}
         self._handles: list[RemovableHandle] = []
-        self._turn = _turn(model)
+        self._turn = turn(model)
         self._turn.acquire()
         try:
             self._hook(dict(model.named_modules()))
@@ -145,8 +145,8 @@ _TURNS: WeakKeyDictionary[nn.Module, "threading.RLock"] = WeakKeyDictionary()
 _ADDING = threading.Lock()
 
 
-def _turn(model: nn.Module) -> "threading.RLock":
-    """The lock of a model."""
+def turn(model: nn.Module) -> "threading.RLock":
+    """The lock of a model, which whoever asks it holds meanwhile, with adapters or without."""
     with _ADDING:
         return _TURNS.setdefault(model, threading.RLock())
 

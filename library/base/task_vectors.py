@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from library.adapter import Adapter
 from library.base.models import BaseModel
-from library.base.multi_adapter import MultiAdapter
+from library.base.multi_adapter import MultiAdapter, turn
 from library.base.prompts import answer_ids, prompt_ids, shots_ids
 from library.tasks.files import Example
 
@@ -61,6 +61,8 @@ def task_vectors(
 ) -> Float[Tensor, "tasks d"]:
     """The mean state at the last position of each task's prompts, in float32 on the CPU.
 
+    Waits until adapters that another thread has put on the model are closed.
+
     Args:
         base: the loaded base model.
         prompts: token ids of the prompts of each task, one at least.
@@ -73,7 +75,7 @@ def task_vectors(
     sums = torch.zeros(len(prompts), base.model.config.hidden_size, dtype=torch.float64)
     moved = None if adapters is None else adapters.to(base.device)
     hooked = nullcontext() if moved is None else closing(MultiAdapter(base.model, moved.layout))
-    with hooked as hooks:
+    with turn(base.model), hooked as hooks:
         for start in range(0, len(flat), batch_size):
             rows, ids = zip(*flat[start : start + batch_size], strict=True)
             owners = torch.tensor(rows)

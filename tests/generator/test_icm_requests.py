@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from generator.request import Query, Request
 from generator.resources import Resources
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
 from library.base import task_vectors
-from library.base.models import BaseReference, load_config, resolve_base
+from library.base.models import BaseReference, load_base, load_config, resolve_base
 from library.base.task_vectors import in_context_prompts
 from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import LayoutMismatch, UsageError
@@ -85,6 +86,16 @@ def test_the_base_is_asked_once_a_query(
     assert sorted(prompts) == sorted(expected)
 
 
+def test_task_vectors_go_where_the_generator_runs(
+    folder: Path, base: BaseReference, encoder: DescriptionEncoder
+) -> None:
+    elsewhere = Resources(device="meta", load=load_base, encoders=[encoder])
+    query = Query(Request("Say yes."), base, elsewhere)
+    condition = query.condition(read_generator(folder).module, DEFAULT_ENCODER)
+    assert condition.task is not None and condition.task.device.type == "meta"
+    assert query.task_vector.device.type == "cpu"
+
+
 def test_provenance_names_the_numerics_of_the_base_and_the_draw(
     icm: Engine, base: BaseReference
 ) -> None:
@@ -106,6 +117,22 @@ def test_what_it_cannot_serve_is_said_in_one_sentence(
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     with pytest.raises(LayoutMismatch, match=rf"{tmp_path}.*the icm-lora checkpoint"):
         icm.propose(NAME, Request("Say yes."), resolve_base(str(tmp_path)))
+
+
+def test_a_checkpoint_of_adapted_vectors_is_refused_and_not_offered(
+    folder: Path, base: BaseReference, encoder: DescriptionEncoder
+) -> None:
+    loaded, engines = read_generator(folder), {}
+    for kind in ("adapted", "in-context"):
+        training = {"data": {"vectors": {"kind": kind, "draws": 8}}}
+        checkpoint = replace(loaded, info=replace(loaded.info, training=training))
+        engines[kind] = Engine([checkpoint], Resources(encoders=[encoder]))
+    with pytest.raises(UsageError, match="own adapter, which no request has"):
+        engines["adapted"].propose(NAME, Request("Say yes."), base)
+    assert engines["adapted"].strategies[NAME].offer(base) is None
+    assert engines["in-context"].strategies[NAME].offer(base) is not None
+    proposal = engines["in-context"].propose(NAME, Request("Say yes."), base)
+    assert "encoder" not in proposal.details  # no description was embedded
 
 
 def test_a_checkpoint_in_its_place_needs_no_option(

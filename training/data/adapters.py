@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -87,7 +87,7 @@ class LibraryDataModule(lightning.LightningDataModule):
             "experts": self.experts,
             "per_step": self.per_step,
             "seed": self.seed,
-            "vectors": asdict(self.vector_config) if self.vector_config.tasks else None,
+            "vectors": self.vector_config.record,
         }
 
     @property

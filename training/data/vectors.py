@@ -7,7 +7,7 @@ alone as well as descriptions with examples. Train rows alone are read, never tu
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -40,6 +40,11 @@ class VectorConfig:
     base: str | None = None
     kind: VectorKind = "in-context"
     draws: int = 8
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """What a checkpoint tells of them: no paths; None without vectors."""
+        return {"kind": self.kind, "draws": self.draws} if self.tasks else None
 
 
 def library_vectors(

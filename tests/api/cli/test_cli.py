@@ -11,7 +11,7 @@ from peft import PeftModel
 
 from api.cli.main import main
 from api.service.store import LOCAL, Store
-from generator.engine import open_engine, read_generator
+from generator.engine import open_engine, read_generator, strategy_names
 from generator.request import Request
 from library.base.models import load_base, resolve_base
 from library.files import data_dir
@@ -105,6 +105,34 @@ def test_commands_show_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     for command in (["generate"], ["evaluate"], ["serve"], *tasks):
         assert main([*command, "--help"]) == 0
         assert "Example: lorasmith" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "needs", "said"),
+    [
+        ("auto", [], "default; needs a description or examples; takes examples with --refine 0"),
+        ("multi-task", ["description"], "needs a description"),
+        (
+            "icm-lora",
+            ["description", "base"],
+            "needs a description, the base model; takes examples with --refine 0",
+        ),
+        ("lofa", ["description", "base"], "needs a description, the base model"),
+        ("sg-lora", ["description", "library"], "needs a description, a library"),
+        ("compose", ["description", "library"], "needs a description, a library"),
+        ("fresh", ["examples"], "needs examples"),
+    ],
+)
+def test_generators_are_listed_with_what_they_need(
+    name: str, needs: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generators", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["generators"]}
+    assert set(rows) == set(strategy_names()) and rows[name]["needs"] == needs
+    assert main(["generators"]) == 0
+    (line,) = [row for row in capsys.readouterr().out.splitlines() if row.split()[0] == name]
+    missing = "" if rows[name]["shipped"] else "; no checkpoint ships: needs --checkpoint"
+    assert line == f"{name:<16}{said}{missing}"
 
 
 def test_the_command_writes_what_the_library_makes(

@@ -21,6 +21,9 @@ def test_offers_and_health(lasting: TestClient, engine: Engine) -> None:
         offers["text-to-lora"]["checkpoint"] == engine.generated["text-to-lora"].checkpoint.digest
     )
     assert offers["nearest"]["checkpoint"] is None
+    assert offers["auto"]["needs"] == [] and offers["fresh"]["needs"] == ["examples"]
+    assert offers["text-to-lora"]["needs"] == ["description"]
+    assert offers["nearest"]["needs"] == ["description", "library"]
     bases = lasting.get("/v1/base-models").json()["base_models"]
     assert bases[0] == {"name": DEFAULT_BASE, "default": True, "base_model": DEFAULT_BASE}
 

@@ -73,6 +73,12 @@ def test_what_is_wrong_is_said(lasting: TestClient) -> None:
     examples = [{"input": "a", "output": "b"}]
     asked = {"description": TASK, "examples": examples}
     assert "without training" in detail(**asked, generator="text-to-lora", refine=0)
+    assert "without training" in detail(**asked, generator="sg-lora", refine=0)
+    for name in ("sg-lora", "icm-lora", "lofa"):
+        missing = f"there is no checkpoint of {name} to generate with"
+        assert detail(description=TASK, generator=name) == missing
+        assert detail(**asked, generator=name) == missing
+        assert detail(examples=examples, generator=name) == missing
     assert "steps must be" in detail(**asked, refine=2001)
     assert "needs examples" in detail(description=TASK, refine=5)
     assert "a description is needed" in detail(examples=examples, refine=0)

@@ -115,8 +115,25 @@ def test_a_seed_draws_from_the_learned_prior() -> None:
     assert_same(module(replace(condition, seed=0)), module.decode(mixture, narrow.at(prior.mean)))
 
 
+@pytest.mark.parametrize("residual", [True, False])
+def test_what_all_training_adapters_share_is_kept_as_it_is(residual: bool) -> None:
+    adapters = near_one_start(LLAMA, 2, seed=50).to("cpu", torch.float32)
+    for a in adapters.A.values():
+        a.copy_(a[:1].clone())  # a frozen A
+    module = made(prepared=False, residual=residual).float()
+    module.prepare(adapters)
+    tiny.randomise(module)
+    near = adapters[[0, 1, 0, 1]]
+    experts = Experts([near], [zeros(LLAMA, 4)], torch.tensor([[0.9, 0.8, 0.7, 0.6]]))
+    made_one, terms = module.posterior(Condition(experts=experts), adapters[[0]])
+    assert terms["kl"].isfinite()
+    for key, a in made_one.A.items():
+        torch.testing.assert_close(a, adapters.A[key][:1], rtol=1e-5, atol=1e-7)
+        assert not torch.allclose(made_one.B[key], adapters.B[key][:1], rtol=1e-2)
+
+
 def test_the_posterior_reads_the_target_and_tells_its_kl() -> None:
-    module, experts = random_one(), random_experts(LLAMA, 3)
+    module, experts = random_one().train(), random_experts(LLAMA, 3)
     condition, target = Condition(experts=experts), near_one_start(LLAMA, 3, seed=80)
     torch.manual_seed(1)
     adapter, terms = module.posterior(condition, target)
@@ -128,6 +145,9 @@ def test_the_posterior_reads_the_target_and_tells_its_kl() -> None:
     torch.manual_seed(1)
     other, _ = module.posterior(condition, near_one_start(LLAMA, 3, seed=90))
     assert differ(adapter, other)
+    assert differ(other, module.posterior(condition, near_one_start(LLAMA, 3, seed=90))[0])
+    module.eval()  # where nothing is drawn
+    assert_same(*(module.posterior(condition, target)[0] for _ in range(2)))
     # Encoders that say what the priors say cost nothing.
     mixture = module.mixture(condition)
     assert kl_divergence(module.prior(mixture), module.prior(mixture)).sum() == 0

@@ -1,5 +1,7 @@
 """Task vectors: the state at the end of each prompt, whatever else is in the batch."""
 
+import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,9 @@ import tiny
 import torch
 from torch import Tensor
 
+from library.base.decode import greedy
 from library.base.models import BaseModel, load_base, resolve_base
+from library.base.multi_adapter import MultiAdapter
 from library.base.task_vectors import (
     LONGEST,
     ROWS,
@@ -61,6 +65,27 @@ def test_each_task_is_asked_with_its_own_adapter(loaded: BaseModel) -> None:
     plain = task_vectors(loaded, PROMPTS)  # and the model is left as it was
     torch.testing.assert_close(plain[1], state(loaded.model, PROMPTS[1][0]), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(plain, found, rtol=1e-2)
+
+
+def test_the_base_is_asked_alone_while_another_thread_has_adapters_on_it(
+    loaded: BaseModel,
+) -> None:
+    flat = [ids for prompts in PROMPTS for ids in prompts]
+
+    def ask() -> tuple[Tensor, list[str]]:
+        return task_vectors(loaded, PROMPTS), greedy(loaded, flat, max_new_tokens=4)
+
+    expected, found = ask(), []
+    adapter = tiny.adapter(layout_of(loaded.model.config, rank=3), 1)
+    with closing(MultiAdapter(loaded.model, adapter.layout)) as hooks:
+        hooks.set(adapter, torch.zeros(len(flat), dtype=torch.int64))
+        thread = threading.Thread(target=lambda: found.append(ask()))
+        thread.start()
+        thread.join(0.5)
+        assert not found
+    thread.join(60)
+    ((vectors, answers),) = found
+    assert torch.equal(vectors, expected[0]) and answers == expected[1]
 
 
 def test_examples_come_before_the_description_each_of_them_last_once(loaded: BaseModel) -> None:
