@@ -16,7 +16,7 @@ from torch import Tensor
 from library.adapter import Adapter
 from library.base.models import BaseModel, base_layout, load_base, resolve_base
 from library.base.task_vectors import SHOTS, adapted_prompts, in_context_prompts, task_vectors
-from library.errors import TaskFileError
+from library.errors import TaskFileError, UsageError
 from library.tasks.files import Example, Task
 from training.data.tasks import read_folders
 
@@ -26,7 +26,7 @@ Vectors = Float[Tensor, "adapters draws d"]
 
 @dataclass(frozen=True)
 class VectorConfig:
-    """Settings of the task vectors that conditions hold.
+    """Settings of the task vectors that conditions hold. Raises UsageError for no draws.
 
     Attributes:
         tasks: folders (or files) of the library's tasks, for their train rows; none: no vectors.
@@ -40,6 +40,10 @@ class VectorConfig:
     base: str | None = None
     kind: VectorKind = "in-context"
     draws: int = 8
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise UsageError(f"draws of task vectors must be 1 or more, not {self.draws}")
 
     @property
     def record(self) -> dict[str, Any] | None:

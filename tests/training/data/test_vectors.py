@@ -120,3 +120,5 @@ def test_what_is_missing_is_said_in_one_sentence(
     default = VectorConfig(tasks=[str(small_library / "tasks")])  # the packaged base
     with pytest.raises(LayoutMismatch, match=r"base model .*SmolLM2.* the library"):
         LibraryDataModule(library, vectors=default).setup("fit")
+    with pytest.raises(UsageError, match="must be 1 or more, not 0"):
+        VectorConfig(draws=0)
