@@ -1,12 +1,9 @@
-"""Modules and embedded descriptions for what reads a base's weights: no real model is needed."""
+"""Modules for what reads a base's weights: no real model is needed."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from index.encoders.descriptions import Embeddings
 from library.layout import Layout, Site
-
-WIDTH, WORDS = 12, 7
 
 # Sides that 64 does not divide, one shorter than a patch; two shapes of one type; ranks differ.
 LAYOUT = Layout(
@@ -37,23 +34,3 @@ def base_of(layout: Layout, *, seed: int = 0) -> nn.Module:
             linear.weight.normal_(std=site.in_features**-0.5, generator=generator)
         parent.add_module(name, linear.requires_grad_(False))
     return base
-
-
-def descriptions(lengths: list[int], seed: int = 0) -> Embeddings:
-    """Random embeddings of texts with so many tokens, padded with noise that must not matter."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def randn(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    n, width = len(lengths), max(lengths)
-    mask = torch.arange(width) < torch.tensor(lengths)[:, None]
-    pooled = torch.nn.functional.normalize(randn(n, WIDTH), dim=-1)
-    return Embeddings(pooled, randn(n, width, WIDTH), randn(n, width, WORDS), mask)
-
-
-def row(e: Embeddings, i: int) -> Embeddings:
-    """One description without its padding."""
-    length = int(e.mask[i].sum())
-    tokens, words = e.tokens[[i], :length], e.words[[i], :length]
-    return Embeddings(e.pooled[[i]], tokens, words, e.mask[[i], :length])

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from weights import LAYOUT, WIDTH, WORDS, base_of, descriptions
+from embedded import WIDTH, WORDS, descriptions
+from weights import LAYOUT, base_of
 
 from generator.layers.lofa_config import LoFAConfig, ResponseMapsConfig
 from generator.layers.response_maps import TINY, ResponseMaps, relative_change, responses

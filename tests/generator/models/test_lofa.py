@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from embedded import WIDTH, WORDS, descriptions, row
 from torch.nn.functional import softplus
-from weights import LAYOUT, WIDTH, WORDS, base_of, descriptions, row
+from weights import LAYOUT, base_of
 
 from generator.layers.lofa_config import LoFAConfig, ResponseMapsConfig
 from generator.layers.response_maps import ResponseMaps

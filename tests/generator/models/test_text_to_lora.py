@@ -6,6 +6,7 @@ from typing import Any, get_args
 import pytest
 import tiny
 import torch
+from embedded import WIDTH, WORDS, descriptions, row
 from torch import Tensor
 
 from generator.layers.config import Size, TextToLoRAConfig
@@ -19,7 +20,6 @@ from library.factored import squared_delta_distance
 from library.layout import Layout, Site, layout_of
 
 SIZES: tuple[Size, ...] = get_args(Size)
-WIDTH, WORDS = 12, 7
 VARIANTS = (
     {"queries": 0},
     {"queries": 2},
@@ -56,25 +56,6 @@ def random_size(size: Size, queries: int = 2, **more: Any) -> TextToLoRA:
 
 def condition(lengths: list[int], seed: int = 0) -> Condition:
     return Condition(text=descriptions(lengths, seed))
-
-
-def descriptions(lengths: list[int], seed: int = 0) -> Embeddings:
-    """Random embeddings of texts with so many tokens, padded with noise that must not matter."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def randn(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    n, width = len(lengths), max(lengths)
-    mask = torch.arange(width) < torch.tensor(lengths)[:, None]
-    pooled = torch.nn.functional.normalize(randn(n, WIDTH), dim=-1)
-    return Embeddings(pooled, randn(n, width, WIDTH), randn(n, width, WORDS), mask)
-
-
-def row(e: Embeddings, i: int) -> Embeddings:
-    length = int(e.mask[i].sum())
-    tokens, words = e.tokens[[i], :length], e.words[[i], :length]
-    return Embeddings(e.pooled[[i]], tokens, words, e.mask[[i], :length])
 
 
 @pytest.mark.parametrize("more", VARIANTS)

@@ -8,8 +8,9 @@ import lightning
 import pytest
 import tiny
 import torch
+from embedded import WIDTH, WORDS, descriptions
 from torch import Tensor
-from weights import LAYOUT, WIDTH, WORDS, base_of, descriptions
+from weights import LAYOUT, base_of
 
 from benchmarks.quality.thresholds import area_under_curve
 from generator.engine import read_generator
