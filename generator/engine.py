@@ -139,8 +139,7 @@ def strategy_names() -> list[str]:
 
 def takes_library(name: str) -> bool:
     """Whether a strategy of this name takes adapters from a library."""
-    retrieves = name in (Auto.name, Nearest.name, Compose.name)
-    return retrieves or (name in registered() and "experts" in registered()[name].needs)
+    return name == Auto.name or (name in strategy_names() and "library" in needs_of(name))
 
 
 def uses_examples(name: str) -> bool:

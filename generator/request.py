@@ -124,6 +124,7 @@ class Query:
     ) -> None:
         self.request, self.base, self.resources, self.without = request, base, resources, without
         self._embeddings: dict[str, Embeddings] = {}
+        self._nearest_experts: dict[int, list[Neighbour]] = {}
 
     @property
     def description(self) -> str:
@@ -179,13 +180,15 @@ class Query:
         None of them is of the task `without`. Raises UsageError without a description or a
         library; LayoutMismatch or UnsupportedModel if that does not fit.
         """
-        retriever = self.resources.retriever(self.base)
-        own = {record["id"] for record in retriever.experts()}
-        return retriever.nearest(
-            self.embeddings(retriever.encoder.name).pooled[0].cpu(),
-            k,
-            lambda record: record["id"] in own and record["task"] != self.without,
-        )
+        if k not in self._nearest_experts:
+            retriever = self.resources.retriever(self.base)
+            own = {record["id"] for record in retriever.experts}
+            self._nearest_experts[k] = retriever.nearest(
+                self.embeddings(retriever.encoder.name).pooled[0].cpu(),
+                k,
+                lambda record: record["id"] in own and record["task"] != self.without,
+            )
+        return self._nearest_experts[k]
 
     def experts(self, nearest: Sequence[Neighbour]) -> Experts:
         """What the library has of some neighbours, in float64 where generators run.

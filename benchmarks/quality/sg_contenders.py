@@ -42,7 +42,7 @@ class Contenders:
     def of_task(self, task: str, text: str) -> dict[str, Adapter]:
         """Everything, for a task's definition."""
         query, k = self.query(task, text), self.module.top_k
-        every = query.nearest_experts(len(self.resources.retriever(self.base).experts()))
+        every = query.nearest_experts(len(self.resources.retriever(self.base).experts))
         near = every[:k]
         mixture = self.mixture(query, near)
         parts = query.experts(near).means[0]

@@ -51,7 +51,7 @@ class Distances:
         own = squared_distances(adapters, _nothing(adapters))
         best = torch.full_like(own, torch.inf)
         tasks = [""] * len(own)
-        for record in retriever.experts():
+        for record in retriever.experts:
             states = read_snapshots(retriever.folder, record, retriever.plan.layout)
             states = states or retriever.adapter(record["id"])
             products = adapters.inner_products(states).sum(dim=-1)  # (n, states)

@@ -48,7 +48,7 @@ class Generated(Strategy):
         needs = "experts" in self.module.needs
         if not needs or query.request.description is None or self.unavailable(query.base):
             return ""
-        nearest = query.nearest_experts(1)
+        nearest = query.nearest_experts(self.module.top_k)
         if not nearest:
             return f"the library holds no other adapter that {self.name} could use"
         if nearest[0].similarity < self.module.floor:
@@ -119,10 +119,10 @@ class Generated(Strategy):
                 f"{self.name} was trained on similarities of {encoder}, and the library is "
                 f"searched with {retriever.encoder.name}"
             )
-        if len({record["task"] for record in retriever.experts()}) < 2:
+        if len({record["task"] for record in retriever.experts}) < 2:
             raise UsageError(
                 f"{self.name} needs a library with adapters of two tasks or more, of one layout; "
                 f"{location} has fewer"
             )
-        some = retriever.experts()[: self.module.top_k]
+        some = retriever.experts[: self.module.top_k]
         self.module.require_same_start(stack([retriever.adapter(r["id"]) for r in some]))

@@ -107,6 +107,7 @@ class Retriever:
             self._read[identity] = read_adapter(self.folder, identity, self.plan.layout)
         return self._read[identity]
 
+    @cached_property
     def experts(self) -> list[Record]:
         """The records of adapters of the plan's own layout, whose factors can be averaged."""
         return [r for r in self.records if r["layout_digest"] == self.plan.layout.digest]
@@ -117,7 +118,7 @@ class Retriever:
         The adapter itself and zeros where the library kept none. Raises AdapterFileError.
         """
         if identity not in self._moments:
-            record = next(r for r in self.experts() if r["id"] == identity)
+            record = next(r for r in self.experts if r["id"] == identity)
             states = read_snapshots(self.folder, record, self.plan.layout)
             self._moments[identity] = state_moments(self.adapter(identity), states)
         return self._moments[identity]

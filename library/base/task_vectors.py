@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from library.adapter import Adapter
+from library.base.batches import example_row
 from library.base.models import BaseModel
 from library.base.multi_adapter import MultiAdapter, turn
-from library.base.prompts import answer_ids, prompt_ids, shots_ids
+from library.base.prompts import prompt_ids, shots_ids
 from library.tasks.files import Example
 
 ROWS = 30  # of a task, in an adapted vector
@@ -39,16 +40,12 @@ def in_context_prompts(
     One prompt for each rotation of the examples, so that none is always the last; the description
     alone if there are none, or none of at most 320 tokens.
     """
-    shots = [(row.input, row.output) for row in examples if _length(tokenizer, row) <= LONGEST]
-    shots = shots[:SHOTS]
+    short = [row for row in examples if len(example_row(tokenizer, row)) <= LONGEST]
+    shots = [(row.input, row.output) for row in short[:SHOTS]]
     return [
         shots_ids(tokenizer, [*shots[first:], *shots[:first]], description)
         for first in range(max(1, len(shots)))
     ]
-
-
-def _length(tokenizer: Any, row: Example) -> int:
-    return len(prompt_ids(tokenizer, row.input)) + len(answer_ids(tokenizer, row.output))
 
 
 @torch.inference_mode()

@@ -13,7 +13,13 @@ from torch import nn
 
 from generator.models.base import Generator
 from index.encoders.descriptions import DEFAULT_ENCODER
-from library.base.models import described, load_config, load_model, resolve_base
+from library.base.models import (
+    BaseReference,
+    described,
+    load_config,
+    load_model,
+    resolve_base,
+)
 from library.checkpoint import CheckpointInfo, Storage, save_checkpoint
 from library.errors import UsageError
 from library.layout import layout_of
@@ -96,23 +102,36 @@ class GeneratorModule(TrainedModule):
         return adamw(self, self.optimiser)
 
     def export(self, folder: Path) -> None:
-        info = CheckpointInfo(
-            base=described(self.reference),
-            encoder=self.encoder_name,
-            tasks=sorted(getattr(self.data, "task_names", [])),
-            training={
-                "objective": type(self).__name__,
-                "steps": self.trainer.global_step,
-                "optimiser": asdict(self.optimiser),
-                "settings": self.settings(),
-                "data": getattr(self.data, "record", None),
-            },
+        info = checkpoint_info(
+            self, self.reference, self.encoder_name, self.optimiser, self.settings()
         )
         save_checkpoint(folder, self.generator, info, storage=self.storage, overwrite=True)
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The objective's own settings, for the record."""
+
+
+def checkpoint_info(
+    objective: TrainedModule,
+    base: BaseReference,
+    encoder: str,
+    optimiser: OptimiserConfig,
+    settings: dict[str, Any],
+) -> CheckpointInfo:
+    """What a checkpoint records of the training that made it."""
+    return CheckpointInfo(
+        base=described(base),
+        encoder=encoder,
+        tasks=sorted(getattr(objective.data, "task_names", [])),
+        training={
+            "objective": type(objective).__name__,
+            "steps": objective.trainer.global_step,
+            "optimiser": asdict(optimiser),
+            "settings": settings,
+            "data": getattr(objective.data, "record", None),
+        },
+    )
 
 
 def adamw(module: TrainedModule, config: OptimiserConfig) -> Any:

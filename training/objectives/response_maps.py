@@ -6,7 +6,6 @@ threshold that gives it on the training adapters is measured and recorded.
 """
 
 import random
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,13 @@ from generator.layers.lofa_config import ResponseMapsConfig
 from generator.layers.response_maps import ResponseMaps, relative_change, responses
 from index.encoders.descriptions import DEFAULT_ENCODER
 from library.adapter import Adapter
-from library.base.models import base_layout, described, load_model, resolve_base
+from library.base.models import base_layout, load_model, resolve_base
 from library.base.weights import group_weights
-from library.checkpoint import CheckpointInfo, Storage, save_checkpoint
+from library.checkpoint import Storage, save_checkpoint
 from library.errors import UsageError
 from library.layout import Group
 from training.data.adapters import AdapterBatch, LibraryDataModule
-from training.objectives.module import OptimiserConfig, adamw
+from training.objectives.module import OptimiserConfig, adamw, checkpoint_info
 from training.objectives.trained import TrainedModule
 
 ENTRIES = 512  # of each module, at which the threshold is measured
@@ -132,17 +131,8 @@ class LoFAStage1(TrainedModule):
 
     def export(self, folder: Path) -> None:
         assert self.network is not None
-        info = CheckpointInfo(
-            base=described(self.reference),
-            encoder=self.encoder_name,
-            tasks=sorted(self.data.task_names),
-            training={
-                "objective": type(self).__name__,
-                "steps": self.trainer.global_step,
-                "optimiser": asdict(self.optimiser),
-                "settings": self.settings(),
-                "data": self.data.record,
-            },
+        info = checkpoint_info(
+            self, self.reference, self.encoder_name, self.optimiser, self.settings()
         )
         save_checkpoint(folder, self.network, info, storage=self.storage, overwrite=True)
 

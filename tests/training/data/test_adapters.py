@@ -118,7 +118,7 @@ def test_moments_are_those_of_the_snapshots(
 ) -> None:
     folder = open_library(snapshot_library)
     retriever = Retriever(folder, base, encoder)
-    for record in retriever.experts():
+    for record in retriever.experts:
         states = read_snapshots(folder, record, retriever.plan.layout)
         assert states is not None and len(states) == 3
         mean, variance = retriever.moments(record["id"])
