@@ -24,6 +24,7 @@ from library.errors import BaseModelError, MissingPath, UsageError
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 MAX_CHARACTERS = 8192
+OUTPUTS = ("attention_mask", "input_ids", "token_embeddings", "sentence_embedding")
 
 
 class InvalidDescription(UsageError):
@@ -192,10 +193,18 @@ class DescriptionEncoder:
     @torch.inference_mode()
     def encode_batch(self, texts: Sequence[str], *, batch_size: int = 256) -> list[Embeddings]:
         """Embed many texts fast, for training: padded batches, windows beyond the first dropped."""
-        outputs: Any = self._model.encode(
-            list(texts), output_value=None, batch_size=batch_size, show_progress_bar=False
-        )
-        return [self._single(output) for output in outputs]
+        from sentence_transformers.util import batch_to_device
+
+        # Not by its `encode`, which before version 6.2 cut up what is no tensor among the outputs.
+        longest_first = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        rows: dict[int, Embeddings] = {}
+        for start in range(0, len(texts), batch_size):
+            some = longest_first[start : start + batch_size]
+            inputs = self._model.preprocess([texts[i] for i in some], prompt=self.prompt or None)
+            outputs = self._model(batch_to_device(inputs, self._model.device))
+            for place, i in enumerate(some):
+                rows[i] = self._single({name: outputs[name][place] for name in OUTPUTS})
+        return [rows[i] for i in range(len(texts))]
 
     @torch.inference_mode()
     def pooled_batch(self, texts: Sequence[str], *, batch_size: int = 256) -> Float[Tensor, "n d"]:
