@@ -23,7 +23,7 @@ from generator.strategies.retrieved import Compose, Nearest
 from library.base.models import BaseModel, BaseReference
 from library.checkpoint import Checkpoint, load_checkpoint
 from library.errors import CheckpointError, UnknownName, UsageError
-from library.progress import Progress, no_progress
+from library.progress import Progress, no_progress, share_of
 from library.store.open import open_library
 
 DEFAULT_STRATEGY = Auto.name
@@ -122,6 +122,29 @@ class Engine:
         query = Query(request, base, self.resources)
         return package(query, self._propose(name, query, progress, refiner), name)
 
+    def samples(
+        self,
+        name: str,
+        requests: Sequence[Request],
+        base: BaseReference,
+        progress: Progress = no_progress,
+    ) -> list[Packaged]:
+        """Finished adapters for requests that differ in their seeds alone; see generator.samples.
+
+        Each has the bytes that `generate` gives its request, and is trained by itself; what the
+        first looks up and computes before the draw serves them all.
+
+        Args:
+            progress: of the training of all.
+        Raises as `generate` does.
+        """
+        query, finished = Query(requests[0], base, self.resources), []
+        for number, request in enumerate(requests):
+            query = query.reseeded(request.seed)
+            part = share_of(progress, number, len(requests))
+            finished.append(package(query, self._propose(name, query, part, None), name))
+        return finished
+
     def _propose(
         self, name: str, query: Query, progress: Progress, refiner: Refiner | None
     ) -> Proposal:
@@ -156,6 +179,11 @@ def needs_of(name: str) -> list[Need]:
         return list(_NEEDS[name])
     needs = registered()[name].needs
     return [word for word, parts in _NEEDED_FOR.items() if parts & needs]
+
+
+def draws(name: str) -> bool:
+    """Whether a strategy of this name draws, so that another seed gives another adapter."""
+    return name in registered() and registered()[name].draws
 
 
 def require_strategy(name: str, *, examples: bool = False) -> None:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -125,6 +126,12 @@ class Query:
         self.request, self.base, self.resources, self.without = request, base, resources, without
         self._embeddings: dict[str, Embeddings] = {}
         self._nearest_experts: dict[int, list[Neighbour]] = {}
+
+    def reseeded(self, seed: int) -> "Query":
+        """The same query with another seed; it keeps what was computed, none of which is drawn."""
+        other = copy(self)
+        other.request = replace(self.request, seed=seed)
+        return other
 
     @property
     def description(self) -> str:

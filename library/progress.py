@@ -12,3 +12,8 @@ def no_progress(done: int, total: int) -> None:
 def part_of(progress: Progress, start: int, total: int) -> Progress:
     """Progress of one part of longer work: `start` units of `total` lie before it."""
     return lambda done, _: progress(start + done, total)
+
+
+def share_of(progress: Progress, number: int, count: int) -> Progress:
+    """Progress of one of `count` parts that are equally long: `number` of them lie before it."""
+    return lambda done, total: progress(number * total + done, count * total)

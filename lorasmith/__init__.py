@@ -13,7 +13,7 @@ Lives here: functions that users call, and what they return. Does not: anything 
 """
 
 from library.errors import LorasmithError
-from lorasmith.adapters import FinishedAdapter, compose, generate
+from lorasmith.adapters import FinishedAdapter, compose, generate, generate_samples
 from lorasmith.examples import answer, refine
 from lorasmith.libraries import Library, load_library, search
 from lorasmith.verifying import verify
@@ -25,6 +25,7 @@ __all__ = [
     "answer",
     "compose",
     "generate",
+    "generate_samples",
     "load_library",
     "refine",
     "search",

@@ -82,7 +82,7 @@ def generate(
         library: folder or URL of adapters to retrieve; the shipped sample by default.
         rank: of the adapter; the generator's by default.
         strength: factor on ΔW.
-        seed: recorded in the adapter's identity.
+        seed: recorded in the adapter's identity; what sg-lora and icm-lora draw depends on it.
         profile: portable (bfloat16, one rank) or lossless (float32).
         device: cpu or cuda.
         progress: of the training, called with steps done, and of how many.
@@ -90,8 +90,60 @@ def generate(
         UsageError and its kinds, LayoutMismatch, UnsupportedModel, BaseModelError,
         CheckpointError, TaskFileError, AdapterRefused.
     """
+    (adapter,) = generate_samples(
+        description,
+        1,
+        examples=examples,
+        refine=refine,
+        mode=mode,
+        budget=budget,
+        generator=generator,
+        base=base,
+        checkpoints=checkpoints,
+        library=library,
+        rank=rank,
+        strength=strength,
+        seed=seed,
+        profile=profile,
+        device=device,
+        progress=progress,
+    )
+    return adapter
+
+
+def generate_samples(
+    description: str | None,
+    samples: int,
+    *,
+    examples: Examples = (),
+    refine: int | None = None,
+    mode: Mode = "best",
+    budget: float = DEFAULT_BUDGET,
+    generator: str = "auto",
+    base: str | None = None,
+    checkpoints: Sequence[Path | str] = (),
+    library: str | Path | None = None,
+    rank: int | None = None,
+    strength: float = 1.0,
+    seed: int = 0,
+    profile: Profile = "portable",
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[FinishedAdapter]:
+    """Several adapters for one described task, which differ in what the generator drew.
+
+    Each is what `generate` gives for its seed; the seeds are `seed`, `seed` + 1 and so on.
+
+    Args:
+        samples: how many, from 1 to 16; more than one of generators that draw, sg-lora and
+            icm-lora.
+        progress: of the training of all.
+    The others, and what it raises, are those of `generate`. Raises UsageError also for samples
+    of a generator that draws nothing.
+    """
     from generator.engine import require_strategy
     from generator.request import Request
+    from generator.samples import sample_requests
     from library.base.models import require_device, resolve_base
     from library.progress import no_progress
 
@@ -99,13 +151,14 @@ def generate(
     require_strategy(generator, examples=bool(examples) and refine == 0)
     pairs = example_pairs(examples)
     request = Request(description, rank, strength, seed, profile, pairs, refine, mode, budget)
+    requests = sample_requests(generator, request, samples)
     reference = resolve_base(base)
     require_device(device)
-    # 2. The adapter.
+    # 2. The adapters.
     folders = tuple(Path(folder) for folder in checkpoints)
     engine = loaded_engine(folders, None if library is None else str(library), device, generator)
-    packaged = engine.generate(generator, request, reference, progress or no_progress)
-    return FinishedAdapter.of(packaged.files, packaged.summary, packaged.milliseconds)
+    packaged = engine.samples(generator, requests, reference, progress or no_progress)
+    return [FinishedAdapter.of(p.files, p.summary, p.milliseconds) for p in packaged]
 
 
 def compose(

@@ -104,6 +104,28 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) 
 
 
 @pytest.fixture(scope="session")
+def icm_checkpoint(tmp_path_factory: pytest.TempPathFactory, base: Any) -> Path:
+    """ICM-LoRA for `tiny_base` with random weights and statistics, rank 3."""
+    import tiny
+    import torch
+
+    from generator.models.icm_lora import ICMLoRA, ICMLoRAConfig
+    from index.encoders.descriptions import DEFAULT_ENCODER
+    from library.base.models import load_config
+    from library.checkpoint import CheckpointInfo, save_checkpoint
+    from library.layout import layout_of
+
+    layout = layout_of(load_config(base), rank=3)
+    module = ICMLoRA(ICMLoRAConfig(32, latent=8, channels=(4, 8, 4)), layout)
+    module.prepare(tiny.adapter(layout, 4), torch.randn(4, 32))
+    tiny.randomise(module, std=0.2)
+    info = CheckpointInfo({"id": "tiny", "sha256": None, "source": "random"}, DEFAULT_ENCODER)
+    folder = tmp_path_factory.mktemp("icm") / "icm-lora"
+    save_checkpoint(folder, module, info, storage="int8")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Text-to-LoRA for the offline default base with random weights everywhere, rank 8."""
     import tiny

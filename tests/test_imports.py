@@ -30,7 +30,7 @@ LAYERS: dict[str, list[str]] = {
     "training": ["data synthetic", "objectives", "models", "evaluation", "cli"],
     "generator": [
         "layers", "models", "refine", "request", "strategies", "expected",
-        "package refined_adapter", "engine",
+        "package refined_adapter", "engine", "samples",
     ],
     "lorasmith": [],
     "api": ["service", "http", "zk", "cli", "__init__", "__main__"],

@@ -12,7 +12,7 @@ import lorasmith
 from api.cli.console import progress_bar
 from generator.refine.limits import DEFAULT_BUDGET
 from library.errors import UsageError
-from library.files import data_dir, require_absent, require_kind
+from library.files import data_dir, require_absent, require_kind, write_folder
 from library.quiet import quiet_libraries
 from lorasmith.loading import Mode, Profile
 
@@ -45,7 +45,13 @@ def generate_command(
     ] = DEFAULT_BUDGET,
     rank: Annotated[int | None, typer.Option(help="Default: the generator's.")] = None,
     strength: Annotated[float, typer.Option(help="Factor on the adapter's effect.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Recorded in the adapter's identity.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(help="Recorded in the adapter's identity; sg-lora and icm-lora draw by it."),
+    ] = 0,
+    samples: Annotated[
+        int, typer.Option(help="Adapters to draw, in folders sample-1 and so on; seeds count up.")
+    ] = 1,
     profile: Annotated[str, typer.Option(help="portable or lossless.")] = "portable",
     attempts: Annotated[
         list[str] | None,
@@ -71,6 +77,7 @@ def generate_command(
     summary = produce(
         description,
         out,
+        samples=samples,
         attempts=attempts or (),
         overwrite=overwrite,
         examples=examples or (),
@@ -87,20 +94,25 @@ def generate_command(
         profile=profile,
         device=device,
     )
-    typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else readable(summary))
+    if as_json:
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(readable(made) for made in summary.get("samples", [summary])))
 
 
 def produce(
     description: str,
     out: Path,
     *,
+    samples: int = 1,
     attempts: Sequence[str] = (),
     overwrite: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
-    """Make the adapter, ask the base, keep it, write the folder; return what `--json` prints.
+    """Make the adapters, ask the base, keep them, write the folder; return what `--json` prints.
 
     Args:
+        samples: of more than one, each has a folder in `out` and an object among "samples".
         options: of `lorasmith.generate`.
     """
     from api.service.store import LOCAL, Store
@@ -108,15 +120,29 @@ def produce(
     require_absent(out, overwrite)
     require_kind(out, folder=True)
     quiet_libraries()
-    # 1. The adapter, and the base's answers.
+    # 1. The adapters, and the base's answers.
     with progress_bar("training", unit="step") as progress:
-        adapter = lorasmith.generate(description, **options, progress=progress)
-    tries = _tries(adapter, attempts, options.get("base"), options.get("device", "cpu"))
+        made = lorasmith.generate_samples(description, samples, **options, progress=progress)
+    tries = _tries(made, attempts, options.get("base"), options.get("device", "cpu"))
     # 2. Both places; quotas are the service's affair.
-    Store(data_dir(), quota_bytes=sys.maxsize).put(LOCAL, adapter.summary, adapter.files)
-    adapter.save(out, overwrite=overwrite)
-    milliseconds = adapter.milliseconds
-    return {**adapter.summary, "milliseconds": milliseconds, "out": str(out), "tries": tries}
+    folders = _sample_folders(samples)
+    store, files = Store(data_dir(), quota_bytes=sys.maxsize), {}
+    for adapter, folder in zip(made, folders, strict=True):
+        store.put(LOCAL, adapter.summary, adapter.files)
+        files |= {str(folder / name): content for name, content in adapter.files.items()}
+    write_folder(out, files, overwrite=overwrite)
+    told = [
+        {**a.summary, "milliseconds": a.milliseconds, "out": str(out / folder), "tries": tried}
+        for a, folder, tried in zip(made, folders, tries, strict=True)
+    ]
+    return told[0] if samples == 1 else {"out": str(out), "samples": told}
+
+
+def _sample_folders(samples: int) -> list[Path]:
+    """Where each sample lies in the output; one alone is the output itself."""
+    if samples == 1:
+        return [Path()]
+    return [Path(f"sample-{number}") for number in range(1, samples + 1)]
 
 
 def readable(summary: dict[str, Any]) -> str:
@@ -164,21 +190,27 @@ def prospects(summary: dict[str, Any]) -> list[str]:
 
 
 def _tries(
-    adapter: lorasmith.FinishedAdapter, inputs: Sequence[str], base: str | None, device: str
-) -> list[dict[str, str]]:
-    """The base's answers with and without the adapter, as it is stored."""
+    adapters: Sequence[lorasmith.FinishedAdapter],
+    inputs: Sequence[str],
+    base: str | None,
+    device: str,
+) -> list[list[dict[str, str]]]:
+    """The base's answers without an adapter and with each, as it is stored; a list for each."""
     if not inputs:
-        return []
+        return [[] for _ in adapters]
     print("asking the base model ...", file=sys.stderr)
     from library.base.usage import Usage
 
     # The base gets the same prompt: an instruction in it helps the base, too.
-    usage = Usage(**adapter.summary["usage"])
+    usage = Usage(**adapters[0].summary["usage"])  # of one request, so of one usage
     plain = lorasmith.answer(inputs, base=base, device=device, usage=usage)
-    adapted = lorasmith.answer(inputs, adapter, base=base, device=device)
+    answers = [lorasmith.answer(inputs, adapter, base=base, device=device) for adapter in adapters]
     return [
-        {"input": text, "base": before, "adapted": after}
-        for text, before, after in zip(inputs, plain, adapted, strict=True)
+        [
+            {"input": text, "base": before, "adapted": after}
+            for text, before, after in zip(inputs, plain, adapted, strict=True)
+        ]
+        for adapted in answers
     ]
 
 

@@ -21,7 +21,7 @@ def generators_command(
     Example: lorasmith generators
     """
     import pretrained
-    from generator.engine import DEFAULT_STRATEGY, needs_of, strategy_names, uses_examples
+    from generator.engine import DEFAULT_STRATEGY, draws, needs_of, strategy_names, uses_examples
     from generator.models.base import registered
 
     rows = [
@@ -30,6 +30,7 @@ def generators_command(
             "default": name == DEFAULT_STRATEGY,
             "needs": needs_of(name),
             "uses_examples": uses_examples(name),
+            "draws": draws(name),
             "shipped": name not in registered() or pretrained.folder(name).is_dir(),
         }
         for name in strategy_names()
@@ -47,6 +48,8 @@ def _told(row: dict[str, Any]) -> str:
     notes = ["default"] * row["default"] + [f"needs {needs}"]
     if row["uses_examples"]:
         notes.append("takes examples with --refine 0")
+    if row["draws"]:
+        notes.append("draws by --seed")
     if not row["shipped"]:
         notes.append("no checkpoint ships: needs --checkpoint")
     return "; ".join(notes)

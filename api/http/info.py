@@ -11,7 +11,7 @@ from api.http.schemas import (
     GeneratorList,
     Health,
 )
-from generator.engine import DEFAULT_STRATEGY, needs_of
+from generator.engine import DEFAULT_STRATEGY, draws, needs_of
 
 router = APIRouter()
 
@@ -32,6 +32,7 @@ def list_generators(service: ServiceOf) -> GeneratorList:
                 rank=offer.layout.rank,
                 needs=needs_of(strategy.name),
                 uses_examples=strategy.uses_examples,
+                draws=draws(strategy.name),
             )
             for strategy, offer in offers
             if offer is not None

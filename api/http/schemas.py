@@ -163,6 +163,7 @@ class GeneratorInfo(BaseModel):
         description="What it needs; nothing for `auto`, which chooses by what there is."
     )
     uses_examples: bool = Field(description="Whether it can use examples without training on them.")
+    draws: bool = Field(description="Whether another seed gives another adapter.")
 
 
 class GeneratorList(BaseModel):

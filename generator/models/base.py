@@ -76,6 +76,7 @@ class Generator(Checkpointed):
         Config: dataclass of its architecture.
         needs: parts of a condition that it reads, out of `NEEDS`.
         optional: parts that it reads where there are any, of the same names.
+        draws: whether another seed gives another adapter.
 
     Attributes:
         top_k: number of experts in a condition, if it needs experts, and
@@ -84,6 +85,7 @@ class Generator(Checkpointed):
 
     needs: ClassVar[frozenset[str]] = frozenset({"description"})
     optional: ClassVar[frozenset[str]] = frozenset()
+    draws: ClassVar[bool] = False
     layout: Layout
     top_k: int = NEIGHBOURS
     floor: float = -1.0

@@ -61,6 +61,7 @@ class ICMLoRA(Generator):
     Config = ICMLoRAConfig
     needs = frozenset({"task"})  # which the base makes of the description
     optional = frozenset({"examples"})
+    draws = True
 
     def __init__(self, config: ICMLoRAConfig, layout: Layout) -> None:
         super().__init__(config, layout)

@@ -72,6 +72,7 @@ class SGLoRA(Generator):
     kind = "sg-lora"
     Config = SGLoRAConfig
     needs = frozenset({"description", "experts"})  # the description is what experts are found by
+    draws = True
 
     def __init__(self, config: SGLoRAConfig, layout: Layout) -> None:
         super().__init__(config, layout)

@@ -7,23 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 
 import pretrained
 from api.cli.main import main
 from generator.engine import Engine, open_engine, read_generator
 from generator.layers.flattened import flatten
-from generator.models.icm_lora import ICMLoRA, ICMLoRAConfig
 from generator.request import Query, Request
 from generator.resources import Resources
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
 from library.base import task_vectors
-from library.base.models import BaseReference, load_base, load_config, resolve_base
+from library.base.models import BaseReference, load_base, resolve_base
 from library.base.task_vectors import in_context_prompts
-from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import LayoutMismatch, UsageError
-from library.layout import layout_of
 from library.peft.provenance import PROVENANCE_FILE
 from library.tasks.files import Example
 
@@ -33,21 +29,8 @@ FEW = (Example.pair("a", "yes"), Example.pair("b", "no"))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, base: BaseReference) -> Path:
-    """A small checkpoint for the tiny base, with random weights and statistics."""
-    layout = layout_of(load_config(base), rank=3)
-    module = ICMLoRA(ICMLoRAConfig(32, latent=8, channels=(4, 8, 4)), layout)
-    module.prepare(tiny.adapter(layout, 4), torch.randn(4, 32))
-    tiny.randomise(module, std=0.2)
-    info = CheckpointInfo({"id": "tiny", "sha256": None, "source": "random"}, DEFAULT_ENCODER)
-    folder = tmp_path_factory.mktemp("icm") / NAME
-    save_checkpoint(folder, module, info, storage="int8")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def icm(folder: Path, encoder: DescriptionEncoder) -> Engine:
-    return Engine([read_generator(folder)], Resources(encoders=[encoder]))
+def icm(icm_checkpoint: Path, encoder: DescriptionEncoder) -> Engine:
+    return Engine([read_generator(icm_checkpoint)], Resources(encoders=[encoder]))
 
 
 def made(engine: Engine, base: BaseReference, **request: Any) -> torch.Tensor:
@@ -87,11 +70,11 @@ def test_the_base_is_asked_once_a_query(
 
 
 def test_task_vectors_go_where_the_generator_runs(
-    folder: Path, base: BaseReference, encoder: DescriptionEncoder
+    icm_checkpoint: Path, base: BaseReference, encoder: DescriptionEncoder
 ) -> None:
     elsewhere = Resources(device="meta", load=load_base, encoders=[encoder])
     query = Query(Request("Say yes."), base, elsewhere)
-    condition = query.condition(read_generator(folder).module, DEFAULT_ENCODER)
+    condition = query.condition(read_generator(icm_checkpoint).module, DEFAULT_ENCODER)
     assert condition.task is not None and condition.task.device.type == "meta"
     assert query.task_vector.device.type == "cpu"
 
@@ -120,9 +103,9 @@ def test_what_it_cannot_serve_is_said_in_one_sentence(
 
 
 def test_a_checkpoint_of_adapted_vectors_is_refused_and_not_offered(
-    folder: Path, base: BaseReference, encoder: DescriptionEncoder
+    icm_checkpoint: Path, base: BaseReference, encoder: DescriptionEncoder
 ) -> None:
-    loaded, engines = read_generator(folder), {}
+    loaded, engines = read_generator(icm_checkpoint), {}
     for kind in ("adapted", "in-context"):
         training = {"data": {"vectors": {"kind": kind, "draws": 8}}}
         checkpoint = replace(loaded, info=replace(loaded.info, training=training))
@@ -136,10 +119,14 @@ def test_a_checkpoint_of_adapted_vectors_is_refused_and_not_offered(
 
 
 def test_a_checkpoint_in_its_place_needs_no_option(
-    folder: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    icm_checkpoint: Path,
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
 ) -> None:
     (tmp_path / "shipped").mkdir()
-    shutil.copytree(folder, tmp_path / "shipped" / NAME)
+    shutil.copytree(icm_checkpoint, tmp_path / "shipped" / NAME)
     monkeypatch.setattr(pretrained, "folder", lambda name: tmp_path / "shipped" / name)
     assert list(open_engine().generated) == [NAME]
     assert main(["generators"]) == 0

@@ -115,10 +115,10 @@ def test_commands_show_an_example(capsys: pytest.CaptureFixture[str]) -> None:
         (
             "icm-lora",
             ["description", "base"],
-            "needs a description, the base model; takes examples with --refine 0",
+            "needs a description, the base model; takes examples with --refine 0; draws by --seed",
         ),
         ("lofa", ["description", "base"], "needs a description, the base model"),
-        ("sg-lora", ["description", "library"], "needs a description, a library"),
+        ("sg-lora", ["description", "library"], "needs a description, a library; draws by --seed"),
         ("compose", ["description", "library"], "needs a description, a library"),
         ("fresh", ["examples"], "needs examples"),
     ],
@@ -129,6 +129,7 @@ def test_generators_are_listed_with_what_they_need(
     assert main(["generators", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["generators"]}
     assert set(rows) == set(strategy_names()) and rows[name]["needs"] == needs
+    assert [name for name, row in rows.items() if row["draws"]] == ["icm-lora", "sg-lora"]
     assert main(["generators"]) == 0
     (line,) = [row for row in capsys.readouterr().out.splitlines() if row.split()[0] == name]
     missing = "" if rows[name]["shipped"] else "; no checkpoint ships: needs --checkpoint"

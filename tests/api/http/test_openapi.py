@@ -17,6 +17,7 @@ def test_offers_and_health(lasting: TestClient, engine: Engine) -> None:
     assert list(offers) == offered and {"auto", "text-to-lora", "fresh"} <= {*offers}
     assert [name for name, offer in offers.items() if offer["default"]] == ["auto"]
     assert [name for name, offer in offers.items() if offer["uses_examples"]] == ["auto"]
+    assert not any(offer["draws"] for offer in offers.values())
     assert (
         offers["text-to-lora"]["checkpoint"] == engine.generated["text-to-lora"].checkpoint.digest
     )
