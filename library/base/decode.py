@@ -1,4 +1,4 @@
-"""Greedy decoding of many prompts, each under its own adapter, in one batch.
+"""Greedy decoding of many prompts, each under its own adapter or several, in one batch.
 
 Rows are sorted by length so that little is padding, and rows that have ended leave the batch (its
 cache is compacted), so one long answer does not make the others wait.
@@ -6,9 +6,11 @@ cache is compacted), so one long answer does not make the others wait.
 
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from library.adapter import Adapter
@@ -39,25 +41,83 @@ def greedy(
         batch_size: prompts decoded together.
     """
     which = torch.tensor(rows if rows is not None else [0] * len(prompts))
+    alone = [[i] for i in range(len(prompts))]
+    return _decoded(base, prompts, adapter, which, alone, max_new_tokens, batch_size)
+
+
+@torch.inference_mode()
+def greedy_ensemble(
+    base: BaseModel,
+    prompts: Sequence[Sequence[int]],
+    adapter: Adapter,
+    members: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    batch_size: int = 32,
+) -> list[str]:
+    """Greedy answers of ensembles: the next token is the largest of its adapters' mean logits.
+
+    The means of their log-probabilities have the same largest token, as the two differ by a number
+    that all tokens share; so the answer is the greedy one of the distributions' geometric mean. An
+    answer costs as many rows as the ensemble has members. One of equal members answers as one of
+    them; their order does not matter.
+
+    Args:
+        base: the loaded base model.
+        prompts: token ids, as `prompt_ids` makes them.
+        adapter: n adapters.
+        members: for each prompt, which of the n answer it together; one or more.
+        max_new_tokens: the most tokens in an answer.
+        batch_size: rows decoded together, where one ensemble does not take more.
+    Raises ValueError for a prompt without members.
+    """
+    if not all(members):
+        raise ValueError("every prompt needs one adapter or more")
+    which = torch.tensor([i for group in members for i in group])
+    ends = [0, *accumulate(len(group) for group in members)]
+    owned = [range(start, end) for start, end in pairwise(ends)]
+    most = max((len(group) for group in members), default=1)
+    prompts_together = max(1, batch_size // most)
+    return _decoded(base, prompts, adapter, which, owned, max_new_tokens, prompts_together)
+
+
+def _decoded(
+    base: BaseModel,
+    prompts: Sequence[Sequence[int]],
+    adapter: Adapter | None,
+    which: Tensor,
+    owned: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    batch_size: int,
+) -> list[str]:
+    """Answers to prompts, `batch_size` together; prompt i has the rows `owned[i]` of `which`."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[str] = [""] * len(prompts)
     hooked = nullcontext() if adapter is None else closing(MultiAdapter(base.model, adapter.layout))
     with turn(base.model), hooked as hooks:  # the base alone waits for its turn as well
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            state = _Batch(base, [prompts[i] for i in batch], which[batch], hooks, adapter)
+            chosen = which[[row for i in batch for row in owned[i]]]
+            sizes = [len(owned[i]) for i in batch]
+            state = _Batch(base, [prompts[i] for i in batch], sizes, chosen, hooks, adapter)
             for i, tokens in zip(batch, state.run(max_new_tokens), strict=True):
                 answers[i] = _text(base, tokens)
     return answers
 
 
 class _Batch:
-    """The rows of one batch that are still being decoded."""
+    """The prompts of one batch that are still being decoded, each in one row or several.
+
+    Args:
+        sizes: rows of each prompt, which lie side by side and get the same tokens.
+        which: the adapter of each row, or its weights of all.
+    """
 
     def __init__(
         self,
         base: BaseModel,
         prompts: Sequence[Sequence[int]],
+        sizes: Sequence[int],
         which: Tensor,
         hooks: MultiAdapter | None,
         adapter: Adapter | None,
@@ -67,11 +127,13 @@ class _Batch:
         padded = [[pad] * (width - len(ids)) + list(ids) for ids in prompts]
         mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
         self.model, self.eos = base.model, _eos_ids(base)
-        self.ids = torch.tensor(padded, device=base.device)  # (rows, width)
-        self.mask = torch.tensor(mask, device=base.device)
+        owners = torch.arange(len(prompts)).repeat_interleave(torch.tensor(sizes))
+        self.owners = owners.to(base.device)  # (rows,): positions among the prompts still decoded
+        self.ids = torch.tensor(padded, device=base.device)[self.owners]  # (rows, width)
+        self.mask = torch.tensor(mask, device=base.device)[self.owners]
         self.which = which.to(base.device)
         self.hooks, self.adapter = hooks, adapter
-        self.alive = list(range(len(prompts)))  # positions in the batch of the rows still decoded
+        self.alive = list(range(len(prompts)))  # positions in the batch of those still decoded
         self.tokens: list[list[int]] = [[] for _ in prompts]
 
     def run(self, max_new_tokens: int) -> list[list[int]]:
@@ -88,28 +150,44 @@ class _Batch:
                 use_cache=True,
                 logits_to_keep=1,
             )
-            cache, next_tokens = out.past_key_values, out.logits[:, -1].argmax(-1)  # (rows,)
+            cache, next_tokens = out.past_key_values, self._next(out.logits[:, -1])  # (prompts,)
             going = self._take(next_tokens.tolist())
             if not going:
                 break
             keep = torch.tensor(going, device=ids.device)
             if len(going) < len(next_tokens):
-                cache.batch_select_indices(keep)
-                self.mask, self.which = self.mask[keep], self.which[keep]
-                self._set_adapters()
-            ids = next_tokens[keep, None]  # (rows, 1)
+                self._keep(keep, cache)
+            ids = next_tokens[keep][self.owners, None]  # (rows, 1)
             self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=-1)
         return self.tokens
 
+    def _next(self, logits: Float[Tensor, "rows vocabulary"]) -> Int[Tensor, " prompts"]:
+        """The token of each prompt whose logits have the largest mean over its rows.
+
+        That of their sum, which is exact in float64, so that no order of the rows changes it.
+        """
+        if len(self.alive) == len(self.owners):
+            return logits.argmax(-1)
+        sums = logits.new_zeros(len(self.alive), logits.shape[1], dtype=torch.float64)
+        return sums.index_add_(0, self.owners, logits.double()).argmax(-1)
+
     def _take(self, next_tokens: list[int]) -> list[int]:
-        """Record the next tokens; return the rows (of the present batch) that go on."""
+        """Record the next tokens; return the prompts (of the present ones) that go on."""
         going = []
-        for row, (position, token) in enumerate(zip(self.alive, next_tokens, strict=True)):
+        for number, (position, token) in enumerate(zip(self.alive, next_tokens, strict=True)):
             if token not in self.eos:
                 self.tokens[position].append(token)
-                going.append(row)
-        self.alive = [self.alive[row] for row in going]
+                going.append(number)
+        self.alive = [self.alive[number] for number in going]
         return going
+
+    def _keep(self, going: Int[Tensor, " prompts"], cache: Any) -> None:
+        """Drop the rows of all other prompts."""
+        rows = torch.isin(self.owners, going).nonzero()[:, 0]
+        cache.batch_select_indices(rows)
+        self.mask, self.which = self.mask[rows], self.which[rows]
+        self.owners = torch.searchsorted(going, self.owners[rows])
+        self._set_adapters()
 
     def _set_adapters(self) -> None:
         if self.hooks is not None and self.adapter is not None:
