@@ -35,7 +35,7 @@ def evaluate_command(
     predictions: Annotated[Path | None, typer.Option(help="JSONL of every answer.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="The table, for a document.")] = None,
     html: Annotated[Path | None, typer.Option(help="One page with tables and pictures.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of derangements and paraphrases.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of derangements, paraphrases and draws.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 32,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing report.")] = False,

@@ -11,7 +11,7 @@ import torch
 
 from generator.request import UsageMode
 from library.adapter import Adapter, stack
-from library.base.decode import MAX_NEW_TOKENS, greedy
+from library.base.decode import MAX_NEW_TOKENS, greedy, greedy_ensemble
 from library.base.models import BaseModel
 from library.base.prompts import Mode, shots_ids
 from library.base.usage import BARE, Usage
@@ -25,7 +25,8 @@ from training.evaluation.methods import Method
 
 _METRICS = {"rouge_l": rouge_l, "exact_match": exact_match, "strict_exact": strict_exact}
 Mix = list[tuple[int, float]]  # indices into the pool and weights
-Source = int | list[Mix] | None  # index into the pool, a mix for each row, or the base alone
+Ensemble = tuple[int, ...]  # indices into the pool of adapters whose logits are averaged
+Source = int | Ensemble | list[Mix] | None  # one adapter, several, a mix a row, or the base alone
 
 
 class Pool:
@@ -51,13 +52,22 @@ class Pool:
     def digest(self, source: Source) -> str | None:
         """Digest of a source: its adapters and their weights."""
         digests = list(self._indices)
+        if isinstance(source, tuple):
+            return json_digest({"mean logits of": sorted(digests[i] for i in source)})
         if isinstance(source, list):
             return json_digest([[[digests[i], weight] for i, weight in mix] for mix in source])
         return None if source is None else digests[source]
 
     def layout_digest(self, source: Source) -> str | None:
-        first = source[0][0][0] if isinstance(source, list) else source
+        first: Any = source
+        while isinstance(first, tuple | list):  # any of its adapters, as all have one layout
+            first = first[0]
         return None if first is None else self._adapters[first].layout.digest
+
+    def ensemble(self, adapters: Sequence[Adapter]) -> Source:
+        """Keep adapters that answer together; equal ones answer as one of them alone."""
+        members = tuple(self.add(adapter) for adapter in adapters)
+        return members if len(set(members)) > 1 else members[0]
 
     def stacked(self, indices: Sequence[int], device: torch.device) -> Adapter:
         """Adapters of one layout, in float32 on a device."""
@@ -146,12 +156,16 @@ def decode_all(
 
 def _decode(cells: Sequence[Cell], base: BaseModel, pool: Pool, size: int) -> None:
     """Answer the cells' test rows, many adapters to a batch, and keep the answers."""
-    kinds = [(pool.layout_digest(c.source), isinstance(c.source, list)) for c in cells]
+    kinds = [(pool.layout_digest(c.source), type(c.source)) for c in cells]
     for kind in dict.fromkeys(kinds):
         group = [cell for cell, other in zip(cells, kinds, strict=True) if other == kind]
         prompts = [ids for cell in group for ids in cell.prompts]
-        adapter, rows = _adapters(group, pool, base)
-        answers = greedy(base, prompts, adapter, rows, batch_size=size)
+        if kind[1] is tuple:
+            adapter, members = _ensembles(group, pool, base)
+            answers = greedy_ensemble(base, prompts, adapter, members, batch_size=size)
+        else:
+            adapter, rows = _adapters(group, pool, base)
+            answers = greedy(base, prompts, adapter, rows, batch_size=size)
         for cell in group:
             count = len(cell.task.test)
             cell.predictions, answers = answers[:count], answers[count:]
@@ -166,7 +180,7 @@ def _adapters(
     for cell in cells:
         if isinstance(cell.source, list):
             mixes += cell.source
-        elif cell.source is not None:
+        elif isinstance(cell.source, int):
             single += [cell.source] * len(cell.prompts)
     indices = sorted({*single, *(i for mix in mixes for i, _ in mix)})
     if not indices:
@@ -174,6 +188,16 @@ def _adapters(
     rows = [indices.index(i) for i in single]
     weights = [[dict(mix).get(i, 0.0) for i in indices] for mix in mixes]
     return pool.stacked(indices, base.device), weights or rows
+
+
+def _ensembles(
+    cells: Sequence[Cell], pool: Pool, base: BaseModel
+) -> tuple[Adapter, list[list[int]]]:
+    """The adapters of cells of ensembles, and for each prompt those that answer it together."""
+    groups = [(cell.source, cell.prompts) for cell in cells if isinstance(cell.source, tuple)]
+    indices = sorted({i for members, _ in groups for i in members})
+    places = [([indices.index(i) for i in members], prompts) for members, prompts in groups]
+    return pool.stacked(indices, base.device), [own for own, prompts in places for _ in prompts]
 
 
 def cell_key(base: BaseModel, prompts: list[list[int]], adapter: str | None) -> str:

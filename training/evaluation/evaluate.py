@@ -136,9 +136,10 @@ def _generated(
     texts, swapped = descriptions(method.suffix, plan.tasks, plan.splits, plan.seed)
     if swapped:
         outcome.pairs[method.name] = swapped
-    asked = Asked(method, texts, mode, plan.seed)
-    found = proposals(engine, asked, base.reference, plan.tasks)
-    sources: list[Source] = [None if p is None else pool.add(p.adapter) for p in found]
+    asked = [Asked(method, texts, mode, plan.seed + number) for number in range(method.samples)]
+    drawn = [proposals(engine, one, base.reference, plan.tasks) for one in asked]
+    found = drawn[0]
+    sources = [_source(samples, pool) for samples in zip(*drawn, strict=True)]
     outcome.abstentions[method.name] = _zeros(sources, pool)
     if method.head == DEFAULT_STRATEGY:
         chosen = {
@@ -151,6 +152,12 @@ def _generated(
     cells = _cells(method, sources, mode, plan, prompts, pool, own)
     by_task = {task.name: p for task, p in zip(plan.tasks, found, strict=True)}
     return [replace(cell, refined=_refined(by_task[cell.task.name])) for cell in cells]
+
+
+def _source(samples: Sequence[Proposal | None], pool: Pool) -> Source:
+    """What answers for a task: one adapter, or its samples together; None if there is none."""
+    adapters = [proposal.adapter for proposal in samples if proposal is not None]
+    return pool.ensemble(adapters) if adapters else None
 
 
 def _own_usage(mode: UsageMode, proposal: Proposal | None) -> Usage | None:

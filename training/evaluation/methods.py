@@ -2,7 +2,8 @@
 
 A method turns tasks into adapters (or none). A generator's suffix after the colon swaps the
 description, and with it tests whether the adapter listens to it; or it is a number, of train rows
-that the adapter is trained on: `auto:5`, `text-to-lora:5`, or in full `refine:text-to-lora:5`.
+that the adapter is trained on: `auto:5`, `text-to-lora:5`, or in full `refine:text-to-lora:5`. Of a
+generator that draws, `icm-lora:ensemble:4` is four samples that answer together.
 """
 
 import random
@@ -13,6 +14,7 @@ from generator.engine import DEFAULT_STRATEGY, Engine, strategy_names, takes_lib
 from generator.models.base import registered
 from generator.refine.limits import MAX_EXAMPLES
 from generator.request import Query, Request, UsageMode
+from generator.samples import require_samples
 from generator.strategies.base import Chosen, NothingNear, Proposal
 from generator.strategies.fresh import Fresh
 from generator.strategies.multi_task import MultiTask
@@ -33,6 +35,7 @@ GIBBERISH = (
 IN_CONTEXT = "in-context"
 WITHOUT_ADAPTERS = ("base", IN_CONTEXT)
 REFINE = "refine:"
+ENSEMBLE = "ensemble:"
 FROM_LIBRARY = ("oracle", "soup", "top-k", "lego", "lora-rar", "lorahub:5", "lorahub:16")
 ROUTED = ("per-request", "dlp")  # each row has an adapter, or a sum of some, of its own
 SHOTS = 3  # examples in the prompt of in-context, where no number stands behind it
@@ -61,6 +64,12 @@ class Method:
     def examples(self) -> int:
         """Number of a task's train rows that it is trained on, or shown in the prompt."""
         return int(self.suffix) if self.suffix.isdecimal() else 0
+
+    @property
+    def samples(self) -> int:
+        """Number of adapters drawn for a task, whose logits are averaged."""
+        count = self.suffix.removeprefix(ENSEMBLE)
+        return int(count) if count != self.suffix else 1
 
     @property
     def from_library(self) -> bool:
@@ -94,11 +103,15 @@ def _parse(name: str) -> Method:
     if counted and name.startswith(f"{IN_CONTEXT}:"):
         return Method(name, head, suffix)
     swaps = suffix in DESCRIPTION_SUFFIXES and not name.endswith(":")
+    count = suffix.removeprefix(ENSEMBLE)
+    if head in strategy_names() and not in_full and count != suffix and count.isdecimal():
+        require_samples(head, int(count))
+        return Method(name, head, suffix)
     first = in_full and suffix == "0"  # of a curve over numbers of rows: the start itself
     known = counted or (head != Fresh.name and (first if in_full else swaps))
     if head not in strategy_names() or not known:
         more = [f"{DEFAULT_STRATEGY}:{s}" for s in ("5", *DESCRIPTION_SUFFIXES[1:])]
-        more.append(f"{REFINE}{Fresh.name}:5")
+        more += [f"{REFINE}{Fresh.name}:5", f"icm-lora:{ENSEMBLE}4"]
         names = ", ".join([*_WITHOUT_SUFFIX, *strategy_names(), *more])
         raise UnknownName(f"unknown method '{name}'; known: {names}")
     return Method(name, head, "" if first else suffix)
@@ -113,7 +126,7 @@ def descriptions(
     its split. `wrong-description` is a seeded derangement within each split, by text too: a task
     never gets another's definition that equals its own. Raises UsageError if all are None.
     """
-    if suffix == "" or suffix.isdecimal():
+    if suffix not in DESCRIPTION_SUFFIXES[1:]:
         return [task.definition for task in tasks], []
     if suffix == "gibberish":
         return [GIBBERISH[i % len(GIBBERISH)] for i in range(len(tasks))], []
@@ -161,7 +174,7 @@ class Asked:
     Attributes:
         texts: a description for each task; None: none, and no adapter.
         mode: the prompt that the adapters are for.
-        seed: of the train rows that serve as examples; 0 takes the first.
+        seed: of draws, and of the train rows that serve as examples, where 0 takes the first.
     """
 
     method: Method
