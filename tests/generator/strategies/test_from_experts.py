@@ -122,6 +122,10 @@ def test_the_command_generates_from_a_checkpoint_and_its_library(
     assert shas[0] == shas[1] and len(set(shas)) == 3  # a seed draws, and always the same
     provenance = json.loads((tmp_path / "a" / "provenance.json").read_text())
     assert len(provenance["parents"]) == 2
+    out = ["--out", str(tmp_path / "three"), "--samples", "3", "--json"]
+    assert main(["generate", NEW, "--generator", NAME, *own, *out]) == 0
+    samples = json.loads(capsys.readouterr().out)["samples"]
+    assert [sample["sha256"] for sample in samples] == shas[1:]
 
 
 def test_untrained_it_answers_with_the_weighted_mean_of_the_snapshots(
