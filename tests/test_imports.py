@@ -29,7 +29,7 @@ LAYERS: dict[str, list[str]] = {
     "verification": ["checks", "run", "scores zk"],
     "training": ["data synthetic", "objectives", "models", "evaluation", "cli"],
     "generator": [
-        "layers", "models", "refine", "request", "strategies", "expected",
+        "layers", "models", "refine phases", "request", "strategies", "expected",
         "package refined_adapter", "engine", "samples",
     ],
     "lorasmith": [],

@@ -25,6 +25,7 @@ class TextToLoRAConfig:
             for no reader.
         dropout: in the trunk.
         b_gain: factor on the L head's B, which keeps the first steps small.
+        phases: whether the adapter also depends on a phase (generator.phases).
     """
 
     embedding_dim: int = 384
@@ -36,6 +37,7 @@ class TextToLoRAConfig:
     reader_dim: int = 0
     dropout: float = 0.05
     b_gain: float = 0.1
+    phases: bool = False
 
     def __post_init__(self) -> None:
         counts = {k: v for k, v in vars(self).items() if k not in ("size", "dropout", "b_gain")}

@@ -58,6 +58,8 @@ class Condition:
         task: task vectors, from the base's hidden states.
         base: the loaded base model, for generators that read its weights; the same for all n.
         seed: of whatever the generator draws.
+        phase: numbers from 0 to 1 for each of the n, or one for all: how far a generation has
+            come, for bases that make their output in steps (generator.phases).
     """
 
     text: Embeddings | None = None
@@ -66,6 +68,7 @@ class Condition:
     task: Float[Tensor, "n d"] | None = None
     base: nn.Module | None = None
     seed: int = 0
+    phase: Float[Tensor, "#n"] | None = None
 
 
 class Generator(Checkpointed):
@@ -81,6 +84,7 @@ class Generator(Checkpointed):
     Attributes:
         top_k: number of experts in a condition, if it needs experts, and
         floor: cosine of the nearest one below which requests are refused.
+        phases: whether it needs the condition's phase.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"description"})
@@ -89,6 +93,7 @@ class Generator(Checkpointed):
     layout: Layout
     top_k: int = NEIGHBOURS
     floor: float = -1.0
+    phases: bool = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -136,6 +141,15 @@ def require_text(condition: Condition) -> Embeddings:
     if condition.text is None:
         raise UsageError("this generator needs descriptions")
     return condition.text
+
+
+def require_phase(condition: Condition) -> Float[Tensor, "#n"]:
+    """The condition's phase. Raises UsageError if there is none, or one outside [0, 1]."""
+    if condition.phase is None:
+        raise UsageError("this generator needs a phase, which requests for text do not have")
+    if not bool(((condition.phase >= 0) & (condition.phase <= 1)).all()):
+        raise UsageError("a phase lies in [0, 1]")
+    return condition.phase
 
 
 def require_loaded_base(condition: Condition) -> nn.Module:

@@ -5,7 +5,7 @@ and one linear head per group of modules. Head sizes: L emits A and B at once, M
 between A and B, S emits one row of A or B at a time. Four things differ from the paper: ΔW is
 exactly zero at the start for every size; the order of modules is part of the layout, hence of the
 checkpoint; the description may be read token by token beside its pooled vector; and a reader may
-carry its words straight to B.
+carry its words straight to B. A phase may stand beside the description (TC-LoRA, arXiv 2510.09561).
 """
 
 import math
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from generator.layers.config import TextToLoRAConfig
 from generator.layers.heads import Trunk, make_head
+from generator.layers.phase import PhaseEncoder
 from generator.layers.word_reader import WordReader
-from generator.models.base import Condition, Generator, require_text
+from generator.models.base import Condition, Generator, require_phase, require_text
 from index.encoders.descriptions import Embeddings
 from library.adapter import Adapter, rank_mask
 from library.layout import Group, Layout
@@ -48,15 +49,19 @@ class TextToLoRA(Generator):
         if config.reader_dim:
             sizes = (config.embedding_dim, config.words_dim, config.reader_dim)
             self.reader = WordReader(*sizes, layout)
+        self.phases = config.phases
+        self.phase_encoder = PhaseEncoder(h // 2) if config.phases else None
         for group in layout.groups:
             depths = torch.tensor([site.depth for site in group.sites])
             self.register_buffer(f"depths_{group.key}", depths, persistent=False)
             self.register_buffer(f"mask_{group.key}", rank_mask(group), persistent=False)
 
     def forward(self, condition: Condition) -> Adapter:
-        """n embedded descriptions to n adapters."""
+        """n embedded descriptions, with phases if it has learned them, to n adapters."""
         descriptions = require_text(condition)
         task = self.task_encoder(descriptions)  # (n, h/2)
+        if self.phase_encoder is not None:
+            task = task + self.phase_encoder(require_phase(condition))
         word_columns = {} if self.reader is None else self.reader(descriptions)
         a, b = {}, {}
         for index, group in enumerate(self.layout.groups):

@@ -36,13 +36,20 @@ class PeftFiles:
         return (json.dumps(self.config, indent=2, sort_keys=True) + "\n").encode()
 
 
-def to_peft(adapter: Adapter, *, base_name: str, profile: Profile = "portable") -> PeftFiles:
+def to_peft(
+    adapter: Adapter,
+    *,
+    base_name: str,
+    profile: Profile = "portable",
+    task_type: str | None = "CAUSAL_LM",
+) -> PeftFiles:
     """Encode one adapter (n = 1) as PEFT's two files.
 
     Args:
         adapter: a single adapter; its scale is already in B.
         base_name: exactly the string that the server uses for the base model.
         profile: "portable" (bf16, one rank) or "lossless" (float32, each site's rank).
+        task_type: PEFT's word for the kind of base model; None fits any module.
     """
     if len(adapter) != 1:
         raise ValueError(f"an adapter folder holds one adapter, not {len(adapter)}")
@@ -59,7 +66,7 @@ def to_peft(adapter: Adapter, *, base_name: str, profile: Profile = "portable") 
         tensors[f"{PREFIX}{site.name}.lora_A.weight"] = a[0].to(dtype).contiguous()
         tensors[f"{PREFIX}{site.name}.lora_B.weight"] = b[0].to(dtype).contiguous()
     weights = save(dict(sorted(tensors.items())), metadata={"format": "pt"})
-    return PeftFiles(_config(adapter.layout, base_name), weights)
+    return PeftFiles(_config(adapter.layout, base_name, task_type), weights)
 
 
 def target_modules(layout: Layout) -> tuple[list[str], list[int] | None]:
@@ -76,7 +83,7 @@ def target_modules(layout: Layout) -> tuple[list[str], list[int] | None]:
     return sorted(depths), None if layers == list(range(layout.depth)) else layers
 
 
-def _config(layout: Layout, base_name: str) -> dict[str, Any]:
+def _config(layout: Layout, base_name: str, task_type: str | None) -> dict[str, Any]:
     modules, layers = target_modules(layout)
     patterns = {s.name: s.rank for s in layout.sites if s.rank != layout.rank}
     return {
@@ -90,6 +97,6 @@ def _config(layout: Layout, base_name: str) -> dict[str, Any]:
         "rank_pattern": dict(patterns),
         "revision": None,
         "target_modules": modules,
-        "task_type": "CAUSAL_LM",
+        "task_type": task_type,
         "use_rslora": False,
     }
