@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 
@@ -26,6 +27,10 @@ def phase_adapters(
     require_rising(break_points)
     if not generator.phases:
         raise UsageError(f"this {generator.kind} was made without phases")
-    ends = torch.tensor([0.0, *break_points, 1.0], dtype=torch.float64)
-    middles = (ends[:-1] + ends[1:]) / 2
+    middles = torch.tensor(interval_middles(break_points), dtype=torch.float64)
     return [generator(replace(condition, phase=t[None])) for t in middles]
+
+
+def interval_middles(break_points: Sequence[float]) -> list[float]:
+    """The middles of the intervals between 0, the break points and 1."""
+    return [(start + end) / 2 for start, end in pairwise([0.0, *break_points, 1.0])]

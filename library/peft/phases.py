@@ -31,7 +31,7 @@ class PhasedAdapter:
     Adapter i holds for t in [b_i, b_{i+1}), where b_0 is 0 and b_k is 1; the last also at 1.
 
     Attributes:
-        adapters: single ones (n = 1).
+        adapters: k of them, for one condition (n = 1) where they are written, or for n.
         break_points: b_1 to b_{k-1}.
     Raises:
         UsageError: other than one break point between any two adapters, or they do not rise.
