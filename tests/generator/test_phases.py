@@ -10,15 +10,18 @@ import tiny
 import torch
 from embedded import WIDTH, descriptions, row
 
+from api.cli.main import main
 from generator.layers.config import Size, TextToLoRAConfig
 from generator.layers.phase import FREQUENCIES, phase_features
 from generator.models.base import Condition
 from generator.models.text_to_lora import TextToLoRA
 from generator.phases import phase_adapters
+from index.encoders.descriptions import DEFAULT_ENCODER
 from library.adapter import Adapter
+from library.base.models import load_config, resolve_base
 from library.checkpoint import CHECKPOINT_CONFIG, CheckpointInfo, load_checkpoint, save_checkpoint
 from library.errors import UsageError
-from library.layout import Layout, Site
+from library.layout import Layout, Site, layout_of
 from library.peft.phases import PhasedAdapter, read_phases, write_phases
 
 SIZES: tuple[Size, ...] = get_args(Size)
@@ -177,6 +180,21 @@ def test_what_has_no_phase_says_so() -> None:
     for t in (-0.1, 1.1, float("nan")):
         with pytest.raises(UsageError, match=r"a phase lies in \[0, 1\]"):
             made()(condition(1, t))
+
+
+@pytest.mark.slow
+def test_a_request_for_text_is_refused_in_one_sentence(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = layout_of(load_config(resolve_base(str(tiny_base))), rank=4)
+    module = TextToLoRA(TextToLoRAConfig(384, latent=16, head_in=24, phases=True), layout)
+    info = CheckpointInfo({"id": "tiny", "sha256": None, "source": "random"}, DEFAULT_ENCODER)
+    save_checkpoint(tmp_path / "c", module, info)
+    out = tmp_path / "out"
+    given = ["--base", tiny_base, "--checkpoint", tmp_path / "c", "--generator", "text-to-lora"]
+    assert main(["generate", "Sort.", "--out", str(out), *map(str, given)]) == 2
+    assert "needs a phase" in tiny.one_sentence(capsys.readouterr())
+    assert not out.exists()
 
 
 def _float(given: Condition) -> Condition:
