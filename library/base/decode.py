@@ -1,4 +1,4 @@
-"""Greedy decoding of many prompts, each under its own adapter or several, in one batch.
+"""Decoding of many prompts, each under its own adapter or several, in one batch.
 
 Rows are sorted by length so that little is padding, and rows that have ended leave the batch (its
 cache is compacted), so one long answer does not make the others wait.
@@ -16,11 +16,11 @@ from torch import Tensor
 from library.adapter import Adapter
 from library.base.models import BaseModel
 from library.base.multi_adapter import MultiAdapter, turn
+from library.base.sampling import Draws, Sampling
 
 MAX_NEW_TOKENS = 64
 
 
-@torch.inference_mode()
 def greedy(
     base: BaseModel,
     prompts: Sequence[Sequence[int]],
@@ -40,9 +40,43 @@ def greedy(
         max_new_tokens: the most tokens in an answer.
         batch_size: prompts decoded together.
     """
+    found = decode(
+        base, prompts, adapter, rows, max_new_tokens=max_new_tokens, batch_size=batch_size
+    )
+    return [answer_text(base, tokens) for tokens in found]
+
+
+@torch.inference_mode()
+def decode(
+    base: BaseModel,
+    prompts: Sequence[Sequence[int]],
+    adapter: Adapter | None = None,
+    rows: Sequence[int] | Sequence[Sequence[float]] | None = None,
+    *,
+    sampling: Sampling | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    batch_size: int = 32,
+    hooks: MultiAdapter | None = None,
+) -> list[list[int]]:
+    """Answers as token ids; the end of sequence is the last of them where it was reached.
+
+    A prompt's answer depends on its place among the prompts and on the generator's state, not on
+    what the other prompts are.
+
+    Args:
+        base: the loaded base model.
+        prompts: token ids, as `prompt_ids` makes them.
+        adapter: n adapters; None for the base alone.
+        rows: for each prompt, which of the n adapters answers it, or n weights of their sum.
+        sampling: how tokens are drawn; None for greedy decoding.
+        max_new_tokens: the most tokens in an answer.
+        batch_size: prompts decoded together.
+        hooks: of a base that has some already, for adapters of their layout; cleared afterwards.
+    """
     which = torch.tensor(rows if rows is not None else [0] * len(prompts))
-    alone = [[i] for i in range(len(prompts))]
-    return _decoded(base, prompts, adapter, which, alone, max_new_tokens, batch_size)
+    owned = [[i] for i in range(len(prompts))]
+    draws = None if sampling is None else Draws.of(sampling, len(prompts), max_new_tokens)
+    return _decoded(base, prompts, adapter, which, owned, draws, max_new_tokens, batch_size, hooks)
 
 
 @torch.inference_mode()
@@ -78,7 +112,10 @@ def greedy_ensemble(
     owned = [range(start, end) for start, end in pairwise(ends)]
     most = max((len(group) for group in members), default=1)
     prompts_together = max(1, batch_size // most)
-    return _decoded(base, prompts, adapter, which, owned, max_new_tokens, prompts_together)
+    found = _decoded(
+        base, prompts, adapter, which, owned, None, max_new_tokens, prompts_together, None
+    )
+    return [answer_text(base, tokens) for tokens in found]
 
 
 def _decoded(
@@ -87,22 +124,42 @@ def _decoded(
     adapter: Adapter | None,
     which: Tensor,
     owned: Sequence[Sequence[int]],
+    draws: Draws | None,
     max_new_tokens: int,
     batch_size: int,
-) -> list[str]:
+    hooks: MultiAdapter | None,
+) -> list[list[int]]:
     """Answers to prompts, `batch_size` together; prompt i has the rows `owned[i]` of `which`."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    answers: list[str] = [""] * len(prompts)
-    hooked = nullcontext() if adapter is None else closing(MultiAdapter(base.model, adapter.layout))
+    answers: list[list[int]] = [[] for _ in prompts]
+    hooked = nullcontext(hooks)
+    if adapter is not None and hooks is None:
+        hooked = closing(MultiAdapter(base.model, adapter.layout))
     with turn(base.model), hooked as hooks:  # the base alone waits for its turn as well
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             chosen = which[[row for i in batch for row in owned[i]]]
             sizes = [len(owned[i]) for i in batch]
-            state = _Batch(base, [prompts[i] for i in batch], sizes, chosen, hooks, adapter)
+            drawn = None if draws is None else draws.rows(torch.tensor(batch)).to(base.device)
+            state = _Batch(base, [prompts[i] for i in batch], sizes, chosen, hooks, adapter, drawn)
             for i, tokens in zip(batch, state.run(max_new_tokens), strict=True):
-                answers[i] = _text(base, tokens)
+                answers[i] = tokens
+        if hooks is not None:
+            hooks.clear()
     return answers
+
+
+def answer_text(base: BaseModel, tokens: Sequence[int]) -> str:
+    """An answer's trimmed text, without the end of sequence.
+
+    There is no clean-up of spaces, which would change what a BPE model said.
+    """
+    ended = bool(tokens) and tokens[-1] in _eos_ids(base)
+    return base.tokenizer.decode(
+        list(tokens[:-1] if ended else tokens),
+        skip_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+    ).strip()
 
 
 class _Batch:
@@ -121,6 +178,7 @@ class _Batch:
         which: Tensor,
         hooks: MultiAdapter | None,
         adapter: Adapter | None,
+        draws: Draws | None,
     ) -> None:
         width = max(len(ids) for ids in prompts)
         pad = base.tokenizer.pad_token_id
@@ -132,7 +190,7 @@ class _Batch:
         self.ids = torch.tensor(padded, device=base.device)[self.owners]  # (rows, width)
         self.mask = torch.tensor(mask, device=base.device)[self.owners]
         self.which = which.to(base.device)
-        self.hooks, self.adapter = hooks, adapter
+        self.hooks, self.adapter, self.draws = hooks, adapter, draws
         self.alive = list(range(len(prompts)))  # positions in the batch of those still decoded
         self.tokens: list[list[int]] = [[] for _ in prompts]
 
@@ -140,7 +198,7 @@ class _Batch:
         cache: Any = None
         ids = self.ids
         self._set_adapters()
-        for _ in range(max_new_tokens):
+        for step in range(max_new_tokens):
             position = self.mask.cumsum(-1)[:, -ids.shape[1] :] - 1
             out = self.model(
                 input_ids=ids,
@@ -150,7 +208,7 @@ class _Batch:
                 use_cache=True,
                 logits_to_keep=1,
             )
-            cache, next_tokens = out.past_key_values, self._next(out.logits[:, -1])  # (prompts,)
+            cache, next_tokens = out.past_key_values, self._next(out.logits[:, -1], step)
             going = self._take(next_tokens.tolist())
             if not going:
                 break
@@ -161,11 +219,13 @@ class _Batch:
             self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=-1)
         return self.tokens
 
-    def _next(self, logits: Float[Tensor, "rows vocabulary"]) -> Int[Tensor, " prompts"]:
-        """The token of each prompt whose logits have the largest mean over its rows.
+    def _next(self, logits: Float[Tensor, "rows vocabulary"], step: int) -> Int[Tensor, " prompts"]:
+        """The next token of each prompt: the likeliest, of several rows by their mean, or a draw.
 
-        That of their sum, which is exact in float64, so that no order of the rows changes it.
+        The mean as a sum, which is exact in float64, so that no order of the rows changes it.
         """
+        if self.draws is not None:  # one row for each prompt
+            return self.draws.tokens(logits, step)
         if len(self.alive) == len(self.owners):
             return logits.argmax(-1)
         sums = logits.new_zeros(len(self.alive), logits.shape[1], dtype=torch.float64)
@@ -175,8 +235,8 @@ class _Batch:
         """Record the next tokens; return the prompts (of the present ones) that go on."""
         going = []
         for number, (position, token) in enumerate(zip(self.alive, next_tokens, strict=True)):
+            self.tokens[position].append(token)
             if token not in self.eos:
-                self.tokens[position].append(token)
                 going.append(number)
         self.alive = [self.alive[number] for number in going]
         return going
@@ -187,19 +247,13 @@ class _Batch:
         cache.batch_select_indices(rows)
         self.mask, self.which = self.mask[rows], self.which[rows]
         self.owners = torch.searchsorted(going, self.owners[rows])
+        self.draws = None if self.draws is None else self.draws.rows(going)
         self._set_adapters()
 
     def _set_adapters(self) -> None:
         if self.hooks is not None and self.adapter is not None:
             mixed = self.which.ndim == 2
             (self.hooks.set_mixture if mixed else self.hooks.set)(self.adapter, self.which)
-
-
-def _text(base: BaseModel, tokens: list[int]) -> str:
-    """Trimmed text; no clean-up of spaces, which would change what a BPE model said."""
-    return base.tokenizer.decode(
-        tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-    ).strip()
 
 
 def _eos_ids(base: BaseModel) -> set[int]:

@@ -1,5 +1,7 @@
-"""Greedy decoding of many prompts at once, held to transformers' generate, one row at a time."""
+"""Decoding of many prompts at once: greedily, held to transformers' generate, one row at a time;
+by sampling, held to the softmax that it draws from."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,11 @@ import tiny
 import torch
 
 from library.adapter import Adapter
-from library.base.decode import greedy
+from library.base.decode import answer_text, decode, greedy
+from library.base.sampling import Sampling
 from library.base.models import BaseModel, load_base, resolve_base
-from library.base.multi_adapter import adapted
+from library.base.multi_adapter import MultiAdapter, adapted
+from library.errors import UsageError
 from library.layout import layout_of
 
 NEW = 12
@@ -114,3 +118,97 @@ def test_hooks_are_removed_when_decoding_fails(base: BaseModel, adapter: Adapter
 
 def test_nothing_to_answer(base: BaseModel) -> None:
     assert greedy(base, []) == []
+    assert decode(base, [], sampling=sampling(1.0)) == []
+
+
+def sampling(temperature: float, seed: int = 0) -> Sampling:
+    return Sampling(temperature, torch.Generator().manual_seed(seed))
+
+
+def small(base: BaseModel) -> BaseModel:
+    """The same tokenizer beside a model of 61 words, whose draws can be counted."""
+    return replace(base, model=tiny.model(tiny.config("llama", pad_token_id=2)))
+
+
+def test_sampling_without_temperature_is_greedy_decoding(
+    base: BaseModel, adapter: Adapter, early_ends: list[int]
+) -> None:
+    likeliest = decode(base, prompts(base), adapter, ROWS, max_new_tokens=NEW)
+    cold = decode(base, prompts(base), adapter, ROWS, sampling=sampling(1e-6), max_new_tokens=NEW)
+    assert cold == likeliest
+    # The end of sequence is the last token of those that reached it, and no part of the text.
+    ends = base.model.generation_config.eos_token_id
+    assert [len(tokens) - (tokens[-1] in ends) for tokens in cold] == early_ends
+    assert not any(token in ends for tokens in cold for token in tokens[:-1])
+    texts = greedy(base, prompts(base), adapter, ROWS, max_new_tokens=NEW)
+    assert [answer_text(base, tokens) for tokens in cold] == texts
+
+
+def test_a_seed_decides_the_answers(base: BaseModel, adapter: Adapter) -> None:
+    def drawn(seed: int, batch_size: int = 32) -> list[list[int]]:
+        return decode(
+            base, prompts(base), adapter, ROWS, sampling=sampling(1.0, seed), max_new_tokens=NEW,
+            batch_size=batch_size,
+        )  # fmt: skip
+
+    assert drawn(0) == drawn(0) == drawn(0, batch_size=3)
+    assert all(one != other for one, other in zip(drawn(0), drawn(1), strict=True))
+    generator = torch.Generator().manual_seed(0)
+    both = [decode(base, prompts(base), sampling=Sampling(1.0, generator)) for _ in range(2)]
+    assert both[0] != both[1]  # a generator that goes on gives other answers
+
+
+def test_a_row_does_not_depend_on_the_others(base: BaseModel, adapter: Adapter) -> None:
+    other = small(base)
+    adapters = tiny.adapter(layout_of(other.model.config, rank=3), 3)
+    asked = [tiny.tokens(1, n, seed=i)[0].tolist() for i, n in enumerate(LENGTHS)]
+    changed = [tiny.tokens(1, n + 2, seed=9 + i)[0].tolist() for i, n in enumerate(LENGTHS)]
+    first = decode(other, asked, adapters, ROWS, sampling=sampling(1.0), max_new_tokens=NEW)
+    assert len({len(tokens) for tokens in first}) > 1  # some end before the others
+    for row in range(len(asked)):
+        mixed = [*changed[:row], asked[row], *changed[row + 1 :]]
+        rows = [ROWS[i] if i == row else 1 for i in range(len(ROWS))]
+        found = decode(other, mixed, adapters, rows, sampling=sampling(1.0), max_new_tokens=NEW)
+        assert found[row] == first[row]
+        assert found != first
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_first_tokens_are_as_frequent_as_their_softmax_says(
+    base: BaseModel, temperature: float
+) -> None:
+    """Each frequency lies within 4.5 standard deviations of a binomial's, for both adapters."""
+    other, n = small(base), 4000
+    adapters = tiny.adapter(layout_of(other.model.config, rank=3), 2).scaled(0.5)
+    prompt = tiny.tokens(1, 4)
+    rows = [i % 2 for i in range(2 * n)]
+    found = decode(
+        other, prompt.tolist() * 2 * n, adapters, rows, sampling=sampling(temperature),
+        max_new_tokens=1, batch_size=2 * n,
+    )  # fmt: skip
+    expected = []
+    for row in (0, 1):
+        with torch.no_grad(), adapted(other.model, adapters, torch.tensor([row])) as model:
+            logits = model(input_ids=prompt).logits[0, -1]
+        p = (logits / temperature).softmax(-1)
+        counts = torch.bincount(torch.tensor(found)[row::2, 0], minlength=61)
+        assert ((counts / n - p).abs() <= 4.5 * (p * (1 - p) / n).sqrt() + 1 / n).all()
+        expected.append(p)
+    assert (expected[0] - expected[1]).abs().sum() > 0.2  # the two could be told apart
+
+
+def test_hooks_that_are_there_serve_and_are_left_without_adapters(
+    base: BaseModel, adapter: Adapter
+) -> None:
+    expected = decode(base, prompts(base), adapter, ROWS, max_new_tokens=NEW)
+    alone = decode(base, prompts(base), max_new_tokens=NEW)
+    with closing(MultiAdapter(base.model, adapter.layout)) as hooks:
+        found = decode(base, prompts(base), adapter, ROWS, max_new_tokens=NEW, hooks=hooks)
+        assert found == expected
+        assert decode(base, prompts(base), max_new_tokens=NEW) == alone
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_a_temperature_is_above_zero(temperature: float) -> None:
+    with pytest.raises(UsageError, match="temperature"):
+        sampling(temperature)
