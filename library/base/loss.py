@@ -105,14 +105,17 @@ def row_losses(
     weights: Float[Tensor, "owners n"] | None = None,
     label_smoothing: float = 0.0,
     neftune_alpha: float = 0.0,
+    temperature: float = 1.0,
 ) -> Float[Tensor, " batch"]:
     """Mean loss of each row under the adapter that owns it, or under its owner's weighted sum.
 
-    Differentiable in the adapters. They stay on the model's hooks.
+    It is the loss of softmax(logits / temperature). Differentiable in the adapters. They stay on
+    the model's hooks.
     """
     if weights is None:
         hooks.set(adapters, batch.rows)
     else:
         hooks.set_mixture(adapters, weights[batch.rows])  # (batch, n)
     logits = answer_logits(model, batch.ids, batch.answer, neftune_alpha=neftune_alpha)
-    return answer_loss(logits, batch.ids, batch.answer, label_smoothing=label_smoothing)
+    scaled = logits if temperature == 1 else logits / temperature
+    return answer_loss(scaled, batch.ids, batch.answer, label_smoothing=label_smoothing)

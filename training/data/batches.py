@@ -22,13 +22,26 @@ from training.data.relabel import Relabelling
 from training.data.steps import IndexedDataset
 
 
+@dataclass(frozen=True, slots=True)
+class PromptRow:
+    """A row to be answered: its task's position in the step, prompt, every accepted answer."""
+
+    owner: int
+    prompt: list[int]
+    references: tuple[str, ...]
+
+
 @dataclass
 class TaskBatch:
-    """One step: n tasks, the index of the description of each, and their rows."""
+    """One step: n tasks, the index of the description of each, and their rows.
+
+    `asked` holds the rows of `rows` once more, in the order in which they were drawn.
+    """
 
     descriptions: Int[Tensor, " n"]
     rows: list[TokenBatch]
     tokens: int  # without padding
+    asked: list[PromptRow]
     embeddings: Embeddings | None = None
 
 
@@ -41,18 +54,21 @@ class Wording:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def sample(self, position: int, instance: Example, mode: Mode) -> "Sample":
-        answer = instance.outputs[0]
         turn = user_turn(mode, self.definition, instance.input)
-        return Sample(position, turn, self.labels.get(answer, answer))
+        answers = tuple(self.labels.get(answer, answer) for answer in instance.outputs)
+        return Sample(position, turn, answers)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A row before it is tokenised: which task of the step, what is asked, what is to be said."""
+    """A row before it is tokenised: which task of the step, what is asked, what is to be said.
+
+    The first of the accepted answers is the one to train on.
+    """
 
     position: int
     turn: str
-    answer: str
+    answers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -180,11 +196,12 @@ class Rows:
         self, descriptions: Sequence[int], samples: Sequence[Sample], config: SamplingConfig
     ) -> TaskBatch:
         """Tokenise samples and group them by length; too long ones are left out."""
-        rows = []
+        rows, asked = [], []
         for sample in samples:
             prompt = prompt_ids(self.tokenizer, sample.turn)
-            row = TokenRow(sample.position, prompt, answer_ids(self.tokenizer, sample.answer))
+            row = TokenRow(sample.position, prompt, answer_ids(self.tokenizer, sample.answers[0]))
             if len(row) <= config.max_length:
                 rows.append(row)
+                asked.append(PromptRow(sample.position, prompt, sample.answers))
         groups = grouped(rows, self.tokenizer.pad_token_id, config.micro_batches)
-        return TaskBatch(torch.tensor(descriptions), groups, sum(map(len, rows)))
+        return TaskBatch(torch.tensor(descriptions), groups, sum(map(len, rows)), asked)

@@ -1,9 +1,10 @@
-"""The frozen base that training runs through: adapters act in it, and its answers are scored.
+"""The frozen base that training runs through: adapters act in it; it answers and is scored.
 
 It is no module of what is trained: it belongs in no checkpoint, and is loaded once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from library.adapter import Adapter
 from library.base.batches import TokenBatch
 from library.base.compiled import compile_layers
+from library.base.decode import Sampling, decode
 from library.base.loss import row_losses
 from library.base.models import BaseReference, fast_dtype, load_base, numerics
 from library.base.multi_adapter import MultiAdapter
@@ -35,6 +37,8 @@ class Noise:
 
 
 QUIET = Noise()
+# What a loss sums, from the number of a group of rows and their mean losses a token.
+Terms = Callable[[int, Float[Tensor, " batch"]], Float[Tensor, " batch"]]
 
 
 class FrozenBase:
@@ -43,43 +47,93 @@ class FrozenBase:
     def __init__(
         self, reference: BaseReference, layout: Layout, device: torch.device, *, compiled: bool
     ) -> None:
-        self._model = load_base(reference, device=device, dtype=fast_dtype(device)).model
+        self.base = load_base(reference, device=device, dtype=fast_dtype(device))
+        self._model, self._compiled = self.base.model, compiled
         self.numerics = numerics(self._model)
         self._hooks = MultiAdapter(self._model, layout)
         if compiled:
             compile_layers(self._model)
 
     def losses(
-        self, groups: Sequence[TokenBatch], adapters: Adapter, noise: Noise = QUIET
+        self,
+        groups: Sequence[TokenBatch],
+        adapters: Adapter,
+        noise: Noise = QUIET,
+        temperature: float = 1.0,
     ) -> Float[Tensor, " rows"]:
         """Loss of every row, answered under the adapter that it belongs to."""
-        losses = [self._losses(group, adapters, noise) for group in groups]
+        losses = [self._losses(group, adapters, noise, temperature) for group in groups]
         self._hooks.clear()
         return torch.cat(losses)
 
     def backward(
-        self, groups: Sequence[TokenBatch], cut: Adapter, noise: Noise
+        self,
+        groups: Sequence[TokenBatch],
+        cut: Adapter,
+        noise: Noise,
+        *,
+        terms: Terms | None = None,
+        temperature: float = 1.0,
     ) -> Float[Tensor, ""]:
         """Mean loss of the rows; its gradient is left on the adapters' factors.
 
         Each group of rows is run backward before the next, so memory holds one group.
-        Raises TaskFileError if there are no rows.
+
+        Args:
+            groups: of rows.
+            cut: the adapters, as leaves.
+            noise: regularisation.
+            terms: what is averaged over the rows in place of their losses.
+            temperature: divides the base's logits.
+        Raises:
+            TaskFileError: there are no rows.
         """
         if not groups:
             raise TaskFileError("no row of this step is short enough; raise sampling.max_length")
         count = sum(len(group.ids) for group in groups)
         total = torch.zeros((), device=self._model.device)
-        for group in groups:
-            share = self._losses(group, cut, noise).sum() / count  # of the mean over all rows
+        for number, group in enumerate(groups):
+            losses = self._losses(group, cut, noise, temperature)
+            losses = losses if terms is None else terms(number, losses)
+            share = losses.sum() / count  # of the mean over all rows
             share.backward()
             total += share.detach()
         self._hooks.clear()
         return total
 
+    def answers(
+        self,
+        prompts: Sequence[Sequence[int]],
+        adapters: Adapter,
+        rows: Sequence[int],
+        *,
+        sampling: Sampling | None,
+        max_new_tokens: int,
+        batch_size: int,
+    ) -> list[list[int]]:
+        """Answers as `library.base.decode.decode` gives them; layers run uncompiled.
+
+        A cache grows with every token: compiled layers would count each length as new.
+        """
+        eager = torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
+        with eager:
+            return decode(
+                self.base,
+                prompts,
+                adapters,
+                rows,
+                sampling=sampling,
+                max_new_tokens=max_new_tokens,
+                batch_size=batch_size,
+                hooks=self._hooks,
+            )
+
     def _losses(
-        self, group: TokenBatch, adapters: Adapter, noise: Noise
+        self, group: TokenBatch, adapters: Adapter, noise: Noise, temperature: float
     ) -> Float[Tensor, " batch"]:
-        return row_losses(self._model, self._hooks, group, adapters, **asdict(noise))
+        return row_losses(
+            self._model, self._hooks, group, adapters, temperature=temperature, **asdict(noise)
+        )
 
 
 def passed_on(adapters: Adapter, cut: Adapter) -> Float[Tensor, ""]:

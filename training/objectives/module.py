@@ -102,10 +102,13 @@ class GeneratorModule(TrainedModule):
         return adamw(self, self.optimiser)
 
     def export(self, folder: Path) -> None:
-        info = checkpoint_info(
+        save_checkpoint(folder, self.generator, self.info(), storage=self.storage, overwrite=True)
+
+    def info(self) -> CheckpointInfo:
+        """What the checkpoint says of this training."""
+        return checkpoint_info(
             self, self.reference, self.encoder_name, self.optimiser, self.settings()
         )
-        save_checkpoint(folder, self.generator, info, storage=self.storage, overwrite=True)
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

@@ -139,6 +139,24 @@ def test_a_batch_holds_prompt_answer_and_where_the_answer_is(tokenizer: Any) -> 
     assert names == set(range(10, 16))  # definitions and every paraphrase
 
 
+def test_what_is_asked_are_the_same_rows_with_every_accepted_answer(tokenizer: Any) -> None:
+    other = Relabelling("Say red or blue.", {"t answer 0": "red", "t answer 1": "blue"})
+    rows = Rows([task("t"), task("u")], tokenizer, [[other], []])
+    config = SamplingConfig(2, 3, prompted_share=0.5, relabel_share=0.5, max_length=60)
+    seen: set[tuple[str, ...]] = set()
+    for batch in (StepDataset(rows, config, 20, seed=0)[step] for step in range(20)):
+        trained = []
+        for group in batch.rows:
+            for ids, answer, owner in zip(group.ids, group.answer, group.rows, strict=True):
+                said = tokenizer.decode(ids.roll(-1)[answer]).removesuffix("<|im_end|>")
+                trained.append((int(owner), ids[: int(answer.nonzero()[0]) + 1].tolist(), said))
+        asked = [(row.owner, row.prompt, row.references[0]) for row in batch.asked]
+        assert sorted(asked) == sorted(trained)
+        assert all(row.references[1:] == ("other",) for row in batch.asked)
+        seen |= {row.references for row in batch.asked}
+    assert {("red", "other"), ("t answer 0", "other"), ("u answer 0", "other")} <= seen
+
+
 @pytest.mark.parametrize("parts", [1, 2, 5, 40])
 def test_micro_batches_hold_rows_of_similar_length(tokenizer: Any, parts: int) -> None:
     rows = Rows([task(f"t{'x ' * 9 * i}") for i in range(6)], tokenizer)

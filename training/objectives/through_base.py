@@ -1,0 +1,58 @@
+"""What objectives share that train a generator through the frozen base.
+
+The base is not a submodule: it is frozen, belongs in no checkpoint, and is loaded once.
+"""
+
+import time
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from generator.models.base import Condition
+from training.data.batches import TaskBatch
+from training.objectives.frozen_base import FrozenBase
+from training.objectives.module import GeneratorModule
+
+
+class ThroughBase(GeneratorModule):
+    """Base of the objectives whose adapters act in the base, on batches of TaskDataModule.
+
+    Args:
+        compile_layers: compile the base's layers with torch.compile; for GPUs.
+        **kwargs: see GeneratorModule.
+    """
+
+    def __init__(self, compile_layers: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.compile_layers = compile_layers
+
+    @cached_property
+    def frozen(self) -> FrozenBase:
+        """The base, on the device that is trained on."""
+        layout, device = self.generator.layout, self.trainer.strategy.root_device
+        return FrozenBase(self.reference, layout, device, compiled=self.compile_layers)
+
+    def setup(self, stage: str) -> None:
+        _ = self.frozen  # loaded before the clock starts
+
+    def on_train_start(self) -> None:
+        self._begin, self._tokens = time.monotonic(), 0
+
+    def condition(self, batch: TaskBatch) -> Condition:
+        """What a batch's adapters are made from."""
+        if batch.embeddings is None:
+            raise ValueError("the batch has not been moved to its device by TaskDataModule")
+        return Condition(text=batch.embeddings, base=self.base_model)
+
+    def log_costs(self, tokens: int) -> None:
+        """Log tokens without padding and seconds since training began, and peak memory.
+
+        Args:
+            tokens: of this step.
+        """
+        self._tokens += tokens
+        self.log("tokens", float(self._tokens))
+        self.log("seconds", time.monotonic() - self._begin)
+        if self.device.type == "cuda":
+            self.log("memory_gb", torch.cuda.max_memory_allocated(self.device) / 1e9)
