@@ -25,6 +25,7 @@ from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import LayoutMismatch, MissingPath, UsageError
 from library.layout import layout_of
 from library.tasks.metrics import rouge_l
+from training.cli import run_lightning
 from training.data.batches import PromptRow, SamplingConfig, TaskBatch
 from training.data.tasks import TaskDataModule
 from training.objectives.module import OptimiserConfig
@@ -270,6 +271,32 @@ def test_a_checkpoint_records_the_reward_before_and_after_and_the_tasks_of_its_s
         str(tmp_path / "out"), base=str(word_base), answers=AnswerConfig(max_new_tokens=2)
     )
     assert alone.validate(module, run.data, verbose=False)[0]["val_reward"] == pytest.approx(after)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_recipe_runs(
+    word_base: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = write_tasks(tmp_path / "tasks", {"a": "red", "b": "blue", "c": "sun", "d": "sea"})
+    monkeypatch.setattr("sys.argv", ["lorasmith"])  # which the command sets
+    run_lightning([
+        "fit", "--config", str(tiny.ROOT / "configs" / "text_to_lora_reward.yaml"),
+        "--model.start", str(start), "--model.base", str(word_base), "--data.base", str(word_base),
+        "--model.out", str(tmp_path / "out"), "--model.kl_weight", "0.1",
+        "--model.answers.max_new_tokens", "3", "--data.tasks", f"[{tasks}]",
+        "--data.set_aside_share", "0.25", "--data.steps", "2", "--trainer.max_steps", "2",
+        "--trainer.val_check_interval", "2", "--data.sampling.tasks_per_step", "3",
+        "--trainer.default_root_dir", str(tmp_path), "--trainer.accelerator", "cpu",
+        "--trainer.logger.init_args.save_dir", str(tmp_path),
+    ])  # fmt: skip
+    record = read_generator(tmp_path / "out").info.training
+    assert record["objective"] == "Reward" and record["steps"] == 2
+    assert [step for step, _ in record["settings"]["val_reward"]] == [0, 2]
+    assert record["settings"]["metric"] == "rouge_l" and record["settings"]["kl_weight"] == 0.1
+    header = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()[0]
+    logged = {"reward", "varied", "answer_length", "entropy", "kl", "val_reward", "train_loss"}
+    assert logged <= set(header.split(","))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
