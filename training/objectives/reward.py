@@ -84,7 +84,8 @@ class Reward(ThroughBase):
         base: Hub id or folder of the base model; the default base if None.
         optimiser: learning rate and its course.
         compile_layers: compile the base's layers for the gradient; for GPUs.
-        **kwargs: `out` and `storage` as in GeneratorModule.
+        out: folder for the exported checkpoint; none if None.
+        storage: how its matrices are stored.
     Raises:
         MissingPath, CheckpointError: `start` cannot be used.
         LayoutMismatch: it is for another base.

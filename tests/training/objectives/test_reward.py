@@ -300,13 +300,11 @@ def test_the_recipe_runs(
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_what_cannot_be_trained(
-    word_base: Path, tiny_base: Path, start: Path, tmp_path: Path
-) -> None:
-    wrong = ({"k": 1}, {"temperature": 0.0}, {"max_new_tokens": 0}, {"batch_size": 0})
-    for settings, name in zip(wrong, ("k", "temperature", "max_new", "batch_size"), strict=True):
-        with pytest.raises(UsageError, match=name):
-            AnswerConfig(**settings)
+def test_what_cannot_be_trained(word_base: Path, start: Path, tmp_path: Path) -> None:
+    wrong = ("k", 1), ("temperature", 0.0), ("max_new_tokens", 0), ("batch_size", 0)
+    for name, value in wrong:
+        with pytest.raises(UsageError, match=f"{name}.* must be"):
+            AnswerConfig(**{name: value})  # type: ignore[arg-type]
     with pytest.raises(MissingPath):
         Reward(str(tmp_path / "nowhere"))
     with pytest.raises(LayoutMismatch):
