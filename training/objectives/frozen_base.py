@@ -15,10 +15,11 @@ from torch import Tensor
 from library.adapter import Adapter
 from library.base.batches import TokenBatch
 from library.base.compiled import compile_layers
-from library.base.decode import Sampling, decode
+from library.base.decode import decode
 from library.base.loss import row_losses
 from library.base.models import BaseReference, fast_dtype, load_base, numerics
 from library.base.multi_adapter import MultiAdapter
+from library.base.sampling import Sampling
 from library.errors import TaskFileError
 from library.layout import Layout
 

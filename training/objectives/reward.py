@@ -17,8 +17,9 @@ from torch import Tensor
 from generator.engine import read_generator
 from generator.models.base import Generator
 from library.adapter import Adapter
-from library.base.decode import MAX_NEW_TOKENS, Sampling, answer_text
+from library.base.decode import MAX_NEW_TOKENS, answer_text
 from library.base.models import base_layout
+from library.base.sampling import Sampling
 from library.checkpoint import CheckpointInfo, Storage
 from library.errors import TaskFileError, UsageError
 from library.tasks.metrics import exact_match, rouge_l

@@ -12,9 +12,9 @@ import torch
 
 from library.adapter import Adapter
 from library.base.decode import answer_text, decode, greedy
-from library.base.sampling import Sampling
 from library.base.models import BaseModel, load_base, resolve_base
 from library.base.multi_adapter import MultiAdapter, adapted
+from library.base.sampling import Sampling
 from library.errors import UsageError
 from library.layout import layout_of
 
