@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import pretrained
-from generator.models.base import Generator, registered
+from generator.models.base import Generator, reads_examples, registered
 from generator.package import Packaged, package
 from generator.refine.refine import Refiner
 from generator.request import Query, Request
@@ -70,13 +70,26 @@ class Engine:
     def strategy(self, name: str, *, examples: bool = False) -> Strategy:
         """A strategy by name.
 
-        Raises UnknownName; UsageError if there are examples and it cannot use them, or if it is a
-        generator without a checkpoint.
+        Raises UnknownName; UsageError if it is a generator without a checkpoint, or if there are
+        examples and it, or that checkpoint, cannot use them.
         """
         require_strategy(name, examples=examples)
         if name not in self.strategies:
             raise UsageError(f"there is no checkpoint of {name} to generate with")
-        return self.strategies[name]
+        strategy = self.strategies[name]
+        if examples and not strategy.uses_examples:
+            raise UsageError(_untrained_examples(name))
+        return strategy
+
+    def needs(self, name: str) -> list[Need]:
+        """What a strategy of this name does not do without, as `needs_of` says it."""
+        loaded = self.generated.get(name)
+        return needs_of(name, None if loaded is None else loaded.module)
+
+    def uses_examples(self, name: str) -> bool:
+        """Whether a strategy of this name can use examples, as `uses_examples` says it."""
+        strategy = self.strategies.get(name)
+        return uses_examples(name) if strategy is None else strategy.uses_examples
 
     def propose(
         self,
@@ -166,18 +179,25 @@ def takes_library(name: str) -> bool:
 
 
 def uses_examples(name: str) -> bool:
-    """Whether a strategy of this name can use examples without training on them."""
-    return name == Auto.name or (name in registered() and registered()[name].reads_examples())
+    """Whether a strategy of this name can use examples without training on them.
+
+    Of a generator: whether one of its checkpoints can.
+    """
+    return name == Auto.name or (name in registered() and reads_examples(registered()[name]))
 
 
-def needs_of(name: str) -> list[Need]:
+def needs_of(name: str, loaded: Generator | None = None) -> list[Need]:
     """What a strategy of this name does not do without.
 
-    "base" is the loaded base model. Nothing for `auto`, which chooses by what there is.
+    "base" is the loaded base model. Nothing for `auto`, which chooses by what there is, and for a
+    generator that takes a description or examples.
+
+    Args:
+        loaded: the generator, as some read more than others of their name.
     """
     if name in _NEEDS:
         return list(_NEEDS[name])
-    needs = registered()[name].needs
+    needs = (loaded or registered()[name]).needs
     return [word for word, parts in _NEEDED_FOR.items() if parts & needs]
 
 
@@ -191,7 +211,11 @@ def require_strategy(name: str, *, examples: bool = False) -> None:
     if name not in strategy_names():
         raise UnknownName(f"unknown generator '{name}'; known: {', '.join(strategy_names())}")
     if examples and not uses_examples(name):
-        raise UsageError(f"{name} cannot use examples without training on them: leave out refine 0")
+        raise UsageError(_untrained_examples(name))
+
+
+def _untrained_examples(name: str) -> str:
+    return f"{name} cannot use examples without training on them: leave out refine 0"
 
 
 def shipped_library() -> str | None:

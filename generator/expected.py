@@ -83,7 +83,7 @@ def expectation(proposal: Proposal, base_sha256: str | None) -> Expected | None:
         return expectation_after(proposal.refined, base_sha256)
     strategy, known = proposal.chosen.strategy, _calibration()
     measured = known.checkpoints.get(strategy)
-    if measured is None or proposal.checkpoint != measured:
+    if measured is None or proposal.checkpoint != measured or proposal.saw_examples:
         return None
     group = group_of(strategy, proposal.usage.mode)
     return _expected(known.groups.get(group), base_sha256)

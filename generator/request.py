@@ -20,6 +20,7 @@ from generator.refine.limits import (
 )
 from generator.resources import Resources
 from index.encoders.descriptions import DEFAULT_ENCODER, Embeddings, normalise
+from index.encoders.pairs import EmbeddedPairs, embed_pairs
 from index.search.retriever import NEIGHBOURS, Neighbour, Retriever, similarities
 from library.adapter import stack
 from library.base.models import BaseModel, BaseReference
@@ -32,6 +33,8 @@ from library.tasks.identity import examples_digest
 MAX_STRENGTH = 10.0
 MAX_RANK = 256
 MAX_SEED = 2**53 - 1  # what JSON numbers hold exactly
+NEITHER = "a description is needed, or examples to train on"
+ONLY_EXAMPLES = "a description is needed for this; there are only examples"
 UsageMode = Literal["best", "bare", "prompted"]
 
 
@@ -40,8 +43,8 @@ class Request:
     """An adapter that is asked for. Validated on construction; raises UsageError.
 
     Attributes:
-        description: the task, 1 to 8,192 characters; kept in its normal form. None where examples
-            alone are trained on.
+        description: the task, 1 to 8,192 characters; kept in its normal form. None where there are
+            examples alone.
         rank: below the adapter's own, the best approximation of ΔW; above, zero-padded.
         strength: factor on ΔW.
         seed: part of the adapter's identity; what a generator draws depends on it (icm-lora
@@ -66,8 +69,8 @@ class Request:
     def __post_init__(self) -> None:
         if self.description is not None:
             object.__setattr__(self, "description", normalise(self.description))
-        elif not self.refines:
-            raise UsageError("a description is needed, or examples to train on")
+        elif not self.examples:
+            raise UsageError(NEITHER)
         if self.mode not in get_args(UsageMode):
             raise UsageError(f"mode must be best, bare or prompted, not {self.mode!r}")
         if self.rank is not None and not 1 <= self.rank <= MAX_RANK:
@@ -137,7 +140,7 @@ class Query:
     def description(self) -> str:
         """The request's description. Raises UsageError if there are only examples."""
         if self.request.description is None:
-            raise UsageError("a description is needed for this; there are only examples")
+            raise UsageError(ONLY_EXAMPLES)
         return self.request.description
 
     def embeddings(self, encoder: str = DEFAULT_ENCODER) -> Embeddings:
@@ -146,6 +149,11 @@ class Query:
             texts = [self.description]
             self._embeddings[encoder] = self.resources.encoder(encoder).encode(texts)
         return self._embeddings[encoder]
+
+    def pairs(self, encoder: str, most: int) -> EmbeddedPairs:
+        """The request's first `most` examples, embedded by an encoder: one row."""
+        examples = self.request.examples[:most]
+        return embed_pairs(self.resources.encoder(encoder), [examples])
 
     @cached_property
     def neighbours(self) -> list[Neighbour]:
@@ -223,18 +231,20 @@ class Query:
         return task_vectors(self.model, [prompts])
 
     def condition(self, generator: Generator, encoder: str) -> Condition:
-        """The parts of a condition that a generator needs.
+        """The parts of a condition that a generator needs, and those that it can use.
 
         Args:
-            encoder: of the descriptions that it was trained with.
+            encoder: of the texts that it was trained with.
         Raises UsageError where a description or experts are needed and there are none,
         BaseModelError where the base is needed and cannot be read.
         """
         text = examples = experts = task = base = None
-        if "description" in generator.needs:
+        optional, request = generator.optional, self.request
+        reads_text = "description" in optional and request.description is not None
+        if "description" in generator.needs or reads_text:
             text = self.embeddings(encoder)
-        if "examples" in generator.needs:
-            examples = [self.request.examples]
+        if generator.max_examples and request.examples:
+            examples = self.pairs(encoder, generator.max_examples)
         if "experts" in generator.needs:
             experts = self.experts(self.nearest_experts(generator.top_k))
         if "task" in generator.needs:

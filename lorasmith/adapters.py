@@ -70,9 +70,10 @@ def generate(
     `summary["usage"]` says which prompt it needs.
 
     Args:
-        description: the task, 1 to 8,192 characters; None where there are examples to train on.
+        description: the task, 1 to 8,192 characters; None where there are examples.
         examples: pairs of input and output, at most 200, or a JSONL file of them.
-        refine: steps of training on the examples; None for as many as suit them, 0 for none.
+        refine: steps of training on the examples; None for as many as suit them, 0 for none, where
+            the generator can make something of examples that it is not trained on.
         mode: bare, for prompts that are the input alone; prompted, for those that begin with the
             description; best, for what was measured to be better.
         budget: seconds that training on the examples may cost, by a stored table of costs.

@@ -18,8 +18,10 @@ from lorasmith.loading import Mode, Profile
 
 
 def generate_command(
-    description: Annotated[str, typer.Argument(help="Description of the task.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
+    description: Annotated[
+        str | None, typer.Argument(help="Description of the task; may be left out with examples.")
+    ] = None,
     generator: Annotated[
         str, typer.Option(help="One of `lorasmith generators`; auto chooses among them.")
     ] = "auto",
@@ -31,7 +33,7 @@ def generate_command(
     library: Annotated[str | None, typer.Option(help="Default: the shipped sample.")] = None,
     examples: Annotated[
         Path | None,
-        typer.Option(help="JSONL of input and output, to train on; - reads standard input."),
+        typer.Option(help="JSONL of input and output, to read and train on; - is standard input."),
     ] = None,
     refine: Annotated[
         int | None,
@@ -63,7 +65,7 @@ def generate_command(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Make a LoRA adapter from a description, better with a handful of examples.
+    """Make a LoRA adapter from a description, a handful of examples, or better both.
 
     Example: lorasmith generate "Say whether the review is positive or negative." --out my-adapter
     --examples few.jsonl --try "The soup was cold and the waiter rude."
@@ -101,7 +103,7 @@ def generate_command(
 
 
 def produce(
-    description: str,
+    description: str | None,
     out: Path,
     *,
     samples: int = 1,

@@ -21,15 +21,16 @@ def generators_command(
     Example: lorasmith generators
     """
     import pretrained
-    from generator.engine import DEFAULT_STRATEGY, draws, needs_of, strategy_names, uses_examples
+    from generator.engine import DEFAULT_STRATEGY, draws, open_engine, strategy_names
     from generator.models.base import registered
 
+    engine = open_engine()
     rows = [
         {
             "name": name,
             "default": name == DEFAULT_STRATEGY,
-            "needs": needs_of(name),
-            "uses_examples": uses_examples(name),
+            "needs": engine.needs(name),
+            "uses_examples": engine.uses_examples(name),
             "draws": draws(name),
             "shipped": name not in registered() or pretrained.folder(name).is_dir(),
         }

@@ -11,7 +11,7 @@ from api.http.schemas import (
     GeneratorList,
     Health,
 )
-from generator.engine import DEFAULT_STRATEGY, draws, needs_of
+from generator.engine import DEFAULT_STRATEGY, draws
 
 router = APIRouter()
 
@@ -19,8 +19,8 @@ router = APIRouter()
 @router.get("/v1/generators", tags=["offers"], responses=documented("not-ready"))
 def list_generators(service: ServiceOf) -> GeneratorList:
     """List the generators that can make adapters for the default base model."""
-    base = service.settings.base()
-    offers = [(s, s.offer(base)) for s in service.engine.strategies.values()]
+    base, engine = service.settings.base(), service.engine
+    offers = [(s, s.offer(base)) for s in engine.strategies.values()]
     return GeneratorList(
         generators=[
             GeneratorInfo(
@@ -30,7 +30,7 @@ def list_generators(service: ServiceOf) -> GeneratorList:
                 base_model=offer.base_model,
                 layout_digest=offer.layout.digest,
                 rank=offer.layout.rank,
-                needs=needs_of(strategy.name),
+                needs=engine.needs(strategy.name),
                 uses_examples=strategy.uses_examples,
                 draws=draws(strategy.name),
             )

@@ -91,7 +91,7 @@ class AdapterRequest(_Strict):
     description: str | None = Field(
         default=None,
         description="Description of the task, 1 to 8,192 characters after trimming; needed unless "
-        "there are examples to train on.",
+        "there are examples.",
         examples=["Say whether the review is positive or negative."],
     )
     examples: Annotated[list[ExampleBody] | None, FailFast()] = Field(

@@ -23,6 +23,8 @@ class TextToLoRAConfig:
             beside the token vectors; 0 leaves them out.
         reader_dim: length of what the reader takes from a word (generator.layers.word_reader); 0
             for no reader.
+        examples: largest number of input/output pairs that it is made to read, beside a description
+            or without one (generator.layers.pair_encoder); 0 for none.
         dropout: in the trunk.
         b_gain: factor on the L head's B, which keeps the first steps small.
         phases: whether the adapter also depends on a phase (generator.phases).
@@ -35,6 +37,7 @@ class TextToLoRAConfig:
     queries: int = 0
     words_dim: int = 0
     reader_dim: int = 0
+    examples: int = 0
     dropout: float = 0.05
     b_gain: float = 0.1
     phases: bool = False
@@ -52,3 +55,5 @@ class TextToLoRAConfig:
             raise UsageError("words_dim needs queries or a reader, which read the words")
         if self.reader_dim and not self.words_dim:
             raise UsageError("reader_dim needs words_dim, as the reader reads words")
+        if self.examples and not (self.queries and self.words_dim):
+            raise UsageError("examples need queries and words_dim, with which pairs are read")

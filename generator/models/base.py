@@ -12,18 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from index.encoders.descriptions import Embeddings
+from index.encoders.pairs import EmbeddedPairs
 from index.search.retriever import NEIGHBOURS
 from library.adapter import Adapter
 from library.checkpoint import Checkpointed
 from library.errors import UsageError
 from library.layout import Layout
-from library.tasks.files import Example
 
 ENTRY_POINTS = "lorasmith.generators"
 NEEDS = frozenset({"description", "examples", "experts", "task", "base"})
@@ -52,8 +51,8 @@ class Condition:
     """Input of a generator for n adapters; a part that the generator does not need is None.
 
     Attributes:
-        text: embedded descriptions.
-        examples: input/output pairs, a sequence for each of the n.
+        text: embedded descriptions; one without tokens is none.
+        examples: embedded input/output pairs of each.
         experts: library adapters; while training, never the task's own.
         task: task vectors, from the base's hidden states.
         base: the loaded base model, for generators that read its weights; the same for all n.
@@ -63,7 +62,7 @@ class Condition:
     """
 
     text: Embeddings | None = None
-    examples: Sequence[Sequence[Example]] | None = None
+    examples: EmbeddedPairs | None = None
     experts: Experts | None = None
     task: Float[Tensor, "n d"] | None = None
     base: nn.Module | None = None
@@ -77,20 +76,24 @@ class Generator(Checkpointed):
     Class attributes:
         kind: its name in requests, checkpoints and reports.
         Config: dataclass of its architecture.
-        needs: parts of a condition that it reads, out of `NEEDS`.
-        optional: parts that it reads where there are any, of the same names.
         draws: whether another seed gives another adapter.
 
     Attributes:
+        needs: parts of a condition that it reads, out of `NEEDS`. What its class says holds unless
+            its architecture is for other parts.
+        optional: parts that it reads where there are any, of the same names. One of them has to be
+            there if it needs none.
+        max_examples: number of pairs in a condition, if it reads them as they are.
         top_k: number of experts in a condition, if it needs experts, and
         floor: cosine of the nearest one below which requests are refused.
         phases: whether it needs the condition's phase.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"description"})
-    optional: ClassVar[frozenset[str]] = frozenset()
+    needs: frozenset[str] = frozenset({"description"})
+    optional: frozenset[str] = frozenset()
     draws: ClassVar[bool] = False
     layout: Layout
+    max_examples: int = 0
     top_k: int = NEIGHBOURS
     floor: float = -1.0
     phases: bool = False
@@ -100,11 +103,6 @@ class Generator(Checkpointed):
         unknown = (cls.needs | cls.optional) - NEEDS
         if unknown:
             raise TypeError(f"{cls.__name__}.needs holds {sorted(unknown)}, not of {sorted(NEEDS)}")
-
-    @classmethod
-    def reads_examples(cls) -> bool:
-        """Whether it can make something of examples."""
-        return "examples" in cls.needs | cls.optional
 
     @abstractmethod
     def forward(self, condition: Condition) -> Adapter:
@@ -134,6 +132,11 @@ class Generator(Checkpointed):
         terms.
         """
         return self(condition), {}
+
+
+def reads_examples(generator: Generator | type[Generator]) -> bool:
+    """Whether a generator can make something of examples; of a class, whether one of it can."""
+    return "examples" in generator.needs | generator.optional
 
 
 def require_text(condition: Condition) -> Embeddings:

@@ -2,10 +2,11 @@
 
 A descriptor per target module (description, layer, module type) goes through a small residual MLP
 and one linear head per group of modules. Head sizes: L emits A and B at once, M shares one head
-between A and B, S emits one row of A or B at a time. Four things differ from the paper: ΔW is
+between A and B, S emits one row of A or B at a time. Five things differ from the paper: ΔW is
 exactly zero at the start for every size; the order of modules is part of the layout, hence of the
-checkpoint; the description may be read token by token beside its pooled vector; and a reader may
-carry its words straight to B. A phase may stand beside the description (TC-LoRA, arXiv 2510.09561).
+checkpoint; the description may be read token by token beside its pooled vector; a reader may carry
+its words straight to B; and input/output pairs may stand beside the description or in its place. A
+phase may stand beside the description (TC-LoRA, arXiv 2510.09561).
 """
 
 import math
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from generator.layers.config import TextToLoRAConfig
 from generator.layers.heads import Trunk, make_head
+from generator.layers.pair_encoder import PairEncoder
 from generator.layers.phase import PhaseEncoder
 from generator.layers.word_reader import WordReader
 from generator.models.base import Condition, Generator, require_phase, require_text
@@ -25,11 +27,15 @@ from library.layout import Group, Layout
 
 
 class TextToLoRA(Generator):
-    """The hypernetwork for one layout. Needs the base's layout only, never its weights."""
+    """The hypernetwork for one layout. Needs the base's layout only, never its weights.
+
+    Needs descriptions; made for examples, it needs descriptions or examples.
+    """
 
     kind = "text-to-lora"
     Config = TextToLoRAConfig
     needs = frozenset({"description"})
+    optional = frozenset({"examples"})
 
     def __init__(self, config: TextToLoRAConfig, layout: Layout) -> None:
         super().__init__(config, layout)
@@ -51,18 +57,23 @@ class TextToLoRA(Generator):
             self.reader = WordReader(*sizes, layout)
         self.phases = config.phases
         self.phase_encoder = PhaseEncoder(h // 2) if config.phases else None
+        self.pairs: PairEncoder | None = None
+        self.max_examples, self.optional = config.examples, frozenset()
+        if config.examples:
+            self.needs, self.optional = frozenset(), frozenset({"description", "examples"})
+            self.pairs = PairEncoder(config)
         for group in layout.groups:
             depths = torch.tensor([site.depth for site in group.sites])
             self.register_buffer(f"depths_{group.key}", depths, persistent=False)
             self.register_buffer(f"mask_{group.key}", rank_mask(group), persistent=False)
 
     def forward(self, condition: Condition) -> Adapter:
-        """n embedded descriptions, with phases if it has learned them, to n adapters."""
-        descriptions = require_text(condition)
-        task = self.task_encoder(descriptions)  # (n, h/2)
+        """n embedded descriptions, pairs or both, with phases if learned, to n adapters."""
+        read = self._read(condition)
+        task = self.task_encoder(read)  # (n, h/2)
         if self.phase_encoder is not None:
             task = task + self.phase_encoder(require_phase(condition))
-        word_columns = {} if self.reader is None else self.reader(descriptions)
+        word_columns = {} if self.reader is None else self.reader(read)
         a, b = {}, {}
         for index, group in enumerate(self.layout.groups):
             site_a, site_b = self.heads[group.key](self.trunk, self._descriptor(task, index, group))
@@ -72,6 +83,12 @@ class TextToLoRA(Generator):
             a[group.key] = site_a * mask[:, :, None]
             b[group.key] = site_b * mask[:, None, :]
         return Adapter(self.layout, a, b)
+
+    def _read(self, condition: Condition) -> Embeddings:
+        """What stands for each condition: a pooled vector and tokens."""
+        if self.pairs is None:
+            return require_text(condition)
+        return self.pairs(condition.text, condition.examples)
 
     def _descriptor(
         self, task: Float[Tensor, "n half"], index: int, group: Group

@@ -19,11 +19,17 @@ ROWS = 8  # examples of a step
 
 @dataclass(frozen=True)
 class Start:
-    """What is refined: an adapter (n = 1), on examples, for the prompt of a usage."""
+    """What is refined: an adapter (n = 1), on examples, for the prompt of a usage.
+
+    Attributes:
+        saw_examples: whether the adapter was made from these examples; then none of them can be
+            held out from it.
+    """
 
     adapter: Adapter
     examples: Sequence[Example]
     usage: Usage
+    saw_examples: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,10 @@ def refine_starts(
     # 1. The rows, the schedule and the held-out sets of each.
     rows = [example_rows(base, _distinct(start.examples), start.usage) for start in starts]
     plans = [_plan(own, base.device.type, steps, budget, seed) for own in rows]
+    plans = [
+        (settings, [] if start.saw_examples else sets)
+        for start, (settings, sets) in zip(starts, plans, strict=True)
+    ]
     total = sum(settings.steps * (1 + len(sets)) for settings, sets in plans)
     layout, done, results = starts[0].adapter.layout, 0, dict[int, Refined]()
     for settings in dict.fromkeys(settings for settings, _ in plans):

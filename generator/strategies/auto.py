@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from generator.request import Query
+from generator.request import NEITHER, Query
 from generator.strategies.base import Offer, Proposal, Strategy
 from generator.strategies.calibration import strategy_calibration
 from generator.strategies.fresh import Fresh
@@ -21,7 +21,7 @@ from generator.strategies.retrieved import Compose, Nearest
 from library.base.example_loss import mean_losses
 from library.base.models import BaseReference, numerics
 from library.base.usage import BARE
-from library.errors import LayoutMismatch
+from library.errors import LayoutMismatch, UsageError
 
 MAX_EXAMPLES = 32  # more say little more
 MAX_LENGTH = 1024  # tokens of an example
@@ -122,7 +122,9 @@ class Auto(Strategy):
         return _because(self._multi_task.propose(query), START_REASON)
 
     def _require_any(self, query: Query, generates: Sequence[Strategy]) -> None:
-        """Raise LayoutMismatch unless there is a generator or a neighbour."""
+        """Raise UsageError or LayoutMismatch unless there is a generator or a neighbour."""
+        if query.request.description is None and not generates:
+            raise UsageError(NEITHER)
         if not generates and not query.neighbours:
             nothing = self._nearest.unavailable(query.base) or "the library holds nothing for it"
             raise LayoutMismatch(

@@ -59,6 +59,7 @@ class Proposal:
         details: further members of provenance's `details`.
         tried_in: numerics of the base whose answers or states decided, if any did.
         losses: every candidate and its mean loss a token on the examples, if they decided.
+        saw_examples: whether the adapter was made from the request's examples, without training.
         refined: what its training on the request's examples gave, if there was any.
     """
 
@@ -70,6 +71,7 @@ class Proposal:
     details: dict[str, Any] = field(default_factory=dict)
     tried_in: str | None = None
     losses: Sequence[tuple[str, float]] = ()
+    saw_examples: bool = False
     refined: Refined | None = None
 
 

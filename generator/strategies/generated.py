@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from generator.models.base import Generator
-from generator.request import Query
+from generator.models.base import Generator, reads_examples
+from generator.request import ONLY_EXAMPLES, Query
 from generator.resources import Fit, Resources
 from generator.strategies.base import NothingNear, Offer, Proposal, Strategy
 from library.adapter import stack
@@ -31,7 +31,7 @@ class Generated(Strategy):
         self.checkpoint = checkpoint
         self.name = checkpoint.kind
         self.module = checkpoint.module.to(device=resources.device, dtype=torch.float64)
-        self.uses_examples = self.module.reads_examples()
+        self.uses_examples = reads_examples(self.module)
         self.fit = Fit(self._require_fit)
         self._resources = resources
 
@@ -45,8 +45,10 @@ class Generated(Strategy):
         return Offer(self.checkpoint.digest, info.base["id"], self.module.layout)
 
     def refusal(self, query: Query) -> str:
-        needs = "experts" in self.module.needs
-        if not needs or query.request.description is None or self.unavailable(query.base):
+        needs = self.module.needs
+        if query.request.description is None and {"description", "task"} & needs:
+            return ONLY_EXAMPLES
+        if "experts" not in needs or self.unavailable(query.base):
             return ""
         nearest = query.nearest_experts(self.module.top_k)
         if not nearest:
@@ -65,14 +67,16 @@ class Generated(Strategy):
         self.fit.require(query.base)
         refusal = self.refusal(query)
         if refusal:
-            raise NothingNear(refusal)
+            raise UsageError(refusal) if refusal == ONLY_EXAMPLES else NothingNear(refusal)
         encoder, needs = self.checkpoint.info.encoder, self.module.needs
         condition = query.condition(self.module, encoder)
         adapter = self.module(condition)
         details: dict[str, Any] = {}
-        if "description" in needs:
+        if condition.text is not None:
             windows = query.resources.encoder(encoder).windows(query.description)
             details = {"encoder": encoder, "encoder_windows": len(windows)}
+        if condition.examples is not None:
+            details = {**details, "encoder": encoder, "examples_read": condition.examples.count}
         parents = None
         if "experts" in needs:
             parents = [neighbour.id for neighbour in query.nearest_experts(self.module.top_k)]
@@ -84,6 +88,7 @@ class Generated(Strategy):
             parents=parents,
             details=details,
             tried_in=numerics(query.model.model) if {"task", "base"} & needs else None,
+            saw_examples=self.uses_examples and bool(query.request.examples),
         )
 
     def _require_fit(self, base: BaseReference) -> None:

@@ -26,7 +26,7 @@ def refined_proposals(
     """
     request, refiner = queries[0].request, refiner or refiner_here(queries[0].resources.model)
     jobs = [
-        Start(start.adapter, query.request.examples, start.usage)
+        Start(start.adapter, query.request.examples, start.usage, start.saw_examples)
         for query, start in zip(queries, starts, strict=True)
     ]
     refined = refiner(

@@ -29,10 +29,6 @@ def test_examples_are_trained_on_unless_there_are_no_steps(
     few: dict[str, str], steps: int | None, description: str | None
 ) -> None:
     examples = rows(*few.items())
-    if description is None and steps == 0:
-        with pytest.raises(UsageError, match="a description is needed"):
-            Request(description, examples=examples, refine=steps)
-        return
     request = Request(description, examples=examples, refine=steps)
     assert request.refines is (steps != 0) and request.examples_digest
     assert Request(TASK).refines is False and Request(TASK, refine=0).refines is False
