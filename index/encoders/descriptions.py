@@ -239,6 +239,16 @@ class DescriptionEncoder:
         )
 
 
+def no_description(like: Embeddings) -> Embeddings:
+    """What stands where there is no description: one row, a zero vector and no tokens.
+
+    Args:
+        like: a row of the same encoder.
+    """
+    pooled, tokens, words = like.pooled[:1], like.tokens[:1, :0], like.words[:1, :0]
+    return Embeddings(torch.zeros_like(pooled), tokens, words, like.mask[:1, :0])
+
+
 def join(rows: Sequence[Embeddings]) -> Embeddings:
     """Descriptions in one batch, padded to the longest: (n, t, ·)."""
     width = max(row.tokens.shape[1] for row in rows)

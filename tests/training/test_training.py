@@ -20,6 +20,7 @@ from training.data.batches import SamplingConfig, TaskBatch
 from training.data.tasks import TaskDataModule
 from training.objectives.frozen_base import QUIET
 from training.objectives.module import OptimiserConfig
+from training.objectives.reconstruction import Reconstruction
 from training.objectives.sft import SFT
 
 STEPS = 6
@@ -87,7 +88,13 @@ class Run:
     """A generator, its data and a trainer for `tiny_base`; nothing in it is random but the seed."""
 
     def __init__(
-        self, base: Path, tasks: Path, out: Path | None = None, max_length: int = 320
+        self,
+        base: Path,
+        tasks: Path,
+        out: Path | None = None,
+        max_length: int = 320,
+        architecture: dict[str, int] | None = None,
+        examples: int = 0,
     ) -> None:
         lightning.seed_everything(0)
         self.module = SFT(
@@ -95,13 +102,13 @@ class Run:
             base=str(base),
             targets=["q_proj", "v_proj", "down_proj"],
             rank=4,
-            architecture={"latent": 16, "head_in": 32, "dropout": 0.0},
+            architecture={"latent": 16, "head_in": 32, "dropout": 0.0, **(architecture or {})},
             optimiser=OptimiserConfig(lr=1e-2),
             neftune_alpha=0.0,
             out=None if out is None else str(out),
             storage="float32",
         )
-        sampling = SamplingConfig(2, 2, max_length=max_length, micro_batches=2)
+        sampling = SamplingConfig(2, 2, examples=examples, max_length=max_length, micro_batches=2)
         self.data = TaskDataModule(
             [str(tasks)], base=str(base), sampling=sampling, steps=STEPS, set_aside_share=0.34
         )
@@ -146,6 +153,39 @@ def test_steps_reduce_the_loss_and_a_resumed_run_ends_where_an_unbroken_one_does
     assert again.losses.values == pytest.approx(whole.losses.values[STEPS // 2 :], abs=1e-5)
     for key, value in final.items():
         torch.testing.assert_close(resumed[key], value, atol=1e-6, rtol=1e-5)
+
+
+READING = {"queries": 2, "words_dim": 384, "examples": 3}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_generator_is_trained_on_descriptions_and_examples(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    write_tasks(tmp_path / "tasks", ["red", "blue", "green"])
+    run = Run(tiny_base, tmp_path / "tasks", tmp_path / "out", architecture=READING, examples=3)
+    before = {key: value.clone() for key, value in run.module.generator.state_dict().items()}
+    after = run.fit()
+    assert run.losses.values[-1] < run.losses.values[0] - 0.5
+    pair_keys = [key for key in after if key.startswith("pairs.")]
+    assert pair_keys and all(not torch.equal(after[key], before[key]) for key in pair_keys)
+    read = read_generator(tmp_path / "out")
+    assert read.module.max_examples == 3 and not read.module.needs
+    assert read.info.training["data"]["sampling"]["examples"] == 3
+
+
+def test_data_and_generator_have_the_same_number_of_examples(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    for architecture, examples in ((READING, 0), ({}, 3), (READING, 8)):
+        run = Run(tiny_base, tmp_path, architecture=architecture, examples=examples)
+        run.module.trainer = run.trainer
+        run.trainer.datamodule = run.data
+        with pytest.raises(UsageError, match=f"sampling.examples is {examples}, and text-to-lora"):
+            run.module.setup("fit")
+    with pytest.raises(UsageError, match="Reconstruction gives no examples"):
+        Reconstruction(generator=TextToLoRA, base=str(tiny_base), architecture=READING)
 
 
 class DirectGradients(lightning.Callback):

@@ -15,11 +15,15 @@ from jaxtyping import Int
 from torch import Tensor
 
 from index.encoders.descriptions import Embeddings
+from index.encoders.pairs import EmbeddedPairs
 from library.base.batches import TokenBatch, TokenRow, grouped
 from library.base.prompts import Mode, answer_ids, prompt_ids, user_turn
+from library.errors import UsageError
 from library.tasks.files import Example, Task
 from training.data.relabel import Relabelling
 from training.data.steps import IndexedDataset
+
+UNDESCRIBED = -1  # in place of a description's index
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +37,25 @@ class PromptRow:
 
 @dataclass
 class TaskBatch:
-    """One step: n tasks, the index of the description of each, and their rows.
+    """One step: n tasks and their rows.
 
-    `asked` holds the rows of `rows` once more, in the order in which they were drawn.
+    Attributes:
+        descriptions: index of the description of each; UNDESCRIBED for none.
+        rows: tokenised, in groups of similar length.
+        tokens: of all rows, without padding.
+        asked: the rows once more, in the order in which they were drawn.
+        examples: pairs of each, which are none of its rows; None where nothing reads them.
+        embeddings: of the descriptions, once it is on its device, and
+        pairs: of the examples; None where there are none.
     """
 
     descriptions: Int[Tensor, " n"]
     rows: list[TokenBatch]
-    tokens: int  # without padding
+    tokens: int
     asked: list[PromptRow]
+    examples: list[list[Example]] | None = None
     embeddings: Embeddings | None = None
+    pairs: EmbeddedPairs | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,11 @@ class Wording:
         turn = user_turn(mode, self.definition, instance.input)
         answers = tuple(self.labels.get(answer, answer) for answer in instance.outputs)
         return Sample(position, turn, answers)
+
+    def pair(self, instance: Example) -> Example:
+        """A row as an example of the task so worded."""
+        answer = instance.outputs[0]
+        return Example.pair(instance.input, self.labels.get(answer, answer))
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Settings of how a step is drawn.
+    """Settings of how a step is drawn. Raises UsageError for what makes no sense.
 
     Attributes:
         tasks_per_step: tasks in a step.
@@ -84,6 +102,10 @@ class SamplingConfig:
             random one of its summary and paraphrases.
         relabel_share: share of steps in which a task that has relabellings goes by one of them.
         relabellings: how many a task has (training.data.relabel).
+        examples: largest number of pairs that a task comes with; 0 for none.
+        no_examples_share: share of steps in which a task comes without; otherwise with 1 to
+            `examples` train rows that are not trained on in the step.
+        no_description_share: share of steps in which a task comes with examples alone.
         max_length: longer rows are left out.
         micro_batches: groups of similar length that a step's rows are split into; each is padded to
             its longest row and run forward and backward on its own.
@@ -95,8 +117,21 @@ class SamplingConfig:
     definition_share: float = 0.4
     relabel_share: float = 0.0
     relabellings: int = 48
+    examples: int = 0
+    no_examples_share: float = 0.25
+    no_description_share: float = 0.25
     max_length: int = 320
     micro_batches: int = 6
+
+    def __post_init__(self) -> None:
+        if self.examples < 0:
+            raise UsageError(f"sampling.examples must be a number of pairs, not {self.examples}")
+        shares = (self.no_examples_share, self.no_description_share)
+        if min(shares) < 0 or sum(shares) > 1:
+            raise UsageError(
+                "no_examples_share and no_description_share must not be negative, nor exceed 1 "
+                f"together: {shares[0]:g} and {shares[1]:g}"
+            )
 
 
 class StepDataset(IndexedDataset[TaskBatch]):
@@ -109,16 +144,20 @@ class StepDataset(IndexedDataset[TaskBatch]):
     def _draw(self, step: int) -> TaskBatch:
         c, n = self.config, len(self.bank.tasks)
         rng = random.Random(f"{self.seed}/{step}")
+        pairs_rng = random.Random(f"{self.seed}/{step}/examples")
         tasks = [self._task_at(step * c.tasks_per_step + i, n) for i in range(c.tasks_per_step)]
-        descriptions, samples = [], []
+        descriptions, samples, examples = [], [], []
         for position, index in enumerate(tasks):
             variant = self._wording(rng, index)
-            descriptions.append(self.bank.first[index] + variant)
-            wording = self.bank.wordings[index][variant]
-            for instance in rng.choices(self.bank.tasks[index].train, k=c.rows_per_task):
+            wording, train = self.bank.wordings[index][variant], self.bank.tasks[index].train
+            rows = rng.choices(train, k=c.rows_per_task)
+            for instance in rows:
                 mode: Mode = "prompted" if rng.random() < c.prompted_share else "bare"
                 samples.append(wording.sample(position, instance, mode))
-        return self.bank.batch(descriptions, samples, c)
+            described, pairs = drawn_examples(pairs_rng, train, rows, c)
+            descriptions.append(self.bank.first[index] + variant if described else UNDESCRIBED)
+            examples.append([wording.pair(pair) for pair in pairs])
+        return self.bank.batch(descriptions, samples, c, examples if c.examples else None)
 
     def _task_at(self, visit: int, n: int) -> int:
         """Every task once per round, in an order of the round's own."""
@@ -134,6 +173,25 @@ class StepDataset(IndexedDataset[TaskBatch]):
         return rng.randrange(1, plain)
 
 
+def drawn_examples(
+    rng: random.Random, train: Sequence[Example], rows: Sequence[Example], config: SamplingConfig
+) -> tuple[bool, list[Example]]:
+    """Whether a task comes with its description, and its examples; never neither.
+
+    Args:
+        train: the task's train rows.
+        rows: those of the step; no example has the input of one of them.
+    """
+    share = rng.random()
+    if not config.examples or share < config.no_examples_share:
+        return True, []
+    asked = {row.input for row in rows}
+    rest = [row for row in train if row.input not in asked and row.output.strip()]
+    pairs = rng.sample(rest, min(len(rest), rng.randint(1, config.examples)))
+    described = share >= config.no_examples_share + config.no_description_share
+    return described or not pairs, pairs
+
+
 @functools.lru_cache(maxsize=4)
 def _order(seed: str, n: int) -> list[int]:
     order = list(range(n))
@@ -142,7 +200,10 @@ def _order(seed: str, n: int) -> list[int]:
 
 
 class ValidationDataset(IndexedDataset[TaskBatch]):
-    """Tune rows of the tasks set aside, bare, by their definitions; item i is 8 tasks."""
+    """Tune rows of the tasks set aside, bare, by their definitions; item i is 8 tasks.
+
+    With the first train rows as examples, where there are examples.
+    """
 
     PER_ITEM = 8
 
@@ -157,7 +218,9 @@ class ValidationDataset(IndexedDataset[TaskBatch]):
             for position, index in enumerate(tasks)
             for instance in self.bank.tasks[index].tune
         ]
-        return self.bank.batch([self.bank.first[i] for i in tasks], samples, self.config)
+        descriptions, count = [self.bank.first[i] for i in tasks], self.config.examples
+        examples = [list(self.bank.tasks[i].train[:count]) for i in tasks] if count else None
+        return self.bank.batch(descriptions, samples, self.config, examples)
 
 
 class Rows:
@@ -193,7 +256,11 @@ class Rows:
         return [wording.text for wordings in self.wordings for wording in wordings]
 
     def batch(
-        self, descriptions: Sequence[int], samples: Sequence[Sample], config: SamplingConfig
+        self,
+        descriptions: Sequence[int],
+        samples: Sequence[Sample],
+        config: SamplingConfig,
+        examples: list[list[Example]] | None = None,
     ) -> TaskBatch:
         """Tokenise samples and group them by length; too long ones are left out."""
         rows, asked = [], []
@@ -204,4 +271,5 @@ class Rows:
                 rows.append(row)
                 asked.append(PromptRow(sample.position, prompt, sample.answers))
         groups = grouped(rows, self.tokenizer.pad_token_id, config.micro_batches)
-        return TaskBatch(torch.tensor(descriptions), groups, sum(map(len, rows)), asked)
+        tokens = sum(map(len, rows))
+        return TaskBatch(torch.tensor(descriptions), groups, tokens, asked, examples)

@@ -13,11 +13,19 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder, Embeddings, join
+from index.encoders.descriptions import (
+    DEFAULT_ENCODER,
+    DescriptionEncoder,
+    Embeddings,
+    join,
+    no_description,
+)
+from index.encoders.pairs import EmbeddedPairs, PairBank
 from library.base.models import load_tokenizer, resolve_base
 from library.errors import TaskFileError, UsageError
 from library.tasks.files import Task, read_tasks
 from training.data.batches import (
+    UNDESCRIBED,
     Rows,
     SamplingConfig,
     StepDataset,
@@ -98,6 +106,7 @@ class TaskDataModule(lightning.LightningDataModule):
         self.training: list[Task] = []
         self.held_back: list[Task] = []
         self._bank: list[Embeddings] = []
+        self._pair_bank: PairBank | None = None
         self._first_step = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -143,6 +152,8 @@ class TaskDataModule(lightning.LightningDataModule):
         encoder = fast_encoder(self.encoder_name)
         # In half precision, as thousands of texts with all their tokens take gigabytes.
         self._bank = [row.to(dtype=torch.float16) for row in encoder.encode_batch(texts)]
+        if self.sampling.examples:
+            self._pair_bank = PairBank(encoder.encode_batch, torch.float16)
 
     def train_dataloader(self) -> DataLoader[TaskBatch]:
         data = StepDataset(self._train_rows, self.sampling, self.steps, self.seed)
@@ -159,8 +170,21 @@ class TaskDataModule(lightning.LightningDataModule):
         rows = [group.to(device) for group in batch.rows]
         if not self._bank:
             return replace(batch, rows=rows)
-        embeddings = join([self._bank[i] for i in batch.descriptions.tolist()])
-        return replace(batch, rows=rows, embeddings=embeddings.to(device, torch.float32))
+        absent = no_description(self._bank[0])
+        places = batch.descriptions.tolist()
+        embeddings = join([absent if i == UNDESCRIBED else self._bank[i] for i in places])
+        return replace(
+            batch,
+            rows=rows,
+            embeddings=embeddings.to(device, torch.float32),
+            pairs=self._pairs(batch, device),
+        )
+
+    def _pairs(self, batch: TaskBatch, device: torch.device) -> EmbeddedPairs | None:
+        """The batch's examples, embedded; texts that are new at once, the others are kept."""
+        if self._pair_bank is None or batch.examples is None or not any(batch.examples):
+            return None
+        return self._pair_bank(batch.examples).to(device, torch.float32)
 
     def _loader(self, data: Dataset[Any], sampler: Sampler[int] | None = None) -> DataLoader[Any]:
         return DataLoader(

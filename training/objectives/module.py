@@ -87,6 +87,10 @@ class GeneratorModule(TrainedModule):
         self.reference = resolve_base(base)
         layout = layout_of(load_config(self.reference), targets, rank=rank)
         self.generator = generator(config, layout)
+        if self.generator.max_examples and "examples" not in self.gives:
+            raise UsageError(
+                f"{type(self).__name__} gives no examples: set architecture.examples to 0"
+            )
         self.optimiser, self.encoder_name = optimiser, encoder
         self.out = out
         self.storage: Storage = storage

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from generator.models.base import Condition
+from library.errors import UsageError
 from training.data.batches import TaskBatch
 from training.objectives.frozen_base import FrozenBase
 from training.objectives.module import GeneratorModule
@@ -21,7 +22,11 @@ class ThroughBase(GeneratorModule):
     Args:
         compile_layers: compile the base's layers with torch.compile; for GPUs.
         **kwargs: see GeneratorModule.
+    Raises:
+        UsageError: once the data is there, if it has other numbers of examples than the generator.
     """
+
+    gives = GeneratorModule.gives | {"examples"}
 
     def __init__(self, compile_layers: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -34,6 +39,12 @@ class ThroughBase(GeneratorModule):
         return FrozenBase(self.reference, layout, device, compiled=self.compile_layers)
 
     def setup(self, stage: str) -> None:
+        given, most = self.data.sampling.examples, self.generator.max_examples
+        if given != most:
+            raise UsageError(
+                f"sampling.examples is {given}, and {self.generator.kind} is made for {most}: set "
+                "it and architecture.examples alike"
+            )
         _ = self.frozen  # loaded before the clock starts
 
     def on_train_start(self) -> None:
@@ -43,7 +54,7 @@ class ThroughBase(GeneratorModule):
         """What a batch's adapters are made from."""
         if batch.embeddings is None:
             raise ValueError("the batch has not been moved to its device by TaskDataModule")
-        return Condition(text=batch.embeddings, base=self.base_model)
+        return Condition(text=batch.embeddings, examples=batch.pairs, base=self.base_model)
 
     def log_costs(self, tokens: int) -> None:
         """Log tokens without padding and seconds since training began, and peak memory.

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from library.base.batches import cuts
 from library.base.models import load_tokenizer, resolve_base
 from library.base.prompts import prompt_ids
+from library.errors import UsageError
 from library.tasks.files import Example, Task
 from training.data.batches import (
+    UNDESCRIBED,
     Rows,
     SamplingConfig,
     StepDataset,
@@ -221,3 +224,87 @@ def test_a_share_of_tasks_set_aside_are_whole_categories() -> None:
     whole = [t for t in aside if t.categories not in left]
     assert len(aside) == 40
     assert len(whole) >= 20
+
+
+def drawn(config: SamplingConfig, rows: int, steps: int, tokenizer: Any) -> list[TaskBatch]:
+    data = StepDataset(Rows([task("a", rows), task("b", rows)], tokenizer), config, steps, seed=0)
+    return [data[step] for step in range(steps)]
+
+
+def test_examples_are_train_rows_that_the_step_does_not_ask(tokenizer: Any) -> None:
+    config = SamplingConfig(2, 3, prompted_share=0.0, examples=4, micro_batches=1)
+    counts, alone, without, steps = set(), 0, 0, 60
+    tasks = {name: task(name, 70) for name in "ab"}
+    for batch in drawn(config, 70, steps, tokenizer):
+        assert batch.examples is not None and len(batch.examples) == 2
+        group = batch.rows[0]
+        for position, pairs in enumerate(batch.examples):
+            said = [tokenizer.decode(ids) for ids in group.ids[group.rows == position]]
+            (name,) = {text for text in "ab" if f"{text} input" in said[0]}
+            known = {(row.input, row.output) for row in tasks[name].train}
+            inputs = [pair.input for pair in pairs]
+            assert {(pair.input, pair.output) for pair in pairs} <= known
+            assert len(set(inputs)) == len(inputs)
+            assert not any(f"{text}<|im_end|>" in row for text in inputs for row in said)
+            undescribed = int(batch.descriptions[position]) == UNDESCRIBED
+            assert pairs or not undescribed
+            counts.add(len(pairs))
+            alone += undescribed
+            without += not pairs
+    assert counts == {0, 1, 2, 3, 4}
+    assert 0.15 < alone / (2 * steps) < 0.35 and 0.15 < without / (2 * steps) < 0.35
+
+
+def test_without_examples_steps_are_what_they_were(tokenizer: Any) -> None:
+    """Rows and descriptions do not depend on whether there are examples."""
+    plain = SamplingConfig(2, 3, micro_batches=2)
+    always = replace(plain, examples=3, no_examples_share=0.5, no_description_share=0.0)
+    for one, other in zip(
+        drawn(plain, 70, 8, tokenizer), drawn(always, 70, 8, tokenizer), strict=True
+    ):
+        assert same(one, other) and one.examples is None and other.examples is not None
+
+
+def test_a_task_without_other_rows_keeps_its_description(tokenizer: Any) -> None:
+    """One train row: it is asked, so it is no example."""
+    config = SamplingConfig(2, 1, examples=4, no_examples_share=0.0, no_description_share=1.0)
+    for batch in drawn(config, 61, 5, tokenizer):
+        assert batch.examples == [[], []] and (batch.descriptions >= 0).all()
+
+
+def test_examples_are_relabelled_as_the_rows_are(tokenizer: Any) -> None:
+    rows = tuple(Example(f"t-{i}", f"question {i}", (("yes", "no")[i % 2],)) for i in range(70))
+    plain = Task("t", "Answer 'yes' or 'no'.", rows)
+    other = Relabelling("Answer 'red' or 'blue'.", {"yes": "red", "no": "blue"})
+    config = SamplingConfig(
+        1, 2, relabel_share=0.5, examples=4, no_examples_share=0.0, no_description_share=0.0
+    )
+    data, seen = StepDataset(Rows([plain], tokenizer, [[other]]), config, 30, seed=0), set()
+    for batch in (data[step] for step in range(30)):
+        labels = [{}, other.labels][int(batch.descriptions[0])]
+        assert batch.examples is not None and batch.examples[0]
+        for pair in batch.examples[0]:
+            number = int(pair.input.removeprefix("question "))
+            assert pair.output == labels.get(rows[number].output, rows[number].output)
+            seen.add(pair.output)
+    assert seen == {"yes", "no", "red", "blue"}
+
+
+def test_tasks_set_aside_come_with_their_first_train_rows(tokenizer: Any) -> None:
+    aside = [task("a"), task("b")]
+    (batch,) = (ValidationDataset(Rows(aside, tokenizer), SamplingConfig(examples=2))[0],)
+    assert batch.examples == [list(one.train[:2]) for one in aside]
+    assert ValidationDataset(Rows(aside, tokenizer), SamplingConfig())[0].examples is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"examples": -1}, "a number of pairs, not -1"),
+        ({"no_examples_share": -0.1}, "must not be negative"),
+        ({"no_examples_share": 0.6, "no_description_share": 0.5}, "nor exceed 1 together"),
+    ],
+)
+def test_shares_that_make_no_sense_are_refused(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        SamplingConfig(**wrong)
