@@ -33,7 +33,8 @@ from library.store.open import open_library
 from library.tasks.files import Task, read_tasks
 from training.evaluation.cells import Cell, Pool, Prompts, cell_key, decode_all
 from training.evaluation.comparison import Row, means, pairs
-from training.evaluation.methods import GIBBERISH, Method
+from training.evaluation.methods import Method
+from training.evaluation.swaps import GIBBERISH
 
 PARAPHRASES = 3
 MODES: tuple[Mode, ...] = ("bare", "prompted")

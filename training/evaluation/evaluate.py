@@ -26,10 +26,10 @@ from training.evaluation.methods import (
     WITHOUT_ADAPTERS,
     Asked,
     Method,
-    descriptions,
     proposals,
 )
 from training.evaluation.routing import Routing
+from training.evaluation.swaps import WRONG_EXAMPLES, descriptions, other_tasks, swapped_names
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class EvaluationOutcome:
     """All cells, and what else a report says.
 
     Attributes:
-        pairs: (task, source) of swapped descriptions, by method.
+        pairs: (task, source) of swapped descriptions or examples, by method.
         abstentions: how often a zero adapter came out, by method.
         similarity: of each task's description to the nearest in the library, if there is one.
         chosen: which strategy `auto` followed for each task, by method and mode.
@@ -133,13 +133,19 @@ def _generated(
     outcome: EvaluationOutcome,
 ) -> list[Cell]:
     """The cells of a strategy in a mode; pairs of a swap, choices and zero adapters are noted."""
-    texts, swapped = descriptions(method.suffix, plan.tasks, plan.splits, plan.seed)
+    drawn = (method.suffix, plan.tasks, plan.splits, plan.seed)
+    texts, swapped = descriptions(*drawn)
+    lenders = other_tasks(*drawn) if method.suffix == WRONG_EXAMPLES else None
+    if lenders is not None:
+        swapped = swapped_names(plan.tasks, lenders)
     if swapped:
         outcome.pairs[method.name] = swapped
-    asked = [Asked(method, texts, mode, plan.seed + number) for number in range(method.samples)]
-    drawn = [proposals(engine, one, base.reference, plan.tasks) for one in asked]
-    found = drawn[0]
-    sources = [_source(samples, pool) for samples in zip(*drawn, strict=True)]
+    asked = [
+        Asked(method, texts, mode, plan.seed + number, lenders) for number in range(method.samples)
+    ]
+    by_draw = [proposals(engine, one, base.reference, plan.tasks) for one in asked]
+    found = by_draw[0]
+    sources = [_source(samples, pool) for samples in zip(*by_draw, strict=True)]
     outcome.abstentions[method.name] = _zeros(sources, pool)
     if method.head == DEFAULT_STRATEGY:
         chosen = {

@@ -1,8 +1,10 @@
 """Methods of an evaluation: the base, alone or with examples, a library's adapters, a generator.
 
-A method turns tasks into adapters (or none). A generator's suffix after the colon swaps the
-description, and with it tests whether the adapter listens to it; or it is a number, of train rows
-that the adapter is trained on: `auto:5`, `text-to-lora:5`, or in full `refine:text-to-lora:5`. Of a
+A method turns tasks into adapters (or none). After a strategy's name may stand a number of train
+rows, its examples: a generator that reads examples makes the adapter from them (`icm-lora:5`), any
+other strategy's adapter is trained on them (`auto:5`), and so is whatever `refine:` stands before
+(`refine:icm-lora:5`). A last suffix swaps the description or the examples, and with it tests
+whether the adapter listens: `text-to-lora:gibberish`, `text-to-lora:5:wrong-examples`. Of a
 generator that draws, `icm-lora:ensemble:4` is four samples that answer together.
 """
 
@@ -24,32 +26,36 @@ from library.adapter import zeros
 from library.base.models import BaseReference
 from library.errors import TaskFileError, UnknownName, UsageError
 from library.tasks.files import Example, Task
+from training.evaluation.swaps import DESCRIPTION_SWAPS, EXAMPLES_SWAPS, NO_DESCRIPTION
 
-GIBBERISH = (
-    "dax wug blicket toma fep zib gorp",
-    "qwzx plmk vbnt hjgf rtyu cdsx",
-    "lamp seventeen yonder spoon glacier of if",
-    "%% 0x7f :: ~~ [[]] // ;; @@",
-    "nnnnnnnn oooooo kkkkkk aaaa zzzzzzzzz",
-)
 IN_CONTEXT = "in-context"
 WITHOUT_ADAPTERS = ("base", IN_CONTEXT)
 REFINE = "refine:"
-ENSEMBLE = "ensemble:"
+ENSEMBLE = "ensemble"
 FROM_LIBRARY = ("oracle", "soup", "top-k", "lego", "lora-rar", "lorahub:5", "lorahub:16")
 ROUTED = ("per-request", "dlp")  # each row has an adapter, or a sum of some, of its own
 SHOTS = 3  # examples in the prompt of in-context, where no number stands behind it
 _WITHOUT_SUFFIX = (*WITHOUT_ADAPTERS, *FROM_LIBRARY, *ROUTED)
-DESCRIPTION_SUFFIXES = ("", "wrong-description", "gibberish", "paraphrase")
 
 
 @dataclass(frozen=True)
 class Method:
-    """A name as it was typed, and its parts. `head` is what makes the answers."""
+    """A name as it was typed, and its parts.
+
+    Attributes:
+        head: what makes the answers.
+        suffix: what is swapped (training.evaluation.swaps).
+        examples: number of a task's train rows that it goes by, or shows in the prompt.
+        in_full: whether `refine:` stands before it, so that it is trained on them in any case.
+        samples: number of adapters drawn for a task, whose logits are averaged.
+    """
 
     name: str
     head: str
     suffix: str = ""
+    examples: int = 0
+    in_full: bool = False
+    samples: int = 1
 
     @property
     def generates(self) -> bool:
@@ -59,17 +65,6 @@ class Method:
     def is_generator(self) -> bool:
         """Whether it needs a generator's checkpoint."""
         return self.head in registered()
-
-    @property
-    def examples(self) -> int:
-        """Number of a task's train rows that it is trained on, or shown in the prompt."""
-        return int(self.suffix) if self.suffix.isdecimal() else 0
-
-    @property
-    def samples(self) -> int:
-        """Number of adapters drawn for a task, whose logits are averaged."""
-        count = self.suffix.removeprefix(ENSEMBLE)
-        return int(count) if count != self.suffix else 1
 
     @property
     def from_library(self) -> bool:
@@ -98,73 +93,38 @@ def parse_methods(text: str) -> list[Method]:
 def _parse(name: str) -> Method:
     if name in _WITHOUT_SUFFIX:
         return Method(name, name)
-    in_full, (head, _, suffix) = name.startswith(REFINE), name.removeprefix(REFINE).partition(":")
-    counted = suffix.isdecimal() and 0 < int(suffix) <= MAX_EXAMPLES
-    if counted and name.startswith(f"{IN_CONTEXT}:"):
-        return Method(name, head, suffix)
-    swaps = suffix in DESCRIPTION_SUFFIXES and not name.endswith(":")
-    count = suffix.removeprefix(ENSEMBLE)
-    if head in strategy_names() and not in_full and count != suffix and count.isdecimal():
-        require_samples(head, int(count))
-        return Method(name, head, suffix)
-    first = in_full and suffix == "0"  # of a curve over numbers of rows: the start itself
-    known = counted or (head != Fresh.name and (first if in_full else swaps))
-    if head not in strategy_names() or not known:
-        more = [f"{DEFAULT_STRATEGY}:{s}" for s in ("5", *DESCRIPTION_SUFFIXES[1:])]
-        more += [f"{REFINE}{Fresh.name}:5", f"icm-lora:{ENSEMBLE}4"]
+    in_full = name.startswith(REFINE)
+    head, *parts = name.removeprefix(REFINE).split(":")
+    if len(parts) == 2 and parts[0] == ENSEMBLE and parts[1].isdecimal() and not in_full:
+        require_samples(head, int(parts[1]))
+        return Method(name, head, samples=int(parts[1]))
+    counted = bool(parts) and parts[0].isdecimal()
+    count, swaps = int(parts[0]) if counted else 0, parts[counted:]
+    if not (_takes(head, swaps, count) and _counts(head, counted, count, in_full, bool(swaps))):
+        more = [f"{DEFAULT_STRATEGY}:{s}" for s in ("5", *DESCRIPTION_SWAPS)]
+        more += [f"{DEFAULT_STRATEGY}:5:{s}" for s in EXAMPLES_SWAPS]
+        more += [f"{REFINE}{Fresh.name}:5", f"icm-lora:{ENSEMBLE}:4"]
         names = ", ".join([*_WITHOUT_SUFFIX, *strategy_names(), *more])
         raise UnknownName(f"unknown method '{name}'; known: {names}")
-    return Method(name, head, "" if first else suffix)
+    return Method(name, head, swaps[0] if swaps else "", count, in_full)
 
 
-def descriptions(
-    suffix: str, tasks: Sequence[Task], splits: Sequence[str], seed: int
-) -> tuple[list[str | None], list[list[str]]]:
-    """The description that each task goes by, and the (task, source) pairs of a swap.
-
-    None where there is no such description: a task without paraphrases, or one that is alone in
-    its split. `wrong-description` is a seeded derangement within each split, by text too: a task
-    never gets another's definition that equals its own. Raises UsageError if all are None.
-    """
-    if suffix not in DESCRIPTION_SUFFIXES[1:]:
-        return [task.definition for task in tasks], []
-    if suffix == "gibberish":
-        return [GIBBERISH[i % len(GIBBERISH)] for i in range(len(tasks))], []
-    if suffix == "paraphrase":
-        paraphrases = [_paraphrase(task, seed) for task in tasks]
-        if not any(paraphrases):
-            raise UsageError("no task has paraphrases (descriptions*.jsonl.gz beside the tasks)")
-        return paraphrases, []
-    source = list(range(len(tasks)))
-    for split in sorted(set(splits)):
-        members = [i for i, s in enumerate(splits) if s == split]
-        for i, j in zip(members, _derangement([tasks[i] for i in members], seed), strict=True):
-            source[i] = members[j]
-    swapped = [(i, j) for i, j in enumerate(source) if i != j]
-    if not swapped:
-        raise UsageError("wrong-description needs two tasks with different definitions in a split")
-    texts: list[str | None] = [None] * len(tasks)
-    for i, j in swapped:
-        texts[i] = tasks[j].definition
-    return texts, [[tasks[i].name, tasks[j].name] for i, j in swapped]
+def _takes(head: str, swaps: Sequence[str], count: int) -> bool:
+    """Whether these can be swapped for it: one at most, what is not there least of all."""
+    known = (*DESCRIPTION_SWAPS, *(EXAMPLES_SWAPS if count else ()))
+    plain = head in (IN_CONTEXT, Fresh.name)
+    return not swaps or (len(swaps) == 1 and swaps[0] in known and not plain)
 
 
-def _paraphrase(task: Task, seed: int) -> str | None:
-    if not task.paraphrases:
-        return None
-    return random.Random(f"{seed}/{task.name}").choice(task.paraphrases)
-
-
-def _derangement(tasks: Sequence[Task], seed: int) -> list[int]:
-    """An order in which no definition is in its place; the given order if there is none."""
-    n = len(tasks)
-    rng = random.Random(seed)
-    for _ in range(1000):
-        order = list(range(n))
-        rng.shuffle(order)
-        if all(tasks[i].definition != tasks[order[i]].definition for i in range(n)):
-            return order
-    return list(range(n))
+def _counts(head: str, counted: bool, count: int, in_full: bool, swapped: bool) -> bool:
+    """Whether it can go by so many examples, or by none."""
+    if counted and count == 0:  # of a curve over numbers of rows: the start itself
+        return in_full and not swapped and head in strategy_names() and head != Fresh.name
+    if head == IN_CONTEXT:
+        return counted and count <= MAX_EXAMPLES and not in_full
+    if head not in strategy_names() or count > MAX_EXAMPLES:
+        return False
+    return counted or not (in_full or head == Fresh.name)
 
 
 @dataclass(frozen=True)
@@ -172,43 +132,72 @@ class Asked:
     """What a method is asked for.
 
     Attributes:
-        texts: a description for each task; None: none, and no adapter.
+        texts: a description for each task; None: none, and no adapter unless the method is
+            without.
         mode: the prompt that the adapters are for.
-        seed: of draws, and of the train rows that serve as examples, where 0 takes the first.
+        seed: of the train rows that serve as examples; 0 takes the first.
+        lenders: for each task the index of the one whose rows those are; None: none. By default
+            its own.
     """
 
     method: Method
     texts: Sequence[str | None]
     mode: UsageMode = "best"
     seed: int = 0
+    lenders: Sequence[int | None] | None = None
+
+    def described(self, index: int) -> bool:
+        """Whether a task has the description that the method goes by, if it goes by any."""
+        return self.texts[index] is not None or self.method.suffix == NO_DESCRIPTION
+
+    def rows(self, index: int, tasks: Sequence[Task]) -> tuple[Example, ...]:
+        """A task's examples, its own or another's."""
+        lender = index if self.lenders is None else self.lenders[index]
+        count = self.method.examples
+        return () if lender is None else _examples(tasks[lender], count, self.seed)
 
 
 def proposals(
     engine: Engine, asked: Asked, base: BaseReference, tasks: Sequence[Task]
 ) -> list[Proposal | None]:
-    """A strategy's adapters for tasks, trained on train rows where the method says how many.
+    """A strategy's adapters for tasks, made from or trained on as many train rows as it says.
 
-    A task's own adapter is not retrieved. None where there is no text, or no row to train on; a
-    refused description gets an adapter that changes nothing, as its user would have none.
-    Raises TaskFileError for a text that cannot be a description, else as `Engine.propose` does.
+    A task's own adapter is not retrieved. None where there is no text, or no example; a refused
+    description gets an adapter that changes nothing, as its user would have none.
+    Raises TaskFileError for a text that cannot be a description, UsageError for more examples than
+    a generator reads, else as `Engine.propose` does.
     """
+    trains = _trains(engine, asked.method)
     # 1. What each task starts from.
     queries: dict[int, Query] = {}
     for index, (task, text) in enumerate(zip(tasks, asked.texts, strict=True)):
-        rows = _examples(task, asked.method.examples, asked.seed)
-        if text is None or (asked.method.examples and not rows):
+        rows = asked.rows(index, tasks)
+        if not asked.described(index) or (asked.method.examples and not rows):
             continue
-        queries[index] = Query(_request(asked, text, rows), base, engine.resources, task.name)
+        request = _request(asked, text, rows, trains)
+        queries[index] = Query(request, base, engine.resources, task.name)
     proposed: dict[int, Proposal] = {
         index: _started(engine, asked.method.head, query) for index, query in queries.items()
     }
     # 2. Those of one layout are trained together.
-    if asked.method.examples:
+    if trains:
         for layout in dict.fromkeys(p.adapter.layout.digest for p in proposed.values()):
             group = [i for i, p in proposed.items() if p.adapter.layout.digest == layout]
             refined = refined_proposals([queries[i] for i in group], [proposed[i] for i in group])
             proposed |= zip(group, refined, strict=True)
     return [proposed.get(index) for index in range(len(tasks))]
+
+
+def _trains(engine: Engine, method: Method) -> bool:
+    """Whether a method's adapters are trained on its examples. Raises UsageError for too many."""
+    reads = method.head != DEFAULT_STRATEGY and engine.uses_examples(method.head)
+    if method.in_full or not reads or not method.examples:
+        return method.examples > 0
+    loaded = engine.generated.get(method.head)
+    most = loaded.module.max_examples if loaded is not None else 0
+    if 0 < most < method.examples:
+        raise UsageError(f"{method.name}: this {method.head} checkpoint reads {most} examples")
+    return False
 
 
 def _started(engine: Engine, name: str, query: Query) -> Proposal:
@@ -236,11 +225,13 @@ def _examples(task: Task, count: int, seed: int) -> tuple[Example, ...]:
     return tuple(rows[:count])
 
 
-def _request(asked: Asked, text: str, rows: tuple[Example, ...]) -> Request:
-    mode = asked.mode
+def _request(asked: Asked, text: str | None, rows: tuple[Example, ...], trains: bool) -> Request:
+    mode = asked.mode if text is not None else "bare"  # a prompt would have to hold the text
     if asked.method.head == MultiTask.name and not rows and mode == "bare":
         mode = "prompted"  # its weights are the same, and bare prompts show what they lack
     try:
-        return Request(text, seed=asked.seed, examples=rows, mode=mode)
+        return Request(
+            text, seed=asked.seed, examples=rows, refine=None if trains else 0, mode=mode
+        )
     except InvalidDescription as error:
         raise TaskFileError(f"a task cannot be evaluated: {error}") from error

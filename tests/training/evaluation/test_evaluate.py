@@ -20,13 +20,8 @@ from library.errors import TaskFileError, UnknownName, UsageError
 from library.tasks.files import Example, Task, read_tasks
 from library.tasks.metrics import rouge_l
 from training.evaluation import cells as evaluation
-from training.evaluation.methods import (
-    GIBBERISH,
-    Asked,
-    descriptions,
-    parse_methods,
-    proposals,
-)
+from training.evaluation.methods import Asked, parse_methods, proposals
+from training.evaluation.swaps import GIBBERISH, descriptions, other_tasks
 
 METHODS = "base,text-to-lora,text-to-lora:wrong-description,text-to-lora:gibberish"
 
@@ -247,8 +242,14 @@ def test_descriptions_by_suffix() -> None:
     tasks = two_texts("abcdefg")
     tasks[2:4] = [replace(tasks[2], paraphrases=("p",)), replace(tasks[3], paraphrases=("q", "r"))]
     splits = ["seen"] * 7
-    for suffix in ("", "5"):
+    for suffix in ("", "wrong-examples"):
         assert descriptions(suffix, tasks, splits, 0) == (list("abcdefg"), [])
+    assert descriptions("no-description", tasks, splits, 0) == ([None] * 7, [])
+    for seed in range(5):  # the same other task lends its description or its examples
+        texts, _ = descriptions("wrong-description", tasks, splits, seed)
+        lenders = other_tasks("wrong-examples", tasks, splits, seed)
+        assert texts == [None if i is None else "abcdefg"[i] for i in lenders]
+        assert all(i != j for i, j in enumerate(lenders))
     assert descriptions("gibberish", tasks, splits, 0) == ([*GIBBERISH, *GIBBERISH[:2]], [])
     drawn = [descriptions("paraphrase", tasks, splits, seed) for seed in range(20)]
     assert all(pairs == [] for _, pairs in drawn)
@@ -279,6 +280,9 @@ def test_descriptions_by_suffix() -> None:
         ("refine:text-to-lora:0", "text-to-lora", 0, "generates is_generator"),
         ("refine:nearest:16", "nearest", 16, "generates takes_adapters"),
         ("auto:1", "auto", 1, "generates takes_adapters"),
+        ("text-to-lora:8:gibberish", "text-to-lora", 8, "generates is_generator"),
+        ("text-to-lora:8:no-description", "text-to-lora", 8, "generates is_generator"),
+        ("refine:text-to-lora:8:wrong-examples", "text-to-lora", 8, "generates is_generator"),
         (f"auto:{MAX_EXAMPLES}", "auto", MAX_EXAMPLES, "generates takes_adapters"),
     ],
 )
@@ -296,6 +300,10 @@ def test_a_method_s_name_says_what_it_takes(
     ["auto:0", f"auto:{MAX_EXAMPLES + 1}", "auto:-1", "auto:x", "nearest:0",
      "dlp:5", "oracle:gibberish", "lorahub:7", "auto::5", ":5", "fresh", "fresh:gibberish",
      "refine:fresh:0", "refine:fresh", "refine:nothing:0", "refine::0", "refine:auto",
+     "text-to-lora:no-description", "text-to-lora:wrong-examples", "text-to-lora:0:gibberish",
+     "text-to-lora:5:", "text-to-lora:5:5", "text-to-lora:gibberish:5", "fresh:5:gibberish",
+     "text-to-lora:5:gibberish:wrong-examples", "in-context:5:gibberish", "refine:in-context:5",
+     "in-context:0", "refine:text-to-lora:0:gibberish", "text-to-lora:5:nonsense",
      "refine:auto:gibberish", "refine:base:5", "refine:auto:201", "refine:refine:auto:5"],
 )  # fmt: skip
 def test_names_of_no_method(name: str) -> None:
