@@ -2,8 +2,9 @@
 
 A pair becomes one token, made of both texts' vectors and of the mean over all pairs of the task
 (Zaheer et al. 2017): what changes from input to output, and how this pair differs from the others.
-Beside it stand the output's own tokens, marked with the pair's, for a reader to say. Nothing knows
-the order of the pairs. Pairs can do without a description (Lu et al. 2024, arXiv 2411.19156, with
+Beside it stand the output's own tokens, marked with the pair's, for a reader to say. The pair's own
+token has no word: what a reader says of it would be learnt by heart instead of read. Nothing knows
+the order of the pairs. They can do without a description (LoRA of Change, arXiv 2411.19156, with
 images): a learned vector then stands for it.
 """
 
@@ -12,6 +13,7 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from generator.layers.config import TextToLoRAConfig
 from index.encoders.descriptions import Embeddings
@@ -24,13 +26,13 @@ class PairEncoder(nn.Module):
 
     def __init__(self, config: TextToLoRAConfig) -> None:
         super().__init__()
-        self.d, self.w, h = config.embedding_dim, config.words_dim, config.latent
-        self.scale = math.sqrt(self.d)
-        self.no_description = nn.Parameter(torch.zeros(self.d))
+        d, h = config.embedding_dim, config.latent
+        self.scale = math.sqrt(d)
+        self.no_description = nn.Parameter(torch.zeros(d))
         dropout = nn.Dropout(config.dropout)
-        self.pair = nn.Sequential(nn.Linear(2 * self.d, h), nn.SiLU(), dropout)
+        self.pair = nn.Sequential(nn.Linear(2 * d, h), nn.SiLU(), dropout)
         self.beside = nn.Sequential(nn.Linear(2 * h, h), nn.SiLU(), dropout)
-        self.out = nn.Linear(h, self.d + self.w)
+        self.out = nn.Linear(h, d)
 
     def forward(self, text: Embeddings | None, pairs: EmbeddedPairs | None) -> Embeddings:
         """n descriptions, each followed by its pairs' tokens.
@@ -51,11 +53,10 @@ class PairEncoder(nn.Module):
     def _tokens(self, pairs: EmbeddedPairs) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens, words and mask of n conditions' pairs: (n, p·(1+t), ·)."""
         present = pairs.mask.any(dim=-1)  # (n, p)
-        states = self._states(pairs, present)
-        token, word = self.out(states)[:, :, None].split([self.d, self.w], dim=-1)
+        token = self.out(self._states(pairs, present))[:, :, None]  # (n, p, 1, d)
         parts = (
             torch.cat([token, pairs.tokens + token], dim=2),  # (n, p, 1+t, d)
-            torch.cat([word, pairs.words], dim=2),
+            pad(pairs.words, (0, 0, 1, 0)),
             torch.cat([present[..., None], pairs.mask], dim=2),
         )
         tokens, words, mask = (part.flatten(1, 2) for part in parts)

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from generator.layers.config import TextToLoRAConfig
 from generator.layers.pair_encoder import PairEncoder
+from generator.layers.word_reader import WordReader
 from generator.models.base import Condition, reads_examples
 from generator.models.text_to_lora import TextToLoRA
 from index.encoders.descriptions import Embeddings
+from index.encoders.pairs import EmbeddedPairs
 from library.adapter import Adapter
 from library.errors import UsageError
 from library.factored import squared_delta_distance
@@ -114,6 +116,34 @@ def test_training_on_both_alone_and_together_reaches_every_parameter(reader_dim:
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.any(), name
     assert losses[-1] < losses[0]
+
+
+def test_words_are_said_that_only_an_example_holds_and_no_training_task_had() -> None:
+    """The reader's linear path to B is open to the outputs of pairs without a description."""
+    layout = Layout("one", 1, (Site("m.layers.0.attn.v", 6, 9, 2),))
+    torch.manual_seed(0)
+    vocabulary, truth = torch.randn(60, WORDS), torch.randn(WORDS, 9)
+
+    def batch(words: range) -> tuple[EmbeddedPairs, torch.Tensor]:
+        """Two pairs of each word: other inputs, the same output of one token."""
+        n = len(words)
+        inputs, outputs = torch.randn(2, n, 2, WIDTH)
+        said = vocabulary[list(words)][:, None, None].expand(n, 2, 1, WORDS)
+        tokens, mask = torch.zeros(n, 2, 1, WIDTH), torch.ones(n, 2, 1, dtype=torch.bool)
+        normed = torch.nn.functional.layer_norm(said[:, 0, 0], (WORDS,))
+        return EmbeddedPairs(inputs, outputs, tokens, said, mask), normed @ truth
+
+    encoder = PairEncoder(TextToLoRAConfig(WIDTH, **PARTS, dropout=0.0, examples=2))
+    reader = WordReader(WIDTH, WORDS, 16, layout)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *reader.parameters()], lr=1e-2)
+    (seen, wanted), (unseen, hidden) = batch(range(40)), batch(range(40, 60))
+    for _ in range(500):
+        loss = (reader(encoder(None, seen))["v_6x9"][:, 0, :, 0] - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    error = (reader(encoder(None, unseen))["v_6x9"][:, 0, :, 0] - hidden).square().mean()
+    assert error < 0.1 * hidden.square().mean()
 
 
 def test_with_descriptions_alone_nothing_changes() -> None:
