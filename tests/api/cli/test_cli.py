@@ -46,7 +46,7 @@ WRONG = [
             "--out",
             "new",
             "--generator",
-            "text-to-lora",
+            "nearest",
             "--examples",
             "e",
             "--refine",
