@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -95,7 +95,8 @@ def _parse(name: str) -> Method:
         return Method(name, name)
     in_full = name.startswith(REFINE)
     head, *parts = name.removeprefix(REFINE).split(":")
-    if len(parts) == 2 and parts[0] == ENSEMBLE and parts[1].isdecimal() and not in_full:
+    ensemble = len(parts) == 2 and parts[0] == ENSEMBLE and parts[1].isdecimal()
+    if ensemble and head in strategy_names() and not in_full:
         require_samples(head, int(parts[1]))
         return Method(name, head, samples=int(parts[1]))
     counted = bool(parts) and parts[0].isdecimal()

@@ -6,7 +6,7 @@ makes those likelier that score above the mean of their prompt (REINFORCE, Willi
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from library.adapter import Adapter
 from library.base.decode import MAX_NEW_TOKENS, answer_text
 from library.base.models import base_layout
 from library.base.sampling import Sampling
-from library.checkpoint import CheckpointInfo, Storage
+from library.checkpoint import Storage
 from library.errors import TaskFileError, UsageError
 from library.tasks.metrics import exact_match, rouge_l
 from training.data.batches import PromptRow, TaskBatch
@@ -136,11 +136,6 @@ class Reward(ThroughBase):
         names = ("kl_weight", "micro_batches", "seed", "compile_layers", "start_digest")
         values = {name: getattr(self, name) for name in names}
         return {**asdict(self.answers), **values, "val_reward": list(self.val_reward.items())}
-
-    def info(self) -> CheckpointInfo:
-        """The tasks are those of this training and of the one before it."""
-        info = super().info()
-        return replace(info, tasks=sorted({*info.tasks, *self.seen}))
 
     def setup(self, stage: str) -> None:
         name = getattr(self.data, "encoder_name", self.encoder_name)

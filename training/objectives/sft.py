@@ -1,13 +1,16 @@
 """SFT of a generator: its adapters act in the frozen base, and the base's answers are scored."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from generator.engine import read_generator
 from library.adapter import Adapter
+from library.errors import UsageError
 from training.data.batches import TaskBatch
 from training.objectives.frozen_base import Noise, passed_on
 from training.objectives.through_base import ThroughBase
@@ -23,7 +26,13 @@ class SFT(ThroughBase):
         label_smoothing: of the answers' tokens.
         neftune_alpha: noise on the base's input embeddings; 0 for none.
         weight_penalty: keeps the adapters small.
+        start: folder of a checkpoint to go on from; none if None. Parts of the architecture that it
+            lacks begin as they would without it.
         **kwargs: see ThroughBase.
+    Raises:
+        MissingPath, CheckpointError: `start` cannot be used.
+        LayoutMismatch: it is of another layout.
+        UsageError: it is of another architecture, beyond such parts.
     """
 
     def __init__(
@@ -31,14 +40,35 @@ class SFT(ThroughBase):
         label_smoothing: float = 0.1,
         neftune_alpha: float = 5.0,
         weight_penalty: float = 1e-3,
+        start: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.noise = Noise(label_smoothing, neftune_alpha)
         self.weight_penalty = weight_penalty
+        self.start_digest: str | None = None
+        if start is not None:
+            self._begin_from(Path(start))
+
+    def _begin_from(self, folder: Path) -> None:
+        """Take over a checkpoint's parameters."""
+        checkpoint = read_generator(folder)
+        checkpoint.module.layout.require_same(
+            self.generator.layout, f"the checkpoint {folder}", "this training"
+        )
+        stored = checkpoint.module.state_dict()
+        try:
+            lacking, beyond = self.generator.load_state_dict(stored, strict=False)
+        except RuntimeError as error:
+            raise UsageError(f"{folder} has another architecture: {error}") from error
+        parts = {name.partition(".")[0] for name in stored}
+        halves = sorted(name for name in lacking if name.partition(".")[0] in parts)
+        if beyond or halves:
+            raise UsageError(f"{folder} has another architecture: {[*beyond, *halves][0]}")
+        self.start_digest, self.seen = checkpoint.digest, checkpoint.info.tasks
 
     def settings(self) -> dict[str, Any]:
-        names = ("weight_penalty", "compile_layers")
+        names = ("weight_penalty", "compile_layers", "start_digest")
         return {**asdict(self.noise), **{name: getattr(self, name) for name in names}}
 
     def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:

@@ -4,12 +4,15 @@ The base is not a submodule: it is frozen, belongs in no checkpoint, and is load
 """
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import torch
 
 from generator.models.base import Condition
+from library.checkpoint import CheckpointInfo
 from library.errors import UsageError
 from training.data.batches import TaskBatch
 from training.objectives.frozen_base import FrozenBase
@@ -27,6 +30,7 @@ class ThroughBase(GeneratorModule):
     """
 
     gives = GeneratorModule.gives | {"examples"}
+    seen: Sequence[str] = ()  # tasks of the training that this one goes on from
 
     def __init__(self, compile_layers: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -46,6 +50,11 @@ class ThroughBase(GeneratorModule):
                 "it and architecture.examples alike"
             )
         _ = self.frozen  # loaded before the clock starts
+
+    def info(self) -> CheckpointInfo:
+        """What the checkpoint says: its tasks are those of this training and of the one before."""
+        info = super().info()
+        return replace(info, tasks=sorted({*info.tasks, *self.seen}))
 
     def on_train_start(self) -> None:
         self._begin, self._tokens = time.monotonic(), 0
