@@ -136,6 +136,13 @@ class Query:
         other.request = replace(self.request, seed=seed)
         return other
 
+    def without_examples(self) -> "Query":
+        """The same query by its description alone; it keeps what was computed from that."""
+        other = copy(self)
+        other.request = replace(self.request, examples=())
+        other.__dict__.pop("task_vector", None)  # it is of the examples too
+        return other
+
     @property
     def description(self) -> str:
         """The request's description. Raises UsageError if there are only examples."""

@@ -133,9 +133,17 @@ class Auto(Strategy):
             )
 
     def _by_examples(self, query: Query, generates: Sequence[Strategy]) -> Proposal:
-        """The candidate with the least loss on the examples."""
+        """The candidate with the least loss on the examples.
+
+        Generators that read examples go by the description alone, where there is one: an adapter
+        made from the examples would be judged on what it has seen.
+        """
+        blind = query if query.request.description is None else query.without_examples()
         retrieved = [self._compose, self._nearest] if query.neighbours else []
-        candidates = [c for s in (*generates, *retrieved) for c in s.candidates(query)]
+        candidates = [
+            *(c for s in generates for c in s.candidates(blind)),
+            *(c for s in retrieved for c in s.candidates(query)),
+        ]
         labels, proposals = zip(*candidates, strict=True)
         base = query.model
         # The weights that the files would hold.

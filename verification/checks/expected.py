@@ -4,18 +4,34 @@ The expectation stands in provenance; generator.expected says where it comes fro
 beats its rivals is no comfort to a user whose answers are wrong.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from verification.artifact import Artifact, Context
 from verification.hook import Finding
 
 EXPECTED_HOOK = "expected"
+UNKNOWN = Finding(
+    EXPECTED_HOOK,
+    "expected-unknown",
+    "warn",
+    "nothing like it was measured, so it is not known how many answers will be right: try it on "
+    "examples of the task",
+)
 LEAST = 100 / 3  # of 100 answers; below it a user would have to check every one
 
 
 def check_expected(artifact: Artifact, context: Context) -> list[Finding]:
-    """What provenance says of the answers to expect; nothing where it says nothing."""
-    stated = (artifact.provenance or {}).get("expected")
+    """What provenance says of the answers to expect.
+
+    Where it says nothing, an adapter that was made for a request, by its usage, is warned of as
+    well, unless examples were held out from its training: silence would be taken for a promise.
+    """
+    provenance = artifact.provenance or {}
+    stated = provenance.get("expected")
     if not isinstance(stated, dict):
-        return []
+        asked = isinstance(provenance.get("usage"), dict)
+        return [UNKNOWN] if asked and not _held_out(provenance) else []
     members = map(stated.get, ("score", "low", "high"))
     numbers = [n for n in members if isinstance(n, int | float) and 0 <= n <= 100]
     if len(numbers) < 3:
@@ -30,3 +46,9 @@ def check_expected(artifact: Artifact, context: Context) -> list[Finding]:
     if score < LEAST:
         return [Finding(EXPECTED_HOOK, "expected-low", "warn", message, evidence)]
     return [Finding(EXPECTED_HOOK, "expected", "info", message, evidence)]
+
+
+def _held_out(provenance: Mapping[str, Any]) -> bool:
+    """Whether provenance has scores on examples that were left out of training."""
+    refine = (provenance.get("details") or {}).get("refine")
+    return isinstance(refine, dict) and bool(refine.get("held_out"))

@@ -43,6 +43,18 @@ def test_where_nothing_is_expected_nothing_is_said(none: Any) -> None:
     assert check_expected(Artifact({}), Context()) == []
 
 
+def test_of_an_answer_to_a_request_silence_is_told() -> None:
+    def found(**more: Any) -> list[str]:
+        content = {"expected": None, "usage": {"mode": "bare", "template": "{input}"}, **more}
+        artifact = Artifact({PROVENANCE_FILE: json.dumps(content).encode()})
+        return [f.code for f in check_expected(artifact, Context()) if f.severity == "warn"]
+
+    assert found() == ["expected-unknown"]
+    assert found(details=None) == found(details={"refine": {"held_out": None}}) == found()
+    assert found(details={"refine": {"held_out": {"right": 1, "of": 5}}}) == []
+    assert found(expected=stated(50)) == []
+
+
 @pytest.mark.parametrize("bad", ["90", None, float("nan"), float("inf"), -1, 101, 10**400, [50]])
 def test_what_is_no_number_of_a_hundred_is_told(bad: Any) -> None:
     for expected in (stated(bad), stated(50, low=bad), stated(50, high=bad), {}):
