@@ -12,7 +12,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from typing import Any
 import numpy
 
 import pretrained
+from generator.engine import read_generator
 from generator.expected import LEAST_POINTS, TRAINED, ScoreFit, ScoreRange, group_of, predicted
-from generator.models.text_to_lora import TextToLoRA
+from generator.models.base import registered
 from generator.strategies.multi_task import MultiTask
 from library.canonical import file_digest
 from library.files import write_file
@@ -55,7 +56,7 @@ def main() -> None:
         "calibration": f"from {tasks} user-style tasks that nothing was trained on",
         "base_sha256": first["base_sha256"],
         "checkpoints": {
-            TextToLoRA.kind: first["checkpoint"],
+            **_shipped({point.group.split(",")[0] for point in points}),
             MultiTask.name: file_digest(pretrained.folder(MultiTask.name) / WEIGHTS_FILE),
         },
         "sources": {path.name: file_digest(path) for path in o.fit},
@@ -72,6 +73,15 @@ def main() -> None:
     }
     write_file(o.out, (json.dumps(report, indent=1) + "\n").encode())
     print(json.dumps({k: v for k, v in report.items() if k != "command"}, indent=1))
+
+
+def _shipped(measured: Collection[str]) -> dict[str, str]:
+    """Digests of the shipped checkpoints, which reports of --fit measure, by generator."""
+    return {
+        name: read_generator(pretrained.folder(name)).digest
+        for name in registered()
+        if name in measured
+    }
 
 
 def _points(paths: Sequence[Path]) -> list[Point]:
