@@ -1,9 +1,11 @@
 """Join reports of `lorasmith evaluate` that were made side by side into one.
 
-    python benchmarks/quality/join_reports.py PART.json... --out report.json [--html report.html]
+    python benchmarks/quality/join_reports.py [LABEL=]PART.json... --out report.json [--html ...]
 
-The parts hold different methods, modes or tasks of one base and one seed. Means, recovery,
-pairs and calibration are those of all rows together. `command` names every part's.
+The methods of a part with a label carry it, so that two checkpoints of one generator can stand side
+by side: `text-to-lora (reconstruction)`. The parts hold different methods, modes or tasks of one
+base and one seed. Means, recovery, pairs and calibration are those of all rows together. `command`
+names every part's.
 """
 
 import argparse
@@ -42,13 +44,31 @@ def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
     return report | summaries(rows, report["similarity"])
 
 
+def labelled(part: dict[str, Any], label: str) -> dict[str, Any]:
+    """A report whose methods carry a label, if it is not empty."""
+    if not label:
+        return part
+    rows = [{**row, "method": f"{row['method']} ({label})"} for row in part["rows"]]
+    named = {
+        key: {f"{method} ({label})": value for method, value in part.get(key, {}).items()}
+        for key in JOINED
+        if key != "similarity"
+    }
+    return {**part, **named, "rows": rows}
+
+
+def _read(argument: str) -> dict[str, Any]:
+    label, _, path = argument.rpartition("=")
+    return labelled(json.loads(Path(path).read_text(encoding="utf-8")), label)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="+", type=Path)
+    parser.add_argument("parts", nargs="+", metavar="[LABEL=]PART")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--html", type=Path)
     options = parser.parse_args()
-    report = joined([json.loads(part.read_text(encoding="utf-8")) for part in options.parts])
+    report = joined([_read(part) for part in options.parts])
     options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if options.html is not None:
         options.html.write_text(page(report), encoding="utf-8")
