@@ -72,10 +72,11 @@ def refine_adapter(
     # 1. The start, and the prompt that it is for.
     adapter = start.adapters[0] if start else fresh_start(base, request.seed)
     usage = start.usages[0] if start else BARE
+    saw = start is not None and start.examples[0] == request.examples_digest
     # 2. Training.
     (refined,) = refiner(
         base,
-        [Start(adapter, request.examples, usage)],
+        [Start(adapter, request.examples, usage, saw)],
         steps=request.refine,
         budget=request.budget,
         seed=request.seed,

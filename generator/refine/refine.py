@@ -22,8 +22,8 @@ class Start:
     """What is refined: an adapter (n = 1), on examples, for the prompt of a usage.
 
     Attributes:
-        saw_examples: whether the adapter was made from these examples; then none of them can be
-            held out from it.
+        saw_examples: whether the adapter was made from these examples, or trained on them; then
+            none of them can be held out from it.
     """
 
     adapter: Adapter

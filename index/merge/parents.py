@@ -38,6 +38,7 @@ class Parent:
         id: of its provenance; of an adapter from elsewhere, `sha256:` and its weights' digest.
         base: {"id", "sha256", "source"} of its base model.
         description: of its task, by its provenance; None of an adapter from elsewhere.
+        examples: digest of what it was made from or trained on, likewise.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Parent:
     base: dict[str, Any]
     files: dict[str, bytes]
     description: str | None = None
+    examples: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Parents:
     Attributes:
         usages: the prompt that each was made for.
         descriptions: of the task of each, where provenance has one.
+        examples: digests of the examples of each, likewise.
     """
 
     ids: list[str]
@@ -61,6 +64,7 @@ class Parents:
     base: dict[str, Any]
     usages: list[Usage]
     descriptions: list[str | None]
+    examples: list[str | None]
 
 
 def read_parents(
@@ -88,9 +92,7 @@ def read_parents(
         _require_same_base(other, record, parents[0].name if base is None else "--base")
     layout = _layout(parents[0], resolve_base(base) if base is not None else None)
     adapters = [adapter_of(parent.files, layout) for parent in parents]
-    usages = [usage_of(parent.files) for parent in parents]
-    described_as = [parent.description for parent in parents]
-    return Parents([parent.id for parent in parents], adapters, record, usages, described_as)
+    return _parents(parents, adapters, record)
 
 
 def one_parent(name: str, files: dict[str, bytes], base: BaseReference) -> Parents:
@@ -101,7 +103,20 @@ def one_parent(name: str, files: dict[str, bytes], base: BaseReference) -> Paren
     parent, record = _named(name, files), described(base)
     _require_same_base(parent, record, base.name)
     adapter = adapter_of(files, base_layout(base, adapter_of(files).layout))
-    return Parents([parent.id], [adapter], record, [usage_of(files)], [parent.description])
+    return _parents([parent], [adapter], record)
+
+
+def _parents(
+    parents: Sequence[Parent], adapters: list[Adapter], record: dict[str, Any]
+) -> Parents:
+    return Parents(
+        [parent.id for parent in parents],
+        adapters,
+        record,
+        [usage_of(parent.files) for parent in parents],
+        [parent.description for parent in parents],
+        [parent.examples for parent in parents],
+    )
 
 
 def _parent(name: str, catalogue: Catalogue) -> Parent:
@@ -127,7 +142,8 @@ def _named(name: str, files: dict[str, bytes]) -> Parent:
         provenance = json.loads(files.get(PROVENANCE_FILE, b"null"))
         if provenance is not None and adapter_id(config, sha256, provenance) == provenance["id"]:
             record = {key: provenance["base"][key] for key in ("id", "sha256", "source")}
-            return Parent(name, provenance["id"], record, files, provenance["description"])
+            known = (provenance["description"], provenance.get("examples"))
+            return Parent(name, provenance["id"], record, files, *known)
         base = config["base_model_name_or_path"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise AdapterFileError(f"{name} does not say what it is: {error}") from error

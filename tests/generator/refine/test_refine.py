@@ -166,6 +166,17 @@ def test_the_command_and_python_give_the_same_bytes(
     assert all(delta.any() for delta in stored.values())
 
 
+def test_what_a_start_has_seen_is_not_held_out_from_it(tiny_base: Path, tmp_path: Path) -> None:
+    options: Any = {"base": str(tiny_base), "steps": 2}
+    fresh = lorasmith.refine(PAIRS, **options)
+    assert fresh.summary["refined"]["held_out"]["of"] == len(PAIRS)
+    start = fresh.save(tmp_path / "start")
+    again = lorasmith.refine(PAIRS, start, **options)
+    assert again.summary["refined"]["held_out"] is None
+    others = [(f"{text} 7", output) for text, output in PAIRS]
+    assert lorasmith.refine(others, start, **options).summary["refined"]["held_out"] is not None
+
+
 def test_what_cannot_be_trained_on_is_refused(tiny_base: Path, tmp_path: Path) -> None:
     base = str(tiny_base)
     for pairs in ([], [("a", " ")], [("a", "yes"), ("a", "no")], [("a", "b")] * 201):
