@@ -106,9 +106,7 @@ def one_parent(name: str, files: dict[str, bytes], base: BaseReference) -> Paren
     return _parents([parent], [adapter], record)
 
 
-def _parents(
-    parents: Sequence[Parent], adapters: list[Adapter], record: dict[str, Any]
-) -> Parents:
+def _parents(parents: Sequence[Parent], adapters: list[Adapter], record: dict[str, Any]) -> Parents:
     return Parents(
         [parent.id for parent in parents],
         adapters,
