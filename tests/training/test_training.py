@@ -12,8 +12,10 @@ import torch
 from generator.engine import read_generator
 from generator.models.base import Condition
 from generator.models.text_to_lora import TextToLoRA
+from index.encoders.descriptions import DEFAULT_ENCODER
 from library.base.loss import answer_logits, answer_loss
 from library.base.multi_adapter import adapted
+from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import TaskFileError, UsageError
 from library.layout import DEFAULT_TARGETS, layout_of
 from training.data.batches import SamplingConfig, TaskBatch
@@ -175,6 +177,48 @@ def test_a_generator_is_trained_on_descriptions_and_examples(
     assert read.info.training["data"]["sampling"]["examples"] == 3
 
 
+def test_a_training_goes_on_from_a_checkpoint(tiny_base: Path, tmp_path: Path) -> None:
+    def begun(start: Path | None, encoder: str = DEFAULT_ENCODER, **architecture: int) -> SFT:
+        return SFT(
+            generator=TextToLoRA,
+            base=str(tiny_base),
+            rank=4,
+            architecture={
+                "latent": 16,
+                "head_in": 24,
+                "queries": 2,
+                "words_dim": 8,
+                **architecture,
+            },
+            encoder=encoder,
+            start=None if start is None else str(start),
+        )
+
+    first = begun(None).generator
+    tiny.randomise(first, std=0.2)
+    info = CheckpointInfo(
+        {"id": "tiny", "sha256": None, "source": "random"}, DEFAULT_ENCODER, ["seen"]
+    )
+    folder = tmp_path / "start"
+    save_checkpoint(folder, first, info)
+    stored = read_generator(folder)
+    known = stored.module.state_dict()
+    for examples, lacking in ((0, set[str]()), (3, {"pairs"})):
+        module = begun(folder, examples=examples)
+        state = module.generator.state_dict()
+        assert all(torch.equal(state[key], value) for key, value in known.items())
+        assert {key.partition(".")[0] for key in state.keys() - known.keys()} == lacking
+        assert module.settings()["start_digest"] == stored.digest and [*module.seen] == ["seen"]
+    for said, encoder, wrong in (
+        ("another architecture: size mismatch", DEFAULT_ENCODER, {"latent": 32}),
+        ("another architecture: task_encoder", DEFAULT_ENCODER, {"queries": 0, "words_dim": 0}),
+        (f"reads {DEFAULT_ENCODER}, and this training other", "other", {}),
+    ):
+        with pytest.raises(UsageError, match=said) as raised:
+            begun(folder, encoder, **wrong)
+        assert "\n" not in str(raised.value)
+
+
 def test_data_and_generator_have_the_same_number_of_examples(
     tiny_base: Path, tmp_path: Path
 ) -> None:
@@ -240,6 +284,7 @@ COMPILE = """
 import tiny, torch
 from library.base.multi_adapter import MultiAdapter
 from library.layout import layout_of
+from index.encoders.descriptions import DEFAULT_ENCODER
 from library.base.loss import answer_logits, answer_loss
 from training.data.relabel import Relabelling
 from library.base.compiled import compile_layers

@@ -32,7 +32,7 @@ class SFT(ThroughBase):
     Raises:
         MissingPath, CheckpointError: `start` cannot be used.
         LayoutMismatch: it is of another layout.
-        UsageError: it is of another architecture, beyond such parts.
+        UsageError: it is of another architecture, beyond such parts, or reads another encoder.
     """
 
     def __init__(
@@ -56,11 +56,16 @@ class SFT(ThroughBase):
         checkpoint.module.layout.require_same(
             self.generator.layout, f"the checkpoint {folder}", "this training"
         )
+        if checkpoint.info.encoder != self.encoder_name:
+            raise UsageError(
+                f"{folder} reads {checkpoint.info.encoder}, and this training {self.encoder_name}"
+            )
         stored = checkpoint.module.state_dict()
         try:
             lacking, beyond = self.generator.load_state_dict(stored, strict=False)
         except RuntimeError as error:
-            raise UsageError(f"{folder} has another architecture: {error}") from error
+            last = str(error).splitlines()[-1].strip()  # of a heading and a line for each
+            raise UsageError(f"{folder} has another architecture: {last}") from error
         parts = {name.partition(".")[0] for name in stored}
         halves = sorted(name for name in lacking if name.partition(".")[0] in parts)
         if beyond or halves:
