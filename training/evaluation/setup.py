@@ -9,14 +9,17 @@ from typing import Any
 import torch
 
 import pretrained
-from generator.engine import Engine, open_engine, read_generator
+from generator.engine import DEFAULT_STRATEGY, Engine, open_engine, read_generator
+from generator.models.base import Generator
 from generator.request import UsageMode
+from generator.strategies.calibration import strategy_calibration
 from generator.strategies.multi_task import MultiTask
 from index.encoders.descriptions import DescriptionEncoder
 from index.routing import load_router
 from index.search.retriever import Retriever
 from library.adapter import Adapter
 from library.base.models import BaseReference, base_layout, resolve_base
+from library.checkpoint import Checkpoint
 from library.errors import UsageError
 from library.peft.read import read_peft
 from library.store.open import open_library
@@ -66,10 +69,7 @@ def run_evaluation(o: Options, *, command: str, commit: str | None) -> tuple[dic
     # 1. Tasks, base and engine; a checkpoint also says which tasks are seen.
     tasks, reference = read_tasks(o.tasks)[: o.limit], resolve_base(o.base)
     engine = _engine(o)
-    generated = [s for name, s in engine.generated.items() if name in o.heads]
-    for strategy in generated:
-        strategy.fit.require(reference)
-    checkpoints = [s.checkpoint for s in generated or engine.generated.values()]
+    checkpoints = _checkpoints(o, engine, reference)
     seen = {name for checkpoint in checkpoints for name in checkpoint.info.tasks}
     splits = ["seen" if task.name in seen else "held-out" for task in tasks]
     # 2. What the methods need beside it.
@@ -85,6 +85,7 @@ def run_evaluation(o: Options, *, command: str, commit: str | None) -> tuple[dic
         plan, outcome, command=command, commit=commit, device=_device_name(o.device), base=base
     )
     report["checkpoint"] = checkpoints[0].digest if checkpoints else None
+    report["checkpoints"] = {checkpoint.kind: checkpoint.digest for checkpoint in checkpoints}
     return report, predictions_lines(outcome.cells, o.seed)
 
 
@@ -95,6 +96,23 @@ def _engine(o: Options) -> Engine:
     checkpoints = [read_generator(folder) for folder in o.checkpoints]
     required = next((m.head for m in o.methods if m.is_generator), None)
     return open_engine(checkpoints, library, o.device, required=required)
+
+
+def _checkpoints(o: Options, engine: Engine, base: BaseReference) -> list[Checkpoint[Generator]]:
+    """Checkpoints of the generators that methods name; all that fit for `auto`, or if none does.
+
+    In the order in which `auto` takes them. Raises LayoutMismatch, UsageError: one that is named
+    does not fit.
+    """
+    named = [s for name, s in engine.generated.items() if name in o.heads]
+    for strategy in named:
+        strategy.fit.require(base)
+    if named and DEFAULT_STRATEGY not in o.heads:
+        used = named
+    else:
+        used = [s for s in engine.generated.values() if not s.unavailable(base)]
+    calibrated = strategy_calibration().recovery
+    return [s.checkpoint for s in sorted(used, key=lambda s: s.name not in calibrated)]
 
 
 def _library(

@@ -82,6 +82,26 @@ def test_the_report_holds_what_the_contract_says(
     assert "| text-to-lora | bare | held-out | 2 |" in capsys.readouterr().out
 
 
+def test_seen_is_what_any_checkpoint_behind_a_method_was_trained_on(
+    command: list[str], tmp_path: Path, small_checkpoint: Path, icm_checkpoint: Path
+) -> None:
+    digests = {read_generator(f).kind: read_generator(f).digest for f in (
+        small_checkpoint, icm_checkpoint)}  # fmt: skip
+    both = [*command, "--checkpoint", str(icm_checkpoint), "--overwrite", "--methods"]
+    for methods, kinds in (
+        ("auto,icm-lora", {"text-to-lora", "icm-lora"}),
+        ("base", {"text-to-lora", "icm-lora"}),
+        ("icm-lora", {"icm-lora"}),
+    ):
+        assert main([*both, methods]) == 0
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert report["checkpoints"] == {kind: digests[kind] for kind in kinds}
+        first = "text-to-lora" if "text-to-lora" in kinds else "icm-lora"  # it is calibrated
+        assert report["checkpoint"] == digests[first]
+        seen = {row["task"] for row in report["rows"] if row["split"] == "seen"}
+        assert seen == ({"seen"} if "text-to-lora" in kinds else set())
+
+
 def test_a_cell_is_what_one_adapter_answers_alone(
     command: list[str], tmp_path: Path, tasks: Path, small_checkpoint: Path, tiny_base: Path
 ) -> None:
