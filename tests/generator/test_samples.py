@@ -116,6 +116,16 @@ def test_the_command_writes_a_folder_for_each(
     assert sorted(entry.name for entry in out.iterdir()) == ["sample-1", "sample-2"]
 
 
+def test_a_checkpoint_of_another_generator_is_not_passed_over(
+    small_checkpoint: Path, tiny_base: Path, tmp_path: Path, capsys: Any
+) -> None:
+    asked = ["generate", TASK, "--base", str(tiny_base), "--out", str(tmp_path / "a")]
+    own = ["--generator", NAME, "--checkpoint", str(small_checkpoint)]
+    assert main([*asked, *own]) == 1
+    said = tiny.one_sentence(capsys.readouterr())
+    assert f"{small_checkpoint} is a checkpoint of text-to-lora, not {NAME}" in said
+
+
 def test_one_sample_is_an_adapter_as_ever(command: list[str], tmp_path: Path, capsys: Any) -> None:
     shown = []
     for more in ([], ["--samples", "1"]):
