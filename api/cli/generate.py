@@ -167,7 +167,10 @@ def readable(summary: dict[str, Any]) -> str:
 
 
 def prospects(summary: dict[str, Any]) -> list[str]:
-    """Lines on training, prompt, score to expect and verdict, as `generate` and `refine` print."""
+    """Lines on training, prompt, score to expect and verdict, as `generate` and `refine` print.
+
+    Warnings follow the verdict, but for that of a low score, which the line before has told.
+    """
     lines, refined, expected = [], summary["refined"], summary["expected"]
     if refined is not None:
         lines.append(f"  trained {refined['steps']} steps on {refined['examples_used']} examples")
@@ -188,7 +191,8 @@ def prospects(summary: dict[str, Any]) -> list[str]:
             f"exactly right ({expected['calibration']})"
         )
     lines.append(f"  verified: {summary['report']['verdict']}")
-    return lines
+    warnings = [f for f in summary["report"]["findings"] if f["severity"] == "warn"]
+    return lines + [f"  {f['message']}" for f in warnings if f["code"] != "expected-low"]
 
 
 def _tries(

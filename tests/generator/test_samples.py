@@ -113,6 +113,7 @@ def test_the_command_writes_a_folder_for_each(
     assert main([*asked, "--overwrite", "--samples", "2"]) == 0
     said = capsys.readouterr().out
     assert said.count("ad_") == 2 and f"{out}/sample-2" in said
+    assert said.count("verified: warn\n  nothing like it was measured") == 2
     assert sorted(entry.name for entry in out.iterdir()) == ["sample-1", "sample-2"]
 
 
