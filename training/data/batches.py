@@ -185,11 +185,16 @@ def drawn_examples(
     share = rng.random()
     if not config.examples or share < config.no_examples_share:
         return True, []
-    asked = {row.input for row in rows}
-    rest = [row for row in train if row.input not in asked and row.output.strip()]
+    rest = not_asked(train, rows)
     pairs = rng.sample(rest, min(len(rest), rng.randint(1, config.examples)))
     described = share >= config.no_examples_share + config.no_description_share
     return described or not pairs, pairs
+
+
+def not_asked(train: Sequence[Example], rows: Sequence[Example]) -> list[Example]:
+    """The train rows that may be examples: none with the input of a row that is asked."""
+    asked = {row.input for row in rows}
+    return [row for row in train if row.input not in asked and row.output.strip()]
 
 
 @functools.lru_cache(maxsize=4)
@@ -202,7 +207,7 @@ def _order(seed: str, n: int) -> list[int]:
 class ValidationDataset(IndexedDataset[TaskBatch]):
     """Tune rows of the tasks set aside, bare, by their definitions; item i is 8 tasks.
 
-    With the first train rows as examples, where there are examples.
+    With the first train rows as examples, where there are examples; none has a tune row's input.
     """
 
     PER_ITEM = 8
@@ -219,8 +224,9 @@ class ValidationDataset(IndexedDataset[TaskBatch]):
             for instance in self.bank.tasks[index].tune
         ]
         descriptions, count = [self.bank.first[i] for i in tasks], self.config.examples
-        examples = [list(self.bank.tasks[i].train[:count]) for i in tasks] if count else None
-        return self.bank.batch(descriptions, samples, self.config, examples)
+        chosen = [self.bank.tasks[i] for i in tasks]
+        examples = [not_asked(task.train, task.tune)[:count] for task in chosen]
+        return self.bank.batch(descriptions, samples, self.config, examples if count else None)
 
 
 class Rows:

@@ -295,6 +295,18 @@ def test_tasks_set_aside_come_with_their_first_train_rows(tokenizer: Any) -> Non
     (batch,) = (ValidationDataset(Rows(aside, tokenizer), SamplingConfig(examples=2))[0],)
     assert batch.examples == [list(one.train[:2]) for one in aside]
     assert ValidationDataset(Rows(aside, tokenizer), SamplingConfig())[0].examples is None
+    whole = task("c")
+    first, second, third, *rest = whole.instances
+    rows = (
+        replace(first, input=whole.tune[0].input),
+        replace(second, outputs=(" ",)),
+        third,
+        *rest,
+    )
+    batch = ValidationDataset(
+        Rows([replace(whole, instances=rows)], tokenizer), SamplingConfig(examples=1)
+    )[0]
+    assert batch.examples == [[third]]  # the first is asked, the second answers nothing
 
 
 @pytest.mark.parametrize(
