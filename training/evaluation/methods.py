@@ -23,6 +23,7 @@ from generator.strategies.multi_task import MultiTask
 from generator.strategies.refined import refined_proposals
 from index.encoders.descriptions import InvalidDescription
 from library.adapter import zeros
+from library.base import task_vectors
 from library.base.models import BaseReference
 from library.errors import TaskFileError, UnknownName, UsageError
 from library.tasks.files import Example, Task
@@ -195,7 +196,9 @@ def _trains(engine: Engine, method: Method) -> bool:
     if method.in_full or not reads or not method.examples:
         return method.examples > 0
     loaded = engine.generated.get(method.head)
-    most = loaded.module.max_examples if loaded is not None else 0
+    if loaded is None:
+        return False
+    most = task_vectors.SHOTS if "task" in loaded.module.needs else loaded.module.max_examples
     if 0 < most < method.examples:
         raise UsageError(f"{method.name}: this {method.head} checkpoint reads {most} examples")
     return False

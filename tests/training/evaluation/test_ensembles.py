@@ -16,12 +16,13 @@ from index.encoders.descriptions import DescriptionEncoder
 from library.adapter import stack
 from library.base.decode import greedy_ensemble
 from library.base.models import BaseModel, BaseReference, load_base
+from library.base.task_vectors import SHOTS
 from library.errors import UnknownName, UsageError
 from library.layout import layout_of
 from library.tasks.files import Example, Task
 from training.evaluation.cells import Cell, Pool
 from training.evaluation.evaluate import EvaluationPlan, evaluate
-from training.evaluation.methods import parse_methods
+from training.evaluation.methods import Asked, parse_methods, proposals
 
 TEXTS = {"one": "Say yes or no.", "two": "Translate to French."}
 
@@ -94,6 +95,14 @@ def test_members_are_named_in_no_order_and_equal_ones_are_one(loaded: BaseModel)
     assert pool.digest(pool.ensemble([one, one, two])) != pool.digest(pool.ensemble([one, two]))
     assert pool.ensemble([two, two]) == pool.add(two)
     assert pool.layout_digest(first) == layout.digest == pool.layout_digest(pool.add(one))
+
+
+def test_no_more_examples_than_the_base_reads(icm: Engine, base: BaseReference) -> None:
+    (method,) = parse_methods(f"icm-lora:{SHOTS + 1}")
+    with pytest.raises(UsageError, match=f"this icm-lora checkpoint reads {SHOTS} examples"):
+        proposals(icm, Asked(method, []), base, [])
+    (method,) = parse_methods(f"icm-lora:{SHOTS}")
+    assert proposals(icm, Asked(method, []), base, []) == []
 
 
 def test_names_of_ensembles() -> None:
