@@ -148,6 +148,17 @@ class JobAnswer(BaseModel):
     hooks: list[str] | None = Field(description="Of a verification.")
 
 
+class HeldOutTasks(BaseModel):
+    """Mean ROUGE-L, from 0 to 1, over tasks that a generator was not trained on."""
+
+    bare: float | None = Field(
+        ge=0, le=1, description="Without the instruction in the prompt; null if not measured."
+    )
+    prompted: float | None = Field(ge=0, le=1, description="With it.")
+    tasks: int = Field(description="How many.")
+    report: str = Field(description="The evaluation; its command says with which library.")
+
+
 class GeneratorInfo(BaseModel):
     """A generator."""
 
@@ -164,6 +175,14 @@ class GeneratorInfo(BaseModel):
     )
     uses_examples: bool = Field(description="Whether it can use examples without training on them.")
     draws: bool = Field(description="Whether another seed gives another adapter.")
+    trained_on: int | None = Field(description="Number of tasks; null without a checkpoint.")
+    held_out: HeldOutTasks | None = Field(
+        description="Scores of a checkpoint that ships; null for any other."
+    )
+    seconds: float | None = Field(
+        description="For one adapter on one CPU thread, of a checkpoint that ships; null if not "
+        "measured."
+    )
 
 
 class GeneratorList(BaseModel):

@@ -1,10 +1,14 @@
-"""Time an adapter's generation on a CPU, one thread: generator alone, with encoder, cold start.
+"""Time an adapter's generation on a CPU, one thread, by every generator that ships.
 
     python benchmarks/speed/generation_time.py --out docs/results/generation-time.json
 
+Of each: the generator alone; with all that it reads (texts encoded, experts looked up, the base's
+states); to finished files; and a cold start, the command as a process of its own. Base and library,
+the shipped sample, are loaded before all but the last. Times are medians.
+
 The peer, in the same run and on the same thread: one step of training a LoRA of the same layout
 with PEFT (8 rows of 128 tokens, forward, backward, AdamW). `ratio` is its time over the generator's
-with encoder. Times are medians; a command's cold start is a process of its own.
+with what it reads.
 """
 
 import argparse
@@ -18,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -25,15 +30,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import peft
 import torch
 
-from generator.engine import open_engine, read_generator
-from generator.models.base import Condition
-from generator.models.text_to_lora import TextToLoRA
-from generator.request import Request
+from generator.engine import Engine, open_engine, shipped_library
+from generator.request import Query, Request
 from library.base.models import load_base, resolve_base
 from library.layout import Layout
 from library.peft.write import target_modules
 
 DESCRIPTION = "Decide whether the review is positive or negative. Answer with 'POS' or 'NEG'."
+FINISHED = "request to finished files"  # what scores.json says
 
 
 def seconds(run: Callable[[], object], repeats: int) -> float:
@@ -65,54 +69,57 @@ def peft_step(layout: Layout) -> Callable[[], object]:
     return step
 
 
-def cold_start(checkpoint: Path | None) -> Callable[[], object]:
+def cold_start(name: str) -> Callable[[], object]:
     """The whole command, from an empty process to an adapter on disk."""
-    extra = ["--checkpoint", str(checkpoint)] if checkpoint else []
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "api", "generate", DESCRIPTION, *extra]
+            command = [sys.executable, "-m", "api", "generate", DESCRIPTION, "--generator", name]
             subprocess.run([*command, "--out", f"{folder}/a"], check=True, capture_output=True)
 
     return run
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    engine = open_engine([read_generator(options.checkpoint)] if options.checkpoint else [])
+def timed(engine: Engine, name: str, repeats: int) -> dict[str, Any]:
+    """The times of one generator, and of its peer."""
     base, request = resolve_base(), Request(DESCRIPTION)
-    checkpoint = engine.generated[TextToLoRA.kind].checkpoint
-    encoder, module = engine.resources.encoder(checkpoint.info.encoder), checkpoint.module
-    embedded = encoder.encode([DESCRIPTION])
+    checkpoint, module = engine.generated[name].checkpoint, engine.generated[name].module
+    condition = Query(request, base, engine.resources).condition(module, checkpoint.info.encoder)
 
     def alone() -> None:
         with torch.inference_mode():
-            module(Condition(text=embedded))
+            module(condition)
 
+    times = {
+        "generator alone": seconds(alone, repeats),
+        "generator with what it reads": seconds(
+            lambda: engine.propose(name, request, base), repeats
+        ),
+        FINISHED: seconds(lambda: engine.generate(name, request, base), repeats),
+        "cold start of the command": seconds(cold_start(name), 3),
+        "peer: one PEFT training step, 8 x 128 tokens": seconds(peft_step(module.layout), 2),
+    }
+    peer = times["peer: one PEFT training step, 8 x 128 tokens"]
+    return {
+        "checkpoint": checkpoint.digest,
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "seconds": times,
+        "ratio": peer / times["generator with what it reads"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--repeats", type=int, default=20)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    engine = open_engine(library=shipped_library())
     report = {
         "machine": {"cpu": platform.processor() or platform.machine(), "torch": torch.__version__},
         "threads": 1,
-        "checkpoint": checkpoint.digest,
-        "parameters": sum(p.numel() for p in module.parameters()),
-        "seconds": {
-            "generator alone": seconds(alone, 20),
-            "generator with encoder": seconds(
-                lambda: engine.propose(TextToLoRA.kind, request, base), 20
-            ),
-            "request to finished files": seconds(
-                lambda: engine.generate(TextToLoRA.kind, request, base), 20
-            ),
-            "cold start of the command": seconds(cold_start(options.checkpoint), 3),
-            "peer: one PEFT training step, 8 x 128 tokens": seconds(peft_step(module.layout), 2),
-        },
+        "generators": {name: timed(engine, name, options.repeats) for name in engine.generated},
     }
-    times = report["seconds"]
-    peer = times["peer: one PEFT training step, 8 x 128 tokens"]
-    report["ratio"] = peer / times["generator with encoder"]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=1))

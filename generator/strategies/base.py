@@ -8,6 +8,7 @@ from typing import Any
 from generator.refine.refine import Refined
 from generator.request import Query, Request
 from generator.strategies.calibration import strategy_calibration
+from generator.strategies.evidence import Evidence
 from index.search.retriever import Neighbour
 from library.adapter import Adapter
 from library.base.models import BaseReference
@@ -112,6 +113,10 @@ class Strategy(ABC):
     @abstractmethod
     def offer(self, base: BaseReference) -> Offer | None:
         """What it has for a base; None if nothing."""
+
+    def evidence(self) -> Evidence:
+        """What is known of its checkpoint; nothing without one. Raises CheckpointError."""
+        return Evidence()
 
     def candidates(self, query: Query) -> list[tuple[str, Proposal]]:
         """Proposals to be compared on a query's examples, each with a label."""

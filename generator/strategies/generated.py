@@ -13,6 +13,7 @@ from generator.models.base import Generator, reads_examples
 from generator.request import ONLY_EXAMPLES, Query
 from generator.resources import Fit, Resources
 from generator.strategies.base import NothingNear, Offer, Proposal, Strategy
+from generator.strategies.evidence import Evidence, shipped_evidence
 from library.adapter import stack
 from library.base.models import BaseReference, base_layout, numerics
 from library.checkpoint import Checkpoint
@@ -43,6 +44,10 @@ class Generated(Strategy):
             return None
         info = self.checkpoint.info
         return Offer(self.checkpoint.digest, info.base["id"], self.module.layout)
+
+    def evidence(self) -> Evidence:
+        info = self.checkpoint.info
+        return shipped_evidence(self.name, self.checkpoint.digest, len(info.tasks))
 
     def refusal(self, query: Query) -> str:
         needs = self.module.needs

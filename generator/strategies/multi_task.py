@@ -7,6 +7,7 @@ from pathlib import Path
 from generator.request import Query, Request
 from generator.resources import Fit
 from generator.strategies.base import Offer, Proposal, Strategy
+from generator.strategies.evidence import Evidence, shipped_evidence
 from library.adapter import Adapter
 from library.base.models import BaseReference, base_layout, same_base
 from library.base.prompts import Mode
@@ -14,6 +15,7 @@ from library.base.usage import Usage
 from library.canonical import digest
 from library.errors import LayoutMismatch, UsageError
 from library.peft.folder import read_adapter_folder
+from library.peft.provenance import PROVENANCE_FILE
 from library.peft.read import adapter_of
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 
@@ -46,6 +48,13 @@ class MultiTask(Strategy):
         if self.unavailable(base):
             return None
         return Offer(self._digest, base.name, self._stored.layout)
+
+    def evidence(self) -> Evidence:
+        if not self._folder.is_dir():
+            return Evidence()
+        provenance = json.loads(self._files.get(PROVENANCE_FILE, b"{}"))
+        tasks = (provenance.get("details") or {}).get("tasks")
+        return shipped_evidence(self.name, self._digest, None if tasks is None else len(tasks))
 
     def propose(self, query: Query) -> Proposal:
         """Raises UsageError for bare prompts without training; LayoutMismatch."""

@@ -132,8 +132,15 @@ def test_generators_are_listed_with_what_they_need(
     assert [name for name, row in rows.items() if row["draws"]] == ["icm-lora", "sg-lora"]
     assert main(["generators"]) == 0
     (line,) = [row for row in capsys.readouterr().out.splitlines() if row.split()[0] == name]
-    missing = "" if rows[name]["shipped"] else "; no checkpoint ships: needs --checkpoint"
-    assert line == f"{name:<16}{said}{missing}"
+    told, *evidence = line.removeprefix(f"{name:<16}").partition("; trained on ")
+    assert told == said and rows[name]["shipped"]
+    assert bool(evidence[1]) == (rows[name]["trained_on"] is not None)
+    if rows[name]["held_out"]:
+        scores = rows[name]["held_out"]
+        expected = f"{rows[name]['trained_on']} tasks; ROUGE-L "
+        modes = [m for m in ("bare", "prompted") if scores[m] is not None]
+        expected += ", ".join(f"{100 * scores[m]:.1f} {m}" for m in modes)
+        assert evidence[1].startswith(f"{expected} on {scores['tasks']} others")
 
 
 def test_the_command_writes_what_the_library_makes(
