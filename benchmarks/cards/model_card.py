@@ -1,39 +1,58 @@
-"""The model card of a generator checkpoint: its data, licence classes, command and scores.
+"""The model card of a generator checkpoint: its data, licence classes, commands and scores.
 
-python benchmarks/cards/model_card.py CHECKPOINT --tasks TASKS/train TASKS/train_extra \
-    --reports docs/results/heldout.json docs/results/seen.json > pretrained/text-to-lora/README.md
+python benchmarks/cards/model_card.py pretrained/sg-lora --tasks TASKS/train TASKS/train_extra \
+    --reports docs/results/sg-lora-sample.json docs/results/sg-lora-heldout.json \
+    > pretrained/sg-lora/README.md
+
+Run at the root, with paths of the reports from there. What is told of each kind of generator stands
+in benchmarks/cards/texts.py.
 """
 
 import argparse
 import json
 import sys
+import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from benchmarks.cards.texts import TEXTS
 from generator.engine import read_generator
 from library.checkpoint import CHECKPOINT_CONFIG, Checkpoint
 from library.tasks.files import Task, read_tasks
 from training.evaluation.report import table
 
+RESULTS = Path("docs/results")
 TEXT = """\
 ---
 license: apache-2.0
 base_model: {base}
 library_name: lorasmith
 ---
-# Text-to-LoRA for {base}
+# {title} for {base}
 
-A description becomes a LoRA adapter (rank {rank}, {modules}) in one forward pass.
-{parameters:,} parameters, size {size}, stored as {storage}. Digest `{digest}`.
+{what}
+
+{parameters:,} parameters, stored as {storage}. Digest
+`{digest}`.
+
+## What a request needs
+{needs}
 
 ## Trained on
-{count} Super-NaturalInstructions tasks ({rows:,} rows), {objective} for {steps:,} steps.
-Weights of the base: {source} (SHA-256 `{sha256}`).
-Settings are in `config.json` under `training`.
+{count} Super-NaturalInstructions tasks ({rows:,} rows), in {training[steps]:,} steps of
+`{training[objective]}`.
 
+{trained}
+
+Weights of the base: {source} (SHA-256
+`{sha256}`).
+All settings are in `config.json` under `training`. Made with:
+
+{commands}
 Descriptions, {descriptions:,} in all: each task's definition and summary from
 Super-NaturalInstructions (Apache-2.0); for {paraphrased} tasks also up to 32 paraphrases,
 machine-written, from the Text-to-LoRA repository (Apache-2.0).
@@ -43,17 +62,20 @@ machine-written, from the Text-to-LoRA repository (Apache-2.0).
 {classes}
 
 ## Scores of this file
-ROUGE-L F1 x 100, mean over tasks, 40 test rows each, greedy.
+ROUGE-L F1 x 100, mean over tasks, 40 test rows each, greedy; bare and prompted are without and with
+the task's instruction in the prompt.
+
+{tables}
+
+Reports, each with its command: {reports}.
 
 {scores}
 
-Made with `benchmarks/quality/reproduce_text_to_lora.sh`; each report's own command stands in its
-JSON.
-
 ## Limits
+{limits}
+
 A 135M base: adapted answers take the right form far more often than they are right. English tasks
-with short answers. A description far from the training tasks gives an adapter that may not help:
-measure it.
+with short answers.
 """
 
 
@@ -63,30 +85,90 @@ def class_rows(tasks: Iterable[Task]) -> str:
     return "\n".join(f"| {name} | {n} |" for name, n in sorted(classes.items()))
 
 
-def card(checkpoint: Checkpoint, config: dict, tasks: list[Task], reports: list[Path]) -> str:
+def trained_tasks(checkpoint: Checkpoint, tasks: Iterable[Task]) -> list[Task]:
+    """The tasks that a checkpoint was trained on. Raises SystemExit if one is missing."""
     trained = [task for task in tasks if task.name in set(checkpoint.info.tasks)]
     missing = set(checkpoint.info.tasks) - {task.name for task in trained}
     if missing:
         raise SystemExit(f"task {min(missing)} of the checkpoint is in none of the folders")
-    return TEXT.format(
-        base=checkpoint.info.base["id"],
-        rank=checkpoint.module.layout.rank,
-        modules=" and ".join(dict.fromkeys(g.module_type for g in checkpoint.module.layout.groups)),
-        parameters=sum(p.numel() for p in checkpoint.module.parameters()),
-        size=checkpoint.module.config.size,
-        storage=config["storage"],
-        digest=checkpoint.digest,
-        count=len(trained),
-        rows=sum(len(task.train) for task in trained),
-        objective=checkpoint.info.training["objective"],
-        steps=checkpoint.info.training["steps"],
-        source=checkpoint.info.base["source"],
-        sha256=checkpoint.info.base["sha256"],
-        descriptions=sum(len(task.descriptions) for task in trained),
-        paraphrased=sum(bool(task.paraphrases) for task in trained),
-        classes=class_rows(trained),
-        scores="\n\n".join(table(json.loads(path.read_text())) for path in reports),
-    )
+    return trained
+
+
+def held_out(report: Mapping[str, Any], method: str) -> str:
+    """Held-out scores x 100, "bare / prompted"."""
+    means = {(m["method"], m["mode"], m["split"]): m["rouge_l"] for m in report["means"]}
+    return " / ".join(f"{100 * means[method, m, 'held-out']:.1f}" for m in ("bare", "prompted"))
+
+
+def differences(reports: Iterable[Mapping[str, Any]], method: str) -> str:
+    """By how much a method is better than others, paired by task, with intervals, by report."""
+    told = []
+    for number, report in enumerate(reports, start=1):
+        modes = []
+        for pair in report["pairs"]:
+            if pair["a"] == method:
+                low, high = (100 * x for x in pair["ci95"])
+                by = 100 * pair["difference"]
+                modes.append(f"{by:.1f} ({low:.1f} to {high:.1f}) {pair['mode']}")
+        told.append(f"{' and '.join(modes)} in table {number}")
+    return "; ".join(told)
+
+
+def numbers(
+    checkpoint: Checkpoint,
+    config: Mapping[str, Any],
+    tasks: Sequence[Task],
+    reports: Mapping[Path, dict[str, Any]],
+) -> dict[str, Any]:
+    """What the braces of the texts stand for."""
+    layout, data = checkpoint.module.layout, checkpoint.info.training["data"]
+    shipped = read(RESULTS / "heldout.json")
+    reconstruction = read(RESULTS / "text-to-lora-reconstruction-heldout.json")
+    modules = " and ".join(dict.fromkeys(g.module_type for g in layout.groups))
+    return {
+        **{key: config[key] for key in ("architecture", "training", "storage")},
+        "base": checkpoint.info.base["id"],
+        "source": checkpoint.info.base["source"],
+        "sha256": checkpoint.info.base["sha256"],
+        "digest": checkpoint.digest,
+        "rank": layout.rank,
+        "layout_told": f"rank {layout.rank}, {modules}",
+        "parameters": sum(p.numel() for p in checkpoint.module.parameters()),
+        "library": data.get("library", data),
+        "count": len(tasks),
+        "rows": sum(len(task.train) for task in tasks),
+        "descriptions": sum(len(task.descriptions) for task in tasks),
+        "paraphrased": sum(bool(task.paraphrases) for task in tasks),
+        "classes": class_rows(tasks),
+        "tables": "\n\n".join(table(report) for report in reports.values()),
+        "reports": ", ".join(f"[{path.stem}](../../{path})" for path in reports),
+        "differences": differences(reports.values(), checkpoint.kind),
+        "alone": held_out(shipped, "base"),
+        "shipped": held_out(shipped, "text-to-lora"),
+        "reconstruction": held_out(reconstruction, "text-to-lora"),
+    }
+
+
+def card(
+    checkpoint: Checkpoint,
+    config: Mapping[str, Any],
+    tasks: Iterable[Task],
+    reports: Mapping[Path, dict[str, Any]],
+) -> str:
+    text = TEXTS[checkpoint.kind]
+    known = numbers(checkpoint, config, trained_tasks(checkpoint, tasks), reports)
+    told = {
+        name: textwrap.fill(
+            words.format(**known), 100, break_long_words=False, break_on_hyphens=False
+        )
+        for name, words in vars(text).items()
+        if name != "commands"
+    }
+    return TEXT.format(**known, **told, commands=text.commands)
+
+
+def read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def main() -> None:
@@ -95,9 +177,10 @@ def main() -> None:
     parser.add_argument("--tasks", type=Path, nargs="+", required=True)
     parser.add_argument("--reports", type=Path, nargs="+", required=True)
     options = parser.parse_args()
-    config = json.loads((options.checkpoint / CHECKPOINT_CONFIG).read_text(encoding="utf-8"))
+    config = read(options.checkpoint / CHECKPOINT_CONFIG)
     tasks = [task for folder in options.tasks for task in read_tasks(folder)]
-    print(card(read_generator(options.checkpoint), config, tasks, options.reports), end="")
+    reports = {file: read(file) for file in options.reports}
+    print(card(read_generator(options.checkpoint), config, tasks, reports), end="")
 
 
 if __name__ == "__main__":

@@ -61,6 +61,14 @@ def test_scores_are_those_of_the_report(name: str) -> None:
         assert not Path(word).is_absolute()
 
 
+@pytest.mark.parametrize("name", TRAINED_ON)
+def test_the_card_is_of_this_file_and_tells_its_scores(name: str) -> None:
+    card, stored = (pretrained.folder(name) / "README.md").read_text(), scores(name)
+    assert stored["checkpoint"][:12] in card
+    for mode in ("bare", "prompted"):
+        assert stored["held_out"][mode] is None or f"{100 * stored['held_out'][mode]:.1f}" in card
+
+
 def trained_tasks(name: str) -> list[str]:
     folder = pretrained.folder(name)
     if name in SIZES:

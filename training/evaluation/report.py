@@ -74,7 +74,7 @@ def predictions_lines(cells: Sequence[Cell], seed: int) -> bytes:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The means as a Markdown table, ROUGE-L x 100 with its interval."""
+    """The means as a Markdown table, ROUGE-L x 100 with its interval; a dash for what it lacks."""
     lines = [
         "| method | mode | split | tasks | ROUGE-L | 95 % interval | exact | strict | in labels |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -84,8 +84,8 @@ def table(report: dict[str, Any]) -> str:
         lines.append(
             f"| {mean['method']} | {mean['mode']} | {mean['split']} | {mean['tasks']} | "
             f"{100 * mean['rouge_l']:.1f} | {100 * low:.1f} to {100 * high:.1f} | "
-            f"{_percent(mean['exact_match'])} | {_percent(mean['strict_exact'])} | "
-            f"{_percent(mean['in_labels'])} |"
+            f"{_percent(mean['exact_match'])} | {_percent(mean.get('strict_exact'))} | "
+            f"{_percent(mean.get('in_labels'))} |"
         )
     return "\n".join(lines)
 
