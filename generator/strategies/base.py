@@ -24,6 +24,7 @@ class NothingNear(UsageError):
     """A description that no adapter of the library is near enough to."""
 
     code = "invalid-description"
+    exit_code = 1  # the library had to be searched to know it
 
 
 @dataclass(frozen=True)

@@ -137,14 +137,6 @@ class Reward(ThroughBase):
         values = {name: getattr(self, name) for name in names}
         return {**asdict(self.answers), **values, "val_reward": list(self.val_reward.items())}
 
-    def setup(self, stage: str) -> None:
-        name = getattr(self.data, "encoder_name", self.encoder_name)
-        if name != self.encoder_name:
-            raise UsageError(
-                f"the data are embedded by {name}, and {self.start} reads {self.encoder_name}"
-            )
-        super().setup(stage)
-
     @cached_property
     def starting(self) -> Generator:
         """The generator as it was before this training."""

@@ -26,7 +26,8 @@ class ThroughBase(GeneratorModule):
         compile_layers: compile the base's layers with torch.compile; for GPUs.
         **kwargs: see GeneratorModule.
     Raises:
-        UsageError: once the data is there, if it has other numbers of examples than the generator.
+        UsageError: once the data is there, if it has other numbers of examples than the generator,
+            or embeds descriptions by another encoder.
     """
 
     gives = GeneratorModule.gives | {"examples"}
@@ -48,6 +49,12 @@ class ThroughBase(GeneratorModule):
             raise UsageError(
                 f"sampling.examples is {given}, and {self.generator.kind} is made for {most}: set "
                 "it and architecture.examples alike"
+            )
+        encoder = getattr(self.data, "encoder_name", self.encoder_name)
+        if encoder != self.encoder_name:
+            raise UsageError(
+                f"the data are embedded by {encoder}, and the generator is to read "
+                f"{self.encoder_name}: set data.encoder and the generator's alike"
             )
         _ = self.frozen  # loaded before the clock starts
 

@@ -49,6 +49,10 @@ def check_expected(artifact: Artifact, context: Context) -> list[Finding]:
 
 
 def _held_out(provenance: Mapping[str, Any]) -> bool:
-    """Whether provenance has scores on examples that were left out of training."""
+    """Whether provenance has scores on examples that were left out of all training.
+
+    Parents may have learned from the same examples.
+    """
     refine = (provenance.get("details") or {}).get("refine")
-    return isinstance(refine, dict) and bool(refine.get("held_out"))
+    scored = isinstance(refine, dict) and bool(refine.get("held_out"))
+    return scored and not provenance.get("parents")

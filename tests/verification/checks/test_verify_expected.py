@@ -51,7 +51,8 @@ def test_of_an_answer_to_a_request_silence_is_told() -> None:
 
     assert found() == ["expected-unknown"]
     assert found(details=None) == found(details={"refine": {"held_out": None}}) == found()
-    assert found(details={"refine": {"held_out": {"right": 1, "of": 5}}}) == []
+    scored = {"refine": {"held_out": {"right": 1, "of": 5}}}
+    assert found(details=scored) == [] and found(details=scored, parents=["ad_0"]) == found()
     assert found(expected=stated(50)) == []
 
 
