@@ -1,0 +1,4 @@
+"""Tasks without end: synthetic tasks, of which no two have the same description.
+
+Written by us; nothing of held-out tasks or of benchmarks/user_tasks is in them.
+"""
