@@ -1,0 +1,25 @@
+"""All procedural families by name."""
+
+from training.synthetic.families.counting import COUNTING_FAMILIES
+from training.synthetic.families.dates import DATE_FAMILIES
+from training.synthetic.families.formats import FORMAT_FAMILIES
+from training.synthetic.families.lists import LIST_FAMILIES
+from training.synthetic.families.lookup import LOOKUP_FAMILIES
+from training.synthetic.families.numbers import NUMBER_FAMILIES
+from training.synthetic.families.strings import STRING_FAMILIES
+from training.synthetic.families.units import UNIT_FAMILIES
+from training.synthetic.variant import Family
+
+FAMILIES: dict[str, Family] = {
+    family.__name__: family
+    for family in (
+        *STRING_FAMILIES,
+        *LIST_FAMILIES,
+        *NUMBER_FAMILIES,
+        *DATE_FAMILIES,
+        *UNIT_FAMILIES,
+        *FORMAT_FAMILIES,
+        *LOOKUP_FAMILIES,
+        *COUNTING_FAMILIES,
+    )
+}
