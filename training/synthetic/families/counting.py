@@ -4,7 +4,7 @@ import random
 from collections import Counter
 
 from training.synthetic.families.numbers import spelt
-from training.synthetic.families.phrasing import Wording, build
+from training.synthetic.families.phrasing import Phrases, build
 from training.synthetic.families.words import (
     LONG_WORDS,
     PRODUCTS,
@@ -13,8 +13,9 @@ from training.synthetic.families.words import (
     VISIBLE_SEPARATORS,
     WORDS,
     a_sentence,
+    balanced_word,
     two_labels,
-)  # fmt: skip
+)
 from training.synthetic.variant import Variant
 
 FORMS = {
@@ -26,7 +27,7 @@ FORMS = {
     'in the form "xN"': lambda n: f"x{n}",
     'in the form "(N)"': lambda n: f"({n})",
     'in the form "N in all"': lambda n: f"{n} in all",
-    "as as many tally marks |, or 0": lambda n: "|" * n or "0",
+    'as tally marks "|", one for each, or as 0': lambda n: "|" * n or "0",
 }
 
 
@@ -41,9 +42,9 @@ def count_letters(rng: random.Random) -> Variant:
         word = r.choice(LONG_WORDS)
         return word, FORMS[form](sum((c in letters) != others for c in word))
 
-    wording = Wording("a word", f"count the {what} in it and write the count {form}",
+    phrases = Phrases("a word", f"count the {what} in it and write the count {form}",
                       f"number of {what}, {form}")  # fmt: skip
-    return build("count_letters", (letters, others, form), wording, row)
+    return build("count_letters", (letters, others, form), phrases, row)
 
 
 def count_words(rng: random.Random) -> Variant:
@@ -64,44 +65,47 @@ def count_words(rng: random.Random) -> Variant:
         text = " ".join(a_sentence(r).split()[: r.randint(5, 12)])
         return text, FORMS[form](sum(map(tests[rule], text.split())))
 
-    wording = Wording("a sentence", f"count the {rule} and write the count {form}",
+    phrases = Phrases("a sentence", f"count the {rule} and write the count {form}",
                       f"number of {rule}, {form}")  # fmt: skip
-    return build("count_words", (rule, form), wording, row)
+    return build("count_words", (rule, form), phrases, row)
 
 
 def count_item(rng: random.Random) -> Variant:
     """How often an item that the description names occurs in a list, or all others."""
     theme, glue = rng.choice(tuple(THEMES)), rng.choice(SEPARATORS)
-    items, form = rng.sample(THEMES[theme], 3), rng.choice(tuple(FORMS))
+    item, form = rng.choice(THEMES[theme]), rng.choice(tuple(FORMS))
     equal = rng.random() < 0.6
-    what = f'are "{items[0]}"' if equal else f'are not "{items[0]}"'
+    what = f'are "{item}"' if equal else f'are not "{item}"'
 
     def row(r: random.Random) -> tuple[str, str]:
-        text = r.choices(items, k=r.randint(4, 8))
-        return glue.join(text), FORMS[form](sum((w == items[0]) == equal for w in text))
+        text = r.choices((item, *r.sample(THEMES[theme], 2)), k=r.randint(4, 8))
+        return glue.join(text), FORMS[form](sum((w == item) == equal for w in text))
 
-    wording = Wording(f'a list of {theme} separated by "{glue}"',
+    phrases = Phrases(f'a list of {theme} separated by "{glue}"',
                       f"count the items that {what} and write the count {form}",
                       f'{theme} split at "{glue}": how many {what}, {form}')  # fmt: skip
-    # The two other words come in the name since they decide what lists look like.
-    return build("count_item", (glue, *items, form, equal), wording, row)
+    return build("count_item", (glue, theme, item, form, equal), phrases, row)
 
 
 def count_in_range(rng: random.Random) -> Variant:
     """How many numbers lie above, below, or on neither side."""
     glue, limit, form = rng.choice(SEPARATORS), rng.randint(20, 80), rng.choice(tuple(FORMS))
-    tests = {f"greater than {limit}": lambda x: x > limit, f"less than {limit}": lambda x: x < limit,
-             f"{limit} or more": lambda x: x >= limit, f"{limit} or less": lambda x: x <= limit}  # fmt: skip
+    tests = {
+        f"greater than {limit}": lambda x: x > limit,
+        f"less than {limit}": lambda x: x < limit,
+        f"{limit} or more": lambda x: x >= limit,
+        f"{limit} or less": lambda x: x <= limit,
+    }
     rule = rng.choice(tuple(tests))
 
     def row(r: random.Random) -> tuple[str, str]:
         numbers = r.sample(range(1, 100), r.randint(4, 7))
         return glue.join(map(str, numbers)), FORMS[form](sum(map(tests[rule], numbers)))
 
-    wording = Wording(f'numbers separated by "{glue}"',
+    phrases = Phrases(f'numbers separated by "{glue}"',
                       f"count the numbers that are {rule} and write the count {form}",
                       f'split at "{glue}", how many numbers are {rule}, {form}')  # fmt: skip
-    return build("count_in_range", (glue, rule, form), wording, row)
+    return build("count_in_range", (glue, rule, form), phrases, row)
 
 
 def most_frequent(rng: random.Random) -> Variant:
@@ -119,10 +123,10 @@ def most_frequent(rng: random.Random) -> Variant:
         return glue.join(text), form.format(word, n=n)
 
     shown = form.format("ITEM", n="COUNT")
-    wording = Wording(f'a list of {theme} separated by "{glue}"',
+    phrases = Phrases(f'a list of {theme} separated by "{glue}"',
                       f'find the item that occurs {most} often and answer in the form "{shown}"',
                       f'{theme} split at "{glue}": {most} frequent one as "{shown}"')  # fmt: skip
-    return build("most_frequent", (theme, glue, most, form), wording, row)
+    return build("most_frequent", (theme, glue, most, form), phrases, row)
 
 
 def length_label(rng: random.Random) -> Variant:
@@ -133,14 +137,18 @@ def length_label(rng: random.Random) -> Variant:
     thing, unit = ("a word", "letters") if by_letters else ("a few words", "words")
     rule = f"more than {n} {unit}" if longer else f"fewer than {n} {unit}"
 
-    def row(r: random.Random) -> tuple[str, str]:
-        text = r.choice(WORDS) if by_letters else " ".join(r.sample(WORDS, r.randint(n - 3, n + 3)))
+    def holds(text: str) -> bool:
         size = len(text) if by_letters else len(text.split())
-        return text, over if (size > n if longer else size < n) else under
+        return size > n if longer else size < n
+
+    def row(r: random.Random) -> tuple[str, str]:
+        words = r.sample(WORDS, r.randint(n - 3, n + 3))
+        text = balanced_word(r, holds) if by_letters else " ".join(words)
+        return text, over if holds(text) else under
 
     do = f'answer "{over}" if the input has {rule}, and "{under}" if not'
-    wording = Wording(thing, do, f"{rule} -> {over}, else {under}")
-    return build("length_label", (rule, over, under), wording, row, (over, under))
+    phrases = Phrases(thing, do, f"{rule} -> {over}, else {under}")
+    return build("length_label", (rule, over, under), phrases, row, (over, under))
 
 
 def count_kind(rng: random.Random) -> Variant:
@@ -156,10 +164,10 @@ def count_kind(rng: random.Random) -> Variant:
         r.shuffle(text)
         return glue.join(text), FORMS[form](n)
 
-    wording = Wording(f'{kind} and {other} mixed, separated by "{glue}"',
+    phrases = Phrases(f'{kind} and {other} mixed, separated by "{glue}"',
                       f"count only the {kind} and write the count {form}",
                       f'split at "{glue}": how many {kind}, not {other}; {form}')  # fmt: skip
-    return build("count_kind", (kind, other, glue, form), wording, row)
+    return build("count_kind", (kind, other, glue, form), phrases, row)
 
 
 def count_around(rng: random.Random) -> Variant:
@@ -173,10 +181,10 @@ def count_around(rng: random.Random) -> Variant:
         answer = FORMS[form](n if side == "before" else m)
         return " ".join((*words[:n], mark, *words[n:])), answer
 
-    wording = Wording(f"words with {mark} among them",
+    phrases = Phrases(f"words with {mark} among them",
                       f"count the words {side} {mark} and write the count {form}",
                       f"number of words {side} {mark}, {form}")  # fmt: skip
-    return build("count_around", (mark, side, form), wording, row)
+    return build("count_around", (mark, side, form), phrases, row)
 
 
 COUNTING_FAMILIES = (

@@ -3,7 +3,7 @@
 import random
 from datetime import date, timedelta
 
-from training.synthetic.families.phrasing import Wording, build
+from training.synthetic.families.phrasing import Phrases, build
 from training.synthetic.families.words import some_labels, two_labels
 from training.synthetic.variant import Variant
 
@@ -56,9 +56,9 @@ def reformat_date(rng: random.Random) -> Variant:
         day = _a_day(r)
         return _written(day, source), _written(day, target)
 
-    wording = Wording(f"a date in the format {source}", f"rewrite the date in the format {target}",
+    phrases = Phrases(f"a date in the format {source}", f"rewrite the date in the format {target}",
                       f"date {source} -> {target}")  # fmt: skip
-    return build("reformat_date", (source, target), wording, row)
+    return build("reformat_date", (source, target), phrases, row)
 
 
 def shift_date(rng: random.Random) -> Variant:
@@ -75,8 +75,8 @@ def shift_date(rng: random.Random) -> Variant:
         return _written(day, form), _written(moved, form)
 
     do = f"write the date {amount} {side} it in the same format"
-    wording = Wording(f"a date in the format {form}", do, f"{form}: {amount} {side}, same format")
-    return build("shift_date", (form, amount, side), wording, row)
+    phrases = Phrases(f"a date in the format {form}", do, f"{form}: {amount} {side}, same format")
+    return build("shift_date", (form, amount, side), phrases, row)
 
 
 def shift_name(rng: random.Random) -> Variant:
@@ -93,8 +93,8 @@ def shift_name(rng: random.Random) -> Variant:
 
     do = f"name the {kind} that comes {n} {kind}s {side} it, {form}"
     do = do.replace(f"1 {kind}s", f"1 {kind}")
-    wording = Wording(f"the name of a {kind}", do, f"{kind}: {n} {side}, {form}")
-    return build("shift_name", (kind, n, later, size, look), wording, row)
+    phrases = Phrases(f"the name of a {kind}", do, f"{kind}: {n} {side}, {form}")
+    return build("shift_name", (kind, n, later, size, look), phrases, row)
 
 
 def date_part(rng: random.Random) -> Variant:
@@ -115,8 +115,8 @@ def date_part(rng: random.Random) -> Variant:
         day = _a_day(r)
         return _written(day, form), parts[part](day)
 
-    wording = Wording(f"a date in the format {form}", f"write the {part}", f"{form} -> {part}")
-    return build("date_part", (form, part), wording, row)
+    phrases = Phrases(f"a date in the format {form}", f"write the {part}", f"{form} -> {part}")
+    return build("date_part", (form, part), phrases, row)
 
 
 def choose_date(rng: random.Random) -> Variant:
@@ -140,7 +140,7 @@ def choose_date(rng: random.Random) -> Variant:
         do = f'answer "{first}" if the first date is the {which} one, else "{second}"'
     given = f'two dates in the format {form} with "{glue.strip()}" between them'
     terse = f'dates {form} around "{glue.strip()}": {do}'
-    return build("choose_date", (form, glue, which, first, second), Wording(given, do, terse), row,
+    return build("choose_date", (form, glue, which, first, second), Phrases(given, do, terse), row,
                  (first, second) if place else ())  # fmt: skip
 
 
@@ -160,8 +160,8 @@ def rewrite_time(rng: random.Random) -> Variant:
     sample = f"3{glue}05 {pm}" if twelve else f"15{glue}05"
     change = f"{abs(move)} minutes {'later' if move > 0 else 'earlier'}, " if move else ""
     do = f"write the time {change}in the form in which 15:05 is {sample}"
-    wording = Wording("a time as HH:MM (24 hours)", do, f"hh:mm {change}written like {sample}")
-    return build("rewrite_time", (glue, twelve, move, am if twelve else ""), wording, row)
+    phrases = Phrases("a time as HH:MM (24 hours)", do, f"hh:mm {change}written like {sample}")
+    return build("rewrite_time", (glue, twelve, move, am if twelve else ""), phrases, row)
 
 
 def opening_hours(rng: random.Random) -> Variant:
@@ -171,16 +171,20 @@ def opening_hours(rng: random.Random) -> Variant:
     place = rng.choice(("shop", "library", "office", "gym", "museum", "help line", "pool"))
 
     def row(r: random.Random) -> tuple[str, str]:
-        minutes = 5 * r.randrange(288)
-        if r.random() < 0.5:
-            minutes = 5 * r.randrange(start * 12, end * 12)
-        return _clock(minutes), inside if start * 60 <= minutes < end * 60 else outside
+        within, span = r.random() < 0.5, end - start
+        from_opening = r.randrange(span * 12) if within else r.randrange(span * 12, 288)
+        return _clock(start * 60 + 5 * from_opening), inside if within else outside
 
     do = f'answer "{inside}" if the {place} is open at that time and "{outside}" if it is closed'
-    note = f"The {place} opens at {start:02}:00 and closes at {end:02}:00; at {end:02}:00 it is closed."
+    note = f"The {place} opens at {start:02}:00 and is closed from {end:02}:00 on."
     terse = f"{place} open {start:02}:00 until before {end:02}:00: {inside} if open, else {outside}"
-    return build("opening_hours", (start, end, inside, outside, place),
-                 Wording("a time as HH:MM", do, terse, (note,)), row, (inside, outside))  # fmt: skip
+    return build(
+        "opening_hours",
+        (start, end, inside, outside, place),
+        Phrases("a time as HH:MM", do, terse, (note,)),
+        row,
+        (inside, outside),
+    )
 
 
 def deadline_label(rng: random.Random) -> Variant:
@@ -196,8 +200,13 @@ def deadline_label(rng: random.Random) -> Variant:
 
     do = f'answer "{late}" if the date is after {limit}, and "{timely}" if it is that day or before'
     terse = f"after {limit} ({form}) -> {late}, otherwise {timely}"
-    return build("deadline_label", (form, limit, late, timely),
-                 Wording(f"a date in the format {form}", do, terse), row, (late, timely))  # fmt: skip
+    return build(
+        "deadline_label",
+        (form, limit, late, timely),
+        Phrases(f"a date in the format {form}", do, terse),
+        row,
+        (late, timely),
+    )
 
 
 def day_group(rng: random.Random) -> Variant:
@@ -215,8 +224,13 @@ def day_group(rng: random.Random) -> Variant:
 
     do = f'answer "{first}" if the {event} is on {days}, and "{second}" on all other days'
     terse = f"{event} on {days}: {first}, other days: {second}"
-    return build("day_group", (days, first, second, event),
-                 Wording(f"the day and hour of a {event}", do, terse), row, (first, second))  # fmt: skip
+    return build(
+        "day_group",
+        (days, first, second, event),
+        Phrases(f"the day and hour of a {event}", do, terse),
+        row,
+        (first, second),
+    )
 
 
 DATE_FAMILIES = (

@@ -2,7 +2,7 @@
 
 import random
 
-from training.synthetic.families.phrasing import Wording, build
+from training.synthetic.families.phrasing import Phrases, build
 from training.synthetic.families.words import CITIES, NAMES, SURNAMES, WORDS
 from training.synthetic.variant import Variant
 
@@ -19,6 +19,10 @@ SPELLINGS = {
     "path/case": lambda w: "/".join(w),
     "UPPER-KEBAB": lambda w: "-".join(w).upper(),
 }
+MARKUP = (
+    ("**", "**"), ("<b>", "</b>"), ("`", "`"), ("[", "]"), ("_", "_"), ("{{", "}}"), ("<", ">"),
+    ("((", "))"), ("'", "'"), ("~~", "~~"), ("<i>", "</i>"), ("«", "»"),
+)  # fmt: skip
 FRAMES = (
     "{a} from {b}", "{b}: {a}", "Dear {a} in {b},", "{a} ({b})", "{a} lives in {b}.", "{b} - {a}",
     "<{a}> {b}", "{a}, {b}!", "To {b} for {a}", "{b} has {a}", "[{b}] {a}", "{a} -> {b}",
@@ -46,7 +50,7 @@ def person_format(rng: random.Random) -> Variant:
     do = f'write the name in the form in which "{source}" becomes "{title}{sample}"'
     given = "a surname, a comma and a first name" if comma else "a first name and a surname"
     terse = f'name: "{source}" -> "{title}{sample}", others likewise'
-    return build("person_format", (sample, comma, title), Wording(given, do, terse), row)
+    return build("person_format", (sample, comma, title), Phrases(given, do, terse), row)
 
 
 def group_digits(rng: random.Random) -> Variant:
@@ -67,7 +71,7 @@ def group_digits(rng: random.Random) -> Variant:
     note = f"The group on the {'right' if end == 'left' else 'left'} may be shorter."
     terse = f'{total} digits: groups of {size} from the {end}, "{glue}" between{front}'
     return build("group_digits", (size, glue, end, total, left),
-                 Wording(f"a number of {total} digits", do, terse, (note,)), row)  # fmt: skip
+                 Phrases(f"a number of {total} digits", do, terse, (note,)), row)  # fmt: skip
 
 
 def respell_identifier(rng: random.Random) -> Variant:
@@ -80,9 +84,9 @@ def respell_identifier(rng: random.Random) -> Variant:
         kept = words[1:] if "first" in fewer else words[:-1] if fewer else words
         return SPELLINGS[source](words), SPELLINGS[target](kept)
 
-    wording = Wording(f"an identifier in {source}", f"rewrite it{fewer} in {target}",
+    phrases = Phrases(f"an identifier in {source}", f"rewrite it{fewer} in {target}",
                       f"{source} -> {target}{fewer}")  # fmt: skip
-    return build("respell_identifier", (source, target, fewer), wording, row)
+    return build("respell_identifier", (source, target, fewer), phrases, row)
 
 
 def mask_text(rng: random.Random) -> Variant:
@@ -97,8 +101,8 @@ def mask_text(rng: random.Random) -> Variant:
         return code, "".join(sign if e == hide else c for c, e in zip(code, edge, strict=True))
 
     do = f'replace {what} by "{sign}", one for each'
-    wording = Wording("a code of letters and digits", do, f'{what} -> "{sign}" each')
-    return build("mask_text", (n, end, hide, sign), wording, row)
+    phrases = Phrases("a code of letters and digits", do, f'{what} -> "{sign}" each')
+    return build("mask_text", (n, end, hide, sign), phrases, row)
 
 
 def pad_number(rng: random.Random) -> Variant:
@@ -114,7 +118,7 @@ def pad_number(rng: random.Random) -> Variant:
     do = f'fill it up on the {side} with "{fill}" to {width} characters{front}'
     terse = f'pad {side} with "{fill}" to {width}{front}'
     return build("pad_number", (width, fill, side, mark),
-                 Wording("a whole number", do, terse), row)  # fmt: skip
+                 Phrases("a whole number", do, terse), row)  # fmt: skip
 
 
 def fill_template(rng: random.Random) -> Variant:
@@ -136,7 +140,7 @@ def fill_template(rng: random.Random) -> Variant:
     terse = f'{order[0]}{glue}{order[1]} -> "{shown}"' + (f", {upper} in capitals" if upper else "")
     do = f'fill in the template "{shown}"'
     return build("fill_template", (frame, glue, swapped, upper),
-                 Wording(given, do, terse, note), row)  # fmt: skip
+                 Phrases(given, do, terse, note), row)  # fmt: skip
 
 
 def file_part(rng: random.Random) -> Variant:
@@ -160,8 +164,8 @@ def file_part(rng: random.Random) -> Variant:
         found = parts[part](folders, stem, end)
         return f"{'/'.join(folders)}/{stem}.{end}", found.upper() if "capital" in case else found
 
-    wording = Wording("the path of a file", f"give {part}, {case}", f"path -> {part}, {case}")
-    return build("file_part", (part, case), wording, row)
+    phrases = Phrases("the path of a file", f"give {part}, {case}", f"path -> {part}, {case}")
+    return build("file_part", (part, case), phrases, row)
 
 
 def build_address(rng: random.Random) -> Variant:
@@ -178,16 +182,14 @@ def build_address(rng: random.Random) -> Variant:
         return f"{a} {b}", address(a, b)
 
     do = f"write the person's e-mail address, as {address('Zoe', 'Archer')} is that of Zoe Archer"
-    wording = Wording("the name of a person", do,
+    phrases = Phrases("the name of a person", do,
                       f"name -> e-mail, Zoe Archer = {address('Zoe', 'Archer')}")  # fmt: skip
-    return build("build_address", (domain, glue, pattern), wording, row)
+    return build("build_address", (domain, glue, pattern), phrases, row)
 
 
 def mark_up(rng: random.Random) -> Variant:
     """Marks around one word of a phrase or around all others."""
-    marks = (("**", "**"), ("<b>", "</b>"), ("`", "`"), ("[", "]"), ("_", "_"), ("{{", "}}"),
-             ("<", ">"), ("((", "))"), ("'", "'"), ("~~", "~~"), ("<i>", "</i>"), ("«", "»"))  # fmt: skip
-    (left, right), place = rng.choice(marks), rng.choice(("first", "last", "longest", "shortest"))
+    (left, right), place = rng.choice(MARKUP), rng.choice(("first", "last", "longest", "shortest"))
     rest = rng.random() < 0.35
     which = f"every word except the {place} one" if rest else f"the {place} word"
 
@@ -201,7 +203,7 @@ def mark_up(rng: random.Random) -> Variant:
 
     do = f"put {left} directly before and {right} directly after {which}, and repeat the rest"
     terse = f"{which}: inside {left}{right}; repeat the rest"
-    return build("mark_up", (left, place, rest), Wording("a few words", do, terse), row)
+    return build("mark_up", (left, place, rest), Phrases("a few words", do, terse), row)
 
 
 FORMAT_FAMILIES = (

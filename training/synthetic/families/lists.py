@@ -2,14 +2,14 @@
 
 import random
 
-from training.synthetic.families.phrasing import Wording, build
+from training.synthetic.families.phrasing import Phrases, build
 from training.synthetic.families.words import (
     ORDINALS,
     SEPARATORS,
     THEMES,
     VISIBLE_SEPARATORS,
     position,
-)  # fmt: skip
+)
 from training.synthetic.variant import Variant
 
 KINDS = tuple(THEMES)
@@ -40,8 +40,8 @@ def sort_items(rng: random.Random) -> Variant:
     do = f'sort the {theme} in {order} order and join them with "{out}"'
     terse = f'sort {theme} (split at "{glue}") in {order} order' + (
         " by last letter (stable)" if by_end else "") + f', join with "{out}"'  # fmt: skip
-    wording = Wording(_given(theme, glue), do, terse, note)
-    return build("sort_items", (theme, glue, out, order, by_end), wording, row)
+    phrases = Phrases(_given(theme, glue), do, terse, note)
+    return build("sort_items", (theme, glue, out, order, by_end), phrases, row)
 
 
 def pick_item(rng: random.Random) -> Variant:
@@ -59,7 +59,7 @@ def pick_item(rng: random.Random) -> Variant:
     do = f"answer with the {position(n, end)} item of the list{form}"
     terse = f'{position(n, end)} of the {theme} (list split at "{glue}"){form}'
     return build("pick_item", (theme, glue, n, end, upper),
-                 Wording(_given(theme, glue), do, terse), row)  # fmt: skip
+                 Phrases(_given(theme, glue), do, terse), row)  # fmt: skip
 
 
 def trim_list(rng: random.Random) -> Variant:
@@ -76,9 +76,9 @@ def trim_list(rng: random.Random) -> Variant:
         return glue.join(items), out.join(kept)
 
     note = f'Separate what is left by "{out}".'
-    wording = Wording(_given(theme, glue), do, f'{theme} split at "{glue}": {do}, join with "{out}"',
-                      (note,))  # fmt: skip
-    return build("trim_list", (theme, glue, out, n, end, act), wording, row)
+    terse = f'{theme} split at "{glue}": {do}, join with "{out}"'
+    phrases = Phrases(_given(theme, glue), do, terse, (note,))
+    return build("trim_list", (theme, glue, out, n, end, act), phrases, row)
 
 
 def filter_by_letters(rng: random.Random) -> Variant:
@@ -100,10 +100,11 @@ def filter_by_letters(rng: random.Random) -> Variant:
         return glue.join(items), glue.join(w for w in items if tests[rule](w) == keep) or nothing
 
     do = f"{act} the items that {rule}, in the given order and with the same separator"
-    terse = f'{theme} split at "{glue}": {act} those that {rule}; "{nothing}" if none left'
+    what = f'{theme} split at "{glue}": {act} those that {rule}, same separator'
+    terse = f'{what}; "{nothing}" if none left'
     note = f'If nothing is left, answer "{nothing}".'
-    wording = Wording(_given(theme, glue), do, terse, (note,))
-    return build("filter_by_letters", (theme, glue, keep, nothing, rule), wording, row)
+    phrases = Phrases(_given(theme, glue), do, terse, (note,))
+    return build("filter_by_letters", (theme, glue, keep, nothing, rule), phrases, row)
 
 
 def rejoin_items(rng: random.Random) -> Variant:
@@ -122,7 +123,7 @@ def rejoin_items(rng: random.Random) -> Variant:
     do = f'write the items {order} with "{out}" between them, but "{last}" before the last one'
     terse = f'{theme} split at "{glue}", {order}, joined with "{out}", "{last}" before the last'
     return build("rejoin_items", (theme, glue, out, last, turned),
-                 Wording(_given(theme, glue), do, terse), row)  # fmt: skip
+                 Phrases(_given(theme, glue), do, terse), row)  # fmt: skip
 
 
 def repeated_items(rng: random.Random) -> Variant:
@@ -144,7 +145,7 @@ def repeated_items(rng: random.Random) -> Variant:
     do = f'list {what}, in the order of the input, separated by "{out}"'
     terse = f'{theme} split at "{glue}": {what}, input order, join with "{out}"'
     return build("repeated_items", (theme, glue, out, what),
-                 Wording(_given(theme, glue), do, terse), row)  # fmt: skip
+                 Phrases(_given(theme, glue), do, terse), row)  # fmt: skip
 
 
 def neighbour_item(rng: random.Random) -> Variant:
@@ -164,7 +165,7 @@ def neighbour_item(rng: random.Random) -> Variant:
     terse = (
         f'{theme} split at "{glue}", then "{mark.strip()}" and one: which one is {away} {side} it'
     )
-    return build("neighbour_item", (theme, glue, mark, side, k), Wording(given, do, terse), row)
+    return build("neighbour_item", (theme, glue, mark, side, k), Phrases(given, do, terse), row)
 
 
 def alphabetical_extreme(rng: random.Random) -> Variant:
@@ -180,7 +181,7 @@ def alphabetical_extreme(rng: random.Random) -> Variant:
     do = f"name the item that would be {where} in alphabetical order"
     terse = f'{theme} split at "{glue}": the alphabetically {where} one'
     return build("alphabetical_extreme", (theme, glue, n, end),
-                 Wording(_given(theme, glue), do, terse), row)  # fmt: skip
+                 Phrases(_given(theme, glue), do, terse), row)  # fmt: skip
 
 
 def number_items(rng: random.Random) -> Variant:
@@ -200,7 +201,7 @@ def number_items(rng: random.Random) -> Variant:
     do = f'number the items {order}, each in the form "{shown}", separated by "{out}"'
     terse = f'{theme} split at "{glue}": number {order}, form "{shown}", join with "{out}"'
     return build("number_items", (theme, glue, out, style, start, down),
-                 Wording(_given(theme, glue), do, terse), row)  # fmt: skip
+                 Phrases(_given(theme, glue), do, terse), row)  # fmt: skip
 
 
 def rearrange_items(rng: random.Random) -> Variant:
@@ -223,10 +224,10 @@ def rearrange_items(rng: random.Random) -> Variant:
         return glue.join(items), glue.join(done)
 
     note = "Keep the separator and the order of the others."
-    wording = Wording(
+    phrases = Phrases(
         _given(theme, glue), do, f'{theme} split at "{glue}": {do}, rest as is', (note,)
     )
-    return build("rearrange_items", (theme, glue, do), wording, row)
+    return build("rearrange_items", (theme, glue, do), phrases, row)
 
 
 LIST_FAMILIES = (

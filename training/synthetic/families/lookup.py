@@ -2,7 +2,7 @@
 
 import random
 
-from training.synthetic.families.phrasing import Wording, build, listed
+from training.synthetic.families.phrasing import Phrases, build, listed
 from training.synthetic.families.words import (
     ADJECTIVES,
     CITIES,
@@ -14,7 +14,7 @@ from training.synthetic.families.words import (
     VERBS,
     some_codes,
     some_labels,
-)  # fmt: skip
+)
 from training.synthetic.variant import Variant
 
 MESSAGES = ("the {} is late", "order one {}", "I saw the {} again", "who has my {}", "lost: {}")
@@ -40,7 +40,7 @@ def code_table(rng: random.Random) -> Variant:
         "a word of the table", "give its code")  # fmt: skip
     text = _table(table, arrow)
     return build("code_table", (text, back),
-                 Wording(given, do, f"{given} -> {'word' if back else 'code'}. {text}",
+                 Phrases(given, do, f"{given} -> {'word' if back else 'code'}. {text}",
                          (f"Table: {text}.",)), row, asked.values())  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def price_table(rng: random.Random) -> Variant:
     form = f' with "{sign}" in front' if sign else ""
     do = f"name the {task} one" if task[0] == "c" or task == "dearer" else (
         f"give the {task} of their prices{form}")  # fmt: skip
-    return build("price_table", (text, task), Wording("two products", do,
+    return build("price_table", (text, task), Phrases("two products", do,
                  f"two products: {do}. prices: {text}", (f"Prices: {text}.",)), row)  # fmt: skip
 
 
@@ -71,13 +71,15 @@ def group_label(rng: random.Random) -> Variant:
 
     def row(r: random.Random) -> tuple[str, str]:
         k = r.randrange(3)
-        return r.choice(MESSAGES).format(r.choice(THEMES[themes[k]])), labels[k]
+        others = {w for theme in themes if theme != themes[k] for w in THEMES[theme]}
+        word = r.choice([w for w in THEMES[themes[k]] if w not in others])
+        return r.choice(MESSAGES).format(word), labels[k]
 
     pairs = dict(zip(themes, labels, strict=True))
     rules = listed(f'"{label}" for {theme}' for theme, label in pairs.items())
     terse = "what is it about: " + ", ".join(f"{t} -> {v}" for t, v in pairs.items())
-    wording = Wording("a short message about one thing", f"answer by its kind: {rules}", terse)
-    return build("group_label", (*pairs.items(),), wording, row, labels)
+    phrases = Phrases("a short message about one thing", f"answer by its kind: {rules}", terse)
+    return build("group_label", (*pairs.items(),), phrases, row, labels)
 
 
 def keyword_route(rng: random.Random) -> Variant:
@@ -95,7 +97,7 @@ def keyword_route(rng: random.Random) -> Variant:
     notes = (f"{listed(rules)}.", f"If none of these words occurs, answer {other}.")
     terse = f"by keyword: {', '.join(f'{w} {a}' for w, a in zip(adjectives, named, strict=True))}"
     return build("keyword_route", (*adjectives, *labels),
-                 Wording("a sentence", "answer with the label of the word that occurs in it",
+                 Phrases("a sentence", "answer with the label of the word that occurs in it",
                          f"{terse}, else {other}", notes), row, labels)  # fmt: skip
 
 
@@ -115,8 +117,13 @@ def keyword_priority(rng: random.Random) -> Variant:
     do = f"answer with the label of that department in the text which comes {top} in this order"
     notes = (f"Order: {order}.", f"Labels: {codes}.")
     terse = f"two departments occur; take the one {top} in the list and give its label: {codes}"
-    return build("keyword_priority", (*words, *labels, top),
-                 Wording("a sentence that names two departments", do, terse, notes), row, labels)  # fmt: skip
+    return build(
+        "keyword_priority",
+        (*words, *labels, top),
+        Phrases("a sentence that names two departments", do, terse, notes),
+        row,
+        labels,
+    )
 
 
 def ranked_choice(rng: random.Random) -> Variant:
@@ -132,7 +139,7 @@ def ranked_choice(rng: random.Random) -> Variant:
     order = ", ".join(ranked)
     do = f"answer with the one that comes {side} in the list"
     return build("ranked_choice", (*ranked, side, glue),
-                 Wording(f'two of the words, with "{glue.strip()}" between them', do,
+                 Phrases(f'two of the words, with "{glue.strip()}" between them', do,
                          f'words around "{glue.strip()}": the one {side} in {order}',
                          (f"List: {order}.",)), row)  # fmt: skip
 
@@ -152,9 +159,17 @@ def made_up_words(rng: random.Random) -> Variant:
         return " ".join(source), " ".join(target[::-1] if turned else target)
 
     text = _table(table, " = ")
-    return build("made_up_words", (text, back, turned),
-                 Wording("some words of the dictionary", f"translate them {direction}, {order}",
-                         f"translate {direction} {order}: {text}", (f"Dictionary: {text}.",)), row)  # fmt: skip
+    return build(
+        "made_up_words",
+        (text, back, turned),
+        Phrases(
+            "some words of the dictionary",
+            f"translate them {direction}, {order}",
+            f"translate {direction} {order}: {text}",
+            (f"Dictionary: {text}.",),
+        ),
+        row,
+    )
 
 
 def default_table(rng: random.Random) -> Variant:
@@ -173,7 +188,7 @@ def default_table(rng: random.Random) -> Variant:
     kind = {CITIES: "city", NAMES: "name", PRODUCTS: "product"}[pool]
     do = f'answer "{first}" for {a} and {b}, "{second}" for {c}, and "{other}" for any other {kind}'
     terse = f"{a}, {b}: {first}; {c}: {second}; any other {kind}: {other}"
-    return build("default_table", (*special, *labels), Wording(f"a {kind}", do, terse), row, labels)
+    return build("default_table", (*special, *labels), Phrases(f"a {kind}", do, terse), row, labels)
 
 
 def next_stop(rng: random.Random) -> Variant:
@@ -190,9 +205,9 @@ def next_stop(rng: random.Random) -> Variant:
     line = ", ".join(stops)
     do = f"name the stop that is {count} {side} it on the ring line"
     start = f"The line is a ring: {stops[-1]} is followed by {stops[0]}."
-    terse = f"ring line {line}, then {stops[0]} again: which is {count} {side}"
+    terse = f"ring line {line}, then {stops[0]} again: which is {count} {side} the given one"
     return build("next_stop", (*stops, n, side),
-                 Wording("a stop", do, terse, (f"Line: {line}.", start)), row)  # fmt: skip
+                 Phrases("a stop", do, terse, (f"Line: {line}.", start)), row)  # fmt: skip
 
 
 LOOKUP_FAMILIES = (

@@ -2,7 +2,7 @@
 
 import random
 
-from training.synthetic.families.phrasing import Wording, build
+from training.synthetic.families.phrasing import Phrases, build
 from training.synthetic.families.words import SEPARATORS, some_labels, two_labels
 from training.synthetic.variant import Variant
 
@@ -40,8 +40,8 @@ def change_number(rng: random.Random) -> Variant:
     verb, solve = rng.choice((
         (f"add {n} to it", lambda x: x + n), (f"subtract {n} from it", lambda x: x - n),
         (f"subtract it from {n * 10}", lambda x: n * 10 - x),
-        (f"add {n} and then double it", lambda x: 2 * (x + n)),
-        (f"double it and then add {n}", lambda x: 2 * x + n),
+        (f"add {n} to it, double the sum", lambda x: 2 * (x + n)),
+        (f"double it, add {n} to that", lambda x: 2 * x + n),
     ))  # fmt: skip
     ending = f' followed by "{unit}"' if unit else ""
 
@@ -49,9 +49,9 @@ def change_number(rng: random.Random) -> Variant:
         x = r.randint(1, 60)
         return str(x), f"{solve(x)}{unit}"
 
-    wording = Wording("a whole number", f"{verb} and write the result{ending}",
+    phrases = Phrases("a whole number", f"{verb} and write the result{ending}",
                       f"number: {verb}, write the result{ending}")  # fmt: skip
-    return build("change_number", (verb, unit), wording, row)
+    return build("change_number", (verb, unit), phrases, row)
 
 
 def round_number(rng: random.Random) -> Variant:
@@ -67,8 +67,8 @@ def round_number(rng: random.Random) -> Variant:
 
     do = f"round the number {way} to a multiple of {step} and write it{ending}"
     note = f"A multiple of {step} stays as it is."
-    wording = Wording("a whole number", do, f"round {way} to a multiple of {step}{ending}", (note,))
-    return build("round_number", (step, up, unit), wording, row)
+    phrases = Phrases("a whole number", do, f"round {way} to a multiple of {step}{ending}", (note,))
+    return build("round_number", (step, up, unit), phrases, row)
 
 
 def extreme_number(rng: random.Random) -> Variant:
@@ -84,9 +84,9 @@ def extreme_number(rng: random.Random) -> Variant:
         found = sorted(numbers, reverse=most == "largest")[n - 1]
         return glue.join(map(str, numbers)), f"{left}{found}{right}"
 
-    wording = Wording(f'some numbers separated by "{glue}"', f"give the {rank} number{form}",
+    phrases = Phrases(f'some numbers separated by "{glue}"', f"give the {rank} number{form}",
                       f'numbers split at "{glue}": the {rank} one{form}')  # fmt: skip
-    return build("extreme_number", (glue, n, most, left, right), wording, row)
+    return build("extreme_number", (glue, n, most, left, right), phrases, row)
 
 
 def summarise_numbers(rng: random.Random) -> Variant:
@@ -107,9 +107,10 @@ def summarise_numbers(rng: random.Random) -> Variant:
         numbers = r.sample(range(1, 31), r.randint(3, 4))
         return glue.join(map(str, numbers)), f"{ways[what](numbers)}{unit}"
 
-    wording = Wording(f'whole numbers separated by "{glue}"', f"calculate {what} and write it{ending}",
+    do = f"calculate {what} and write it{ending}"
+    phrases = Phrases(f'whole numbers separated by "{glue}"', do,
                       f'numbers split at "{glue}": {what}{ending}')  # fmt: skip
-    return build("summarise_numbers", (glue, unit, what), wording, row)
+    return build("summarise_numbers", (glue, unit, what), phrases, row)
 
 
 def threshold_label(rng: random.Random) -> Variant:
@@ -126,9 +127,9 @@ def threshold_label(rng: random.Random) -> Variant:
         return str(x), above if high else below
 
     do = f'answer "{above}" if the number is {edge} {limit} and "{below}" otherwise'
-    wording = Wording(f"{thing}, a whole number", do,
+    phrases = Phrases(f"{thing}, a whole number", do,
                       f"{thing}: {edge} {limit} -> {above}, else {below}")  # fmt: skip
-    return build("threshold_label", (limit, inside, above, below, thing), wording, row,
+    return build("threshold_label", (limit, inside, above, below, thing), phrases, row,
                  (above, below))  # fmt: skip
 
 
@@ -144,8 +145,8 @@ def parity_label(rng: random.Random) -> Variant:
         return x, yes if (int(x[place]) % 2 == 0) == (kind == "even") else no
 
     do = f'answer "{yes}" if {part} is {kind}, and "{no}" if not'
-    wording = Wording("a number of three digits", do, f"{yes} if {part} is {kind} else {no}")
-    return build("parity_label", (yes, no, part, kind), wording, row, (yes, no))
+    phrases = Phrases("a number of three digits", do, f"{yes} if {part} is {kind} else {no}")
+    return build("parity_label", (yes, no, part, kind), phrases, row, (yes, no))
 
 
 def spell_number(rng: random.Random) -> Variant:
@@ -155,8 +156,7 @@ def spell_number(rng: random.Random) -> Variant:
     upper = to_words and rng.random() < 0.4
     change = f"add {shift} to it, then " if shift > 0 else f"subtract {-shift} from it, then "
     change = change if shift else ""
-    form = "in capital letters" if upper else "in lower-case words"
-    sample = spelt(42, hyphen)
+    sample = spelt(42, hyphen).upper() if upper else spelt(42, hyphen)
 
     def row(r: random.Random) -> tuple[str, str]:
         x = r.randint(10, 89)
@@ -165,10 +165,10 @@ def spell_number(rng: random.Random) -> Variant:
             spelt(x), str(x + shift))  # fmt: skip
 
     given = "a number in digits" if to_words else "a number in words"
-    do = change + (f'spell the number {form}, 42 being "{sample}" apart from capitals' if to_words
+    do = change + (f'spell the number in words, in the way in which 42 is "{sample}"' if to_words
                    else "write the number in digits")  # fmt: skip
     terse = f"{given}: {do}"
-    return build("spell_number", (to_words, shift, hyphen, upper), Wording(given, do, terse), row)
+    return build("spell_number", (to_words, shift, hyphen, upper), Phrases(given, do, terse), row)
 
 
 def filter_numbers(rng: random.Random) -> Variant:
@@ -188,9 +188,9 @@ def filter_numbers(rng: random.Random) -> Variant:
     do = f'{act} the numbers that are {rule} and separate the others by "{out}"'
     do = do.replace("the others", "them") if keep else do
     terse = f'split at "{glue}", {act} numbers {rule}, join with "{out}", "{nothing}" if none'
-    wording = Wording(f'numbers separated by "{glue}"', do, terse,
+    phrases = Phrases(f'numbers separated by "{glue}"', do, terse,
                       (f'If none is left, answer "{nothing}".',))  # fmt: skip
-    return build("filter_numbers", (glue, out, keep, rule, nothing), wording, row)
+    return build("filter_numbers", (glue, out, keep, rule, nothing), phrases, row)
 
 
 def price_change(rng: random.Random) -> Variant:
@@ -209,7 +209,7 @@ def price_change(rng: random.Random) -> Variant:
     do = f"apply a {what} of {percent}% and write {wanted}{form}"
     terse = f"{percent}% {what}; give {wanted}{form}"
     return build("price_change", (percent, up, only, sign),
-                 Wording("a price without currency", do, terse), row)  # fmt: skip
+                 Phrases("a price without currency", do, terse), row)  # fmt: skip
 
 
 def number_band(rng: random.Random) -> Variant:
@@ -227,7 +227,7 @@ def number_band(rng: random.Random) -> Variant:
     notes = (f'Below {low}: "{a}".', f'From {low} to {high}: "{b}".', f'Above {high}: "{c}".')
     terse = f"{thing} < {low} {a}, {low}-{high} {b}, > {high} {c}"
     return build("number_band", (low, high, a, b, c, thing),
-                 Wording(f"a {thing} from 0 to 100", do, terse, notes), row, labels)  # fmt: skip
+                 Phrases(f"a {thing} from 0 to 100", do, terse, notes), row, labels)  # fmt: skip
 
 
 NUMBER_FAMILIES = (

@@ -13,6 +13,9 @@ FORMAL = (
     "As input you receive {given}. Your task: {do}. {notes}",
     "{do}. The input is {given}. {notes}",
     "In this task the input is {given}. {do}. {notes} Reply with nothing else.",
+    "{do}. {notes} You will be given {given}.",
+    "Input: {given}. Instruction: {do}. {notes}",
+    "For each input, which is {given}, carry out this instruction: {do}. {notes}",
 )
 POLITE = (
     "Hi! I will send you {given}. Could you please {do}? {notes} Thank you!",
@@ -21,6 +24,9 @@ POLITE = (
     "I need a little help: for {given}, please {do}. {notes}",
     "Would you mind helping me? I have {given} and want you to {do}. {notes}",
     "When I give you {given}, please {do}. {notes} Just the answer, thank you.",
+    "Good morning! Please {do}. You will receive {given}. {notes} Thanks in advance.",
+    "It would be great if you could {do}. I have {given}. {notes}",
+    "Please {do}. I will paste {given}. {notes} That is all I need.",
 )
 HEADINGS = ("", "Task:\n", "# Task\n", "What to do\n", "Instructions:\n", "Rules:\n", "## Steps\n")
 MARKS = ("- ", "* ", "• ", "– ")
@@ -30,11 +36,21 @@ EXAMPLES = (
     "For {given}: {do}. {notes} For example:\nInput: {x}\nAnswer: {y}",
     "Input: {given}. Output: {do}. {notes}\n\nExample input: {x}\nExample output: {y}",
     "Given {given}, {do}. {notes}\n\n{x}\n=> {y}",
+    "{do}. {notes}\n\ninput: {x}\noutput: {y}\n\nDo the same for other inputs.",
+    "Q: {given}\nA: {do}. {notes}\n\nQ: {x}\nA: {y}",
 )
+# What an instruction begins with, and what may be said for it.
+OPENINGS = {
+    "answer with ": ("answer with ", "return ", "give ", "reply with "),
+    'answer "': ('answer "', 'say "', 'reply "', 'output "', 'return "', 'respond with "'),
+    "write ": ("write ", "output ", "return ", "print "),
+    "give ": ("give ", "return ", "output ", "tell me "),
+    "name ": ("name ", "give ", "return ", "tell me "),
+}
 
 
 @dataclass(frozen=True)
-class Wording:
+class Phrases:
     """What all registers are made of.
 
     Attributes:
@@ -53,31 +69,42 @@ class Wording:
 def build(
     family: str,
     parameters: tuple[object, ...],
-    wording: Wording,
+    phrases: Phrases,
     row: Callable[[random.Random], tuple[str, str]],
     labels: Iterable[str] = (),
 ) -> Variant:
-    """The variant of these parameters; all that the wording depends on must be among them."""
+    """The variant of these parameters; all that the phrases depend on must be among them."""
     name = f"{family}{parameters!r}"
     style = random.Random(name)
     shown, answer = row(style)
-    parts = {"given": wording.given, "notes": " ".join(wording.notes), "x": shown, "y": answer}
-    sentence = wording.do[0].upper() + wording.do[1:]
+    parts = {
+        "given": phrases.given,
+        "notes": " ".join(phrases.notes),
+        "x": shown,
+        "y": answer,
+    }
+    formal, polite, listed_do, shown_do = (_varied(style, phrases.do) for _ in range(4))
     mark = style.choice(MARKS)
-    points = (f"Input: {wording.given}", sentence, *wording.notes)
+    points = (f"Input: {phrases.given}", _capital(listed_do), *phrases.notes)
     framed = (
-        _capitalised(style.choice(FORMAL), do=sentence, **parts),
-        wording.terse,
-        style.choice(POLITE).format(do=wording.do, **parts),
+        style.choice(FORMAL).format(do=_capital(formal), **parts),
+        style.choice(POLITE).format(do=polite, **parts),
         style.choice(HEADINGS) + "\n".join(mark + point for point in points),
-        _capitalised(style.choice(EXAMPLES), do=wording.do, **parts),
+        style.choice(EXAMPLES).format(do=shown_do, **parts),
     )
-    return Variant(name, tuple(_tidy(text) for text in framed), row, tuple(dict.fromkeys(labels)))
+    descriptions = (*(_capital(_tidy(text)) for text in framed), phrases.terse)
+    return Variant(name, descriptions, row, tuple(dict.fromkeys(labels)))
 
 
-def _capitalised(frame: str, do: str, **parts: str) -> str:
-    """A frame filled in, with a capital at its beginning."""
-    text = frame.format(do=do, **parts)
+def _varied(style: random.Random, do: str) -> str:
+    """The instruction with another verb at its beginning, where OPENINGS knows one."""
+    for opening, others in OPENINGS.items():
+        if do.startswith(opening):
+            return style.choice(others) + do.removeprefix(opening)
+    return do
+
+
+def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 

@@ -3,11 +3,14 @@
 from training.synthetic.families.counting import COUNTING_FAMILIES
 from training.synthetic.families.dates import DATE_FAMILIES
 from training.synthetic.families.formats import FORMAT_FAMILIES
+from training.synthetic.families.json_fields import JSON_FAMILIES
 from training.synthetic.families.lists import LIST_FAMILIES
+from training.synthetic.families.logic import LOGIC_FAMILIES
 from training.synthetic.families.lookup import LOOKUP_FAMILIES
 from training.synthetic.families.numbers import NUMBER_FAMILIES
 from training.synthetic.families.strings import STRING_FAMILIES
 from training.synthetic.families.units import UNIT_FAMILIES
+from training.synthetic.families.word_rules import WORD_RULE_FAMILIES
 from training.synthetic.variant import Family
 
 FAMILIES: dict[str, Family] = {
@@ -21,5 +24,8 @@ FAMILIES: dict[str, Family] = {
         *FORMAT_FAMILIES,
         *LOOKUP_FAMILIES,
         *COUNTING_FAMILIES,
+        *LOGIC_FAMILIES,
+        *WORD_RULE_FAMILIES,
+        *JSON_FAMILIES,
     )
 }

@@ -2,14 +2,14 @@
 
 import random
 
-from training.synthetic.families.phrasing import Wording, build, listed
+from training.synthetic.families.phrasing import Phrases, build, listed
 from training.synthetic.families.words import (
     LONG_WORDS,
     VISIBLE_SEPARATORS,
     WORDS,
     a_sentence,
     position,
-)  # fmt: skip
+)
 from training.synthetic.variant import Variant
 
 LETTERING = {"lower case": str.lower, "capital letters": str.upper}
@@ -32,8 +32,8 @@ def end_letters(rng: random.Random) -> Variant:
         return word, LETTERING[case](glue.join(word[:n] if end == "first" else word[-n:]))
 
     do = f"write the {what} of the word in {case}"
-    wording = Wording("a single word", do, f"{what} of the word, {case}{also}", note)
-    return build("end_letters", (n, end, case, glue), wording, row)
+    phrases = Phrases("a single word", do, f"{what} of the word, {case}{also}", note)
+    return build("end_letters", (n, end, case, glue), phrases, row)
 
 
 def capitalise_some(rng: random.Random) -> Variant:
@@ -41,19 +41,20 @@ def capitalise_some(rng: random.Random) -> Variant:
     n, end, kept = rng.randint(1, 3), rng.choice(ENDS), rng.random() < 0.5
     style = rng.choice(("with a capital first letter", "in capital letters"))
     change = str.upper if "letters" in style else str.capitalize
-    where = position(n, end)
+    where, glue = position(n, end), rng.choice((" ", *VISIBLE_SEPARATORS))
     which = f"every word but the {where}" if kept else f"only the {where} word"
 
     def row(r: random.Random) -> tuple[str, str]:
         words = r.sample(WORDS, r.randint(3, 5))
         chosen = n - 1 if end == "start" else len(words) - n
-        return " ".join(words), " ".join(
+        return " ".join(words), glue.join(
             change(w) if (i == chosen) != kept else w for i, w in enumerate(words)
         )
 
-    do = f"repeat the words, but write {which} {style}"
-    wording = Wording("a few words in lower case", do, f"{which} {style}, rest unchanged")
-    return build("capitalise_some", (n, end, kept, style), wording, row)
+    do = f'repeat the words, but write {which} {style}, and join them with "{glue}"'
+    terse = f'{which} {style}, rest unchanged, joined with "{glue}"'
+    return build("capitalise_some", (n, end, kept, style, glue),
+                 Phrases("a few words in lower case", do, terse), row)  # fmt: skip
 
 
 def reverse_text(rng: random.Random) -> Variant:
@@ -70,8 +71,8 @@ def reverse_text(rng: random.Random) -> Variant:
         return " ".join(words), glue.join(turned.get(what, other))
 
     do = f'reverse the order of the {what} and join the words with "{glue}"'
-    wording = Wording("two to four words", do, f'reverse {what}, join words with "{glue}"')
-    return build("reverse_text", (what, glue), wording, row)
+    phrases = Phrases("two to four words", do, f'reverse {what}, join words with "{glue}"')
+    return build("reverse_text", (what, glue), phrases, row)
 
 
 def swap_characters(rng: random.Random) -> Variant:
@@ -87,8 +88,8 @@ def swap_characters(rng: random.Random) -> Variant:
         return word, "".join(sign if (c in letters) != kept else c for c in word)
 
     do = f'replace {which} in the word by "{sign}"'
-    wording = Wording("a word in lower case", do, f'word: {which} -> "{sign}"')
-    return build("swap_characters", (sign, letters, kept), wording, row)
+    phrases = Phrases("a word in lower case", do, f'word: {which} -> "{sign}"')
+    return build("swap_characters", (sign, letters, kept), phrases, row)
 
 
 def filter_characters(rng: random.Random) -> Variant:
@@ -107,8 +108,8 @@ def filter_characters(rng: random.Random) -> Variant:
         return "".join(text), glue.join(c for c in text if kinds[kind](c) == keep)
 
     terse = f"{act} {kind}" + (f', "{glue}" between what is left' if glue else "")
-    wording = Wording("a code of letters and digits", f"{act} {kind} of the code", terse, note)
-    return build("filter_characters", (kind, keep, glue), wording, row)
+    phrases = Phrases("a code of letters and digits", f"{act} {kind} of the code", terse, note)
+    return build("filter_characters", (kind, keep, glue), phrases, row)
 
 
 def text_around(rng: random.Random) -> Variant:
@@ -124,9 +125,9 @@ def text_around(rng: random.Random) -> Variant:
         return glue.join(parts), LETTERING[case](glue.join(left))
 
     what = f'everything {side} the {which} "{glue}"'
-    wording = Wording(f'a text in which "{glue}" occurs', f"write {what} in {case}",
+    phrases = Phrases(f'a text in which "{glue}" occurs', f"write {what} in {case}",
                       f"{what}, {case}")  # fmt: skip
-    return build("text_around", (glue, side, which, case), wording, row)
+    return build("text_around", (glue, side, which, case), phrases, row)
 
 
 def initials_of(rng: random.Random) -> Variant:
@@ -144,8 +145,8 @@ def initials_of(rng: random.Random) -> Variant:
 
     do = f"take the {end} letter of every word and write them in {order} order in {case}, {joined}"
     terse = f"{end} letters of the words, {order} order, {case}, {joined}"
-    wording = Wording("a phrase", do, terse)
-    return build("initials_of", (end, glue, case, order), wording, row)
+    phrases = Phrases("a phrase", do, terse)
+    return build("initials_of", (end, glue, case, order), phrases, row)
 
 
 def extreme_word(rng: random.Random) -> Variant:
@@ -163,25 +164,27 @@ def extreme_word(rng: random.Random) -> Variant:
     ending = f' followed by "{mark}"' if mark else ""
     do = f"give the {most} word of the sentence in {case}{ending}"
     terse = f"{most} word ({tie} one if tied), {case}{ending}"
-    wording = Wording("a sentence without punctuation", do, terse, (note,))
-    return build("extreme_word", (most, tie, case, mark), wording, row)
+    phrases = Phrases("a sentence without punctuation", do, terse, (note,))
+    return build("extreme_word", (most, tie, case, mark), phrases, row)
 
 
 def nth_word(rng: random.Random) -> Variant:
     """One word of a sentence, or the sentence without it."""
     n, end, keep = rng.randint(1, 4), rng.choice(ENDS), rng.random() < 0.6
-    case = rng.choice(tuple(LETTERING))
+    case, glue = rng.choice(tuple(LETTERING)), rng.choice((" ", *GLUES[:5]))
     where = position(n, end)
 
     def row(r: random.Random) -> tuple[str, str]:
         words = a_sentence(r).split()
         at = n - 1 if end == "start" else len(words) - n
         left = words[at : at + 1] if keep else words[:at] + words[at + 1 :]
-        return " ".join(words), LETTERING[case](" ".join(left))
+        return " ".join(words), LETTERING[case](glue.join(left))
 
+    ending = "" if keep else f', the words joined with "{glue}"'
     act = f"the {where} word of the sentence" if keep else f"the sentence without its {where} word"
-    wording = Wording("a sentence", f"write {act} in {case}", f"{act}, {case}")
-    return build("nth_word", (n, end, keep, case), wording, row)
+    phrases = Phrases("a sentence", f"write {act} in {case}{ending}",
+                      f"{act}, {case}{ending}")  # fmt: skip
+    return build("nth_word", (n, end, keep, case, "" if keep else glue), phrases, row)
 
 
 def repeat_text(rng: random.Random) -> Variant:
@@ -197,7 +200,7 @@ def repeat_text(rng: random.Random) -> Variant:
 
     do = f'write the word {n} times in {case}, separated by "{glue}"{around}'
     terse = f'word x{n}, {case}, separator "{glue}"' + (f", inside {left}{right}" if left else "")
-    return build("repeat_text", (n, glue, left, case), Wording("one word", do, terse), row)
+    return build("repeat_text", (n, glue, left, case), Phrases("one word", do, terse), row)
 
 
 STRING_FAMILIES = (

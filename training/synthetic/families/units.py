@@ -2,7 +2,7 @@
 
 import random
 
-from training.synthetic.families.phrasing import Wording, build
+from training.synthetic.families.phrasing import Phrases, build
 from training.synthetic.families.words import NONSENSE, PRODUCTS, two_labels
 from training.synthetic.variant import Variant
 
@@ -13,6 +13,10 @@ PAIRED = (
     ("dozen", "pieces", 12), ("lb", "oz", 16),
 )  # fmt: skip
 SIGNS = ("$", "€", "£", "CHF ", "USD ", "EUR ", "¥")
+
+
+def _relation(large: str, small: str, factor: int) -> str:
+    return f"1 {large.removesuffix('s')} = {factor} {small}"
 
 
 def convert_unit(rng: random.Random) -> Variant:
@@ -28,14 +32,10 @@ def convert_unit(rng: random.Random) -> Variant:
 
     form = f'with "{target}" after the number' if named else "as a number without unit"
     do = f"convert it to {target} and write the result {form}"
-    note = (
-        f"1 {large} = {factor} {small}"
-        if large[-1] != "s"
-        else f"{factor} {small} make 1 of {large}"
-    )
-    wording = Wording(f"a quantity in {source}", do, f"{source} -> {target}, {form}; {note}",
+    note = _relation(large, small, factor)
+    phrases = Phrases(f"a quantity in {source}", do, f"{source} -> {target}, {form}; {note}",
                       (f"{note}.",))  # fmt: skip
-    return build("convert_unit", (source, target, named), wording, row)
+    return build("convert_unit", (source, target, named), phrases, row)
 
 
 def invented_unit(rng: random.Random) -> Variant:
@@ -54,7 +54,7 @@ def invented_unit(rng: random.Random) -> Variant:
     note = f"One {large} is {factor} {small}."
     terse = f"1 {large} = {factor} {small}. convert {source} to {target}, {form}"
     return build("invented_unit", (large, small, factor, down, named),
-                 Wording(f"an amount in {source}", do, terse, (note,)), row)  # fmt: skip
+                 Phrases(f"an amount in {source}", do, terse, (note,)), row)  # fmt: skip
 
 
 def compare_quantities(rng: random.Random) -> Variant:
@@ -79,9 +79,10 @@ def compare_quantities(rng: random.Random) -> Variant:
     if labels:
         do = f'answer "{labels[0]}" if the first quantity is the {most} one, else "{labels[1]}"'
     given = f'two quantities in {large} and {small} with "{glue.strip()}" between them'
-    terse = f'{large} and {small} around "{glue.strip()}": {do}'
+    note = _relation(large, small, factor)
+    terse = f'{large} and {small} around "{glue.strip()}": {do}; {note}'
     return build("compare_quantities", (large, small, most, glue, labels),
-                 Wording(given, do, terse), row, labels)  # fmt: skip
+                 Phrases(given, do, terse, (f"{note}.",)), row, labels)  # fmt: skip
 
 
 def money_format(rng: random.Random) -> Variant:
@@ -102,7 +103,7 @@ def money_format(rng: random.Random) -> Variant:
     terse = (
         f"like {sample} -> cents, digits only" if to_cents else f"cents -> like {sample} for 1205"
     )
-    return build("money_format", (sample, to_cents), Wording(given, do, terse), row)
+    return build("money_format", (sample, to_cents), Phrases(given, do, terse), row)
 
 
 def split_unit(rng: random.Random) -> Variant:
@@ -124,7 +125,7 @@ def split_unit(rng: random.Random) -> Variant:
     do = f'write the quantity in the form in which "{before}" becomes "{after}"'
     given = f"a quantity in {small}" + (f" and {large}" if joined else "")
     terse = f'{given}: "{before}" becomes "{after}", others likewise'
-    return build("split_unit", (before, after), Wording(given, do, terse), row)
+    return build("split_unit", (before, after), Phrases(given, do, terse), row)
 
 
 def weight_limit(rng: random.Random) -> Variant:
@@ -141,10 +142,11 @@ def weight_limit(rng: random.Random) -> Variant:
         return f"{thing}: {amount} {small}", over if heavy else within
 
     do = f'answer "{over}" if it is more than {limit} {large}, otherwise "{within}"'
-    terse = f"{thing} in {small}: > {limit} {large} -> {over}, else {within}"
-    wording = Wording(f"the word {thing} and a quantity in {small}", do, terse,
-                      (f"1 {large} = {factor} {small}.",))  # fmt: skip
-    return build("weight_limit", (large, small, limit, over, within, thing), wording, row,
+    note = _relation(large, small, factor)
+    terse = f"{thing} in {small}: > {limit} {large} -> {over}, else {within}; {note}"
+    phrases = Phrases(f"the word {thing} and a quantity in {small}", do, terse,
+                      (f"{note}.",))  # fmt: skip
+    return build("weight_limit", (large, small, limit, over, within, thing), phrases, row,
                  (over, within))  # fmt: skip
 
 
@@ -165,7 +167,7 @@ def quantity_part(rng: random.Random) -> Variant:
     given = f'{order} (number and unit), with "{glue.strip()}" between them'
     terse = f'{order} around "{glue.strip()}": only the {part}{form}'
     return build("quantity_part", (part, glue, first, left),
-                 Wording(given, f"write only the {part}{form}", terse), row)  # fmt: skip
+                 Phrases(given, f"write only the {part}{form}", terse), row)  # fmt: skip
 
 
 def total_quantity(rng: random.Random) -> Variant:
@@ -183,10 +185,14 @@ def total_quantity(rng: random.Random) -> Variant:
         return f"{n} {large}{glue}{m} {small}", f"{total} {small}" if named else str(total)
 
     given = f'a quantity in {large} and one in {small}, separated by "{glue}"'
-    terse = f"{large}{glue}{small}: {act}, {form}"
-    note = f"There are {factor} {small} to one unit of {large}."
-    return build("total_quantity", (large, small, plus, glue, named),
-                 Wording(given, f"{act} and write the result {form}", terse, (note,)), row)  # fmt: skip
+    note = _relation(large, small, factor)
+    terse = f"{large}{glue}{small}: {act}, {form}; {note}"
+    return build(
+        "total_quantity",
+        (large, small, plus, glue, named),
+        Phrases(given, f"{act} and write the result {form}", terse, (f"{note}.",)),
+        row,
+    )
 
 
 UNIT_FAMILIES = (

@@ -1,6 +1,7 @@
 """The vocabulary that procedural families share, written for them: words, names, cities, labels."""
 
 import random
+from collections.abc import Callable
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -158,6 +159,12 @@ def a_sentence(rng: random.Random) -> str:
     x = rng.choice(THEMES["animals"])
     y, z = rng.sample([w for w in THEMES[theme] if w != x], 2)
     return pattern.format(a=a, b=b, v=rng.choice(VERBS), x=x, y=y, z=z)
+
+
+def balanced_word(rng: random.Random, test: Callable[[str], bool]) -> str:
+    """A word that passes the test or fails it, with even chances where both exist."""
+    wanted = rng.random() < 0.5
+    return next((w for w in rng.sample(WORDS, len(WORDS)) if test(w) == wanted), WORDS[0])
 
 
 def position(n: int, end: str) -> str:
