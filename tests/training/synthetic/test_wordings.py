@@ -1,0 +1,76 @@
+"""Wordings: every template says all that an answer depends on."""
+
+import json
+import random
+import re
+
+import pytest
+
+from training.synthetic.banks import plain, read_topics
+from training.synthetic.classify import classified
+from training.synthetic.pools import drawn_pool
+from training.synthetic.templates import TEMPLATES
+from training.synthetic.wordings import BLOCK, INLINE, QUOTES, Brief, Choice, described, filled
+
+ALL = [template for templates in TEMPLATES.values() for template in templates]
+BRIEF = Brief(
+    "note",
+    "notes",
+    "say what the note is about",
+    (
+        Choice("QX-7", ("it rains", "wet \"days\"")),
+        Choice("very dry", ("the sun shines, all day",)),
+        Choice("Other", ()),
+    ),
+    ('if both fit, "QX-7" counts', "look at the first line only"),
+    "answer as [label]",
+    (("Pouring.", "QX-7"), ("Dust!", "very dry")),
+)  # fmt: skip
+
+
+def says(text: str, part: str) -> bool:
+    """Whether a text holds a part, as it is or as JSON, whatever its case."""
+    return any(plain(p) in plain(text) for p in (part, json.dumps(part, ensure_ascii=False)[1:-1]))
+
+
+def test_there_are_sixty_templates_in_ten_registers_and_no_two_are_alike() -> None:
+    assert len(ALL) == len(set(ALL)) >= 60 and len(TEMPLATES) >= 10
+    assert len(INLINE) >= 6 and len(BLOCK) >= 6 and len(set(QUOTES)) >= 4
+
+
+@pytest.mark.parametrize("template", ALL)
+def test_a_template_is_complete(template: str) -> None:
+    slots = set(re.findall(r"<(\w+)!?>", template))
+    assert slots & {"goal", "Goal"} and slots & {"inline", "block", "json"}
+    assert slots & {"rules", "lazy", "bullets"}
+    for seed in range(30):
+        text = filled(template, BRIEF, random.Random(seed))
+        for choice in BRIEF.choices:
+            assert choice.word in text
+            assert not choice.meanings or any(says(text, m) for m in choice.meanings)
+        assert all(says(text, part) for part in (BRIEF.goal, *BRIEF.notes, BRIEF.form))
+        assert ("examples" not in slots) or all(a in text and b in text for a, b in BRIEF.examples)
+        assert not re.search(r"<\w+!?>|\{\}", text)
+
+
+def test_a_label_alone_is_listed_and_its_form_is_told() -> None:
+    brief = Brief("note", "notes", "say yes", (Choice("yes"), Choice("no")))
+    for register in TEMPLATES:
+        text = described(brief, register, random.Random(0))
+        assert "yes" in text and "no" in text
+        assert re.search("only|just|no other|exactly|no explanation", text)
+
+
+def test_descriptions_of_drawn_tasks_hold_every_label() -> None:
+    """Where labels have a form, such as JSON, the text shows it by one of them."""
+    topics, bare, formed = read_topics(), 0, 0
+    for seed in range(300):
+        rng = random.Random(seed)
+        variant = classified(rng, drawn_pool(rng, topics))
+        if variant.name.startswith(("sort", "ranked", "yes-no")):
+            for text in variant.descriptions:
+                held = [says(text, label) for label in variant.labels]
+                assert any(held)
+                bare += all(held)
+                formed += not all(held)
+    assert bare > 5 * formed > 0
