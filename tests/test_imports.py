@@ -27,7 +27,7 @@ LAYERS: dict[str, list[str]] = {
     "library": ["tasks peft", "base", "trainer/recipes", "trainer", "store", "build exchange"],
     "index": ["encoders", "segments merge", "search routing"],
     "verification": ["checks", "run", "scores zk"],
-    "training": ["data synthetic", "objectives", "models", "evaluation", "cli"],
+    "training": ["synthetic", "data", "objectives", "models", "evaluation", "cli"],
     "generator": [
         "layers", "models", "refine phases", "request", "strategies", "expected",
         "package refined_adapter", "engine", "samples",

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from index.encoders.descriptions import DEFAULT_ENCODER
 from training.data.adapters import AdapterBatch, LibraryDataModule
-from training.data.batches import StepDataset, TaskBatch
+from training.data.batches import TaskBatch
 from training.data.steps import IndexedDataset
 from training.data.tasks import ResumedSampler, TaskDataModule
 
@@ -58,7 +58,7 @@ class LibraryTaskDataModule(TaskDataModule):
         self.library.setup(stage)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        tasks = StepDataset(self._train_rows, self.sampling, self.steps, self.seed)
+        tasks = self.training_steps()
 
         def step(number: int) -> AdapterTaskBatch:
             return AdapterTaskBatch(self.library.draw(number), tasks[number])

@@ -6,8 +6,8 @@ description and a few rows of each. A step is a function of (seed, step).
 
 import functools
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,8 +22,10 @@ from library.errors import UsageError
 from library.tasks.files import Example, Task
 from training.data.relabel import Relabelling
 from training.data.steps import IndexedDataset
+from training.synthetic.stream import SyntheticTask, SyntheticTasks
 
 UNDESCRIBED = -1  # in place of a description's index
+FRESH = -2  # in place of that of a text that no bank holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,9 @@ class TaskBatch:
     """One step: n tasks and their rows.
 
     Attributes:
-        descriptions: index of the description of each; UNDESCRIBED for none.
+        descriptions: index of the description of each; UNDESCRIBED for none, FRESH for one that
+            the bank lacks.
+        fresh: those, by position.
         rows: tokenised, in groups of similar length.
         tokens: of all rows, without padding.
         asked: the rows once more, in the order in which they were drawn.
@@ -56,6 +60,7 @@ class TaskBatch:
     examples: list[list[Example]] | None = None
     embeddings: Embeddings | None = None
     pairs: EmbeddedPairs | None = None
+    fresh: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,8 @@ class SamplingConfig:
         no_examples_share: share of steps in which a task comes without; otherwise with 1 to
             `examples` train rows that are not trained on in the step.
         no_description_share: share of steps in which a task comes with examples alone.
+        synthetic_share: share of a step's tasks that are synthetic (training.synthetic); those of
+            one step are in no other.
         max_length: longer rows are left out.
         micro_batches: groups of similar length that a step's rows are split into; each is padded to
             its longest row and run forward and backward on its own.
@@ -120,10 +127,20 @@ class SamplingConfig:
     examples: int = 0
     no_examples_share: float = 0.25
     no_description_share: float = 0.25
+    synthetic_share: float = 0.0
     max_length: int = 320
     micro_batches: int = 6
 
+    @property
+    def synthetic(self) -> int:
+        """Number of synthetic tasks in a step."""
+        return round(self.synthetic_share * self.tasks_per_step)
+
     def __post_init__(self) -> None:
+        if not 0 <= self.synthetic_share <= 1:
+            raise UsageError(
+                f"sampling.synthetic_share must be from 0 to 1, not {self.synthetic_share:g}"
+            )
         if self.examples < 0:
             raise UsageError(f"sampling.examples must be a number of pairs, not {self.examples}")
         shares = (self.no_examples_share, self.no_description_share)
@@ -135,29 +152,55 @@ class SamplingConfig:
 
 
 class StepDataset(IndexedDataset[TaskBatch]):
-    """Item i is step i of training."""
+    """Item i is step i of training.
 
-    def __init__(self, bank: "Rows", config: SamplingConfig, steps: int, seed: int) -> None:
+    Args:
+        bank: the real tasks.
+        synthetic: a stream of others; needed where the config has a share for them.
+    """
+
+    def __init__(
+        self,
+        bank: "Rows",
+        config: SamplingConfig,
+        steps: int,
+        seed: int,
+        synthetic: SyntheticTasks | None = None,
+    ) -> None:
         super().__init__(steps, self._draw)
         self.bank, self.config, self.seed = bank, config, seed
+        self.synthetic = synthetic
 
     def _draw(self, step: int) -> TaskBatch:
-        c, n = self.config, len(self.bank.tasks)
+        c = self.config
         rng = random.Random(f"{self.seed}/{step}")
         pairs_rng = random.Random(f"{self.seed}/{step}/examples")
-        tasks = [self._task_at(step * c.tasks_per_step + i, n) for i in range(c.tasks_per_step)]
-        descriptions, samples, examples = [], [], []
-        for position, index in enumerate(tasks):
+        descriptions, samples, examples, fresh = [], [], [], {}
+        for position, task in enumerate(self._tasks(step, rng)):
+            for instance in task.rows:
+                mode: Mode = "prompted" if rng.random() < c.prompted_share else "bare"
+                samples.append(task.wording.sample(position, instance, mode))
+            described, pairs = drawn_examples(pairs_rng, task.train, task.rows, c)
+            descriptions.append(task.place if described else UNDESCRIBED)
+            if descriptions[-1] == FRESH:
+                fresh[position] = task.wording.text
+            examples.append([task.wording.pair(pair) for pair in pairs])
+        batch = self.bank.batch(descriptions, samples, c, examples if c.examples else None)
+        return replace(batch, fresh=fresh)
+
+    def _tasks(self, step: int, rng: random.Random) -> Iterator["_Drawn"]:
+        """A step's tasks with their rows, the synthetic ones last."""
+        c, n = self.config, len(self.bank.tasks)
+        real = c.tasks_per_step - c.synthetic
+        for visit in range(step * real, (step + 1) * real):
+            index = self._task_at(visit, n)
             variant = self._wording(rng, index)
             wording, train = self.bank.wordings[index][variant], self.bank.tasks[index].train
-            rows = rng.choices(train, k=c.rows_per_task)
-            for instance in rows:
-                mode: Mode = "prompted" if rng.random() < c.prompted_share else "bare"
-                samples.append(wording.sample(position, instance, mode))
-            described, pairs = drawn_examples(pairs_rng, train, rows, c)
-            descriptions.append(self.bank.first[index] + variant if described else UNDESCRIBED)
-            examples.append([wording.pair(pair) for pair in pairs])
-        return self.bank.batch(descriptions, samples, c, examples if c.examples else None)
+            place = self.bank.first[index] + variant
+            yield _Drawn(place, wording, rng.choices(train, k=c.rows_per_task), train)
+        if self.synthetic is not None:
+            for number in range(step * c.synthetic, (step + 1) * c.synthetic):
+                yield _drawn_synthetic(self.synthetic[number], c)
 
     def _task_at(self, visit: int, n: int) -> int:
         """Every task once per round, in an order of the round's own."""
@@ -171,6 +214,24 @@ class StepDataset(IndexedDataset[TaskBatch]):
         if plain == 1 or rng.random() < self.config.definition_share:
             return 0
         return rng.randrange(1, plain)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A task of a step: where its description lies, how it is put, its rows, all its train rows."""
+
+    place: int
+    wording: Wording
+    rows: Sequence[Example]
+    train: Sequence[Example]
+
+
+def _drawn_synthetic(task: SyntheticTask, config: SamplingConfig) -> _Drawn:
+    """Its first rows are asked, some more are there to be examples."""
+    train = [task.row(j) for j in range(config.rows_per_task + config.examples)]
+    wording = Wording(task.description, task.description)
+    different = list({row.input: row for row in train}.values())
+    return _Drawn(FRESH, wording, train[: config.rows_per_task], different)
 
 
 def drawn_examples(

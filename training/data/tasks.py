@@ -25,6 +25,7 @@ from library.base.models import load_tokenizer, resolve_base
 from library.errors import TaskFileError, UsageError
 from library.tasks.files import Task, read_tasks
 from training.data.batches import (
+    FRESH,
     UNDESCRIBED,
     Rows,
     SamplingConfig,
@@ -33,6 +34,9 @@ from training.data.batches import (
     ValidationDataset,
 )
 from training.data.relabel import relabellings
+from training.synthetic.banks import read_topics
+from training.synthetic.families.registry import FAMILIES
+from training.synthetic.stream import SyntheticTasks
 
 
 def read_folders(folders: Sequence[str], excluded: Collection[str | None] = ()) -> list[Task]:
@@ -107,6 +111,8 @@ class TaskDataModule(lightning.LightningDataModule):
         self.held_back: list[Task] = []
         self._bank: list[Embeddings] = []
         self._pair_bank: PairBank | None = None
+        self._encoder: DescriptionEncoder | None = None
+        self._synthetic: SyntheticTasks | None = None
         self._first_step = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -140,6 +146,8 @@ class TaskDataModule(lightning.LightningDataModule):
         if not tasks:
             raise TaskFileError("no tasks are left to train on")
         self.training, self.held_back = set_aside(tasks, self.share, self.seed)
+        if self.sampling.synthetic:
+            self._synthetic = SyntheticTasks(self.seed, FAMILIES, read_topics())
         tokenizer = load_tokenizer(self.base)
         count = self.sampling.relabellings if self.sampling.relabel_share else 0
         relabelled = relabellings(self.training, count, self.seed)
@@ -149,15 +157,18 @@ class TaskDataModule(lightning.LightningDataModule):
         texts += self._val_rows.texts
         if self.encoder_name is None:
             return
-        encoder = fast_encoder(self.encoder_name)
+        self._encoder = encoder = fast_encoder(self.encoder_name)
         # In half precision, as thousands of texts with all their tokens take gigabytes.
         self._bank = [row.to(dtype=torch.float16) for row in encoder.encode_batch(texts)]
         if self.sampling.examples:
             self._pair_bank = PairBank(encoder.encode_batch, torch.float16)
 
     def train_dataloader(self) -> DataLoader[TaskBatch]:
-        data = StepDataset(self._train_rows, self.sampling, self.steps, self.seed)
-        return self._loader(data, ResumedSampler(self.steps, self._first_step))
+        return self._loader(self.training_steps(), ResumedSampler(self.steps, self._first_step))
+
+    def training_steps(self) -> StepDataset:
+        """The steps of training, without what a loader adds."""
+        return StepDataset(self._train_rows, self.sampling, self.steps, self.seed, self._synthetic)
 
     def val_dataloader(self) -> DataLoader[TaskBatch]:
         return self._loader(ValidationDataset(self._val_rows, self.sampling))
@@ -170,21 +181,35 @@ class TaskDataModule(lightning.LightningDataModule):
         rows = [group.to(device) for group in batch.rows]
         if not self._bank:
             return replace(batch, rows=rows)
-        absent = no_description(self._bank[0])
-        places = batch.descriptions.tolist()
-        embeddings = join([absent if i == UNDESCRIBED else self._bank[i] for i in places])
         return replace(
             batch,
             rows=rows,
-            embeddings=embeddings.to(device, torch.float32),
+            embeddings=self._embeddings(batch).to(device, torch.float32),
             pairs=self._pairs(batch, device),
         )
 
+    def _embeddings(self, batch: TaskBatch) -> Embeddings:
+        """The batch's descriptions: from the bank, or embedded now where they occur only once."""
+        texts, fresh = batch.fresh, dict[int, Embeddings]()
+        if texts and self._encoder is not None:
+            made = self._encoder.encode_batch(list(texts.values()))
+            fresh = dict(zip(texts, (row.to(dtype=torch.float16) for row in made), strict=True))
+        absent = no_description(self._bank[0])
+        return join(
+            [
+                fresh[position] if i == FRESH else absent if i == UNDESCRIBED else self._bank[i]
+                for position, i in enumerate(batch.descriptions.tolist())
+            ]
+        )
+
     def _pairs(self, batch: TaskBatch, device: torch.device) -> EmbeddedPairs | None:
-        """The batch's examples, embedded; texts that are new at once, the others are kept."""
+        """The batch's examples, embedded; new texts at once, and kept if they can come again."""
         if self._pair_bank is None or batch.examples is None or not any(batch.examples):
             return None
-        return self._pair_bank(batch.examples).to(device, torch.float32)
+        bank = self._pair_bank
+        if self._synthetic is not None and self._encoder is not None:
+            bank = PairBank(self._encoder.encode_batch)
+        return bank(batch.examples).to(device, torch.float32)
 
     def _loader(self, data: Dataset[Any], sampler: Sampler[int] | None = None) -> DataLoader[Any]:
         return DataLoader(

@@ -12,13 +12,13 @@ from functools import partial
 from itertools import pairwise
 
 from training.synthetic.labels import arbitrary_labels
-from training.synthetic.pools import Group, Pool, drawn_groups, group_of
+from training.synthetic.pools import TopicGroup, TopicPool, drawn_groups, topic_group
 from training.synthetic.properties import Property, drawn_property
 from training.synthetic.second_steps import Answer, drawn_step
 from training.synthetic.sorting import SORT, drawn_sorting
 from training.synthetic.templates import TEMPLATES
 from training.synthetic.variant import Variant
-from training.synthetic.wordings import Brief, Choice, described
+from training.synthetic.wordings import Brief, Choice, worded
 
 REGISTERS = 4  # of a variant's descriptions
 _YES_NO = (
@@ -52,13 +52,13 @@ _LAST = (
 _KEYS = ("label", "topic", "class", "answer", "category", "type", "result")
 
 
-def classified(rng: random.Random, pool: Pool) -> Variant:
+def classified(rng: random.Random, pool: TopicPool) -> Variant:
     """A task on the utterances of a pool: sorting, yes or no, ranked rules, or two steps."""
     kinds = (_sorted, _sorted, _yes_no, _ranked, _two_steps)
     return rng.choice(kinds)(rng, pool)
 
 
-def _sorted(rng: random.Random, pool: Pool) -> Variant:
+def _sorted(rng: random.Random, pool: TopicPool) -> Variant:
     sorting = drawn_sorting(rng, pool)
     form, style = _form(rng, sorting.words)
     brief = Brief(
@@ -72,9 +72,9 @@ def _sorted(rng: random.Random, pool: Pool) -> Variant:
     return _variant(rng, "sort", pool, brief, lambda i, _: style(sorting.word(i)), labels)
 
 
-def _yes_no(rng: random.Random, pool: Pool) -> Variant:
+def _yes_no(rng: random.Random, pool: TopicPool) -> Variant:
     n = len(pool.topics)
-    asked = group_of(pool, rng.sample(range(n), rng.randint(1, max(1, n // 2))))
+    asked = topic_group(pool, rng.sample(range(n), rng.randint(1, max(1, n // 2))))
     goal = rng.choice(_YES_NO).format(pool.thing, _called(rng, pool, asked.members))
     clear = rng.random() < 0.5
     yes, no = words = rng.choice(_CLEAR if clear else _PAIRS)
@@ -94,7 +94,7 @@ def _yes_no(rng: random.Random, pool: Pool) -> Variant:
     return _variant(rng, "yes-no", pool, brief, lambda i, _: said[i not in members], said)
 
 
-def _called(rng: random.Random, pool: Pool, members: Sequence[int]) -> str:
+def _called(rng: random.Random, pool: TopicPool, members: Sequence[int]) -> str:
     """Some topics in a goal, explained or not."""
     topics, mark = [pool.topics[i] for i in members], rng.choice(("{}", '"{}"', "'{}'"))
     explained = len(topics) < 3 and rng.random() < 0.5
@@ -105,7 +105,7 @@ def _called(rng: random.Random, pool: Pool, members: Sequence[int]) -> str:
     return " or ".join(parts)
 
 
-def _ranked(rng: random.Random, pool: Pool) -> Variant:
+def _ranked(rng: random.Random, pool: TopicPool) -> Variant:
     """Conditions on the topic and on the text that overlap, and their order."""
     conditions = _conditions(rng, pool)
     n = len(conditions)
@@ -141,7 +141,7 @@ def _in_order(rng: random.Random, choices: list[Choice]) -> tuple[list[Choice], 
 
 
 def _conditions(
-    rng: random.Random, pool: Pool
+    rng: random.Random, pool: TopicPool
 ) -> list[tuple[tuple[str, ...], Callable[[int, str], bool]]]:
     """Two or three conditions, most important first: ways to say them, and whether they hold."""
     first, *more = drawn_groups(rng, pool)
@@ -152,7 +152,7 @@ def _conditions(
     return found
 
 
-def _about(group: Group) -> tuple[tuple[str, ...], Callable[[int, str], bool]]:
+def _about(group: TopicGroup) -> tuple[tuple[str, ...], Callable[[int, str], bool]]:
     return group.meanings, lambda index, _: index in group.members
 
 
@@ -161,7 +161,7 @@ def _has(drawn: Property, thing: str) -> tuple[tuple[str, ...], Callable[[int, s
     return meanings, lambda _, text: drawn.holds(text)
 
 
-def _two_steps(rng: random.Random, pool: Pool) -> Variant:
+def _two_steps(rng: random.Random, pool: TopicPool) -> Variant:
     """Sorting, and then something else to be done with the label or in its place."""
     sorting = drawn_sorting(rng, pool)
     step = drawn_step(rng, pool, sorting)
@@ -187,7 +187,12 @@ def _form(rng: random.Random, words: Sequence[str]) -> tuple[str, Callable[[str]
 
 
 def _variant(
-    rng: random.Random, kind: str, pool: Pool, brief: Brief, answer: Answer, labels: Sequence[str]
+    rng: random.Random,
+    kind: str,
+    pool: TopicPool,
+    brief: Brief,
+    answer: Answer,
+    labels: Sequence[str],
 ) -> Variant:
     """The variant that a brief describes, in a formal and three other registers."""
     row = partial(_row, pool, answer)
@@ -196,10 +201,10 @@ def _variant(
     shown = dict(row(rng) for _ in range(3))
     brief = replace(brief, examples=tuple(shown.items()))
     others = rng.sample([r for r in TEMPLATES if r != "formal"], REGISTERS - 1)
-    texts = [described(brief, register, rng) for register in ("formal", *others)]
+    texts = [worded(brief, register, rng) for register in ("formal", *others)]
     return Variant(name, tuple(texts), row, tuple(dict.fromkeys(labels)))
 
 
-def _row(pool: Pool, answer: Answer, rng: random.Random) -> tuple[str, str]:
+def _row(pool: TopicPool, answer: Answer, rng: random.Random) -> tuple[str, str]:
     index, text = pool.draw(rng)
     return text, answer(index, text)

@@ -8,11 +8,11 @@ from itertools import pairwise
 from training.synthetic.banks import Topic, by_domain, plain
 
 MAX_TOPICS = 8
-_THINGS = ("message", "text", "note", "line", "comment", "entry", "post", "ticket", "snippet")
+_THINGS = ("message", "text", "note", "line", "comment", "post", "ticket", "snippet", "query")
 
 
 @dataclass(frozen=True)
-class Pool:
+class TopicPool:
     """Topics that are told apart by their names, and what an input is called, such as "message".
 
     Variants of one pool have the same inputs where their rows are drawn alike.
@@ -36,7 +36,7 @@ class Pool:
         return index, rng.choice(self.topics[index].utterances)
 
 
-def drawn_pool(rng: random.Random, topics: Sequence[Topic]) -> Pool:
+def drawn_pool(rng: random.Random, topics: Sequence[Topic]) -> TopicPool:
     """2 to 8 topics of one domain, or of several."""
     if rng.random() < 0.6:
         topics = rng.choice([some for some in by_domain(topics).values() if len(some) > 1])
@@ -47,11 +47,11 @@ def drawn_pool(rng: random.Random, topics: Sequence[Topic]) -> Pool:
         if len(chosen) < wanted and not names & taken:
             chosen.append(topic)
             taken |= names
-    return Pool(tuple(chosen), rng.choice(_THINGS))
+    return TopicPool(tuple(chosen), rng.choice(_THINGS))
 
 
 @dataclass(frozen=True)
-class Group:
+class TopicGroup:
     """Topics of a pool, by number, that are one answer.
 
     Attributes:
@@ -64,18 +64,20 @@ class Group:
     meanings: tuple[str, ...]
 
 
-def group_of(pool: Pool, members: Sequence[int]) -> Group:
+def topic_group(pool: TopicPool, members: Sequence[int]) -> TopicGroup:
     """The group of some topics of a pool."""
     topics = [pool.topics[i] for i in members]
     called = " or ".join(topic.topic for topic in topics)
     if len(topics) > 1:
         known = " or ".join(topic.names[0] for topic in topics)
-        return Group(tuple(members), (), (called, f"it is about {called}", known))
+        return TopicGroup(tuple(members), (), (called, f"it is about {called}", known))
     names, description = topics[0].names, topics[0].description
-    return Group(tuple(members), names, (description, called, f"{called}, that is, {description}"))
+    return TopicGroup(
+        tuple(members), names, (description, called, f"{called}, that is, {description}")
+    )
 
 
-def drawn_groups(rng: random.Random, pool: Pool) -> list[Group]:
+def drawn_groups(rng: random.Random, pool: TopicPool) -> list[TopicGroup]:
     """All topics of a pool in two groups or more: by domain, one by one, or some together."""
     numbers = range(len(pool.topics))
     domains = {topic.domain for topic in pool.topics}
@@ -85,10 +87,10 @@ def drawn_groups(rng: random.Random, pool: Pool) -> list[Group]:
     if parts > 2 and rng.random() < 0.35:
         parts = rng.randint(2, parts - 1)
     cuts = [0, *sorted(rng.sample(range(1, len(order)), parts - 1)), len(order)]
-    return [group_of(pool, order[a:b]) for a, b in pairwise(cuts)]
+    return [topic_group(pool, order[a:b]) for a, b in pairwise(cuts)]
 
 
-def _domain(pool: Pool, domain: str) -> Group:
+def _domain(pool: TopicPool, domain: str) -> TopicGroup:
     members = tuple(i for i, topic in enumerate(pool.topics) if topic.domain == domain)
     listed = ", ".join(pool.topics[i].topic for i in members)
-    return Group(members, (domain,), (domain, f"{domain}: {listed}", f"the field of {domain}"))
+    return TopicGroup(members, (domain,), (domain, f"{domain}: {listed}", f"the field of {domain}"))

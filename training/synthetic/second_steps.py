@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from training.synthetic.pools import Pool
+from training.synthetic.pools import TopicPool
 from training.synthetic.properties import drawn_property
 from training.synthetic.sorting import Sorting
 
@@ -42,12 +42,12 @@ _MARKS = (
 )  # fmt: skip
 
 
-def drawn_step(rng: random.Random, pool: Pool, sorting: Sorting) -> Step:
+def drawn_step(rng: random.Random, pool: TopicPool, sorting: Sorting) -> Step:
     """One of these steps, after a sorting."""
     return rng.choice((_copied, _marked, _cased, _counted))(rng, pool, sorting)
 
 
-def _copied(rng: random.Random, pool: Pool, sorting: Sorting) -> Step:
+def _copied(rng: random.Random, pool: TopicPool, sorting: Sorting) -> Step:
     """A part of the text instead of one of the labels."""
     place = rng.randrange(len(sorting.words))
     word, members = sorting.words[place], sorting.groups[place].members
@@ -59,7 +59,7 @@ def _copied(rng: random.Random, pool: Pool, sorting: Sorting) -> Step:
     )
 
 
-def _marked(rng: random.Random, pool: Pool, sorting: Sorting) -> Step:
+def _marked(rng: random.Random, pool: TopicPool, sorting: Sorting) -> Step:
     """A mark after the label that depends on the text."""
     drawn, link = drawn_property(rng, pool.texts), rng.choice((" / ", ", ", " + ", ";", "-", " "))
     a, b = rng.choice(_MARKS)
@@ -77,7 +77,7 @@ def _marked(rng: random.Random, pool: Pool, sorting: Sorting) -> Step:
     )
 
 
-def _cased(rng: random.Random, pool: Pool, sorting: Sorting) -> Step:
+def _cased(rng: random.Random, pool: TopicPool, sorting: Sorting) -> Step:
     """The label in capital or small letters; a mark instead where it has none of these."""
     if any(word.lower() == word.upper() for word in sorting.words):
         return _marked(rng, pool, sorting)
@@ -92,7 +92,7 @@ def _cased(rng: random.Random, pool: Pool, sorting: Sorting) -> Step:
     )
 
 
-def _counted(rng: random.Random, pool: Pool, sorting: Sorting) -> Step:
+def _counted(rng: random.Random, pool: TopicPool, sorting: Sorting) -> Step:
     """The label with the number of words."""
     style = rng.choice(("{} ({})", "{}: {}", "{} {}", "{}/{}", "{1} {0}", "{1}, {0}", "[{}] {}"))
     count = "counting what is separated by spaces"

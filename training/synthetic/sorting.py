@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 
 from training.synthetic.labels import OTHERS, arbitrary_labels, names_as_labels
-from training.synthetic.pools import Group, Pool, drawn_groups
+from training.synthetic.pools import TopicGroup, TopicPool, drawn_groups
 from training.synthetic.wordings import Choice
 
 SORT = (
@@ -19,7 +19,7 @@ SORT = (
 class Sorting:
     """Groups of a pool's topics with a word for each; the last may be one for all others."""
 
-    groups: list[Group]
+    groups: list[TopicGroup]
     words: list[str]
     choices: list[Choice]
 
@@ -28,14 +28,14 @@ class Sorting:
         return next(w for g, w in zip(self.groups, self.words, strict=True) if index in g.members)
 
 
-def drawn_sorting(rng: random.Random, pool: Pool) -> Sorting:
+def drawn_sorting(rng: random.Random, pool: TopicPool) -> Sorting:
     """A pool's topics sorted by their names or arbitrary words, with or without one for others."""
     groups = drawn_groups(rng, pool)
     other = len(groups) > 2 and rng.random() < 0.4
     if other:
         kept = rng.randint(2, len(groups) - 1)
         rest = tuple(i for group in groups[kept:] for i in group.members)
-        groups = [*groups[:kept], Group(rest, (), ("anything else", "none of the others"))]
+        groups = [*groups[:kept], TopicGroup(rest, (), ("anything else", "none of the others"))]
     named = groups[:-1] if other else groups
     words = names_as_labels(rng, [group.names for group in named]) if rng.random() < 0.45 else []
     clear = bool(words) and rng.random() < 0.5

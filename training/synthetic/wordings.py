@@ -76,7 +76,7 @@ _FORMS = (
 _NOUNS = ("the answer", "the label", "one of these", "the right one")
 
 
-def described(brief: Brief, register: str, rng: random.Random) -> str:
+def worded(brief: Brief, register: str, rng: random.Random) -> str:
     """A complete description of a task in a register, one of TEMPLATES."""
     return filled(rng.choice(TEMPLATES[register]), brief, rng)
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from training.synthetic.banks import Topic, plain, read_topics
 from training.synthetic.classify import classified
 from training.synthetic.labels import LONGEST, arbitrary_labels, names_as_labels
-from training.synthetic.pools import Pool, drawn_groups, drawn_pool
+from training.synthetic.pools import TopicPool, drawn_groups, drawn_pool
 from training.synthetic.properties import drawn_property
 from training.synthetic.variant import Variant
 
 TOPICS = read_topics()
 
 
-def variant(seed: int) -> tuple[Pool, Variant]:
+def variant(seed: int) -> tuple[TopicPool, Variant]:
     rng = random.Random(seed)
     pool = drawn_pool(rng, TOPICS)
     return pool, classified(rng, pool)

@@ -10,7 +10,7 @@ from training.synthetic.banks import plain, read_topics
 from training.synthetic.classify import classified
 from training.synthetic.pools import drawn_pool
 from training.synthetic.templates import TEMPLATES
-from training.synthetic.wordings import BLOCK, INLINE, QUOTES, Brief, Choice, described, filled
+from training.synthetic.wordings import BLOCK, INLINE, QUOTES, Brief, Choice, filled, worded
 
 ALL = [template for templates in TEMPLATES.values() for template in templates]
 BRIEF = Brief(
@@ -56,7 +56,7 @@ def test_a_template_is_complete(template: str) -> None:
 def test_a_label_alone_is_listed_and_its_form_is_told() -> None:
     brief = Brief("note", "notes", "say yes", (Choice("yes"), Choice("no")))
     for register in TEMPLATES:
-        text = described(brief, register, random.Random(0))
+        text = worded(brief, register, random.Random(0))
         assert "yes" in text and "no" in text
         assert re.search("only|just|no other|exactly|no explanation", text)
 

@@ -1,0 +1,30 @@
+"""Nothing that is trained on is in benchmarks/user_tasks: no input, no description."""
+
+import json
+
+import tiny
+
+from training.synthetic.banks import plain, read_topics
+from training.synthetic.families.registry import FAMILIES
+from training.synthetic.stream import SyntheticTasks
+
+BENCH = tiny.ROOT / "benchmarks" / "user_tasks"
+
+
+def bench_texts() -> set[str]:
+    rows = [line for path in BENCH.glob("*.jsonl") for line in path.read_text().splitlines()]
+    descriptions = [path.read_text() for path in BENCH.glob("*.txt")]
+    return {plain(text) for text in (*(json.loads(row)["input"] for row in rows), *descriptions)}
+
+
+def test_no_text_is_shared() -> None:
+    bench = bench_texts()
+    assert len(bench) >= 3000
+    banks = {plain(text) for topic in read_topics() for text in topic.utterances}
+    assert not banks & bench
+    stream, drawn = SyntheticTasks(0, FAMILIES, read_topics()), set[str]()
+    for task in (stream[i] for i in range(400)):
+        drawn |= {plain(task.description), plain(task.paraphrase)}
+        drawn |= {plain(task.row(j).input) for j in range(10)}
+    assert len(drawn) > 2500
+    assert not drawn & bench
