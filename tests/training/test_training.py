@@ -18,7 +18,8 @@ from library.base.multi_adapter import adapted
 from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import TaskFileError, UsageError
 from library.layout import DEFAULT_TARGETS, layout_of
-from training.data.batches import SamplingConfig, TaskBatch
+from training.data.batches import TaskBatch
+from training.data.sampling import SamplingConfig
 from training.data.tasks import TaskDataModule
 from training.objectives.frozen_base import QUIET
 from training.objectives.module import OptimiserConfig

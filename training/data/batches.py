@@ -18,9 +18,9 @@ from index.encoders.descriptions import Embeddings
 from index.encoders.pairs import EmbeddedPairs
 from library.base.batches import TokenBatch, TokenRow, grouped
 from library.base.prompts import Mode, answer_ids, prompt_ids, user_turn
-from library.errors import UsageError
 from library.tasks.files import Example, Task
 from training.data.relabel import Relabelling
+from training.data.sampling import SamplingConfig
 from training.data.steps import IndexedDataset
 from training.synthetic.stream import SyntheticTask, SyntheticTasks
 
@@ -94,69 +94,14 @@ class Sample:
     answers: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class SamplingConfig:
-    """Settings of how a step is drawn. Raises UsageError for what makes no sense.
-
-    Attributes:
-        tasks_per_step: tasks in a step.
-        rows_per_task: rows of each.
-        prompted_share: share of rows whose prompt contains the task's definition; the others are
-            bare, so the adapter has to carry the task.
-        definition_share: share of steps in which a task goes by its definition; otherwise by a
-            random one of its summary and paraphrases.
-        relabel_share: share of steps in which a task that has relabellings goes by one of them.
-        relabellings: how many a task has (training.data.relabel).
-        examples: largest number of pairs that a task comes with; 0 for none.
-        no_examples_share: share of steps in which a task comes without; otherwise with 1 to
-            `examples` train rows that are not trained on in the step.
-        no_description_share: share of steps in which a task comes with examples alone.
-        synthetic_share: share of a step's tasks that are synthetic (training.synthetic); those of
-            one step are in no other.
-        max_length: longer rows are left out.
-        micro_batches: groups of similar length that a step's rows are split into; each is padded to
-            its longest row and run forward and backward on its own.
-    """
-
-    tasks_per_step: int = 32
-    rows_per_task: int = 8
-    prompted_share: float = 0.15
-    definition_share: float = 0.4
-    relabel_share: float = 0.0
-    relabellings: int = 48
-    examples: int = 0
-    no_examples_share: float = 0.25
-    no_description_share: float = 0.25
-    synthetic_share: float = 0.0
-    max_length: int = 320
-    micro_batches: int = 6
-
-    @property
-    def synthetic(self) -> int:
-        """Number of synthetic tasks in a step."""
-        return round(self.synthetic_share * self.tasks_per_step)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.synthetic_share <= 1:
-            raise UsageError(
-                f"sampling.synthetic_share must be from 0 to 1, not {self.synthetic_share:g}"
-            )
-        if self.examples < 0:
-            raise UsageError(f"sampling.examples must be a number of pairs, not {self.examples}")
-        shares = (self.no_examples_share, self.no_description_share)
-        if min(shares) < 0 or sum(shares) > 1:
-            raise UsageError(
-                "no_examples_share and no_description_share must not be negative, nor exceed 1 "
-                f"together: {shares[0]:g} and {shares[1]:g}"
-            )
-
-
 class StepDataset(IndexedDataset[TaskBatch]):
     """Item i is step i of training.
 
     Args:
         bank: the real tasks.
-        synthetic: a stream of others; needed where the config has a share for them.
+        synthetic: a stream of others.
+    Raises:
+        ValueError: the config has a share for synthetic tasks, and there is no stream.
     """
 
     def __init__(
@@ -168,6 +113,8 @@ class StepDataset(IndexedDataset[TaskBatch]):
         synthetic: SyntheticTasks | None = None,
     ) -> None:
         super().__init__(steps, self._draw)
+        if config.synthetic and synthetic is None:
+            raise ValueError("the config has a share for synthetic tasks, and there are none")
         self.bank, self.config, self.seed = bank, config, seed
         self.synthetic = synthetic
 

@@ -28,12 +28,12 @@ from training.data.batches import (
     FRESH,
     UNDESCRIBED,
     Rows,
-    SamplingConfig,
     StepDataset,
     TaskBatch,
     ValidationDataset,
 )
 from training.data.relabel import relabellings
+from training.data.sampling import SamplingConfig
 from training.synthetic.banks import read_topics
 from training.synthetic.families.registry import FAMILIES
 from training.synthetic.stream import SyntheticTasks

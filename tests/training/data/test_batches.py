@@ -19,12 +19,12 @@ from library.tasks.files import Example, Task
 from training.data.batches import (
     UNDESCRIBED,
     Rows,
-    SamplingConfig,
     StepDataset,
     TaskBatch,
     ValidationDataset,
 )
 from training.data.relabel import Relabelling
+from training.data.sampling import SamplingConfig
 from training.data.tasks import set_aside
 
 

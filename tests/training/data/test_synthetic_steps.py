@@ -14,8 +14,9 @@ from library.base.models import load_tokenizer, resolve_base
 from library.base.prompts import prompt_ids, user_turn
 from library.errors import UsageError
 from library.tasks.files import Example, Task
-from training.data.batches import FRESH, UNDESCRIBED, Rows, SamplingConfig, StepDataset
+from training.data.batches import FRESH, UNDESCRIBED, Rows, StepDataset
 from training.data.relabel import Relabelling
+from training.data.sampling import SamplingConfig
 from training.data.tasks import TaskDataModule
 from training.models.multi_task import MultiTaskLoRA
 from training.objectives.module import OptimiserConfig
@@ -130,6 +131,11 @@ def test_examples_of_a_synthetic_task_are_no_rows_that_are_asked(
 def test_no_other_shares(share: float) -> None:
     with pytest.raises(UsageError, match=r"synthetic_share must be from 0 to 1"):
         SamplingConfig(synthetic_share=share)
+
+
+def test_a_share_needs_a_stream(tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match="there are none"):
+        StepDataset(rows(tokenizer), SamplingConfig(4, 1, synthetic_share=0.5), 1, seed=0)
 
 
 def write_tasks(folder: Path) -> Path:

@@ -25,7 +25,7 @@ from library.checkpoint import load_checkpoint
 from library.errors import LayoutMismatch, UsageError
 from training.data.adapters import LibraryDataModule
 from training.data.adapters_and_tasks import LibraryTaskDataModule
-from training.data.batches import SamplingConfig
+from training.data.sampling import SamplingConfig
 from training.objectives.lofa import LoFAStage2
 from training.objectives.module import OptimiserConfig
 from training.objectives.response_maps import LoFAStage1, map_loss, response_threshold

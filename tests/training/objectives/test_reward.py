@@ -26,7 +26,8 @@ from library.errors import LayoutMismatch, MissingPath, UsageError
 from library.layout import layout_of
 from library.tasks.metrics import rouge_l
 from training.cli import run_lightning
-from training.data.batches import PromptRow, SamplingConfig, TaskBatch
+from training.data.batches import PromptRow, TaskBatch
+from training.data.sampling import SamplingConfig
 from training.data.tasks import TaskDataModule
 from training.objectives.module import OptimiserConfig
 from training.objectives.policy_gradient import Answered, PolicyTerms, advantages

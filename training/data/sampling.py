@@ -1,0 +1,62 @@
+"""How a step of training is drawn from tasks."""
+
+from dataclasses import dataclass
+
+from library.errors import UsageError
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Settings of how a step is drawn. Raises UsageError for what makes no sense.
+
+    Attributes:
+        tasks_per_step: tasks in a step.
+        rows_per_task: rows of each.
+        prompted_share: share of rows whose prompt contains the task's definition; the others are
+            bare, so the adapter has to carry the task.
+        definition_share: share of steps in which a task goes by its definition; otherwise by a
+            random one of its summary and paraphrases.
+        relabel_share: share of steps in which a task that has relabellings goes by one of them.
+        relabellings: how many a task has (training.data.relabel).
+        examples: largest number of pairs that a task comes with; 0 for none.
+        no_examples_share: share of steps in which a task comes without; otherwise with 1 to
+            `examples` train rows that are not trained on in the step.
+        no_description_share: share of steps in which a task comes with examples alone.
+        synthetic_share: share of a step's tasks that are synthetic (training.synthetic); those of
+            one step are in no other.
+        max_length: longer rows are left out.
+        micro_batches: groups of similar length that a step's rows are split into; each is padded to
+            its longest row and run forward and backward on its own.
+    """
+
+    tasks_per_step: int = 32
+    rows_per_task: int = 8
+    prompted_share: float = 0.15
+    definition_share: float = 0.4
+    relabel_share: float = 0.0
+    relabellings: int = 48
+    examples: int = 0
+    no_examples_share: float = 0.25
+    no_description_share: float = 0.25
+    synthetic_share: float = 0.0
+    max_length: int = 320
+    micro_batches: int = 6
+
+    @property
+    def synthetic(self) -> int:
+        """Number of synthetic tasks in a step."""
+        return round(self.synthetic_share * self.tasks_per_step)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.synthetic_share <= 1:
+            raise UsageError(
+                f"sampling.synthetic_share must be from 0 to 1, not {self.synthetic_share:g}"
+            )
+        if self.examples < 0:
+            raise UsageError(f"sampling.examples must be a number of pairs, not {self.examples}")
+        shares = (self.no_examples_share, self.no_description_share)
+        if min(shares) < 0 or sum(shares) > 1:
+            raise UsageError(
+                "no_examples_share and no_description_share must not be negative, nor exceed 1 "
+                f"together: {shares[0]:g} and {shares[1]:g}"
+            )
