@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from index.encoders.descriptions import DescriptionEncoder, EncoderIdentity
 from index.encoders.weights import WeightEncoder
@@ -101,7 +101,7 @@ def vector_of(files: Mapping[str, bytes], encoder: WeightEncoder) -> Float32[np.
     return vector.astype(np.float32)
 
 
-def _first_and_mean(vectors: Vectors) -> Vectors:
+def _first_and_mean(vectors: Float[np.ndarray, "texts d"]) -> Vectors:
     """The first vector, and the unit mean of all if there are more: `(1, d)` or `(2, d)`."""
     if len(vectors) == 1:
         return vectors.astype(np.float32)

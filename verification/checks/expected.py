@@ -24,13 +24,15 @@ LEAST = 100 / 3  # of 100 answers; below it a user would have to check every one
 def check_expected(artifact: Artifact, context: Context) -> list[Finding]:
     """What provenance says of the answers to expect.
 
-    Where it says nothing, an adapter that was made for a request, by its usage, is warned of as
+    Where it says nothing, an adapter that was made for a description or examples is warned of as
     well, unless examples were held out from its training: silence would be taken for a promise.
     """
     provenance = artifact.provenance or {}
     stated = provenance.get("expected")
     if not isinstance(stated, dict):
-        asked = isinstance(provenance.get("usage"), dict)
+        asked = provenance.get("usage") and (
+            provenance.get("description") or provenance.get("examples")
+        )
         return [UNKNOWN] if asked and not _held_out(provenance) else []
     members = map(stated.get, ("score", "low", "high"))
     numbers = [n for n in members if isinstance(n, int | float) and 0 <= n <= 100]

@@ -233,7 +233,7 @@ WRONG = [
     (["."], 1, "holds no adapter: there is no adapter_config.json"),
     (["x", "--by", "magic"], 2, "--by"),
     (["x", "--by", "weights", "--weight-encoder", "no"], 2, "no"),
-    (["x", "--recipe", "magic"], 2, "no adapter with recipe 'magic'; known: truncated:lora"),
+    (["x", "--recipe", "magic"], 2, "no adapter with recipe 'magic'; known: lora"),
     (["x", "--tag", "Poker"], 2, "no adapter with tag 'Poker'; known: "),
     (["x", "--library", "no"], 2, "no library at no"),
     (["x", "--encoder", "./no"], 2, "no encoder folder at ./no"),

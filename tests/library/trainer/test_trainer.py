@@ -14,7 +14,6 @@ from training_jobs import job
 from library.base.batches import TokenRow, grouped
 from library.base.loss import answer_logits, token_losses
 from library.layout import Layout, layout_of
-from library.store.open import open_library
 from library.trainer.batched import BatchedTrainer
 from library.trainer.optimiser import StackedAdamW, shared_start
 from library.trainer.recipes.recipe import Recipe, TrainingJob
@@ -28,7 +27,6 @@ from library.trainer.run_state import (
     best_check,
     shuffled_rows,
 )
-from lorasmith.libraries import SHIPPED_LIBRARY
 
 STEPS = 5
 CONFIG = TrainConfig(steps=STEPS, rows=3, slots=2, micro_batches=2, patience=0)
@@ -286,11 +284,6 @@ def test_the_best_evaluation_is_the_first_of_the_greatest_score() -> None:
     checks = [Check(1, 0.5, 1.0), Check(2, 0.6, 2.0), Check(3, 0.6, 1.5), Check(4, 0.6, 1.5)]
     assert best_check(checks) == checks[2]
     assert best_check([]) is None
-
-
-def test_the_default_settings_are_those_of_the_shipped_library() -> None:
-    plan = open_library(SHIPPED_LIBRARY).plan()
-    assert plan.config == TrainConfig()
 
 
 def test_figures_count_the_tokens_of_every_step() -> None:

@@ -45,7 +45,8 @@ def test_where_nothing_is_expected_nothing_is_said(none: Any) -> None:
 
 def test_of_an_answer_to_a_request_silence_is_told() -> None:
     def found(**more: Any) -> list[str]:
-        content = {"expected": None, "usage": {"mode": "bare", "template": "{input}"}, **more}
+        usage = {"mode": "bare", "template": "{input}"}
+        content = {"expected": None, "usage": usage, "description": "Say A.", **more}
         artifact = Artifact({PROVENANCE_FILE: json.dumps(content).encode()})
         return [f.code for f in check_expected(artifact, Context()) if f.severity == "warn"]
 
@@ -53,7 +54,8 @@ def test_of_an_answer_to_a_request_silence_is_told() -> None:
     assert found(details=None) == found(details={"refine": {"held_out": None}}) == found()
     scored = {"refine": {"held_out": {"right": 1, "of": 5}}}
     assert found(details=scored) == [] and found(details=scored, parents=["ad_0"]) == found()
-    assert found(expected=stated(50)) == []
+    assert found(expected=stated(50)) == found(description=None) == []  # a merge has none
+    assert found(description=None, examples="0" * 64) == found()
 
 
 @pytest.mark.parametrize("bad", ["90", None, float("nan"), float("inf"), -1, 101, 10**400, [50]])
