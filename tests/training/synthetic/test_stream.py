@@ -48,7 +48,7 @@ def test_access_is_random_and_depends_on_the_seed() -> None:
 
 @pytest.mark.parametrize("families", [{}, FAMILIES])
 def test_no_description_comes_twice(families: dict[str, Family]) -> None:
-    stream, count = SyntheticTasks(0, families, TOPICS), 2000
+    stream, count = SyntheticTasks(0, families, TOPICS), 1000
     tasks = [stream[i] for i in range(count)]
     texts = Counter(plain(text) for t in tasks for text in (t.description, t.paraphrase))
     assert len(texts) == 2 * count
