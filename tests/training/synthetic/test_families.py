@@ -28,7 +28,7 @@ from training.synthetic.families.words import (
 )
 from training.synthetic.variant import Variant
 
-SEEDS = range(30)
+SEEDS = range(15)
 
 
 @cache  # drawing is slow here, where the types of all functions are checked
