@@ -6,7 +6,7 @@ start that was measured to end best. With examples and no training: whatever ans
 all that generation and retrieval propose, with bare prompts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -51,8 +51,7 @@ class Auto(Strategy):
         multi_task: MultiTask,
         fresh: Fresh,
     ) -> None:
-        calibrated = strategy_calibration().recovery
-        self._generated = sorted(generated, key=lambda s: s.name not in calibrated)
+        self._generated = calibrated_first(generated)
         self._nearest, self._compose = nearest, compose
         self._multi_task, self._fresh = multi_task, fresh
 
@@ -163,6 +162,12 @@ class Auto(Strategy):
     def _misses(self, query: Query) -> str:
         """The reason why no generator can answer a query."""
         return _joined([_miss(strategy, query) for strategy in self._generated])
+
+
+def calibrated_first(generated: Iterable[Generated]) -> list[Generated]:
+    """Generators in the order in which `auto` takes them: those that are calibrated, the others."""
+    calibrated = strategy_calibration().recovery
+    return sorted(generated, key=lambda strategy: strategy.name not in calibrated)
 
 
 def _miss(strategy: Strategy, query: Query) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,12 @@ def tokens(batch: int, length: int, *, vocabulary: int = 61, seed: int = 0) -> T
     """Random token ids that are none of pad, bos and eos."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(3, vocabulary, (batch, length), generator=generator)
+
+
+def prompts(lengths: Sequence[int], vocabulary: int) -> list[list[int]]:
+    """Token ids of a prompt for each length."""
+    rows = [tokens(1, n, vocabulary=vocabulary, seed=i) for i, n in enumerate(lengths)]
+    return [row[0].tolist() for row in rows]
 
 
 def one_sentence(captured: Any) -> str:

@@ -12,7 +12,7 @@ import pretrained
 from generator.engine import DEFAULT_STRATEGY, Engine, open_engine, read_generator
 from generator.models.base import Generator
 from generator.request import UsageMode
-from generator.strategies.calibration import strategy_calibration
+from generator.strategies.auto import calibrated_first
 from generator.strategies.multi_task import MultiTask
 from index.encoders.descriptions import DescriptionEncoder
 from index.routing import load_router
@@ -111,8 +111,7 @@ def _checkpoints(o: Options, engine: Engine, base: BaseReference) -> list[Checkp
         used = named
     else:
         used = [s for s in engine.generated.values() if not s.unavailable(base)]
-    calibrated = strategy_calibration().recovery
-    return [s.checkpoint for s in sorted(used, key=lambda s: s.name not in calibrated)]
+    return [strategy.checkpoint for strategy in calibrated_first(used)]
 
 
 def _library(

@@ -31,9 +31,7 @@ def adapter(base: BaseModel) -> Adapter:
 
 
 def prompts(base: BaseModel) -> list[list[int]]:
-    size = len(base.tokenizer)
-    made = [tiny.tokens(1, n, vocabulary=size, seed=i) for i, n in enumerate(LENGTHS)]
-    return [row[0].tolist() for row in made]
+    return tiny.prompts(LENGTHS, len(base.tokenizer))
 
 
 @torch.inference_mode()
