@@ -1,6 +1,7 @@
 """Scores of an answer against its references, and intervals over tasks."""
 
 import functools
+import json
 import string
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 
 DRAWS = 2000  # of the bootstrap
+_NOT_JSON = object()
 
 
 def rouge_l(prediction: str, references: Sequence[str]) -> float:
@@ -26,6 +28,27 @@ def exact_match(prediction: str, references: Sequence[str]) -> float:
 def strict_exact(prediction: str, references: Sequence[str]) -> float:
     """1.0 if the prediction equals a reference after trimming alone, else 0.0."""
     return float(prediction.strip() in {reference.strip() for reference in references})
+
+
+def valid_json(prediction: str) -> float:
+    """1.0 if the prediction is JSON (RFC 8259: without NaN and Infinity), else 0.0."""
+    return float(_parsed(prediction) is not _NOT_JSON)
+
+
+def json_fields(prediction: str, references: Sequence[str]) -> float:
+    """1.0 if the prediction is JSON with exactly the keys of a reference, in any order, else 0.0.
+
+    Of an array as many members as the reference's, each with the keys of its counterpart.
+    """
+    found = _parsed(prediction)
+    if found is _NOT_JSON:
+        return 0.0
+    return float(_fields(found) in [_fields(_parsed(reference)) for reference in references])
+
+
+def is_structured(text: str) -> bool:
+    """Whether a text is a JSON object or array."""
+    return isinstance(_parsed(text), dict | list)
 
 
 def bootstrap_ci95(values: Sequence[float]) -> list[float]:
@@ -58,6 +81,25 @@ def _rouge(prediction: str, reference: str) -> float:
 def _normal(text: str) -> str:
     words = text.lower().translate(str.maketrans("", "", string.punctuation)).split()
     return " ".join(words)
+
+
+def _parsed(text: str) -> Any:
+    """The value of a JSON text, or _NOT_JSON."""
+    try:
+        return json.loads(text, parse_constant=_refused)
+    except (ValueError, RecursionError):
+        return _NOT_JSON
+
+
+def _refused(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _fields(value: Any) -> Any:
+    """The keys of an object; those of each member of an array; None of any other value."""
+    if isinstance(value, dict):
+        return frozenset(value)
+    return tuple(map(_fields, value)) if isinstance(value, list) else None
 
 
 @functools.cache

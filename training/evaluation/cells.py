@@ -19,11 +19,9 @@ from library.canonical import digest, json_digest
 from library.files import cache_dir, write_file
 from library.progress import Progress
 from library.tasks.files import Example, Task
-from library.tasks.metrics import exact_match, rouge_l, strict_exact
-from training.data.relabel import labels_of
 from training.evaluation.methods import Method
+from training.evaluation.scores import scores_of
 
-_METRICS = {"rouge_l": rouge_l, "exact_match": exact_match, "strict_exact": strict_exact}
 Mix = list[tuple[int, float]]  # indices into the pool and weights
 Ensemble = tuple[int, ...]  # indices into the pool of adapters whose logits are averaged
 Source = int | Ensemble | list[Mix] | None  # one adapter, several, a mix a row, or the base alone
@@ -90,20 +88,8 @@ class Cell:
     refined: dict[str, Any] | None = None  # what training on train rows gave
 
     def scores(self) -> dict[str, float | None]:
-        """Means over the task's test rows, in [0, 1], by metric.
-
-        `in_labels` is the share of answers that are one of the task's labels, whatever the case;
-        None for a task without labels.
-        """
-        answers = self.predictions or []
-        pairs = list(zip(answers, self.task.test, strict=True))
-        means: dict[str, float | None] = {
-            name: sum(metric(answer, row.outputs) for answer, row in pairs) / len(pairs)
-            for name, metric in _METRICS.items()
-        }
-        labels = {label.strip().casefold() for label in labels_of(self.task)}
-        inside = [answer.strip().casefold() in labels for answer in answers]
-        return {**means, "in_labels": sum(inside) / len(inside) if labels else None}
+        """Means over the task's test rows, by metric."""
+        return scores_of(self.task, self.predictions or [])
 
 
 class Prompts:

@@ -10,9 +10,9 @@ from typing import Any
 
 # Not scipy.stats.bootstrap: its draws would change nine of ten published intervals by a decimal.
 from library.tasks.metrics import bootstrap_ci95
+from training.evaluation.scores import METRIC_TITLES
 
 Row = dict[str, Any]
-OTHER_METRICS = ("exact_match", "strict_exact", "in_labels")
 LEAST_GAIN = 0.1  # of an oracle over the base, for a task's recovery to mean something
 
 
@@ -23,7 +23,7 @@ def means(rows: Sequence[Row], *keys: str) -> list[Row]:
             **dict(zip(keys, key, strict=True)),
             "rouge_l": _mean([row["rouge_l"] for row in members]),
             "ci95": bootstrap_ci95([row["rouge_l"] for row in members]),
-            **{name: _mean_of(name, members) for name in OTHER_METRICS},
+            **{name: _mean_of(name, members) for name in METRIC_TITLES},
             "tasks": len(members),
         }
         for key, members in _grouped(rows, *keys).items()

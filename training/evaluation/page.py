@@ -9,6 +9,9 @@ from jinja2 import Environment, FileSystemLoader
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from training.evaluation.report import percent
+from training.evaluation.scores import METRIC_TITLES
+
 BLUE = "#4a7fb5"
 
 
@@ -25,6 +28,8 @@ def page(report: dict[str, Any]) -> str:
     )
     return environment.get_template("page.html.jinja").render(
         report=report,
+        metrics=METRIC_TITLES,
+        percent=percent,
         columns=list(dict.fromkeys((row["method"], row["mode"]) for row in report["rows"])),
         scores=scores,
         bars=_bars(report["means"]),

@@ -7,6 +7,7 @@ from typing import Any
 from training.evaluation.cells import Cell
 from training.evaluation.comparison import Row, by_kind, calibration_curve, means, pairs, recovery
 from training.evaluation.evaluate import EvaluationOutcome, EvaluationPlan
+from training.evaluation.scores import METRIC_TITLES
 
 REPORT_SCHEMA = 1
 
@@ -75,22 +76,18 @@ def predictions_lines(cells: Sequence[Cell], seed: int) -> bytes:
 
 def table(report: dict[str, Any]) -> str:
     """The means as a Markdown table, ROUGE-L x 100 with its interval; a dash for what it lacks."""
-    lines = [
-        "| method | mode | split | tasks | ROUGE-L | 95 % interval | exact | strict | in labels |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    head = ["method", "mode", "split", "tasks", "ROUGE-L", "95 % interval", *METRIC_TITLES.values()]
+    lines = [head, ["---"] * len(head)]
     for mean in report["means"]:
-        low, high = mean["ci95"]
-        lines.append(
-            f"| {mean['method']} | {mean['mode']} | {mean['split']} | {mean['tasks']} | "
-            f"{100 * mean['rouge_l']:.1f} | {100 * low:.1f} to {100 * high:.1f} | "
-            f"{_percent(mean['exact_match'])} | {_percent(mean.get('strict_exact'))} | "
-            f"{_percent(mean.get('in_labels'))} |"
-        )
-    return "\n".join(lines)
+        low, high = (f"{100 * end:.1f}" for end in mean["ci95"])
+        labels = [str(mean[key]) for key in ("method", "mode", "split", "tasks")]
+        others = [percent(mean.get(name)) for name in METRIC_TITLES]
+        lines.append([*labels, percent(mean["rouge_l"]), f"{low} to {high}", *others])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A score x 100; a dash for none."""
     return "–" if share is None else f"{100 * share:.1f}"
 
 

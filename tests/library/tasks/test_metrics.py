@@ -1,15 +1,28 @@
-"""Scores: ROUGE-L as the rouge-score package has it, exact match, and intervals."""
+"""Scores: ROUGE-L as the rouge-score package has it, exact match, JSON, and intervals."""
+
+import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from library.tasks.metrics import bootstrap_ci95, exact_match, rouge_l
+from library.tasks.metrics import (
+    bootstrap_ci95,
+    exact_match,
+    is_structured,
+    json_fields,
+    rouge_l,
+    valid_json,
+)
 
 WORDS = st.lists(
     st.sampled_from(["the", "Cat", "sat", "cat.", "on", "42", "running", "runs"]), min_size=1
 ).map(" ".join)
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=3)
+OBJECTS = st.dictionaries(st.text("abc", max_size=2), SCALARS, max_size=4)
 
 
 @given(WORDS, st.lists(WORDS, min_size=1, max_size=3))
@@ -39,6 +52,34 @@ def test_exact_match_drops_case_punctuation_and_surplus_spaces() -> None:
     assert exact_match("the cat", ["thecat"]) == 0.0
     assert exact_match("", ["cat"]) == 0.0
     assert exact_match("Да.", ["да"]) == 1.0
+
+
+@given(st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | OBJECTS))
+def test_what_json_writes_is_valid_and_has_its_own_fields(value: Any) -> None:
+    for text in (json.dumps(value), f"  {json.dumps(value, indent=1)} \n"):
+        assert valid_json(text) == json_fields(text, [json.dumps(value)]) == 1.0
+        assert is_structured(text) == isinstance(value, dict | list)
+    assert valid_json(f"{json.dumps(value)},") == 0.0
+
+
+@given(OBJECTS, OBJECTS, st.randoms())
+def test_fields_are_the_keys_whatever_their_order_and_values(a: Any, b: Any, rng: Any) -> None:
+    keys = rng.sample([*a], len(a))
+    same = json.dumps(dict.fromkeys(keys, "another"))
+    assert json_fields(same, [json.dumps(a)]) == json_fields(same, ["{}", json.dumps(a)]) == 1.0
+    assert json_fields(json.dumps(b), [json.dumps(a)]) == float(a.keys() == b.keys())
+    rows, others = json.dumps([a, b]), json.dumps([b, a])
+    assert json_fields(others, [rows]) == float(a.keys() == b.keys())
+    assert json_fields(json.dumps([a]), [rows]) == json_fields(json.dumps(a), [rows]) == 0.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "urgent", '{"a": 1', "{'a': 1}", '{"a": NaN}', "Infinity", '{"a": 1} ok', "[" * 9999],
+)
+def test_what_is_no_json(text: str) -> None:
+    assert valid_json(text) == json_fields(text, ['{"a": 1}', "[]"]) == 0.0
+    assert not is_structured(text)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))

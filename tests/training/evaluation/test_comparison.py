@@ -84,7 +84,7 @@ def test_a_page_has_a_table_for_every_summary() -> None:
     low, high = (f"{100 * x:.1f}" for x in report["means"][2]["ci95"])
     for line in (
         "<td>a</td><td>bare</td><td>held-out</td><td>4</td><td>37.0</td>"
-        f"<td>{low} to {high}</td><td>0.0</td>",
+        f"<td>{low} to {high}</td><td>0.0</td>{4 * '<td>–</td>'}</tr>",
         "<td>a</td><td>bare</td><td>held-out</td><td>37 %</td><td>4</td>",
         "<td>base - oracle</td><td>bare</td><td>held-out</td><td>-100.0</td>"
         "<td>-100.0 to -100.0</td><td>4</td>",

@@ -2,6 +2,7 @@
 curves over numbers of rows, and the metrics of exact answers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,18 @@ def test_labels_and_exact_answers_are_counted() -> None:
     assert one_label["in_labels"] is None and one_label["strict_exact"] == 1
 
 
+def test_json_is_counted_where_every_reference_is_an_object() -> None:
+    labels = ('{"name": "Ada"}', '{"name": "Bo"}')
+    answers = ['{"name": "Cy"}', '{"who": "Ada"}', '{"name": "Ada", "age": 3}', "Ada", "[]", "3"]
+    made = cell(answers, labels)
+    assert made.scores()["valid_json"] is None  # other rows want "-"
+    rows = tuple(replace(row, outputs=(labels[0],)) for row in made.task.instances)
+    made.task = replace(made.task, instances=rows)
+    scores, n = made.scores(), 40
+    assert scores["valid_json"] == pytest.approx(5 / n)
+    assert scores["json_fields"] == pytest.approx(1 / n)
+
+
 def test_reports_say_metrics_usage_and_training(alone: Engine, base: BaseReference) -> None:
     words = Task("words", "Say it.", tuple(
         Example(str(i), f"in {i}", (f"answer {i}",)) for i in range(90)
@@ -148,7 +161,9 @@ def test_reports_say_metrics_usage_and_training(alone: Engine, base: BaseReferen
         own = [r for r in report["rows"] if r["method"] == mean["method"]]
         assert mean["in_labels"] == by_name[mean["method"], "one"]["in_labels"]
         assert mean["strict_exact"] == pytest.approx(sum(r["strict_exact"] for r in own) / 2)
-    assert "strict" in table(report)
+        assert mean["valid_json"] is None
+    titles = "exact | strict | in labels | JSON | JSON fields |"
+    assert table(report).splitlines()[0].endswith(titles)
     # Reports from before there were such metrics are still summed up and shown.
     old = [{k: r[k] for k in r if k not in ("in_labels", "strict_exact")} for r in report["rows"]]
     (first, *_) = means(old, "method", "mode", "split")
