@@ -32,6 +32,10 @@ def evaluate_command(
     predictor: Annotated[Path | None, typer.Option(help="Of lora-rar; default: shipped.")] = None,
     router: Annotated[Path | None, typer.Option(help="For per-request and dlp.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first N tasks by name.")] = None,
+    paraphrases: Annotated[
+        int,
+        typer.Option(min=0, help="Under N wordings of each description: how far scores move."),
+    ] = 0,
     predictions: Annotated[Path | None, typer.Option(help="JSONL of every answer.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="The table, for a document.")] = None,
     html: Annotated[Path | None, typer.Option(help="One page with tables and pictures.")] = None,
@@ -48,6 +52,8 @@ def evaluate_command(
     from training.evaluation.methods import parse_methods
 
     parsed, modes = parse_methods(methods), _modes(mode)
+    if paraphrases == 1:
+        raise UsageError("--paraphrases needs at least two, to compare them")
     targets = [path for path in (out, predictions, markdown, html) if path is not None]
     for target in targets:
         require_absent(target, overwrite)
@@ -76,6 +82,7 @@ def evaluate_command(
         device,
         seed,
         batch_size,
+        paraphrases,
     )
     report, answers = run_evaluation(options, command=_command(), commit=running_commit())
     from training.evaluation.report import table

@@ -14,21 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from training.evaluation.comparison import Row, means, pairs
-
-SCORES = ("rouge_l", "exact_match", "strict_exact")
+from training.evaluation.comparison import Row, averaged, by_cell, means, pairs
 
 
-def averaged(reports: list[list[Row]]) -> list[Row]:
+def drawn_by_all(reports: list[list[Row]]) -> list[Row]:
     """One row for each task, method and mode that all reports have."""
-    keyed = [{(r["task"], r["method"], r["mode"]): r for r in rows} for rows in reports]
-    rows = []
-    for key, first in keyed[0].items():
-        if all(key in other for other in keyed):
-            same = [other[key] for other in keyed]
-            scores = {name: sum(row[name] for row in same) / len(same) for name in SCORES}
-            rows.append({**first, **scores, "in_labels": None, "refined": None})
-    return rows
+    cells = by_cell([row for rows in reports for row in rows])
+    return [averaged(cell) for cell in cells if len(cell) == len(reports)]
 
 
 def main() -> None:
@@ -37,7 +29,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     o = parser.parse_args()
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in o.reports]
-    rows = averaged([report["rows"] for report in reports])
+    rows = drawn_by_all([report["rows"] for report in reports])
     result: dict[str, Any] = {
         "command": " ".join(["python", "-m", "benchmarks.quality.over_seeds", *sys.argv[1:]]),
         "seeds": [report["seed"] for report in reports],

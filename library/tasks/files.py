@@ -1,7 +1,8 @@
 """Tasks: a description with input/output examples, read from three kinds of file.
 
 `*.jsonl.gz` (first line the task, then its instances), Super-NaturalInstructions `*.json`, and
-plain `*.jsonl` of {"input", "output"} beside a description file of the same stem (`*.txt`).
+plain `*.jsonl` of {"input", "output"} beside a description file of the same stem (`*.txt`) and, if
+there is one, a file of paraphrases (`*.paraphrases.txt`, a line of `---` between two).
 """
 
 import csv
@@ -9,6 +10,7 @@ import gzip
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ TEST_ROWS = 40
 TUNE_ROWS = 20
 TRAIN_ROWS = 200
 TASK_SUFFIXES = (".jsonl.gz", ".jsonl", ".json")
+PARAPHRASES_SUFFIX = ".paraphrases.txt"
 # Our names of what Super-NaturalInstructions' files say beside the definition and the instances.
 _SNI_FIELDS = {
     "summary": "Summary",
@@ -108,7 +111,7 @@ def read_tasks(
 ) -> list[Task]:
     """Every task of a folder (or the one task of a file or pipe), sorted by name.
 
-    Paraphrases come from `descriptions*.jsonl.gz` and licence classes from `index*.csv` in the
+    Paraphrases also come from `descriptions*.jsonl.gz` and licence classes from `index*.csv` in the
     folder or its parent. A file that cannot be read is given to `on_broken`, if there is one, and
     left out.
 
@@ -134,7 +137,7 @@ def read_tasks(
     return [
         replace(
             tasks[name],
-            paraphrases=tuple(paraphrases.get(name, ())),
+            paraphrases=tuple(paraphrases.get(name, tasks[name].paraphrases)),
             license_class=classes.get(name, ""),
         )
         for name in sorted(tasks)
@@ -246,7 +249,20 @@ def _from_plain(name: str, path: Path, lines: list[tuple[int, dict[str, Any]]]) 
             _example(path, f"line {number}", f"{name}-{i}", row)
             for i, (number, row) in enumerate(lines)
         ),
+        paraphrases=_plain_paraphrases(path.with_suffix(PARAPHRASES_SUFFIX)),
     )
+
+
+def _plain_paraphrases(file: Path) -> tuple[str, ...]:
+    """The texts between lines of `---`; none if there is no such file."""
+    if not file.is_file():
+        return ()
+    with _locating(file):
+        content = file.read_text(encoding="utf-8-sig")
+    texts = tuple(text.strip() for text in re.split(r"^---[ \t]*$", content, flags=re.MULTILINE))
+    if not all(texts) or len(set(texts)) < len(texts):
+        raise MalformedTask(file, "", "a paraphrase is empty or there twice")
+    return texts
 
 
 def _from_sni(name: str, path: Path, data: dict[str, Any]) -> Task:

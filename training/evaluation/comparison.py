@@ -1,4 +1,4 @@
-"""Summaries of an evaluation's rows: means, kinds of tasks, recovery, pairs of methods.
+"""Summaries of an evaluation's rows: means, kinds of tasks, recovery, spread, pairs of methods.
 
 Rows are those of the report. Everything here is a mean over tasks with a bootstrap interval over
 them; a pair of methods is compared on the tasks and the mode that both have.
@@ -6,13 +6,15 @@ them; a pair of methods is compared on the tasks and the mode that both have.
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from statistics import stdev
 from typing import Any
 
 # Not scipy.stats.bootstrap: its draws would change nine of ten published intervals by a decimal.
 from library.tasks.metrics import bootstrap_ci95
-from training.evaluation.scores import METRIC_TITLES
+from training.evaluation.scores import METRIC_TITLES, SCORES
 
 Row = dict[str, Any]
+SPREAD_METRICS = ("rouge_l", "strict_exact")
 LEAST_GAIN = 0.1  # of an oracle over the base, for a task's recovery to mean something
 
 
@@ -28,6 +30,52 @@ def means(rows: Sequence[Row], *keys: str) -> list[Row]:
         }
         for key, members in _grouped(rows, *keys).items()
     ]
+
+
+def by_cell(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows of each task, method and mode, of which several draws may have one each."""
+    return list(_grouped(rows, "task", "method", "mode").values())
+
+
+def averaged(rows: Sequence[Row]) -> Row:
+    """The mean of one cell's rows: a score is None where one has none, usage where they differ."""
+    scores: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in SCORES}
+    usages = {row["usage"] for row in rows}
+    return {
+        **rows[0],
+        "usage": usages.pop() if len(usages) == 1 else None,
+        **{name: None if None in values else _mean(values) for name, values in scores.items()},
+        "refined": None,
+    }
+
+
+def spread(rows: Sequence[Row]) -> list[Row]:
+    """How far scores move between the paraphrases of a task, of rows that were measured so.
+
+    One entry a method, mode, split and metric: `spread`, the mean over tasks of the best less the
+    worst score, with an interval that resamples tasks; `deviation`, that of the standard deviation
+    (n - 1); and the mean score under each paraphrase.
+    """
+    measured = [row for row in rows if row.get("paraphrases")]
+    return [
+        {**dict(zip(("method", "mode", "split"), key, strict=True)), **_spread(members, metric)}
+        for key, members in _grouped(measured, "method", "mode", "split").items()
+        for metric in SPREAD_METRICS
+    ]
+
+
+def _spread(rows: Sequence[Row], metric: str) -> Row:
+    scores = [[one[metric] for one in row["paraphrases"]] for row in rows]
+    ranges = [max(of_task) - min(of_task) for of_task in scores]
+    return {
+        "metric": metric,
+        "tasks": len(rows),
+        "mean": _mean([row[metric] for row in rows]),
+        "spread": _mean(ranges),
+        "ci95": bootstrap_ci95(ranges),
+        "deviation": _mean([stdev(of_task) for of_task in scores]),
+        "by_paraphrase": [_mean(column) for column in zip(*scores, strict=True)],
+    }
 
 
 def by_kind(rows: Sequence[Row]) -> list[Row]:

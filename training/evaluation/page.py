@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from training.evaluation.report import percent
+from training.evaluation.report import interval, percent
 from training.evaluation.scores import METRIC_TITLES
 
 BLUE = "#4a7fb5"
@@ -30,6 +30,7 @@ def page(report: dict[str, Any]) -> str:
         report=report,
         metrics=METRIC_TITLES,
         percent=percent,
+        interval=interval,
         columns=list(dict.fromkeys((row["method"], row["mode"]) for row in report["rows"])),
         scores=scores,
         bars=_bars(report["means"]),

@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.evaluation.cells import Cell
-from training.evaluation.comparison import Row, by_kind, calibration_curve, means, pairs, recovery
+from training.evaluation.comparison import (
+    Row,
+    by_kind,
+    calibration_curve,
+    means,
+    pairs,
+    recovery,
+    spread,
+)
 from training.evaluation.evaluate import EvaluationOutcome, EvaluationPlan
 from training.evaluation.scores import METRIC_TITLES
 
@@ -44,18 +52,20 @@ def build_report(
 
 
 def summaries(rows: Sequence[Row], similarity: Mapping[str, float]) -> dict[str, Any]:
-    """A report's summaries of its rows: means, kinds, recovery, pairs, calibration."""
+    """A report's summaries of its rows: means, kinds, recovery, spread, pairs, calibration."""
     return {
         "means": means(rows, "method", "mode", "split"),
         "kinds": by_kind(rows),
         "recovery": recovery(rows),
+        "spread": spread(rows),
         "pairs": pairs(rows),
         "calibration": calibration_curve(rows, similarity),
     }
 
 
-def predictions_lines(cells: Sequence[Cell], seed: int) -> bytes:
-    """JSONL of every answer."""
+def predictions_lines(cells: Sequence[Cell], seed: int, paraphrase: int | None = None) -> bytes:
+    """JSONL of every answer, with the number of the paraphrase if the description is one."""
+    numbered = {} if paraphrase is None else {"paraphrase": paraphrase}
     lines = [
         json.dumps(
             {
@@ -64,6 +74,7 @@ def predictions_lines(cells: Sequence[Cell], seed: int) -> bytes:
                 "method": cell.method.name,
                 "mode": cell.mode,
                 "seed": seed,
+                **numbered,
                 "prediction": answer,
             },
             ensure_ascii=False,
@@ -75,20 +86,47 @@ def predictions_lines(cells: Sequence[Cell], seed: int) -> bytes:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The means as a Markdown table, ROUGE-L x 100 with its interval; a dash for what it lacks."""
-    head = ["method", "mode", "split", "tasks", "ROUGE-L", "95 % interval", *METRIC_TITLES.values()]
-    lines = [head, ["---"] * len(head)]
-    for mean in report["means"]:
-        low, high = (f"{100 * end:.1f}" for end in mean["ci95"])
-        labels = [str(mean[key]) for key in ("method", "mode", "split", "tasks")]
-        others = [percent(mean.get(name)) for name in METRIC_TITLES]
-        lines.append([*labels, percent(mean["rouge_l"]), f"{low} to {high}", *others])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """The means as a Markdown table, ROUGE-L x 100 with its interval; a dash for what it lacks.
+
+    Below it the spread between paraphrases, if it was measured.
+    """
+    keys = ("method", "mode", "split", "tasks")
+    titles = [*keys, "ROUGE-L", "95 % interval", *METRIC_TITLES.values()]
+    lines = [
+        [*(str(mean[key]) for key in keys), percent(mean["rouge_l"]), interval(mean["ci95"])]
+        + [percent(mean.get(name)) for name in METRIC_TITLES]
+        for mean in report["means"]
+    ]
+    spreads = report.get("spread", [])
+    return "\n\n".join([markdown(titles, lines), *([_spread_table(spreads)] if spreads else [])])
+
+
+def _spread_table(spreads: Sequence[Row]) -> str:
+    """The best less the worst score, and the standard deviation, x 100."""
+    keys = ("method", "mode", "split", "tasks", "metric")
+    titles = [*keys, "paraphrases", "mean", "spread", "95 % interval", "deviation"]
+    lines = []
+    for entry in spreads:
+        mean, gap, deviation = (percent(entry[key]) for key in ("mean", "spread", "deviation"))
+        counted = [*(str(entry[key]) for key in keys), str(len(entry["by_paraphrase"]))]
+        lines.append([*counted, mean, gap, interval(entry["ci95"]), deviation])
+    return markdown(titles, lines)
+
+
+def markdown(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    every = [titles, ["---"] * len(titles), *lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in every)
 
 
 def percent(share: float | None) -> str:
     """A score x 100; a dash for none."""
     return "–" if share is None else f"{100 * share:.1f}"
+
+
+def interval(ci95: Sequence[float]) -> str:
+    """Both ends x 100."""
+    return f"{percent(ci95[0])} to {percent(ci95[1])}"
 
 
 def _row(cell: Cell, seed: int) -> dict[str, Any]:

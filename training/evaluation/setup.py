@@ -28,6 +28,7 @@ from training.evaluation.evaluate import EvaluationPlan, evaluate
 from training.evaluation.library_methods import LibraryMethods
 from training.evaluation.methods import Method
 from training.evaluation.oracles import trained_oracles
+from training.evaluation.paraphrases import over_paraphrases, paraphrased
 from training.evaluation.report import build_report, predictions_lines
 from training.evaluation.routing import Routing
 
@@ -41,6 +42,7 @@ class Options:
     Attributes:
         checkpoints: of generators, in place of the shipped ones.
         bar: opens a progress bar for a label and a unit.
+        paraphrases: how many of each task's stand in for its definition, one after the other.
     """
 
     tasks: Path
@@ -58,6 +60,7 @@ class Options:
     device: str = "cpu"
     seed: int = 0
     batch_size: int = 32
+    paraphrases: int = 0
 
     @property
     def heads(self) -> set[str]:
@@ -68,6 +71,7 @@ def run_evaluation(o: Options, *, command: str, commit: str | None) -> tuple[dic
     """The report, and the lines of all predictions."""
     # 1. Tasks, base and engine; a checkpoint also says which tasks are seen.
     tasks, reference = read_tasks(o.tasks)[: o.limit], resolve_base(o.base)
+    wordings = paraphrased(tasks, o.paraphrases) if o.paraphrases else [tasks]
     engine = _engine(o)
     checkpoints = _checkpoints(o, engine, reference)
     seen = {name for checkpoint in checkpoints for name in checkpoint.info.tasks}
@@ -76,17 +80,19 @@ def run_evaluation(o: Options, *, command: str, commit: str | None) -> tuple[dic
     library = _library(o, engine, tasks, reference)
     single = _multi_task(o, reference)
     routing = _routing(o, engine, reference)
-    # 3. The measuring itself.
-    base = engine.resources.model(reference)
-    plan = EvaluationPlan(tasks, splits, o.methods, o.modes, o.seed, o.batch_size)
-    with o.bar("evaluating", "cell") as advance:
-        outcome = evaluate(plan, base, engine, library, single, routing, advance)
-    report = build_report(
-        plan, outcome, command=command, commit=commit, device=_device_name(o.device), base=base
-    )
+    # 3. The measuring itself, under one wording of the descriptions after another.
+    base, reports, answers = engine.resources.model(reference), [], []
+    about = {"command": command, "commit": commit, "device": _device_name(o.device), "base": base}
+    for number, worded in enumerate(wordings, start=1):
+        plan = EvaluationPlan(worded, splits, o.methods, o.modes, o.seed, o.batch_size)
+        with o.bar(f"evaluating {number}/{len(wordings)}", "cell") as advance:
+            outcome = evaluate(plan, base, engine, library, single, routing, advance)
+        reports.append(build_report(plan, outcome, **about))
+        answers.append(predictions_lines(outcome.cells, o.seed, number if o.paraphrases else None))
+    report = over_paraphrases(reports) if o.paraphrases else reports[0]
     report["checkpoint"] = checkpoints[0].digest if checkpoints else None
     report["checkpoints"] = {checkpoint.kind: checkpoint.digest for checkpoint in checkpoints}
-    return report, predictions_lines(outcome.cells, o.seed)
+    return report, b"".join(answers)
 
 
 def _engine(o: Options) -> Engine:

@@ -7,9 +7,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from api.cli.main import main
 from library.base.prompts import answer_ids, prompt_ids, user_turn
@@ -113,6 +116,29 @@ def test_paraphrases_and_licence_classes_are_found_beside(tmp_path: Path, beside
     assert b.paraphrases == ("r",)
     assert (a.license_class, b.license_class) == ("permissive", "unknown")
     assert [file.name for file in task_files(folder)] == ["a.jsonl.gz", "b.jsonl.gz"]
+
+
+TEXTS = st.lists(
+    st.text("ab #-\n").map("{}w".format).map(str.strip), min_size=1, max_size=8, unique=True
+)
+
+
+@given(TEXTS, st.sampled_from(["\n---\n", "\n\n---  \n", "\r\n---\r\n"]))
+def test_a_plain_task_has_the_paraphrases_beside_it(texts: list[str], between: str) -> None:
+    texts = [text for text in texts if "---" not in text.split("\n")] or ["w"]
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "one.jsonl").write_text('{"input": "a", "output": "b"}')
+        (folder / "one.txt").write_text("Do it.")
+        assert read_task(folder / "one.jsonl").paraphrases == ()
+        file = folder / "one.paraphrases.txt"
+        file.write_bytes(between.join(texts).encode())
+        (found,) = read_tasks(folder)
+        assert found.paraphrases == tuple(texts) and found.definition == "Do it."
+        for broken in ([*texts, texts[0]], [*texts, " "], []):
+            file.write_text(between.join(broken))
+            with pytest.raises(TaskFileError, match=r"one\.paraphrases.*empty or there twice"):
+                read_tasks(folder)
 
 
 @pytest.mark.parametrize("header", ["task,url", "name,license_class"])
