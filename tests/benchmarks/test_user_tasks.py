@@ -1,5 +1,6 @@
 """The user-style tasks are what they were when scores of them were reported."""
 
+import json
 from pathlib import Path
 
 from library.canonical import file_digest
@@ -8,6 +9,7 @@ from library.tasks.files import Task, read_tasks
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "user_tasks"
 REPORTING = FOLDER / "reporting"
 FEW = 12  # different answers at most, where answers are labels
+WORDINGS = 8
 
 
 def tasks() -> list[Task]:
@@ -39,3 +41,30 @@ def test_every_label_is_in_every_part_and_in_the_instruction() -> None:
             assert {row.outputs[0] for row in part} == labels, task.name
         named = [label for label in labels if label.lower() in task.definition.lower()]
         assert len(named) == len(labels), (task.name, labels)
+
+
+def test_every_task_of_the_choosing_half_is_there_in_eight_wordings() -> None:
+    seen: set[str] = set()
+    for task in read_tasks(FOLDER):
+        texts = task.paraphrases
+        terse, polite, bullets, lazy, line, question, page, schema = texts
+        assert "please" in polite.lower() or "kindly" in polite.lower(), task.name
+        assert "\n- " in f"\n{bullets}" and question.count("?") > task.definition.count("?"), (
+            task.name
+        )
+        assert page.startswith("# ") and "\n## Examples\n" in page, task.name
+        assert "\n" not in terse + lazy + line and isinstance(json.loads(schema), dict), task.name
+        assert len({*texts, task.definition} - seen) == WORDINGS + 1, task.name
+        seen |= {*texts, task.definition}
+
+
+def test_wordings_name_every_label_and_show_no_row() -> None:
+    for task in tasks():
+        inputs = {row.input for row in task.instances}
+        labels = {row.outputs[0] for row in task.instances}
+        for text in task.paraphrases:
+            shown = {
+                line.removeprefix("- ").split(" -> ")[0].strip('"`') for line in text.split("\n")
+            }
+            assert not shown & inputs, task.name
+            assert len(labels) > FEW or all(label in text for label in labels), (task.name, text)

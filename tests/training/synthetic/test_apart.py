@@ -1,9 +1,8 @@
 """Nothing that is trained on is in benchmarks/user_tasks: no input, no description."""
 
-import json
-
 import tiny
 
+from library.tasks.files import read_tasks
 from training.synthetic.banks import plain, read_topics
 from training.synthetic.families.registry import FAMILIES
 from training.synthetic.stream import SyntheticTasks
@@ -12,9 +11,9 @@ BENCH = tiny.ROOT / "benchmarks" / "user_tasks"
 
 
 def bench_texts() -> set[str]:
-    rows = [line for path in BENCH.rglob("*.jsonl") for line in path.read_text().splitlines()]
-    descriptions = [path.read_text() for path in BENCH.rglob("*.txt")]
-    return {plain(text) for text in (*(json.loads(row)["input"] for row in rows), *descriptions)}
+    tasks = [*read_tasks(BENCH), *read_tasks(BENCH / "reporting")]
+    inputs = [row.input for task in tasks for row in task.instances]
+    return {plain(text) for text in (*inputs, *(d for task in tasks for d in task.descriptions))}
 
 
 def test_no_text_is_shared() -> None:
