@@ -57,7 +57,8 @@ def labelled(part: dict[str, Any], label: str) -> dict[str, Any]:
     return {**part, **named, "rows": rows}
 
 
-def _read(argument: str) -> dict[str, Any]:
+def read_part(argument: str) -> dict[str, Any]:
+    """The report of [LABEL=]PATH."""
     label, _, path = argument.rpartition("=")
     return labelled(json.loads(Path(path).read_text(encoding="utf-8")), label)
 
@@ -68,7 +69,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--html", type=Path)
     options = parser.parse_args()
-    report = joined([_read(part) for part in options.parts])
+    report = joined([read_part(part) for part in options.parts])
     options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if options.html is not None:
         options.html.write_text(page(report), encoding="utf-8")

@@ -95,11 +95,11 @@ def recovery(rows: Sequence[Row]) -> list[Row]:
     return results
 
 
-def pairs(rows: Sequence[Row]) -> list[Row]:
-    """Paired differences of ROUGE-L between any two methods, with 95 % intervals."""
+def pairs(rows: Sequence[Row], metric: str = "rouge_l") -> list[Row]:
+    """Paired differences of a score between any two methods, with 95 % intervals."""
     results = []
     for (mode, split), members in _grouped(rows, "mode", "split").items():
-        for (a, scores_a), (b, scores_b) in combinations(_scores(members).items(), 2):
+        for (a, scores_a), (b, scores_b) in combinations(_scores(members, metric).items(), 2):
             tasks = sorted(scores_a.keys() & scores_b.keys())
             if tasks:
                 differences = [scores_a[task] - scores_b[task] for task in tasks]
@@ -157,11 +157,11 @@ def _with_base_and_oracle(
                 yield labels, [(task, by_task[task], base[task], oracle[task]) for task in tasks]
 
 
-def _scores(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """ROUGE-L by method and task."""
+def _scores(rows: Sequence[Row], metric: str = "rouge_l") -> dict[str, dict[str, float]]:
+    """A score by method and task."""
     scores: dict[str, dict[str, float]] = {}
     for row in rows:
-        scores.setdefault(row["method"], {})[row["task"]] = row["rouge_l"]
+        scores.setdefault(row["method"], {})[row["task"]] = row[metric]
     return scores
 
 
