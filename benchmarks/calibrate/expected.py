@@ -2,77 +2,83 @@
 
     python -m benchmarks.calibrate.expected --fit user-*.json --check heldout-*.json \\
         --file generator/expected.json --out docs/results/expected.json
+    python -m benchmarks.calibrate.expected --check reporting-*.json --picture reliability.png
 
 Reports of `lorasmith evaluate` on tasks that nothing was trained on. Fitted on those of --fit;
-those of --check choose nothing. A point is one task under one method, mode and seed; everything
+those of --check choose nothing. Without --fit the calibration in --file, by default the one that
+ships, is checked as it is. A point is one task under one method, mode and seed; everything
 that is fitted on a task's own points is left out when that task is predicted.
 """
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy
 
 import pretrained
+from benchmarks.calibrate.points import Point, points_of
+from benchmarks.calibrate.reliability import Judged, judged, reliability_picture, reliability_table
 from generator.engine import read_generator
-from generator.expected import LEAST_POINTS, TRAINED, ScoreFit, ScoreRange, group_of, predicted
+from generator.expected import FILE, LEAST_POINTS, ScoreFit, ScoreRange, predicted
 from generator.models.base import registered
 from generator.strategies.multi_task import MultiTask
 from library.canonical import file_digest
 from library.files import write_file
 from library.peft.write import WEIGHTS_FILE
-from training.evaluation.comparison import spearman
 
 LOW, HIGH = 0.1, 0.9
-THIRD = 100 / 3
-
-
-@dataclass(frozen=True)
-class Point:
-    """A measured adapter: what was known of it, and the share of exact answers x 100."""
-
-    task: str
-    group: str
-    share: float | None
-    confidence: float | None
-    score: float
 
 
 def main() -> None:
     o = _options()
-    points, checks = _points(o.fit), _points(o.check)
-    fit, groups = _fit(points), _groups(points)
-    first = json.loads(o.fit[0].read_text())
+    base_sha256 = json.loads((o.fit or [o.file])[0].read_text())["base_sha256"]
+    points, checks = points_of(o.fit, base_sha256), points_of(o.check, base_sha256)
+    if o.fit:
+        write_file(o.file, (json.dumps(_fitted(points, o.fit), indent=1) + "\n").encode())
+    content = json.loads(o.file.read_text())
+    fit = ScoreFit(**content["held_out"])
+    groups = {name: ScoreRange(**group) for name, group in content["groups"].items()}
+    left_out = _known([(p, _left_out(p, points)) for p in points])
+    fresh = _known([(p, _predict(p, fit, groups)) for p in checks])
+    parts = {
+        "fitted": left_out,
+        "checked": fresh,
+        "fitted_with_held_out": [(p, e) for p, e in left_out if p.share is not None],
+        "checked_with_held_out": [(p, e) for p, e in fresh if p.share is not None],
+    }
+    found = {name: judged(part) for name, part in parts.items()}
+    if o.out is not None:
+        command = " ".join(["python", "-m", "benchmarks.calibrate.expected", *sys.argv[1:]])
+        write_file(o.out, (json.dumps({"command": command, **found}, indent=1) + "\n").encode())
+    if o.picture is not None:
+        reliability_picture(o.picture, {name: part for name, part in parts.items() if part})
+    print(reliability_table({name: part for name, part in found.items() if part}))
+
+
+def _fitted(points: Sequence[Point], paths: Sequence[Path]) -> dict[str, Any]:
+    """The calibration file's content."""
     tasks = len({point.task for point in points})
-    content = {
-        "held_out": asdict(fit),
-        "groups": {name: asdict(group) for name, group in groups.items()},
+    return {
+        "held_out": asdict(_fit(points)),
+        "groups": {name: asdict(group) for name, group in _groups(points).items()},
         "calibration": f"from {tasks} user-style tasks that nothing was trained on",
-        "base_sha256": first["base_sha256"],
+        "base_sha256": json.loads(paths[0].read_text())["base_sha256"],
         "checkpoints": {
             **_shipped({point.group.split(",")[0] for point in points}),
             MultiTask.name: file_digest(pretrained.folder(MultiTask.name) / WEIGHTS_FILE),
         },
-        "sources": {path.name: file_digest(path) for path in o.fit},
+        "sources": {path.name: file_digest(path) for path in paths},
     }
-    write_file(o.file, (json.dumps(content, indent=1) + "\n").encode())
-    left_out = [(p, _left_out(p, points)) for p in points]
-    fresh = [(p, _predict(p, fit, groups)) for p in checks]
-    report = {
-        "command": " ".join(["python", "-m", "benchmarks.calibrate.expected", *sys.argv[1:]]),
-        "fitted": _judged([(p, e) for p, e in left_out if e is not None]),
-        "checked": _judged([(p, e) for p, e in fresh if e is not None]),
-        "fitted_with_held_out": _judged([(p, e) for p, e in left_out if e and p.share is not None]),
-        "checked_with_held_out": _judged([(p, e) for p, e in fresh if e and p.share is not None]),
-    }
-    write_file(o.out, (json.dumps(report, indent=1) + "\n").encode())
-    print(json.dumps({k: v for k, v in report.items() if k != "command"}, indent=1))
+
+
+def _known(pairs: Sequence[tuple[Point, ScoreRange | None]]) -> Judged:
+    """Without the points of which nothing is expected, as nothing like them was fitted."""
+    return [(point, expected) for point, expected in pairs if expected is not None]
 
 
 def _shipped(measured: Collection[str]) -> dict[str, str]:
@@ -82,25 +88,6 @@ def _shipped(measured: Collection[str]) -> dict[str, str]:
         for name in registered()
         if name in measured
     }
-
-
-def _points(paths: Sequence[Path]) -> list[Point]:
-    """The rows of reports that a strategy's adapter answered, in the prompt it was made for."""
-    points = []
-    for path in paths:
-        for row in json.loads(path.read_text())["rows"]:
-            refined, method = row.get("refined"), row["method"]
-            name = method.removeprefix("refine:").split(":")[0]
-            if method in ("base", "oracle") or name == "in-context":
-                continue
-            if name == "multi-task" and row["usage"] == "bare" and refined is None:
-                continue
-            held_out = (refined or {}).get("held_out")
-            group = group_of(name, row["usage"]) if refined is None else TRAINED
-            share = held_out["right"] / held_out["of"] if held_out else None
-            confidence = math.exp(-held_out["loss"]) if held_out else None
-            points.append(Point(row["task"], group, share, confidence, 100 * row["strict_exact"]))
-    return points
 
 
 def _fit(points: Sequence[Point]) -> ScoreFit:
@@ -139,41 +126,22 @@ def _predict(point: Point, fit: ScoreFit, groups: dict[str, ScoreRange]) -> Scor
     return predicted(fit, point.share, point.confidence)
 
 
-def _judged(pairs: Sequence[tuple[Point, ScoreRange]]) -> dict[str, Any]:
-    """Rank correlation, coverage, the warning's precision and recall, and a reliability table."""
-    if not pairs:
-        return {}
-    scores, said = [p.score for p, _ in pairs], [e.score for _, e in pairs]
-    low = [s < THIRD for s in scores]
-    warned = [e < THIRD for e in said]
-    hits = sum(a and b for a, b in zip(low, warned, strict=True))
-    order = sorted(range(len(pairs)), key=said.__getitem__)
-    bins = [part for part in numpy.array_split(numpy.array(order), 6) if len(part)]
-    return {
-        "points": len(pairs),
-        "spearman": round(spearman(said, scores), 3),
-        "coverage": round(sum(e.low <= p.score <= e.high for p, e in pairs) / len(pairs), 3),
-        "width": round(sum(e.high - e.low for _, e in pairs) / len(pairs), 1),
-        "warning_precision": round(hits / max(1, sum(warned)), 3),
-        "warning_recall": round(hits / max(1, sum(low)), 3),
-        "reliability": [
-            {
-                "expected": round(float(numpy.mean([said[i] for i in part])), 1),
-                "measured": round(float(numpy.mean([scores[i] for i in part])), 1),
-                "points": len(part),
-            }
-            for part in bins
-        ],
-    }
-
-
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--fit", type=Path, nargs="+", required=True)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--fit", type=Path, nargs="+", default=[])
     parser.add_argument("--check", type=Path, nargs="*", default=[])
-    parser.add_argument("--file", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    return parser.parse_args()
+    parser.add_argument("--file", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--picture", type=Path)
+    options = parser.parse_args()
+    if options.fit and options.file is None:
+        parser.error("--fit needs --file, where the calibration goes")
+    if not options.fit and not options.check:
+        parser.error("--check needs reports where there is no --fit")
+    options.file = options.file or FILE
+    return options
 
 
 if __name__ == "__main__":
