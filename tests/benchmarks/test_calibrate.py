@@ -1,6 +1,8 @@
-"""What reports say of adapters, and whether what was expected of them came true."""
+"""What ships as calibration is what the committed reports give, and what is expected is judged."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,29 @@ from generator.expected import ScoreRange
 
 RESULTS = tiny.ROOT / "docs" / "results"
 HELD_OUT = {"held_out": {"right": 1, "of": 2, "loss": 0.0}}
+
+
+@pytest.mark.slow
+def test_one_command_makes_what_ships(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(tiny.ROOT / "benchmarks" / "calibrate" / "all.sh")],
+        env={**os.environ, "OUT": str(tmp_path), "PYTHON": sys.executable},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name in (
+        "generator/strategies/calibration.json",
+        "generator/expected.json",
+        "docs/results/auto-calibration.json",
+    ):
+        assert (tmp_path / name).read_bytes() == (tiny.ROOT / name).read_bytes(), name
+    for name in ("expected", "choosing"):
+        found, stated = (
+            json.loads((folder / f"{name}.json").read_text())
+            for folder in (tmp_path / "docs" / "results", RESULTS)
+        )
+        assert found.pop("command") != stated.pop("command")  # they name other places
+        assert found == stated
 
 
 def row(method: str, usage: str = "prompted", **more: Any) -> dict[str, Any]:
