@@ -99,7 +99,8 @@ def differences(bench: str, rows: Sequence[Row], a: str, b: str) -> list[Row]:
             sys.exit(f"no report has {name}; there are {known}")
     found = []
     for metric in PAIRED:
-        two = [row for name in (a, b) for row in named if row["method"] == name]
+        scored = [row for row in named if row[metric] is not None]  # old reports lack some
+        two = [row for name in (a, b) for row in scored if row["method"] == name]
         for pair in pairs(two, metric):
             kept = ("a", "b", "tasks", "difference", "ci95")
             found.append({"bench": bench, "metric": metric, **{key: pair[key] for key in kept}})

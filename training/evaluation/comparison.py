@@ -40,7 +40,7 @@ def by_cell(rows: Sequence[Row]) -> list[list[Row]]:
 def averaged(rows: Sequence[Row]) -> Row:
     """The mean of one cell's rows: a score is None where one has none, usage where they differ."""
     scores: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in SCORES}
-    usages = {row["usage"] for row in rows}
+    usages = {row.get("usage") for row in rows}
     return {
         **rows[0],
         "usage": usages.pop() if len(usages) == 1 else None,
