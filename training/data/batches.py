@@ -22,6 +22,7 @@ from library.tasks.files import Example, Task
 from training.data.relabel import Relabelling
 from training.data.sampling import SamplingConfig
 from training.data.steps import IndexedDataset
+from training.data.task_variants import Variants
 from training.synthetic.stream import SyntheticTask, SyntheticTasks
 
 UNDESCRIBED = -1  # in place of a description's index
@@ -117,6 +118,7 @@ class StepDataset(IndexedDataset[TaskBatch]):
             raise ValueError("the config has a share for synthetic tasks, and there are none")
         self.bank, self.config, self.seed = bank, config, seed
         self.synthetic = synthetic
+        self._variants: dict[int, Variants] = {}
 
     def _draw(self, step: int) -> TaskBatch:
         c = self.config
@@ -138,16 +140,37 @@ class StepDataset(IndexedDataset[TaskBatch]):
     def _tasks(self, step: int, rng: random.Random) -> Iterator["_Drawn"]:
         """A step's tasks with their rows, the synthetic ones last."""
         c, n = self.config, len(self.bank.tasks)
+        changes = random.Random(f"{self.seed}/{step}/variants")
         real = c.tasks_per_step - c.synthetic
-        for visit in range(step * real, (step + 1) * real):
-            index = self._task_at(visit, n)
-            variant = self._wording(rng, index)
-            wording, train = self.bank.wordings[index][variant], self.bank.tasks[index].train
-            place = self.bank.first[index] + variant
-            yield _Drawn(place, wording, rng.choices(train, k=c.rows_per_task), train)
+        for place in range(real):
+            index = self._task_at(step * real + place, n)
+            wording = self._wording(rng, index)
+            rows = rng.choices(self.bank.tasks[index].train, k=c.rows_per_task)
+            if changes.random() < c.variant_share:
+                yield self._varied(changes, index, wording, rows)
+            else:
+                yield self._plain(index, wording, rows)
         if self.synthetic is not None:
             for number in range(step * c.synthetic, (step + 1) * c.synthetic):
                 yield _drawn_synthetic(self.synthetic[number], c)
+
+    def _plain(self, index: int, wording: int, rows: Sequence[Example]) -> "_Drawn":
+        place, train = self.bank.first[index] + wording, self.bank.tasks[index].train
+        return _Drawn(place, self.bank.wordings[index][wording], rows, train)
+
+    def _varied(
+        self, rng: random.Random, index: int, wording: int, rows: Sequence[Example]
+    ) -> "_Drawn":
+        """A variant of a task in one of its wordings, with rows of the task."""
+        if index not in self._variants:
+            self._variants[index] = Variants(self.bank.tasks[index])
+        put = self.bank.wordings[index][wording]
+        train = [put.pair(row) for row in self.bank.tasks[index].train]
+        variant = self._variants[index].drawn(rng, train)
+        text, definition = (variant.described(t, rng) for t in (put.text, put.definition))
+        asked = [variant.row(put.pair(row)) for row in rows]
+        varied = [variant.row(row) for row in train] if self.config.examples else asked
+        return _Drawn(FRESH, Wording(text, definition), asked, varied)
 
     def _task_at(self, visit: int, n: int) -> int:
         """Every task once per round, in an order of the round's own."""
@@ -165,7 +188,7 @@ class StepDataset(IndexedDataset[TaskBatch]):
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A task of a step: where its description lies, how it is put, its rows, all its train rows."""
+    """A task of a step: where its description lies, how it is put, its rows, rows for examples."""
 
     place: int
     wording: Wording

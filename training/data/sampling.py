@@ -18,6 +18,8 @@ class SamplingConfig:
             random one of its summary and paraphrases.
         relabel_share: share of steps in which a task that has relabellings goes by one of them.
         relabellings: how many a task has (training.data.relabel).
+        variant_share: share of steps in which a real task goes by a variant, that is, with further
+            rules, which its description says (training.data.task_variants).
         examples: largest number of pairs that a task comes with; 0 for none.
         no_examples_share: share of steps in which a task comes without; otherwise with 1 to
             `examples` train rows that are not trained on in the step.
@@ -35,6 +37,7 @@ class SamplingConfig:
     definition_share: float = 0.4
     relabel_share: float = 0.0
     relabellings: int = 48
+    variant_share: float = 0.0
     examples: int = 0
     no_examples_share: float = 0.25
     no_description_share: float = 0.25
@@ -48,10 +51,10 @@ class SamplingConfig:
         return round(self.synthetic_share * self.tasks_per_step)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.synthetic_share <= 1:
-            raise UsageError(
-                f"sampling.synthetic_share must be from 0 to 1, not {self.synthetic_share:g}"
-            )
+        for name in ("synthetic_share", "variant_share"):
+            share: float = getattr(self, name)
+            if not 0 <= share <= 1:
+                raise UsageError(f"sampling.{name} must be from 0 to 1, not {share:g}")
         if self.examples < 0:
             raise UsageError(f"sampling.examples must be a number of pairs, not {self.examples}")
         shares = (self.no_examples_share, self.no_description_share)

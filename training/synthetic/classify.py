@@ -4,17 +4,17 @@ A text has one topic, but no one answer: that depends on the variant alone.
 """
 
 import hashlib
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
+from training.synthetic.answer_forms import AnswerForm, drawn_form
 from training.synthetic.labels import arbitrary_labels
 from training.synthetic.pools import TopicGroup, TopicPool, drawn_groups, topic_group
 from training.synthetic.properties import Property, drawn_property
-from training.synthetic.second_steps import Answer, drawn_step
+from training.synthetic.second_steps import FirstStep, drawn_step
 from training.synthetic.sorting import SORT, drawn_sorting
 from training.synthetic.templates import TEMPLATES
 from training.synthetic.variant import Variant
@@ -49,7 +49,6 @@ _LAST = (
     "if several fit, the one further down in the list counts",
     "where more than one fits, prefer the later one in the list",
 )
-_KEYS = ("label", "topic", "class", "answer", "category", "type", "result")
 
 
 def classified(rng: random.Random, pool: TopicPool) -> Variant:
@@ -60,16 +59,16 @@ def classified(rng: random.Random, pool: TopicPool) -> Variant:
 
 def _sorted(rng: random.Random, pool: TopicPool) -> Variant:
     sorting = drawn_sorting(rng, pool)
-    form, style = _form(rng, sorting.words)
+    form = _form(rng, sorting.words)
     brief = Brief(
         pool.thing,
         pool.things,
         rng.choice(SORT).format(pool.thing),
         tuple(sorting.choices),
-        form=form,
+        form=form.says,
     )
-    labels = [style(word) for word in sorting.words]
-    return _variant(rng, "sort", pool, brief, lambda i, _: style(sorting.word(i)), labels)
+    labels = [form.style(word) for word in sorting.words]
+    return _variant(rng, "sort", pool, brief, lambda i, _: form.style(sorting.word(i)), labels)
 
 
 def _yes_no(rng: random.Random, pool: TopicPool) -> Variant:
@@ -88,9 +87,9 @@ def _yes_no(rng: random.Random, pool: TopicPool) -> Variant:
     ]
     if rng.random() < 0.3:
         choices.reverse()
-    form, style = _form(rng, words)
-    brief = Brief(pool.thing, pool.things, goal, tuple(choices), form=form)
-    said, members = (style(yes), style(no)), asked.members
+    form = _form(rng, words)
+    brief = Brief(pool.thing, pool.things, goal, tuple(choices), form=form.says)
+    said, members = (form.style(yes), form.style(no)), asked.members
     return _variant(rng, "yes-no", pool, brief, lambda i, _: said[i not in members], said)
 
 
@@ -164,26 +163,22 @@ def _has(drawn: Property, thing: str) -> tuple[tuple[str, ...], Callable[[int, s
 def _two_steps(rng: random.Random, pool: TopicPool) -> Variant:
     """Sorting, and then something else to be done with the label or in its place."""
     sorting = drawn_sorting(rng, pool)
-    step = drawn_step(rng, pool, sorting)
+    step = drawn_step(rng, FirstStep(pool.thing, "label", pool.texts, sorting.words))
     goal = rng.choice(SORT).format(pool.thing)
     brief = Brief(pool.thing, pool.things, goal, tuple(sorting.choices), (step.note,), step.form)
-    return _variant(rng, "two-steps", pool, brief, step.answer, step.labels)
-
-
-def _form(rng: random.Random, words: Sequence[str]) -> tuple[str, Callable[[str], str]]:
-    """How an answer is to look, and what a label becomes; mostly the label alone."""
-    if rng.random() < 0.85:
-        return "", str
-    key, word = rng.choice(_KEYS), rng.choice(words)
-    styles: tuple[tuple[str, Callable[[str], str]], ...] = (
-        ("answer as JSON like this: {}", lambda word: json.dumps({key: word}, ensure_ascii=False)),
-        ("put the answer in square brackets, as in {}", lambda word: f"[{word}]"),
-        ("write it after the word and colon that you see here: {}", lambda word: f"{key}: {word}"),
-        ("answer in the form {}", lambda word: f"{key}={word}"),
-        ("enclose the answer in tags: {}", lambda word: f"<{key}>{word}</{key}>"),
+    return _variant(
+        rng,
+        "two-steps",
+        pool,
+        brief,
+        lambda index, text: step.answer(text, sorting.word(index)),
+        tuple(dict.fromkeys(step.labels)),
     )
-    says, style = rng.choice(styles)
-    return says.format(style(word)), style
+
+
+def _form(rng: random.Random, words: Sequence[str]) -> AnswerForm:
+    """How an answer is to look, and what a label becomes; mostly the label alone."""
+    return AnswerForm("", str) if rng.random() < 0.85 else drawn_form(rng, words)
 
 
 def _variant(
@@ -191,7 +186,7 @@ def _variant(
     kind: str,
     pool: TopicPool,
     brief: Brief,
-    answer: Answer,
+    answer: Callable[[int, str], str],
     labels: Sequence[str],
 ) -> Variant:
     """The variant that a brief describes, in a formal and three other registers."""
@@ -205,6 +200,6 @@ def _variant(
     return Variant(name, tuple(texts), row, tuple(dict.fromkeys(labels)))
 
 
-def _row(pool: TopicPool, answer: Answer, rng: random.Random) -> tuple[str, str]:
+def _row(pool: TopicPool, answer: Callable[[int, str], str], rng: random.Random) -> tuple[str, str]:
     index, text = pool.draw(rng)
     return text, answer(index, text)

@@ -58,6 +58,13 @@ def arbitrary_labels(rng: random.Random, n: int) -> list[str]:
     return scheme(rng, n)
 
 
+def another_label(rng: random.Random, taken: Sequence[str]) -> str:
+    """A label that has to be explained and is none of those taken, whatever the case."""
+    known = {plain(word) for word in taken}
+    drawn = iter(lambda: arbitrary_labels(rng, 1)[0], "")
+    return next(word for word in drawn if plain(word) not in known)
+
+
 def _codes(rng: random.Random, n: int) -> list[str]:
     width, prefix = rng.choice((1, 2, 3)), rng.choice(("", "", "#", "no. "))
     link = rng.choice(("", "-", "_", "."))

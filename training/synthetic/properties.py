@@ -8,6 +8,8 @@ from statistics import median_low
 
 _COMMON = ("the", "to", "my", "is", "for", "and", "in", "on", "of", "a", "please", "not", "from")
 
+_DIGIT = re.compile("[0-9]")
+
 
 @dataclass(frozen=True)
 class Property:
@@ -38,7 +40,8 @@ def drawn_property(rng: random.Random, texts: Sequence[str], seldom: float = 0.1
 
 
 def _longer(limit: int) -> Property:
-    return Property(f"has more than {limit} words", lambda text: len(text.split()) > limit)
+    words = "word" if limit == 1 else "words"
+    return Property(f"has more than {limit} {words}", lambda text: len(text.split()) > limit)
 
 
 def _shorter(limit: int) -> Property:
@@ -68,7 +71,7 @@ def _capital(_: random.Random) -> Property:
 
 
 def _digit(_: random.Random) -> Property:
-    return Property("contains a digit", lambda text: any(c in "0123456789" for c in text))
+    return Property("contains a digit", lambda text: bool(_DIGIT.search(text)))
 
 
 _KINDS: tuple[Callable[[random.Random], Property], ...] = (

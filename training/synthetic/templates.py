@@ -3,7 +3,8 @@
 Slots: <goal> and <Goal>, what to do, in lower case and capitalised; <inline> or <block>, the
 answers and what they stand for; <rules>, <lazy> or <bullets>, further rules and the form of the
 answer, as sentences, in lower case or as a list; <thing> and <things>, what an input is; <json>,
-the answers as JSON; <examples>. A slot with an exclamation mark is a JSON string.
+the answers as JSON; <examples>; <text>, the description of a task that is changed. A slot with an
+exclamation mark is a JSON string.
 """
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -119,3 +120,58 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Quick one: <goal>. Go for <inline>. <rules>",
     ),
 }
+
+# A task with further rules.
+CHANGED: tuple[str, ...] = (
+    "<text> <rules>",
+    "<text>\n\n<rules>",
+    "<text>\n<rules>",
+    "<text>\n\nRules:\n<bullets>",
+    "<text>\n<bullets>",
+    "<text>\n\nAdditional instructions\n<bullets>",
+    "<text> <lazy>",
+    "<text>\n<lazy>",
+    "<text> oh and <lazy> thx",
+    "<text>\n\nbtw <lazy>",
+    "<text> One more thing: <lazy>.",
+    "<text> Beyond that: <lazy>. Thank you!",
+    "<text> Please mind what is special here: <lazy>.",
+    "<text>\n\nNote: <lazy>.",
+    "<text> (<lazy>)",
+    "<text> | <lazy>",
+    "Do this: <text> Then: <lazy>.",
+    "First the usual task: <text>\nThen, before you answer: <lazy>.",
+    "Step 1. <text>\nStep 2. <rules>",
+    "A rule that goes before all others: <lazy>. The task: <text>",
+    "Before anything else: <lazy>.\n\n<text>",
+    "<rules> That said, here is the task. <text>",
+    "Note\n<bullets>\n\nTask\n<text>",
+    "You know this task: <text> We do it differently now: <lazy>.",
+    "<text>\n\nWhere the following rules differ from this, they count:\n<bullets>",
+    "Could you do the following for me? <text> But please: <lazy>. Many thanks!",
+    '{"task": <text!>, "rules": <lazy!>}',
+    '{\n  "instruction": <text!>,\n  "output": <lazy!>\n}',
+    "task: <text>\nconstraints: <lazy>",
+    "[prompt]\n<text>\n\n[answer]\n<lazy>",
+    "# Task\n\n<text>\n\n# Answer\n\n<bullets>",
+    "---\ndescription: <text>\n---\n\n## Rules\n<bullets>",
+    "**Instruction**: <text>\n\n**Format**: <rules>",
+    "My colleague described it like this: <text> I want it a little different: <lazy>.",
+    "Dear team, from today on the following holds: <rules> The rest stays as it was: <text>",
+)
+# A task done backwards.
+TURNED: tuple[str, ...] = (
+    "This is a task done backwards. You are given the answer, and have to write the input that it "
+    "belongs to. The task itself reads: <text>",
+    'Somebody was told: "<text>" You see what they answered. Write what they were given.',
+    "<text>\n\nNow the other way round: the text you get is the output of this task, and you write "
+    "the input.",
+    "Undo this: <text> You are given a result and write what it was made from.",
+    "Reverse the direction of this task: <text> The input you see is an answer; reply with what it "
+    "answers.",
+    "turn this around, i give you the output and you give me the input: <text>",
+    '{"task": <text!>, "direction": "backwards", "given": "output", "wanted": "input"}',
+    "# Inverse task\n\n- given: an output of the task below\n- wanted: its input\n\n<text>",
+    "Could you please guess the input from the output? The task was this one: <text> Thank you!",
+    "output -> input, not input -> output, for: <text>",
+)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from training.synthetic.templates import TEMPLATES
+from training.synthetic.templates import TEMPLATES, TURNED
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ BLOCK: tuple[Callable[[str, str], str], ...] = (
     lambda word, meaning: f"• {word} – {meaning}",
     lambda word, meaning: f"{meaning} => {word}",
 )
+Slots = dict[str, Callable[[], str]]
 QUOTES = ("{}", "{}", "{}", '"{}"', "'{}'", "`{}`", "“{}”")
 _FORMS = (
     "reply with {} only",
@@ -88,20 +89,39 @@ def filled(template: str, brief: Brief, rng: random.Random) -> str:
     pairs = [(c.word, rng.choice(c.meanings) if c.meanings else "") for c in brief.choices]
     quote = rng.choice(QUOTES)
     quoted = [(quote.format(word), meaning) for word, meaning in pairs]
-    slots: dict[str, Callable[[], str]] = {
+    slots: Slots = _note_slots(notes) | {
         "thing": lambda: brief.thing,
         "things": lambda: brief.things,
         "goal": lambda: brief.goal,
         "Goal": lambda: _capitalised(brief.goal),
         "inline": lambda: _inline(quoted, rng),
         "block": lambda: _block(quoted, rng),
-        "rules": lambda: " ".join(f"{_capitalised(note)}." for note in notes),
-        "lazy": lambda: ". ".join(notes),
-        "bullets": lambda: "\n".join(f"- {note}" for note in notes),
         "json": lambda: _json(pairs),
         "examples": lambda: _examples(brief.examples, rng),
     }
+    return _fill(template, slots)
 
+
+def changed(template: str, text: str, notes: Sequence[str]) -> str:
+    """A template of CHANGED with the description of a task and further rules for it."""
+    ended = text if text[-1:] in "?!.:)”’\"'" else f"{text}."
+    return _fill(template, _note_slots(notes) | {"text": lambda: ended})
+
+
+def turned_round(text: str, rng: random.Random) -> str:
+    """The description of the task that leads from the answers of a described one to its inputs."""
+    return _fill(rng.choice(TURNED), {"text": lambda: text})
+
+
+def _note_slots(notes: Sequence[str]) -> Slots:
+    return {
+        "rules": lambda: " ".join(f"{_capitalised(note)}." for note in notes),
+        "lazy": lambda: ". ".join(notes),
+        "bullets": lambda: "\n".join(f"- {note}" for note in notes),
+    }
+
+
+def _fill(template: str, slots: Slots) -> str:
     slots |= {f"{name}!": lambda name=name: _json_of(slots[name]()) for name in tuple(slots)}
     return re.sub(r"<(\w+!?)>", lambda match: slots[match[1]](), template).strip()
 

@@ -3,14 +3,26 @@
 import json
 import random
 import re
+from collections.abc import Sequence
+from itertools import takewhile
 
 import pytest
 
 from training.synthetic.banks import plain, read_topics
 from training.synthetic.classify import classified
 from training.synthetic.pools import drawn_pool
-from training.synthetic.templates import TEMPLATES
-from training.synthetic.wordings import BLOCK, INLINE, QUOTES, Brief, Choice, filled, worded
+from training.synthetic.templates import CHANGED, TEMPLATES, TURNED
+from training.synthetic.wordings import (
+    BLOCK,
+    INLINE,
+    QUOTES,
+    Brief,
+    Choice,
+    changed,
+    filled,
+    turned_round,
+    worded,
+)
 
 ALL = [template for templates in TEMPLATES.values() for template in templates]
 BRIEF = Brief(
@@ -61,16 +73,38 @@ def test_a_label_alone_is_listed_and_its_form_is_told() -> None:
         assert re.search("only|just|no other|exactly|no explanation", text)
 
 
+def beginning(texts: Sequence[str]) -> str:
+    """What all texts begin with."""
+    signs = takewhile(lambda some: len({*some}) == 1, zip(*texts, strict=False))
+    return "".join(some[0] for some in signs)
+
+
 def test_descriptions_of_drawn_tasks_hold_every_label() -> None:
-    """Where labels have a form, such as JSON, the text shows it by one of them."""
+    """Where labels have a form, such as JSON, it holds what stands in the form."""
     topics, bare, formed = read_topics(), 0, 0
     for seed in range(300):
         rng = random.Random(seed)
         variant = classified(rng, drawn_pool(rng, topics))
         if variant.name.startswith(("sort", "ranked", "yes-no")):
             for text in variant.descriptions:
-                held = [says(text, label) for label in variant.labels]
-                assert any(held)
-                bare += all(held)
-                formed += not all(held)
+                before = beginning(variant.labels)
+                after = beginning([label[::-1] for label in variant.labels])[::-1]
+                cores = [label.removeprefix(before).removesuffix(after) for label in variant.labels]
+                assert all(says(text, core) for core in cores)
+                held = all(says(text, label) for label in variant.labels)
+                bare, formed = bare + held, formed + (not held)
     assert bare > 5 * formed > 0
+
+
+@pytest.mark.parametrize("template", CHANGED)
+def test_a_changed_task_is_told_with_all_its_rules(template: str) -> None:
+    notes = ('put "x" first', "write nothing else")
+    for text in ("Say it.", "say it"):
+        told = changed(template, text, notes)
+        assert says(told, "say it.") and all(says(told, note) for note in notes)
+        assert not re.search(r"<\w+!?>", told)
+
+
+def test_a_task_turned_round_is_told_with_the_task() -> None:
+    texts = {turned_round("Find <it>.", random.Random(seed)) for seed in range(200)}
+    assert len(texts) == len(TURNED) and all(says(text, "Find <it>.") for text in texts)
