@@ -25,7 +25,13 @@ class SamplingConfig:
             `examples` train rows that are not trained on in the step.
         no_description_share: share of steps in which a task comes with examples alone.
         synthetic_share: share of a step's tasks that are synthetic (training.synthetic); those of
-            one step are in no other.
+            one step are in no other, as long as there are some left.
+        classification_share: share of their groups that are classification; the others are of the
+            procedural families.
+        synthetic_group: synthetic tasks that follow each other and share their inputs. Best a
+            divisor of their number in a step.
+        distinct_tasks: largest number of different tasks, real ones first, of all steps; None for
+            endless. Relabellings and variants count as the task that they are of.
         max_length: longer rows are left out.
         micro_batches: groups of similar length that a step's rows are split into; each is padded to
             its longest row and run forward and backward on its own.
@@ -42,8 +48,16 @@ class SamplingConfig:
     no_examples_share: float = 0.25
     no_description_share: float = 0.25
     synthetic_share: float = 0.0
+    classification_share: float = 0.5
+    synthetic_group: int = 2
+    distinct_tasks: int | None = None
     max_length: int = 320
     micro_batches: int = 6
+
+    @property
+    def endless(self) -> bool:
+        """Whether there are descriptions and rows that no other step has."""
+        return bool(self.synthetic or self.variant_share)
 
     @property
     def synthetic(self) -> int:
@@ -51,10 +65,14 @@ class SamplingConfig:
         return round(self.synthetic_share * self.tasks_per_step)
 
     def __post_init__(self) -> None:
-        for name in ("synthetic_share", "variant_share"):
+        for name in ("synthetic_share", "classification_share", "variant_share"):
             share: float = getattr(self, name)
             if not 0 <= share <= 1:
                 raise UsageError(f"sampling.{name} must be from 0 to 1, not {share:g}")
+        for name in ("synthetic_group", "distinct_tasks"):
+            number: int | None = getattr(self, name)
+            if number is not None and number < 1:
+                raise UsageError(f"sampling.{name} must be 1 or more, not {number}")
         if self.examples < 0:
             raise UsageError(f"sampling.examples must be a number of pairs, not {self.examples}")
         shares = (self.no_examples_share, self.no_description_share)

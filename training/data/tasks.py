@@ -6,6 +6,7 @@ A resumed run sees the batches that it would have seen.
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,7 @@ def set_aside(tasks: Sequence[Task], share: float, seed: int) -> tuple[list[Task
 
     The order is by digest, so a new task does not move the others.
     """
-    count = round(len(tasks) * share)
-
-    def key(text: str) -> str:
-        return hashlib.sha256(f"{seed}/{text}".encode()).hexdigest()
-
+    count, key = round(len(tasks) * share), partial(_digest, seed)
     category = {task.name: (task.categories or ("",))[0] for task in tasks}
     sizes = {c: sum(v == c for v in category.values()) for c in category.values()}
     aside: set[str] = set()
@@ -71,6 +68,17 @@ def set_aside(tasks: Sequence[Task], share: float, seed: int) -> tuple[list[Task
         if len(aside) < count:
             aside.add(name)
     return [t for t in tasks if t.name not in aside], [t for t in tasks if t.name in aside]
+
+
+def first_tasks(tasks: Sequence[Task], count: int | None, seed: int) -> list[Task]:
+    """So many tasks, in their order; those of a smaller number are among them. All for None."""
+    names = sorted((task.name for task in tasks), key=partial(_digest, seed))
+    kept = {*names[:count]}
+    return [task for task in tasks if task.name in kept]
+
+
+def _digest(seed: int, text: str) -> str:
+    return hashlib.sha256(f"{seed}/{text}".encode()).hexdigest()
 
 
 class TaskDataModule(lightning.LightningDataModule):
@@ -145,9 +153,9 @@ class TaskDataModule(lightning.LightningDataModule):
         tasks = [task for task in read_folders(self.folders, self.excluded) if task.train]
         if not tasks:
             raise TaskFileError("no tasks are left to train on")
-        self.training, self.held_back = set_aside(tasks, self.share, self.seed)
-        if self.sampling.synthetic:
-            self._synthetic = SyntheticTasks(self.seed, FAMILIES, read_topics())
+        training, self.held_back = set_aside(tasks, self.share, self.seed)
+        self.training = first_tasks(training, self.sampling.distinct_tasks, self.seed)
+        self._synthetic = self._stream()
         tokenizer = load_tokenizer(self.base)
         count = self.sampling.relabellings if self.sampling.relabel_share else 0
         relabelled = relabellings(self.training, count, self.seed)
@@ -163,12 +171,28 @@ class TaskDataModule(lightning.LightningDataModule):
         if self.sampling.examples:
             self._pair_bank = PairBank(encoder.encode_batch, torch.float16)
 
+    def _stream(self) -> SyntheticTasks | None:
+        """The synthetic tasks beside the real ones; None where there are none."""
+        s = self.sampling
+        left = None if s.distinct_tasks is None else s.distinct_tasks - len(self.training)
+        if not s.synthetic or left == 0:
+            return None
+        return SyntheticTasks(
+            self.seed, FAMILIES, read_topics(), s.classification_share, s.synthetic_group, left
+        )
+
     def train_dataloader(self) -> DataLoader[TaskBatch]:
         return self._loader(self.training_steps(), ResumedSampler(self.steps, self._first_step))
 
     def training_steps(self) -> StepDataset:
-        """The steps of training, without what a loader adds."""
-        return StepDataset(self._train_rows, self.sampling, self.steps, self.seed, self._synthetic)
+        """The steps of training, without what a loader adds.
+
+        Where no number of tasks is left for synthetic ones, real ones take their places.
+        """
+        config = self.sampling
+        if self._synthetic is None:
+            config = replace(config, synthetic_share=0.0)
+        return StepDataset(self._train_rows, config, self.steps, self.seed, self._synthetic)
 
     def val_dataloader(self) -> DataLoader[TaskBatch]:
         return self._loader(ValidationDataset(self._val_rows, self.sampling))
@@ -207,7 +231,7 @@ class TaskDataModule(lightning.LightningDataModule):
         if self._pair_bank is None or batch.examples is None or not any(batch.examples):
             return None
         bank = self._pair_bank
-        if self._synthetic is not None and self._encoder is not None:
+        if self.sampling.endless and self._encoder is not None:
             bank = PairBank(self._encoder.encode_batch)
         return bank(batch.examples).to(device, torch.float32)
 

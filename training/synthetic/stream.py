@@ -14,6 +14,7 @@ from training.synthetic.settings import in_a_setting
 from training.synthetic.variant import Family, Variant
 
 TRIES = 10  # for a variant that its group does not have yet
+ROWS = 1000  # that a task has until it comes again
 FEW_LABELS = 2  # a task with no more can be put in few ways
 PLAIN_SHARE = 0.5  # of descriptions without a setting, where a task can be put in many ways
 
@@ -51,8 +52,10 @@ class SyntheticTasks:
         topics: for classification; of one domain at least two.
         classification_share: share of the groups that are classification.
         group: number of tasks in a group.
+        count: number of different tasks. Number i + count is number i again, with its descriptions
+            swapped and with other rows. None for no end.
     Raises:
-        UsageError: neither families nor topics, a share outside 0 to 1, or an empty group.
+        UsageError: neither families nor topics, a share outside 0 to 1, an empty group, no tasks.
     """
 
     def __init__(
@@ -62,12 +65,15 @@ class SyntheticTasks:
         topics: Sequence[Topic],
         classification_share: float = 0.5,
         group: int = 2,
+        count: int | None = None,
     ) -> None:
         if not families and not topics:
             raise UsageError("synthetic tasks need families or topics")
         if not 0 <= classification_share <= 1 or group < 1:
             raise UsageError("classification_share must be from 0 to 1, and group from 1 up")
-        self.seed, self.group = seed, group
+        if count is not None and count < 1:
+            raise UsageError(f"there must be at least one synthetic task, not {count}")
+        self.seed, self.group, self.count = seed, group, count
         self.families = [families[name] for name in sorted(families)]
         self.topics = tuple(topics)
         self.share = classification_share if families else 1.0
@@ -78,6 +84,7 @@ class SyntheticTasks:
         """Task `number`; raises UsageError if it is negative."""
         if number < 0:
             raise UsageError(f"synthetic tasks have numbers from 0 up, not {number}")
+        visit, number = divmod(number, self.count) if self.count else (0, number)
         group, place = divmod(number, self.group)
         variants, classification = self._group(group, place + 1)
         variant, name = variants[-1], f"synthetic/{self.seed}/{number}/{variants[-1].name}"
@@ -90,7 +97,9 @@ class SyntheticTasks:
             else in_a_setting(text, 2 * number + k, rng)
             for k, text in enumerate((first, second))
         ]
-        row = partial(_row, variant, name, f"{self.seed}/{group}/row")
+        row = partial(_row, variant, name, f"{self.seed}/{group}/row", visit * ROWS)
+        if visit % 2:
+            texts.reverse()
         return SyntheticTask(name, texts[0], texts[1], row, variant.labels)
 
     def _group(self, group: int, size: int) -> tuple[list[Variant], bool]:
@@ -122,6 +131,6 @@ class SyntheticTasks:
         return self._source(rng, classification)(rng)
 
 
-def _row(variant: Variant, task: str, seed: str, j: int) -> Example:
-    text, answer = variant.row(random.Random(f"{seed}/{j}"))
-    return Example(f"{task}/{j}", text, (answer,))
+def _row(variant: Variant, task: str, seed: str, first: int, j: int) -> Example:
+    text, answer = variant.row(random.Random(f"{seed}/{first + j}"))
+    return Example(f"{task}/{first + j}", text, (answer,))

@@ -1,6 +1,7 @@
 """Synthetic tasks among a step's tasks: where they stand, and what stays as it was."""
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from library.tasks.files import Example, Task
 from training.data.batches import FRESH, UNDESCRIBED, Rows, StepDataset
 from training.data.relabel import Relabelling
 from training.data.sampling import SamplingConfig
-from training.data.tasks import TaskDataModule
+from training.data.tasks import TaskDataModule, first_tasks
 from training.models.multi_task import MultiTaskLoRA
 from training.objectives.module import OptimiserConfig
 from training.objectives.sft import SFT
@@ -128,9 +129,16 @@ def test_examples_of_a_synthetic_task_are_no_rows_that_are_asked(
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
-def test_no_other_shares(share: float) -> None:
-    with pytest.raises(UsageError, match=r"synthetic_share must be from 0 to 1"):
-        SamplingConfig(synthetic_share=share)
+@pytest.mark.parametrize("name", ["synthetic_share", "classification_share"])
+def test_no_other_shares(name: str, share: float) -> None:
+    with pytest.raises(UsageError, match=f"{name} must be from 0 to 1"):
+        SamplingConfig(**{name: share})
+
+
+@pytest.mark.parametrize("name", ["synthetic_group", "distinct_tasks"])
+def test_no_numbers_below_one(name: str) -> None:
+    with pytest.raises(UsageError, match=f"sampling.{name} must be 1 or more, not 0"):
+        SamplingConfig(**{name: 0})
 
 
 def test_a_share_needs_a_stream(tokenizer: Any) -> None:
@@ -138,9 +146,9 @@ def test_a_share_needs_a_stream(tokenizer: Any) -> None:
         StepDataset(rows(tokenizer), SamplingConfig(4, 1, synthetic_share=0.5), 1, seed=0)
 
 
-def write_tasks(folder: Path) -> Path:
+def write_tasks(folder: Path, names: tuple[str, ...] = ("red", "blue")) -> Path:
     folder.mkdir()
-    for name in ("red", "blue"):
+    for name in names:
         lines = "\n".join(f'{{"input": "{name} {i}", "output": "{name}"}}' for i in range(64))
         (folder / f"{name}.jsonl").write_text(lines)
         (folder / f"{name}.txt").write_text(f"Always answer with {name}.")
@@ -149,7 +157,7 @@ def write_tasks(folder: Path) -> Path:
 
 def data_module(base: Path, tasks: Path, **changes: Any) -> TaskDataModule:
     sampling = SamplingConfig(4, 2, synthetic_share=0.5, max_length=2000, **changes)
-    return TaskDataModule([str(tasks)], base=str(base), sampling=sampling, steps=3)
+    return TaskDataModule([str(tasks)], str(base), sampling=sampling, steps=3)
 
 
 def test_descriptions_are_embedded_as_they_come_and_not_kept(
@@ -170,11 +178,52 @@ def test_descriptions_are_embedded_as_they_come_and_not_kept(
     assert data._pair_bank is not None and not data._pair_bank._inputs
 
 
+@pytest.mark.parametrize("cap", [2, 4, 5, 8, None])
+def test_no_more_different_tasks_than_asked_for(
+    tokenizer: Any, tiny_base: Path, tmp_path: Path, cap: int | None
+) -> None:
+    folder = write_tasks(tmp_path / "tasks", ("red", "blue", "green", "black"))
+    data = data_module(tiny_base, folder, distinct_tasks=cap, synthetic_group=1)
+    data.encoder_name, data.steps = None, 40
+    data.setup("fit")
+    seen: set[Any] = set()
+    for step in range(40):
+        batch = data.training_steps()[step]
+        assert len(batch.descriptions) == 4
+        seen |= {int(d) for d in batch.descriptions if d >= 0} | {*batch.fresh.values()}
+    real = {number for number in seen if isinstance(number, int)}
+    assert len(real) == min(cap or 4, 4) == len(data.task_names)
+    texts = len(seen) - len(real)  # both of each synthetic task, where it comes again
+    assert texts == (80 if cap is None else 2 * max(0, cap - 4))
+
+
+def test_smaller_numbers_of_tasks_are_part_of_larger_ones() -> None:
+    tasks = [task(f"t{i}", 1) for i in range(30)]
+    chosen = [{t.name for t in first_tasks(tasks, n, 5)} for n in (3, 10, 29, 30, 99)]
+    assert [len(names) for names in chosen] == [3, 10, 29, 30, 30]
+    assert all(a <= b for a, b in pairwise(chosen))
+    assert first_tasks(tasks, None, 5) == tasks == first_tasks(tasks, 30, 5)
+    assert {t.name for t in first_tasks(tasks, 3, 6)} != chosen[0]
+
+
+def test_settings_of_the_stream_come_from_the_sampling(tiny_base: Path, tmp_path: Path) -> None:
+    folder = write_tasks(tmp_path / "tasks")
+    for share, families in ((0.0, True), (1.0, False)):
+        data = data_module(tiny_base, folder, classification_share=share, synthetic_group=3)
+        data.encoder_name = None
+        data.setup("fit")
+        stream = data.training_steps().synthetic
+        assert stream is not None and (stream.group, stream.count) == (3, None)
+        assert {stream[i].name.split("/")[3].split("(")[0] in FAMILIES for i in range(12)} == {
+            families
+        }
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("objective", ["sft", "multi-task"])
 def test_it_trains_on_both(objective: str, tiny_base: Path, tmp_path: Path) -> None:
-    data = data_module(tiny_base, write_tasks(tmp_path / "tasks"))
+    data = data_module(tiny_base, write_tasks(tmp_path / "tasks"), variant_share=0.5)
     lightning.seed_everything(0)
     if objective == "multi-task":
         data.encoder_name = None

@@ -109,3 +109,20 @@ def test_what_makes_no_stream_is_refused() -> None:
         SyntheticTasks(0, {}, TOPICS, group=0)
     with pytest.raises(UsageError, match="from 0 up, not -1"):
         SyntheticTasks(0, {}, TOPICS)[-1]
+    with pytest.raises(UsageError, match="at least one synthetic task, not 0"):
+        SyntheticTasks(0, {}, TOPICS, count=0)
+
+
+def test_tasks_come_again_after_a_count_with_the_other_description_and_new_rows() -> None:
+    endless = SyntheticTasks(3, FAMILIES, TOPICS)
+    stream = SyntheticTasks(3, FAMILIES, TOPICS, count=6)
+    for number in range(6):
+        first, second, third = (stream[number + k * 6] for k in range(3))
+        assert facts(first) == facts(endless[number])
+        assert second.name == third.name == first.name
+        assert (second.description, second.paraphrase) == (first.paraphrase, first.description)
+        assert third.description == first.description and second.labels == first.labels
+        ids = [task.row(j).id for task in (first, second, third) for j in range(20)]
+        assert len({*ids}) == 60
+    rows = [[stream[visit * 6].row(j).input for j in range(20)] for visit in range(2)]
+    assert rows[0] != rows[1]
