@@ -138,18 +138,21 @@ class StepDataset(IndexedDataset[TaskBatch]):
         return replace(batch, fresh=fresh)
 
     def _tasks(self, step: int, rng: random.Random) -> Iterator["_Drawn"]:
-        """A step's tasks with their rows, the synthetic ones last."""
+        """A step's tasks with their rows: pairs, other real ones, synthetic ones."""
         c, n = self.config, len(self.bank.tasks)
         changes = random.Random(f"{self.seed}/{step}/variants")
-        real = c.tasks_per_step - c.synthetic
+        real = c.tasks_per_step - c.synthetic - c.pairs
         for place in range(real):
             index = self._task_at(step * real + place, n)
             wording = self._wording(rng, index)
             rows = rng.choices(self.bank.tasks[index].train, k=c.rows_per_task)
             if changes.random() < c.variant_share:
-                yield self._varied(changes, index, wording, rows)
+                yield self._varied(changes, index, wording, rows, turns=place >= c.pairs)
             else:
                 yield self._plain(index, wording, rows)
+            if place < c.pairs:
+                other = self._wording(changes, index)
+                yield self._varied(changes, index, other, rows, turns=False)
         if self.synthetic is not None:
             for number in range(step * c.synthetic, (step + 1) * c.synthetic):
                 yield _drawn_synthetic(self.synthetic[number], c)
@@ -159,14 +162,14 @@ class StepDataset(IndexedDataset[TaskBatch]):
         return _Drawn(place, self.bank.wordings[index][wording], rows, train)
 
     def _varied(
-        self, rng: random.Random, index: int, wording: int, rows: Sequence[Example]
+        self, rng: random.Random, index: int, wording: int, rows: Sequence[Example], turns: bool
     ) -> "_Drawn":
         """A variant of a task in one of its wordings, with rows of the task."""
         if index not in self._variants:
             self._variants[index] = Variants(self.bank.tasks[index])
         put = self.bank.wordings[index][wording]
         train = [put.pair(row) for row in self.bank.tasks[index].train]
-        variant = self._variants[index].drawn(rng, train)
+        variant = self._variants[index].drawn(rng, train, turns)
         text, definition = (variant.described(t, rng) for t in (put.text, put.definition))
         asked = [variant.row(put.pair(row)) for row in rows]
         varied = [variant.row(row) for row in train] if self.config.examples else asked

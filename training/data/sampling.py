@@ -20,6 +20,8 @@ class SamplingConfig:
         relabellings: how many a task has (training.data.relabel).
         variant_share: share of steps in which a real task goes by a variant, that is, with further
             rules, which its description says (training.data.task_variants).
+        paired_share: share of a step's real tasks that come in pairs: a task and a variant of it
+            with the same rows.
         examples: largest number of pairs that a task comes with; 0 for none.
         no_examples_share: share of steps in which a task comes without; otherwise with 1 to
             `examples` train rows that are not trained on in the step.
@@ -44,6 +46,7 @@ class SamplingConfig:
     relabel_share: float = 0.0
     relabellings: int = 48
     variant_share: float = 0.0
+    paired_share: float = 0.0
     examples: int = 0
     no_examples_share: float = 0.25
     no_description_share: float = 0.25
@@ -57,15 +60,21 @@ class SamplingConfig:
     @property
     def endless(self) -> bool:
         """Whether there are descriptions and rows that no other step has."""
-        return bool(self.synthetic or self.variant_share)
+        return bool(self.synthetic or self.variant_share or self.pairs)
 
     @property
     def synthetic(self) -> int:
         """Number of synthetic tasks in a step."""
         return round(self.synthetic_share * self.tasks_per_step)
 
+    @property
+    def pairs(self) -> int:
+        """Number of real tasks in a step that come twice."""
+        real = self.tasks_per_step - self.synthetic
+        return min(round(self.paired_share * real / 2), real // 2)
+
     def __post_init__(self) -> None:
-        for name in ("synthetic_share", "classification_share", "variant_share"):
+        for name in ("synthetic_share", "classification_share", "variant_share", "paired_share"):
             share: float = getattr(self, name)
             if not 0 <= share <= 1:
                 raise UsageError(f"sampling.{name} must be from 0 to 1, not {share:g}")

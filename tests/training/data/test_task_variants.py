@@ -132,6 +132,26 @@ def test_a_share_of_real_tasks_are_variants(tokenizer: Any, share: float) -> Non
     assert len({text for batch in batches for text in batch.fresh.values()}) == fresh
 
 
+def test_pairs_ask_the_same_under_another_description(tokenizer: Any) -> None:
+    for batch in steps(tokenizer, paired_share=1.0):
+        assert len(batch.descriptions) == 4 and [*batch.fresh] == [1, 3]
+        for first in (0, 2):
+            plain, varied = (said(tokenizer, batch, first + k) for k in range(2))
+            assert [x for x, _ in plain] == [x for x, _ in varied] and len(plain) == 3
+    pairs = [
+        (said(tokenizer, b, 0), said(tokenizer, b, 1)) for b in steps(tokenizer, paired_share=1.0)
+    ]
+    assert sum(a != b for a, b in pairs) > 0.8 * len(pairs)
+
+
+def test_pairs_take_the_places_of_other_tasks_and_rounds_stay_whole(tokenizer: Any) -> None:
+    batches = steps(tokenizer, 8, paired_share=0.5)  # one pair and two more: three different tasks
+    assert [len(batch.descriptions) for batch in batches] == [4] * 8
+    owners = [d // 2 for batch in batches for d in batch.descriptions.tolist() if d >= 0]
+    assert len(owners) == 24
+    assert all(sorted(owners[i : i + 4]) == [0, 1, 2, 3] for i in range(0, 24, 4))
+
+
 def test_examples_of_a_variant_are_its_rows(tokenizer: Any) -> None:
     batches = steps(tokenizer, variant_share=1.0, examples=3, no_examples_share=0.0)
     plain = {row.input: row.output for one in (labelled("l"), labelled("m")) for row in one.train}
@@ -142,7 +162,14 @@ def test_examples_of_a_variant_are_its_rows(tokenizer: Any) -> None:
     assert changed > 50
 
 
-@pytest.mark.parametrize("name", ["variant_share"])
+@given(st.integers(1, 40), st.floats(0, 1), st.floats(0, 1))
+def test_pairs_are_never_more_than_the_real_tasks(n: int, paired: float, synthetic: float) -> None:
+    config = SamplingConfig(n, paired_share=paired, synthetic_share=synthetic)
+    real = n - config.synthetic
+    assert 0 <= 2 * config.pairs <= real and abs(2 * config.pairs - paired * real) <= 2
+
+
+@pytest.mark.parametrize("name", ["variant_share", "paired_share"])
 def test_no_shares_beyond_one(name: str) -> None:
     with pytest.raises(UsageError, match=f"sampling.{name} must be from 0 to 1, not 1.5"):
         SamplingConfig(**{name: 1.5})
