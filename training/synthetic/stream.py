@@ -1,5 +1,6 @@
 """The stream of synthetic tasks: number i is a function of the seed and i, and there is no last."""
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ from training.synthetic.banks import Topic
 from training.synthetic.classify import classified
 from training.synthetic.pools import drawn_pool
 from training.synthetic.settings import in_a_setting
+from training.synthetic.spread import PAIRS, weight_of
 from training.synthetic.variant import Family, Variant
 
 TRIES = 10  # for a variant that its group does not have yet
 ROWS = 1000  # that a task has until it comes again
-FEW_LABELS = 2  # a task with no more can be put in few ways
-PLAIN_SHARE = 0.5  # of descriptions without a setting, where a task can be put in many ways
+PLAIN_SHARE = 0.4  # of the descriptions of classification without a setting
+MOST_PLAIN = 0.5  # of those of a family with many variants; the fewer it has, the less
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,10 @@ class SyntheticTasks:
     """Tasks without end, by number from 0 up.
 
     Consecutive tasks form groups: variants of one family, or of classification of the same texts,
-    so that only the description explains an answer. A description holds an invented name that no
-    other has, except where so many labels and meanings are drawn that none is met twice: those of
-    classification with three labels or more.
+    so that only the description explains an answer. Families are drawn by the logarithm of the
+    number of their variants (training.synthetic.spread). Two of five descriptions are plain, mostly
+    of families with many variants, so that seldom one comes twice; all others hold an invented
+    name that no other has.
 
     Args:
         seed: of everything that is drawn.
@@ -75,6 +78,7 @@ class SyntheticTasks:
             raise UsageError(f"there must be at least one synthetic task, not {count}")
         self.seed, self.group, self.count = seed, group, count
         self.families = [families[name] for name in sorted(families)]
+        self.weights = [weight_of(family) for family in self.families]
         self.topics = tuple(topics)
         self.share = classification_share if families else 1.0
         if not topics:
@@ -86,15 +90,12 @@ class SyntheticTasks:
             raise UsageError(f"synthetic tasks have numbers from 0 up, not {number}")
         visit, number = divmod(number, self.count) if self.count else (0, number)
         group, place = divmod(number, self.group)
-        variants, classification = self._group(group, place + 1)
+        variants, plain = self._group(group, place + 1)
         variant, name = variants[-1], f"synthetic/{self.seed}/{number}/{variants[-1].name}"
         rng = random.Random(f"{self.seed}/{number}/description")
         first, second = rng.sample(list(dict.fromkeys(variant.descriptions)), 2)
-        often = classification and len(variant.labels) > FEW_LABELS
         texts = [
-            text
-            if often and rng.random() < PLAIN_SHARE
-            else in_a_setting(text, 2 * number + k, rng)
+            text if rng.random() < plain else in_a_setting(text, 2 * number + k, rng)
             for k, text in enumerate((first, second))
         ]
         row = partial(_row, variant, name, f"{self.seed}/{group}/row", visit * ROWS)
@@ -102,11 +103,11 @@ class SyntheticTasks:
             texts.reverse()
         return SyntheticTask(name, texts[0], texts[1], row, variant.labels)
 
-    def _group(self, group: int, size: int) -> tuple[list[Variant], bool]:
-        """The first variants of a group, all different; and whether they are classification."""
+    def _group(self, group: int, size: int) -> tuple[list[Variant], float]:
+        """The first variants of a group, all different; and the share of plain descriptions."""
         rng = random.Random(f"{self.seed}/{group}/group")
         classification = rng.random() < self.share
-        draw = self._source(rng, classification)
+        draw, plain = self._source(rng, classification)
         variants: list[Variant] = []
         for place in range(size):
             drawn = (
@@ -116,19 +117,21 @@ class SyntheticTasks:
             names = {variant.name for variant in variants}
             fresh = next((variant for variant in drawn if variant.name not in names), None)
             variants.append(fresh or self._other(group, place, classification))
-        return variants, classification
+        return variants, plain
 
-    def _source(self, rng: random.Random, classification: bool) -> Family:
-        """A family, or classification of one pool's texts."""
+    def _source(self, rng: random.Random, classification: bool) -> tuple[Family, float]:
+        """A family, or classification of one pool's texts; and its share of plain descriptions."""
         if not classification:
-            return rng.choice(self.families)
+            (family,) = rng.choices(self.families, self.weights)
+            return family, MOST_PLAIN * weight_of(family) / math.log1p(PAIRS)
         pool = drawn_pool(rng, self.topics)
-        return lambda own: classified(own, pool)
+        return lambda own: classified(own, pool), PLAIN_SHARE
 
     def _other(self, group: int, place: int, classification: bool) -> Variant:
         """In place of a family or pool that has no more variants: one of any other."""
         rng = random.Random(f"{self.seed}/{group}/{place}/other")
-        return self._source(rng, classification)(rng)
+        draw, _ = self._source(rng, classification)
+        return draw(rng)
 
 
 def _row(variant: Variant, task: str, seed: str, first: int, j: int) -> Example:
