@@ -1,10 +1,11 @@
 """Templates of descriptions by register. Data only; training.synthetic.wordings fills them.
 
 Slots: <goal> and <Goal>, what to do, in lower case and capitalised; <inline> or <block>, the
-answers and what they stand for; <rules>, <lazy> or <bullets>, further rules and the form of the
-answer, as sentences, in lower case or as a list; <thing> and <things>, what an input is; <json>,
-the answers as JSON; <examples>; <text>, the description of a task that is changed. A slot with an
-exclamation mark is a JSON string.
+answers and what they stand for, or <json>, the same as JSON, or <words> or <list>, the answers
+alone, with <explained>, lines that say what they stand for; <rules>, <lazy>, <bare> or <bullets>,
+further rules and the form of the answer, as sentences, in lower case with full stops or commas, or
+as a list; <thing> and <things>, what an input is; <examples>; <text>, the description of a task
+that is changed. A slot with an exclamation mark is a JSON string.
 """
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -82,6 +83,32 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "<rules>\n\n<examples>",
         "**Task**: <goal>\n\n**Answers**\n<block>\n\n**Notes**: <rules>\n\n**Samples**\n<examples>",
     ),
+    "engineer": (
+        "<goal>. labels: <words>\n<explained>\n<bare>",
+        "<goal> (<words>), <bare>\n<explained>",
+        "<goal>: <words>\n\n<explained>\n\n<bare>",
+        "labels: <words>\n<explained>\n<goal>, <bare>",
+        "<thing> -> <words>\n<explained>\n<goal>, <bare>",
+        "one of <words>\n<goal>\n<explained>\n<bare>",
+        "<goal>\n<explained>\noutput: <words>\n<bare>",
+        "classify\nin: <thing>\nout: <words>\n<explained>\n<goal>, <bare>",
+        "system prompt: <goal>, valid outputs <words>, <bare>\n<explained>",
+        "<words>? <goal>, <bare>\n<explained>",
+        "for every <thing> <goal>, options <words>, <bare>\n\n<explained>",
+        "<words>\n\n<explained>\n\n<goal>, <bare>",
+    ),
+    "schema": (
+        '{"type": "string", "enum": <list>, "description": <goal!>}\n<explained>\n<bare>',
+        '{"input": <thing!>, "task": <goal!>, "one_of": <list>, "definitions": <explained!>, '
+        '"rules": <bare!>}',
+        'def label(<thing>: str) -> str:\n    """<Goal>.\n\n    Returns one of <list>.\n    '
+        '<bare>\n    """\n\n<explained>',
+        "returns: string, one of <list>\ndoes: <goal>\n<explained>\nremarks: <bare>",
+        "POST /label\nbody: one <thing>\nresponse: <words>\n\n<explained>\n\n<goal>, <bare>",
+        "name: <things>\nprompt: <goal>\nchoices: <list>\nnotes: <bare>\n<explained>",
+        "enum Answer { <words> }\n// <goal>, <bare>\n<explained>",
+        "Literal<list>\n\n# <goal>\n# <bare>\n<explained>",
+    ),
     "question": (
         "Can you <goal>? Is it <inline>? <rules>",
         "Which answer is right if you have to <goal>: <inline>? <rules>",
@@ -137,8 +164,10 @@ CHANGED: tuple[str, ...] = (
     "<text> Beyond that: <lazy>. Thank you!",
     "<text> Please mind what is special here: <lazy>.",
     "<text>\n\nNote: <lazy>.",
-    "<text> (<lazy>)",
-    "<text> | <lazy>",
+    "<text> (<bare>)",
+    "<text> | <bare>",
+    "<text>\n+ <bare>",
+    "<text>\noutput: <bare>",
     "Do this: <text> Then: <lazy>.",
     "First the usual task: <text>\nThen, before you answer: <lazy>.",
     "Step 1. <text>\nStep 2. <rules>",

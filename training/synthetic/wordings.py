@@ -66,7 +66,11 @@ BLOCK: tuple[Callable[[str, str], str], ...] = (
 )
 Slots = dict[str, Callable[[], str]]
 QUOTES = ("{}", "{}", "{}", '"{}"', "'{}'", "`{}`", "“{}”")
+WORD_LISTS = ("|", " | ", " / ", "/", ", ", ",", " or ", "; ")
 _FORMS = (
+    "return only {}",
+    "output {} only",
+    "{}, nothing more",
     "reply with {} only",
     "write only {}, nothing else",
     "reply with just {}",
@@ -96,6 +100,9 @@ def filled(template: str, brief: Brief, rng: random.Random) -> str:
         "Goal": lambda: _capitalised(brief.goal),
         "inline": lambda: _inline(quoted, rng),
         "block": lambda: _block(quoted, rng),
+        "words": lambda: rng.choice(WORD_LISTS).join(word for word, _ in quoted),
+        "explained": lambda: _explained(pairs, rng),
+        "list": lambda: _json_of([word for word, _ in pairs]),
         "json": lambda: _json(pairs),
         "examples": lambda: _examples(brief.examples, rng),
     }
@@ -117,13 +124,15 @@ def _note_slots(notes: Sequence[str]) -> Slots:
     return {
         "rules": lambda: " ".join(f"{_capitalised(note)}." for note in notes),
         "lazy": lambda: ". ".join(notes),
+        "bare": lambda: ", ".join(notes),
         "bullets": lambda: "\n".join(f"- {note}" for note in notes),
     }
 
 
 def _fill(template: str, slots: Slots) -> str:
     slots |= {f"{name}!": lambda name=name: _json_of(slots[name]()) for name in tuple(slots)}
-    return re.sub(r"<(\w+!?)>", lambda match: slots[match[1]](), template).strip()
+    text = re.sub(r"<(\w+!?)>", lambda match: slots[match[1]](), template)
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
 def _capitalised(text: str) -> str:
@@ -142,6 +151,12 @@ def _inline(pairs: Sequence[tuple[str, str]], rng: random.Random) -> str:
 def _block(pairs: Sequence[tuple[str, str]], rng: random.Random) -> str:
     style = rng.choice(BLOCK)
     return "\n".join(style(word, meaning) if meaning else f"- {word}" for word, meaning in pairs)
+
+
+def _explained(pairs: Sequence[tuple[str, str]], rng: random.Random) -> str:
+    """Lines that say what answers stand for; empty where the words say it."""
+    style = rng.choice(("{}: {}", "{} = {}", "- {}: {}", "{} -> {}", "{} - {}", "* {} – {}"))
+    return "\n".join(style.format(word, meaning) for word, meaning in pairs if meaning)
 
 
 def _json(pairs: Sequence[tuple[str, str]]) -> str:

@@ -75,7 +75,7 @@ def test_descriptions_are_three_or_more_and_tell_variants_apart(family: str) -> 
         assert variant.name.startswith(f"{family}(")
     for descriptions in named.values():
         assert len(set(descriptions)) == len(descriptions) >= 3
-        assert all(text == text.strip() and len(text) <= 500 for text in descriptions)
+        assert all(text == text.strip() and len(text) <= 900 for text in descriptions)
     for texts in zip(*named.values(), strict=True):  # no parameter is missing in a register
         assert len(set(texts)) == len(named)
 

@@ -53,8 +53,10 @@ def test_there_are_sixty_templates_in_ten_registers_and_no_two_are_alike() -> No
 @pytest.mark.parametrize("template", ALL)
 def test_a_template_is_complete(template: str) -> None:
     slots = set(re.findall(r"<(\w+)!?>", template))
-    assert slots & {"goal", "Goal"} and slots & {"inline", "block", "json"}
-    assert slots & {"rules", "lazy", "bullets"}
+    assert slots & {"goal", "Goal"} and slots & {"rules", "lazy", "bare", "bullets"}
+    assert slots & {"inline", "block", "json"} or (
+        "explained" in slots and slots & {"words", "list"}
+    )
     for seed in range(30):
         text = filled(template, BRIEF, random.Random(seed))
         for choice in BRIEF.choices:

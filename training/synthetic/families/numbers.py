@@ -217,6 +217,7 @@ def number_band(rng: random.Random) -> Variant:
     low, high = rng.randint(15, 40), rng.randint(55, 85)
     a, b, c = labels = some_labels(rng, 3)
     thing = rng.choice(("score", "wind speed", "risk value", "order size", "fill level", "age"))
+    one = f"an {thing}" if thing[0] in "ao" else f"a {thing}"
 
     def row(r: random.Random) -> tuple[str, str]:
         k = r.randrange(3)
@@ -227,7 +228,7 @@ def number_band(rng: random.Random) -> Variant:
     notes = (f'Below {low}: "{a}".', f'From {low} to {high}: "{b}".', f'Above {high}: "{c}".')
     terse = f"{thing} < {low} {a}, {low}-{high} {b}, > {high} {c}"
     return build("number_band", (low, high, a, b, c, thing),
-                 Phrases(f"a {thing} from 0 to 100", do, terse, notes), row, labels)  # fmt: skip
+                 Phrases(f"{one} from 0 to 100", do, terse, notes), row, labels)  # fmt: skip
 
 
 NUMBER_FAMILIES = (

@@ -1,7 +1,9 @@
-"""How a family puts its task: five registers, of which the name of the variant picks the frame."""
+"""How a family puts its task: eight registers, of which the name of the variant picks the frame."""
 
+import json
 import random
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from training.synthetic.variant import Variant
@@ -39,6 +41,39 @@ EXAMPLES = (
     "{do}. {notes}\n\ninput: {x}\noutput: {y}\n\nDo the same for other inputs.",
     "Q: {given}\nA: {do}. {notes}\n\nQ: {x}\nA: {y}",
 )
+LAZY = (
+    "{do}, input is {given}. {notes}",
+    "u get {given}, {do}. {notes} thx",
+    "{given} comes in, {do}. {notes}",
+    "need this: {do}. its {given}. {notes}",
+    "can u {do}? i have {given}. {notes}",
+    "just {do} pls ({given}). {notes}",
+    "got {given}, want u to {do}. {notes} ty",
+    "ok so {do}, u always get {given}. {notes}",
+    "hey, {do} for me, input: {given}. {notes}",
+)
+ENDINGS = (
+    "", "", "", "", "\nanswer only", "\nreturn only the result", ", nothing else",
+    " – no explanation", "\noutput: just that", " (only the answer)",
+)  # fmt: skip
+FIELDS = (
+    ("input", "task", "rules"), ("INPUT", "DO", "NOTE"), ("given", "return", "mind"),
+    ("args", "does", "remarks"), ("in", "out", "also"), ("Input", "Instruction", "Constraints"),
+    ("source", "transform", "details"), ("data", "job", "hint"),
+)  # fmt: skip
+LINES = ("{}: {}", "{} = {}", "- {}: {}", "**{}**: {}", "{}\n  {}", "[{}] {}", "# {}\n{}")
+PAGES = (
+    "---\nname: {name}\ndescription: {Do}.\n---\n\nInput: {given}\n\n{notes}\n\n"
+    "# Examples\n\n{examples}",
+    "# {Do}\n\nThe input is {given}. {notes}\n\n## Examples\n{examples}",
+    "## Input\n{Given}\n\n## Output\n{Do}. {notes}\n\n## Samples\n{examples}",
+    "SKILL {name}\nwhen: {given} comes in\nwhat: {do}. {notes}\n\n{examples}",
+    "**{Do}**\n\n{notes}\n\nYou get {given}.\n\n{examples}",
+    "{Do}. {notes} The input is {given}.\n\nSome pairs:\n{examples}",
+    'def run(text: str) -> str:\n    """{Do}. {notes}\n\n    text: {given}\n    """\n\n{examples}',
+)
+SHOWN = ("{} -> {}", "{!r} => {!r}", "in: {}\nout: {}\n", "- {} → {}", ">>> run({!r})\n{!r}",
+         "| {} | {} |", "input {}\noutput {}")  # fmt: skip
 # What an instruction begins with, and what may be said for it.
 OPENINGS = {
     "answer with ": ("answer with ", "return ", "give ", "reply with "),
@@ -76,13 +111,10 @@ def build(
     """The variant of these parameters; all that the phrases depend on must be among them."""
     name = f"{family}{parameters!r}"
     style = random.Random(name)
-    shown, answer = row(style)
-    parts = {
-        "given": phrases.given,
-        "notes": " ".join(phrases.notes),
-        "x": shown,
-        "y": answer,
-    }
+    shown = dict(row(style) for _ in range(3))
+    text, answer = next(iter(shown.items()))
+    notes = " ".join(phrases.notes)
+    parts = {"given": phrases.given, "notes": notes, "x": text, "y": answer}
     formal, polite, listed_do, shown_do = (_varied(style, phrases.do) for _ in range(4))
     mark = style.choice(MARKS)
     points = (f"Input: {phrases.given}", _capital(listed_do), *phrases.notes)
@@ -92,8 +124,40 @@ def build(
         style.choice(HEADINGS) + "\n".join(mark + point for point in points),
         style.choice(EXAMPLES).format(do=shown_do, **parts),
     )
-    descriptions = (*(_capital(_tidy(text)) for text in framed), phrases.terse)
+    descriptions = (
+        *(_capital(_tidy(text)) for text in framed),
+        _tidy(_page(style, family, phrases, shown)),
+        phrases.terse + style.choice(ENDINGS),
+        _tidy(style.choice(LAZY).format(do=_varied(style, phrases.do), **parts)),
+        _fields(style, phrases),
+    )
     return Variant(name, descriptions, row, tuple(dict.fromkeys(labels)))
+
+
+def _fields(style: random.Random, phrases: Phrases) -> str:
+    """What there is, what to do and what else to know, as lines or as JSON."""
+    values = (phrases.given, _varied(style, phrases.do), " ".join(phrases.notes))
+    fields = {
+        name: value for name, value in zip(style.choice(FIELDS), values, strict=True) if value
+    }
+    if style.random() < 0.35:
+        return json.dumps(fields, ensure_ascii=False, indent=style.choice((None, 2)))
+    line = style.choice(LINES)
+    return "\n".join(line.format(name, value) for name, value in fields.items())
+
+
+def _page(style: random.Random, family: str, phrases: Phrases, shown: Mapping[str, str]) -> str:
+    """A page with examples inside."""
+    do, line = _varied(style, phrases.do), style.choice(SHOWN)
+    return style.choice(PAGES).format(
+        name=family.replace("_", "-"),
+        given=phrases.given,
+        Given=_capital(phrases.given),
+        do=do,
+        Do=_capital(do),
+        notes=" ".join(phrases.notes),
+        examples="\n".join(line.format(*pair) for pair in shown.items()),
+    )
 
 
 def _varied(style: random.Random, do: str) -> str:
@@ -109,8 +173,9 @@ def _capital(text: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    """The text without the spaces that empty notes leave."""
-    return "\n".join(line.rstrip() for line in text.replace("  ", " ").splitlines()).strip()
+    """The text without the spaces and lines that empty notes leave."""
+    lines = "\n".join(line.rstrip() for line in text.splitlines())
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"(?<=\S)  +", " ", lines)).strip()
 
 
 def listed(items: Iterable[str], last: str = "and") -> str:
