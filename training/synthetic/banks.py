@@ -67,8 +67,10 @@ def read_topics(folder: Path = BANKS) -> tuple[Topic, ...]:
 
 def by_domain(topics: Sequence[Topic]) -> dict[str, tuple[Topic, ...]]:
     """The topics of each domain, in their order."""
-    domains = dict.fromkeys(topic.domain for topic in topics)
-    return {domain: tuple(t for t in topics if t.domain == domain) for domain in domains}
+    domains: dict[str, list[Topic]] = {}
+    for topic in topics:
+        domains.setdefault(topic.domain, []).append(topic)
+    return {domain: tuple(some) for domain, some in domains.items()}
 
 
 def _topic(line: str, path: Path, position: str) -> Topic:

@@ -43,8 +43,10 @@ def drawn_pool(rng: random.Random, topics: Sequence[Topic]) -> TopicPool:
     chosen: list[Topic] = []
     wanted, taken = rng.randint(2, min(MAX_TOPICS, len(topics))), set[str]()
     for topic in rng.sample(topics, len(topics)):
+        if len(chosen) == wanted:
+            break
         names = {plain(name) for name in (topic.topic, *topic.names)}
-        if len(chosen) < wanted and not names & taken:
+        if not names & taken:
             chosen.append(topic)
             taken |= names
     return TopicPool(tuple(chosen), rng.choice(_THINGS))

@@ -36,7 +36,8 @@ FORMATS = {
 NUMERIC = tuple(FORMATS)[:5]
 
 
-def _written(day: date, form: str) -> str:
+def written_date(day: date, form: str) -> str:
+    """A day in one of FORMATS."""
     return FORMATS[form].format(day, MONTHS[day.month - 1])
 
 
@@ -54,7 +55,7 @@ def reformat_date(rng: random.Random) -> Variant:
 
     def row(r: random.Random) -> tuple[str, str]:
         day = _a_day(r)
-        return _written(day, source), _written(day, target)
+        return written_date(day, source), written_date(day, target)
 
     phrases = Phrases(f"a date in the format {source}", f"rewrite the date in the format {target}",
                       f"date {source} -> {target}")  # fmt: skip
@@ -72,7 +73,7 @@ def shift_date(rng: random.Random) -> Variant:
         day, k = _a_day(r), n if later else -n
         moved = day.replace(year=day.year + k) if unit == "years" else (
             day + timedelta(days=k * (7 if unit == "weeks" else 1)))  # fmt: skip
-        return _written(day, form), _written(moved, form)
+        return written_date(day, form), written_date(moved, form)
 
     do = f"write the date {amount} {side} it in the same format"
     phrases = Phrases(f"a date in the format {form}", do, f"{form}: {amount} {side}, same format")
@@ -113,7 +114,7 @@ def date_part(rng: random.Random) -> Variant:
 
     def row(r: random.Random) -> tuple[str, str]:
         day = _a_day(r)
-        return _written(day, form), parts[part](day)
+        return written_date(day, form), parts[part](day)
 
     phrases = Phrases(f"a date in the format {form}", f"write the {part}", f"{form} -> {part}")
     return build("date_part", (form, part), phrases, row)
@@ -132,8 +133,8 @@ def choose_date(rng: random.Random) -> Variant:
         two = one + timedelta(days=r.choice((-1, 1)) * r.randint(5, 900))
         chosen = max(one, two) if late else min(one, two)
         label = first if chosen == one else second
-        text = glue.join((_written(one, form), _written(two, form)))
-        return text, label if place else _written(chosen, form)
+        text = glue.join((written_date(one, form), written_date(two, form)))
+        return text, label if place else written_date(chosen, form)
 
     do = f"repeat the {which} of the two dates"
     if place:
@@ -191,12 +192,12 @@ def deadline_label(rng: random.Random) -> Variant:
     """Whether a date is before a day that the description names."""
     form, last = rng.choice(NUMERIC), _a_day(rng)
     late, timely = two_labels(rng)
-    limit = _written(last, form)
+    limit = written_date(last, form)
 
     def row(r: random.Random) -> tuple[str, str]:
         after = r.random() < 0.5
         days = r.randint(1, 700) if after else -r.randint(0, 700)
-        return _written(last + timedelta(days=days), form), late if after else timely
+        return written_date(last + timedelta(days=days), form), late if after else timely
 
     do = f'answer "{late}" if the date is after {limit}, and "{timely}" if it is that day or before'
     terse = f"after {limit} ({form}) -> {late}, otherwise {timely}"

@@ -74,6 +74,7 @@ PAGES = (
 )
 SHOWN = ("{} -> {}", "{!r} => {!r}", "in: {}\nout: {}\n", "- {} → {}", ">>> run({!r})\n{!r}",
          "| {} | {} |", "input {}\noutput {}")  # fmt: skip
+LONG = 400  # characters of three examples; where they have more, a page shows one
 # What an instruction begins with, and what may be said for it.
 OPENINGS = {
     "answer with ": ("answer with ", "return ", "give ", "reply with "),
@@ -113,6 +114,8 @@ def build(
     style = random.Random(name)
     shown = dict(row(style) for _ in range(3))
     text, answer = next(iter(shown.items()))
+    if sum(map(len, (*shown, *shown.values()))) > LONG:
+        shown = {text: answer}
     notes = " ".join(phrases.notes)
     parts = {"given": phrases.given, "notes": notes, "x": text, "y": answer}
     formal, polite, listed_do, shown_do = (_varied(style, phrases.do) for _ in range(4))

@@ -9,6 +9,9 @@ from training.synthetic.families.logic import LOGIC_FAMILIES
 from training.synthetic.families.lookup import LOOKUP_FAMILIES
 from training.synthetic.families.numbers import NUMBER_FAMILIES
 from training.synthetic.families.strings import STRING_FAMILIES
+from training.synthetic.families.texts.extraction import EXTRACTION_FAMILIES
+from training.synthetic.families.texts.judging import JUDGING_FAMILIES
+from training.synthetic.families.texts.rewriting import REWRITING_FAMILIES
 from training.synthetic.families.units import UNIT_FAMILIES
 from training.synthetic.families.word_rules import WORD_RULE_FAMILIES
 from training.synthetic.variant import Family
@@ -27,5 +30,8 @@ FAMILIES: dict[str, Family] = {
         *LOGIC_FAMILIES,
         *WORD_RULE_FAMILIES,
         *JSON_FAMILIES,
+        *EXTRACTION_FAMILIES,
+        *JUDGING_FAMILIES,
+        *REWRITING_FAMILIES,
     )
 }
