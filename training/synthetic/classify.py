@@ -196,8 +196,8 @@ def _variant(
     shown = dict(row(rng) for _ in range(3))
     brief = replace(brief, examples=tuple(shown.items()))
     others = rng.sample([r for r in TEMPLATES if r != "formal"], REGISTERS - 1)
-    texts = [worded(brief, register, rng) for register in ("formal", *others)]
-    return Variant(name, tuple(texts), row, tuple(dict.fromkeys(labels)))
+    texts = tuple(worded(brief, register, rng) for register in ("formal", *others))
+    return Variant(name, lambda: texts, row, tuple(dict.fromkeys(labels)))
 
 
 def _row(pool: TopicPool, answer: Callable[[int, str], str], rng: random.Random) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from functools import cache
 
 from training.synthetic.variant import Family
 
-DRAWS = 100
+DRAWS = 60
 PAIRS = DRAWS * (DRAWS - 1) // 2
 
 

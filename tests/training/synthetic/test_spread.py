@@ -15,12 +15,12 @@ def family_of(size: int) -> Family:
     def family(rng: random.Random) -> Variant:
         n = rng.randrange(size)
         texts = tuple(f"{way} {n}" for way in ("Say", "say", "please say"))
-        return Variant(f"{size}/{n}", texts, lambda r: (str(r.randrange(9)), str(n)))
+        return Variant(f"{size}/{n}", lambda: texts, lambda r: (str(r.randrange(9)), str(n)))
 
     return family
 
 
-@pytest.mark.parametrize("size", [1, 2, 10, 60, 300, 10**9])
+@pytest.mark.parametrize("size", [1, 2, 10, 60, 200, 10**9])
 def test_variants_are_counted(size: int) -> None:
     family = family_of(size)
     assert abs(math.log(variants_of(family) / min(size, PAIRS))) <= math.log(2)

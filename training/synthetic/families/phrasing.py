@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from training.synthetic.variant import Variant
 
@@ -111,6 +112,16 @@ def build(
 ) -> Variant:
     """The variant of these parameters; all that the phrases depend on must be among them."""
     name = f"{family}{parameters!r}"
+    told = partial(_descriptions, name, family, phrases, row)
+    return Variant(name, told, row, tuple(dict.fromkeys(labels)))
+
+
+def _descriptions(
+    name: str,
+    family: str,
+    phrases: Phrases,
+    row: Callable[[random.Random], tuple[str, str]],
+) -> tuple[str, ...]:
     style = random.Random(name)
     shown = dict(row(style) for _ in range(3))
     text, answer = next(iter(shown.items()))
@@ -127,14 +138,13 @@ def build(
         style.choice(HEADINGS) + "\n".join(mark + point for point in points),
         style.choice(EXAMPLES).format(do=shown_do, **parts),
     )
-    descriptions = (
+    return (
         *(_capital(_tidy(text)) for text in framed),
         _tidy(_page(style, family, phrases, shown)),
         phrases.terse + style.choice(ENDINGS),
         _tidy(style.choice(LAZY).format(do=_varied(style, phrases.do), **parts)),
         _fields(style, phrases),
     )
-    return Variant(name, descriptions, row, tuple(dict.fromkeys(labels)))
 
 
 def _fields(style: random.Random, phrases: Phrases) -> str:
