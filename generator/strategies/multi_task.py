@@ -47,14 +47,15 @@ class MultiTask(Strategy):
     def offer(self, base: BaseReference) -> Offer | None:
         if self.unavailable(base):
             return None
-        return Offer(self._digest, base.name, self._stored.layout)
+        return Offer(self.weights_digest, base.name, self._stored.layout)
 
     def evidence(self) -> Evidence:
         if not self._folder.is_dir():
             return Evidence()
-        provenance = json.loads(self._files.get(PROVENANCE_FILE, b"{}"))
-        tasks = (provenance.get("details") or {}).get("tasks")
-        return shipped_evidence(self.name, self._digest, None if tasks is None else len(tasks))
+        tasks = self.trained_on
+        return shipped_evidence(
+            self.name, self.weights_digest, None if tasks is None else len(tasks)
+        )
 
     def propose(self, query: Query) -> Proposal:
         """Raises UsageError for bare prompts without training; LayoutMismatch."""
@@ -62,16 +63,31 @@ class MultiTask(Strategy):
         missing = self.unavailable(query.base)
         if missing:
             raise LayoutMismatch(missing)
-        adapter, chosen = self._for(query.base), self.chosen(query, None)
-        return Proposal(adapter, chosen, self.usage(request), checkpoint=self._digest)
+        adapter, chosen = self.adapter_for(query.base), self.chosen(query, None)
+        return Proposal(adapter, chosen, self.usage(request), checkpoint=self.weights_digest)
 
     def usage(self, request: Request) -> Usage:
         if request.mode == "bare" and not request.refines:
             raise UsageError(f"{self.name} needs its instruction in the prompt: mode bare is none")
         return super().usage(request)
 
-    def _for(self, base: BaseReference) -> Adapter:
-        """The adapter in the order of a base's layout, read once. Raises LayoutMismatch."""
+    @cached_property
+    def weights_digest(self) -> str:
+        """SHA-256 of its weights' file."""
+        return digest(self._files[WEIGHTS_FILE])
+
+    @property
+    def trained_on(self) -> list[str] | None:
+        """Names of its training tasks; None if its provenance does not say."""
+        provenance = json.loads(self._files.get(PROVENANCE_FILE, b"{}"))
+        return (provenance.get("details") or {}).get("tasks")
+
+    def adapter_for(self, base: BaseReference) -> Adapter:
+        """The adapter in the order of a base's layout, read once.
+
+        Raises LayoutMismatch, UnsupportedModel: it is not for this base.
+        """
+        self._fit.require(base)
         if base not in self._adapted:
             layout = base_layout(base, self._stored.layout)
             self._adapted[base] = adapter_of(self._files, layout)
@@ -84,10 +100,6 @@ class MultiTask(Strategy):
     @cached_property
     def _stored(self) -> Adapter:
         return adapter_of(self._files)
-
-    @cached_property
-    def _digest(self) -> str:
-        return digest(self._files[WEIGHTS_FILE])
 
     def _require_same_base(self, base: BaseReference) -> None:
         named = json.loads(self._files[CONFIG_FILE])["base_model_name_or_path"]

@@ -24,7 +24,18 @@ def answer_logits(
     *,
     neftune_alpha: float = 0.0,
 ) -> Float[Tensor, "answers vocabulary"]:
-    """Logits at the marked positions, rows one after another.
+    """Logits at the marked positions, rows one after another; see `answer_states`."""
+    return output_logits(model, answer_states(model, ids, answer, neftune_alpha=neftune_alpha))
+
+
+def answer_states(
+    model: Any,
+    ids: Int[Tensor, "batch length"],
+    answer: Bool[Tensor, "batch length"],
+    *,
+    neftune_alpha: float = 0.0,
+) -> Float[Tensor, "answers width"]:
+    """What the output layer reads at the marked positions, rows one after another.
 
     Args:
         model: a causal LM of transformers; adapters act through its hooks.
@@ -41,7 +52,7 @@ def answer_logits(
         # The first layer then looks like all others to torch.compile: one graph serves them all.
         embedded = embedded.detach().requires_grad_()
     hidden = model.get_decoder()(inputs_embeds=embedded, use_cache=False).last_hidden_state
-    return output_logits(model, hidden[answer])
+    return hidden[answer]
 
 
 def output_logits(
@@ -81,8 +92,16 @@ def answer_loss(
 ) -> Float[Tensor, " batch"]:
     """Cross-entropy of each row, averaged over the row's answer tokens."""
     losses, row = token_losses(logits, ids, answer, label_smoothing=label_smoothing)
-    total = losses.new_zeros(len(ids)).index_add(0, row, losses)
-    return total / answer.sum(dim=1)
+    return row_means(losses, row, answer)
+
+
+def row_means(
+    values: Float[Tensor, " answers"],
+    row: Int[Tensor, " answers"],
+    answer: Bool[Tensor, "batch length"],
+) -> Float[Tensor, " batch"]:
+    """Mean of each row's answer tokens; `row` says in which row a token stands."""
+    return values.new_zeros(len(answer)).index_add(0, row, values) / answer.sum(dim=1)
 
 
 def row_scores(
@@ -91,9 +110,8 @@ def row_scores(
     """For each row: the share of answer tokens that are right, and the mean loss."""
     logits = answer_logits(model, batch.ids, batch.answer)
     hits = (logits.argmax(-1) == batch.ids.roll(-1, dims=1)[batch.answer]).float()
-    right = hits.new_zeros(len(batch.ids)).index_add(0, batch.answer.nonzero()[:, 0], hits)
-    losses = answer_loss(logits, batch.ids, batch.answer)
-    return right / batch.answer.sum(dim=1), losses.float()
+    right = row_means(hits, batch.answer.nonzero()[:, 0], batch.answer)
+    return right, answer_loss(logits, batch.ids, batch.answer).float()
 
 
 def row_losses(

@@ -51,11 +51,17 @@ class MultiAdapter:
     themselves, so that torch.compile sees one graph for all layers.
 
     A model carries the adapters of one thread at a time: others wait until they are closed.
-    Raises LayoutMismatch, or ValueError if this thread's adapters are there already.
+
+    Args:
+        model: the base.
+        layouts: of the adapters that are to act, those of one layout at a time.
+    Raises:
+        LayoutMismatch: the model lacks a module.
+        ValueError: this thread's adapters are there already.
     """
 
-    def __init__(self, model: nn.Module, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, model: nn.Module, *layouts: Layout) -> None:
+        self._layouts = layouts
         self._modules: dict[str, nn.Module] = {}
         self._handles: list[RemovableHandle] = []
         self._turn = turn(model)
@@ -68,7 +74,7 @@ class MultiAdapter:
         self._open = True
 
     def _hook(self, modules: dict[str, nn.Module]) -> None:
-        for site in self._layout.sites:
+        for site in (site for layout in self._layouts for site in layout.sites):
             module = modules.get(site.name)
             if module is None or _shape(module) != (site.in_features, site.out_features):
                 raise LayoutMismatch(
@@ -89,8 +95,8 @@ class MultiAdapter:
         is another.
         Raises LayoutMismatch if the adapter has another layout.
         """
-        self._layout.require_same(adapter.layout, "the adapted model", "the adapter")
-        for group in self._layout.groups:
+        self._begin(adapter.layout)
+        for group in adapter.layout.groups:
             dtype = _dtype(self._modules[group.sites[0].name])
             a = adapter.A[group.key].to(dtype).index_select(0, rows)  # (batch, sites, r, in)
             b = adapter.B[group.key].to(dtype).index_select(0, rows)  # (batch, sites, out, r)
@@ -114,8 +120,8 @@ class MultiAdapter:
 
     def _set_columns(self, adapter: Adapter, shares: Shaped[Tensor, "batch #length n"]) -> None:
         """Lay all adapters side by side, each with its share of every token."""
-        self._layout.require_same(adapter.layout, "the adapted model", "the adapter")
-        for group in self._layout.groups:
+        self._begin(adapter.layout)
+        for group in adapter.layout.groups:
             module = self._modules[group.sites[0].name]
             dtype = _dtype(module) or module.get_parameter("weight").dtype
             # An adapter takes up r columns side by side, all with its share.
@@ -125,6 +131,13 @@ class MultiAdapter:
             b = adapter.B[group.key].to(dtype).permute(1, 2, 0, 3).flatten(2, 3)
             for site, site_a, site_b in zip(group.sites, a.unbind(0), b.unbind(0), strict=True):
                 _attach(self._modules[site.name], (site_a, site_b, columns))
+
+    def _begin(self, layout: Layout) -> None:
+        """Clear the modules for adapters of a layout. Raises LayoutMismatch if it is unknown."""
+        if layout.digest not in {known.digest for known in self._layouts}:
+            self._layouts[0].require_same(layout, "the adapted model", "the adapter")
+        if len(self._layouts) > 1:  # the last one may have had other modules
+            self.clear()
 
     def clear(self) -> None:
         for module in self._modules.values():

@@ -16,7 +16,8 @@ from library.adapter import Adapter
 from library.base.batches import TokenBatch
 from library.base.compiled import compile_layers
 from library.base.decode import decode
-from library.base.loss import row_losses
+from library.base.divergence import token_divergences
+from library.base.loss import answer_states, row_losses, row_means
 from library.base.models import BaseReference, fast_dtype, load_base, numerics
 from library.base.multi_adapter import MultiAdapter
 from library.base.sampling import Sampling
@@ -40,18 +41,29 @@ class Noise:
 QUIET = Noise()
 # What a loss sums, from the number of a group of rows and their mean losses a token.
 Terms = Callable[[int, Float[Tensor, " batch"]], Float[Tensor, " batch"]]
+# The same from their mean divergences and their mean losses.
+TaughtTerms = Callable[
+    [int, Float[Tensor, " batch"], Float[Tensor, " batch"]], Float[Tensor, " batch"]
+]
+States = Float[Tensor, "_answers width"]  # of a group: what the output layer reads
 
 
 class FrozenBase:
-    """A base on a device, with hooks for adapters of one layout."""
+    """A base on a device, with hooks for adapters of one layout, or several in turn."""
 
     def __init__(
-        self, reference: BaseReference, layout: Layout, device: torch.device, *, compiled: bool
+        self,
+        reference: BaseReference,
+        layout: Layout,
+        device: torch.device,
+        *,
+        compiled: bool,
+        others: Sequence[Layout] = (),
     ) -> None:
         self.base = load_base(reference, device=device, dtype=fast_dtype(device))
         self._model, self._compiled = self.base.model, compiled
         self.numerics = numerics(self._model)
-        self._hooks = MultiAdapter(self._model, layout)
+        self._hooks = MultiAdapter(self._model, layout, *others)
         if compiled:
             compile_layers(self._model)
 
@@ -89,14 +101,79 @@ class FrozenBase:
         Raises:
             TaskFileError: there are no rows.
         """
+
+        def losses(number: int, group: TokenBatch) -> Float[Tensor, " batch"]:
+            found = self._losses(group, cut, noise, temperature)
+            return found if terms is None else terms(number, found)
+
+        return self._descend(groups, losses)
+
+    def distil(
+        self,
+        groups: Sequence[TokenBatch],
+        cut: Adapter,
+        noise: Noise,
+        taught: Sequence[States],
+        terms: TaughtTerms,
+    ) -> Float[Tensor, ""]:
+        """As `backward`, where terms are made of divergences from a teacher and of losses.
+
+        Args:
+            groups: of rows.
+            cut: the adapters, as leaves.
+            noise: regularisation; the teacher has none.
+            taught: the teacher's states at the answers of each group, token by token.
+            terms: what is averaged over the rows.
+        Raises:
+            TaskFileError: there are no rows.
+        """
+
+        def losses(number: int, group: TokenBatch) -> Float[Tensor, " batch"]:
+            self._hooks.set(cut, group.rows)
+            student = answer_states(
+                self._model, group.ids, group.answer, neftune_alpha=noise.neftune_alpha
+            )
+            row, targets = group.answer.nonzero()[:, 0], group.ids.roll(-1, dims=1)[group.answer]
+            found = token_divergences(
+                self._model, taught[number], student, targets, label_smoothing=noise.label_smoothing
+            )
+            return terms(number, *(row_means(values, row, group.answer) for values in found))
+
+        return self._descend(groups, losses)
+
+    @torch.no_grad()
+    def states(
+        self,
+        groups: Sequence[TokenBatch],
+        adapters: Adapter,
+        weights: Float[Tensor, "owners n"],
+    ) -> Float[Tensor, "answers width"]:
+        """What the output layer reads at the answers, row by row in the order of the groups.
+
+        Args:
+            groups: of rows.
+            adapters: n.
+            weights: of their sum, for each owner.
+        """
+        found = []
+        for group in groups:
+            self._hooks.set_mixture(adapters, weights[group.rows])  # (batch, n)
+            found.append(answer_states(self._model, group.ids, group.answer))
+        self._hooks.clear()
+        return torch.cat(found)
+
+    def _descend(
+        self,
+        groups: Sequence[TokenBatch],
+        losses: Callable[[int, TokenBatch], Float[Tensor, " batch"]],
+    ) -> Float[Tensor, ""]:
+        """Mean of what `losses` gives for the rows of each group, run backward group by group."""
         if not groups:
             raise TaskFileError("no row of this step is short enough; raise sampling.max_length")
         count = sum(len(group.ids) for group in groups)
         total = torch.zeros((), device=self._model.device)
         for number, group in enumerate(groups):
-            losses = self._losses(group, cut, noise, temperature)
-            losses = losses if terms is None else terms(number, losses)
-            share = losses.sum() / count  # of the mean over all rows
+            share = losses(number, group).sum() / count  # of the mean over all rows
             share.backward()
             total += share.detach()
         self._hooks.clear()
@@ -106,7 +183,7 @@ class FrozenBase:
         self,
         prompts: Sequence[Sequence[int]],
         adapters: Adapter,
-        rows: Sequence[int],
+        rows: Sequence[int] | Sequence[Sequence[float]],
         *,
         sampling: Sampling | None,
         max_new_tokens: int,

@@ -14,6 +14,7 @@ import torch
 from generator.models.base import Condition
 from library.checkpoint import CheckpointInfo
 from library.errors import UsageError
+from library.layout import Layout
 from training.data.batches import TaskBatch
 from training.objectives.frozen_base import FrozenBase
 from training.objectives.module import GeneratorModule
@@ -32,6 +33,7 @@ class ThroughBase(GeneratorModule):
 
     gives = GeneratorModule.gives | {"examples"}
     seen: Sequence[str] = ()  # tasks of the training that this one goes on from
+    beside: Sequence[Layout] = ()  # of adapters that act in the base beside the generated ones
 
     def __init__(self, compile_layers: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -41,7 +43,9 @@ class ThroughBase(GeneratorModule):
     def frozen(self) -> FrozenBase:
         """The base, on the device that is trained on."""
         layout, device = self.generator.layout, self.trainer.strategy.root_device
-        return FrozenBase(self.reference, layout, device, compiled=self.compile_layers)
+        return FrozenBase(
+            self.reference, layout, device, compiled=self.compile_layers, others=self.beside
+        )
 
     def setup(self, stage: str) -> None:
         given, most = self.data.sampling.examples, self.generator.max_examples

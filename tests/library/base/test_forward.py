@@ -97,6 +97,33 @@ def test_generate_runs_under_the_adapters() -> None:
         assert torch.equal(together[row], alone[0])
 
 
+def test_adapters_of_several_layouts_act_in_turn() -> None:
+    """Modules overlap and ranks differ; what the last one set on other modules is gone."""
+    model, _ = setup(dtype=torch.float64)
+    config, ids, rows = tiny.config("llama"), tiny.tokens(2, 5), torch.tensor([1, 0])
+    layouts = (
+        layout_of(config, ["q_proj", "v_proj"], rank=2),
+        layout_of(config, ["v_proj", "down_proj"], rank=3),
+    )
+    hooks = MultiAdapter(model, *layouts)
+    before = logits(model, ids)
+    for layout in (*layouts, layouts[0]):
+        adapter = tiny.adapter(layout, 2, dtype=torch.float64)
+        with adapted(tiny.model(config, dtype=torch.float64), adapter, rows) as alone:
+            wanted = logits(alone, ids)
+        hooks.set(adapter, rows)
+        torch.testing.assert_close(logits(model, ids), wanted, atol=1e-12, rtol=0)
+        hooks.set_mixture(adapter, torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
+        mixed = logits(model, ids)
+        torch.testing.assert_close(mixed[0], wanted[0], atol=1e-10, rtol=0)
+        assert torch.equal(mixed[1], before[1])  # no share of any adapter: the base itself
+    with pytest.raises(LayoutMismatch, match="the adapted model has layout"):
+        hooks.set(tiny.adapter(layout_of(config, ["q_proj"])), torch.tensor([0, 0]))
+    hooks.close()
+    assert torch.equal(logits(model, ids), before)
+    assert not any("lora_factors" in vars(module) for module in model.modules())
+
+
 def test_nothing_is_left_behind_even_after_an_error() -> None:
     model, layout = setup()
     ids = tiny.tokens(2, 5)

@@ -1,0 +1,71 @@
+"""How far a student's next tokens are from a teacher's, where both say the same answers.
+
+Both are given by what the output layer reads, and their logits are made a few hundred tokens at a
+time, in the backward pass again: with a vocabulary of 49,152 those of a step would take gigabytes.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from library.base.loss import output_logits
+
+CHUNK = 512  # answer tokens whose logits are held at a time
+
+
+def token_divergences(
+    model: Any,
+    teacher: Float[Tensor, "answers width"],
+    student: Float[Tensor, "answers width"],
+    targets: Int[Tensor, " answers"],
+    *,
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Tensor, " answers"], Float[Tensor, " answers"]]:
+    """KL(teacher || student) in nats of each answer token, and the student's cross-entropy there.
+
+    KL is that of Hinton et al. 2015 at temperature 1. Differentiable in the student's states; the
+    teacher's are constants.
+
+    Args:
+        model: the causal LM of both.
+        teacher: states at the answers' positions (library.base.loss.answer_states).
+        student: the same of the student, token by token.
+        targets: the answers' tokens, for the cross-entropy.
+        label_smoothing: of the cross-entropy.
+    """
+    parts = [
+        checkpoint(
+            _divergences, model, *part, label_smoothing,
+            use_reentrant=False, preserve_rng_state=False,
+        )
+        for part in zip(
+            teacher.detach().split(CHUNK), student.split(CHUNK), targets.split(CHUNK), strict=True
+        )
+    ]  # fmt: skip
+    divergences, losses = zip(*parts, strict=True)
+    return torch.cat(divergences), torch.cat(losses)
+
+
+def _divergences(
+    model: Any,
+    teacher: Float[Tensor, "answers width"],
+    student: Float[Tensor, "answers width"],
+    targets: Int[Tensor, " answers"],
+    label_smoothing: float,
+) -> tuple[Float[Tensor, " answers"], Float[Tensor, " answers"]]:
+    expected, log = _log_probabilities(model, teacher), _log_probabilities(model, student)
+    divergences = (expected.exp() * (expected - log)).sum(dim=-1)
+    said = log.gather(-1, targets[:, None])[:, 0]
+    losses = (label_smoothing - 1) * said - label_smoothing * log.mean(dim=-1)
+    return divergences, losses
+
+
+def _log_probabilities(
+    model: Any, states: Float[Tensor, "answers width"]
+) -> Float[Tensor, "answers vocabulary"]:
+    """In float32 at least."""
+    logits = output_logits(model, states)
+    return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(dim=-1)
