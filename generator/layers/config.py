@@ -28,6 +28,8 @@ class TextToLoRAConfig:
         dropout: in the trunk.
         b_gain: factor on the L head's B, which keeps the first steps small.
         phases: whether the adapter also depends on a phase (generator.phases).
+        gate: whether half of the ranks are a static part, and what a condition adds to it in the
+            other half passes a gate (generator.layers.gate).
     """
 
     embedding_dim: int = 384
@@ -41,6 +43,7 @@ class TextToLoRAConfig:
     dropout: float = 0.05
     b_gain: float = 0.1
     phases: bool = False
+    gate: bool = False
 
     def __post_init__(self) -> None:
         counts = {k: v for k, v in vars(self).items() if k not in ("size", "dropout", "b_gain")}

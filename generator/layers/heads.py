@@ -48,7 +48,7 @@ class HeadL(nn.Module):
         nn.init.zeros_(self.linear.weight)
         with torch.no_grad():
             self.linear.bias.zero_()
-            self.linear.bias[: group.rank * group.in_features] = _kaiming_a(group).flatten()
+            self.linear.bias[: group.rank * group.in_features] = kaiming_a(group).flatten()
 
     def forward(self, trunk: Trunk, x: Tensor) -> tuple[Tensor, Tensor]:
         g = self.group
@@ -72,7 +72,7 @@ class HeadM(nn.Module):
         nn.init.zeros_(self.linear.weight)
         with torch.no_grad():
             bias = torch.zeros(self._rows(), width)
-            bias[:, : group.in_features] = _kaiming_a(group)[: self._rows()]
+            bias[:, : group.in_features] = kaiming_a(group)[: self._rows()]
             self.linear.bias.copy_(bias.flatten())
 
     def forward(self, trunk: Trunk, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,6 +118,6 @@ def _mlp(h: int, out: int, p: float, norm: bool = True) -> nn.Sequential:
     return nn.Sequential(*start, *hidden, nn.Linear(4 * h, out), nn.SiLU(), nn.Dropout(p))
 
 
-def _kaiming_a(group: Group) -> Float[Tensor, "r i"]:
+def kaiming_a(group: Group) -> Float[Tensor, "r i"]:
     """PEFT's start for A: uniform in ±1/sqrt(in)."""
     return torch.empty(group.rank, group.in_features).uniform_(-1, 1) / math.sqrt(group.in_features)

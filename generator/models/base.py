@@ -112,6 +112,10 @@ class Generator(Checkpointed):
         Before training ΔW is exactly zero, or what the experts give without the network.
         """
 
+    def measured(self, condition: Condition) -> tuple[Adapter, dict[str, Float[Tensor, ""]]]:
+        """As `forward`, with figures by name for training to log and to penalise; most have none."""
+        return self(condition), {}
+
     def require_same_start(self, experts: Adapter) -> None:
         """Raise LayoutMismatch for experts from another A than in training, if that matters."""
 

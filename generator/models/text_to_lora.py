@@ -6,7 +6,8 @@ between A and B, S emits one row of A or B at a time. Five things differ from th
 exactly zero at the start for every size; the order of modules is part of the layout, hence of the
 checkpoint; the description may be read token by token beside its pooled vector; a reader may carry
 its words straight to B; and input/output pairs may stand beside the description or in its place. A
-phase may stand beside the description (TC-LoRA, arXiv 2510.09561).
+phase may stand beside the description (TC-LoRA, arXiv 2510.09561). What comes out may be added to a
+static part through a gate.
 """
 
 import math
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from generator.layers.config import TextToLoRAConfig
+from generator.layers.gate import GatedSum, conditional
 from generator.layers.heads import Trunk, make_head
 from generator.layers.pair_encoder import PairEncoder
 from generator.layers.phase import PhaseEncoder
@@ -40,13 +42,14 @@ class TextToLoRA(Generator):
     def __init__(self, config: TextToLoRAConfig, layout: Layout) -> None:
         super().__init__(config, layout)
         h, depth = config.latent, layout.depth
+        self.made = conditional(layout) if config.gate else layout  # of what a condition makes
         self.task_encoder = TaskEncoder(config)
         self.layer_embedding = nn.Embedding(depth, h // 4)
         self.layer_norm = nn.LayerNorm(h // 4)
         self.module_embedding = nn.Embedding(len(layout.groups), h // 4)
         self.module_norm = nn.LayerNorm(h // 4)
         self.trunk = Trunk(config)
-        self.heads = nn.ModuleDict({g.key: make_head(config, g) for g in layout.groups})
+        self.heads = nn.ModuleDict({g.key: make_head(config, g) for g in self.made.groups})
         # Where a layer holds several modules of one type, layer and type do not name a module.
         self.site_embeddings = nn.ParameterDict(
             {g.key: nn.Parameter(torch.randn(len(g.sites), h // 4)) for g in _ambiguous(layout)}
@@ -54,7 +57,7 @@ class TextToLoRA(Generator):
         self.reader: WordReader | None = None
         if config.reader_dim:
             sizes = (config.embedding_dim, config.words_dim, config.reader_dim)
-            self.reader = WordReader(*sizes, layout)
+            self.reader = WordReader(*sizes, self.made)
         self.phases = config.phases
         self.phase_encoder = PhaseEncoder(h // 2) if config.phases else None
         self.pairs: PairEncoder | None = None
@@ -62,27 +65,37 @@ class TextToLoRA(Generator):
         if config.examples:
             self.needs, self.optional = frozenset(), frozenset({"description", "examples"})
             self.pairs = PairEncoder(config)
-        for group in layout.groups:
+        self.gated_sum = GatedSum(h // 2, layout) if config.gate else None
+        for group in self.made.groups:
             depths = torch.tensor([site.depth for site in group.sites])
             self.register_buffer(f"depths_{group.key}", depths, persistent=False)
             self.register_buffer(f"mask_{group.key}", rank_mask(group), persistent=False)
 
     def forward(self, condition: Condition) -> Adapter:
         """n embedded descriptions, pairs or both, with phases if learned, to n adapters."""
+        return self.measured(condition)[0]
+
+    def measured(self, condition: Condition) -> tuple[Adapter, dict[str, Float[Tensor, ""]]]:
+        """The same with the gate's figures, if there is a gate (generator.layers.gate)."""
         read = self._read(condition)
         task = self.task_encoder(read)  # (n, h/2)
         if self.phase_encoder is not None:
             task = task + self.phase_encoder(require_phase(condition))
+        adapter = self._made(read, task)
+        return (adapter, {}) if self.gated_sum is None else self.gated_sum(task, adapter)
+
+    def _made(self, read: Embeddings, task: Float[Tensor, "n half"]) -> Adapter:
+        """What the conditions make, without a static part."""
         word_columns = {} if self.reader is None else self.reader(read)
         a, b = {}, {}
-        for index, group in enumerate(self.layout.groups):
+        for index, group in enumerate(self.made.groups):
             site_a, site_b = self.heads[group.key](self.trunk, self._descriptor(task, index, group))
             if group.key in word_columns:
                 site_b = site_b + word_columns[group.key]  # (n, sites, out, r)
             mask = self.get_buffer(f"mask_{group.key}").to(site_a)  # (sites, r)
             a[group.key] = site_a * mask[:, :, None]
             b[group.key] = site_b * mask[:, None, :]
-        return Adapter(self.layout, a, b)
+        return Adapter(self.made, a, b)
 
     def _read(self, condition: Condition) -> Embeddings:
         """What stands for each condition: a pooled vector and tokens."""
