@@ -113,7 +113,7 @@ class Generator(Checkpointed):
         """
 
     def measured(self, condition: Condition) -> tuple[Adapter, dict[str, Float[Tensor, ""]]]:
-        """As `forward`, with figures by name for training to log and to penalise; most have none."""
+        """As `forward`, with figures that training logs or penalises, by name; most have none."""
         return self(condition), {}
 
     def require_same_start(self, experts: Adapter) -> None:

@@ -134,6 +134,7 @@ def checkpoint_info(
         training={
             "objective": type(objective).__name__,
             "steps": objective.trainer.global_step,
+            "chosen": objective.chosen,
             "optimiser": asdict(optimiser),
             "settings": settings,
             "data": getattr(objective.data, "record", None),

@@ -12,6 +12,7 @@ from generator.engine import read_generator
 from library.adapter import Adapter
 from library.errors import UsageError
 from training.data.batches import TaskBatch
+from training.objectives.condition_noise import ConditionNoise
 from training.objectives.frozen_base import Noise, passed_on
 from training.objectives.through_base import ThroughBase
 
@@ -20,7 +21,8 @@ class SFT(ThroughBase):
     """Train through the base.
 
     Loss (Charakorn et al. 2025, eq. 3): cross-entropy of the answers, label-smoothed, plus
-    `weight_penalty` times the sum over groups of mean(A²) + mean(B²).
+    `weight_penalty` times the sum over groups of mean(A²) + mean(B²), plus `gate_penalty` times the
+    norm of what passes the gate, if the generator has one.
 
     Args:
         label_smoothing: of the answers' tokens.
@@ -28,11 +30,14 @@ class SFT(ThroughBase):
         weight_penalty: keeps the adapters small.
         start: folder of a checkpoint to go on from; none if None. Parts of the architecture that it
             lacks begin as they would without it.
+        condition_noise: noise on what the generator reads, none by default.
+        gate_penalty: keeps a condition's own part of the adapters small; 0 for none.
         **kwargs: see ThroughBase.
     Raises:
         MissingPath, CheckpointError: `start` cannot be used.
         LayoutMismatch: it is of another layout.
-        UsageError: it is of another architecture, beyond such parts, or reads another encoder.
+        UsageError: it is of another architecture, beyond such parts, or reads another encoder; or
+            there is a gate_penalty and no gate.
     """
 
     def __init__(
@@ -41,11 +46,16 @@ class SFT(ThroughBase):
         neftune_alpha: float = 5.0,
         weight_penalty: float = 1e-3,
         start: str | None = None,
+        condition_noise: ConditionNoise = ConditionNoise(),
+        gate_penalty: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.noise = Noise(label_smoothing, neftune_alpha)
-        self.weight_penalty = weight_penalty
+        self.condition_noise = condition_noise
+        self.weight_penalty, self.gate_penalty = weight_penalty, gate_penalty
+        if gate_penalty and not getattr(self.generator.config, "gate", False):
+            raise UsageError("gate_penalty needs a generator with a gate: architecture.gate true")
         self.start_digest: str | None = None
         if start is not None:
             self._begin_from(Path(start))
@@ -73,16 +83,27 @@ class SFT(ThroughBase):
         self.start_digest, self.seen = checkpoint.digest, checkpoint.info.tasks
 
     def settings(self) -> dict[str, Any]:
-        names = ("weight_penalty", "compile_layers", "start_digest")
-        return {**asdict(self.noise), **{name: getattr(self, name) for name in names}}
+        names = ("weight_penalty", "gate_penalty", "compile_layers", "start_digest")
+        values = {name: getattr(self, name) for name in names}
+        noise = {"condition_noise": asdict(self.condition_noise)}
+        return {**asdict(self.noise), **noise, **values}
 
     def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:
-        adapter = self.generator(self.condition(batch))
+        adapter, penalty = self.generated(batch)
         cut = adapter.detached()
         loss = self.frozen.backward(batch.rows, cut, self.noise)
         self.log("train_loss", loss, prog_bar=True)
         self.log_costs(batch.tokens)
-        return passed_on(adapter, cut) + self.weight_penalty * _size(adapter)
+        return passed_on(adapter, cut) + penalty
+
+    def generated(self, batch: TaskBatch) -> tuple[Adapter, Float[Tensor, ""]]:
+        """The batch's adapters under the noise of training, and the penalty on their size."""
+        adapter, figures = self.generator.measured(self.condition_noise(self.condition(batch)))
+        self.log_dict({f"train_{name}": value.detach() for name, value in figures.items()})
+        penalty = self.weight_penalty * _size(adapter)
+        if self.gate_penalty:
+            penalty = penalty + self.gate_penalty * figures["gated_norm"]
+        return adapter, penalty
 
     def validation_step(self, batch: TaskBatch, batch_idx: int) -> None:
         """Loss on tasks set aside, and what another task's description costs (steering margin)."""

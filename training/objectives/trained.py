@@ -6,16 +6,23 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class TrainedModule(lightning.LightningModule):
     """Base of what writes one checkpoint (or adapter) when its training ends.
 
+    Where a ModelCheckpoint monitors a figure (`val_margin`, say), the weights of its best state are
+    written in place of the last ones.
+
     Attributes:
         out: folder for it; none if None.
+        chosen: the figure by which a state was chosen, its value there and the step; None for the
+            last state.
     """
 
     out: str | None
+    chosen: dict[str, Any] | None = None
 
     @property
     def data(self) -> Any:
@@ -34,7 +41,19 @@ class TrainedModule(lightning.LightningModule):
     def on_train_end(self) -> None:
         """Export; weights averaged by a callback are in place by now."""
         if self.out is not None and self.trainer.is_global_zero:
+            self._take_best()
             self.export(Path(self.out))
+
+    def _take_best(self) -> None:
+        """Go back to the state that scored best, if one was kept."""
+        kept = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+        best = next((c for c in kept if c.monitor and c.best_model_path), None)
+        if best is None or best.best_model_score is None:
+            return
+        stored = torch.load(best.best_model_path, map_location=self.device, weights_only=True)
+        self.load_state_dict(stored["state_dict"])
+        score, step = float(best.best_model_score), stored["global_step"]
+        self.chosen = {"by": best.monitor, "score": score, "step": step}
 
     @abstractmethod
     def export(self, folder: Path) -> None:

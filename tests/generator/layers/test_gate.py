@@ -1,4 +1,4 @@
-"""The gate: an exact sum of a static and a conditional part, zero at the start, and off by default."""
+"""The gate: an exact sum of a static and a conditional part; off by default."""
 
 import json
 from pathlib import Path
