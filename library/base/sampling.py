@@ -1,5 +1,6 @@
 """Sampling of tokens from softmax(logits / temperature), each prompt by numbers of its own."""
 
+import random
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,12 @@ class Sampling:
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise UsageError(f"temperature must be above 0, not {self.temperature}")
+
+    @classmethod
+    def seeded(cls, temperature: float, key: str) -> "Sampling":
+        """With a generator of its own, whose state is a function of the key."""
+        seed = random.Random(key).getrandbits(63)
+        return cls(temperature, torch.Generator().manual_seed(seed))
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,26 @@ class PromptRow:
     references: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class TaughtRow:
+    """A row that a teacher answers: how the student reads it, how the teacher does, the answer.
+
+    Attributes:
+        owner: position of its condition in the step.
+        prompt: tokens of the student's prompt.
+        read: tokens of the teacher's.
+        answer: tokens of the first accepted answer, with the end of sequence.
+        nothing: whether its condition describes no task of this row: the teacher is then the base
+            alone, with the student's prompt.
+    """
+
+    owner: int
+    prompt: list[int]
+    read: list[int]
+    answer: list[int]
+    nothing: bool = False
+
+
 @dataclass
 class TaskBatch:
     """One step: n tasks and their rows.
@@ -50,6 +70,7 @@ class TaskBatch:
         tokens: of all rows, without padding.
         asked: the rows once more, in the order in which they were drawn.
         examples: pairs of each, which are none of its rows; None where nothing reads them.
+        taught: the rows, in place of `rows` and `asked`, where there is a teacher.
         embeddings: of the descriptions, once it is on its device, and
         pairs: of the examples; None where there are none.
     """
@@ -62,6 +83,7 @@ class TaskBatch:
     embeddings: Embeddings | None = None
     pairs: EmbeddedPairs | None = None
     fresh: dict[int, str] = field(default_factory=dict)
+    taught: list[TaughtRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -74,8 +96,9 @@ class Wording:
 
     def sample(self, position: int, instance: Example, mode: Mode) -> "Sample":
         turn = user_turn(mode, self.definition, instance.input)
+        described = user_turn("prompted", self.text, instance.input)
         answers = tuple(self.labels.get(answer, answer) for answer in instance.outputs)
-        return Sample(position, turn, answers)
+        return Sample(position, turn, described, answers)
 
     def pair(self, instance: Example) -> Example:
         """A row as an example of the task so worded."""
@@ -87,11 +110,13 @@ class Wording:
 class Sample:
     """A row before it is tokenised: which task of the step, what is asked, what is to be said.
 
-    The first of the accepted answers is the one to train on.
+    `described` is what a teacher is asked: the task's description, whatever the mode. The first of
+    the accepted answers is the one to train on.
     """
 
     position: int
     turn: str
+    described: str
     answers: tuple[str, ...]
 
 
@@ -113,31 +138,37 @@ class StepDataset(IndexedDataset[TaskBatch]):
         seed: int,
         synthetic: SyntheticTasks | None = None,
     ) -> None:
-        super().__init__(steps, self._draw)
+        super().__init__(steps, self._batch)
         if config.synthetic and synthetic is None:
             raise ValueError("the config has a share for synthetic tasks, and there are none")
         self.bank, self.config, self.seed = bank, config, seed
         self.synthetic = synthetic
         self._variants: dict[int, Variants] = {}
 
-    def _draw(self, step: int) -> TaskBatch:
-        c = self.config
+    def _batch(self, step: int) -> TaskBatch:
+        c, drawn = self.config, self.draw(step)
+        examples = drawn.examples if c.examples else None
+        batch = self.bank.batch(drawn.descriptions, drawn.samples, c, examples)
+        return replace(batch, fresh=drawn.fresh)
+
+    def draw(self, step: int) -> "DrawnStep":
+        """A step before its rows are tokenised."""
+        c, drawn = self.config, DrawnStep()
         rng = random.Random(f"{self.seed}/{step}")
         pairs_rng = random.Random(f"{self.seed}/{step}/examples")
-        descriptions, samples, examples, fresh = [], [], [], {}
         for position, task in enumerate(self._tasks(step, rng)):
             for instance in task.rows:
                 mode: Mode = "prompted" if rng.random() < c.prompted_share else "bare"
-                samples.append(task.wording.sample(position, instance, mode))
+                drawn.samples.append(task.wording.sample(position, instance, mode))
             described, pairs = drawn_examples(pairs_rng, task.train, task.rows, c)
-            descriptions.append(task.place if described else UNDESCRIBED)
-            if descriptions[-1] == FRESH:
-                fresh[position] = task.wording.text
-            examples.append([task.wording.pair(pair) for pair in pairs])
-        batch = self.bank.batch(descriptions, samples, c, examples if c.examples else None)
-        return replace(batch, fresh=fresh)
+            drawn.tasks.append(task)
+            drawn.descriptions.append(task.place if described else UNDESCRIBED)
+            if drawn.descriptions[-1] == FRESH:
+                drawn.fresh[position] = task.wording.text
+            drawn.examples.append([task.wording.pair(pair) for pair in pairs])
+        return drawn
 
-    def _tasks(self, step: int, rng: random.Random) -> Iterator["_Drawn"]:
+    def _tasks(self, step: int, rng: random.Random) -> Iterator["DrawnTask"]:
         """A step's tasks with their rows: pairs, other real ones, synthetic ones."""
         c, n = self.config, len(self.bank.tasks)
         changes = random.Random(f"{self.seed}/{step}/variants")
@@ -155,15 +186,16 @@ class StepDataset(IndexedDataset[TaskBatch]):
                 yield self._varied(changes, index, other, rows, turns=False)
         if self.synthetic is not None:
             for number in range(step * c.synthetic, (step + 1) * c.synthetic):
-                yield _drawn_synthetic(self.synthetic[number], c)
+                origin = f"synthetic/{number // self.synthetic.group}"
+                yield _drawn_synthetic(self.synthetic[number], c, origin)
 
-    def _plain(self, index: int, wording: int, rows: Sequence[Example]) -> "_Drawn":
-        place, train = self.bank.first[index] + wording, self.bank.tasks[index].train
-        return _Drawn(place, self.bank.wordings[index][wording], rows, train)
+    def _plain(self, index: int, wording: int, rows: Sequence[Example]) -> "DrawnTask":
+        task, put = self.bank.tasks[index], self.bank.wordings[index][wording]
+        return DrawnTask(self.bank.first[index] + wording, put, rows, task.train, origin_of(task))
 
     def _varied(
         self, rng: random.Random, index: int, wording: int, rows: Sequence[Example], turns: bool
-    ) -> "_Drawn":
+    ) -> "DrawnTask":
         """A variant of a task in one of its wordings, with rows of the task."""
         if index not in self._variants:
             self._variants[index] = Variants(self.bank.tasks[index])
@@ -173,7 +205,8 @@ class StepDataset(IndexedDataset[TaskBatch]):
         text, definition = (variant.described(t, rng) for t in (put.text, put.definition))
         asked = [variant.row(put.pair(row)) for row in rows]
         varied = [variant.row(row) for row in train] if self.config.examples else asked
-        return _Drawn(FRESH, Wording(text, definition), asked, varied)
+        origin = origin_of(self.bank.tasks[index])
+        return DrawnTask(FRESH, Wording(text, definition), asked, varied, origin)
 
     def _task_at(self, visit: int, n: int) -> int:
         """Every task once per round, in an order of the round's own."""
@@ -190,21 +223,42 @@ class StepDataset(IndexedDataset[TaskBatch]):
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """A task of a step: where its description lies, how it is put, its rows, rows for examples."""
+class DrawnTask:
+    """A task of a step: where its description lies, how it is put, its rows, rows for examples.
+
+    Tasks whose rows may be alike have a name of their `origin` in common.
+    """
 
     place: int
     wording: Wording
     rows: Sequence[Example]
     train: Sequence[Example]
+    origin: frozenset[str]
 
 
-def _drawn_synthetic(task: SyntheticTask, config: SamplingConfig) -> _Drawn:
+@dataclass
+class DrawnStep:
+    """The tasks of a step, and what a TaskBatch says of them; samples are in the tasks' order."""
+
+    tasks: list[DrawnTask] = field(default_factory=list)
+    descriptions: list[int] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    examples: list[list[Example]] = field(default_factory=list)
+    fresh: dict[int, str] = field(default_factory=dict)
+
+
+def origin_of(task: Task) -> frozenset[str]:
+    """The data set and the categories that a task's rows are of, or the task itself."""
+    return frozenset((*task.sources, *task.categories)) or frozenset((task.name,))
+
+
+def _drawn_synthetic(task: SyntheticTask, config: SamplingConfig, origin: str) -> DrawnTask:
     """Its first rows are asked, some more are there to be examples."""
     train = [task.row(j) for j in range(config.rows_per_task + config.examples)]
     wording = Wording(task.description, task.description)
     different = list({row.input: row for row in train}.values())
-    return _Drawn(FRESH, wording, train[: config.rows_per_task], different)
+    rows = train[: config.rows_per_task]
+    return DrawnTask(FRESH, wording, rows, different, frozenset((origin,)))
 
 
 def drawn_examples(

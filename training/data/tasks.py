@@ -35,6 +35,7 @@ from training.data.batches import (
 )
 from training.data.relabel import relabellings
 from training.data.sampling import SamplingConfig
+from training.data.steps import IndexedDataset
 from training.synthetic.banks import read_topics
 from training.synthetic.families.registry import FAMILIES
 from training.synthetic.stream import SyntheticTasks
@@ -184,15 +185,17 @@ class TaskDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[TaskBatch]:
         return self._loader(self.training_steps(), ResumedSampler(self.steps, self._first_step))
 
-    def training_steps(self) -> StepDataset:
-        """The steps of training, without what a loader adds.
-
-        Where no number of tasks is left for synthetic ones, real ones take their places.
-        """
-        config = self.sampling
-        if self._synthetic is None:
-            config = replace(config, synthetic_share=0.0)
+    def training_steps(self) -> IndexedDataset[TaskBatch]:
+        """The steps of training, without what a loader adds."""
+        config = self.step_sampling
         return StepDataset(self._train_rows, config, self.steps, self.seed, self._synthetic)
+
+    @property
+    def step_sampling(self) -> SamplingConfig:
+        """How a step is drawn; real tasks take the places of synthetic ones if none are left."""
+        if self._synthetic is None:
+            return replace(self.sampling, synthetic_share=0.0)
+        return self.sampling
 
     def val_dataloader(self) -> DataLoader[TaskBatch]:
         return self._loader(ValidationDataset(self._val_rows, self.sampling))

@@ -4,7 +4,6 @@ Every step samples answers under the generated adapters, scores them against the
 makes those likelier that score above the mean of their prompt (REINFORCE, Williams 1992).
 """
 
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -173,8 +172,8 @@ class Reward(ThroughBase):
 
     def _sampling(self) -> Sampling:
         """That of the present step."""
-        seed = random.Random(f"{self.seed}/{self.trainer.global_step}/answers").getrandbits(63)
-        return Sampling(self.answers.temperature, torch.Generator().manual_seed(seed))
+        key = f"{self.seed}/{self.trainer.global_step}/answers"
+        return Sampling.seeded(self.answers.temperature, key)
 
     def _answers(
         self, rows: Sequence[PromptRow], adapters: Adapter, sampling: Sampling | None
