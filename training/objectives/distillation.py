@@ -6,7 +6,7 @@ its prompt, the generator learns to put into weights.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -62,8 +62,6 @@ class Distillation(SFT):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if labels not in get_args(Labels):
-            raise UsageError(f"labels must be given or teacher, not {labels!r}")
         if min(label_weight, temperature) < 0 or min(max_new_tokens, answer_batch) < 1:
             raise UsageError(
                 "label_weight and temperature must not be negative, and max_new_tokens and "

@@ -1,6 +1,5 @@
 """Reward: its gradient by hand, a bandit that is learnt, and what a checkpoint records of it."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,7 @@ import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import PreTrainedTokenizerFast
+from words import word_base, write_tasks  # noqa: F401  (a fixture)
 
 from generator.engine import read_generator
 from generator.layers.config import TextToLoRAConfig
@@ -33,7 +29,6 @@ from training.objectives.module import OptimiserConfig
 from training.objectives.policy_gradient import Answered, PolicyTerms, advantages
 from training.objectives.reward import AnswerConfig, Reward
 
-WORDS = ["<pad>", "<end>", "<unk>", "red", "blue", "green", "sun", "sea", "tree", "sky"]
 REWARDS = st.integers(1, 6).flatmap(
     lambda k: st.lists(
         st.lists(st.sampled_from([0.0, 0.25, 1 / 3, 1.0]), min_size=k, max_size=k), min_size=1
@@ -83,20 +78,6 @@ def test_answers_are_grouped_by_length_with_their_own_advantages() -> None:
 
 
 @pytest.fixture(scope="session")
-def word_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random two-layer Llama whose tokens are ten words, so that answers can be guessed."""
-    folder = tmp_path_factory.mktemp("words")
-    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>", unk_token="<unk>"
-    ).save_pretrained(folder)
-    config = tiny.config("llama", vocab_size=len(WORDS), eos_token_id=1, pad_token_id=0)
-    tiny.model(config).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def start(tmp_path_factory: pytest.TempPathFactory, word_base: Path) -> Path:
     """Text-to-LoRA for `word_base` with random weights everywhere, and dropout."""
     layout = layout_of(load_config(resolve_base(str(word_base))), rank=2)
@@ -106,17 +87,6 @@ def start(tmp_path_factory: pytest.TempPathFactory, word_base: Path) -> Path:
     folder = tmp_path_factory.mktemp("start") / "start"
     base = {"id": str(word_base), "sha256": None, "source": "random"}
     save_checkpoint(folder, module, CheckpointInfo(base, DEFAULT_ENCODER, ["seen"]))
-    return folder
-
-
-def write_tasks(folder: Path, answers: dict[str, str]) -> Path:
-    """Tasks of 70 rows whose answer is always the same."""
-    folder.mkdir()
-    for name, answer in answers.items():
-        inputs = (" ".join(WORDS[6 + (i + j) % 4] for j in range(1 + i % 4)) for i in range(70))
-        lines = [json.dumps({"input": text, "output": answer}) for text in inputs]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines))
-        (folder / f"{name}.txt").write_text(f"Always answer with {answer}.")
     return folder
 
 
