@@ -295,12 +295,12 @@ def test_conditions_that_ask_for_nothing_pull_to_the_base(
     tasks: Path,
 ) -> None:
     run = Run(
-        word_base, teacher, tasks, 40, lr=5e-3, nothing=0.5, clip=1.0,
+        word_base, teacher, tasks, 60, lr=5e-3, nothing=0.5, clip=1.0,
         sampling=SamplingConfig(4, 4, prompted_share=0.0, micro_batches=1),
     )  # fmt: skip
     tiny.randomise(run.module.generator, std=0.5)  # its adapters do change answers
     off = run.fit().figures("nothing_divergence")
-    assert sum(off[-10:]) < 0.3 * sum(off[:10]) and off[0] > 0.1
+    assert sum(off[-10:]) < 0.4 * sum(off[:10]) and off[0] > 0.1
 
 
 @pytest.mark.slow
