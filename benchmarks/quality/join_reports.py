@@ -4,8 +4,8 @@
 
 The methods of a part with a label carry it, so that two checkpoints of one generator can stand side
 by side: `text-to-lora (reconstruction)`. The parts hold different methods, modes or tasks of one
-base and one seed. Means, recovery, pairs and calibration are those of all rows together. `command`
-names every part's.
+base and one seed. Means, recovery, pairs and calibration are those of all rows together; with
+`--against A,B` the pairs are those with these methods alone. `command` names every part's.
 """
 
 import argparse
@@ -68,8 +68,12 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", metavar="[LABEL=]PART")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--html", type=Path)
+    parser.add_argument("--against", default="", metavar="METHODS")
     options = parser.parse_args()
     report = joined([read_part(part) for part in options.parts])
+    if options.against:
+        named = set(options.against.split(","))
+        report["pairs"] = [p for p in report["pairs"] if named & {p["a"], p["b"]}]
     options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if options.html is not None:
         options.html.write_text(page(report), encoding="utf-8")
