@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from library.base.loss import output_logits
+from library.base.loss import full_precision, output_logits, token_divergences
 
 CHUNK = 512  # answer tokens whose logits are held at a time
 
 
-def token_divergences(
+def taught_losses(
     model: Any,
     teacher: Float[Tensor, "answers width"],
     student: Float[Tensor, "answers width"],
@@ -56,16 +57,9 @@ def _divergences(
     targets: Int[Tensor, " answers"],
     label_smoothing: float,
 ) -> tuple[Float[Tensor, " answers"], Float[Tensor, " answers"]]:
-    expected, log = _log_probabilities(model, teacher), _log_probabilities(model, student)
-    divergences = (expected.exp() * (expected - log)).sum(dim=-1)
-    said = log.gather(-1, targets[:, None])[:, 0]
-    losses = (label_smoothing - 1) * said - label_smoothing * log.mean(dim=-1)
+    logits = output_logits(model, student)  # (answers, vocabulary)
+    divergences = token_divergences(output_logits(model, teacher), logits)
+    losses = functional.cross_entropy(
+        full_precision(logits), targets, reduction="none", label_smoothing=label_smoothing
+    )
     return divergences, losses
-
-
-def _log_probabilities(
-    model: Any, states: Float[Tensor, "answers width"]
-) -> Float[Tensor, "answers vocabulary"]:
-    """In float32 at least."""
-    logits = output_logits(model, states)
-    return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(dim=-1)

@@ -1,4 +1,4 @@
-"""The language-model loss on answers alone, through a frozen base with adapters in place.
+"""Losses on answers alone, through a frozen base with adapters in place: of text, or of a teacher.
 
 The output layer is applied to answer positions only: with a vocabulary of 49,152 and answers of six
 tokens, computing it for the prompts would cost a fifth of the forward pass.
@@ -15,6 +15,8 @@ from torch.nn import functional
 from library.adapter import Adapter
 from library.base.batches import TokenBatch
 from library.base.multi_adapter import MultiAdapter
+
+POSITIONS = 256  # whose distributions over the vocabulary are formed at once
 
 
 def answer_logits(
@@ -76,9 +78,8 @@ def token_losses(
 ) -> tuple[Float[Tensor, " answers"], Int[Tensor, " answers"]]:
     """Cross-entropy of each answer token, and which row of the batch it stands in."""
     targets = ids.roll(-1, dims=1)[answer]
-    exact = logits if logits.dtype == torch.float64 else logits.float()
     losses = functional.cross_entropy(
-        exact, targets, reduction="none", label_smoothing=label_smoothing
+        full_precision(logits), targets, reduction="none", label_smoothing=label_smoothing
     )
     return losses, answer.nonzero()[:, 0]
 
@@ -102,6 +103,49 @@ def row_means(
 ) -> Float[Tensor, " batch"]:
     """Mean of each row's answer tokens; `row` says in which row a token stands."""
     return values.new_zeros(len(answer)).index_add(0, row, values) / answer.sum(dim=1)
+
+
+def token_divergences(
+    teacher: Float[Tensor, "answers vocabulary"], student: Float[Tensor, "answers vocabulary"]
+) -> Float[Tensor, " answers"]:
+    """KL(teacher || student) in nats at each answer position: Σ p·(log p − log q) over tokens.
+
+    p and q are the softmax of the logits (Hinton et al. 2015, at temperature 1). Differentiable in
+    the student's logits alone; beside the gradient no other tensor of their size is formed.
+    """
+    return _Divergence.apply(teacher, student)
+
+
+class _Divergence(torch.autograd.Function):
+    """`token_divergences`, a few positions at a time in both directions."""
+
+    @staticmethod
+    def forward(ctx: Any, teacher: Tensor, student: Tensor) -> Tensor:
+        ctx.save_for_backward(teacher, student)
+        pairs = zip(teacher.split(POSITIONS), student.split(POSITIONS), strict=True)
+        return torch.cat([_divergences(full_precision(t), full_precision(s)) for t, s in pairs])
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:
+        teacher, student = ctx.saved_tensors
+        gradient = torch.empty_like(student)
+        tensors = (teacher, student, grad_outputs[0], gradient)
+        parts = [tensor.split(POSITIONS) for tensor in tensors]
+        for t, s, grad, target in zip(*parts, strict=True):
+            # of a position: dKL/ds = softmax(s) − softmax(t)
+            difference = full_precision(s).softmax(-1) - full_precision(t).softmax(-1)
+            target.copy_(difference * grad[:, None])
+        return None, gradient
+
+
+def _divergences(teacher: Tensor, student: Tensor) -> Float[Tensor, " positions"]:
+    log_p, log_q = teacher.log_softmax(-1), student.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def full_precision(logits: Float[Tensor, "*n vocabulary"]) -> Float[Tensor, "*n vocabulary"]:
+    """Logits in float32, or in float64 if they are."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def row_scores(

@@ -16,7 +16,7 @@ from library.adapter import Adapter
 from library.base.batches import TokenBatch
 from library.base.compiled import compile_layers
 from library.base.decode import decode
-from library.base.divergence import token_divergences
+from library.base.divergence import taught_losses
 from library.base.loss import answer_states, row_losses, row_means
 from library.base.models import BaseReference, fast_dtype, load_base, numerics
 from library.base.multi_adapter import MultiAdapter
@@ -134,7 +134,7 @@ class FrozenBase:
                 self._model, group.ids, group.answer, neftune_alpha=noise.neftune_alpha
             )
             row, targets = group.answer.nonzero()[:, 0], group.ids.roll(-1, dims=1)[group.answer]
-            found = token_divergences(
+            found = taught_losses(
                 self._model, taught[number], student, targets, label_smoothing=noise.label_smoothing
             )
             return terms(number, *(row_means(values, row, group.answer) for values in found))

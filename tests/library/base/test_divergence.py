@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from library.base import divergence
-from library.base.divergence import token_divergences
+from library.base.divergence import taught_losses
 from library.base.loss import answer_logits, answer_states, output_logits, token_losses
 from library.base.multi_adapter import adapted
 from library.layout import layout_of
@@ -37,7 +37,7 @@ def test_value_and_gradient_are_those_of_the_formula(
     )
     (wanted,) = torch.autograd.grad((weights * torch.stack([expected, cross])).sum(), student)
 
-    found = token_divergences(model, teacher, student, targets, label_smoothing=0.1)
+    found = taught_losses(model, teacher, student, targets, label_smoothing=0.1)
     torch.testing.assert_close(found[0], expected)
     torch.testing.assert_close(found[1], cross)
     (gradient,) = torch.autograd.grad((weights * torch.stack(found)).sum(), student)
@@ -50,7 +50,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     teacher, targets = states(3, 0), tiny.tokens(1, 3)[0]
 
     def total(student: Tensor) -> Tensor:
-        return token_divergences(model, teacher, student, targets)[0].sum()
+        return taught_losses(model, teacher, student, targets)[0].sum()
 
     assert torch.autograd.gradcheck(total, states(3, 1).requires_grad_())
 
@@ -58,7 +58,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 def test_between_equals_there_is_neither_divergence_nor_gradient() -> None:
     model = tiny.model(tiny.config("llama"), dtype=torch.float64)
     student = states(6, 0).requires_grad_()
-    found, _ = token_divergences(model, student.detach(), student, tiny.tokens(1, 6)[0])
+    found, _ = taught_losses(model, student.detach(), student, tiny.tokens(1, 6)[0])
     (gradient,) = torch.autograd.grad(found.sum(), student)
     assert found.abs().max() < 1e-12 and gradient.abs().max() < 1e-12
 
@@ -78,7 +78,7 @@ def test_losses_are_those_of_training_and_reach_the_adapters() -> None:
         student = answer_states(model, ids, answer)
         logits = answer_logits(model, ids, answer)
         targets = ids.roll(-1, dims=1)[answer]
-        found, losses = token_divergences(model, teacher, student, targets, label_smoothing=0.1)
+        found, losses = taught_losses(model, teacher, student, targets, label_smoothing=0.1)
     wanted, _ = token_losses(logits, ids, answer, label_smoothing=0.1)
     torch.testing.assert_close(losses, wanted)
     assert (found > 0).all()
