@@ -5,11 +5,11 @@ attention and padding on the right no real token sees padding, so no attention m
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from library.base.prompts import answer_ids, prompt_ids
@@ -19,11 +19,17 @@ from library.tasks.files import Example
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """A tokenised row: the index of its adapter (or task of the step), prompt and answer."""
+    """A tokenised row: the index of its adapter (or task of the step), prompt and answer.
+
+    Attributes:
+        teacher: last states of a teacher at the positions that predict its answer
+            (library.base.loss.answer_states); then its distributions are learned, not the tokens.
+    """
 
     owner: int
     prompt: list[int]
     answer: list[int]
+    teacher: Float[Tensor, "tokens width"] | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)

@@ -5,7 +5,7 @@ takes the next job. What a job becomes depends on its rows and its seed, not on 
 tests hold it to PEFT, one task alone.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -75,12 +75,14 @@ class BatchedTrainer(AdapterTrainer[Recipe]):
 
     def _step(self, running: Running, backend: Backend) -> list[bool]:
         """One step of every running adapter; by slot, whether its gradient was finite."""
-        # 1. Rows of all adapters; an answer token weighs 1 / (its adapter's answer tokens).
+        # 1. Rows of all adapters; an answer token weighs 1 / (its adapter's answer tokens), those
+        # that a teacher answered apart from the others: the loss is the sum of both means.
         rows = [replace(r, owner=slot) for slot, state in running.items() for r in state.draw()]
-        answers = [0] * len(self.optimiser)
-        for row in rows:
-            answers[row.owner] += len(row.answer)
-        weights = [1 / max(1, count) for count in answers]
+        kinds = [(row.owner, row.teacher is None) for row in rows]
+        answers = Counter[tuple[int, bool]]()
+        for kind, row in zip(kinds, rows, strict=True):
+            answers[kind] += len(row.answer)
+        weights = [1 / max(1, answers[kind]) for kind in kinds]
         # 2. Gradients through the base, then from the adapters to the trained factors.
         adapters = self.optimiser.adapters()
         _pass_on(adapters, backend.gradients(rows, weights, adapters))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from library.adapter import Adapter
-from library.base.loss import output_logits
+from library.base.loss import output_logits, token_divergences
 from library.base.multi_adapter import MultiAdapter
 from library.trainer.packing import PackedBatch, mask_of
 
@@ -21,7 +21,10 @@ from library.trainer.packing import PackedBatch, mask_of
 def answer_losses(
     model: Any, batch: PackedBatch
 ) -> tuple[Float[Tensor, " answers"], Float[Tensor, "answers vocabulary"]]:
-    """Cross-entropy of each answer token, and the logits that it comes from."""
+    """The loss of each answer token in nats, and the logits that it comes from.
+
+    Cross-entropy, or where there is a teacher the divergence from its distribution.
+    """
     # 1. The decoder, rows of one sequence blind to each other: (sequences, length, width).
     embedded = model.get_input_embeddings()(batch.ids)
     if torch.is_grad_enabled():
@@ -37,7 +40,12 @@ def answer_losses(
     # (answers, vocabulary).
     logits = output_logits(model, hidden.flatten(0, 1)[batch.answers])
     exact = logits if logits.dtype == torch.float64 else logits.float()
-    return functional.cross_entropy(exact, batch.targets, reduction="none"), logits
+    losses = functional.cross_entropy(exact, batch.targets, reduction="none")
+    if batch.teacher is not None and batch.taught is not None:
+        with torch.no_grad():
+            teacher = output_logits(model, batch.teacher.to(hidden.dtype))
+        losses = torch.where(batch.taught, token_divergences(teacher, logits), losses)
+    return losses, logits
 
 
 class PackedLoss:
@@ -57,7 +65,7 @@ class PackedLoss:
         self.leaves = like.detached()
         for leaf in self.leaves.factors():
             leaf.grad = torch.zeros_like(leaf)
-        self._graphs: dict[tuple[int, int, int], _Graph | None] = {}  # None: seen once
+        self._graphs: dict[tuple[int, int, int, int], _Graph | None] = {}  # None: seen once
         self._stream = torch.cuda.Stream() if model.device.type == "cuda" else None
         self._pool: Any = None
 

@@ -59,7 +59,7 @@ class SharingBackend:
 
         Args:
             rows: owned by the adapters' positions.
-            weights: of an answer token, by owner.
+            weights: of an answer token, for each row; the same for equal rows of an owner.
         """
         leaves = adapters.detached()
         for batch in shared_prefix_batches(rows, weights, self._pad, self._parts):
@@ -116,7 +116,7 @@ class PackedBackend:
     @torch.no_grad()
     def scores(self, rows: Sequence[TokenRow], adapters: Adapter) -> Scores:
         right, loss = torch.zeros(len(rows)), torch.zeros(len(rows))
-        for batch, order in packed(rows, [1.0] * len(adapters), self._pad):
+        for batch, order in packed(rows, [1.0] * len(rows), self._pad):
             moved = batch.to(self._model.device)
             self._hooks.set_packed(adapters, moved.owners)
             losses, logits = answer_losses(self._model, moved)  # (answers,), (answers, vocabulary)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 import numpy
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from library.base.batches import TokenRow
@@ -29,7 +29,8 @@ class PackedBatch:
     """Rows in sequences. Padding has segment -1, owner -1, weight 0.
 
     `answers` are positions in the flattened batch whose *next* token is to be predicted, padded
-    with position 0; `targets` are those tokens.
+    with position 0; `targets` are those tokens. Of `taught` ones a teacher's distribution is to be
+    learned, the one that `output_logits` makes of `teacher`.
     """
 
     ids: Int[Tensor, "sequences length"]
@@ -39,18 +40,23 @@ class PackedBatch:
     answers: Int[Tensor, " answers"]
     targets: Int[Tensor, " answers"]
     weights: Float[Tensor, " answers"]
+    teacher: Float[Tensor, "answers width"] | None = None
+    taught: Bool[Tensor, " answers"] | None = None
 
     def to(self, device: torch.device) -> "PackedBatch":
         return PackedBatch(*(t.to(device, non_blocking=True) for t in self.tensors()))
 
     def tensors(self) -> list[Tensor]:
-        return [getattr(self, field.name) for field in fields(self)]
+        """Those that it has, in the order of its fields."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        return [value for value in values if value is not None]
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Sequences, length, answers."""
+    def shape(self) -> tuple[int, int, int, int]:
+        """Sequences, length, answers, width of the teacher's states (0 without one)."""
         sequences, length = self.ids.shape
-        return sequences, length, len(self.answers)
+        width = 0 if self.teacher is None else self.teacher.shape[1]
+        return sequences, length, len(self.answers), width
 
 
 def packed(
@@ -60,7 +66,7 @@ def packed(
 
     Args:
         rows: in any order.
-        weights: of each answer token, by owner.
+        weights: of an answer token, for each row.
         pad: id of the padding token.
     Returns:
         The batches, each with the rows (by number) that its segments are.
@@ -108,6 +114,7 @@ def _batch(
     owners = numpy.full((sequences, length), -1)
     order: list[int] = []
     answers: list[numpy.ndarray] = []
+    own: list[numpy.ndarray] = []
     for sequence, members in enumerate(bins):
         start = 0
         for number in members:
@@ -119,17 +126,40 @@ def _batch(
             # The token before the answer predicts its first one.
             first = sequence * length + start + len(row.prompt) - 1
             answers.append(numpy.arange(first, first + len(row.answer)))
+            own.append(numpy.full(len(row.answer), weights[number], dtype=float))
             order.append(number)
             start = end
     # 2. Answer positions in the flattened batch, padded: (answers,).
     count = sum(map(len, answers))
     padding = _round_up(count, ANSWER_MULTIPLE) - count
     answer = numpy.pad(numpy.concatenate(answers), (0, padding))
-    weight = numpy.array(weights)[owners.reshape(-1)[answer]]  # (answers,)
-    weight[count:] = 0
+    weight = numpy.pad(numpy.concatenate(own), (0, padding))  # (answers,)
     targets = ids.reshape(-1)[answer + 1]  # (answers,)
     arrays = (ids, positions, segments, owners, answer, targets, weight)
-    return PackedBatch(*map(torch.from_numpy, arrays)), order
+    teacher, taught = teacher_states([rows[number] for number in order], len(answer))
+    batch = PackedBatch(*map(torch.from_numpy, arrays), teacher=teacher, taught=taught)
+    return batch, order
+
+
+def teacher_states(
+    rows: Sequence[TokenRow], count: int
+) -> tuple[Float[Tensor, "answers width"], Bool[Tensor, " answers"]] | tuple[None, None]:
+    """Teachers' states at the answer tokens of rows one after another, and which tokens have some.
+
+    Args:
+        count: of answer tokens, padding at the end included.
+    Returns (None, None) where no row has a teacher.
+    """
+    like = next((row.teacher for row in rows if row.teacher is not None), None)
+    if like is None:
+        return None, None
+    states, taught, start = like.new_zeros(count, like.shape[1]), torch.zeros(count).bool(), 0
+    for row in rows:
+        end = start + len(row.answer)
+        if row.teacher is not None:
+            states[start:end], taught[start:end] = row.teacher, True
+        start = end
+    return states, taught
 
 
 def mask_of(batch: PackedBatch, dtype: torch.dtype) -> Float[Tensor, "sequences 1 length length"]:

@@ -4,7 +4,7 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from library.adapter import Adapter
@@ -20,7 +20,8 @@ class TrainConfig:
 
     Attributes:
         steps: the most steps of an adapter.
-        rows: rows of a step, for each adapter.
+        rows: rows of a step, for each adapter; so many of either kind, where a teacher answered
+            some.
         slots: adapters trained at once.
         micro_batches: groups of similar length that a step is cut into.
         check_every: steps between evaluations on the tune rows.
@@ -117,11 +118,14 @@ class RunState(Generic[State]):
         self.checks: list[Check] = []
         self.best: State | None = None
         self.snapshots: deque[State] = deque(maxlen=self.config.snapshots)
-        self._rows = shuffled_rows(self.job)
+        labelled = tuple(row for row in self.job.train if row.teacher is None)
+        taught = tuple(row for row in self.job.train if row.teacher is not None)
+        kinds = (kind for kind in (labelled, taught) if kind)
+        self._rows = [shuffled_rows(replace(self.job, train=kind)) for kind in kinds]
 
     def draw(self) -> list[TokenRow]:
         """The rows of the next step."""
-        return list(itertools.islice(self._rows, self.config.rows))
+        return [row for rows in self._rows for row in itertools.islice(rows, self.config.rows)]
 
     @property
     def learning_rate(self) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from library.base.batches import TokenRow, width
-from library.trainer.packing import SHARED, PackedBatch, first_fit
+from library.trainer.packing import SHARED, PackedBatch, first_fit, teacher_states
 
 LENGTH = 512  # of a sequence; longer where a row is: attention grows with its square
 
@@ -28,6 +28,7 @@ class _Tokens:
     answers: list[int] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    rows: list[TokenRow] = field(default_factory=list)
 
     def add(self, row: TokenRow, beginning: int, segment: int, weight: float) -> None:
         """Append what follows a row's beginning, but for the last token: it predicts nothing."""
@@ -39,6 +40,7 @@ class _Tokens:
         self.answers += range(first, first + len(row.answer))
         self.targets += row.answer
         self.weights += [weight] * len(row.answer)
+        self.rows.append(row)
 
 
 def shared_prefix_batches(
@@ -48,24 +50,26 @@ def shared_prefix_batches(
 
     Args:
         rows: in any order.
-        weights: of each answer token, by owner.
+        weights: of an answer token, for each row; the same for equal rows of an owner.
         pad: id of the padding token.
     """
-    by_owner: dict[int, list[TokenRow]] = {}
-    for row in rows:
-        by_owner.setdefault(row.owner, []).append(row)
-    sequences = [s for owner in by_owner for s in _sequences(by_owner[owner], weights[owner])]
+    by_owner: dict[int, list[tuple[TokenRow, float]]] = {}
+    for row, weight in zip(rows, weights, strict=True):
+        by_owner.setdefault(row.owner, []).append((row, weight))
+    sequences = [sequence for own in by_owner.values() for sequence in _sequences(own)]
     sequences.sort(key=lambda sequence: len(sequence.ids))
     size = -(-len(sequences) // parts)  # alike, as the largest batch is what takes memory
     return [_batch(sequences[i : i + size], pad) for i in range(0, len(sequences), size)]
 
 
-def _sequences(rows: Sequence[TokenRow], weight: float) -> list[_Tokens]:
-    """The rows of one owner in as few sequences as first-fit needs."""
-    # 1. Equal rows are one.
-    keys = [(tuple(row.prompt), tuple(row.answer)) for row in rows]
-    counts = list(Counter(keys).values())
-    different = list(dict(zip(keys, rows, strict=True)).values())  # in the same order
+def _sequences(weighted: Sequence[tuple[TokenRow, float]]) -> list[_Tokens]:
+    """The rows of one owner, with their weights, in as few sequences as first-fit needs."""
+    # 1. Equal rows are one; what one of them learns from its teacher, others do not.
+    keys = [(tuple(row.prompt), tuple(row.answer), id(row.teacher)) for row, _ in weighted]
+    counts = Counter(keys)
+    unequal = dict(zip(keys, weighted, strict=True))  # in the same order
+    different = [row for row, _ in unequal.values()]
+    weights = [weight * counts[key] for key, (_, weight) in unequal.items()]
     # 2. The beginning of all, but for a prompt's last token, which predicts the row's own answer.
     beginning = common_beginning([row.prompt[:-1] for row in different])
     shared = len(beginning)
@@ -73,9 +77,9 @@ def _sequences(rows: Sequence[TokenRow], weight: float) -> list[_Tokens]:
     lengths = [len(row) - 1 - shared for row in different]
     sequences = []
     for members in first_fit(lengths, max(LENGTH - shared, *lengths)):
-        tokens = _Tokens(rows[0].owner, [*beginning], [*range(shared)], [SHARED] * shared)
+        tokens = _Tokens(different[0].owner, [*beginning], [*range(shared)], [SHARED] * shared)
         for segment, member in enumerate(members):
-            tokens.add(different[member], shared, segment, weight * counts[member])
+            tokens.add(different[member], shared, segment, weights[member])
         sequences.append(tokens)
     return sequences
 
@@ -95,6 +99,7 @@ def _batch(sequences: Sequence[_Tokens], pad: int) -> PackedBatch:
         return torch.tensor([row + [padding] * (length - len(row)) for row in values])
 
     answers = [i * length + answer for i, s in enumerate(sequences) for answer in s.answers]
+    teacher, taught = teacher_states([row for s in sequences for row in s.rows], len(answers))
     return PackedBatch(
         ids=padded([s.ids for s in sequences], pad),
         positions=padded([s.positions for s in sequences], 0),
@@ -103,4 +108,6 @@ def _batch(sequences: Sequence[_Tokens], pad: int) -> PackedBatch:
         answers=torch.tensor(answers, dtype=torch.int64),
         targets=torch.tensor([t for s in sequences for t in s.targets], dtype=torch.int64),
         weights=torch.tensor([w for s in sequences for w in s.weights], dtype=torch.float64),
+        teacher=teacher,
+        taught=taught,
     )

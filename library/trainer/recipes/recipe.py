@@ -57,6 +57,8 @@ class TrainingJob:
     """One adapter to train: its name, rows, the seed of their order, and its start.
 
     Attributes:
+        train: rows; those with a teacher, if there are any, are drawn apart from the others, as
+            many of each kind a step.
         start: an adapter of the trainer's layout, n = 1, which the batched trainer goes on from;
             None for the start that all adapters share.
     """

@@ -28,7 +28,7 @@ def test_every_row_is_there_once_and_its_answers_are_asked_for(
         for i, (owner, prompt, answer) in enumerate(sizes)
     ]
     seen = []
-    for batch, order in packed(rows, [float(1 + n) for n in range(5)], pad=0):
+    for batch, order in packed(rows, [1.0 + row.owner for row in rows], pad=0):
         assert batch.ids.numel() <= CELLS + 2 * batch.ids.shape[1]
         flat = {name: getattr(batch, name).flatten() for name in ("ids", "segments", "owners")}
         real = batch.weights > 0
@@ -67,7 +67,8 @@ def test_losses_and_gradients_are_those_of_the_other_backend(family: str) -> Non
     model = tiny.model(config, dtype=torch.float64)
     layout = tiny.with_ranks(layout_of(model.config, rank=4), [4, 2, 3])
     adapters, hooks = tiny.adapter(layout, 3, dtype=torch.float64), MultiAdapter(model, layout)
-    rows, weights = rows_of(3), [0.5, 0.25, 2.0]
+    rows = rows_of(3)
+    weights = [(0.5, 0.25, 2.0)[row.owner] for row in rows]
     backends: list[Any] = [
         SharingBackend(model, hooks, 0, parts=2),
         PackedBackend(model, hooks, 0, adapters),

@@ -43,6 +43,10 @@ def setup(family: str, dtype: torch.dtype) -> tuple[Any, Layout, Adapter]:
     return model, layout, tiny.adapter(layout, 3, dtype=dtype)
 
 
+def weights_of(rows: list[TokenRow]) -> list[float]:
+    return [WEIGHTS[row.owner] for row in rows]
+
+
 def row_by_row(
     model: Any, hooks: MultiAdapter, rows: list[TokenRow], adapters: Adapter
 ) -> list[Tensor]:
@@ -66,7 +70,7 @@ def assert_same_gradients(family: str, dtype: torch.dtype, rows: list[TokenRow])
     exact = 1e-9 if dtype == torch.float64 and family in DOUBLE else 1e-5
     for parts in (1, 3):
         backend = SharingBackend(model, hooks, 0, parts)
-        actual = backend.gradients(rows, WEIGHTS, adapters)
+        actual = backend.gradients(rows, weights_of(rows), adapters)
         for one, two in zip(actual, expected, strict=True):
             torch.testing.assert_close(one, two, atol=exact * float(two.abs().max()), rtol=0)
     hooks.close()
@@ -95,7 +99,7 @@ def test_so_they_are_in_every_family_and_over_several_sequences(family: str) -> 
 
 @given(ROWS, st.integers(1, 3))
 def test_what_rows_share_is_there_once(rows: list[TokenRow], parts: int) -> None:
-    batches = shared_prefix_batches(rows, WEIGHTS, 0, parts)
+    batches = shared_prefix_batches(rows, weights_of(rows), 0, parts)
     owners = {row.owner for row in rows}
     assert len(batches) <= parts and sum(len(batch.ids) for batch in batches) == len(owners)
     for batch in batches:
@@ -117,10 +121,11 @@ def test_a_neighbour_that_is_not_finite_or_longer_changes_nothing() -> None:
     hooks = MultiAdapter(model, layout)
     mine = [TokenRow(0, [3, 4, 5], [6]), TokenRow(0, [3, 4, 7], [8, 9])]
     backend = SharingBackend(model, hooks, 0, 1)
-    alone = backend.gradients(mine, WEIGHTS, adapters)
+    alone = backend.gradients(mine, weights_of(mine), adapters)
     for factor in adapters.factors():
         factor[1] = torch.nan
-    together = backend.gradients([*mine, TokenRow(1, [5] * 30, [6])], WEIGHTS, adapters)
+    both = [*mine, TokenRow(1, [5] * 30, [6])]
+    together = backend.gradients(both, weights_of(both), adapters)
     for one, two in zip(together, alone, strict=True):
         torch.testing.assert_close(one[0], two[0], atol=1e-12, rtol=0)
         assert not one[1].isfinite().all() and not two[1].any()
