@@ -17,7 +17,7 @@ from generator.strategies.auto import Auto
 from generator.strategies.base import Proposal, Strategy
 from generator.strategies.fresh import Fresh
 from generator.strategies.generated import Generated
-from generator.strategies.multi_task import MultiTask
+from generator.strategies.multi_task import MultiTask, shipped_multi_task
 from generator.strategies.refined import refined_proposals
 from generator.strategies.retrieved import Compose, Nearest
 from library.base.models import BaseModel, BaseReference
@@ -50,6 +50,9 @@ class Engine:
         checkpoints: loaded generators.
         resources: encoders, library, base models; no library by default.
         multi_task: folder of the multi-task adapter; the shipped one by default.
+
+    Attributes:
+        teachers: the multi-task adapter, which answers inputs that come without answers.
     """
 
     def __init__(
@@ -60,11 +63,12 @@ class Engine:
     ) -> None:
         self.resources = resources or Resources()
         self.generated = {c.kind: Generated(c, self.resources) for c in checkpoints}
-        nearest, compose = Nearest(self.resources), Compose(self.resources)
-        prompted, fresh = MultiTask(multi_task or pretrained.folder(MultiTask.name)), Fresh()
-        auto = Auto([*self.generated.values()], nearest, compose, prompted, fresh)
+        nearest, compose, fresh = Nearest(self.resources), Compose(self.resources), Fresh()
+        self.teachers = MultiTask(multi_task or shipped_multi_task())
+        auto = Auto([*self.generated.values()], nearest, compose, self.teachers, fresh)
         self.strategies: dict[str, Strategy] = {
-            s.name: s for s in (auto, prompted, *self.generated.values(), nearest, compose, fresh)
+            s.name: s
+            for s in (auto, self.teachers, *self.generated.values(), nearest, compose, fresh)
         }
 
     def strategy(self, name: str, *, examples: bool = False) -> Strategy:
@@ -116,6 +120,8 @@ class Engine:
     def start(self, name: str, query: Query) -> Proposal:
         """What a strategy proposes before any training. Raises as `propose` does."""
         request = query.request
+        if request.inputs:  # without a teacher there is no training
+            self.teachers.teacher(request.description, query.base)
         untrained = bool(request.examples) and not request.refines
         return self.strategy(name, examples=untrained).propose(query)
 
@@ -164,8 +170,18 @@ class Engine:
         proposal = self.start(name, query)
         if not query.request.refines:
             return proposal
-        (refined,) = refined_proposals([query], [proposal], progress, refiner)
+        (refined,) = self.refined([query], [proposal], progress, refiner)
         return refined
+
+    def refined(
+        self,
+        queries: Sequence[Query],
+        starts: Sequence[Proposal],
+        progress: Progress = no_progress,
+        refiner: Refiner | None = None,
+    ) -> list[Proposal]:
+        """Proposals after training, many at once; see generator.strategies.refined."""
+        return refined_proposals(queries, starts, progress, refiner, teachers=self.teachers)
 
 
 def strategy_names() -> list[str]:

@@ -92,8 +92,11 @@ def expectation(proposal: Proposal, base_sha256: str | None) -> Expected | None:
 def expectation_after(refined: Refined, base_sha256: str | None) -> Expected | None:
     """The same of an adapter that was trained on examples, by what the held-out ones say.
 
+    None where a teacher's answers were learned: nothing like it was measured.
     Raises CheckpointError if the calibration is missing or damaged.
     """
+    if refined.taught is not None:
+        return None
     scores, known = refined.held_out, _calibration()
     if scores is None:
         return _expected(known.groups.get(TRAINED), base_sha256)

@@ -1,10 +1,11 @@
-"""One adapter that a user already has, or a fresh one, trained on examples: `lorasmith refine`."""
+"""One adapter that a user already has, or a fresh one, trained further: `lorasmith refine`."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from generator.expected import expectation_after
 from generator.refine.refine import Refined, Refiner, Start
+from generator.refine.teacher import Teacher
 from generator.request import Request
 from generator.strategies.fresh import fresh_start
 from index.merge.parents import Parents
@@ -53,16 +54,18 @@ def refine_adapter(
     start: Parents | None = None,
     *,
     refiner: Refiner,
+    teacher: Teacher | None = None,
     check: Check | None = None,
     progress: Progress = no_progress,
 ) -> RefinedAdapter:
-    """An adapter after training on a request's examples.
+    """An adapter after training on a request's examples, on answers to its inputs, or on both.
 
     Args:
         base: the base model.
-        request: its examples, steps, budget, seed and profile.
+        request: its examples, inputs, steps, budget, seed and profile.
         start: the adapter to go on from; None for a fresh one on the base's default modules.
         refiner: does the training.
+        teacher: answers the inputs, if there are any.
         check: see library.peft.provenance.finish.
     Raises:
         UsageError: examples that nothing can be trained with.
@@ -71,12 +74,12 @@ def refine_adapter(
     """
     # 1. The start, and the prompt that it is for.
     adapter = start.adapters[0] if start else fresh_start(base, request.seed)
-    usage = start.usages[0] if start else BARE
+    usage = start.usages[0] if start and not request.inputs else BARE
     saw = start is not None and start.examples[0] == request.examples_digest
     # 2. Training.
     (refined,) = refiner(
         base,
-        [Start(adapter, request.examples, usage, saw)],
+        [Start(adapter, request.examples, usage, saw, request.inputs, teacher)],
         steps=request.refine,
         budget=request.budget,
         seed=request.seed,

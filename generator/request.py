@@ -54,6 +54,8 @@ class Request:
         refine: steps of training on the examples; None for as many as suit them, 0 for none.
         mode: the prompt that the adapter is for; best takes what was measured to be better.
         budget: seconds that refining may cost by a stored table (generator.refine.costs).
+        inputs: of the task, without answers, for a teacher to answer; then the adapter is for
+            prompts that are the input alone.
     """
 
     description: str | None
@@ -65,11 +67,12 @@ class Request:
     refine: int | None = None
     mode: UsageMode = "best"
     budget: float = DEFAULT_BUDGET
+    inputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.description is not None:
             object.__setattr__(self, "description", normalise(self.description))
-        elif not self.examples:
+        elif not (self.examples or self.inputs):
             raise UsageError(NEITHER)
         if self.mode not in get_args(UsageMode):
             raise UsageError(f"mode must be best, bare or prompted, not {self.mode!r}")
@@ -88,21 +91,26 @@ class Request:
             raise UsageError(f"at most {MAX_EXAMPLES} examples, not {len(self.examples)}")
         try:
             "".join(e.input + e.output for e in self.examples).encode("utf-8")
+            "".join(self.inputs).encode("utf-8")
         except UnicodeEncodeError as error:
-            raise UsageError("an example is not valid UTF-8") from error
+            raise UsageError("an example or input is not valid UTF-8") from error
         if self.refine is not None and self.refine < 0:
             raise UsageError(f"refine must be a number of steps, or 0, not {self.refine}")
         if not 1 <= self.budget <= MAX_BUDGET:
             raise UsageError(f"budget must be from 1 to {MAX_BUDGET:g} seconds, not {self.budget}")
-        if self.refine and not self.examples:
+        if self.refine and not (self.examples or self.inputs):
             raise UsageError("refine needs examples to train on")
+        if self.inputs and self.refine == 0:
+            raise UsageError("inputs are there to be trained on: leave out refine 0")
+        if self.inputs and self.mode == "prompted":
+            raise UsageError("inputs make an adapter for bare prompts: mode must be best or bare")
         if self.refines:
-            require_trainable(self.examples, self.refine)
+            require_trainable(self.examples, self.refine, self.inputs)
 
     @property
     def refines(self) -> bool:
-        """Whether an adapter is trained on the examples."""
-        return bool(self.examples) and self.refine != 0
+        """Whether an adapter is trained on the examples, or on answers to the inputs."""
+        return bool(self.examples or self.inputs) and self.refine != 0
 
     @property
     def examples_digest(self) -> str | None:

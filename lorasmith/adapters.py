@@ -5,9 +5,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generator.refine.limits import DEFAULT_BUDGET
+from generator.refine.limits import DEFAULT_BUDGET, UNDESCRIBED
+from library.errors import UsageError
 from library.files import write_folder
-from lorasmith.loading import Examples, Mode, Profile, example_pairs, loaded_engine
+from lorasmith.loading import (
+    Examples,
+    Inputs,
+    Mode,
+    Profile,
+    example_pairs,
+    loaded_engine,
+    rows_and_inputs,
+)
 
 if TYPE_CHECKING:
     from index.merge.parents import Gate
@@ -49,6 +58,7 @@ def generate(
     description: str | None,
     *,
     examples: Examples = (),
+    inputs: Inputs = (),
     refine: int | None = None,
     mode: Mode = "best",
     budget: float = DEFAULT_BUDGET,
@@ -67,11 +77,14 @@ def generate(
 
     With examples, the adapter is trained on them, which takes about a minute on a CPU; its
     `summary["refined"]["held_out"]` says how many of them were right when they were held out.
-    `summary["usage"]` says which prompt it needs.
+    `summary["usage"]` says which prompt it needs. With inputs and no answers, a shipped adapter
+    that reads the description answers them, and its answers are learned for prompts without it;
+    `summary["refined"]["inputs"]` says what became of them.
 
     Args:
         description: the task, 1 to 8,192 characters; None where there are examples.
         examples: pairs of input and output, at most 200, or a JSONL file of them.
+        inputs: texts without answers, at most 200, or a file of them: JSONL, or one a line.
         refine: steps of training on the examples; None for as many as suit them, 0 for none, where
             the generator can make something of examples that it is not trained on.
         mode: bare, for prompts that are the input alone; prompted, for those that begin with the
@@ -95,6 +108,7 @@ def generate(
         description,
         1,
         examples=examples,
+        inputs=inputs,
         refine=refine,
         mode=mode,
         budget=budget,
@@ -117,6 +131,7 @@ def generate_samples(
     samples: int,
     *,
     examples: Examples = (),
+    inputs: Inputs = (),
     refine: int | None = None,
     mode: Mode = "best",
     budget: float = DEFAULT_BUDGET,
@@ -150,8 +165,12 @@ def generate_samples(
 
     # 1. Everything that can be wrong with the arguments alone.
     require_strategy(generator, examples=bool(examples) and refine == 0)
-    pairs = example_pairs(examples)
-    request = Request(description, rank, strength, seed, profile, pairs, refine, mode, budget)
+    pairs, texts = rows_and_inputs(examples, inputs)
+    request = Request(
+        description, rank, strength, seed, profile, pairs, refine, mode, budget, texts
+    )
+    if texts and description is None:
+        raise UsageError(UNDESCRIBED)
     requests = sample_requests(generator, request, samples)
     reference = resolve_base(base)
     require_device(device)

@@ -1,13 +1,13 @@
-"""Examples of a task: train an adapter on them, or ask the base for answers."""
+"""Examples and inputs of a task: train an adapter on them, or ask the base for answers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from generator.refine.limits import DEFAULT_BUDGET
+from generator.refine.limits import DEFAULT_BUDGET, require_trainable
 from library.errors import UsageError
 from lorasmith.adapters import FinishedAdapter
-from lorasmith.loading import Examples, Profile, example_pairs, loaded_model
+from lorasmith.loading import Examples, Inputs, Profile, loaded_model, rows_and_inputs
 
 if TYPE_CHECKING:
     from library.adapter import Adapter
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 def refine(
-    examples: Examples,
+    examples: Examples = (),
     adapter: str | Path | None = None,
     *,
+    inputs: Inputs = (),
     steps: int | None = None,
     budget: float = DEFAULT_BUDGET,
     seed: int = 0,
@@ -34,8 +35,12 @@ def refine(
     trained on; how new inputs will be answered is measured by adapters that train beside on a part
     of them (`summary["refined"]["held_out"]`), from four examples on.
 
+    With inputs and no answers, a shipped adapter that reads the existing one's description answers
+    them; its answers are learned, beside the examples if there are any, for the input alone.
+
     Args:
         examples: up to 200 pairs of input and output, or a JSONL file of them.
+        inputs: up to 200 texts without answers, or a file of them: JSONL, or one a line.
         adapter: folder, or id or task of the library; None starts from nothing, for any base.
         steps: steps of training; by default as many as suit the examples and fit the budget.
         budget: seconds that training may cost, by a stored table of costs.
@@ -50,6 +55,7 @@ def refine(
     from generator.refine.refine import refiner_here
     from generator.refined_adapter import refine_adapter
     from generator.request import Request
+    from generator.strategies.multi_task import MultiTask, shipped_multi_task
     from index.merge.parents import read_parents
     from library.base.models import require_device, resolve_base
     from library.progress import no_progress
@@ -59,13 +65,20 @@ def refine(
     # 1. Everything that can be wrong with the arguments alone.
     if steps == 0:
         raise UsageError("steps must be at least 1")
-    rows = example_pairs(examples)
-    request = Request(None, seed=seed, profile=profile, examples=rows, refine=steps, budget=budget)
+    rows, texts = rows_and_inputs(examples, inputs)
+    require_trainable(rows, steps, texts)
+    request = Request(
+        None, seed=seed, profile=profile, examples=rows, refine=steps, budget=budget, inputs=texts
+    )
     require_device(device)
     start = None
     if adapter is not None:
         start = read_parents([str(adapter)], load_library(library).catalogue, base)
     reference = resolve_base(base or (start.base["id"] if start else None))
+    teacher = None
+    if texts:
+        description = start.descriptions[0] if start else None
+        teacher = MultiTask(shipped_multi_task()).teacher(description, reference)
     # 2. Training.
     check = QuickCheck(reference)
     refined = refine_adapter(
@@ -73,6 +86,7 @@ def refine(
         request,
         start,
         refiner=refiner_here(lambda base: loaded_model(base, device)),
+        teacher=teacher,
         check=check,
         progress=progress or no_progress,
     )

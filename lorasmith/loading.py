@@ -1,4 +1,4 @@
-"""What several functions load: examples, the engine and the base model of the last call."""
+"""What several functions load: examples, inputs, the engine and the base model of the last call."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Profile = Literal["portable", "lossless"]
 Mode = Literal["best", "bare", "prompted"]
 Examples = Sequence[tuple[str, str]] | Path | str
+Inputs = Sequence[str] | Path | str
 
 
 def example_pairs(examples: Examples) -> "tuple[Example, ...]":
@@ -22,6 +23,26 @@ def example_pairs(examples: Examples) -> "tuple[Example, ...]":
     if isinstance(examples, str | Path):
         return tuple(read_examples(Path(examples)))
     return tuple(Example.pair(text, output) for text, output in examples)
+
+
+def input_texts(inputs: Inputs) -> tuple[str, ...]:
+    """Texts, or the inputs in a file. Raises MissingPath, TaskFileError."""
+    from library.tasks.inputs import read_inputs
+
+    if isinstance(inputs, str | Path):
+        return read_inputs(Path(inputs))
+    return tuple(inputs)
+
+
+def rows_and_inputs(
+    examples: Examples, inputs: Inputs
+) -> "tuple[tuple[Example, ...], tuple[str, ...]]":
+    """Both as they are given or lie in files. Raises as they do; UsageError for one pipe."""
+    from library.errors import UsageError
+
+    if str(examples) == str(inputs) == "-":
+        raise UsageError("standard input holds either the examples or the inputs, not both")
+    return example_pairs(examples), input_texts(inputs)
 
 
 @lru_cache(maxsize=1)

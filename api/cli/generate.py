@@ -10,6 +10,7 @@ import typer
 
 import lorasmith
 from api.cli.console import progress_bar
+from api.cli.training_lines import training_lines
 from generator.refine.limits import DEFAULT_BUDGET
 from library.errors import UsageError
 from library.files import data_dir, require_absent, require_kind, write_folder
@@ -35,9 +36,13 @@ def generate_command(
         Path | None,
         typer.Option(help="JSONL of input and output, to read and train on; - is standard input."),
     ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(help="Inputs without answers, JSONL or one a line, to train on; or -."),
+    ] = None,
     refine: Annotated[
         int | None,
-        typer.Option(help="Steps of training on the examples; 0: none.", show_default="as suits"),
+        typer.Option(help="Steps of training on what is given; 0: none.", show_default="as suits"),
     ] = None,
     mode: Annotated[
         str, typer.Option(help="Prompt: bare (the input alone), prompted, or best.")
@@ -67,6 +72,9 @@ def generate_command(
 ) -> None:
     """Make a LoRA adapter from a description, a handful of examples, or better both.
 
+    With --inputs a shipped adapter that reads the description answers them; its answers are learned
+    for prompts without the description.
+
     Example: lorasmith generate "Say whether the review is positive or negative." --out my-adapter
     --examples few.jsonl --try "The soup was cold and the waiter rude."
     """
@@ -83,6 +91,7 @@ def generate_command(
         attempts=attempts or (),
         overwrite=overwrite,
         examples=examples or (),
+        inputs=inputs or (),
         refine=refine,
         mode=mode,
         budget=budget,
@@ -173,15 +182,7 @@ def prospects(summary: dict[str, Any]) -> list[str]:
     """
     lines, refined, expected = [], summary["refined"], summary["expected"]
     if refined is not None:
-        lines.append(f"  trained {refined['steps']} steps on {refined['examples_used']} examples")
-        held_out = refined["held_out"]
-        lines.append(
-            "  not measured: no example was held out"
-            if held_out is None
-            else f"  held out, {held_out['right']} of {held_out['of']} answers were exactly right"
-        )
-        if held_out is not None and held_out["loss"] > held_out["start_loss"]:
-            lines.append("  training made held-out answers less likely: the start may be better")
+        lines += training_lines(refined)
     bare = summary["usage"]["mode"] == "bare"
     prompt = "the input alone" if bare else "the description, a blank line and the input"
     lines.append(f"  prompt it with {prompt}")

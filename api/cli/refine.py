@@ -1,4 +1,4 @@
-"""`lorasmith refine`: train an adapter on examples."""
+"""`lorasmith refine`: train an adapter on examples, or on a teacher's answers to inputs."""
 
 import json
 from pathlib import Path
@@ -17,11 +17,17 @@ from lorasmith.loading import Profile
 
 
 def refine_command(
-    examples: Annotated[Path, typer.Option(help="JSONL of input and output; - reads stdin.")],
     out: Annotated[Path, typer.Option(help="Folder for the refined adapter.")],
     adapter: Annotated[
         str | None,
         typer.Argument(help="Folder, or id or task of the library; none: a fresh adapter."),
+    ] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="JSONL of input and output; - reads stdin.")
+    ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(help="Inputs without answers, JSONL or one a line; - reads stdin."),
     ] = None,
     steps: Annotated[
         int | None,
@@ -34,7 +40,7 @@ def refine_command(
         str | None, typer.Option(help="Base model (default: the one that the adapter names).")
     ] = None,
     library: Location = SHIPPED_LIBRARY,
-    seed: Annotated[int, typer.Option(help="Order of the examples, and a fresh start.")] = 0,
+    seed: Annotated[int, typer.Option(help="Order of the rows, and a fresh start.")] = 0,
     profile: Annotated[Profile, typer.Option(help="portable or lossless.")] = "portable",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing folder.")
@@ -44,6 +50,9 @@ def refine_command(
 ) -> None:
     """Train an adapter on a handful of examples: one that you have further, or a fresh one.
 
+    With --inputs a shipped adapter that reads the adapter's description answers them; its answers
+    are learned for prompts without the description.
+
     Example: lorasmith refine my-adapter --examples few.jsonl --out refined
     """
     require_absent(out, overwrite)
@@ -51,8 +60,9 @@ def refine_command(
     quiet_libraries()
     with progress_bar("refining", unit="step") as progress:
         refined = lorasmith.refine(
-            examples,
+            examples or (),
             adapter,
+            inputs=inputs or (),
             steps=steps,
             budget=budget,
             seed=seed,

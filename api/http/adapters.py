@@ -54,8 +54,8 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRou
         },
         201: {"description": "The new adapter.", "content": _BINARY, "headers": _HEADERS},
         202: {
-            "description": "The job that trains it on the examples is queued; its result will be "
-            "the new adapter.",
+            "description": "The job that trains it on the examples or inputs is queued; its result "
+            "will be the new adapter.",
             "model": JobAnswer,
             "headers": LOCATION,
         },
@@ -77,7 +77,7 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRou
 async def create_adapter(body: AdapterRequest, request: Request, service: ServiceOf) -> Response:
     """Create an adapter from a description; the same request returns the same adapter.
 
-    With examples to train on, the answer is a job. Without, and with `Accept:
+    With examples or inputs to train on, the answer is a job. Without, and with `Accept:
     application/octet-stream`, it is adapter_model.safetensors itself.
     """
     adapter = await service.create(body.generator, body.to_request(), body.base)
@@ -114,7 +114,10 @@ async def create_adapter(body: AdapterRequest, request: Request, service: Servic
     },
 )
 async def refine_stored(id: AdapterId, body: RefineRequest, service: ServiceOf) -> Response:
-    """Train a stored adapter further on examples, in the background, into a new adapter."""
+    """Train a stored adapter further, in the background, into a new adapter.
+
+    On examples, on a teacher's answers to inputs, or on both.
+    """
     return accepted(await service.refine(id, body.to_request()))
 
 

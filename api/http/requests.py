@@ -9,6 +9,7 @@ from generator.refine.limits import (
     DEFAULT_BUDGET,
     MAX_BUDGET,
     MAX_EXAMPLES,
+    MAX_INPUTS,
     MAX_STEPS,
     require_trainable,
 )
@@ -99,6 +100,12 @@ class AdapterRequest(_Strict):
         description=f"Examples of the task to train on, at most {MAX_EXAMPLES}; then the answer is "
         "a job.",
     )
+    inputs: Annotated[list[Text] | None, FailFast()] = Field(
+        default=None,
+        description=f"Inputs of the task without answers, at most {MAX_INPUTS}: a teacher that "
+        "reads the description answers them, and the adapter learns its answers for bare prompts; "
+        "the answer is a job.",
+    )
     refine: int | None = Field(
         default=None,
         description="Steps of training on the examples (default: as suits them); 0 for none, "
@@ -132,17 +139,24 @@ class AdapterRequest(_Strict):
 
     def to_request(self) -> Request:
         """The request, validated. Raises UsageError."""
-        fields = self.model_dump(exclude={"examples", "generator", "base"}, exclude_none=True)
-        examples = _to_examples(self.examples)
-        return Request(**{"description": None, **fields}, examples=examples)
+        left_out = {"examples", "inputs", "generator", "base"}
+        fields = self.model_dump(exclude=left_out, exclude_none=True)
+        examples, inputs = _to_examples(self.examples), tuple(self.inputs or ())
+        return Request(**{"description": None, **fields}, examples=examples, inputs=inputs)
 
 
 class RefineRequest(_Strict):
     """What to train an adapter on. Null is the same as an absent field."""
 
-    examples: Annotated[list[ExampleBody], FailFast()] = Field(
-        description=f"Examples of the task, 1 to {MAX_EXAMPLES}.",
+    examples: Annotated[list[ExampleBody] | None, FailFast()] = Field(
+        default=None,
+        description=f"Examples of the task, at most {MAX_EXAMPLES}; these or inputs are needed.",
         examples=[[{"input": "Great film!", "output": "positive"}]],
+    )
+    inputs: Annotated[list[Text] | None, FailFast()] = Field(
+        default=None,
+        description=f"Inputs of the task without answers, at most {MAX_INPUTS}: a teacher that "
+        "reads the adapter's description answers them; the new adapter is for bare prompts.",
     )
     steps: int | None = Field(
         default=None,
@@ -155,10 +169,10 @@ class RefineRequest(_Strict):
 
     def to_request(self) -> Request:
         """The request, validated. Raises UsageError."""
-        examples = _to_examples(self.examples)
-        require_trainable(examples, self.steps)
-        fields = self.model_dump(exclude={"examples", "steps"}, exclude_none=True)
-        return Request(None, **fields, examples=examples, refine=self.steps)
+        examples, inputs = _to_examples(self.examples), tuple(self.inputs or ())
+        require_trainable(examples, self.steps, inputs)
+        fields = self.model_dump(exclude={"examples", "inputs", "steps"}, exclude_none=True)
+        return Request(None, **fields, examples=examples, inputs=inputs, refine=self.steps)
 
 
 class ProofBody(_Strict):

@@ -84,14 +84,39 @@ class HeldOutBody(BaseModel):
     start_loss: float = Field(description="Before any training.")
 
 
+class AgreementBody(BaseModel):
+    """Answers to inputs that were held back from training; whether they are right is not known."""
+
+    same: int = Field(description="They are the teacher's.")
+    of: int
+    start_same: int = Field(description="They were before any training.")
+
+
+class TaughtBody(BaseModel):
+    """The training on a teacher's answers to a request's inputs."""
+
+    given: int
+    digest: str = Field(description="Of the inputs.")
+    teacher: str = Field(description="Digest of the teacher's weights.")
+    repeated: int = Field(description="Left out, as they came again.")
+    labelled: int = Field(description="Left out, as they are among the examples.")
+    too_long: int = Field(description="Left out, as they exceed the prompt.")
+    empty: int = Field(description="Left out, as the teacher's answer was empty.")
+    cut: int = Field(description="Answers that are as long as may be.")
+    used: int = Field(description="Answers that were trained on.")
+    kept_step: int = Field(description="Step whose weights were kept.")
+    agreement: AgreementBody | None = Field(description="Null if no input was held back.")
+
+
 class RefinedBody(BaseModel):
-    """The training on a request's examples."""
+    """The training on a request's examples, on a teacher's answers to its inputs, or on both."""
 
     steps: int
     lr: float
     rows: int = Field(description="Examples of a step.")
     examples_used: int = Field(description="Longer ones are left out.")
     held_out: HeldOutBody | None = Field(description="Null if it was not measured.")
+    inputs: TaughtBody | None = Field(description="Null without inputs.")
 
 
 class AdapterAnswer(BaseModel):
@@ -108,7 +133,7 @@ class AdapterAnswer(BaseModel):
     usage: UsageBody | None = Field(description="Null only for adapters older than usages.")
     expected: ExpectedBody | None = Field(description="Null where nothing like it was measured.")
     chosen: ChosenBody
-    refined: RefinedBody | None = Field(description="Null without training on examples.")
+    refined: RefinedBody | None = Field(description="Null without training.")
     report: Verification = Field(
         description="Findings of the quick hooks, also in provenance.json."
     )

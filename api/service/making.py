@@ -11,6 +11,7 @@ from api.service.settings import Settings
 from api.service.store import LOCAL, Store, StoredRecord
 from generator.engine import Engine
 from generator.refine.process import refine_apart
+from generator.refine.teacher import Teacher
 from generator.refined_adapter import refine_adapter
 from generator.request import Query, Request
 from generator.strategies.base import Chosen
@@ -88,19 +89,36 @@ class Making:
             )
         return one_parent(identity, self._store.files(LOCAL, record), base), base
 
+    def require_refinable(self, identity: str, request: Request) -> None:
+        """Raise whatever is known to be wrong with a request before the training of an adapter.
+
+        As `start` does; UsageError and LayoutMismatch where nothing can answer its inputs.
+        """
+        self._teacher(request, *self.start(identity))
+
+    def _teacher(self, request: Request, start: Parents, base: BaseReference) -> Teacher | None:
+        """Who answers a request's inputs; None if there are none."""
+        if not request.inputs:
+            return None
+        return self._engine().teachers.teacher(start.descriptions[0], base)
+
     def refine_by_job(self, job: JobRow, share: Share) -> Keep:
-        """A stored adapter after training on examples, as another adapter."""
+        """A stored adapter after training on examples or inputs, as another adapter."""
         identity = job.request["adapter"]
         start, base = self.start(identity)
+        request = request_of(job.request["request"])
         refined = refine_adapter(
             base,
-            request_of(job.request["request"]),
+            request,
             start,
             refiner=refine_apart,
+            teacher=self._teacher(request, start, base),
             check=QuickCheck(base),
             progress=_shares(share),
         )
-        chosen = Chosen("refine", f"trained further on examples, from {identity}").to_dict()
+        given = [("examples", request.examples), ("inputs", request.inputs)]
+        rows = " and ".join(name for name, rows in given if rows)
+        chosen = Chosen("refine", f"trained further on {rows}, from {identity}").to_dict()
         summary = {**refined.summary(), "chosen": chosen}
         return lambda: self._store.put(LOCAL, summary, refined.files.files)[0]
 
@@ -114,7 +132,8 @@ def request_json(request: Request) -> dict[str, Any]:
 def request_of(content: Mapping[str, Any]) -> Request:
     """A request from what a job keeps."""
     examples = tuple(Example.pair(row["input"], row["output"]) for row in content["examples"])
-    return Request(**{**content, "examples": examples})
+    inputs = tuple(content.get("inputs", ()))  # jobs from before there were inputs have none
+    return Request(**{**content, "examples": examples, "inputs": inputs})
 
 
 def _shares(share: Share) -> Progress:

@@ -102,7 +102,7 @@ class Service:
             generator: name of a strategy; the default one if None.
             base: a configured name; the default one if None.
         Returns:
-            The adapter; where there are examples to train on, the job that does.
+            The adapter; where there are examples or inputs to train on, the job that does.
         Raises:
             Before anything is queued, all that is wrong with the request alone.
         """
@@ -118,12 +118,12 @@ class Service:
         return await self.jobs.submit("", {"kind": "create", **content})
 
     async def refine(self, identity: str, request: Request) -> JobRow:
-        """Queue the training of a stored adapter on a request's examples; it stays as it is.
+        """Queue the training of a stored adapter on examples or inputs; it stays as it is.
 
-        Raises NotFound, UnknownName, LayoutMismatch, NotReady, and as Jobs.submit.
+        Raises NotFound, UnknownName, UsageError, LayoutMismatch, NotReady, and as Jobs.submit.
         """
         _ = self.engine
-        await to_thread.run_sync(self._making.start, identity)
+        await to_thread.run_sync(self._making.require_refinable, identity, request)
         content = {"adapter": identity, "request": request_json(request)}
         return await self.jobs.submit("", {"kind": "refine", **content})
 

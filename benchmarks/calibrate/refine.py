@@ -97,7 +97,8 @@ def measure(
         for task in tasks
     ]
     if settings.steps:
-        adapters = stack(refine_adapters(base, layout, refinements, settings, seed=seed))
+        trained = refine_adapters(base, layout, refinements, settings, seed=seed)
+        adapters = stack([one.adapter for one in trained])
     else:
         adapters = stack([start] * len(tasks))
     adapters = adapters.to(base.device, base.model.dtype)

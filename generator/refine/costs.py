@@ -6,7 +6,7 @@ Never from the clock: the bytes of an adapter are a function of the request.
 from collections.abc import Sequence
 
 from generator.refine.training import RefineSettings
-from library.base.batches import TokenRow
+from library.base.batches import TokenRow, labelled_and_taught
 from library.trainer.shared_prefix import common_beginning
 
 MOST_STEPS = 120  # docs/results/refine-settings.json
@@ -16,11 +16,13 @@ TOKENS_PER_SECOND = {"cpu": 200.0, "cuda": 20_000.0}
 
 
 def steps_for(rows: Sequence[TokenRow], device: str, budget: float | None) -> int:
-    """Steps that suit a number of examples, cut to the budget, but never below 30.
+    """Steps that suit a number of examples or answers, cut to the budget, but never below 30.
 
-    Four an example from 30 to 120, and as many as there are examples beyond.
+    Four an example from 30 to 120, and as many as there are examples beyond; of examples and a
+    teacher's answers, what there is more of counts.
     """
-    suited = max(FEWEST_STEPS, min(4 * len(rows), MOST_STEPS), len(rows))
+    count = max(map(len, labelled_and_taught(rows)))
+    suited = max(FEWEST_STEPS, min(4 * count, MOST_STEPS), count)
     if budget is None:
         return suited
     return min(suited, max(FEWEST_STEPS, int(budget / _step_seconds(rows, device))))
@@ -39,8 +41,12 @@ def holds_out(
 
 
 def _step_seconds(rows: Sequence[TokenRow], device: str) -> float:
-    """Seconds of a step of one adapter: what the prompts share once, and eight rows' own parts."""
+    """Seconds of a step of one adapter: what the prompts share once, and the rows' own parts.
+
+    Eight rows of each kind, or all if there are fewer.
+    """
     shared = len(common_beginning([row.prompt[:-1] for row in rows]))
-    own = sum(map(len, rows)) / len(rows) - shared
-    tokens = shared + min(8, len(rows)) * own
+    tokens = float(shared)
+    for kind in labelled_and_taught(rows):
+        tokens += min(8, len(kind)) * (sum(map(len, kind)) / len(kind) - shared)
     return tokens / TOKENS_PER_SECOND.get(device, TOKENS_PER_SECOND["cpu"])

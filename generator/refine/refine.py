@@ -1,14 +1,21 @@
-"""Refinement of one or many starts: the adapters, and what held-out examples say of them."""
+"""Refinement of one or many starts: the adapters, and what held-out rows say of them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from generator.refine.costs import holds_out, steps_for
+from generator.refine.costs import MOST_STEPS, holds_out, steps_for
 from generator.refine.held_out import HeldOut, held_out_scores, held_out_sets
-from generator.refine.training import Refinement, RefineSettings, example_rows, refine_adapters
+from generator.refine.teacher import Lesson, Taught, Teacher, agreement, lesson
+from generator.refine.training import (
+    Refinement,
+    RefineSettings,
+    Trainee,
+    example_rows,
+    refine_adapters,
+)
 from library.adapter import Adapter
-from library.base.batches import TokenRow
+from library.base.batches import TokenRow, labelled_and_taught
 from library.base.models import BaseModel, BaseReference, numerics
 from library.base.usage import Usage
 from library.progress import Progress, no_progress, part_of
@@ -24,12 +31,16 @@ class Start:
     Attributes:
         saw_examples: whether the adapter was made from these examples, or trained on them; then
             none of them can be held out from it.
+        inputs: without answers, for the teacher to answer; there are examples or these, or both.
+        teacher: answers them.
     """
 
     adapter: Adapter
     examples: Sequence[Example]
     usage: Usage
     saw_examples: bool = False
+    inputs: Sequence[str] = ()
+    teacher: Teacher | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Refined:
         used: examples that it was trained on; longer ones are left out.
         held_out: of adapters trained on a part of them; None if it was not measured.
         trained_in: numerics of the base.
+        taught: what training on a teacher's answers came to; None if there were no inputs.
     """
 
     adapter: Adapter
@@ -49,6 +61,7 @@ class Refined:
     used: int
     held_out: HeldOut | None
     trained_in: str
+    taught: Taught | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As provenance says it."""
@@ -58,6 +71,7 @@ class Refined:
             "rows": self.settings.rows,
             "examples_used": self.used,
             "held_out": None if self.held_out is None else self.held_out.to_dict(),
+            "inputs": None if self.taught is None else self.taught.to_dict(),
         }
 
 
@@ -91,11 +105,13 @@ def refine_starts(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> list[Refined]:
-    """Every start after training on its examples; the loss is the answers' alone.
+    """Every start after training on its examples, on a teacher's answers to its inputs, or on both.
 
-    The last step's weights are taken, and all examples are trained on: what is said of new inputs
-    comes from adapters that train beside, each on a part of the examples. What becomes of a start
-    depends on no other.
+    The loss is the mean cross-entropy of the examples' answers, plus the mean divergence from the
+    teacher at its answers. The last step's weights are taken, and all examples are trained on: what
+    is said of new inputs comes from adapters that train beside, each on a part of the examples. Of
+    the teacher's answers some are held back, and where there are no examples these choose the step.
+    What becomes of a start depends on no other.
 
     Args:
         base: the loaded base model.
@@ -103,24 +119,27 @@ def refine_starts(
         steps: of AdamW; by default what suits the examples of each.
         budget: seconds that steps and held-out training may cost by the stored table of costs, so
             that bytes do not depend on a clock; steps that are given are not cut.
-        seed: of the order of examples, and of which are held out.
+        seed: of the order of rows, and of which are held out.
+        progress: called with inputs answered and steps done, and of how many.
     Raises:
-        UsageError: no example of a start is short enough, or the training diverges.
+        UsageError: no example of a start is short enough, no input is left or answered, or the
+            training diverges.
         LayoutMismatch: the starts differ in layout.
     """
     # 1. The rows, the schedule and the held-out sets of each.
-    rows = [example_rows(base, _distinct(start.examples), start.usage) for start in starts]
+    lessons, done = _lessons(base, starts, seed, progress)
+    rows = [_rows(base, start, taught) for start, taught in zip(starts, lessons, strict=True)]
     plans = [_plan(own, base.device.type, steps, budget, seed) for own in rows]
     plans = [
         (settings, [] if start.saw_examples else sets)
         for start, (settings, sets) in zip(starts, plans, strict=True)
     ]
-    total = sum(settings.steps * (1 + len(sets)) for settings, sets in plans)
-    layout, done, results = starts[0].adapter.layout, 0, dict[int, Refined]()
+    total = done + sum(settings.steps * (1 + len(sets)) for settings, sets in plans)
+    layout, results = starts[0].adapter.layout, dict[int, Refined]()
     for settings in dict.fromkeys(settings for settings, _ in plans):
         # 2. One training of all with a schedule: of each the whole, then what leaves a set out.
         group = [i for i, plan in enumerate(plans) if plan[0] == settings]
-        jobs = [job for i in group for job in _jobs(starts[i], rows[i], plans[i][1])]
+        jobs = [job for i in group for job in _jobs(starts[i], rows[i], plans[i][1], lessons[i])]
         watch = part_of(progress, done, total)
         trained = refine_adapters(base, layout, jobs, settings, seed=seed, progress=watch)
         done += settings.steps * len(jobs)
@@ -128,9 +147,46 @@ def refine_starts(
         for i in group:
             sets = plans[i][1]
             whole, *parts = (trained.pop(0) for _ in range(1 + len(sets)))
-            scores = held_out_scores(base, starts[i].adapter, parts, rows[i], sets)
-            results[i] = Refined(whole, settings, len(rows[i]), scores, numerics(base.model))
+            others = [part.adapter for part in parts]
+            scores = held_out_scores(base, starts[i].adapter, others, rows[i], sets)
+            used = sum(row.teacher is None for row in rows[i])
+            taught = _taught(base, starts[i], whole, lessons[i])
+            about = (settings, used, scores, numerics(base.model), taught)
+            results[i] = Refined(whole.adapter, *about)
     return [results[i] for i in range(len(starts))]
+
+
+def _lessons(
+    base: BaseModel, starts: Sequence[Start], seed: int, progress: Progress
+) -> tuple[list[Lesson | None], int]:
+    """What the teachers answer, and how many inputs count as done."""
+    lessons, done = list[Lesson | None](), 0
+    total = sum(len(start.inputs) + MOST_STEPS for start in starts)  # the steps are not known yet
+    for start in starts:
+        if start.teacher is None:
+            lessons.append(None)
+            continue
+        known = [example.input for example in start.examples]
+        watch = part_of(progress, done, total)
+        asked = (base, start.teacher, start.inputs, start.usage)
+        lessons.append(lesson(*asked, labelled=known, seed=seed, progress=watch))
+        done += len(start.inputs)
+    return lessons, done
+
+
+def _rows(base: BaseModel, start: Start, taught: Lesson | None) -> tuple[TokenRow, ...]:
+    """The rows that a start is trained on: its examples, then its teacher's answers."""
+    rows = () if taught is None else taught.rows
+    if not start.examples:
+        return rows
+    return (*example_rows(base, _distinct(start.examples), start.usage), *rows)
+
+
+def _taught(base: BaseModel, start: Start, trained: Trainee, given: Lesson | None) -> Taught | None:
+    if given is None:
+        return None
+    same = agreement(base, start.adapter, trained.adapter, given.held_back)
+    return Taught(given.about, len(given.rows), trained.step, same)
 
 
 def _distinct(examples: Sequence[Example]) -> list[Example]:
@@ -143,16 +199,24 @@ def _plan(
 ) -> tuple[RefineSettings, list[tuple[int, ...]]]:
     """The schedule of a start with these rows, and which of them are held out."""
     count = steps or steps_for(rows, device, budget)
-    settings = RefineSettings(count, rows=min(ROWS, len(rows)))
-    sets = held_out_sets(len(rows), seed)
+    settings = RefineSettings(count, rows=min(ROWS, max(map(len, labelled_and_taught(rows)))))
+    sets = held_out_sets(sum(row.teacher is None for row in rows), seed)
     return settings, sets if holds_out(rows, sets, settings, device, budget) else []
 
 
 def _jobs(
-    start: Start, rows: tuple[TokenRow, ...], sets: Sequence[tuple[int, ...]]
+    start: Start,
+    rows: tuple[TokenRow, ...],
+    sets: Sequence[tuple[int, ...]],
+    taught: Lesson | None,
 ) -> list[Refinement]:
+    """The training on all rows, then those that leave a set of examples out.
+
+    Beside examples the teacher's answers choose nothing: where it is wrong, they know better.
+    """
     parts = (rows, *(_without(rows, held) for held in sets))
-    return [Refinement(start.adapter, part) for part in parts]
+    tune = () if taught is None or start.examples else taught.held_back
+    return [Refinement(start.adapter, part, tune) for part in parts]
 
 
 def _without(rows: tuple[TokenRow, ...], held: tuple[int, ...]) -> tuple[TokenRow, ...]:

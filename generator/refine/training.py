@@ -1,4 +1,4 @@
-"""Training on a few examples: many adapters side by side, each from a start of its own."""
+"""Training on a few rows: many adapters side by side, each from a start of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +14,10 @@ from library.tasks.files import Example
 from library.trainer.batched import BatchedTrainer
 from library.trainer.recipes.recipe import TrainingJob
 from library.trainer.recipes.registry import RECIPES
-from library.trainer.run_state import TrainConfig
+from library.trainer.run_state import TrainConfig, Trained, best_check
 
 LONGEST = 1024  # tokens of an example
+CHECK_EVERY, PATIENCE = 10, 4  # where there are tune rows: steps, and checks without a better one
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class RefineSettings:
     """Settings of a refinement.
 
     Attributes:
-        steps: steps of AdamW.
+        steps: steps of AdamW; fewer where tune rows stop it.
         lr: peak rate.
-        rows: examples of a step; of fewer, each comes several times.
+        rows: examples of a step, and answers of a teacher; of fewer, each comes several times.
         weight_decay: AdamW's.
     """
 
@@ -38,10 +39,25 @@ class RefineSettings:
 
 @dataclass(frozen=True)
 class Refinement:
-    """An adapter to refine: its start (n = 1) and its examples."""
+    """An adapter to refine.
+
+    Attributes:
+        start: n = 1.
+        rows: examples, and answers of a teacher.
+        tune: rows that choose the step whose weights are kept; without any, the last.
+    """
 
     start: Adapter
     rows: tuple[TokenRow, ...]
+    tune: tuple[TokenRow, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A refinement's adapter, on the CPU, and the step after which its weights were taken."""
+
+    adapter: Adapter
+    step: int
 
 
 def refine_adapters(
@@ -53,8 +69,8 @@ def refine_adapters(
     seed: int = 0,
     slots: int = 64,
     progress: Progress = no_progress,
-) -> list[Adapter]:
-    """Each start after `settings.steps` steps on its rows, in their order, on the CPU.
+) -> list[Trainee]:
+    """Each start after training on its rows, in their order.
 
     What a row of this list becomes depends on its own start and rows alone.
 
@@ -68,28 +84,29 @@ def refine_adapters(
     """
     recipe = replace(RECIPES["lora"], lr=settings.lr, weight_decay=settings.weight_decay)
     jobs = [
-        TrainingJob("refine", refinement.rows, seed=seed, start=refinement.start)
-        for refinement in refinements
+        TrainingJob("refine", one.rows, one.tune, seed=seed, start=one.start) for one in refinements
     ]
     config = TrainConfig(
         steps=settings.steps,
         rows=settings.rows,
         slots=min(slots, len(jobs)),
         micro_batches=1,
-        patience=0,
+        check_every=CHECK_EVERY,
+        patience=PATIENCE,
     )
     trainer = BatchedTrainer(
         base.model, layout, recipe, config, pad=base.tokenizer.pad_token_id, seed=seed
     )
     # All have one name, which the order of rows depends on; each job is an object of its own.
-    trained = {id(result.job): result.adapter for result in trainer.run(jobs, progress)}
-    adapters = []
-    for job in jobs:
-        adapter = trained[id(job)]
-        if adapter is None:
-            raise UsageError("the examples do not train: losses were not finite at any rate")
-        adapters.append(adapter)
-    return adapters
+    trained = {id(result.job): result for result in trainer.run(jobs, progress)}
+    return [_trainee(trained[id(job)]) for job in jobs]
+
+
+def _trainee(result: Trained) -> Trainee:
+    if result.adapter is None:
+        raise UsageError("the examples do not train: losses were not finite at any rate")
+    best = best_check(result.checks)
+    return Trainee(result.adapter, result.steps if best is None else best.step)
 
 
 def example_rows(

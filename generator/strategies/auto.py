@@ -1,9 +1,9 @@
 """`auto`: chooses among the other strategies, and says why.
 
 Without examples: the nearest adapter if it is near enough; else the multi-task adapter if the
-instruction may stand in the prompt; else generate, else compose. With examples to train on: the
-start that was measured to end best. With examples and no training: whatever answers them best, of
-all that generation and retrieval propose, with bare prompts.
+instruction may stand in the prompt; else generate, else compose. With examples or inputs to train
+on: the start that was measured to end best with examples. With examples and no training: whatever
+answers them best, of all that generation and retrieval propose, with bare prompts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,6 +28,9 @@ MAX_LENGTH = 1024  # tokens of an example
 FRESH_REASON = "trained on the examples from nothing, which any base allows"
 START_REASON = (
     "trained on the examples, from the adapter of all train tasks: measured to end best on average"
+)
+INPUTS_REASON = (
+    "trained on the answers to the inputs of the adapter of all train tasks, from that adapter"
 )
 
 
@@ -118,7 +121,8 @@ class Auto(Strategy):
         """The start of a training on the examples, and the prompt that it is for."""
         if query.request.description is None or self._multi_task.unavailable(query.base):
             return _because(self._fresh.propose(query), FRESH_REASON)
-        return _because(self._multi_task.propose(query), START_REASON)
+        reason = INPUTS_REASON if query.request.inputs else START_REASON
+        return _because(self._multi_task.propose(query), reason)
 
     def _require_any(self, query: Query, generates: Sequence[Strategy]) -> None:
         """Raise UsageError or LayoutMismatch unless there is a generator or a neighbour."""

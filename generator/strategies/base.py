@@ -13,7 +13,7 @@ from index.search.retriever import Neighbour
 from library.adapter import Adapter
 from library.base.models import BaseReference
 from library.base.prompts import Mode
-from library.base.usage import Usage
+from library.base.usage import BARE, Usage
 from library.errors import UsageError
 from library.layout import Layout
 
@@ -124,7 +124,12 @@ class Strategy(ABC):
         return [(self.name, self.propose(query))]
 
     def usage(self, request: Request) -> Usage:
-        """The prompt of its adapters, in the mode that was asked for. Raises UsageError."""
+        """The prompt of its adapters, in the mode that was asked for. Raises UsageError.
+
+        Bare where a teacher answers inputs: the adapter learns to do without the description.
+        """
+        if request.inputs:
+            return BARE
         if request.mode != "best":
             return Usage.of(request.mode, request.description)
         return Usage.of(self.best if request.description else "bare", request.description)

@@ -27,7 +27,7 @@ class Fresh(Strategy):
         return None if self.unavailable(base) else Offer(None, base.name, _layout(base))
 
     def propose(self, query: Query) -> Proposal:
-        """Raises UsageError unless there are examples to train it on; UnsupportedModel."""
+        """Raises UsageError unless there are rows to train it on; UnsupportedModel."""
         request = query.request
         if not request.refines:
             raise UsageError(f"{self.name} needs examples to train on")

@@ -4,6 +4,9 @@ import json
 from functools import cached_property
 from pathlib import Path
 
+import pretrained
+from generator.refine.limits import UNDESCRIBED
+from generator.refine.teacher import Teacher
 from generator.request import Query, Request
 from generator.resources import Fit
 from generator.strategies.base import Offer, Proposal, Strategy
@@ -22,6 +25,11 @@ from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 REASON = (
     "it reads the instruction in its prompt, and its weights are the same for every description"
 )
+
+
+def shipped_multi_task() -> Path:
+    """The folder of the adapter that ships; an installation may lack it."""
+    return pretrained.folder(MultiTask.name)
 
 
 class MultiTask(Strategy):
@@ -81,6 +89,20 @@ class MultiTask(Strategy):
         """Names of its training tasks; None if its provenance does not say."""
         provenance = json.loads(self._files.get(PROVENANCE_FILE, b"{}"))
         return (provenance.get("details") or {}).get("tasks")
+
+    def teacher(self, description: str | None, base: BaseReference) -> Teacher:
+        """The adapter as a teacher, which reads a description and answers inputs.
+
+        Raises UsageError without a description, LayoutMismatch if there is none for the base.
+        """
+        if description is None:
+            raise UsageError(UNDESCRIBED)
+        missing = self.unavailable(base)
+        if missing:
+            raise LayoutMismatch(f"nothing can answer the inputs: {missing}")
+        return Teacher(
+            self.adapter_for(base), self.weights_digest, Usage.of("prompted", description)
+        )
 
     def adapter_for(self, base: BaseReference) -> Adapter:
         """The adapter in the order of a base's layout, read once.

@@ -1,4 +1,4 @@
-"""Proposals after training on their requests' examples."""
+"""Proposals after training on their requests' examples, and on a teacher's answers to inputs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,6 +6,7 @@ from dataclasses import replace
 from generator.refine.refine import Refiner, Start, refiner_here
 from generator.request import Query
 from generator.strategies.base import Proposal
+from generator.strategies.multi_task import MultiTask
 from library.progress import Progress, no_progress
 
 
@@ -14,21 +15,22 @@ def refined_proposals(
     starts: Sequence[Proposal],
     progress: Progress = no_progress,
     refiner: Refiner | None = None,
+    *,
+    teachers: MultiTask,
 ) -> list[Proposal]:
     """Each proposal trained on its query's examples, for the prompt of its usage; many at once.
 
     Args:
-        queries: of one base, number of steps and budget; each with examples.
+        queries: of one base, number of steps and budget; each with examples or inputs.
         starts: of one layout, one for each query.
         refiner: trains them; by default this process, on the queries' base.
+        teachers: gives the teacher of each that has inputs.
     Raises:
-        UsageError: no example is short enough, or the training diverges.
+        UsageError: no example is short enough, no input is answered, or the training diverges.
+        LayoutMismatch: there are inputs, and no teacher for the base.
     """
     request, refiner = queries[0].request, refiner or refiner_here(queries[0].resources.model)
-    jobs = [
-        Start(start.adapter, query.request.examples, start.usage, start.saw_examples)
-        for query, start in zip(queries, starts, strict=True)
-    ]
+    jobs = [_job(query, start, teachers) for query, start in zip(queries, starts, strict=True)]
     refined = refiner(
         queries[0].base,
         jobs,
@@ -47,3 +49,13 @@ def refined_proposals(
         )
         for start, result in zip(starts, refined, strict=True)
     ]
+
+
+def _job(query: Query, start: Proposal, teachers: MultiTask) -> Start:
+    """What is trained. Raises LayoutMismatch: there are inputs, and no teacher for the base."""
+    request = query.request
+    job = Start(start.adapter, request.examples, start.usage, start.saw_examples)
+    if not request.inputs:
+        return job
+    teacher = teachers.teacher(request.description, query.base)
+    return replace(job, inputs=request.inputs, teacher=teacher)

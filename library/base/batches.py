@@ -23,7 +23,7 @@ class TokenRow:
 
     Attributes:
         teacher: last states of a teacher at the positions that predict its answer
-            (library.base.loss.answer_states); then its distributions are learned, not the tokens.
+            (library.base.decoded_states); then its distributions are learned, not the tokens.
     """
 
     owner: int
@@ -53,6 +53,13 @@ class TokenBatch:
             answer=self.answer.to(device, non_blocking=True),
             rows=self.rows.to(device, non_blocking=True),
         )
+
+
+def labelled_and_taught(rows: Sequence[TokenRow]) -> list[tuple[TokenRow, ...]]:
+    """Labelled rows, then those that a teacher answered; a kind without rows is left out."""
+    labelled = tuple(row for row in rows if row.teacher is None)
+    taught = tuple(row for row in rows if row.teacher is not None)
+    return [kind for kind in (labelled, taught) if kind]
 
 
 def example_row(tokenizer: Any, example: Example) -> TokenRow:

@@ -46,20 +46,6 @@ def answer_states(
         neftune_alpha: uniform noise of ±alpha/sqrt(length·width) on the input embeddings
             (Jain et al. 2023, algorithm 1); 0 for none.
     """
-    return output_logits(model, answer_states(model, ids, answer, neftune_alpha=neftune_alpha))
-
-
-def answer_states(
-    model: Any,
-    ids: Int[Tensor, "batch length"],
-    answer: Bool[Tensor, "batch length"],
-    *,
-    neftune_alpha: float = 0.0,
-) -> Float[Tensor, "answers width"]:
-    """The decoder's last states at the marked positions, which `output_logits` makes logits of.
-
-    Arguments are those of `answer_logits`.
-    """
     embedded = model.get_input_embeddings()(ids)  # (b, t, d)
     if neftune_alpha:
         bound = neftune_alpha / math.sqrt(embedded.shape[1] * embedded.shape[2])
@@ -68,7 +54,7 @@ def answer_states(
         # The first layer then looks like all others to torch.compile: one graph serves them all.
         embedded = embedded.detach().requires_grad_()
     hidden = model.get_decoder()(inputs_embeds=embedded, use_cache=False).last_hidden_state
-    return hidden[answer]
+    return output_logits(model, hidden[answer])
 
 
 def output_logits(

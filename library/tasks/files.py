@@ -177,8 +177,8 @@ def read_task(path: Path) -> Task:
     """
     content = read_input(path)
     name = next(path.name.removesuffix(s) for s in (*TASK_SUFFIXES, "") if path.name.endswith(s))
-    with _locating(path):
-        text = _text_of(content, path)
+    with locating(path):
+        text = file_text(content, path)
         sni = not path.name.endswith(TASK_SUFFIXES) and '"Definition"' in text
         if path.suffix == ".json" or sni:
             task = _from_sni(name, path, json.loads(text))
@@ -199,8 +199,8 @@ def read_examples(path: Path) -> list[Example]:
     Raises MissingPath or TaskFileError.
     """
     content = read_input(path)
-    with _locating(path):
-        lines = list(_json_lines(path, _text_of(content, path)))
+    with locating(path):
+        lines = list(_json_lines(path, file_text(content, path)))
     if not lines:
         raise TaskFileError(f"{path} holds no examples")
     return [
@@ -220,7 +220,7 @@ def _from_lines(name: str, path: Path, lines: list[tuple[int, dict[str, Any]]]) 
         for i, (number, row) in enumerate(lines[1:])
         if row.get("kind", "instance") == "instance"
     )
-    with _locating(path, f"line {lines[0][0]}"):
+    with locating(path, f"line {lines[0][0]}"):
         return _task(str(head.get("name") or name), head, instances)
 
 
@@ -276,7 +276,7 @@ def _from_sni(name: str, path: Path, data: dict[str, Any]) -> Task:
 
 
 def _example(path: Path, position: str, identity: str, row: dict[str, Any]) -> Example:
-    with _locating(path, position):
+    with locating(path, position):
         output = row["output"]
         outputs = [output] if isinstance(output, str) else list(output)
         texts = [row["input"], *outputs]
@@ -293,7 +293,8 @@ def _text(value: str | list[str]) -> str:
     return text
 
 
-def _text_of(content: bytes, path: Path) -> str:
+def file_text(content: bytes, path: Path) -> str:
+    """The text of a file's content, unpacked if it is gzipped. Raises what `locating` turns."""
     if path.suffix == ".gz" or content.startswith(b"\x1f\x8b"):  # gzip's magic number
         content = gzip.decompress(content)
     return content.decode("utf-8-sig")  # some editors put a mark first
@@ -303,7 +304,7 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """The object of every line that is not blank, with the line's number."""
     for number, line in enumerate(io.StringIO(text, newline=None), 1):
         if line.strip():
-            with _locating(path, f"line {number}"):
+            with locating(path, f"line {number}"):
                 value = _object(json.loads(line))
             yield number, value
 
@@ -315,7 +316,7 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _locating(path: Path, position: str = "") -> Iterator[None]:
+def locating(path: Path, position: str = "") -> Iterator[None]:
     """Turn every error that malformed content causes into a MalformedTask."""
     try:
         yield
@@ -344,9 +345,9 @@ def _fault(error: Exception) -> str:
 def _read_paraphrases(folder: Path) -> dict[str, list[str]]:
     paraphrases: dict[str, list[str]] = {}
     for file in _beside(folder, "descriptions*.jsonl.gz"):
-        with _locating(file):
-            for number, row in _json_lines(file, _text_of(file.read_bytes(), file)):
-                with _locating(file, f"line {number}"):
+        with locating(file):
+            for number, row in _json_lines(file, file_text(file.read_bytes(), file)):
+                with locating(file, f"line {number}"):
                     paraphrases[row["task"]] = list(row["descriptions"])
     return paraphrases
 
@@ -354,7 +355,7 @@ def _read_paraphrases(folder: Path) -> dict[str, list[str]]:
 def _read_license_classes(folder: Path) -> dict[str, str]:
     classes: dict[str, str] = {}
     for file in _beside(folder, "index*.csv"):
-        with _locating(file), file.open(encoding="utf-8", newline="") as handle:
+        with locating(file), file.open(encoding="utf-8", newline="") as handle:
             for row in csv.DictReader(handle):
                 if "task" in row and "license_class" in row:
                     classes[row["task"]] = row["license_class"] or ""

@@ -1,4 +1,4 @@
-"""Identity of examples: one digest for the same pairs in the same order."""
+"""Identity of examples, and of inputs alone: one digest for the same ones in the same order."""
 
 from collections.abc import Sequence
 
@@ -10,3 +10,8 @@ def examples_digest(examples: Sequence[Example]) -> str | None:
     """SHA-256 of inputs and first answers in their order, as provenance states it; None of none."""
     pairs = [{"input": example.input, "output": example.output} for example in examples]
     return json_digest(pairs) if pairs else None
+
+
+def inputs_digest(inputs: Sequence[str]) -> str:
+    """SHA-256 of inputs without answers in their order, as provenance states it."""
+    return json_digest(list(inputs))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from library.adapter import Adapter
-from library.base.batches import TokenRow
+from library.base.batches import TokenRow, labelled_and_taught
 from library.trainer.recipes.recipe import Recipe, TrainingJob
 
 State = TypeVar("State")
@@ -118,9 +118,7 @@ class RunState(Generic[State]):
         self.checks: list[Check] = []
         self.best: State | None = None
         self.snapshots: deque[State] = deque(maxlen=self.config.snapshots)
-        labelled = tuple(row for row in self.job.train if row.teacher is None)
-        taught = tuple(row for row in self.job.train if row.teacher is not None)
-        kinds = (kind for kind in (labelled, taught) if kind)
+        kinds = labelled_and_taught(self.job.train)
         self._rows = [shuffled_rows(replace(self.job, train=kind)) for kind in kinds]
 
     def draw(self) -> list[TokenRow]:

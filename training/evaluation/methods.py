@@ -3,9 +3,11 @@
 A method turns tasks into adapters (or none). After a strategy's name may stand a number of train
 rows, its examples: a generator that reads examples makes the adapter from them (`icm-lora:5`), any
 other strategy's adapter is trained on them (`auto:5`), and so is whatever `refine:` stands before
-(`refine:icm-lora:5`). A last suffix swaps the description or the examples, and with it tests
-whether the adapter listens: `text-to-lora:gibberish`, `text-to-lora:5:wrong-examples`. Of a
-generator that draws, `icm-lora:ensemble:4` is four samples that answer together.
+(`refine:icm-lora:5`). After these, `inputs-N` are N rows without their answers, which the teacher
+answers (`auto:inputs-64`, `auto:5:inputs-64`). A last suffix swaps the description or the examples,
+and with it tests whether the adapter listens: `text-to-lora:gibberish`,
+`text-to-lora:5:wrong-examples`. Of a generator that draws, `icm-lora:ensemble:4` is four samples
+that answer together.
 """
 
 import random
@@ -14,13 +16,12 @@ from dataclasses import dataclass
 
 from generator.engine import DEFAULT_STRATEGY, Engine, strategy_names, takes_library
 from generator.models.base import registered
-from generator.refine.limits import MAX_EXAMPLES
+from generator.refine.limits import MAX_EXAMPLES, MAX_INPUTS
 from generator.request import Query, Request, UsageMode
 from generator.samples import require_samples
 from generator.strategies.base import Chosen, NothingNear, Proposal
 from generator.strategies.fresh import Fresh
 from generator.strategies.multi_task import MultiTask
-from generator.strategies.refined import refined_proposals
 from index.encoders.descriptions import InvalidDescription
 from library.adapter import zeros
 from library.base import task_vectors
@@ -32,6 +33,7 @@ from training.evaluation.swaps import DESCRIPTION_SWAPS, EXAMPLES_SWAPS, NO_DESC
 IN_CONTEXT = "in-context"
 WITHOUT_ADAPTERS = ("base", IN_CONTEXT)
 REFINE = "refine:"
+INPUTS = "inputs-"
 ENSEMBLE = "ensemble"
 FROM_LIBRARY = ("oracle", "soup", "top-k", "lego", "lora-rar", "lorahub:5", "lorahub:16")
 ROUTED = ("per-request", "dlp")  # each row has an adapter, or a sum of some, of its own
@@ -49,6 +51,7 @@ class Method:
         examples: number of a task's train rows that it goes by, or shows in the prompt.
         in_full: whether `refine:` stands before it, so that it is trained on them in any case.
         samples: number of adapters drawn for a task, whose logits are averaged.
+        inputs: number of further rows that it is trained on as a teacher answers them.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Method:
     examples: int = 0
     in_full: bool = False
     samples: int = 1
+    inputs: int = 0
 
     @property
     def generates(self) -> bool:
@@ -102,13 +106,28 @@ def _parse(name: str) -> Method:
         return Method(name, head, samples=int(parts[1]))
     counted = bool(parts) and parts[0].isdecimal()
     count, swaps = int(parts[0]) if counted else 0, parts[counted:]
-    if not (_takes(head, swaps, count) and _counts(head, counted, count, in_full, bool(swaps))):
+    inputs = _inputs(swaps[0]) if swaps else 0
+    if inputs and head in strategy_names():
+        swaps = swaps[1:]
+        known = 0 < count <= MAX_EXAMPLES or not counted
+        sound = known and _takes(head, swaps, count) and NO_DESCRIPTION not in swaps
+    else:
+        sound = _takes(head, swaps, count) and _counts(head, counted, count, in_full, bool(swaps))
+    if not sound:
         more = [f"{DEFAULT_STRATEGY}:{s}" for s in ("5", *DESCRIPTION_SWAPS)]
         more += [f"{DEFAULT_STRATEGY}:5:{s}" for s in EXAMPLES_SWAPS]
-        more += [f"{REFINE}{Fresh.name}:5", f"icm-lora:{ENSEMBLE}:4"]
+        more += [f"{REFINE}{Fresh.name}:5", f"{DEFAULT_STRATEGY}:{INPUTS}64"]
+        more += [f"icm-lora:{ENSEMBLE}:4"]
         names = ", ".join([*_WITHOUT_SUFFIX, *strategy_names(), *more])
         raise UnknownName(f"unknown method '{name}'; known: {names}")
-    return Method(name, head, swaps[0] if swaps else "", count, in_full)
+    return Method(name, head, swaps[0] if swaps else "", count, in_full, inputs=inputs)
+
+
+def _inputs(part: str) -> int:
+    """The number in `inputs-N`; 0 if it is not of that form, or out of range."""
+    number = part.removeprefix(INPUTS)
+    stated = number != part and number.isdecimal() and int(number) <= MAX_INPUTS
+    return int(number) if stated else 0
 
 
 def _takes(head: str, swaps: Sequence[str], count: int) -> bool:
@@ -158,6 +177,15 @@ class Asked:
         count = self.method.examples
         return () if lender is None else _examples(tasks[lender], count, self.seed)
 
+    def inputs(self, task: Task) -> tuple[str, ...]:
+        """A task's inputs that come without answers: of train and tune rows, but the examples."""
+        known = {row.input for row in _examples(task, self.method.examples, self.seed)}
+        texts = dict.fromkeys(row.input for row in (*task.train, *task.tune))
+        rest = [text for text in texts if text.strip() and text not in known]
+        if self.seed:
+            random.Random(f"{self.seed}/{task.name}/inputs").shuffle(rest)
+        return tuple(rest[: self.method.inputs])
+
 
 def proposals(
     engine: Engine, asked: Asked, base: BaseReference, tasks: Sequence[Task]
@@ -174,9 +202,11 @@ def proposals(
     queries: dict[int, Query] = {}
     for index, (task, text) in enumerate(zip(tasks, asked.texts, strict=True)):
         rows = asked.rows(index, tasks)
-        if not asked.described(index) or (asked.method.examples and not rows):
+        inputs = asked.inputs(task)
+        lacks = (asked.method.examples and not rows) or (asked.method.inputs and not inputs)
+        if lacks or not asked.described(index):
             continue
-        request = _request(asked, text, rows, trains)
+        request = _request(asked, text, rows, inputs, trains)
         queries[index] = Query(request, base, engine.resources, task.name)
     proposed: dict[int, Proposal] = {
         index: _started(engine, asked.method.head, query) for index, query in queries.items()
@@ -185,13 +215,15 @@ def proposals(
     if trains:
         for layout in dict.fromkeys(p.adapter.layout.digest for p in proposed.values()):
             group = [i for i, p in proposed.items() if p.adapter.layout.digest == layout]
-            refined = refined_proposals([queries[i] for i in group], [proposed[i] for i in group])
+            refined = engine.refined([queries[i] for i in group], [proposed[i] for i in group])
             proposed |= zip(group, refined, strict=True)
     return [proposed.get(index) for index in range(len(tasks))]
 
 
 def _trains(engine: Engine, method: Method) -> bool:
-    """Whether a method's adapters are trained on its examples. Raises UsageError for too many."""
+    """Whether a method's adapters are trained. Raises UsageError for too many examples."""
+    if method.inputs:
+        return True
     reads = method.head != DEFAULT_STRATEGY and engine.uses_examples(method.head)
     if method.in_full or not reads or not method.examples:
         return method.examples > 0
@@ -229,13 +261,25 @@ def _examples(task: Task, count: int, seed: int) -> tuple[Example, ...]:
     return tuple(rows[:count])
 
 
-def _request(asked: Asked, text: str | None, rows: tuple[Example, ...], trains: bool) -> Request:
-    mode = asked.mode if text is not None else "bare"  # a prompt would have to hold the text
+def _request(
+    asked: Asked,
+    text: str | None,
+    rows: tuple[Example, ...],
+    inputs: tuple[str, ...],
+    trains: bool,
+) -> Request:
+    # A prompt would have to hold the text, and inputs make an adapter for bare prompts.
+    mode = asked.mode if text is not None and not inputs else "bare"
     if asked.method.head == MultiTask.name and not rows and mode == "bare":
         mode = "prompted"  # its weights are the same, and bare prompts show what they lack
     try:
         return Request(
-            text, seed=asked.seed, examples=rows, refine=None if trains else 0, mode=mode
+            text,
+            seed=asked.seed,
+            examples=rows,
+            refine=None if trains else 0,
+            mode=mode,
+            inputs=inputs,
         )
     except InvalidDescription as error:
         raise TaskFileError(f"a task cannot be evaluated: {error}") from error

@@ -92,11 +92,10 @@ def test_another_layout_is_refused(layout: Layout) -> None:
 
 def test_the_gauge_of_a_start_does_not_matter(loaded: BaseModel, layout: Layout) -> None:
     rows, first = example_rows(loaded, EXAMPLES), start(layout, 1)
-    one, other = (
-        refine_adapters(loaded, layout, [Refinement(rescaled(first, factor), rows)], FEW)[0]
-        for factor in (1.0, 8.0)
-    )
-    assert_same_update(one, other, atol=1e-5)
+    scaled = [Refinement(rescaled(first, factor), rows) for factor in (1.0, 8.0)]
+    one, other = refine_adapters(loaded, layout, scaled, FEW)
+    assert_same_update(one.adapter, other.adapter, atol=1e-5)
+    assert one.step == other.step == FEW.steps
 
 
 def test_each_is_trained_by_itself(loaded: BaseModel, layout: Layout) -> None:
@@ -109,8 +108,8 @@ def test_each_is_trained_by_itself(loaded: BaseModel, layout: Layout) -> None:
         FEW,
     )
     (alone,) = refine_adapters(loaded, layout, [mine], FEW)
-    assert_same_update(together[0], alone, atol=1e-5)
-    assert any(delta.any() for delta in tiny.deltas(together[1]).values())
+    assert_same_update(together[0].adapter, alone.adapter, atol=1e-5)
+    assert any(delta.any() for delta in tiny.deltas(together[1].adapter).values())
 
 
 def test_it_learns_the_examples(loaded: BaseModel, layout: Layout) -> None:
@@ -119,7 +118,8 @@ def test_it_learns_the_examples(loaded: BaseModel, layout: Layout) -> None:
     many = RefineSettings(steps=40, lr=1e-2)
     nothing = Refinement(shared_start(layout, 0), rows)
     fresh, refined = refine_adapters(loaded, layout, [nothing, Refinement(first, rows)], many)
-    losses, used = mean_losses(loaded, [first, refined, fresh], EXAMPLES, 1024)
+    adapters = [first, refined.adapter, fresh.adapter]
+    losses, used = mean_losses(loaded, adapters, EXAMPLES, 1024)
     assert used == len(EXAMPLES)
     assert losses[1] < 0.7 * losses[0] and losses[2] < 0.7 * losses[0]
 

@@ -173,6 +173,7 @@ def test_what_was_not_measured_is_none(loaded: BaseModel, start: Adapter) -> Non
     assert refined.held_out is None and refined.to_dict()["held_out"] is None
     assert refined.to_dict() == {
         "steps": 2, "lr": 1e-3, "rows": 3, "examples_used": 3, "held_out": None,
+        "inputs": None,
     }  # fmt: skip
     assert held_out_scores(loaded, start, [], (), []) is None
     with pytest.raises(UsageError, match="no example has at most 1024 tokens"):

@@ -14,13 +14,7 @@ from torch import Tensor
 
 from library.adapter import Adapter
 from library.base.batches import TokenRow, grouped
-from library.base.loss import (
-    answer_divergence,
-    answer_logits,
-    answer_loss,
-    answer_states,
-    output_logits,
-)
+from library.base.loss import answer_divergence, answer_logits, answer_loss, output_logits
 from library.base.multi_adapter import MultiAdapter
 from library.layout import Layout, layout_of
 from library.trainer.batched import BatchedTrainer
@@ -48,9 +42,9 @@ def states(model: Any, teacher: Adapter, row: TokenRow, instruction: list[int]) 
     hooks = MultiAdapter(model, teacher.layout)
     hooks.set(teacher, batch.rows)
     with torch.no_grad():
-        found = answer_states(model, batch.ids, batch.answer)
+        hidden = model.get_decoder()(batch.ids, use_cache=False).last_hidden_state
     hooks.close()
-    return found
+    return hidden[batch.answer]
 
 
 def row_by_row(
