@@ -213,6 +213,33 @@ def base(tiny_base: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
+def multi_task(base: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the multi-task adapter for the tiny base.
+
+    It answers "row 0" to "row 11" with yes or no, or nearly, after "Say yes or no."
+    """
+    from generator.refine.training import Refinement, RefineSettings, example_rows, refine_adapters
+    from library.base.models import load_base
+    from library.base.usage import Usage
+    from library.files import write_folder
+    from library.layout import layout_of
+    from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
+    from library.tasks.files import Example
+    from library.trainer.optimiser import shared_start
+
+    loaded = load_base(base)
+    examples = [Example.pair(f"row {i}", "yes" if i % 3 else "no") for i in range(12)]
+    rows = example_rows(loaded, examples, Usage.of("prompted", "Say yes or no."))
+    layout = layout_of(loaded.model.config, rank=6)
+    job, many = Refinement(shared_start(layout, 1), rows), RefineSettings(80, 1e-2, len(rows))
+    (trained,) = refine_adapters(loaded, layout, [job], many)
+    target = tmp_path_factory.mktemp("multi") / "task"
+    peft = to_peft(trained.adapter, base_name=base.name)
+    write_folder(target, {CONFIG_FILE: peft.config_bytes, WEIGHTS_FILE: peft.weights})
+    return target
+
+
+@pytest.fixture(scope="session")
 def fresh(small_checkpoint: Path, tiny_base: Path) -> list[dict[str, Any]]:
     """What fresh processes print with PYTHONHASHSEED 0 to 3; the first two generate as well."""
     import json

@@ -11,6 +11,7 @@ def folder_readme(provenance: dict[str, Any]) -> str:
     usage, base = provenance["usage"], provenance["base"]["id"]
     description, report = provenance["description"], provenance["report"]
     task = f"for this task: {_quoted(description)}" if description else "from examples alone"
+    refine = (provenance["details"] or {}).get("refine") or {}
     lines = [
         f"# LoRA adapter {provenance['id']}",
         f"- What it is: a LoRA adapter for `{base}`, made by lorasmith ({provenance['generator']}) "
@@ -18,7 +19,7 @@ def folder_readme(provenance: dict[str, Any]) -> str:
         f'- Load it: `PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), '
         '"THIS_FOLDER")`, or as a LoRA module of vLLM.',
         f"- Prompt: {_prompt(usage)}",
-        f"- Expect: {_expectation(provenance['expected'])}",
+        f"- Expect: {_expectation(provenance['expected'], refine.get('inputs'))}",
         f"- Verified: {report['verdict'] if report else 'not yet'}; `lorasmith verify THIS_FOLDER` "
         "checks it again, and provenance.json says how it was made.",
     ]
@@ -35,13 +36,28 @@ def _prompt(usage: dict[str, str]) -> str:
     )
 
 
-def _expectation(expected: dict[str, Any] | None) -> str:
+def _expectation(expected: dict[str, Any] | None, taught: dict[str, Any] | None) -> str:
+    """What to expect of the answers, or why nobody knows.
+
+    Args:
+        taught: provenance of training on a teacher's answers to inputs, if there was any.
+    """
     if expected is None:
-        return "not measured; try it on inputs of your own."
+        return f"not measured; {_agreement(taught)}try it on inputs of your own."
     return (
         f"{expected['low']:.0f} to {expected['high']:.0f} of 100 answers exactly right "
         f"({expected['calibration']})."
     )
+
+
+def _agreement(taught: dict[str, Any] | None) -> str:
+    if taught is None:
+        return ""
+    learned = f"it learned the answers of a teacher to {taught['used']} inputs, right or wrong"
+    same = taught["agreement"]
+    if same is None:
+        return f"{learned}; "
+    return f"{learned}, and gives them to {same['same']} of {same['of']} inputs held back; "
 
 
 def _quoted(text: str) -> str:

@@ -18,11 +18,10 @@ from library.base.models import BaseReference, base_layout, load_config, resolve
 from library.base.usage import BARE, Usage, usage_of
 from library.canonical import file_digest
 from library.errors import LayoutMismatch, UsageError
-from library.files import write_folder
 from library.layout import layout_of
 from library.peft.provenance import PROVENANCE_FILE, adapter_id
 from library.peft.read import read_peft
-from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
+from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from library.store.open import open_library
 from library.tasks.files import Example
 from library.trainer.optimiser import shared_start
@@ -41,20 +40,10 @@ def same(one: Adapter, other: Adapter) -> bool:
 
 
 @pytest.fixture(scope="module")
-def folder(base: BaseReference, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Any PEFT adapter for the tiny base serves as the multi-task one."""
-    target = tmp_path_factory.mktemp("multi") / "task"
-    layout = layout_of(load_config(base), rank=4)
-    peft = to_peft(tiny.adapter(layout, seed=9).scaled(0.1), base_name=base.name)
-    write_folder(target, {CONFIG_FILE: peft.config_bytes, WEIGHTS_FILE: peft.weights})
-    return target
-
-
-@pytest.fixture(scope="module")
-def several(folder: Path, generator: Any, small_library: Path, encoder: Any) -> Engine:
+def several(multi_task: Path, generator: Any, small_library: Path, encoder: Any) -> Engine:
     """An engine that has everything."""
     library = open_library(str(small_library / "lib"))
-    return Engine([generator], Resources(library, encoders=[encoder]), multi_task=folder)
+    return Engine([generator], Resources(library, encoders=[encoder]), multi_task=multi_task)
 
 
 def test_fresh_serves_any_base_without_library_or_checkpoint(
@@ -153,17 +142,17 @@ def test_progress_is_that_of_the_training(base: BaseReference) -> None:
 
 
 def test_multi_task_is_the_stored_adapter(
-    several: Engine, folder: Path, base: BaseReference, small_checkpoint: Path
+    several: Engine, multi_task: Path, base: BaseReference, small_checkpoint: Path
 ) -> None:
     plain = Request(TASK)
     found = several.propose("multi-task", plain, base)
-    stored = read_peft(folder, base_layout(base, read_peft(folder).layout))
+    stored = read_peft(multi_task, base_layout(base, read_peft(multi_task).layout))
     assert same(found.adapter, stored) and found.usage == PROMPTED
-    assert found.checkpoint == file_digest(folder / WEIGHTS_FILE)
+    assert found.checkpoint == file_digest(multi_task / WEIGHTS_FILE)
     other = several.propose("multi-task", Request("Something else."), base)
     assert same(other.adapter, stored) and other.usage.message("x") == "Something else.\n\nx"
     offer = several.strategy("multi-task").offer(base)
-    assert offer is not None and offer.layout == read_peft(folder).layout
+    assert offer is not None and offer.layout == read_peft(multi_task).layout
     with pytest.raises(UsageError, match="mode bare is none"):
         several.propose("multi-task", replace(plain, mode="bare"), base)
     assert several.propose("multi-task", request(mode="bare"), base).usage == BARE
