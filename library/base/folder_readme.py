@@ -11,7 +11,7 @@ def folder_readme(provenance: dict[str, Any]) -> str:
     usage, base = provenance["usage"], provenance["base"]["id"]
     description, report = provenance["description"], provenance["report"]
     task = f"for this task: {_quoted(description)}" if description else "from examples alone"
-    refine = (provenance["details"] or {}).get("refine") or {}
+    refine = (provenance.get("details") or {}).get("refine") or {}
     lines = [
         f"# LoRA adapter {provenance['id']}",
         f"- What it is: a LoRA adapter for `{base}`, made by lorasmith ({provenance['generator']}) "
