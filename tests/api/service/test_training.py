@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ from rest import TASK, UNKNOWN_ID, assert_problem, client_of, post
 from starlette.testclient import TestClient
 
 import lorasmith
-from api.http.schemas import AdapterAnswer, JobAnswer
+from api.http.schemas import AdapterAnswer, JobAnswer, TaughtBody
 from api.service.making import request_json, request_of
 from api.service.settings import Settings
 from generator.engine import Engine
 from generator.request import MAX_SEED, Request
+from library.base.models import resolve_base
 from library.peft.provenance import PROVENANCE_FILE, README_FILE
 from library.tasks.files import Example
 
@@ -158,15 +160,25 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
     st.integers(0, MAX_SEED),
     st.none() | st.integers(1, 9),
     st.sampled_from(["best", "bare"]),
+    st.lists(texts.filter(str.strip), max_size=3),
 )
 def test_a_job_keeps_the_whole_request(
-    rows: dict[str, str], strength: float, seed: int, refine: int | None, mode: Any
+    rows: dict[str, str],
+    strength: float,
+    seed: int,
+    refine: int | None,
+    mode: Any,
+    inputs: list[str],
 ) -> None:
     examples = tuple(Example.pair(*row) for row in rows.items())
     request = Request(
-        None, 4, strength, seed, "lossless", examples, refine=refine, mode=mode, budget=9.5
-    )
-    assert request_of(json.loads(json.dumps(request_json(request)))) == request
+        None, 4, strength, seed, "lossless", examples, refine=refine, mode=mode, budget=9.5,
+        inputs=tuple(inputs),
+    )  # fmt: skip
+    kept = json.loads(json.dumps(request_json(request)))
+    assert request_of(kept) == request
+    older = {name: value for name, value in kept.items() if name != "inputs"}
+    assert request_of(older) == replace(request, inputs=())
 
 
 # Refined further
@@ -197,6 +209,104 @@ def test_a_stored_adapter_is_trained_further(
     asked = send(own_name, f"/v1/adapters/{adapter['id']}/refine", further)
     again = ended(own_name, asked.headers["location"])
     assert again["result"]["start"] == adapter["id"]
+
+
+# From inputs without answers
+
+INPUTS = [f"row {i}" for i in range(6)]
+
+
+@pytest.fixture
+def taught(
+    settings: Settings, tiny_base: Path, engine: Engine, multi_task: Path
+) -> Iterator[TestClient]:
+    """A service with a teacher for its base, whose name is the one that the teacher knows."""
+    base = str(tiny_base)
+    checkpoints = [one.checkpoint for one in engine.generated.values()]
+    whole = Engine(checkpoints, engine.resources, multi_task)
+    with client_of(settings.model_copy(update={"bases": {base: base}}), whole) as client:
+        yield client
+
+
+def test_inputs_are_answered_and_learned_by_a_job(
+    taught: TestClient, settings: Settings, tiny_base: Path, multi_task: Path, engine: Engine
+) -> None:
+    wanted = {"description": TASK, "inputs": INPUTS, "refine": 3}
+    asked = post(taught, wanted)
+    assert asked.status_code == 202, asked.text
+    done = ended(taught, asked.headers["location"])
+    assert (done["state"], done["error"]) == ("done", None)
+    JobAnswer.model_validate(done)
+    made = done["result"]
+    about = made["refined"]["inputs"]
+    assert TaughtBody.model_validate(about).model_dump() == about
+    assert (about["given"], about["used"], about["agreement"]["of"]) == (6, 5, 1)
+    assert made["usage"] == {"mode": "bare", "template": "{input}"} and made["expected"] is None
+    own = Engine([], engine.resources, multi_task)
+    request = Request(TASK, inputs=tuple(INPUTS), refine=3)
+    direct = own.generate("auto", request, resolve_base(str(tiny_base)))
+    assert (made["id"], made["sha256"]) == (direct.files.id, direct.files.sha256)
+    # Further, on both.
+    url = f"/v1/adapters/{made['id']}/refine"
+    both = {"examples": EXAMPLES[:4], "inputs": INPUTS[:5], "steps": 2}
+    further = ended(taught, send(taught, url, both).headers["location"])
+    JobAnswer.model_validate(further)
+    assert further["state"] == "done" and further["result"]["start"] == made["id"]
+    refined = further["result"]["refined"]
+    assert refined["examples_used"] == 4 and refined["inputs"]["used"] == 4
+    assert further["result"]["chosen"]["reason"].startswith(
+        "trained further on examples and inputs"
+    )
+    assert stored(settings) == sorted([made["id"], further["result"]["id"]])
+
+
+def test_a_job_on_inputs_can_be_cancelled(taught: TestClient, settings: Settings) -> None:
+    endless = {"description": TASK, "inputs": INPUTS, "refine": 2000}
+    job = post(taught, endless).headers["location"]
+    while taught.get(job).json()["progress"] == 0:
+        assert taught.get(job).json()["state"] in ("queued", "running")
+    assert taught.delete(job).json()["state"] == "cancelled"
+    assert stored(settings) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"description": None}, "need a description"),
+        ({"inputs": [], "refine": 1}, "refine needs examples"),
+        ({"inputs": ["row", " "]}, "an input is empty"),
+        ({"inputs": ["row"] * 10_000}, "not 10,000"),
+        ({"inputs": ["row", 1]}, "inputs.1"),
+        ({"inputs": "row"}, "inputs"),
+        ({"refine": 0}, "leave out refine 0"),
+        ({"mode": "prompted"}, "bare prompts"),
+    ],
+)
+def test_wrong_inputs_are_refused_before_anything_is_queued(
+    taught: TestClient, settings: Settings, changes: Any, words: str
+) -> None:
+    asked = {"description": TASK, "inputs": INPUTS, **changes}
+    assert words in assert_problem(post(taught, asked), 422)["detail"]
+    assert not (settings.data / "jobs.sqlite3").exists()
+
+
+def test_inputs_need_a_teacher_and_a_description_to_read(
+    client: TestClient, taught: TestClient, settings: Settings
+) -> None:
+    wanted = {"description": TASK, "inputs": INPUTS}
+    for generator in ("auto", "fresh"):
+        refused = assert_problem(post(client, {**wanted, "generator": generator}), 409)
+        assert "nothing can answer the inputs" in refused["detail"]
+    url = f"/v1/adapters/{made(client)}/refine"
+    assert_problem(send(client, url, {"inputs": INPUTS}), 409, "layout-mismatch")
+    unsaid = ended(
+        taught, post(taught, {"examples": EXAMPLES[:3], "refine": 1}).headers["location"]
+    )
+    undescribed = f"/v1/adapters/{unsaid['adapter']}/refine"
+    refused = assert_problem(send(taught, undescribed, {"inputs": INPUTS}), 422, "invalid-field")
+    assert "need a description" in refused["detail"]
+    for body in ({"inputs": []}, {"inputs": [""]}, {"inputs": ["row"] * 201}):
+        assert_problem(send(taught, undescribed, body), 422, "invalid-field")
 
 
 def test_refining_with_something_wrong(
