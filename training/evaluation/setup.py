@@ -150,7 +150,8 @@ def _multi_task(o: Options, base: BaseReference) -> dict[UsageMode, Adapter] | N
     """The adapter of --multi-task for each mode: PATH/MODE, or PATH for all; None: the shipped."""
     if o.multi_task is None:
         return None
-    others = [m.name for m in o.methods if m.head == MultiTask.name and m.name != MultiTask.name]
+    own = (m for m in o.methods if m.inputs or m.head == MultiTask.name)
+    others = [m.name for m in own if m.name != MultiTask.name]
     if others:
         raise UsageError(f"--multi-task is for the method multi-task alone, not for {others[0]}")
     adapters: dict[UsageMode, Adapter] = {}

@@ -304,6 +304,11 @@ def test_descriptions_by_suffix() -> None:
         ("text-to-lora:8:no-description", "text-to-lora", 8, "generates is_generator"),
         ("refine:text-to-lora:8:wrong-examples", "text-to-lora", 8, "generates is_generator"),
         (f"auto:{MAX_EXAMPLES}", "auto", MAX_EXAMPLES, "generates takes_adapters"),
+        ("auto:inputs-64", "auto", 0, "generates takes_adapters"),
+        ("fresh:inputs-1", "fresh", 0, "generates"),
+        ("refine:text-to-lora:5:inputs-64", "text-to-lora", 5, "generates is_generator"),
+        ("multi-task:inputs-64:gibberish", "multi-task", 0, "generates"),
+        ("auto:5:inputs-64:wrong-examples", "auto", 5, "generates takes_adapters"),
     ],
 )
 def test_a_method_s_name_says_what_it_takes(
@@ -311,6 +316,7 @@ def test_a_method_s_name_says_what_it_takes(
 ) -> None:
     (method,) = parse_methods(name)
     assert (method.name, method.head, method.examples) == (name, head, examples)
+    assert method.inputs == (int(name.split("inputs-")[1].split(":")[0]) if "inputs" in name else 0)
     names = ("generates", "is_generator", "from_library", "routed", "takes_adapters")
     assert {trait for trait in names if getattr(method, trait)} == set(traits.split())
 
@@ -324,7 +330,11 @@ def test_a_method_s_name_says_what_it_takes(
      "text-to-lora:5:", "text-to-lora:5:5", "text-to-lora:gibberish:5", "fresh:5:gibberish",
      "text-to-lora:5:gibberish:wrong-examples", "in-context:5:gibberish", "refine:in-context:5",
      "in-context:0", "refine:text-to-lora:0:gibberish", "text-to-lora:5:nonsense",
-     "refine:auto:gibberish", "refine:base:5", "refine:auto:201", "refine:refine:auto:5"],
+     "refine:auto:gibberish", "refine:base:5", "refine:auto:201", "refine:refine:auto:5",
+     "auto:inputs-0", "auto:inputs-201", "auto:inputs-", "auto:inputs-x", "inputs-64",
+     "auto:0:inputs-64", "auto:201:inputs-64", "auto:inputs-64:5", "auto:inputs-64:inputs-64",
+     "auto:inputs-64:no-description", "auto:5:inputs-64:no-description", "base:inputs-64",
+     "auto:inputs-64:wrong-examples", "in-context:5:inputs-64", "oracle:inputs-64"],
 )  # fmt: skip
 def test_names_of_no_method(name: str) -> None:
     with pytest.raises(UnknownName):

@@ -106,6 +106,60 @@ def test_seeds_draw_examples_and_zero_takes_the_first(base: BaseReference) -> No
     assert digests[0] == [f.sum().item() for f in direct.adapter.factors()]
 
 
+def test_inputs_are_train_and_tune_rows_but_the_examples() -> None:
+    rows = task("one", 90).instances
+    twice = Task(
+        "one", TASK, (Example("x", rows[3].input, ("no",)), Example("y", " ", ("-",)), *rows)
+    )
+    whole = [row.input for row in rows[:-40]]
+    whole.remove(rows[3].input)
+    whole.insert(0, rows[3].input)  # where it comes first
+    for name, seed, left in (("auto:inputs-30", 0, 30), ("auto:inputs-200", 3, 50)):
+        asked = Asked(parse_methods(name)[0], [TASK], seed=seed)
+        found = asked.inputs(twice)
+        assert len(found) == len({*found}) == left and {*found} <= {*whole}
+        assert (found == tuple(whole[:left])) == (seed == 0)
+        assert found == asked.inputs(twice)
+    for seed in range(3):
+        both = Asked(parse_methods("auto:5:inputs-200")[0], [TASK], seed=seed)
+        known = {row.input for row in both.rows(0, [twice])}
+        assert len(known) == 5 and {*both.inputs(twice)} == {*whole} - known
+
+
+def test_inputs_are_learned_for_bare_prompts(base: BaseReference, multi_task: Path) -> None:
+    engine, rows = Engine([], multi_task=multi_task), task("row", 66)
+    names, cells = "multi-task,auto:inputs-5,fresh:2:inputs-5", {}
+    for mode in ("prompted", "best"):
+        outcome, plan, loaded = cells_of(engine, base, names, mode, rows)
+        for one in outcome.cells:
+            assert one.usage == ("bare" if one.method.inputs else "prompted")
+            assert (one.refined is not None) == bool(one.method.inputs)
+            cells[mode, one.method.name] = one
+    report = build_report(plan, outcome, command="c", commit=None, device="cpu", base=loaded)
+    given = [r["refined"] and r["refined"]["inputs"]["given"] for r in report["rows"]]
+    assert given == [None, 5, 5]
+    first = cells["best", "auto:inputs-5"]
+    assert first.key == cells["prompted", "auto:inputs-5"].key
+    texts = tuple(row.input for row in rows.instances[:5])
+    made = engine.generate("auto", Request(TASK, inputs=texts), base)
+    assert first.refined == made.summary["refined"] and first.refined["inputs"]["used"] == 4
+    stored = made.stored().to(dtype=loaded.model.dtype)
+    assert first.predictions == greedy(loaded, first.prompts, stored, [0] * len(first.prompts))
+    assert cells["best", "fresh:2:inputs-5"].refined["examples_used"] == 2
+
+
+def test_another_multi_task_adapter_is_no_teacher(
+    small_library: Path, tiny_base: Path, multi_task: Path, tmp_path: Path, capsys: Any
+) -> None:
+    command = ["evaluate", "--tasks", str(small_library / "tasks"), "--base", str(tiny_base)]
+    command += ["--methods", "multi-task,auto:inputs-5", "--multi-task", str(multi_task)]
+    assert main([*command, "--out", str(tmp_path / "r.json")]) == 2
+    assert "--multi-task is for the method multi-task alone" in capsys.readouterr().err
+    given = [*command[:6], "auto:inputs-5", "--library", str(small_library / "lib")]
+    assert main([*given, "--out", str(tmp_path / "r.json")]) == 1
+    assert "nothing can answer the inputs" in capsys.readouterr().err
+
+
 def cell(answers: list[str], labels: tuple[str, ...] = ("Yes", "no")) -> Cell:
     """A cell with these answers, each test row of which wants the first label."""
     train = [Example(str(i), f"in {i}", (labels[i % len(labels)],)) for i in range(8)]
