@@ -73,6 +73,7 @@ class MultiTaskLoRA(TrainedModule):
         return FrozenBase(self.reference, self.layout, device, compiled=compiled)
 
     def setup(self, stage: str) -> None:
+        self.require_tokens_of(self.reference)
         _ = self.frozen  # loaded before the first step
 
     def configure_optimizers(self) -> Any:

@@ -28,7 +28,7 @@ class ThroughBase(GeneratorModule):
         **kwargs: see GeneratorModule.
     Raises:
         UsageError: once the data is there, if it has other numbers of examples than the generator,
-            or embeds descriptions by another encoder.
+            embeds descriptions by another encoder, or cuts its rows by another tokenizer.
     """
 
     gives = GeneratorModule.gives | {"examples"}
@@ -48,6 +48,7 @@ class ThroughBase(GeneratorModule):
         )
 
     def setup(self, stage: str) -> None:
+        self.require_tokens_of(self.reference)
         given, most = self.data.sampling.examples, self.generator.max_examples
         if given != most:
             raise UsageError(

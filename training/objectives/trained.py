@@ -8,6 +8,9 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from library.base.models import BaseReference, same_base
+from library.errors import UsageError
+
 
 class TrainedModule(lightning.LightningModule):
     """Base of what writes one checkpoint (or adapter) when its training ends.
@@ -28,6 +31,18 @@ class TrainedModule(lightning.LightningModule):
     def data(self) -> Any:
         """The data module of the run."""
         return getattr(self.trainer, "datamodule", None)
+
+    def require_tokens_of(self, base: BaseReference) -> None:
+        """Raise UsageError if the data's rows are cut by the tokenizer of another base.
+
+        The ids would be valid for most bases, and mean nothing to them.
+        """
+        cut: BaseReference | None = getattr(self.data, "base", None)
+        if cut is not None and not same_base(cut.name, base.name):
+            raise UsageError(
+                f"the data are cut by the tokenizer of {cut.name}, and the model is {base.name}: "
+                "set data.base and model.base alike"
+            )
 
     @property
     def steps(self) -> int:
