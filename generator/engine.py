@@ -246,6 +246,7 @@ def open_engine(
     *,
     required: str | None = None,
     load: Callable[[BaseReference], BaseModel] | None = None,
+    multi_task: Path | None = None,
 ) -> Engine:
     """An engine over checkpoints, the shipped ones by default, and a library if there is one.
 
@@ -254,6 +255,7 @@ def open_engine(
         library: folder or URL.
         required: a generator that there has to be a checkpoint of.
         load: how base models are loaded.
+        multi_task: folder of the multi-task adapter, in place of the shipped one.
     Raises:
         MissingPath: there is no such library.
         CheckpointError: a shipped checkpoint cannot be used, or there is none of `required`.
@@ -268,7 +270,7 @@ def open_engine(
         elif name == required:
             raise CheckpointError(f"this installation has no checkpoint of {name}")
     opened = open_library(library) if library else None
-    return Engine(loaded, Resources(opened, device=device, load=load))
+    return Engine(loaded, Resources(opened, device=device, load=load), multi_task)
 
 
 def read_generator(folder: Path) -> Checkpoint[Generator]:

@@ -65,6 +65,7 @@ def generate(
     generator: str = "auto",
     base: str | None = None,
     checkpoints: Sequence[Path | str] = (),
+    multi_task: Path | str | None = None,
     library: str | Path | None = None,
     rank: int | None = None,
     strength: float = 1.0,
@@ -93,6 +94,7 @@ def generate(
         generator: one that `lorasmith generators` lists; auto chooses among them.
         base: Hub id or folder of the base model; the packaged SmolLM2-135M-Instruct by default.
         checkpoints: folders of generators, in place of the shipped ones.
+        multi_task: folder of the base's own multi-task adapter, in place of the shipped one.
         library: folder or URL of adapters to retrieve; the shipped sample by default.
         rank: of the adapter; the generator's by default.
         strength: factor on ΔW.
@@ -115,6 +117,7 @@ def generate(
         generator=generator,
         base=base,
         checkpoints=checkpoints,
+        multi_task=multi_task,
         library=library,
         rank=rank,
         strength=strength,
@@ -138,6 +141,7 @@ def generate_samples(
     generator: str = "auto",
     base: str | None = None,
     checkpoints: Sequence[Path | str] = (),
+    multi_task: Path | str | None = None,
     library: str | Path | None = None,
     rank: int | None = None,
     strength: float = 1.0,
@@ -176,7 +180,9 @@ def generate_samples(
     require_device(device)
     # 2. The adapters.
     folders = tuple(Path(folder) for folder in checkpoints)
-    engine = loaded_engine(folders, None if library is None else str(library), device, generator)
+    prompted = None if multi_task is None else Path(multi_task)
+    location = None if library is None else str(library)
+    engine = loaded_engine(folders, location, device, generator, prompted)
     packaged = engine.samples(generator, requests, reference, progress or no_progress)
     return [FinishedAdapter.of(p.files, p.summary, p.milliseconds) for p in packaged]
 

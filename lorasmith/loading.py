@@ -47,26 +47,34 @@ def rows_and_inputs(
 
 @lru_cache(maxsize=1)
 def loaded_engine(
-    checkpoints: tuple[Path, ...], library: str | None, device: str, required: str
+    checkpoints: tuple[Path, ...],
+    library: str | None,
+    device: str,
+    required: str,
+    multi_task: Path | None,
 ) -> "Engine":
     """The engine of the last call, kept because loading takes longer than generating.
 
-    Raises CheckpointError also where checkpoints are named, and none of them is of the generator
-    that is required.
+    Raises MissingPath where nothing is at `multi_task`; CheckpointError also where checkpoints are
+    named, and none of them is of the generator that is required.
     """
     from functools import partial
 
     from generator.engine import open_engine, read_generator, shipped_library
     from generator.models.base import registered
     from library.errors import CheckpointError
+    from library.files import require_present
 
+    require_present(multi_task)
     loaded = [read_generator(folder) for folder in checkpoints]
     kinds = [checkpoint.kind for checkpoint in loaded]
     if kinds and required in registered() and required not in kinds:
         raise CheckpointError(f"{checkpoints[0]} is a checkpoint of {kinds[0]}, not {required}")
     location = library or shipped_library()
     load = partial(loaded_model, device=device)
-    return open_engine(loaded, location, device, required=required, load=load)
+    return open_engine(
+        loaded, location, device, required=required, load=load, multi_task=multi_task
+    )
 
 
 @lru_cache(maxsize=1)

@@ -31,6 +31,10 @@ def generate_command(
         list[Path] | None,
         typer.Option(help="A generator's checkpoint, in place of the shipped one; repeatable."),
     ] = None,
+    multi_task: Annotated[
+        Path | None,
+        typer.Option(help="A multi-task adapter's folder, in place of the shipped one."),
+    ] = None,
     library: Annotated[str | None, typer.Option(help="Default: the shipped sample.")] = None,
     examples: Annotated[
         Path | None,
@@ -98,6 +102,7 @@ def generate_command(
         generator=generator,
         base=base,
         checkpoints=checkpoint or (),
+        multi_task=multi_task,
         library=library,
         rank=rank,
         strength=strength,

@@ -12,7 +12,7 @@ from generator.resources import Fit
 from generator.strategies.base import Offer, Proposal, Strategy
 from generator.strategies.evidence import Evidence, shipped_evidence
 from library.adapter import Adapter
-from library.base.models import BaseReference, base_layout, same_base
+from library.base.models import BaseReference, base_layout, described, of_one_base, same_base
 from library.base.prompts import Mode
 from library.base.usage import Usage
 from library.canonical import digest
@@ -124,6 +124,15 @@ class MultiTask(Strategy):
         return adapter_of(self._files)
 
     def _require_same_base(self, base: BaseReference) -> None:
+        """By name; else by modules and then, as hashing a large base takes seconds, by weights."""
         named = json.loads(self._files[CONFIG_FILE])["base_model_name_or_path"]
-        if not same_base(named, base.name):
+        if same_base(named, base.name):
+            return
+        made_for = json.loads(self._files.get(PROVENANCE_FILE, b"{}")).get("base")
+        modules = {*base_layout(base, self._stored.layout).sites}
+        if (
+            made_for is None
+            or modules != {*self._stored.layout.sites}
+            or not of_one_base(made_for, described(base))
+        ):
             raise LayoutMismatch(f"the {self.name} adapter is for {named}, not for {base.name}")

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from library.adapter import Adapter
-from library.base.models import BaseReference, base_layout, described, resolve_base, same_base
+from library.base.models import (
+    BaseReference,
+    base_layout,
+    described,
+    of_one_base,
+    resolve_base,
+    same_base,
+)
 from library.base.usage import Usage, usage_of
 from library.canonical import digest
 from library.errors import (
@@ -152,15 +159,15 @@ def _named(name: str, files: dict[str, bytes]) -> Parent:
 
 
 def _require_same_base(parent: Parent, record: dict[str, Any], other: str) -> None:
-    if not same_base(parent.base["id"], record["id"]):
-        raise LayoutMismatch(
-            f"{parent.name} is for {parent.base['id']}, and {other} for {record['id']}"
-        )
-    digests = {parent.base["sha256"], record["sha256"]} - {None}
-    if len(digests) > 1:
+    if of_one_base(parent.base, record):
+        return
+    if same_base(parent.base["id"], record["id"]):
         raise LayoutMismatch(
             f"{parent.name} and {other} are for different weights of {record['id']}"
         )
+    raise LayoutMismatch(
+        f"{parent.name} is for {parent.base['id']}, and {other} for {record['id']}"
+    )
 
 
 def _layout(parent: Parent, reference: BaseReference | None) -> Layout:

@@ -24,7 +24,7 @@ VOCABULARY = [*BYTES, "Ìģ", *MERGED, *SPECIAL]
 END, STOP = len(VOCABULARY) - 3, len(VOCABULARY) - 1
 
 
-def qwen2(*, tied: bool) -> Any:
+def qwen2(*, tied: bool, seed: int = 0) -> Any:
     """Two layers with biases on q, k and v, and half as many key heads as query heads."""
     config = tiny.config(
         "qwen2",
@@ -35,7 +35,7 @@ def qwen2(*, tied: bool) -> Any:
         bos_token_id=END,
         eos_token_id=STOP,
     )
-    return tiny.model(config)
+    return tiny.model(config, seed=seed)
 
 
 def write_gguf(

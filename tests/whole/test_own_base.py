@@ -1,6 +1,7 @@
 """Commands on a base of one's own: a tiny Qwen2 (biases, shared key heads, tied) from a GGUF."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def test_adapters_are_refined_and_verified(own: OwnBase) -> None:
 
 def test_methods_are_measured(own: OwnBase) -> None:
     asked = ("base", "in-context", "text-to-lora", "text-to-lora:gibberish", "nearest", "oracle",
-             "multi-task", "auto")  # fmt: skip
+             "multi-task", "refine:multi-task:4", "auto")  # fmt: skip
     given = ["--checkpoint", own.path("t2l"), "--library", own.path("lib"),
              "--multi-task", own.path("multi")]  # fmt: skip
     run = ["evaluate", "--tasks", own.path("tasks"), "--limit", "1", "--mode", "prompted"]
@@ -107,6 +108,38 @@ def test_methods_are_measured(own: OwnBase) -> None:
     own.run(*run, *given, "--methods", ",".join(asked), "--out", out, on_base=True)
     rows = json.loads(Path(out).read_text())["rows"]
     assert {row["method"] for row in rows} == set(asked)
+
+
+def test_auto_takes_the_bases_own_multi_task_adapter(
+    own: OwnBase, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make = ["generate", "Name a colour.", "--json", "--base", own.base, "--library",
+            own.path("lib"), "--out", str(tmp_path / "made"), "--overwrite"]  # fmt: skip
+    few = ["--examples", own.path("few.jsonl"), "--refine", "1"]
+    for more in ([], few):
+        capsys.readouterr()
+        assert main([*make, *more, "--multi-task", own.path("multi/prompted")]) == 0
+        made = json.loads(capsys.readouterr().out)
+        assert made["chosen"]["strategy"] == "multi-task"
+    assert main([*make, "--multi-task", str(tmp_path / "none")]) == 2
+    assert "there is nothing at" in capsys.readouterr().err
+
+
+def test_the_same_weights_in_another_place_are_the_same_base(
+    own: OwnBase, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved, other = tmp_path / "moved", tmp_path / "other"
+    for copy in (moved, other):
+        shutil.copytree(own.base, copy)
+    qwen2(tied=True, seed=1).save_pretrained(other)
+    refine = ["refine", own.path("made"), "--examples", own.path("few.jsonl"), "--steps", "1"]
+    teach = ["generate", "Name a colour.", "--generator", "multi-task", "--multi-task",
+             own.path("multi/prompted")]  # fmt: skip
+    for command in (refine, teach):
+        out = ["--out", str(tmp_path / command[0])]
+        assert main([*command, *out, "--base", str(moved)]) == 0
+        assert main([*command, *out, "--base", str(other), "--overwrite"]) == 1
+        assert f"is for {own.base}, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("config", ["text_to_lora.yaml", "multi_task.yaml"])

@@ -101,7 +101,8 @@ def _engine(o: Options) -> Engine:
     library = (o.library or str(pretrained.LIBRARY)) if takes else None
     checkpoints = [read_generator(folder) for folder in o.checkpoints]
     required = next((m.head for m in o.methods if m.is_generator), None)
-    return open_engine(checkpoints, library, o.device, required=required)
+    multi_task = None if o.multi_task is None else _for_mode(o.multi_task, MultiTask.best)
+    return open_engine(checkpoints, library, o.device, required=required, multi_task=multi_task)
 
 
 def _checkpoints(o: Options, engine: Engine, base: BaseReference) -> list[Checkpoint[Generator]]:
@@ -147,19 +148,22 @@ def _oracles(o: Options, tasks: Sequence[Task], base: BaseReference) -> str:
 
 
 def _multi_task(o: Options, base: BaseReference) -> dict[UsageMode, Adapter] | None:
-    """The adapter of --multi-task for each mode: PATH/MODE, or PATH for all; None: the shipped."""
+    """The adapter of --multi-task for each mode; None for the shipped one.
+
+    Other methods, which start from it or choose it, have the one for prompts with the instruction.
+    """
     if o.multi_task is None:
         return None
-    own = (m for m in o.methods if m.inputs or m.head == MultiTask.name)
-    others = [m.name for m in own if m.name != MultiTask.name]
-    if others:
-        raise UsageError(f"--multi-task is for the method multi-task alone, not for {others[0]}")
     adapters: dict[UsageMode, Adapter] = {}
     for mode in o.modes:
-        by_mode = o.multi_task / mode
-        folder = by_mode if by_mode.is_dir() else o.multi_task
+        folder = _for_mode(o.multi_task, mode)
         adapters[mode] = read_peft(folder, base_layout(base, read_peft(folder).layout))
     return adapters
+
+
+def _for_mode(path: Path, mode: UsageMode) -> Path:
+    """PATH/MODE if there is one, else PATH, which then serves all modes."""
+    return path / mode if (path / mode).is_dir() else path
 
 
 def _routing(o: Options, engine: Engine, base: BaseReference) -> Routing | None:
