@@ -257,7 +257,7 @@ def _plain_paraphrases(file: Path) -> tuple[str, ...]:
     """The texts between lines of `---`; none if there is no such file."""
     if not file.is_file():
         return ()
-    with _locating(file):
+    with locating(file):
         content = file.read_text(encoding="utf-8-sig")
     texts = tuple(text.strip() for text in re.split(r"^---[ \t]*$", content, flags=re.MULTILINE))
     if not all(texts) or len(set(texts)) < len(texts):

@@ -148,15 +148,12 @@ def test_inputs_are_learned_for_bare_prompts(base: BaseReference, multi_task: Pa
     assert cells["best", "fresh:2:inputs-5"].refined["examples_used"] == 2
 
 
-def test_another_multi_task_adapter_is_no_teacher(
-    small_library: Path, tiny_base: Path, multi_task: Path, tmp_path: Path, capsys: Any
+def test_without_a_multi_task_adapter_for_the_base_there_is_no_teacher(
+    small_library: Path, tiny_base: Path, tmp_path: Path, capsys: Any
 ) -> None:
     command = ["evaluate", "--tasks", str(small_library / "tasks"), "--base", str(tiny_base)]
-    command += ["--methods", "multi-task,auto:inputs-5", "--multi-task", str(multi_task)]
-    assert main([*command, "--out", str(tmp_path / "r.json")]) == 2
-    assert "--multi-task is for the method multi-task alone" in capsys.readouterr().err
-    given = [*command[:6], "auto:inputs-5", "--library", str(small_library / "lib")]
-    assert main([*given, "--out", str(tmp_path / "r.json")]) == 1
+    command += ["--methods", "auto:inputs-5", "--library", str(small_library / "lib")]
+    assert main([*command, "--out", str(tmp_path / "r.json")]) == 1
     assert "nothing can answer the inputs" in capsys.readouterr().err
 
 
