@@ -54,7 +54,7 @@ def answer_states(
         # The first layer then looks like all others to torch.compile: one graph serves them all.
         embedded = embedded.detach().requires_grad_()
     hidden = model.get_decoder()(inputs_embeds=embedded, use_cache=False).last_hidden_state
-    return output_logits(model, hidden[answer])
+    return hidden[answer]
 
 
 def output_logits(
