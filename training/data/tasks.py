@@ -25,14 +25,8 @@ from index.encoders.pairs import EmbeddedPairs, PairBank
 from library.base.models import load_tokenizer, resolve_base
 from library.errors import TaskFileError, UsageError
 from library.tasks.files import Task, read_tasks
-from training.data.batches import (
-    FRESH,
-    UNDESCRIBED,
-    Rows,
-    StepDataset,
-    TaskBatch,
-    ValidationDataset,
-)
+from training.data.batches import FRESH, UNDESCRIBED, Rows, TaskBatch
+from training.data.draws import StepDataset, ValidationDataset
 from training.data.relabel import relabellings
 from training.data.sampling import SamplingConfig
 from training.data.steps import IndexedDataset

@@ -10,17 +10,8 @@ import torch
 
 from library.base.prompts import answer_ids, prompt_ids
 from library.errors import UsageError
-from training.data.batches import (
-    FRESH,
-    UNDESCRIBED,
-    DrawnStep,
-    DrawnTask,
-    Rows,
-    Sample,
-    StepDataset,
-    TaskBatch,
-    TaughtRow,
-)
+from training.data.batches import FRESH, UNDESCRIBED, Rows, Sample, TaskBatch, TaughtRow
+from training.data.draws import DrawnStep, DrawnTask, StepDataset
 from training.data.sampling import SamplingConfig
 from training.data.steps import IndexedDataset
 from training.data.tasks import TaskDataModule

@@ -16,13 +16,8 @@ from library.base.models import load_tokenizer, resolve_base
 from library.base.prompts import prompt_ids
 from library.errors import UsageError
 from library.tasks.files import Example, Task
-from training.data.batches import (
-    UNDESCRIBED,
-    Rows,
-    StepDataset,
-    TaskBatch,
-    ValidationDataset,
-)
+from training.data.batches import UNDESCRIBED, Rows, TaskBatch
+from training.data.draws import StepDataset, ValidationDataset
 from training.data.relabel import Relabelling
 from training.data.sampling import SamplingConfig
 from training.data.tasks import set_aside

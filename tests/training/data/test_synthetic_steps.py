@@ -15,7 +15,8 @@ from library.base.models import load_tokenizer, resolve_base
 from library.base.prompts import prompt_ids, user_turn
 from library.errors import UsageError
 from library.tasks.files import Example, Task
-from training.data.batches import FRESH, UNDESCRIBED, Rows, StepDataset
+from training.data.batches import FRESH, UNDESCRIBED, Rows
+from training.data.draws import StepDataset
 from training.data.relabel import Relabelling
 from training.data.sampling import SamplingConfig
 from training.data.tasks import TaskDataModule, first_tasks

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from library.base.models import load_tokenizer, resolve_base
 from library.errors import UsageError
 from library.tasks.files import Example, Task
-from training.data.batches import FRESH, Rows, StepDataset, TaskBatch
+from training.data.batches import FRESH, Rows, TaskBatch
+from training.data.draws import StepDataset
 from training.data.sampling import SamplingConfig
 from training.data.task_variants import TaskVariant, Variants
 

@@ -12,7 +12,8 @@ from library.base.models import load_tokenizer, resolve_base
 from library.base.prompts import answer_ids, prompt_ids
 from library.errors import UsageError
 from library.tasks.files import Example, Task
-from training.data.batches import FRESH, Rows, StepDataset, origin_of
+from training.data.batches import FRESH, Rows
+from training.data.draws import StepDataset, origin_of
 from training.data.relabel import Relabelling
 from training.data.sampling import SamplingConfig
 from training.data.taught import TaughtDataModule, TaughtSteps, gibberish, may_fit
