@@ -46,5 +46,7 @@ def _answered(taught: dict[str, Any]) -> Iterator[str]:
     left_out = [f"{taught[key]} {why}" for key, why in reasons.items() if taught[key]]
     if left_out:
         yield f"  left out of {taught['given']} inputs: {', '.join(left_out)}"
+    if taught["different"] == 1 and taught["used"] > 1:
+        yield "  the teacher answered all of them alike: it may not do this task"
     if taught["cut"]:
         yield f"  {taught['cut']} answers were as long as the teacher's may be, and are perhaps cut"

@@ -103,6 +103,7 @@ class TaughtBody(BaseModel):
     too_long: int = Field(description="Left out, as they exceed the prompt.")
     empty: int = Field(description="Left out, as the teacher's answer was empty.")
     cut: int = Field(description="Answers that are as long as may be.")
+    different: int = Field(description="Answers that differ from one another.")
     used: int = Field(description="Answers that were trained on.")
     kept_step: int = Field(description="Step whose weights were kept.")
     agreement: AgreementBody | None = Field(description="Null if no input was held back.")

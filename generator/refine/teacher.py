@@ -71,6 +71,7 @@ class AnsweredInputs:
         too_long: exceed a prompt, and
         empty: the teacher answered with nothing; all these are left out.
         cut: answers of 64 tokens, the most there are; they are used.
+        different: answers that differ from one another.
     """
 
     given: int
@@ -81,6 +82,7 @@ class AnsweredInputs:
     too_long: int
     empty: int
     cut: int
+    different: int
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ def lesson(
         too_long=len(unknown) - len(fitting),
         empty=len(fitting) - len(told),
         cut=sum(len(row.answer) == MAX_NEW_TOKENS for row in told),
+        different=len({tuple(row.answer) for row in told}),
     )
     return Lesson(tuple(learned), tuple(compared), about)
 

@@ -29,8 +29,9 @@ FRESH_REASON = "trained on the examples from nothing, which any base allows"
 START_REASON = (
     "trained on the examples, from the adapter of all train tasks: measured to end best on average"
 )
-INPUTS_REASON = (
-    "trained on the answers to the inputs of the adapter of all train tasks, from that adapter"
+INPUTS_REASON = "trained on what the adapter of all train tasks answers, from that adapter"
+BOTH_REASON = (
+    "trained on the examples, and on what the adapter of all train tasks answers, from that adapter"
 )
 
 
@@ -121,7 +122,8 @@ class Auto(Strategy):
         """The start of a training on the examples, and the prompt that it is for."""
         if query.request.description is None or self._multi_task.unavailable(query.base):
             return _because(self._fresh.propose(query), FRESH_REASON)
-        reason = INPUTS_REASON if query.request.inputs else START_REASON
+        reason = BOTH_REASON if query.request.examples else INPUTS_REASON
+        reason = reason if query.request.inputs else START_REASON
         return _because(self._multi_task.propose(query), reason)
 
     def _require_any(self, query: Query, generates: Sequence[Strategy]) -> None:

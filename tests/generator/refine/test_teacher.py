@@ -81,6 +81,7 @@ def test_rows_are_bare_and_answered_as_the_teacher_does(
     told = lesson(loaded, teacher, INPUTS, BARE)
     expected = dict(zip(INPUTS, answers(loaded, teacher, INPUTS), strict=True))
     assert {*expected.values()} >= {"yes", "no"}
+    assert told.about.different == len({*expected.values()})
     by_prompt = {tuple(prompt_ids(loaded.tokenizer, text)): text for text in INPUTS}
     seen = [by_prompt[tuple(row.prompt)] for row in (*told.rows, *told.held_back)]
     assert sorted(seen) == sorted(INPUTS) and len(told.held_back) == len(INPUTS) // 5
@@ -137,7 +138,7 @@ def test_empty_answers_are_left_out(loaded: BaseModel) -> None:
 def test_answers_without_an_end_are_counted(loaded: BaseModel, start: Adapter) -> None:
     rambling = Teacher(tiny.adapter(start.layout, seed=9).scaled(0.1), "e" * 64, PROMPTED)
     told = lesson(loaded, rambling, INPUTS[:2], BARE)
-    assert told.about.cut == 2 and told.held_back == ()
+    assert told.about.cut == told.about.different == 2 and told.held_back == ()
     assert [len(row.answer) for row in told.rows] == [64, 64]
 
 

@@ -9,7 +9,7 @@ import torch
 from generator.engine import Engine
 from generator.refine.limits import MAX_INPUTS, UNDESCRIBED
 from generator.request import NEITHER, Query, Request
-from generator.strategies.auto import INPUTS_REASON
+from generator.strategies.auto import BOTH_REASON, INPUTS_REASON
 from library.base.models import BaseReference, base_layout, resolve_base
 from library.base.usage import BARE, Usage
 from library.canonical import file_digest
@@ -68,8 +68,13 @@ def test_what_is_said_of_it_promises_nothing(
 
 
 def test_the_same_request_gives_the_same_bytes(engine: Engine, base: BaseReference) -> None:
-    one, two = (engine.generate("auto", request(), base).files for _ in range(2))
-    assert one.files == two.files
+    one, before = engine.generate("auto", request(), base).files, torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert engine.generate("auto", request(), base).files.files == one.files
+    finally:
+        torch.set_num_threads(before)
     for change in ({"seed": 1}, {"inputs": INPUTS[::-1]}, {"refine": 3}, {"inputs": INPUTS[:5]}):
         other = engine.generate("auto", request(**change), base)
         assert other.files.id != one.id and other.files.sha256 != one.sha256
@@ -78,6 +83,7 @@ def test_the_same_request_gives_the_same_bytes(engine: Engine, base: BaseReferen
 def test_with_examples_what_was_held_out_counts(engine: Engine, base: BaseReference) -> None:
     rows = tuple(Example.pair(f"other {i}", "yes") for i in range(4))
     made = engine.generate("auto", request(examples=rows), base)
+    assert made.summary["chosen"]["reason"] == BOTH_REASON
     refined = made.summary["refined"]
     assert refined["examples_used"] == 4 and refined["held_out"]["of"] == 4
     assert refined["inputs"]["used"] == 5 and made.summary["expected"] is None
