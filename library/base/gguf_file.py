@@ -2,7 +2,7 @@
 
 transformers reads the weights, of every architecture that it knows, and builds the tokenizer. What
 it leaves out is put right here: cuts and normalisation that a file names by `tokenizer.ggml.pre`
-alone, the longest input, and that llama.cpp may have rounded one tied matrix twice.
+alone, special tokens, the longest input, and that llama.cpp may have rounded a tied matrix twice.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ def convert_gguf(source: Path, target: Path, dtype: torch.dtype) -> None:
     require_present(source)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-        _repair(tokenizer, _pre_tokenizer(source))
+        _repair(tokenizer, *_of_tokenizer(source, "pre", "tokens", "token_type"))
         model: Any = AutoModelForCausalLM.from_pretrained(
             source.parent, gguf_file=source.name, dtype=dtype
         )
@@ -37,35 +37,66 @@ def convert_gguf(source: Path, target: Path, dtype: torch.dtype) -> None:
         raise BaseModelError(f"{source} cannot be converted: {first_line(error)}") from error
     _tie(model)
     _forget_quantisation(model)
-    tokenizer.model_max_length = model.config.max_position_embeddings
+    _agree(tokenizer, model.config)
     tokenizer.save_pretrained(target)
     model.save_pretrained(target)
     for file in target.iterdir():  # safetensors writes files that are their owner's alone
         file.chmod(0o644)
 
 
-def _pre_tokenizer(source: Path) -> str | None:
-    """The name of the rule that cuts text into words, as llama.cpp knows it."""
+def _of_tokenizer(source: Path, *keys: str) -> list[Any]:
+    """What a file says of its tokenizer; None for what it does not say."""
     from gguf import GGUFReader
 
-    field = GGUFReader(source).get_field("tokenizer.ggml.pre")
-    return None if field is None else field.contents()
+    reader = GGUFReader(source)
+    fields = [reader.get_field(f"tokenizer.ggml.{key}") for key in keys]
+    return [None if field is None else field.contents() for field in fields]
 
 
-def _repair(tokenizer: Any, pre_tokenizer: str | None) -> None:
-    """Cut and normalise as the published tokenizer does."""
+def _repair(
+    tokenizer: Any, rule: str | None, tokens: list[str] | None, kinds: list[int] | None
+) -> None:
+    """Cut and normalise as the published tokenizer does.
+
+    Args:
+        tokenizer: changed in place.
+        rule: the name of the rule that cuts text into words, as llama.cpp knows it.
+        tokens: all of the vocabulary.
+        kinds: theirs.
+    """
+    from gguf import TokenType
+    from tokenizers import AddedToken
     from tokenizers.normalizers import NFC
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
-    if pre_tokenizer == "smollm":  # transformers does not know that digits are split one by one
+    if rule == "smollm":  # transformers does not know that digits are split one by one
         tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
             [
                 Digits(individual_digits=True),
                 ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
             ]
         )
-    elif pre_tokenizer == "qwen2":
+    elif rule == "qwen2":
         tokenizer.backend_tokenizer.normalizer = NFC()
+    # Some versions of transformers leave most of those out that are never cut.
+    whole = {TokenType.CONTROL: True, TokenType.USER_DEFINED: False}
+    known = tokenizer.get_vocab()
+    tokenizer.add_tokens(
+        [
+            AddedToken(token, special=whole[TokenType(kind)], normalized=False)
+            for token, kind in zip(tokens or (), kinds or (), strict=False)
+            if kind in whole and token in known
+        ]
+    )
+
+
+def _agree(tokenizer: Any, config: Any) -> None:
+    """The file's own special tokens and length: a family's tokenizer may bring others."""
+    tokenizer.model_max_length = config.max_position_embeddings
+    for name in ("bos_token", "eos_token", "pad_token"):
+        number = getattr(config, f"{name}_id")
+        if number is not None:
+            setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(number))
 
 
 def _tie(model: Any) -> None:

@@ -19,9 +19,9 @@ TEMPLATE = (
 BYTES = list(bytes_to_unicode().values())
 MERGED = ["th", "the", "12", "Ġa", "eÌģ", "Ã©"]  # the last two: é of two code points, and of one
 MERGES = ["t h", "th e", "1 2", "Ġ a", "e Ìģ", "Ã ©", "Ì ģ"]
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-VOCABULARY = [*BYTES, "Ìģ", *MERGED, *SPECIAL]
-END, STOP = len(VOCABULARY) - 3, len(VOCABULARY) - 1
+CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|file_sep|>"]
+VOCABULARY = [*BYTES, "Ìģ", *MERGED, *CONTROL, "<tool>"]
+END, STOP = VOCABULARY.index("<|endoftext|>"), VOCABULARY.index("<|im_end|>")
 
 
 def qwen2(*, tied: bool, seed: int = 0) -> Any:
@@ -80,7 +80,8 @@ def write_gguf(
 
 
 def _add_tokenizer(writer: GGUFWriter, pre_tokenizer: str) -> None:
-    kinds = [TokenType.NORMAL] * (len(VOCABULARY) - 3) + [TokenType.CONTROL] * 3
+    kinds = [TokenType.CONTROL if token in CONTROL else TokenType.NORMAL for token in VOCABULARY]
+    kinds[-1] = TokenType.USER_DEFINED
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre_tokenizer)
     writer.add_token_list(VOCABULARY)

@@ -59,8 +59,10 @@ def test_one_matrix_that_was_rounded_twice_is_one_again(tmp_path: Path) -> None:
 
 def test_the_tokenizer_cuts_as_the_published_one(plain: BaseModel) -> None:
     tokenizer = plain.tokenizer
-    ids = tokenizer("the 12 <|im_end|>")["input_ids"]
-    assert tokenizer.convert_ids_to_tokens(ids) == ["the", "Ġ", "1", "2", "Ġ", "<|im_end|>"]
+    ids = tokenizer("the 12<|im_end|><|file_sep|><tool>")["input_ids"]
+    cut = ["the", "Ġ", "1", "2", "<|im_end|>", "<|file_sep|>", "<tool>"]
+    assert tokenizer.convert_ids_to_tokens(ids) == cut
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "the 12<tool>"
     assert tokenizer("e\u0301")["input_ids"] == [VOCABULARY.index(MERGED[-1])]  # NFC: one é
     assert (
         tokenizer.decode(tokenizer("naïve — 日本\n\ta 12")["input_ids"]) == "naïve — 日本\n\ta 12"
