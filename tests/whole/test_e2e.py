@@ -49,12 +49,7 @@ def trained(tasks: Path) -> Path:
         "--trainer.logger.init_args.save_dir", runs, "--trainer.accelerator", "cpu",
         "--model.out", str(out),
     ]  # fmt: skip
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        assert main(arguments) == 0
-    finally:
-        torch.set_num_threads(threads)
+    assert main(arguments) == 0
     return out
 
 

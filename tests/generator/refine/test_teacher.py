@@ -1,6 +1,7 @@
 """A teacher's answers to inputs: which are learned, what becomes of the others, what is learned."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from library.adapter import Adapter
 from library.base.batches import grouped
 from library.base.decode import greedy
 from library.base.example_loss import scores_under
-from library.base.loss import answer_divergence, answer_logits, output_logits
+from library.base.loss import answer_logits, output_logits, row_means, token_divergences
 from library.base.models import BaseModel, BaseReference, load_base
 from library.base.multi_adapter import adapted
 from library.base.prompts import prompt_ids
@@ -80,7 +81,7 @@ def test_rows_are_bare_and_answered_as_the_teacher_does(
 ) -> None:
     told = lesson(loaded, teacher, INPUTS, BARE)
     expected = dict(zip(INPUTS, answers(loaded, teacher, INPUTS), strict=True))
-    assert {*expected.values()} >= {"yes", "no"}
+    assert len({*expected.values()}) > 1
     assert told.about.different == len({*expected.values()})
     by_prompt = {tuple(prompt_ids(loaded.tokenizer, text)): text for text in INPUTS}
     seen = [by_prompt[tuple(row.prompt)] for row in (*told.rows, *told.held_back)]
@@ -136,8 +137,11 @@ def test_empty_answers_are_left_out(loaded: BaseModel) -> None:
 
 
 def test_answers_without_an_end_are_counted(loaded: BaseModel, start: Adapter) -> None:
+    endless = replace(loaded, model=deepcopy(loaded.model))
+    with torch.no_grad():  # some other token is always likelier
+        endless.model.get_output_embeddings().weight[loaded.tokenizer.eos_token_id] = 0
     rambling = Teacher(tiny.adapter(start.layout, seed=9).scaled(0.1), "e" * 64, PROMPTED)
-    told = lesson(loaded, rambling, INPUTS[:2], BARE)
+    told = lesson(endless, rambling, INPUTS[:2], BARE)
     assert told.about.cut == told.about.different == 2 and told.held_back == ()
     assert [len(row.answer) for row in told.rows] == [64, 64]
 
@@ -160,7 +164,11 @@ def divergence(loaded: BaseModel, adapter: Adapter, told: Lesson) -> float:
             student = answer_logits(model, batch.ids, batch.answer)
         assert row.teacher is not None
         teacher = output_logits(loaded.model, row.teacher)
-        found.append(answer_divergence(teacher, student, batch.answer))
+        found.append(
+            row_means(
+                token_divergences(teacher, student), batch.answer.nonzero()[:, 0], batch.answer
+            )
+        )
     return float(torch.cat(found).mean())
 
 

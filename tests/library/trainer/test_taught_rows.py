@@ -14,7 +14,13 @@ from torch import Tensor
 
 from library.adapter import Adapter
 from library.base.batches import TokenRow, grouped
-from library.base.loss import answer_divergence, answer_logits, answer_loss, output_logits
+from library.base.loss import (
+    answer_logits,
+    answer_loss,
+    output_logits,
+    row_means,
+    token_divergences,
+)
 from library.base.multi_adapter import MultiAdapter
 from library.layout import Layout, layout_of
 from library.trainer.batched import BatchedTrainer
@@ -60,7 +66,9 @@ def row_by_row(
             answer_loss(logits, batch.ids, batch.answer).sum().backward()
         else:
             teacher = output_logits(model, row.teacher)
-            answer_divergence(teacher, logits, batch.answer).sum().backward()
+            row_means(
+                token_divergences(teacher, logits), batch.answer.nonzero()[:, 0], batch.answer
+            ).sum().backward()
     hooks.clear()
     return [leaf.grad for leaf in leaves.factors() if leaf.grad is not None]
 
