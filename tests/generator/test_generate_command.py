@@ -123,6 +123,11 @@ def test_ctrl_c_in_training_leaves_nothing(
     assert main(again) == 0  # no hook was left on the model
 
 
+def _listen_to_interrupts() -> None:
+    """A job in the background of a shell ignores them, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_a_process_that_is_interrupted_leaves_nothing(command: list[str], tmp_path: Path) -> None:
     arguments = [*command, "--examples", "-", "--refine", "2000", "--out", str(tmp_path / "a")]
@@ -133,6 +138,7 @@ def test_a_process_that_is_interrupted_leaves_nothing(command: list[str], tmp_pa
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=_listen_to_interrupts,
     )
     assert process.stdin is not None and process.stderr is not None
     long = "".join(  # training that outlasts the bar's two seconds

@@ -50,7 +50,7 @@ def own_name(settings: Settings, tiny_base: Path, engine: Engine) -> Iterator[Te
 # Created
 
 
-@pytest.mark.parametrize("generator", ["auto", "text-to-lora", "fresh"])
+@pytest.mark.parametrize("generator", ["auto", "fresh"])
 def test_training_gives_what_the_python_face_gives(
     own_name: TestClient, settings: Settings, generator: str,
     small_checkpoint: Path, tiny_base: Path,
