@@ -29,7 +29,9 @@ def convert_gguf(source: Path, target: Path, dtype: torch.dtype) -> None:
     require_present(source)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-        _repair(tokenizer, *_of_tokenizer(source, "pre", "tokens", "token_type"))
+        rule, tokens, kinds = _of_tokenizer(source, "pre", "tokens", "token_type")
+        _cut(tokenizer, rule)
+        _keep_whole(tokenizer, tokens, kinds)
         model: Any = AutoModelForCausalLM.from_pretrained(
             source.parent, gguf_file=source.name, dtype=dtype
         )
@@ -53,19 +55,8 @@ def _of_tokenizer(source: Path, *keys: str) -> list[Any]:
     return [None if field is None else field.contents() for field in fields]
 
 
-def _repair(
-    tokenizer: Any, rule: str | None, tokens: list[str] | None, kinds: list[int] | None
-) -> None:
-    """Cut and normalise as the published tokenizer does.
-
-    Args:
-        tokenizer: changed in place.
-        rule: the name of the rule that cuts text into words, as llama.cpp knows it.
-        tokens: all of the vocabulary.
-        kinds: theirs.
-    """
-    from gguf import TokenType
-    from tokenizers import AddedToken
+def _cut(tokenizer: Any, rule: str | None) -> None:
+    """Cut and normalise as the published tokenizer does, by the rule's name in llama.cpp."""
     from tokenizers.normalizers import NFC
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
@@ -78,14 +69,20 @@ def _repair(
         )
     elif rule == "qwen2":
         tokenizer.backend_tokenizer.normalizer = NFC()
-    # Some versions of transformers leave most of those out that are never cut.
-    whole = {TokenType.CONTROL: True, TokenType.USER_DEFINED: False}
+
+
+def _keep_whole(tokenizer: Any, tokens: list[str] | None, kinds: list[int] | None) -> None:
+    """Tokens that are never cut, most of which some versions of transformers leave out."""
+    from gguf import TokenType
+    from tokenizers import AddedToken
+
+    special = {TokenType.CONTROL: True, TokenType.USER_DEFINED: False}
     known = tokenizer.get_vocab()
     tokenizer.add_tokens(
         [
-            AddedToken(token, special=whole[TokenType(kind)], normalized=False)
+            AddedToken(token, special=special[TokenType(kind)], normalized=False)
             for token, kind in zip(tokens or (), kinds or (), strict=False)
-            if kind in whole and token in known
+            if kind in special and token in known
         ]
     )
 
