@@ -24,11 +24,15 @@ settings.register_profile("lorasmith", deadline=None, derandomize=True, max_exam
 settings.load_profile("lorasmith")
 
 
+LONGEST = ("test_e2e.py",)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what loads the packaged encoder or starts processes."""
+    """Mark as slow what loads the packaged encoder; begin with the files that take longest."""
     for item in items:
-        if {"encoder", "fresh"} & set(getattr(item, "fixturenames", ())):
+        if "encoder" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else 99)
 
 
 @pytest.fixture(scope="session")
@@ -64,21 +68,21 @@ def encoder() -> Any:
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random two-layer Llama with the packaged base's tokenizer, as a folder to load."""
+    """A random two-layer Llama with a vocabulary of 4,096, as a folder to load; its answers end."""
     import tiny
 
-    from library.base.models import load_tokenizer, resolve_base
-
     folder = tmp_path_factory.mktemp("base")
-    tokenizer = load_tokenizer(resolve_base())
-    config = tiny.config(
-        "llama",
-        vocab_size=len(tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    tiny.model(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    tiny.write_base(folder, end=5)  # every few words an end is the likeliest
+    return folder
+
+
+@pytest.fixture(scope="session")
+def endless_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny base, but some other token is always likelier than the end of sequence."""
+    import tiny
+
+    folder = tmp_path_factory.mktemp("endless")
+    tiny.write_base(folder, end=0)
     return folder
 
 
@@ -237,22 +241,3 @@ def multi_task(base: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     peft = to_peft(trained.adapter, base_name=base.name)
     write_folder(target, {CONFIG_FILE: peft.config_bytes, WEIGHTS_FILE: peft.weights})
     return target
-
-
-@pytest.fixture(scope="session")
-def fresh(small_checkpoint: Path, tiny_base: Path) -> list[dict[str, Any]]:
-    """What fresh processes print with PYTHONHASHSEED 0 to 3; the first two generate as well."""
-    import json
-
-    import tiny
-
-    script = (Path(__file__).parent / "support" / "fresh_process.py").read_text(encoding="utf-8")
-    generating = (str(small_checkpoint), str(tiny_base))
-    found = []
-    for first, extra in ((0, generating), (2, ())):
-        pair = [
-            tiny.start_python(script, str(1 + seed), *extra, hash_seed=first + seed)
-            for seed in (0, 1)  # two at a time, with one and two threads
-        ]
-        found += [json.loads(tiny.output_of(process).splitlines()[-1]) for process in pair]
-    return found

@@ -1,7 +1,6 @@
 """Response maps: measures by hand, and the script from two libraries to its report."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import tiny
 import torch
 
 from api.cli.main import main
+from benchmarks.quality import response_maps
 from benchmarks.quality.map_measures import EDGES, agreement, spread_of
 from benchmarks.quality.response_maps import Shelf, baselines
 from generator.layers.lofa_config import ResponseMapsConfig
@@ -49,7 +49,7 @@ def test_baselines_know_rows_columns_and_weights() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_script_reports_property_and_predictors(
-    small_library: Path, tiny_base: Path, tmp_path: Path
+    small_library: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = ["library", "build", "--base", str(tiny_base), "--steps", "4", "--rank", "4"]
     again = ["--tasks", str(small_library / "tasks"), "--out", str(tmp_path / "two")]
@@ -64,11 +64,11 @@ def test_the_script_reports_property_and_predictors(
         accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
     ).fit(module, LibraryDataModule(first, steps=1, experts=0))  # fmt: skip
-    script = tiny.ROOT / "benchmarks" / "quality" / "response_maps.py"
     given: list[Any] = ["--libraries", first, tmp_path / "two", "--held-out", tmp_path / "held"]
     given += ["--checkpoint", tmp_path / "s1", "--base", tiny_base, "--out", tmp_path / "r.json"]
-    command = [sys.executable, str(script), *map(str, given), "--entries", "200"]
-    subprocess.run(command, check=True, capture_output=True, timeout=170)
+    given += ["--entries", 200]
+    monkeypatch.setattr(sys, "argv", ["response_maps", *map(str, given)])
+    response_maps.main()
     report = json.loads((tmp_path / "r.json").read_text())
     assert (report["adapters"], report["tasks"], report["left_out_tasks"]) == (6, 3, 2)
     assert report["threshold"] == module.threshold

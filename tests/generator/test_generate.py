@@ -17,7 +17,6 @@ from generator.request import Request
 from generator.resources import Resources
 from index.encoders.descriptions import DescriptionEncoder, InvalidDescription
 from library.base.models import DEFAULT_BASE, BaseReference, resolve_base
-from library.canonical import digest
 from library.errors import CheckpointError, LayoutMismatch, MissingPath, UnknownName, UsageError
 from library.files import write_folder
 from library.peft.provenance import PROVENANCE_FILE, README_FILE
@@ -59,14 +58,6 @@ def test_the_same_adapter_in_any_batch(alone: Engine, encoder: DescriptionEncode
     for key in single.A:
         torch.testing.assert_close(crowd.A[key][:1], single.A[key], rtol=1e-12, atol=1e-14)
         torch.testing.assert_close(crowd.B[key][:1], single.B[key], rtol=1e-12, atol=1e-14)
-
-
-def test_the_same_bytes_in_any_process(
-    alone: Engine, base: BaseReference, fresh: list[dict[str, Any]]
-) -> None:
-    files = one(alone, base, description="A task.").files
-    for process in fresh[:2]:  # PYTHONHASHSEED and threads differ
-        assert process["generated"] == [files.id, digest(files.files[PROVENANCE_FILE])]
 
 
 def test_the_id_can_be_recomputed_from_the_files(alone: Engine, base: BaseReference) -> None:

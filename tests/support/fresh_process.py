@@ -1,6 +1,7 @@
 """Run by a fresh interpreter: prints digests of all that must not depend on the process.
 
-Arguments: number of threads, and a checkpoint and a base folder to generate with, if any.
+Arguments: number of threads; to generate and merge as well, a checkpoint, a library, a base folder
+and a `lorasmith compose` command whose last word is its new folder.
 """
 
 import json
@@ -14,26 +15,39 @@ from library.canonical import digest
 from library.layout import layout_of
 from library.peft.write import to_peft
 
-FAMILIES = ("llama", "gemma2", "phi3", "gpt2")
 
-
-def main(threads: str, checkpoint: str = "", base: str = "") -> None:
+def main(threads: str, *generating: str) -> None:
     torch.set_num_threads(int(threads))
     found = {}
-    for family in FAMILIES:
+    for family in ("llama", "gemma2", "phi3", "gpt2"):
         layout = layout_of(tiny.config(family), rank=3)
         files = to_peft(tiny.adapter(layout), base_name="b")
-        content = files.config_bytes + files.weights
-        found[family] = [layout.digest, digest(content)]
-    if checkpoint:
-        from generator.engine import Engine, read_generator
-        from generator.request import Request
-        from library.base.models import resolve_base
-
-        engine = Engine([read_generator(Path(checkpoint))])
-        made = engine.generate("text-to-lora", Request("A task."), resolve_base(base))
-        found["generated"] = [made.files.id, digest(made.files.files["provenance.json"])]
+        found[family] = [layout.digest, digest(files.config_bytes + files.weights)]
+    if generating:
+        checkpoint, library, base, *command = generating
+        found |= generated(Path(checkpoint), library, base)
+        found["merged"] = merged(command)
     print(json.dumps(found))
+
+
+def generated(checkpoint: Path, library: str, base: str) -> dict[str, list[str]]:
+    from generator.engine import open_engine, read_generator
+    from generator.request import Request
+    from library.base.models import resolve_base
+
+    engine, found = open_engine([read_generator(checkpoint)], library), {}
+    request = Request("Multiply the two numbers.")
+    for name in ("auto", "text-to-lora", "compose", "nearest"):
+        files = engine.generate(name, request, resolve_base(base)).files
+        found[name] = [files.id, digest(files.files["provenance.json"])]
+    return found
+
+
+def merged(command: list[str]) -> dict[str, str]:
+    from api.cli.main import main as run
+
+    assert run(command) == 0
+    return {file.name: digest(file.read_bytes()) for file in Path(command[-1]).iterdir()}
 
 
 main(*sys.argv[1:])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from library.adapter import Adapter
+from library.base.models import load_tokenizer, resolve_base
 from library.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,6 +129,31 @@ def tokens(batch: int, length: int, *, vocabulary: int = 61, seed: int = 0) -> T
     """Random token ids that are none of pad, bos and eos."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(3, vocabulary, (batch, length), generator=generator)
+
+
+def write_base(folder: Path, *, end: float) -> None:
+    """A random Llama with the first 4,096 tokens of the packaged base's tokenizer.
+
+    The output weights of the end of sequence are multiplied by `end`.
+    """
+    load_tokenizer(resolve_base()).save_pretrained(folder)
+    shorten_vocabulary(folder, 4096)
+    tokenizer = load_tokenizer(resolve_base(str(folder)))
+    size, pad, eos = len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id
+    made = model(config("llama", vocab_size=size, pad_token_id=pad, eos_token_id=eos))
+    with torch.no_grad():
+        made.lm_head.weight[eos] *= end
+    made.save_pretrained(folder)
+
+
+def shorten_vocabulary(folder: Path, size: int) -> None:
+    """Keep the first tokens of a saved BPE tokenizer; each is merged from earlier ones."""
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    model = content["model"]
+    model["vocab"] = {token: i for token, i in model["vocab"].items() if i < size}
+    model["merges"] = [pair for pair in model["merges"] if "".join(pair) in model["vocab"]]
+    file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def prompts(lengths: Sequence[int], vocabulary: int) -> list[list[int]]:

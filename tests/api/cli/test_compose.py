@@ -107,19 +107,6 @@ def test_the_same_request_gives_the_same_bytes(
     assert config["r"] == config["lora_alpha"] == 4
 
 
-@pytest.mark.slow
-def test_bytes_do_not_depend_on_the_hash_seed(folders: list[str], tmp_path: Path) -> None:
-    code = "import sys; from api.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    common = ["compose", *folders, "--method", "ties", "--out"]
-    started = [
-        tiny.start_python(code, *common, str(tmp_path / str(seed)), hash_seed=seed)
-        for seed in (0, 1)
-    ]
-    for process in started:
-        tiny.output_of(process)
-    assert content(tmp_path / "0") == content(tmp_path / "1")
-
-
 def test_seed_changes_dare_and_overwrite_is_needed(folders: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert compose(*folders, "--method", "dare", "--out", out) == 0

@@ -77,12 +77,18 @@ def test_a_training_is_killed_at_once_and_what_kills_it_is_told(
     assert stored(settings) == []
 
 
-def test_cancelled_jobs_make_room(settings: Settings, engine: Engine) -> None:
+def test_while_a_job_trains_requests_go_on_and_cancelled_jobs_make_room(
+    settings: Settings, engine: Engine
+) -> None:
+    """Requests also that ask the same base model."""
     service = Service(settings.model_copy(update={"job_queue_length": 1}), engine)
     with client_of_service(service) as client:
         halt = Halt(service)
         first = post(client, TRAINED).headers["location"]
         assert halt.started.wait(60)
+        asked = {"description": TASK, "examples": EXAMPLES, "refine": 0}
+        assert post(client, asked).status_code == 201
+        assert client.get(first).json()["state"] == "running"
         for _ in range(3):
             queued = post(client, TRAINED)
             assert queued.status_code == 202, queued.text
@@ -97,18 +103,6 @@ def test_a_verification_can_be_cancelled(client: TestClient) -> None:
     state = client.delete(job.headers["location"]).json()["state"]
     assert state in ("cancelled", "done")
     assert ended(client, job.headers["location"])["state"] == state
-
-
-def test_requests_go_on_while_a_job_trains(service: Service, client: TestClient) -> None:
-    """Also those that ask the same base model."""
-    halt = Halt(service)
-    job = post(client, TRAINED).headers["location"]
-    assert halt.started.wait(60)
-    asked = {"description": TASK, "examples": EXAMPLES, "refine": 0}
-    assert post(client, asked).status_code == 201
-    assert client.get(job).json()["state"] == "running"
-    halt.go.set()
-    assert ended(client, job)["state"] == "done"
 
 
 def test_a_stopped_service_interrupts_its_training(

@@ -77,8 +77,9 @@ def test_its_errors_are_raised_here(
     with pytest.raises(BaseModelError, match="'none' cannot be read"):
         refine_apart(BaseReference("none", str(tmp_path)), starts, steps=2)
     narrow = Start(tiny.adapter(layout_of(tiny.config("llama", hidden_size=16))), EXAMPLES, BARE)
-    with pytest.raises(LayoutMismatch):
-        refine_apart(base, [narrow], steps=2)
+    with pytest.raises(LayoutMismatch) as caught:
+        refine_starts(load_base(base), [narrow], steps=2)
+    assert type(pickle.loads(pickle.dumps(caught.value))) is LayoutMismatch  # it would travel
 
 
 def test_an_accident_says_where_it_was(base: BaseReference, starts: list[Start]) -> None:

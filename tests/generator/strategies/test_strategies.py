@@ -128,33 +128,6 @@ def test_vectors_come_from_the_cache_or_anew(
     assert nearest() == first
 
 
-FRESH = """
-import json, sys, torch
-from generator.engine import open_engine, read_generator
-from generator.request import Request
-from library.base.models import resolve_base
-from library.canonical import digest
-from pathlib import Path
-checkpoint, library, base, threads = sys.argv[1:]
-torch.set_num_threads(int(threads))
-engine = open_engine([read_generator(Path(checkpoint))], library)
-for name in ("auto", "compose", "nearest"):
-    request = Request("Multiply the two numbers.")
-    files = engine.generate(name, request, resolve_base(base)).files
-    print(files.id, digest(files.files["provenance.json"]))
-"""
-
-
-@pytest.mark.slow
-def test_the_same_bytes_in_any_process(
-    engine: Engine, base: BaseReference, small_checkpoint: Path, small_library: Path
-) -> None:
-    given = (str(small_checkpoint), str(small_library / "lib"), base.path)
-    started = [tiny.start_python(FRESH, *given, str(1 + n), hash_seed=n) for n in (0, 1)]
-    found = [tiny.output_of(process).split() for process in started]
-    assert found[0] == found[1] and found[0][0] == one(engine, "auto", base).files.id
-
-
 def test_the_id_follows_from_the_files_and_tells_requests_apart(
     engine: Engine, base: BaseReference
 ) -> None:

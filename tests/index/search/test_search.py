@@ -98,11 +98,13 @@ def test_a_tampered_faiss_file_is_made_again(
 
 
 def test_without_an_index_one_is_kept_in_the_cache_or_in_memory(
-    sample: Path, own_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    built: Path, own_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:  # fmt: skip
-    bare = tmp_path / "library"
-    shutil.copytree(sample, bare, ignore=shutil.ignore_patterns("index"))
-    expected = searched(capsys, LEAP, "--library", str(sample))
+    bare, indexed = tmp_path / "library", tmp_path / "indexed"
+    for copy in (bare, indexed):
+        shutil.copytree(built, copy)
+    assert main(["index", "build", "--library", str(indexed)]) == 0
+    expected = searched(capsys, LEAP, "--library", str(indexed))
     files = sorted(bare.rglob("*"))
     assert alike(searched(capsys, LEAP, "--library", str(bare)), expected)
     (cached,) = (own_cache / "indexes").iterdir()
@@ -259,13 +261,14 @@ def test_what_is_wrong_is_said_in_one_sentence(
 
 
 def test_an_index_of_another_encoder_is_refused_until_it_is_made_again(
-    sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     library = tmp_path / "library"
-    shutil.copytree(sample, library)
+    shutil.copytree(built, library)
     other = tmp_path / "encoder"
     shutil.copytree(packaged.encoder_folder(), other)
     build = ["index", "build", "--library", str(library)]
+    assert main(build) == 0
     assert main([*build, "--encoder", str(other)]) == 0
     assert "it is replaced" in capsys.readouterr().err
     assert main(["search", LEAP, "--library", str(library)]) == 1

@@ -24,8 +24,8 @@ ROWS = [0, 2, 1, 1, 0, 2, 0]
 
 
 @pytest.fixture(scope="module")
-def base(tiny_base: Path) -> BaseModel:
-    return load_base(resolve_base(str(tiny_base)))
+def base(endless_base: Path) -> BaseModel:
+    return load_base(resolve_base(str(endless_base)))
 
 
 @pytest.fixture(scope="module")

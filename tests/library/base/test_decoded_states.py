@@ -19,8 +19,8 @@ LENGTHS = (3, 11, 6, 3, 8, 1, 20)
 
 
 @pytest.fixture(scope="module")
-def base(tiny_base: Path) -> BaseModel:
-    return load_base(resolve_base(str(tiny_base)))
+def base(endless_base: Path) -> BaseModel:
+    return load_base(resolve_base(str(endless_base)))
 
 
 @pytest.fixture(scope="module")

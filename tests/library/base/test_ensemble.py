@@ -21,8 +21,8 @@ MEMBERS = [[0, 1, 2], [2], [1, 3], [3, 0, 1, 2], [0, 0], [1, 2, 3]]
 
 
 @pytest.fixture(scope="module")
-def base(tiny_base: Path) -> BaseModel:
-    return load_base(resolve_base(str(tiny_base)))
+def base(endless_base: Path) -> BaseModel:
+    return load_base(resolve_base(str(endless_base)))
 
 
 @pytest.fixture(scope="module")

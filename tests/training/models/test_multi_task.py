@@ -21,6 +21,8 @@ def train(tasks: Path, base: Path, out: Path, prompted: int) -> Path:
         "--data.tasks": f"[{tasks}]",
         "--data.base": base,
         "--data.sampling.prompted_share": prompted,
+        "--data.sampling.tasks_per_step": 5,
+        "--data.sampling.rows_per_task": 4,
         "--model.base": base,
         "--model.lr": 0.02,
         "--model.out": out,

@@ -26,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     folder = tmp_path_factory.mktemp("pairs")
     tasks = folder / "tasks"
     tiny.write_tasks(tasks, NAMES)
-    build = ["library", "build", "--tasks", str(tasks), "--base", str(tiny_base), "--lr", "0.02"]
+    build = ["library", "build", "--tasks", str(tasks), "--base", str(tiny_base), "--lr", "0.005"]
     assert main([*build, "--out", str(folder / "lib"), "--steps", "6", "--rank", "2"]) == 0
     return folder
 
@@ -66,7 +66,7 @@ def test_training_lowers_the_loss_and_writes_a_checkpoint(
         "--data.base": tiny_base,
         "--data.set_aside_share": 0.4,
         "--data.steps": 40,
-        "--model.lr": 0.02,
+        "--model.lr": 0.005,
         "--model.out": tmp_path / "checkpoint",
         "--trainer.max_steps": 40,
         "--trainer.val_check_interval": 40,
