@@ -43,7 +43,7 @@ def trained(tasks: Path) -> Path:
     arguments = [
         "train", "fit", "--config", "configs/text_to_lora.yaml",
         "--data.tasks", f"[{tasks}]", "--data.steps", "36", "--data.sampling.tasks_per_step", "2",
-        "--data.sampling.rows_per_task", "2", "--data.sampling.prompted_share", "0",
+        "--data.sampling.rows_per_task", "1", "--data.sampling.prompted_share", "0",
         "--trainer.max_steps", "36", "--trainer.val_check_interval", "36",
         "--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", runs,
         "--trainer.logger.init_args.save_dir", runs, "--trainer.accelerator", "cpu",

@@ -14,7 +14,7 @@ from building import command, content, tasks  # noqa: F401  (a fixture)
 
 from api.cli.main import main
 
-LONGER = ("--steps", "150")  # long enough for somebody to be killed in the middle
+LONGER = ("--steps", "60")  # long enough for somebody to be killed in the middle
 POOL = (*LONGER, "--workers", "2", "--resume")
 RAY = (*POOL, "--executor", "ray")
 
