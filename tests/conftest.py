@@ -37,12 +37,13 @@ LONGEST = (
     "test_distillation.py",
     "test_verify.py",
 )
-MEMORY = 2 * 10**9  # bytes of a test process
+GROWTH = 500_000_000  # bytes
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Files go to pytest-xdist's workers in our order, not those with the most tests first."""
+    """Files go to pytest-xdist's workers in our order, not by their number of tests."""
     config.option.loadscopereorder = False
+    config.pluginmanager.register(Garbage())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,11 +54,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else 99)
 
 
-def pytest_runtest_teardown() -> None:
-    """Models lie in reference cycles: free those of earlier tests before they fill the memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    if pages * os.sysconf("SC_PAGE_SIZE") > MEMORY:
-        gc.collect()
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Garbage:
+    """Models lie in reference cycles: frees those of earlier tests before they fill the memory."""
+
+    def __init__(self) -> None:
+        self.after_last = resident()
+
+    def pytest_runtest_teardown(self) -> None:
+        self.after_last = min(self.after_last, resident())
+        if resident() > self.after_last + GROWTH:
+            gc.collect()
+            self.after_last = resident()
 
 
 @pytest.fixture(scope="session")
