@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from generator.strategies.generated import Generated
 from generator.strategies.multi_task import MultiTask, shipped_multi_task
 from generator.strategies.refined import refined_proposals
 from generator.strategies.retrieved import Compose, Nearest
+from index.encoders.texts import stored_encoder
 from library.base.models import BaseModel, BaseReference
 from library.checkpoint import Checkpoint, load_checkpoint
 from library.errors import CheckpointError, UnknownName, UsageError
@@ -274,9 +276,14 @@ def open_engine(
 
 
 def read_generator(folder: Path) -> Checkpoint[Generator]:
-    """A generator's checkpoint. Raises MissingPath, CheckpointError."""
+    """A generator's checkpoint; its encoder is a name or, of base states, the folder within.
+
+    Raises MissingPath, CheckpointError.
+    """
     registered()  # so that every kind is known
-    return load_checkpoint(folder, Generator)
+    stored = load_checkpoint(folder, Generator)
+    info = replace(stored.info, encoder=stored_encoder(folder, stored.info.encoder))
+    return replace(stored, info=info)
 
 
 def read_generators(folders: Mapping[str, Path]) -> list[Checkpoint[Generator]]:

@@ -162,13 +162,14 @@ class Query:
         """The embedded description by an encoder, one row."""
         if encoder not in self._embeddings:
             texts = [self.description]
-            self._embeddings[encoder] = self.resources.encoder(encoder).encode(texts)
+            reader = self.resources.reader(encoder, self.base)
+            self._embeddings[encoder] = reader.encode(texts)
         return self._embeddings[encoder]
 
     def pairs(self, encoder: str, most: int) -> EmbeddedPairs:
         """The request's first `most` examples, embedded by an encoder: one row."""
         examples = self.request.examples[:most]
-        return embed_pairs(self.resources.encoder(encoder), [examples])
+        return embed_pairs(self.resources.reader(encoder, self.base), [examples])
 
     @cached_property
     def neighbours(self) -> list[Neighbour]:

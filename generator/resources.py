@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
+from index.encoders.texts import TextEncoder, is_base_states, text_encoder
 from index.search.retriever import Retriever
 from library.base.models import BaseModel, BaseReference, described, load_base
 from library.errors import LayoutMismatch, UnsupportedModel, UsageError
@@ -62,11 +63,28 @@ class Resources:
         self.library, self.device = library, device
         self._load = load or (lambda base: load_base(base, device=device))
         self._encoders = {encoder.name: encoder for encoder in encoders}
+        self._readers: dict[tuple[str, BaseReference], TextEncoder] = {}
         self._retrievers: dict[BaseReference, Retriever] = {}
         self._models: dict[BaseReference, BaseModel] = {}
         self._described: dict[BaseReference, dict[str, Any]] = {}
         self._loading = threading.RLock()
         self.library_fit = Fit(self.retriever)
+
+    def reader(self, encoder: str, base: BaseReference) -> TextEncoder:
+        """What a generator for a base reads texts by, in float64.
+
+        Args:
+            encoder: name of a description encoder, or a folder of base states.
+            base: the base model.
+        Raises:
+            MissingPath, BaseModelError, CheckpointError, LayoutMismatch: it cannot be used.
+        """
+        if not is_base_states(encoder):
+            return self.encoder(encoder)
+        with self._loading:
+            if (encoder, base) not in self._readers:
+                self._readers[encoder, base] = text_encoder(encoder, base, device=self.device)
+            return self._readers[encoder, base]
 
     def encoder(self, name: str = DEFAULT_ENCODER) -> DescriptionEncoder:
         """A description encoder, in float64. Raises MissingPath, BaseModelError."""

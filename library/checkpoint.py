@@ -105,8 +105,18 @@ def save_checkpoint(
     *,
     storage: Storage = "float32",
     overwrite: bool = False,
+    beside: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write a checkpoint folder, whole or not at all. Raises OutputError, OutputExists."""
+    """Write a checkpoint folder, whole or not at all. Raises OutputError, OutputExists.
+
+    Args:
+        folder: where it goes.
+        module: the network.
+        info: its record.
+        storage: of its matrices.
+        overwrite: whether it may take the place of another.
+        beside: further files of the folder, by relative path.
+    """
     layout = module.layout
     config = {
         "format": CHECKPOINT_FORMAT,
@@ -123,6 +133,7 @@ def save_checkpoint(
     state = {key: value.contiguous() for key, value in sorted(state.items())}
     text = json.dumps(config, indent=1, sort_keys=True) + "\n"
     files = {
+        **(beside or {}),
         CHECKPOINT_CONFIG: text.encode(),
         CHECKPOINT_WEIGHTS: save(state, metadata={"format": "pt"}),
     }

@@ -78,10 +78,12 @@ class Generated(Strategy):
         adapter = self.module(condition)
         details: dict[str, Any] = {}
         if condition.text is not None:
-            windows = query.resources.encoder(encoder).windows(query.description)
-            details = {"encoder": encoder, "encoder_windows": len(windows)}
+            reader = query.resources.reader(encoder, query.base)
+            windows = reader.windows(query.description)
+            details = {"encoder": reader.name, "encoder_windows": len(windows)}
         if condition.examples is not None:
-            details = {**details, "encoder": encoder, "examples_read": condition.examples.count}
+            name = query.resources.reader(encoder, query.base).name
+            details = {**details, "encoder": name, "examples_read": condition.examples.count}
         parents = None
         if "experts" in needs:
             parents = [neighbour.id for neighbour in query.nearest_experts(self.module.top_k)]

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from index.encoders.descriptions import DescriptionEncoder, Embeddings, join
+from index.encoders.descriptions import Embeddings, join
+from index.encoders.texts import TextEncoder
 from library.tasks.files import Example
 
 READ_CHARACTERS = 400  # of an input or output
@@ -103,9 +104,7 @@ class PairBank:
             self._outputs[text] = Embeddings(row.pooled, *cut).to(device, self._dtype)
 
 
-def embed_pairs(
-    encoder: DescriptionEncoder, conditions: Sequence[Sequence[Example]]
-) -> EmbeddedPairs:
+def embed_pairs(encoder: TextEncoder, conditions: Sequence[Sequence[Example]]) -> EmbeddedPairs:
     """Pairs as they are served: each text alone, so that no other changes its last bits."""
     return PairBank(lambda texts: [row for t in texts for row in encoder.encode_batch([t])])(
         conditions

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 Mode = Literal["bare", "prompted"]
+MARK = "\u2042"  # a message that no chat template contains
 
 
 def user_turn(mode: Mode, definition: str, text: str) -> str:
@@ -40,6 +41,15 @@ def shots_ids(tokenizer: Any, shots: Sequence[tuple[str, str]], user: str) -> li
         return tokenizer(text, add_special_tokens=False)["input_ids"]
     examples = "".join(f"{message}\n{answer}\n\n" for message, answer in shots)
     return tokenizer(f"{examples}{user}\n")["input_ids"]
+
+
+def ids_before_user(tokenizer: Any) -> list[int]:
+    """Token ids of what stands before the user's message in a prompt."""
+    if getattr(tokenizer, "chat_template", None):
+        turn = {"role": "user", "content": MARK}
+        text = tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+        return tokenizer(text.partition(MARK)[0], add_special_tokens=False)["input_ids"]
+    return tokenizer("")["input_ids"]
 
 
 def answer_ids(tokenizer: Any, answer: str) -> list[int]:

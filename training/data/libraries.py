@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from index.encoders.descriptions import DEFAULT_ENCODER, normalise
+from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder, normalise
 from library.adapter import Adapter, stack
 from library.base.models import of_one_base
 from library.errors import LayoutMismatch, TaskFileError, UsageError
@@ -21,7 +21,7 @@ from library.store.open import open_library
 from library.store.plan import Plan
 from library.tasks.files import Task
 from training.data.steps import IndexedDataset
-from training.data.tasks import fast_encoder, read_folders, set_aside
+from training.data.tasks import fast_device, read_folders, set_aside
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,7 @@ class WeightDataModule(lightning.LightningDataModule):
 def embedded(tasks: Sequence[Task], encoder_name: str) -> dict[str, Float[Tensor, "n e"]]:
     """Pooled vectors of every description of each task, its definition first."""
     texts = [normalise(text) for task in tasks for text in task.descriptions]
-    pooled = fast_encoder(encoder_name).pooled_batch(texts).cpu()
+    encoder = DescriptionEncoder(encoder_name, dtype=torch.float32, device=fast_device())
+    pooled = encoder.pooled_batch(texts).cpu()
     parts = pooled.split([len(task.descriptions) for task in tasks])
     return {task.name: part for task, part in zip(tasks, parts, strict=True)}

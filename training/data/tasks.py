@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from index.encoders.descriptions import (
     DEFAULT_ENCODER,
-    DescriptionEncoder,
     Embeddings,
     join,
     no_description,
 )
 from index.encoders.pairs import EmbeddedPairs, PairBank
+from index.encoders.texts import TextEncoder, text_encoder
 from library.base.models import load_tokenizer, resolve_base
 from library.errors import TaskFileError, UsageError
 from library.tasks.files import Task, read_tasks
@@ -41,10 +41,9 @@ def read_folders(folders: Sequence[str], excluded: Collection[str | None] = ()) 
     return [task for task in tasks if task.license_class not in excluded]
 
 
-def fast_encoder(name: str) -> DescriptionEncoder:
-    """A description encoder on the GPU, if there is one, in float32."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return DescriptionEncoder(name, dtype=torch.float32, device=device)
+def fast_device() -> str:
+    """Where training embeds texts: on the GPU, if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def set_aside(tasks: Sequence[Task], share: float, seed: int) -> tuple[list[Task], list[Task]]:
@@ -114,7 +113,7 @@ class TaskDataModule(lightning.LightningDataModule):
         self.held_back: list[Task] = []
         self._bank: list[Embeddings] = []
         self._pair_bank: PairBank | None = None
-        self._encoder: DescriptionEncoder | None = None
+        self._encoder: TextEncoder | None = None
         self._synthetic: SyntheticTasks | None = None
         self._first_step = 0
 
@@ -160,11 +159,20 @@ class TaskDataModule(lightning.LightningDataModule):
         texts += self._val_rows.texts
         if self.encoder_name is None:
             return
-        self._encoder = encoder = fast_encoder(self.encoder_name)
+        self._encoder = encoder = text_encoder(
+            self.encoder_name, self.base, dtype=torch.float32, device=fast_device()
+        )
         # In half precision, as thousands of texts with all their tokens take gigabytes.
         self._bank = [row.to(dtype=torch.float16) for row in encoder.encode_batch(texts)]
         if self.sampling.examples:
             self._pair_bank = PairBank(encoder.encode_batch, torch.float16)
+
+    @property
+    def text_widths(self) -> tuple[int, int] | None:
+        """Lengths of a pooled vector and of a word's, once texts are embedded; None before."""
+        if not self._bank:
+            return None
+        return self._bank[0].pooled.shape[-1], self._bank[0].words.shape[-1]
 
     def _stream(self) -> SyntheticTasks | None:
         """The synthetic tasks beside the real ones; None where there are none."""

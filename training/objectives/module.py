@@ -13,6 +13,7 @@ from torch import nn
 
 from generator.models.base import Generator
 from index.encoders.descriptions import DEFAULT_ENCODER
+from index.encoders.texts import encoder_files, recorded_encoder
 from library.base.models import (
     BaseReference,
     described,
@@ -51,7 +52,8 @@ class GeneratorModule(TrainedModule):
         targets: module types to adapt; the family's default if None.
         rank: of the generated adapters.
         optimiser: learning rate and its course.
-        encoder: name of the description encoder, recorded in the checkpoint.
+        encoder: name of the description encoder, recorded in the checkpoint; or a folder of base
+            states (index.encoders.base_states), stored with it.
         out: folder for the exported checkpoint; none if None.
         storage: how its matrices are stored.
     Raises:
@@ -106,7 +108,14 @@ class GeneratorModule(TrainedModule):
         return adamw(self, self.optimiser)
 
     def export(self, folder: Path) -> None:
-        save_checkpoint(folder, self.generator, self.info(), storage=self.storage, overwrite=True)
+        save_checkpoint(
+            folder,
+            self.generator,
+            self.info(),
+            storage=self.storage,
+            overwrite=True,
+            beside=encoder_files(self.encoder_name),
+        )
 
     def info(self) -> CheckpointInfo:
         """What the checkpoint says of this training."""
@@ -129,7 +138,7 @@ def checkpoint_info(
     """What a checkpoint records of the training that made it."""
     return CheckpointInfo(
         base=described(base),
-        encoder=encoder,
+        encoder=recorded_encoder(encoder),
         tasks=sorted(getattr(objective.data, "task_names", [])),
         training={
             "objective": type(objective).__name__,

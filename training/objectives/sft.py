@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from generator.engine import read_generator
+from index.encoders.texts import recorded_encoder
 from library.adapter import Adapter
 from library.errors import UsageError
 from training.data.batches import TaskBatch
@@ -66,10 +67,9 @@ class SFT(ThroughBase):
         checkpoint.module.layout.require_same(
             self.generator.layout, f"the checkpoint {folder}", "this training"
         )
-        if checkpoint.info.encoder != self.encoder_name:
-            raise UsageError(
-                f"{folder} reads {checkpoint.info.encoder}, and this training {self.encoder_name}"
-            )
+        theirs, ours = map(recorded_encoder, (checkpoint.info.encoder, self.encoder_name))
+        if theirs != ours:
+            raise UsageError(f"{folder} reads {theirs}, and this training {ours}")
         stored = checkpoint.module.state_dict()
         try:
             lacking, beyond = self.generator.load_state_dict(stored, strict=False)

@@ -61,7 +61,19 @@ class ThroughBase(GeneratorModule):
                 f"the data are embedded by {encoder}, and the generator is to read "
                 f"{self.encoder_name}: set data.encoder and the generator's alike"
             )
+        self._require_widths()
         _ = self.frozen  # loaded before the clock starts
+
+    def _require_widths(self) -> None:
+        """Raise UsageError unless the generator reads vectors as long as the encoder's."""
+        widths, config = self.data.text_widths, self.generator.config
+        for name, width in zip(("embedding_dim", "words_dim"), widths or (), strict=False):
+            asked = getattr(config, name, 0)
+            if asked and asked != width:
+                raise UsageError(
+                    f"{self.encoder_name} gives vectors of {width} numbers, and the generator is "
+                    f"to read {asked}: set architecture.{name} to {width}"
+                )
 
     def info(self) -> CheckpointInfo:
         """What the checkpoint says: its tasks are those of this training and of the one before."""

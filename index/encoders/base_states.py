@@ -1,0 +1,213 @@
+"""The base model as the reader of descriptions: its own hidden states, token by token.
+
+A description goes through the first layers of the base, in the chat frame in which a prompt would
+hold it, with an adapter in place that was trained to read instructions there. What comes out is
+what such a base makes of the description by attention. It is a condition for a generator, which
+then has to carry it into weights but not to read; no library is searched by it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from index.encoders.descriptions import Embeddings, join
+from library.adapter import Adapter, zeros
+from library.base.models import (
+    BaseReference,
+    described,
+    load_model,
+    load_tokenizer,
+    of_one_base,
+)
+from library.base.multi_adapter import MultiAdapter
+from library.base.prompts import ids_before_user
+from library.checkpoint import Checkpointed, load_checkpoint
+from library.errors import LayoutMismatch, UsageError
+from library.layout import Layout
+
+MOST_TOKENS = 1024  # of a description; the rest is not read
+
+
+@dataclass(frozen=True)
+class BaseStatesConfig:
+    """Which states are read.
+
+    Attributes:
+        layers: of the base that a description goes through.
+        width: of its hidden states.
+    """
+
+    layers: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(v, int) and v > 0 for v in (self.layers, self.width)):
+            raise UsageError("layers and width of base states must be whole numbers above 0")
+
+
+class BaseStates(Checkpointed):
+    """What base states are made with, beside the base: an adapter, and each dimension's scale.
+
+    Args:
+        config: which states.
+        layout: the modules that the adapter changes, all below `config.layers`.
+    Raises:
+        UsageError: a module lies above.
+    """
+
+    kind = "base-states"
+    Config = BaseStatesConfig
+    layout: Layout
+
+    def __init__(self, config: BaseStatesConfig, layout: Layout) -> None:
+        super().__init__(config, layout)
+        if any(site.depth >= config.layers for site in layout.sites):
+            raise UsageError("the adapter of base states changes layers that are not read")
+        nothing = zeros(layout)
+        for key in nothing.A:
+            self.register_buffer(f"A_{key}", nothing.A[key][0])
+            self.register_buffer(f"B_{key}", nothing.B[key][0])
+        self.register_buffer("mean", torch.zeros(config.width))
+        self.register_buffer("scale", torch.ones(config.width))
+
+    @property
+    def adapter(self) -> Adapter:
+        """The adapter under which the base reads (n = 1)."""
+        keys = [group.key for group in self.layout.groups]
+        a = {key: self.get_buffer(f"A_{key}")[None] for key in keys}
+        return Adapter(self.layout, a, {key: self.get_buffer(f"B_{key}")[None] for key in keys})
+
+    def read_with(self, adapter: Adapter) -> None:
+        """Take over an adapter of the same layout. Raises LayoutMismatch."""
+        adapter.layout.require_same(self.layout, "the adapter", "the base states")
+        for key in adapter.A:
+            self.get_buffer(f"A_{key}").copy_(adapter.A[key][0])
+            self.get_buffer(f"B_{key}").copy_(adapter.B[key][0])
+
+    def standardise(self, states: Float[Tensor, "tokens width"]) -> None:
+        """Let each dimension have mean 0 and deviation 1 over these states, as they come now."""
+        mean, deviation = self.get_buffer("mean"), self.get_buffer("scale")
+        # What comes now is already (x - mean)·scale.
+        mean.add_((states.mean(0) / deviation).to(mean))
+        deviation.div_(states.std(0).clamp_min(1e-6).to(deviation))
+
+
+class StateEncoder:
+    """A base that reads descriptions, with the interface of DescriptionEncoder.
+
+    Args:
+        reading: what it reads with, for this base.
+        base: the base model.
+        name: as provenance shows it.
+        dtype: float64 to serve, float32 to train.
+        device: where it runs.
+    Raises:
+        BaseModelError: the base cannot be read.
+    """
+
+    def __init__(
+        self,
+        reading: BaseStates,
+        base: BaseReference,
+        name: str = BaseStates.kind,
+        *,
+        dtype: torch.dtype = torch.float64,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.name, self.reading = name, reading.to(device)
+        self._device = torch.device(device)
+        # 1. The layers that are read, and no others.
+        model = load_model(base)
+        decoder = model.get_decoder()
+        decoder.layers = decoder.layers[: reading.config.layers]
+        decoder.config.num_hidden_layers = len(decoder.layers)
+        self._model: Any = torch.nn.Module.to(model, device, dtype)
+        self._dtype = dtype
+        # 2. What stands before the user's message in a prompt.
+        self._tokenizer = load_tokenizer(base)
+        self._before = ids_before_user(self._tokenizer)
+
+    @property
+    def dimension(self) -> int:
+        """Length of a token's vector, and of the pooled one."""
+        return self.reading.config.width
+
+    def windows(self, description: str) -> list[str]:
+        """The description, in one piece: a base reads more than the description encoder does."""
+        return [description]
+
+    def encode(self, descriptions: Sequence[str]) -> Embeddings:
+        """Embed descriptions one by one: no other changes the last bits of a vector."""
+        return join([row for text in descriptions for row in self.encode_batch([text])])
+
+    @torch.inference_mode()
+    def encode_batch(self, texts: Sequence[str], *, batch_size: int = 64) -> list[Embeddings]:
+        """Embed many texts fast, for training: those of similar length together.
+
+        Each becomes one row: `tokens` are the standardised states, `words` the base's input
+        embeddings, `pooled` the mean state as a unit vector.
+        """
+        ids = [self._ids(text)[:MOST_TOKENS] for text in texts]
+        longest_first = sorted(range(len(texts)), key=lambda i: -len(ids[i]))
+        rows: dict[int, Embeddings] = {}
+        # A thread's turn at the hooks lasts as long as they are there.
+        with closing(MultiAdapter(self._model, self.reading.layout)) as hooks:
+            for start in range(0, len(texts), batch_size):
+                some = longest_first[start : start + batch_size]
+                states = self._states(hooks, [ids[i] for i in some])
+                rows.update(zip(some, map(self._row, states, (ids[i] for i in some)), strict=True))
+        return [rows[i] for i in range(len(texts))]
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _states(
+        self, hooks: MultiAdapter, texts: Sequence[Sequence[int]]
+    ) -> Iterator[Float[Tensor, "_tokens width"]]:
+        """Standardised states of each text's own tokens."""
+        # Padded on the right, where a causal model needs no mask.
+        rows = [torch.tensor([*self._before, *ids], device=self._device) for ids in texts]
+        batch = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (b, t)
+        hooks.set(self.reading.adapter, torch.zeros(len(rows), dtype=torch.long).to(batch))
+        hidden = self._model.get_decoder()(input_ids=batch, use_cache=False).last_hidden_state
+        mean, scale = (self.reading.get_buffer(n).to(hidden) for n in ("mean", "scale"))
+        before = len(self._before)
+        for states, ids in zip((hidden - mean) * scale, texts, strict=True):
+            yield states[before : before + len(ids)]
+
+    def _row(self, states: Float[Tensor, "t width"], ids: Sequence[int]) -> Embeddings:
+        numbers: Int[Tensor, " t"] = torch.tensor(ids, device=self._device)
+        words = self._model.get_input_embeddings()(numbers)
+        mask = torch.ones(1, len(ids), dtype=torch.bool, device=self._device)
+        pooled = normalize(states.mean(dim=0, keepdim=True), dim=-1)
+        return Embeddings(pooled, states[None], words[None], mask)
+
+
+def states_name(folder: Path) -> str:
+    """The name of a stored reader, by its digest. Raises MissingPath, CheckpointError."""
+    return f"{BaseStates.kind}:{load_checkpoint(folder, BaseStates).digest[:16]}"
+
+
+def load_state_encoder(
+    folder: Path, base: BaseReference, *, dtype: torch.dtype, device: str | torch.device
+) -> StateEncoder:
+    """The reader stored in a folder.
+
+    Raises:
+        MissingPath, CheckpointError: the folder cannot be read.
+        LayoutMismatch: it is for another base.
+        BaseModelError: the base cannot be read.
+    """
+    stored = load_checkpoint(folder, BaseStates)
+    if not of_one_base(stored.info.base, described(base)):
+        raise LayoutMismatch(
+            f"{folder} reads descriptions by '{stored.info.base['id']}', not by '{base.name}'"
+        )
+    return StateEncoder(stored.module, base, states_name(folder), dtype=dtype, device=device)
