@@ -12,6 +12,7 @@ without the folders of the machine that it ran on. `--methods` leaves out all ot
 import argparse
 import json
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ def main() -> None:
         print(name, table(benches[name]["means"]), pair_table(benches[name]["pairs"]), sep="\n")
     every = dict.fromkeys(argument for _, *arguments in o.bench for argument in arguments)
     result = {
-        "command": " ".join(["python", "-m", "benchmarks.quality.side_by_side", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "benchmarks.quality.side_by_side", *sys.argv[1:]]),
         "benches": benches,
         "sources": {Path(a.rpartition("=")[2]).name: source(a) for a in every},
     }
