@@ -8,6 +8,7 @@ then has to carry it into weights but not to read; no library is searched by it.
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.nn.utils.rnn import pad_sequence
 
 from index.encoders.descriptions import Embeddings, join
 from library.adapter import Adapter, zeros
@@ -130,9 +132,10 @@ class StateEncoder:
         decoder.config.num_hidden_layers = len(decoder.layers)
         self._model: Any = torch.nn.Module.to(model, device, dtype)
         self._dtype = dtype
-        # 2. What stands before the user's message in a prompt.
+        # 2. What stands before the user's message in a prompt; read once, at the first text.
         self._tokenizer = load_tokenizer(base)
         self._before = ids_before_user(self._tokenizer)
+        self._read_before: Any = None  # keys and values of its tokens
 
     @property
     def dimension(self) -> int:
@@ -172,15 +175,35 @@ class StateEncoder:
         self, hooks: MultiAdapter, texts: Sequence[Sequence[int]]
     ) -> Iterator[Float[Tensor, "_tokens width"]]:
         """Standardised states of each text's own tokens."""
+        before = self._before_user(hooks)
+        if before is not None:
+            before.batch_repeat_interleave(len(texts))
         # Padded on the right, where a causal model needs no mask.
-        rows = [torch.tensor([*self._before, *ids], device=self._device) for ids in texts]
-        batch = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (b, t)
-        hooks.set(self.reading.adapter, torch.zeros(len(rows), dtype=torch.long).to(batch))
-        hidden = self._model.get_decoder()(input_ids=batch, use_cache=False).last_hidden_state
+        rows = [torch.tensor(ids, device=self._device) for ids in texts]
+        hidden = self._hidden(hooks, pad_sequence(rows, batch_first=True), before)  # (b, t, width)
         mean, scale = (self.reading.get_buffer(n).to(hidden) for n in ("mean", "scale"))
-        before = len(self._before)
         for states, ids in zip((hidden - mean) * scale, texts, strict=True):
-            yield states[before : before + len(ids)]
+            yield states[: len(ids)]
+
+    def _before_user(self, hooks: MultiAdapter) -> Any:
+        """A copy of the keys and values of what stands before the text; None for nothing."""
+        from transformers import DynamicCache
+
+        if self._read_before is None and self._before:
+            cache = DynamicCache(config=self._model.get_decoder().config)
+            self._hidden(hooks, torch.tensor([self._before], device=self._device), cache)
+            self._read_before = cache
+        return deepcopy(self._read_before)
+
+    def _hidden(
+        self, hooks: MultiAdapter, ids: Int[Tensor, "b t"], cache: Any
+    ) -> Float[Tensor, "b t width"]:
+        """The base's states after the layers that are read, normalised as it does its last ones."""
+        hooks.set(self.reading.adapter, torch.zeros(len(ids), dtype=torch.long).to(ids))
+        decoder = self._model.get_decoder()
+        return decoder(
+            input_ids=ids, past_key_values=cache, use_cache=cache is not None
+        ).last_hidden_state
 
     def _row(self, states: Float[Tensor, "t width"], ids: Sequence[int]) -> Embeddings:
         numbers: Int[Tensor, " t"] = torch.tensor(ids, device=self._device)
