@@ -4,7 +4,7 @@ A descriptor per target module (description, layer, module type) goes through a 
 and one linear head per group of modules. Head sizes: L emits A and B at once, M shares one head
 between A and B, S emits one row of A or B at a time. Five things differ from the paper: ΔW is
 exactly zero at the start for every size; the order of modules is part of the layout, hence of the
-checkpoint; the description may be read token by token beside its pooled vector; a reader may carry
+checkpoint; the description may be read token by token beside its pooled vector; readers may carry
 its words straight to B; and input/output pairs may stand beside the description or in its place. A
 phase may stand beside the description (TC-LoRA, arXiv 2510.09561). What comes out may be added to a
 static part through a gate.
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from generator.layers.config import TextToLoRAConfig
+from generator.layers.copy_reader import CopyReader
 from generator.layers.gate import GatedSum, conditional
 from generator.layers.heads import Trunk, make_head
 from generator.layers.pair_encoder import PairEncoder
@@ -58,6 +59,10 @@ class TextToLoRA(Generator):
         if config.reader_dim:
             sizes = (config.embedding_dim, config.words_dim, config.reader_dim)
             self.reader = WordReader(*sizes, self.made)
+        self.copies: CopyReader | None = None
+        if config.copy_dim:
+            sizes = (config.embedding_dim, config.words_dim, config.copy_dim)
+            self.copies = CopyReader(*sizes, self.made)
         self.phases = config.phases
         self.phase_encoder = PhaseEncoder(h // 2) if config.phases else None
         self.pairs: PairEncoder | None = None
@@ -87,11 +92,15 @@ class TextToLoRA(Generator):
     def _made(self, read: Embeddings, task: Float[Tensor, "n half"]) -> Adapter:
         """What the conditions make, without a static part."""
         word_columns = {} if self.reader is None else self.reader(read)
+        copied = {} if self.copies is None else self.copies(read)
         a, b = {}, {}
         for index, group in enumerate(self.made.groups):
             site_a, site_b = self.heads[group.key](self.trunk, self._descriptor(task, index, group))
             if group.key in word_columns:
                 site_b = site_b + word_columns[group.key]  # (n, sites, out, r)
+            if group.key in copied:
+                more_a, more_b = copied[group.key]
+                site_a, site_b = site_a + more_a, site_b + more_b
             mask = self.get_buffer(f"mask_{group.key}").to(site_a)  # (sites, r)
             a[group.key] = site_a * mask[:, :, None]
             b[group.key] = site_b * mask[:, None, :]

@@ -25,6 +25,7 @@ VARIANTS = (
     {"queries": 2},
     {"queries": 2, "words_dim": WORDS},
     {"queries": 0, "words_dim": WORDS, "reader_dim": 5},
+    {"queries": 0, "words_dim": WORDS, "copy_dim": 5},
 )
 
 # Square, wider than high, higher than wide; two shapes of one type; ranks differ within a group.
@@ -34,6 +35,7 @@ LAYOUT = Layout(
     (
         Site("m.layers.0.attn.q", 10, 10, 3),
         Site("m.layers.0.attn.v", 10, 6, 2),
+        Site("m.layers.0.attn.o_proj", 12, WORDS, 2),
         Site("m.layers.0.mlp.up", 10, 24, 4),
         Site("m.layers.2.attn.q", 10, 10, 1),
         Site("m.layers.2.attn.v", 10, 14, 2),
