@@ -112,6 +112,7 @@ class StateEncoder:
         device: where it runs.
     Raises:
         BaseModelError: the base cannot be read.
+        LayoutMismatch: it has fewer layers than are to be read.
     """
 
     def __init__(
@@ -128,6 +129,11 @@ class StateEncoder:
         # 1. The layers that are read, and no others.
         model = load_model(base)
         decoder = model.get_decoder()
+        if len(decoder.layers) < reading.config.layers:
+            raise LayoutMismatch(
+                f"base model '{base.name}' has {len(decoder.layers)} layers, not the "
+                f"{reading.config.layers} that are to be read"
+            )
         decoder.layers = decoder.layers[: reading.config.layers]
         decoder.config.num_hidden_layers = len(decoder.layers)
         self._model: Any = torch.nn.Module.to(model, device, dtype)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,12 @@ def test_a_generator_without_its_reader_is_refused(generator_of: Callable[[], Pa
     shutil.rmtree(checkpoint / "encoder")
     with pytest.raises(CheckpointError, match="lacks its encoder"):
         read_generator(checkpoint)
+
+
+def test_more_layers_than_the_base_has_are_refused(tiny_base: Path, reading: BaseStates) -> None:
+    deeper = BaseStates(replace(reading.config, layers=99), reading.layout)
+    with pytest.raises(LayoutMismatch, match="2 layers, not the 99"):
+        StateEncoder(deeper, resolve_base(str(tiny_base)))
 
 
 def test_an_adapter_above_the_layers_is_refused(whole: Adapter) -> None:
