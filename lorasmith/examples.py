@@ -141,7 +141,6 @@ def _files(adapter: FinishedAdapter | Path | str) -> Mapping[str, bytes]:
 
 def _weights(files: Mapping[str, bytes], base: "BaseReference") -> "Adapter":
     """An adapter's weights in the order of the base's layout, n = 1."""
-    from library.base.models import base_layout
-    from library.peft.read import adapter_of
+    from library.base.stored_adapters import adapter_for_base
 
-    return adapter_of(files, base_layout(base, adapter_of(files).layout))
+    return adapter_for_base(files, base)

@@ -15,10 +15,10 @@ import torch
 
 from index.encoders.base_states import BaseStates, BaseStatesConfig, StateEncoder
 from library.adapter import Adapter, from_sites, zeros
-from library.base.models import BaseReference, base_layout, described, load_config, resolve_base
+from library.base.models import BaseReference, described, load_config, resolve_base
+from library.base.stored_adapters import read_for_base
 from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.layout import Layout, layout_of
-from library.peft.read import read_peft
 from training.data.tasks import read_folders
 
 DEFINITIONS = 256
@@ -27,7 +27,7 @@ DEFINITIONS = 256
 def main() -> None:
     o = _options()
     base = resolve_base(o.base)
-    adapter = below(stored(o.adapter, base) if o.adapter else nothing(base), o.layers)
+    adapter = below(read_for_base(o.adapter, base) if o.adapter else nothing(base), o.layers)
     width = load_config(base).hidden_size
     reading = BaseStates(BaseStatesConfig(o.layers, width), adapter.layout)
     reading.read_with(adapter)
@@ -46,11 +46,6 @@ def below(adapter: Adapter, layers: int) -> Adapter:
     pairs = {site.name: tuple(f[0] for f in adapter.site(site)) for site in kept}
     some = Layout(layout.model_type, layout.depth, tuple(kept))
     return from_sites(some, {name: (a.float(), b.float()) for name, (a, b) in pairs.items()})
-
-
-def stored(folder: Path, base: BaseReference) -> Adapter:
-    """An adapter for this base, by its folder."""
-    return read_peft(folder, base_layout(base, read_peft(folder).layout))
 
 
 def nothing(base: BaseReference) -> Adapter:

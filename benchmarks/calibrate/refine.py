@@ -25,17 +25,16 @@ from library.adapter import Adapter, stack
 from library.base.decode import greedy
 from library.base.models import (
     BaseModel,
-    base_layout,
     fast_dtype,
     load_base,
     load_config,
     resolve_base,
 )
 from library.base.prompts import Mode, prompt_ids, user_turn
+from library.base.stored_adapters import read_for_base
 from library.base.usage import Usage
 from library.files import write_file
-from library.layout import Layout, layout_of
-from library.peft.read import read_peft
+from library.layout import layout_of
 from library.tasks.files import Task, read_tasks
 from library.tasks.metrics import rouge_l, strict_exact
 from library.trainer.optimiser import shared_start
@@ -58,11 +57,9 @@ def main() -> None:
     for start, mode, count, lr, steps, decay, seed in grid:
         begun = time.perf_counter()
         name, _, folder = start.partition("=")
-        adapter = read_peft(Path(folder)) if folder else None
-        layout = base_layout(reference, adapter.layout) if adapter else fresh
-        adapter = read_peft(Path(folder), layout) if folder else shared_start(layout, seed)
+        adapter = read_for_base(Path(folder), reference) if folder else shared_start(fresh, seed)
         settings = RefineSettings(steps, lr, weight_decay=decay)
-        scores = measure(base, layout, tasks, adapter, mode, count, settings, seed)
+        scores = measure(base, tasks, adapter, mode, count, settings, seed)
         results.append(
             {
                 "start": name,
@@ -83,7 +80,6 @@ def main() -> None:
 
 def measure(
     base: BaseModel,
-    layout: Layout,
     tasks: list[Task],
     start: Adapter,
     mode: Mode,
@@ -97,7 +93,7 @@ def measure(
         for task in tasks
     ]
     if settings.steps:
-        trained = refine_adapters(base, layout, refinements, settings, seed=seed)
+        trained = refine_adapters(base, start.layout, refinements, settings, seed=seed)
         adapters = stack([one.adapter for one in trained])
     else:
         adapters = stack([start] * len(tasks))

@@ -16,6 +16,7 @@ from library.base.models import (
     resolve_base,
     same_base,
 )
+from library.base.stored_adapters import adapter_for_base
 from library.base.usage import Usage, usage_of
 from library.canonical import digest
 from library.errors import (
@@ -109,7 +110,7 @@ def one_parent(name: str, files: dict[str, bytes], base: BaseReference) -> Paren
     """
     parent, record = _named(name, files), described(base)
     _require_same_base(parent, record, base.name)
-    adapter = adapter_of(files, base_layout(base, adapter_of(files).layout))
+    adapter = adapter_for_base(files, base)
     return _parents([parent], [adapter], record)
 
 

@@ -18,10 +18,10 @@ from index.encoders.descriptions import DescriptionEncoder
 from index.routing import load_router
 from index.search.retriever import Retriever
 from library.adapter import Adapter
-from library.base.models import BaseReference, base_layout, resolve_base
+from library.base.models import BaseReference, resolve_base
+from library.base.stored_adapters import read_for_base
 from library.checkpoint import Checkpoint
 from library.errors import UsageError
-from library.peft.read import read_peft
 from library.store.open import open_library
 from library.tasks.files import Task, read_tasks
 from training.evaluation.evaluate import EvaluationPlan, evaluate
@@ -157,7 +157,7 @@ def _multi_task(o: Options, base: BaseReference) -> dict[UsageMode, Adapter] | N
     adapters: dict[UsageMode, Adapter] = {}
     for mode in o.modes:
         folder = _for_mode(o.multi_task, mode)
-        adapters[mode] = read_peft(folder, base_layout(base, read_peft(folder).layout))
+        adapters[mode] = read_for_base(folder, base)
     return adapters
 
 

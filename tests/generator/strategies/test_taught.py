@@ -10,12 +10,12 @@ from generator.engine import Engine
 from generator.refine.limits import MAX_INPUTS, UNDESCRIBED
 from generator.request import NEITHER, Query, Request
 from generator.strategies.auto import BOTH_REASON, INPUTS_REASON
-from library.base.models import BaseReference, base_layout, resolve_base
+from library.base.models import BaseReference, resolve_base
+from library.base.stored_adapters import read_for_base
 from library.base.usage import BARE, Usage
 from library.canonical import file_digest
 from library.errors import LayoutMismatch, UsageError
 from library.peft.provenance import README_FILE
-from library.peft.read import read_peft
 from library.peft.write import WEIGHTS_FILE
 from library.tasks.files import Example
 from library.tasks.identity import inputs_digest
@@ -37,7 +37,7 @@ def test_auto_starts_from_the_teacher_and_ends_with_bare_prompts(
     engine: Engine, base: BaseReference, multi_task: Path
 ) -> None:
     digest = file_digest(multi_task / WEIGHTS_FILE)
-    stored = read_peft(multi_task, base_layout(base, read_peft(multi_task).layout))
+    stored = read_for_base(multi_task, base)
     for mode in ("best", "bare"):
         start = engine.start("auto", Query(request(mode=mode), base, engine.resources))
         assert (start.chosen.strategy, start.chosen.reason) == ("multi-task", INPUTS_REASON)

@@ -14,7 +14,8 @@ from generator.request import Query, Request
 from generator.resources import Resources
 from generator.strategies.fresh import RANK, fresh_start
 from library.adapter import Adapter
-from library.base.models import BaseReference, base_layout, load_config, resolve_base
+from library.base.models import BaseReference, load_config, resolve_base
+from library.base.stored_adapters import read_for_base
 from library.base.usage import BARE, Usage, usage_of
 from library.canonical import file_digest
 from library.errors import LayoutMismatch, UsageError
@@ -146,7 +147,7 @@ def test_multi_task_is_the_stored_adapter(
 ) -> None:
     plain = Request(TASK)
     found = several.propose("multi-task", plain, base)
-    stored = read_peft(multi_task, base_layout(base, read_peft(multi_task).layout))
+    stored = read_for_base(multi_task, base)
     assert same(found.adapter, stored) and found.usage == PROMPTED
     assert found.checkpoint == file_digest(multi_task / WEIGHTS_FILE)
     other = several.propose("multi-task", Request("Something else."), base)
