@@ -79,11 +79,13 @@ class Resources:
         Raises:
             MissingPath, BaseModelError, CheckpointError, LayoutMismatch: it cannot be used.
         """
-        if not is_base_states(encoder):
-            return self.encoder(encoder)
         with self._loading:
             if (encoder, base) not in self._readers:
-                self._readers[encoder, base] = text_encoder(encoder, base, device=self.device)
+                self._readers[encoder, base] = (
+                    text_encoder(encoder, base, device=self.device)
+                    if is_base_states(encoder)
+                    else self.encoder(encoder)
+                )
             return self._readers[encoder, base]
 
     def encoder(self, name: str = DEFAULT_ENCODER) -> DescriptionEncoder:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from generator.models.base import Generator, reads_examples
+from generator.models.base import Condition, Generator, reads_examples
 from generator.request import ONLY_EXAMPLES, Query
 from generator.resources import Fit, Resources
 from generator.strategies.base import NothingNear, Offer, Proposal, Strategy
@@ -73,17 +73,9 @@ class Generated(Strategy):
         refusal = self.refusal(query)
         if refusal:
             raise UsageError(refusal) if refusal == ONLY_EXAMPLES else NothingNear(refusal)
-        encoder, needs = self.checkpoint.info.encoder, self.module.needs
-        condition = query.condition(self.module, encoder)
+        needs = self.module.needs
+        condition = query.condition(self.module, self.checkpoint.info.encoder)
         adapter = self.module(condition)
-        details: dict[str, Any] = {}
-        if condition.text is not None:
-            reader = query.resources.reader(encoder, query.base)
-            windows = reader.windows(query.description)
-            details = {"encoder": reader.name, "encoder_windows": len(windows)}
-        if condition.examples is not None:
-            name = query.resources.reader(encoder, query.base).name
-            details = {**details, "encoder": name, "examples_read": condition.examples.count}
         parents = None
         if "experts" in needs:
             parents = [neighbour.id for neighbour in query.nearest_experts(self.module.top_k)]
@@ -93,10 +85,23 @@ class Generated(Strategy):
             self.usage(query.request),
             checkpoint=self.checkpoint.digest,
             parents=parents,
-            details=details,
+            details=self._texts_read(query, condition),
             tried_in=numerics(query.model.model) if {"task", "base"} & needs else None,
             saw_examples=self.uses_examples and bool(query.request.examples),
         )
+
+    def _texts_read(self, query: Query, condition: Condition) -> dict[str, Any]:
+        """What provenance says of the texts in a condition."""
+        text, examples = condition.text, condition.examples
+        if text is None and examples is None:
+            return {}
+        reader = query.resources.reader(self.checkpoint.info.encoder, query.base)
+        details: dict[str, Any] = {"encoder": reader.name}
+        if text is not None:
+            details["encoder_windows"] = len(reader.windows(query.description))
+        if examples is not None:
+            details["examples_read"] = examples.count
+        return details
 
     def _require_fit(self, base: BaseReference) -> None:
         layout = self.module.layout

@@ -95,10 +95,10 @@ class BaseStates(Checkpointed):
 
     def standardise(self, states: Float[Tensor, "tokens width"]) -> None:
         """Let each dimension have mean 0 and deviation 1 over these states, as they come now."""
-        mean, deviation = self.get_buffer("mean"), self.get_buffer("scale")
+        mean, scale = self.get_buffer("mean"), self.get_buffer("scale")
         # What comes now is already (x - mean)·scale.
-        mean.add_((states.mean(0) / deviation).to(mean))
-        deviation.div_(states.std(0).clamp_min(1e-6).to(deviation))
+        mean.add_((states.mean(0) / scale).to(mean))
+        scale.div_(states.std(0).clamp_min(1e-6).to(scale))
 
 
 class StateEncoder:
@@ -221,7 +221,11 @@ class StateEncoder:
 
 def states_name(folder: Path) -> str:
     """The name of a stored reader, by its digest. Raises MissingPath, CheckpointError."""
-    return f"{BaseStates.kind}:{load_checkpoint(folder, BaseStates).digest[:16]}"
+    return _name(load_checkpoint(folder, BaseStates).digest)
+
+
+def _name(digest: str) -> str:
+    return f"{BaseStates.kind}:{digest[:16]}"
 
 
 def load_state_encoder(
@@ -239,4 +243,4 @@ def load_state_encoder(
         raise LayoutMismatch(
             f"{folder} reads descriptions by '{stored.info.base['id']}', not by '{base.name}'"
         )
-    return StateEncoder(stored.module, base, states_name(folder), dtype=dtype, device=device)
+    return StateEncoder(stored.module, base, _name(stored.digest), dtype=dtype, device=device)
