@@ -170,26 +170,33 @@ class StateEncoder:
         with closing(MultiAdapter(self._model, self.reading.layout)) as hooks:
             for start in range(0, len(texts), batch_size):
                 some = longest_first[start : start + batch_size]
-                states = self._states(hooks, [ids[i] for i in some])
-                rows.update(zip(some, map(self._row, states, (ids[i] for i in some)), strict=True))
+                rows.update(zip(some, self._rows(hooks, [ids[i] for i in some]), strict=True))
         return [rows[i] for i in range(len(texts))]
 
     def _ids(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _states(
-        self, hooks: MultiAdapter, texts: Sequence[Sequence[int]]
-    ) -> Iterator[Float[Tensor, "_tokens width"]]:
-        """Standardised states of each text's own tokens."""
+    def _rows(self, hooks: MultiAdapter, texts: Sequence[Sequence[int]]) -> Iterator[Embeddings]:
+        """Each text's row: a view of what is made for all of them, so that a GPU never waits."""
         before = self._before_user(hooks)
         if before is not None:
             before.batch_repeat_interleave(len(texts))
-        # Padded on the right, where a causal model needs no mask.
-        rows = [torch.tensor(ids, device=self._device) for ids in texts]
-        hidden = self._hidden(hooks, pad_sequence(rows, batch_first=True), before)  # (b, t, width)
+        # 1. All on one go to the device; padded on the right, where a causal model needs no mask.
+        lengths = torch.tensor([len(ids) for ids in texts])
+        padded = pad_sequence(
+            [torch.tensor(ids, dtype=torch.long) for ids in texts], batch_first=True
+        )
+        mask = torch.arange(padded.shape[1]) < lengths[:, None]  # (b, t)
+        padded, mask = (x.to(self._device, non_blocking=True) for x in (padded, mask))
+        # 2. Standardised states, and the words as they come in.
+        hidden = self._hidden(hooks, padded, before)  # (b, t, width)
         mean, scale = (self.reading.get_buffer(n).to(hidden) for n in ("mean", "scale"))
-        for states, ids in zip((hidden - mean) * scale, texts, strict=True):
-            yield states[: len(ids)]
+        states, words = (hidden - mean) * scale, self._model.get_input_embeddings()(padded)
+        total = torch.where(mask[..., None], states, 0).sum(dim=1)
+        pooled = normalize(total, dim=-1)  # the mean's direction
+        for i, count in enumerate(map(len, texts)):
+            row, own = slice(i, i + 1), slice(count)
+            yield Embeddings(pooled[row], states[row, own], words[row, own], mask[row, own])
 
     def _before_user(self, hooks: MultiAdapter) -> Any:
         """A copy of the keys and values of what stands before the text; None for nothing."""
@@ -210,13 +217,6 @@ class StateEncoder:
         return decoder(
             input_ids=ids, past_key_values=cache, use_cache=cache is not None
         ).last_hidden_state
-
-    def _row(self, states: Float[Tensor, "t width"], ids: Sequence[int]) -> Embeddings:
-        numbers: Int[Tensor, " t"] = torch.tensor(ids, device=self._device)
-        words = self._model.get_input_embeddings()(numbers)
-        mask = torch.ones(1, len(ids), dtype=torch.bool, device=self._device)
-        pooled = normalize(states.mean(dim=0, keepdim=True), dim=-1)
-        return Embeddings(pooled, states[None], words[None], mask)
 
 
 def states_name(folder: Path) -> str:
