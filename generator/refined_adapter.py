@@ -76,10 +76,11 @@ def refine_adapter(
     adapter = start.adapters[0] if start else fresh_start(base, request.seed)
     usage = start.usages[0] if start and not request.inputs else BARE
     saw = start is not None and start.examples[0] == request.examples_digest
+    instructed = start is not None and usage.mode == "prompted"
     # 2. Training.
     (refined,) = refiner(
         base,
-        [Start(adapter, request.examples, usage, saw, request.inputs, teacher)],
+        [Start(adapter, request.examples, usage, saw, instructed, request.inputs, teacher)],
         steps=request.refine,
         budget=request.budget,
         seed=request.seed,

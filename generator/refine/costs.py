@@ -1,4 +1,4 @@
-"""What refinement costs, from a stored table: steps and checks that fit into a budget of seconds.
+"""The schedule of a refinement: its rate, and steps and checks that fit into a budget of seconds.
 
 Never from the clock: the bytes of an adapter are a function of the request.
 """
@@ -11,6 +11,9 @@ from library.trainer.shared_prefix import common_beginning
 
 MOST_STEPS = 120  # docs/results/refine-settings.json
 FEWEST_STEPS = 30  # half of them is worth up to ten points less
+RATE = 1e-3
+# Of a start that follows instructions already: more would undo it (docs/results/refine-rates.json).
+FEW, FEW_RATE, MANY_RATE = 8, 4e-5, 1e-4
 # Trained tokens a second of SmolLM2-135M: two CPU cores (docs/results/refine-time.json), one GPU.
 TOKENS_PER_SECOND = {"cpu": 200.0, "cuda": 20_000.0}
 
@@ -26,6 +29,18 @@ def steps_for(rows: Sequence[TokenRow], device: str, budget: float | None) -> in
     if budget is None:
         return suited
     return min(suited, max(FEWEST_STEPS, int(budget / _step_seconds(rows, device))))
+
+
+def rate_for(rows: Sequence[TokenRow], instructed: bool) -> float:
+    """Peak rate for a number of examples or answers.
+
+    Args:
+        rows: of a start.
+        instructed: whether it follows the instruction that its prompt holds before any training.
+    """
+    if not instructed:
+        return RATE
+    return FEW_RATE if max(map(len, labelled_and_taught(rows))) < FEW else MANY_RATE
 
 
 def holds_out(

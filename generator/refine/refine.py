@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from generator.refine.costs import MOST_STEPS, holds_out, steps_for
+from generator.refine.costs import MOST_STEPS, holds_out, rate_for, steps_for
 from generator.refine.held_out import HeldOut, held_out_scores, held_out_sets
 from generator.refine.teacher import Lesson, Taught, Teacher, agreement, lesson
 from generator.refine.training import (
@@ -31,6 +31,7 @@ class Start:
     Attributes:
         saw_examples: whether the adapter was made from these examples, or trained on them; then
             none of them can be held out from it.
+        instructed: whether it was trained to follow the instruction that the usage's prompt holds.
         inputs: without answers, for the teacher to answer; there are examples or these, or both.
         teacher: answers them.
     """
@@ -39,6 +40,7 @@ class Start:
     examples: Sequence[Example]
     usage: Usage
     saw_examples: bool = False
+    instructed: bool = False
     inputs: Sequence[str] = ()
     teacher: Teacher | None = None
 
@@ -129,10 +131,9 @@ def refine_starts(
     # 1. The rows, the schedule and the held-out sets of each.
     lessons, done = _lessons(base, starts, seed, progress)
     rows = [_rows(base, start, taught) for start, taught in zip(starts, lessons, strict=True)]
-    plans = [_plan(own, base.device.type, steps, budget, seed) for own in rows]
     plans = [
-        (settings, [] if start.saw_examples else sets)
-        for start, (settings, sets) in zip(starts, plans, strict=True)
+        _plan(start, own, base.device.type, steps, budget, seed)
+        for start, own in zip(starts, rows, strict=True)
     ]
     total = done + sum(settings.steps * (1 + len(sets)) for settings, sets in plans)
     layout, results = starts[0].adapter.layout, dict[int, Refined]()
@@ -195,13 +196,21 @@ def _distinct(examples: Sequence[Example]) -> list[Example]:
 
 
 def _plan(
-    rows: Sequence[TokenRow], device: str, steps: int | None, budget: float | None, seed: int
+    start: Start,
+    rows: Sequence[TokenRow],
+    device: str,
+    steps: int | None,
+    budget: float | None,
+    seed: int,
 ) -> tuple[RefineSettings, list[tuple[int, ...]]]:
     """The schedule of a start with these rows, and which of them are held out."""
     count = steps or steps_for(rows, device, budget)
-    settings = RefineSettings(count, rows=min(ROWS, max(map(len, labelled_and_taught(rows)))))
+    together = min(ROWS, max(map(len, labelled_and_taught(rows))))
+    settings = RefineSettings(count, rate_for(rows, start.instructed), together)
     sets = held_out_sets(sum(row.teacher is None for row in rows), seed)
-    return settings, sets if holds_out(rows, sets, settings, device, budget) else []
+    if start.saw_examples or not holds_out(rows, sets, settings, device, budget):
+        sets = []
+    return settings, sets
 
 
 def _jobs(

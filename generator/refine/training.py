@@ -32,7 +32,7 @@ class RefineSettings:
     """
 
     steps: int
-    lr: float = 1e-3
+    lr: float
     rows: int = 8
     weight_decay: float = 0.0
 

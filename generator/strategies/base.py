@@ -62,6 +62,7 @@ class Proposal:
         tried_in: numerics of the base whose answers or states decided, if any did.
         losses: every candidate and its mean loss a token on the examples, if they decided.
         saw_examples: whether the adapter was made from the request's examples, without training.
+        instructed: whether it was trained to follow the instruction that the usage's prompt holds.
         refined: what its training on the request's examples gave, if there was any.
     """
 
@@ -74,6 +75,7 @@ class Proposal:
     tried_in: str | None = None
     losses: Sequence[tuple[str, float]] = ()
     saw_examples: bool = False
+    instructed: bool = False
     refined: Refined | None = None
 
 

@@ -71,8 +71,14 @@ class MultiTask(Strategy):
         missing = self.unavailable(query.base)
         if missing:
             raise LayoutMismatch(missing)
-        adapter, chosen = self.adapter_for(query.base), self.chosen(query, None)
-        return Proposal(adapter, chosen, self.usage(request), checkpoint=self.weights_digest)
+        adapter, usage = self.adapter_for(query.base), self.usage(request)
+        return Proposal(
+            adapter,
+            self.chosen(query, None),
+            usage,
+            checkpoint=self.weights_digest,
+            instructed=usage.mode == "prompted",
+        )
 
     def usage(self, request: Request) -> Usage:
         if request.mode == "bare" and not request.refines:

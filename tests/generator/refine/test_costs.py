@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generator.refine.costs import FEWEST_STEPS, holds_out, steps_for
+from generator.refine.costs import FEWEST_STEPS, holds_out, rate_for, steps_for
 from generator.refine.held_out import held_out_sets
 from generator.refine.training import RefineSettings
 from library.base.batches import TokenRow
@@ -41,15 +41,24 @@ def test_steps_grow_with_the_examples_and_fall_with_their_length() -> None:
 def test_examples_are_held_out_where_their_training_fits_too(
     count: int, length: int, budget: float, device: str, steps: int
 ) -> None:
-    rows, sets, settings = rows_of(count, length), held_out_sets(count, 0), RefineSettings(steps)
+    rows, sets = rows_of(count, length), held_out_sets(count, 0)
+    settings = RefineSettings(steps, lr=1e-3)
     assert holds_out(rows, sets, settings, device, None) is bool(sets)
     fits = holds_out(rows, sets, settings, device, budget)
     assert not fits or sets
     if fits:  # so do fewer steps, and a larger budget
-        assert holds_out(rows, sets, RefineSettings(max(1, steps // 2)), device, budget)
+        assert holds_out(rows, sets, RefineSettings(max(1, steps // 2), lr=1e-3), device, budget)
         assert holds_out(rows, sets, settings, device, 2 * budget)
 
 
 def test_what_prompts_share_costs_once() -> None:
     apart, alike = rows_of(8, 200), [TokenRow(0, [5] * 199 + [i], [6, 2]) for i in range(8)]
     assert steps_for(apart, "cpu", 60.0) == FEWEST_STEPS < steps_for(alike, "cpu", 60.0) == 32
+
+
+@given(count=st.integers(1, 200))
+def test_an_instructed_start_is_trained_gently(count: int) -> None:
+    rows = rows_of(count, 20)
+    assert rate_for(rows, instructed=True) < rate_for(rows, instructed=False)
+    more = rows_of(count + 1, 20)
+    assert rate_for(more, instructed=True) >= rate_for(rows, instructed=True)
