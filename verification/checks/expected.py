@@ -25,7 +25,8 @@ def check_expected(artifact: Artifact, context: Context) -> list[Finding]:
     """What provenance says of the answers to expect.
 
     Where it says nothing, an adapter that was made for a description or examples is warned of as
-    well, unless examples were held out from its training: silence would be taken for a promise.
+    well, unless examples were held out from its training: silence would be taken for a promise. So
+    is one of which nothing was tested, where adapters of its kind often fail.
     """
     provenance = artifact.provenance or {}
     stated = provenance.get("expected")
@@ -47,6 +48,10 @@ def check_expected(artifact: Artifact, context: Context) -> list[Finding]:
     evidence = {"score": score, "low": low, "high": high}
     if score < LEAST:
         return [Finding(EXPECTED_HOOK, "expected-low", "warn", message, evidence)]
+    if low < LEAST and not _held_out(provenance):
+        untested = f"{message}, as of others of its kind: of its own answers none was tested, as "
+        untested += "four examples or more would allow"
+        return [Finding(EXPECTED_HOOK, "expected-untested", "warn", untested, evidence)]
     return [Finding(EXPECTED_HOOK, "expected", "info", message, evidence)]
 
 

@@ -17,8 +17,12 @@ from verification.run import HOOKS, QUICK, Policy, run_hooks
 SOUND = sound()
 
 
-def said(expected: Any) -> list[Finding]:
-    files = {PROVENANCE_FILE: json.dumps({"expected": expected}).encode()}
+TESTED = {"refine": {"held_out": {"right": 1, "of": 5}}}
+
+
+def said(expected: Any, details: Any = TESTED) -> list[Finding]:
+    content = {"expected": expected, "details": details}
+    files = {PROVENANCE_FILE: json.dumps(content).encode()}
     return check_expected(Artifact(files), Context())
 
 
@@ -37,6 +41,13 @@ def test_it_warns_below_a_third_alone(score: float) -> None:
     assert found.evidence == {"score": score, "low": 0, "high": 90}
 
 
+@given(st.floats(0, 100))
+def test_untested_it_warns_where_others_of_its_kind_fail(low: float) -> None:
+    (found,) = said(stated(90, low, 100), details={"refine": {"held_out": None}})
+    assert found.severity == ("warn" if low < 100 / 3 else "info")
+    assert found.code == ("expected-untested" if low < 100 / 3 else "expected")
+
+
 @pytest.mark.parametrize("none", [None, [], "90", 90])
 def test_where_nothing_is_expected_nothing_is_said(none: Any) -> None:
     assert said(none) == []
@@ -52,9 +63,8 @@ def test_of_an_answer_to_a_request_silence_is_told() -> None:
 
     assert found() == ["expected-unknown"]
     assert found(details=None) == found(details={"refine": {"held_out": None}}) == found()
-    scored = {"refine": {"held_out": {"right": 1, "of": 5}}}
-    assert found(details=scored) == [] and found(details=scored, parents=["ad_0"]) == found()
-    assert found(expected=stated(50)) == found(description=None) == []  # a merge has none
+    assert found(details=TESTED) == [] and found(details=TESTED, parents=["ad_0"]) == found()
+    assert found(expected=stated(50, 40)) == found(description=None) == []  # a merge has none
     assert found(description=None, examples="0" * 64) == found()
 
 
