@@ -25,7 +25,7 @@ seen=${SEEN:-$results/methods-seen.json}
 read -ra fit <<<"${FIT:-$results/refine-user.json $results/generators-user.json}"
 default="$results/refine-heldout.json $results/refine-heldout-seed1.json"
 default+=" $results/refine-heldout-seed2.json $results/lofa-heldout.json"
-default+=" $results/icm-lora-heldout.json $results/sg-lora-sample.json"
+default+=" $results/icm-lora-heldout.json $results/sg-lora-sample.json $results/reporting.json"
 read -ra check <<<"${CHECK-$default}"
 python=${PYTHON:-python3} to=${OUT:+$OUT/}
 
