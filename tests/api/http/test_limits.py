@@ -22,7 +22,7 @@ from generator.engine import Engine
 
 
 def test_over_the_quota_is_507(tmp_path: Path, engine: Engine) -> None:
-    with client_of(Settings(data=tmp_path, quota_bytes=2 * 10**6), engine) as client:
+    with client_of(Settings(data=tmp_path, quota_bytes=6 * 10**6), engine) as client:
         first = post(client, {"description": TASK})
         assert first.status_code == 201
         assert_problem(post(client, {"description": "Other."}), 507, "quota-exceeded")
