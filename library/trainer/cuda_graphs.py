@@ -12,19 +12,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from library.adapter import Adapter
+from library.adapter import Adapter, zeros
 from library.base.loss import output_logits, token_divergences
 from library.base.multi_adapter import MultiAdapter
 from library.trainer.packing import PackedBatch, mask_of
 
+Loss = Callable[[Any, PackedBatch], Float[Tensor, ""]]
+Run = Callable[[PackedBatch], Tensor | None]
 
-def answer_losses(
-    model: Any, batch: PackedBatch
-) -> tuple[Float[Tensor, " answers"], Float[Tensor, "answers vocabulary"]]:
-    """The loss of each answer token in nats, and the logits that it comes from.
 
-    Cross-entropy, or where there is a teacher the divergence from its distribution.
-    """
+def packed_states(model: Any, batch: PackedBatch) -> Float[Tensor, "answers width"]:
+    """What the output layer reads at the answer positions; adapters act through hooks."""
     # 1. The decoder, rows of one sequence blind to each other: (sequences, length, width).
     embedded = model.get_input_embeddings()(batch.ids)
     if torch.is_grad_enabled():
@@ -36,38 +34,58 @@ def answer_losses(
         position_ids=batch.positions,
         use_cache=False,
     ).last_hidden_state
-    # 2. The output layer at answer positions alone, of (sequences·length, width):
-    # (answers, vocabulary).
-    logits = output_logits(model, hidden.flatten(0, 1)[batch.answers])
+    # 2. Of (sequences·length, width) the answers alone.
+    return hidden.flatten(0, 1)[batch.answers]
+
+
+def answer_losses(
+    model: Any, batch: PackedBatch
+) -> tuple[Float[Tensor, " answers"], Float[Tensor, "answers vocabulary"]]:
+    """The loss of each answer token in nats, and the logits that it comes from.
+
+    Cross-entropy, or where there is a teacher the divergence from its distribution.
+    """
+    states = packed_states(model, batch)
+    logits = output_logits(model, states)  # (answers, vocabulary)
     exact = logits if logits.dtype == torch.float64 else logits.float()
     losses = functional.cross_entropy(exact, batch.targets, reduction="none")
     if batch.teacher is not None and batch.taught is not None:
         with torch.no_grad():
-            teacher = output_logits(model, batch.teacher.to(hidden.dtype))
+            teacher = output_logits(model, batch.teacher.to(states.dtype))
         losses = torch.where(batch.taught, token_divergences(teacher, logits), losses)
     return losses, logits
 
 
+def weighted_loss(model: Any, batch: PackedBatch) -> Float[Tensor, ""]:
+    """The sum of a batch's losses by their weights."""
+    losses, _ = answer_losses(model, batch)
+    return (losses * batch.weights.to(losses.dtype)).sum()
+
+
 class PackedLoss:
-    """Leaves the gradient of the weighted loss on an adapter's factors, batch by batch.
+    """Leaves the gradient of a loss on adapters' factors, batch by batch.
+
+    `leaves` are factors of the same shapes whose memory stays in place from step to step, as a
+    CUDA graph requires; their gradients add up.
 
     Args:
         model: the frozen base.
         hooks: on it.
         like: adapters of the shapes to come.
-
-    `leaves` are factors of the same shapes whose memory stays in place from step to step, as a
-    CUDA graph requires; their gradients add up.
+        loss: of the model and a batch, under the hooks' adapters.
     """
 
-    def __init__(self, model: Any, hooks: MultiAdapter, like: Adapter) -> None:
-        self._model, self._hooks = model, hooks
-        self.leaves = like.detached()
+    def __init__(
+        self, model: Any, hooks: MultiAdapter, like: Adapter, loss: Loss = weighted_loss
+    ) -> None:
+        self._model, self._hooks, self._loss = model, hooks, loss
+        first = like.factors()[0]
+        self.leaves = zeros(
+            like.layout, len(like), dtype=first.dtype, device=first.device
+        ).detached()
         for leaf in self.leaves.factors():
             leaf.grad = torch.zeros_like(leaf)
-        self._graphs: dict[tuple[int, int, int, int], _Graph | None] = {}  # None: seen once
-        self._stream = torch.cuda.Stream() if model.device.type == "cuda" else None
-        self._pool: Any = None
+        self._replayed = Replayed(self._run, model.device)
 
     @torch.no_grad()
     def load(self, adapters: Adapter) -> None:
@@ -79,52 +97,90 @@ class PackedLoss:
 
     def backward(self, batch: PackedBatch) -> None:
         """Add a batch's gradient."""
+        self._replayed(batch)
+
+    def _run(self, batch: PackedBatch) -> None:
+        self._hooks.set_packed(self.leaves, batch.owners)
+        self._loss(self._model, batch).backward()
+        self._hooks.clear()
+
+
+class PackedStates:
+    """What the output layer reads at the answers under one or several constant adapters.
+
+    Args:
+        model: the frozen base.
+        hooks: on it.
+        adapters: a token whose owner is -1 gets none.
+    """
+
+    def __init__(self, model: Any, hooks: MultiAdapter, adapters: Adapter) -> None:
+        self._model, self._hooks, self._adapters = model, hooks, adapters
+        self._replayed = Replayed(self._run, model.device)
+
+    def __call__(self, batch: PackedBatch) -> Float[Tensor, "answers width"]:
+        states = self._replayed(batch)
+        assert states is not None
+        return states.clone()  # the next batch of this shape overwrites it
+
+    @torch.no_grad()
+    def _run(self, batch: PackedBatch) -> Tensor:
+        self._hooks.set_packed(self._adapters, batch.owners)
+        states = packed_states(self._model, batch)
+        self._hooks.clear()
+        return states
+
+
+class Replayed:
+    """A function of packed batches: on a GPU captured as a CUDA graph for each of their shapes.
+
+    Args:
+        run: it reads no tensors but its batch's and such as stay in place, and gives one or none.
+        device: of both.
+    """
+
+    def __init__(self, run: Run, device: torch.device) -> None:
+        self._run = run
+        self._graphs: dict[tuple[int, int, int, int], _Graph | None] = {}  # None: seen once
+        self._stream = torch.cuda.Stream() if device.type == "cuda" else None
+        self._pool: Any = None
+
+    def __call__(self, batch: PackedBatch) -> Tensor | None:
+        """What the function gives; the memory is used again for the next batch of this shape."""
         if self._stream is None:
-            self._run(batch)
-            return
+            return self._run(batch)
         # Everything on one stream: autograd remembers on which one a leaf was first used.
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            self._on_gpu(batch, self._stream)
+            output = self._on_gpu(batch, self._stream)
         torch.cuda.current_stream().wait_stream(self._stream)
+        return output
 
-    def _on_gpu(self, batch: PackedBatch, stream: torch.cuda.Stream) -> None:
+    def _on_gpu(self, batch: PackedBatch, stream: torch.cuda.Stream) -> Tensor | None:
         # 1. The first batch of a shape runs eagerly, which also warms the kernels up.
         if batch.shape not in self._graphs:
             self._graphs[batch.shape] = None
-            self._run(batch)
-            return
+            return self._run(batch)
         # 2. The second one is captured, 3. and from then on replayed.
         graph = self._graphs[batch.shape]
         if graph is None:
             graph = _Graph(batch, self._run, self._pool, stream)
             self._graphs[batch.shape], self._pool = graph, graph.graph.pool()
-        graph.replay(batch)
-
-    def _run(self, batch: PackedBatch) -> None:
-        self._hooks.set_packed(self.leaves, batch.owners)
-        losses, _ = answer_losses(self._model, batch)
-        (losses * batch.weights.to(losses.dtype)).sum().backward()
-        self._hooks.clear()
+        return graph.replay(batch)
 
 
 class _Graph:
-    """One shape's forward and backward, on tensors that stay where they are."""
+    """One shape's run, on tensors that stay where they are."""
 
-    def __init__(
-        self,
-        batch: PackedBatch,
-        run: Callable[[PackedBatch], None],
-        pool: Any,
-        stream: torch.cuda.Stream,
-    ) -> None:
-        self._static = PackedBatch(*(tensor.clone() for tensor in batch.tensors()))
+    def __init__(self, batch: PackedBatch, run: Run, pool: Any, stream: torch.cuda.Stream) -> None:
+        self._static = batch.mapped(torch.clone)
         self.graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         with torch.cuda.graph(self.graph, pool=pool, stream=stream):
-            run(self._static)
+            self._output = run(self._static)
 
-    def replay(self, batch: PackedBatch) -> None:
+    def replay(self, batch: PackedBatch) -> Tensor | None:
         for static, tensor in zip(self._static.tensors(), batch.tensors(), strict=True):
             static.copy_(tensor)
         self.graph.replay()
+        return self._output

@@ -5,8 +5,8 @@ first-fit into sequences of one length they waste a few per cent, and a step has
 shapes, which is what CUDA graphs need.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy
 import torch
@@ -30,7 +30,7 @@ class PackedBatch:
 
     `answers` are positions in the flattened batch whose *next* token is to be predicted, padded
     with position 0; `targets` are those tokens. Of `taught` ones a teacher's distribution is to be
-    learned, the one that `output_logits` makes of `teacher`.
+    learned, the one that `output_logits` makes of `teacher`; of `labelled` ones the token as well.
     """
 
     ids: Int[Tensor, "sequences length"]
@@ -42,14 +42,18 @@ class PackedBatch:
     weights: Float[Tensor, " answers"]
     teacher: Float[Tensor, "answers width"] | None = None
     taught: Bool[Tensor, " answers"] | None = None
+    labelled: Bool[Tensor, " answers"] | None = None
 
     def to(self, device: torch.device) -> "PackedBatch":
-        return PackedBatch(*(t.to(device, non_blocking=True) for t in self.tensors()))
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "PackedBatch":
+        """With every tensor that it has changed."""
+        return replace(self, **{k: change(t) for k, t in vars(self).items() if t is not None})
 
     def tensors(self) -> list[Tensor]:
         """Those that it has, in the order of its fields."""
-        values = [getattr(self, field.name) for field in fields(self)]
-        return [value for value in values if value is not None]
+        return [value for value in vars(self).values() if value is not None]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -60,7 +64,12 @@ class PackedBatch:
 
 
 def packed(
-    rows: Sequence[TokenRow], weights: Sequence[float], pad: int
+    rows: Sequence[TokenRow],
+    weights: Sequence[float],
+    pad: int,
+    *,
+    least: int = LENGTH,
+    multiple: int = SEQUENCE_MULTIPLE,
 ) -> list[tuple[PackedBatch, list[int]]]:
     """Pack rows into batches.
 
@@ -68,15 +77,18 @@ def packed(
         rows: in any order.
         weights: of an answer token, for each row.
         pad: id of the padding token.
+        least: length of a sequence, at least; with the longest row's no other length occurs.
+        multiple: of sequences in a batch.
     Returns:
         The batches, each with the rows (by number) that its segments are.
     """
-    length = _round_up(max(LENGTH, *map(len, rows)), STEP)
+    length = _round_up(max(least, *map(len, rows)), STEP)
     bins = first_fit([len(row) for row in rows], length)
     batches = -(-len(bins) * length // CELLS)
-    size = -(-len(bins) // batches)  # sequences of a batch
+    size = _round_up(-(-len(bins) // batches), multiple)  # sequences of a batch
     return [
-        _batch(rows, bins[i : i + size], weights, length, pad) for i in range(0, len(bins), size)
+        _batch(rows, bins[i : i + size], weights, length, pad, multiple)
+        for i in range(0, len(bins), size)
     ]
 
 
@@ -105,9 +117,10 @@ def _batch(
     weights: Sequence[float],
     length: int,
     pad: int,
+    multiple: int,
 ) -> tuple[PackedBatch, list[int]]:
     # 1. Rows side by side in their sequences, all (sequences, length).
-    sequences = _round_up(len(bins), SEQUENCE_MULTIPLE)
+    sequences = _round_up(len(bins), multiple)
     ids = numpy.full((sequences, length), pad)
     positions = numpy.zeros((sequences, length), dtype=int)
     segments = numpy.full((sequences, length), -1)

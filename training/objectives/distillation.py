@@ -5,6 +5,7 @@ its prompt, the generator learns to put into weights.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from library.errors import MissingPath, TaskFileError, UsageError
 from training.data.batches import TaskBatch, TaughtRow
 from training.data.taught import TaughtDataModule
 from training.objectives.frozen_base import passed_on
-from training.objectives.lessons import Lessons, LessonTerms
+from training.objectives.lessons import LessonLoss, Lessons
 from training.objectives.sft import SFT
 
 Labels = Literal["given", "teacher"]
@@ -33,6 +34,7 @@ class Distillation(SFT):
     the input, bare or prompted as sampling.prompted_share says, under the adapter that its
     generator made of the description. Rows whose condition asks for nothing (data.nothing_share)
     have the base itself, bare, for a teacher, and no loss of SFT. The penalties are those of SFT.
+    Rows are packed (training.objectives.lessons), so sampling.micro_batches is of validation alone.
 
     Args:
         teacher: folder of an adapter that was trained with the instruction in its prompt.
@@ -69,6 +71,8 @@ class Distillation(SFT):
             )
         if not Path(teacher).is_dir():
             raise MissingPath(f"there is no teacher's folder at {teacher}")
+        if self.noise.neftune_alpha:
+            raise UsageError("distillation adds no noise to the base's inputs: neftune_alpha is 0")
         stored = MultiTask(Path(teacher))
         self._taught_by = stored.adapter_for(self.reference)
         self.beside = (self._taught_by.layout,)
@@ -92,6 +96,11 @@ class Distillation(SFT):
             )
         super().setup(stage)
 
+    @cached_property
+    def loss(self) -> LessonLoss:
+        """The loss of a batch, on the device that is trained on."""
+        return LessonLoss(self.label_weight, self.noise.label_smoothing, self.frozen.base.device)
+
     @property
     def teacher(self) -> Adapter:
         """The teacher's adapter where the base is (n = 1)."""
@@ -103,15 +112,13 @@ class Distillation(SFT):
         if not rows:
             raise TaskFileError("no row of this step is short enough; raise sampling.max_length")
         adapter, penalty = self.generated(batch)
-        cut = adapter.detached()
-        parts, pad = self.data.sampling.micro_batches, self.frozen.base.tokenizer.pad_token_id
-        lessons = Lessons.of(rows, self.answers(rows), pad, parts, self.device)
-        states = self.frozen.states(lessons.teacher, self.teacher, lessons.shares)
-        terms = LessonTerms(lessons, self.label_weight)
-        taught = [states[places] for places in lessons.places]
-        loss = self.frozen.distil(lessons.student, cut, self.noise, taught, terms)
-        self.log("train_loss", loss, prog_bar=True)
-        self.log_dict({f"train_{name}": value for name, value in terms.figures().items()})
+        pad, on_gpu = self.frozen.base.tokenizer.pad_token_id, self.device.type == "cuda"
+        longest = self.data.sampling.max_length if on_gpu else None  # for CUDA graphs
+        lessons = Lessons.of(rows, self.answers(rows), pad, longest, self.device)
+        cut = self.frozen.distil(lessons, self.teacher, adapter, self.loss)
+        figures = self.loss.figures(lessons)
+        self.log("train_loss", figures.pop("loss"), prog_bar=True)
+        self.log_dict({f"train_{name}": value for name, value in figures.items()})
         self.log_costs(batch.tokens)
         return passed_on(adapter, cut) + penalty
 

@@ -16,13 +16,14 @@ from library.adapter import Adapter
 from library.base.batches import TokenBatch
 from library.base.compiled import compile_layers
 from library.base.decode import decode
-from library.base.divergence import taught_losses
-from library.base.loss import answer_states, row_losses, row_means
+from library.base.loss import row_losses
 from library.base.models import BaseReference, fast_dtype, load_base, numerics
 from library.base.multi_adapter import MultiAdapter
 from library.base.sampling import Sampling
 from library.errors import TaskFileError
 from library.layout import Layout
+from library.trainer.cuda_graphs import PackedLoss, PackedStates
+from training.objectives.lessons import LessonLoss, Lessons
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,6 @@ class Noise:
 QUIET = Noise()
 # What a loss sums, from the number of a group of rows and their mean losses a token.
 Terms = Callable[[int, Float[Tensor, " batch"]], Float[Tensor, " batch"]]
-# The same from their mean divergences and their mean losses.
-TaughtTerms = Callable[
-    [int, Float[Tensor, " batch"], Float[Tensor, " batch"]], Float[Tensor, " batch"]
-]
-States = Float[Tensor, "_answers width"]  # of a group: what the output layer reads
 
 
 class FrozenBase:
@@ -64,6 +60,8 @@ class FrozenBase:
         self._model, self._compiled = self.base.model, compiled
         self.numerics = numerics(self._model)
         self._hooks = MultiAdapter(self._model, layout, *others)
+        self._teacher: PackedStates | None = None
+        self._student: PackedLoss | None = None
         if compiled:
             compile_layers(self._model)
 
@@ -109,58 +107,26 @@ class FrozenBase:
         return self._descend(groups, losses)
 
     def distil(
-        self,
-        groups: Sequence[TokenBatch],
-        cut: Adapter,
-        noise: Noise,
-        taught: Sequence[States],
-        terms: TaughtTerms,
-    ) -> Float[Tensor, ""]:
-        """As `backward`, where terms are made of divergences from a teacher and of losses.
+        self, lessons: Lessons, teacher: Adapter, student: Adapter, loss: LessonLoss
+    ) -> Adapter:
+        """The student's adapters as leaves, with the gradient of the step's loss on their factors.
 
         Args:
-            groups: of rows.
-            cut: the adapters, as leaves.
-            noise: regularisation; the teacher has none.
-            taught: the teacher's states at the answers of each group, token by token.
-            terms: what is averaged over the rows.
-        Raises:
-            TaskFileError: there are no rows.
+            lessons: of the step.
+            teacher: one adapter, the same at every call.
+            student: one for each condition; as many at every call, or what is captured of them on
+                a GPU is lost.
+            loss: the same at every call.
         """
-
-        def losses(number: int, group: TokenBatch) -> Float[Tensor, " batch"]:
-            self._hooks.set(cut, group.rows)
-            student = answer_states(
-                self._model, group.ids, group.answer, neftune_alpha=noise.neftune_alpha
-            )
-            row, targets = group.answer.nonzero()[:, 0], group.ids.roll(-1, dims=1)[group.answer]
-            found = taught_losses(
-                self._model, taught[number], student, targets, label_smoothing=noise.label_smoothing
-            )
-            return terms(number, *(row_means(values, row, group.answer) for values in found))
-
-        return self._descend(groups, losses)
-
-    @torch.no_grad()
-    def states(
-        self,
-        groups: Sequence[TokenBatch],
-        adapters: Adapter,
-        weights: Float[Tensor, "owners n"],
-    ) -> Float[Tensor, "answers width"]:
-        """What the output layer reads at the answers, row by row in the order of the groups.
-
-        Args:
-            groups: of rows.
-            adapters: n.
-            weights: of their sum, for each owner.
-        """
-        found = []
-        for group in groups:
-            self._hooks.set_mixture(adapters, weights[group.rows])  # (batch, n)
-            found.append(answer_states(self._model, group.ids, group.answer))
-        self._hooks.clear()
-        return torch.cat(found)
+        if self._teacher is None:
+            self._teacher = PackedStates(self._model, self._hooks, teacher)
+        states = torch.cat([self._teacher(batch) for batch in lessons.teacher])
+        if self._student is None or len(self._student.leaves) != len(student):
+            self._student = PackedLoss(self._model, self._hooks, student, loss)
+        self._student.load(student)
+        for batch in lessons.taught(states):
+            self._student.backward(batch)
+        return self._student.leaves
 
     def _descend(
         self,

@@ -1,35 +1,46 @@
-"""Lessons: rows of a step as student and teacher read them, and what the student's loss sums."""
+"""Lessons: rows of a step as student and teacher read them, and what the student's loss sums.
+
+Rows are packed, as shapes of a few kinds let a GPU replay what it launched before; student and
+teacher read prompts of different lengths, so each packs them in its own way.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from library.base.batches import TokenBatch, TokenRow, grouped
+from library.base.batches import TokenRow
+from library.base.divergence import taught_losses
+from library.trainer.cuda_graphs import packed_states
+from library.trainer.packing import PackedBatch, packed
 from training.data.batches import TaughtRow
+
+SEQUENCES = 8  # of a batch, or a multiple, where shapes are to be few
+NOBODY = -1  # owner of rows that no adapter acts on
 
 
 @dataclass(frozen=True)
 class Lessons:
-    """Rows of a step, by length in groups: prompts differ in length, so the groups do too.
+    """Rows of a step on a device, packed into batches.
 
     Attributes:
-        student: the rows' owners are conditions of the step.
-        teacher: the rows' owners are the rows by their numbers.
-        shares: of the teacher in each row by its number: 1, or 0 where the base alone teaches.
-        places: of each group of the student: where its answers' tokens lie among the teacher's.
-        nothing: of each group of the student: which rows the base alone teaches.
-        described: number of the others.
+        student: owners are conditions of the step; an answer token's weight is 1 over the tokens of
+            its answer and the rows of the step; those of rows that have a task are labelled.
+        teacher: owners are 0, or -1 where the base alone teaches.
+        places: of each batch of the student: where its answers' tokens lie among the teacher's.
+        described: number of rows that have a task.
+        rows: of all.
     """
 
-    student: list[TokenBatch]
-    teacher: list[TokenBatch]
-    shares: Float[Tensor, "rows one"]
-    places: list[Int[Tensor, "_answers"]]
-    nothing: list[Bool[Tensor, "_batch"]]
+    student: list[PackedBatch]
+    teacher: list[PackedBatch]
+    places: list[Int[Tensor, " answers"]]
     described: int
+    rows: int
 
     @classmethod
     def of(
@@ -37,7 +48,7 @@ class Lessons:
         rows: Sequence[TaughtRow],
         answers: Sequence[Sequence[int]],
         pad: int,
-        parts: int,
+        longest: int | None,
         device: torch.device,
     ) -> "Lessons":
         """Lessons on a device.
@@ -46,81 +57,134 @@ class Lessons:
             rows: with their prompts.
             answers: tokens of an answer to each.
             pad: the padding token.
-            parts: the most groups of student and of teacher.
+            longest: tokens of a row with the teacher's prompt, at most: then all steps have
+                batches of a few shapes, and more padding. None for as little padding as can be.
             device: of all tensors.
         """
-        pairs = list(enumerate(zip(rows, answers, strict=True)))
-        student = grouped([TokenRow(i, row.prompt, [*a]) for i, (row, a) in pairs], pad, parts)
-        teacher = grouped([TokenRow(i, row.read, [*a]) for i, (row, a) in pairs], pad, parts)
-        owners = torch.tensor([row.owner for row in rows])
-        nothing = torch.tensor([row.nothing for row in rows])
-        places = answer_places([g.rows for g in student], [g.rows for g in teacher], answers)
-        return cls(
-            [replace(g, rows=owners[g.rows]).to(device) for g in student],
-            [g.to(device) for g in teacher],
-            (~nothing)[:, None].float().to(device),
-            [place.to(device) for place in places],
-            [nothing[g.rows].to(device) for g in student],
-            int((~nothing).sum()),
+        pairs = [*zip(rows, answers, strict=True)]
+        weights = [1 / (len(rows) * len(answer)) for answer in answers]
+        student = _packed(
+            [TokenRow(row.owner, row.prompt, [*a]) for row, a in pairs], weights, pad, longest
         )
+        teacher = _packed(
+            [TokenRow(NOBODY if row.nothing else 0, row.read, [*a]) for row, a in pairs],
+            weights, pad, longest,
+        )  # fmt: skip
+        lengths = [len(answer) for answer in answers]
+        places = answer_places(
+            [(order, len(batch.answers)) for batch, order in student],
+            [(order, len(batch.answers)) for batch, order in teacher],
+            lengths,
+        )
+        return cls(
+            [_labelled(batch, order, rows, lengths).to(device) for batch, order in student],
+            [batch.to(device) for batch, _ in teacher],
+            [place.to(device, non_blocking=True) for place in places],
+            sum(not row.nothing for row in rows),
+            len(rows),
+        )
+
+    def taught(self, states: Float[Tensor, "answers width"]) -> list[PackedBatch]:
+        """The student's batches with the teacher's states at their answers.
+
+        Args:
+            states: of the teacher's batches, one after another.
+        """
+        return [
+            replace(batch, teacher=states[places])
+            for batch, places in zip(self.student, self.places, strict=True)
+        ]
 
 
 def answer_places(
-    student: Sequence[Int[Tensor, "_batch"]],
-    teacher: Sequence[Int[Tensor, "_batch"]],
-    answers: Sequence[Sequence[int]],
-) -> list[Int[Tensor, "_answers"]]:
-    """For each group of the student: where its answers' tokens lie among those of the teacher.
+    student: Sequence[tuple[Sequence[int], int]],
+    teacher: Sequence[tuple[Sequence[int], int]],
+    lengths: Sequence[int],
+) -> list[Int[Tensor, " answers"]]:
+    """For each batch of the student: where its answers' tokens lie among those of the teacher.
+
+    Padding has the place 0.
 
     Args:
-        student: numbers of the rows in its groups.
-        teacher: the same of the teacher, whose answers' tokens lie group by group, row by row.
-        answers: tokens of the rows' answers, by number.
+        student: the rows of each of its batches, by number, and its answer tokens with padding.
+        teacher: the same of the teacher, whose batches lie one after another.
+        lengths: tokens of the rows' answers.
     """
-    lengths, starts, start = [len(answer) for answer in answers], dict[int, int](), 0
-    for number in torch.cat([*teacher]).tolist():
-        starts[number] = start
-        start += lengths[number]
-    return [
-        torch.cat([torch.arange(starts[i], starts[i] + lengths[i]) for i in group.tolist()])
-        for group in student
-    ]
+    starts, before = dict[int, int](), 0
+    for order, size in teacher:
+        ends = accumulate((lengths[i] for i in order), initial=before)
+        starts |= dict(zip(order, ends, strict=False))
+        before += size
+    places = []
+    for order, size in student:
+        own = [starts[i] + k for i in order for k in range(lengths[i])]
+        places.append(torch.tensor(own + [0] * (size - len(own))))
+    return places
 
 
-class LessonTerms:
-    """What the loss sums: a row's divergence, and `label_weight` times its loss if it has a task.
+class LessonLoss:
+    """The loss of a batch, and sums over the batches since the last figures.
+
+    Loss: the weighted sum over answer tokens of the divergence from the teacher and, of those of
+    rows that have a task, `label_weight` times the cross-entropy.
 
     Args:
-        lessons: the rows.
         label_weight: of the loss of the answers' tokens.
+        label_smoothing: of that loss.
+        device: of the base.
     """
 
-    def __init__(self, lessons: Lessons, label_weight: float) -> None:
-        self.lessons, self.label_weight = lessons, label_weight
-        self._figures: list[Float[Tensor, "2 _batch"]] = []
+    def __init__(self, label_weight: float, label_smoothing: float, device: torch.device) -> None:
+        self.label_weight, self.label_smoothing = label_weight, label_smoothing
+        # In place, for CUDA graphs: divergence and loss of rows that have a task, divergence of the
+        # others, all weighted.
+        self._sums = torch.zeros(3, device=device)
 
-    def __call__(
-        self, number: int, divergences: Float[Tensor, " batch"], losses: Float[Tensor, " batch"]
-    ) -> Float[Tensor, " batch"]:
-        """The terms of a group's rows from their means over the answers' tokens."""
-        self._figures.append(torch.stack([divergences, losses]).detach())
-        if not self.label_weight:
-            return divergences
-        described = ~self.lessons.nothing[number]
-        return divergences + self.label_weight * described * losses
+    def __call__(self, model: Any, batch: PackedBatch) -> Float[Tensor, ""]:
+        states = packed_states(model, batch)
+        assert batch.teacher is not None and batch.labelled is not None
+        divergences, losses = taught_losses(
+            model, batch.teacher, states, batch.targets, label_smoothing=self.label_smoothing
+        )
+        weights = batch.weights.to(divergences.dtype)
+        described = weights * batch.labelled
+        parts = (described * divergences, described * losses, (weights - described) * divergences)
+        sums = torch.stack([part.sum() for part in parts])
+        self._sums += sums.detach()
+        return sums[0] + self.label_weight * sums[1] + sums[2]
 
-    def figures(self) -> dict[str, Float[Tensor, ""]]:
-        """Means over rows in nats a token, where there are such rows.
+    def figures(self, lessons: Lessons) -> dict[str, Float[Tensor, ""]]:
+        """The loss of a step, and means over rows in nats a token, where there are such rows.
 
         Divergence from the teacher and loss of the answers; divergence from the base where it alone
         teaches.
         """
-        values, nothing = torch.cat(self._figures, dim=1), torch.cat(self.lessons.nothing)
-        found, described = {}, self.lessons.described  # numbers on the CPU: no waiting for a GPU
-        if described:
-            divergence, loss = (values * ~nothing).sum(dim=1) / described
-            found = {"divergence": divergence, "label_loss": loss}
-        if described < len(nothing):
-            rows = len(nothing) - described
-            found["nothing_divergence"] = (values[0] * nothing).sum() / rows
-        return found
+        divergence, label, nothing = self._sums.clone().unbind()
+        self._sums.zero_()
+        figures = {"loss": divergence + self.label_weight * label + nothing}
+        if lessons.described:
+            share = lessons.rows / lessons.described
+            figures |= {"divergence": divergence * share, "label_loss": label * share}
+        others = lessons.rows - lessons.described
+        if others:
+            figures["nothing_divergence"] = nothing * lessons.rows / others
+        return figures
+
+
+def _packed(
+    rows: Sequence[TokenRow], weights: Sequence[float], pad: int, longest: int | None
+) -> list[tuple[PackedBatch, list[int]]]:
+    if longest is None:
+        return packed(rows, weights, pad)
+    return packed(rows, weights, pad, least=longest, multiple=SEQUENCES)
+
+
+def _labelled(
+    batch: PackedBatch, order: Sequence[int], rows: Sequence[TaughtRow], lengths: Sequence[int]
+) -> PackedBatch:
+    """A batch of the student that says which of its answer tokens are of rows that have a task."""
+    labelled = torch.zeros(len(batch.answers), dtype=torch.bool)
+    counts = torch.tensor([lengths[i] for i in order])
+    own = torch.tensor([not rows[i].nothing for i in order]).repeat_interleave(counts)
+    labelled[: len(own)] = own
+    return replace(batch, labelled=labelled)

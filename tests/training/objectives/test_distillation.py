@@ -479,6 +479,7 @@ def test_what_cannot_be_taught(
         ({"label_weight": -1.0}, "must not be negative"),
         ({"max_new_tokens": 0}, "at least 1"),
         ({"gate_penalty": 0.1}, "architecture.gate true"),
+        ({"neftune_alpha": 5.0}, "neftune_alpha is 0"),
     ):
         with pytest.raises(UsageError, match=said):
             Run(word_base, teacher, tasks, 1, **wrong)
