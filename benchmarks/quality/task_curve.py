@@ -42,10 +42,10 @@ def point(name: str, tasks: str, steps: str, seed: str, *reports: str) -> dict[s
 
 
 def drawn(axis: Any, points: list[dict[str, Any]], bench: str) -> None:
-    """A line for each number of steps; what ships apart. Points are moved aside a little."""
+    """A line for each number of steps; `before` apart. Points are moved aside a little."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for each in points:
-        label = "what ships" if each["name"] == "ships" else f"{each['steps']:,} steps"
+        label = "shipped before" if each["name"] == "before" else f"{each['steps']:,} steps"
         groups.setdefault(label, []).append(each)
     for i, (label, group) in enumerate(groups.items()):
         seeds = len({each["seed"] for each in group}) > 1
