@@ -80,7 +80,17 @@ def refine_adapter(
     # 2. Training.
     (refined,) = refiner(
         base,
-        [Start(adapter, request.examples, usage, saw, instructed, request.inputs, teacher)],
+        [
+            Start(
+                adapter,
+                request.examples,
+                usage,
+                saw_examples=saw,
+                instructed=instructed,
+                inputs=request.inputs,
+                teacher=teacher,
+            )
+        ],
         steps=request.refine,
         budget=request.budget,
         seed=request.seed,

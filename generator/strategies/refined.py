@@ -54,8 +54,13 @@ def refined_proposals(
 def _job(query: Query, start: Proposal, teachers: MultiTask) -> Start:
     """What is trained. Raises LayoutMismatch: there are inputs, and no teacher for the base."""
     request = query.request
-    seen = start.saw_examples
-    job = Start(start.adapter, request.examples, start.usage, seen, start.instructed)
+    job = Start(
+        start.adapter,
+        request.examples,
+        start.usage,
+        saw_examples=start.saw_examples,
+        instructed=start.instructed,
+    )
     if not request.inputs:
         return job
     teacher = teachers.teacher(request.description, query.base)

@@ -99,12 +99,19 @@ class FrozenBase:
         Raises:
             TaskFileError: there are no rows.
         """
-
-        def losses(number: int, group: TokenBatch) -> Float[Tensor, " batch"]:
-            found = self._losses(group, cut, noise, temperature)
-            return found if terms is None else terms(number, found)
-
-        return self._descend(groups, losses)
+        if not groups:
+            raise TaskFileError("no row of this step is short enough; raise sampling.max_length")
+        count = sum(len(group.ids) for group in groups)
+        total = torch.zeros((), device=self._model.device)
+        for number, group in enumerate(groups):
+            losses = self._losses(group, cut, noise, temperature)
+            if terms is not None:
+                losses = terms(number, losses)
+            share = losses.sum() / count  # of the mean over all rows
+            share.backward()
+            total += share.detach()
+        self._hooks.clear()
+        return total
 
     def distil(
         self, lessons: Lessons, teacher: Adapter, student: Adapter, loss: LessonLoss
@@ -127,23 +134,6 @@ class FrozenBase:
         for batch in lessons.taught(states):
             self._student.backward(batch)
         return self._student.leaves
-
-    def _descend(
-        self,
-        groups: Sequence[TokenBatch],
-        losses: Callable[[int, TokenBatch], Float[Tensor, " batch"]],
-    ) -> Float[Tensor, ""]:
-        """Mean of what `losses` gives for the rows of each group, run backward group by group."""
-        if not groups:
-            raise TaskFileError("no row of this step is short enough; raise sampling.max_length")
-        count = sum(len(group.ids) for group in groups)
-        total = torch.zeros((), device=self._model.device)
-        for number, group in enumerate(groups):
-            share = losses(number, group).sum() / count  # of the mean over all rows
-            share.backward()
-            total += share.detach()
-        self._hooks.clear()
-        return total
 
     def answers(
         self,

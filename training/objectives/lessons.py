@@ -63,13 +63,11 @@ class Lessons:
         """
         pairs = [*zip(rows, answers, strict=True)]
         weights = [1 / (len(rows) * len(answer)) for answer in answers]
-        student = _packed(
-            [TokenRow(row.owner, row.prompt, [*a]) for row, a in pairs], weights, pad, longest
-        )
-        teacher = _packed(
-            [TokenRow(NOBODY if row.nothing else 0, row.read, [*a]) for row, a in pairs],
-            weights, pad, longest,
-        )  # fmt: skip
+        shapes = {} if longest is None else {"least": longest, "multiple": SEQUENCES}
+        asked = [TokenRow(row.owner, row.prompt, [*a]) for row, a in pairs]
+        read = [TokenRow(NOBODY if row.nothing else 0, row.read, [*a]) for row, a in pairs]
+        student = packed(asked, weights, pad, **shapes)
+        teacher = packed(read, weights, pad, **shapes)
         lengths = [len(answer) for answer in answers]
         places = answer_places(
             [(order, len(batch.answers)) for batch, order in student],
@@ -77,7 +75,7 @@ class Lessons:
             lengths,
         )
         return cls(
-            [_labelled(batch, order, rows, lengths).to(device) for batch, order in student],
+            [_labelled(batch, order, rows).to(device) for batch, order in student],
             [batch.to(device) for batch, _ in teacher],
             [place.to(device, non_blocking=True) for place in places],
             sum(not row.nothing for row in rows),
@@ -171,20 +169,8 @@ class LessonLoss:
         return figures
 
 
-def _packed(
-    rows: Sequence[TokenRow], weights: Sequence[float], pad: int, longest: int | None
-) -> list[tuple[PackedBatch, list[int]]]:
-    if longest is None:
-        return packed(rows, weights, pad)
-    return packed(rows, weights, pad, least=longest, multiple=SEQUENCES)
-
-
-def _labelled(
-    batch: PackedBatch, order: Sequence[int], rows: Sequence[TaughtRow], lengths: Sequence[int]
-) -> PackedBatch:
+def _labelled(batch: PackedBatch, order: Sequence[int], rows: Sequence[TaughtRow]) -> PackedBatch:
     """A batch of the student that says which of its answer tokens are of rows that have a task."""
-    labelled = torch.zeros(len(batch.answers), dtype=torch.bool)
-    counts = torch.tensor([lengths[i] for i in order])
-    own = torch.tensor([not rows[i].nothing for i in order]).repeat_interleave(counts)
-    labelled[: len(own)] = own
-    return replace(batch, labelled=labelled)
+    described = torch.tensor([not rows[i].nothing for i in order])
+    number = batch.segments.flatten()[batch.answers]  # of each token's row in the batch
+    return replace(batch, labelled=described[number] & (batch.weights > 0))  # 0 is padding
