@@ -1,7 +1,7 @@
 """`lorasmith train`: Lightning's own command line over our modules and data."""
 
 import argparse
-import sys
+import warnings
 from collections.abc import Sequence
 
 from library.errors import BaseModelError, LorasmithError, UsageError
@@ -24,7 +24,8 @@ def run_lightning(arguments: Sequence[str]) -> None:
     import torch
 
     torch.set_float32_matmul_precision("high")
-    sys.argv = ["lorasmith train", *arguments]
+    # sys.argv stays as it is: with several devices Lightning starts the others by it.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     try:
         LightningCLI(
             lightning.LightningModule,
@@ -32,7 +33,8 @@ def run_lightning(arguments: Sequence[str]) -> None:
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={"exit_on_error": False},
+            parser_kwargs={"prog": "lorasmith train", "exit_on_error": False},
+            args=[*arguments],
         )
     except argparse.ArgumentError as error:
         raise UsageError(" ".join(str(error).split())) from error

@@ -10,7 +10,7 @@ from index.encoders.descriptions import DEFAULT_ENCODER
 from training.data.adapters import AdapterBatch, LibraryDataModule
 from training.data.batches import TaskBatch
 from training.data.steps import IndexedDataset
-from training.data.tasks import ResumedSampler, TaskDataModule
+from training.data.tasks import TaskDataModule
 
 
 @dataclass
@@ -64,7 +64,7 @@ class LibraryTaskDataModule(TaskDataModule):
             return AdapterTaskBatch(self.library.draw(number), tasks[number])
 
         data = IndexedDataset(self.steps, step)
-        return self._loader(data, ResumedSampler(self.steps, self._first_step))
+        return self._loader(data, self.step_sampler())
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int

@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from index.encoders.descriptions import (
     DEFAULT_ENCODER,
@@ -119,8 +119,10 @@ class TaskDataModule(lightning.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """The step of the epoch to go on from; Lightning itself would begin the epoch again."""
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if self.trainer else 0
-        return {"step": done % self.steps}
+        if not self.trainer:
+            return {"step": 0}
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready  # of each process
+        return {"step": done * self.trainer.world_size % self.steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._first_step = state_dict["step"]
@@ -185,7 +187,13 @@ class TaskDataModule(lightning.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[TaskBatch]:
-        return self._loader(self.training_steps(), ResumedSampler(self.steps, self._first_step))
+        return self._loader(self.training_steps(), self.step_sampler())
+
+    def step_sampler(self) -> "StepSampler":
+        """Which steps this process takes, from the one on where a run was stopped."""
+        trainer = self.trainer
+        processes, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        return StepSampler(self.steps, self._first_step, processes, rank)
 
     def training_steps(self) -> IndexedDataset[TaskBatch]:
         """The steps of training, without what a loader adds."""
@@ -252,15 +260,19 @@ class TaskDataModule(lightning.LightningDataModule):
         )
 
 
-class ResumedSampler(Sampler[int]):
-    """Steps in order; the first pass starts at `first`. Its length is that of a whole epoch."""
+class StepSampler(DistributedSampler[Any]):
+    """Steps in order, every process of a training its own; the first pass starts at `first`.
 
-    def __init__(self, steps: int, first: int) -> None:
-        self.steps, self.first = steps, first
+    Steps that would not go round are left out. Its length is that of a whole epoch.
+    """
+
+    def __init__(self, steps: int, first: int, processes: int = 1, rank: int = 0) -> None:
+        super().__init__(
+            range(steps),  # type: ignore[arg-type]  (of which only the length is read)
+            num_replicas=processes, rank=rank, shuffle=False, drop_last=True,
+        )  # fmt: skip
+        self.first = first
 
     def __iter__(self) -> Iterator[int]:
         first, self.first = self.first, 0
-        yield from range(first, self.steps)
-
-    def __len__(self) -> int:
-        return self.steps
+        yield from range(first + self.rank, self.total_size, self.num_replicas)

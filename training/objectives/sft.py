@@ -112,11 +112,12 @@ class SFT(ThroughBase):
         adapter = self.generator(self.condition(batch))
         losses = self.frozen.losses(batch.rows, adapter)
         n = len(losses)
-        self.log("val_loss", losses.mean(), prog_bar=True, batch_size=n)
+        self.log("val_loss", losses.mean(), prog_bar=True, batch_size=n, sync_dist=True)
         if len(adapter) > 1:
             shifted = adapter[[*range(1, len(adapter)), 0]]
             other = self.frozen.losses(batch.rows, shifted)
-            self.log("val_margin", (other - losses).mean(), prog_bar=True, batch_size=n)
+            margin = (other - losses).mean()
+            self.log("val_margin", margin, prog_bar=True, batch_size=n, sync_dist=True)
 
     test_step = validation_step
 

@@ -9,21 +9,18 @@ import lightning
 import pytest
 import tiny
 import torch
+from teachers import teacher, write_teacher  # noqa: F401  (a fixture)
 from torch import Tensor
 from words import WORDS, word_base, write_tasks  # noqa: F401  (a fixture)
 
 from generator.engine import read_generator
 from generator.models.text_to_lora import TextToLoRA
 from index.encoders.descriptions import DEFAULT_ENCODER
-from library.adapter import Adapter
 from library.base.models import load_base, load_config, resolve_base
 from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import LayoutMismatch, MissingPath, TaskFileError, UsageError
-from library.files import write_folder
 from library.layout import layout_of
-from library.peft.provenance import Provenance, finish
 from library.peft.read import read_peft
-from library.peft.write import to_peft
 from training.cli import run_lightning
 from training.data.batches import TaskBatch, TaughtRow
 from training.data.sampling import SamplingConfig
@@ -35,27 +32,6 @@ from training.objectives.module import OptimiserConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 ARCHITECTURE = {"latent": 16, "head_in": 24, "queries": 2, "words_dim": 384, "dropout": 0.0}
-
-
-def write_teacher(folder: Path, base: str, adapter: Adapter) -> Path:
-    info = {"id": base, "sha256": None, "source": "random"}
-    provenance = Provenance(
-        "multi-task:lora", None, None, 0, "cpu", adapter.layout.digest, info,
-        details={"tasks": ["read before"]},
-    )  # fmt: skip
-    weights = to_peft(adapter, base_name=base, profile="lossless")
-    write_folder(folder, finish(weights, provenance).files)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def teacher(tmp_path_factory: pytest.TempPathFactory, word_base: Path) -> Path:
-    """A random adapter of other modules and another rank than the students'."""
-    config = load_config(resolve_base(str(word_base)))
-    adapter = tiny.adapter(layout_of(config, ["q_proj", "v_proj", "down_proj"], rank=3))
-    return write_teacher(
-        tmp_path_factory.mktemp("teachers") / "teacher", str(word_base), adapter.scaled(0.7)
-    )
 
 
 @pytest.fixture
