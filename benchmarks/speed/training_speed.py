@@ -84,9 +84,10 @@ def report(runs: list[dict[str, Any]], o: argparse.Namespace) -> dict[str, Any]:
         run["floor_share"] = run["tokens_per_second"] * least / run["devices"]
         if one is not None:
             run["times_one"] = run["tokens_per_second"] / one["tokens_per_second"]
+    name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
     return {
         "command": " ".join(["python", "-m", "benchmarks.speed.training_speed", *sys.argv[1:]]),
-        "device": torch.cuda.get_device_name(0), "parameters_of_layers": parameters, "runs": runs,
+        "device": name, "parameters_of_layers": parameters, "runs": runs,
     }  # fmt: skip
 
 
