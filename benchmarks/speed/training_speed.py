@@ -66,10 +66,10 @@ def measured(tree: Path, devices: int, count: int, fit: list[str]) -> dict[str, 
     first, last = rows[len(rows) // 3], rows[-1]
     seconds, tokens = (float(last[n]) - float(first[n]) for n in ("seconds", "tokens"))
     steps = int(last["step"]) - int(first["step"])
+    memory = {"memory_gb": float(last["memory_gb"])} if last.get("memory_gb") else {}
     return {
         "devices": devices, "steps_per_second": steps / seconds,
-        "tokens_per_second": devices * tokens / seconds, "loss": float(last["train_loss"]),
-        "memory_gb": float(last.get("memory_gb") or "nan"),
+        "tokens_per_second": devices * tokens / seconds, "loss": float(last["train_loss"]), **memory,
     }  # fmt: skip
 
 
