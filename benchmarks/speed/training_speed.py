@@ -37,7 +37,8 @@ def main() -> None:
     o = _options()
     count = torch.cuda.device_count()
     runs: list[dict[str, Any]] = []
-    plan = [(ROOT, int(n)) for n in o.devices.split(",")] + ([(o.before, 1)] if o.before else [])
+    plan = [(ROOT, int(n)) for n in o.devices.split(",") if n]
+    plan += [(o.before, 1)] if o.before else []
     for tree, devices in plan:
         run = measured(tree, devices, count, o.fit)
         run["tree"] = "this" if tree == ROOT else "before"
@@ -68,8 +69,8 @@ def measured(tree: Path, devices: int, count: int, fit: list[str]) -> dict[str, 
     steps = int(last["step"]) - int(first["step"])
     memory = {"memory_gb": float(last["memory_gb"])} if last.get("memory_gb") else {}
     return {
-        "devices": devices, "steps_per_second": steps / seconds,
-        "tokens_per_second": devices * tokens / seconds, "loss": float(last["train_loss"]), **memory,
+        "devices": devices, "steps_per_second": steps / seconds, **memory,
+        "tokens_per_second": devices * tokens / seconds, "loss": float(last["train_loss"]),
     }  # fmt: skip
 
 
