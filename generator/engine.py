@@ -21,7 +21,7 @@ from generator.strategies.generated import Generated
 from generator.strategies.multi_task import MultiTask, shipped_multi_task
 from generator.strategies.refined import refined_proposals
 from generator.strategies.retrieved import Compose, Nearest
-from index.encoders.texts import stored_encoder
+from index.encoders.texts import is_base_states, stored_encoder
 from library.base.models import BaseModel, BaseReference
 from library.checkpoint import Checkpoint, load_checkpoint
 from library.errors import CheckpointError, UnknownName, UsageError
@@ -90,7 +90,12 @@ class Engine:
     def needs(self, name: str) -> list[Need]:
         """What a strategy of this name does not do without, as `needs_of` says it."""
         loaded = self.generated.get(name)
-        return needs_of(name, None if loaded is None else loaded.module)
+        if loaded is None:
+            return needs_of(name)
+        needs = needs_of(name, loaded.module)
+        if is_base_states(loaded.checkpoint.info.encoder) and "base" not in needs:
+            needs.append("base")  # which reads the description
+        return needs
 
     def uses_examples(self, name: str) -> bool:
         """Whether a strategy of this name can use examples, as `uses_examples` says it."""

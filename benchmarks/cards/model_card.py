@@ -124,7 +124,8 @@ def numbers(
     layout, data = checkpoint.module.layout, checkpoint.info.training["data"]
     shipped = read(RESULTS / "heldout.json")
     reconstruction = read(RESULTS / "text-to-lora-reconstruction-heldout.json")
-    modules = " and ".join(dict.fromkeys(g.module_type for g in layout.groups))
+    *first, last = layout.module_types
+    modules = f"{', '.join(first)} and {last}" if first else last
     return {
         **{key: config[key] for key in ("architecture", "training", "storage")},
         "base": checkpoint.info.base["id"],

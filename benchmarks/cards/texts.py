@@ -17,7 +17,7 @@ LIBRARY_TOLD = (
 PEERS = (
     "The base alone has {alone} bare / prompted, Text-to-LoRA trained by reconstruction on LIB "
     "([report](../../docs/results/text-to-lora-reconstruction-heldout.json)) {reconstruction}, and "
-    "Text-to-LoRA as it ships, trained longer and on rows, {shipped}. "
+    "Text-to-LoRA as it ships, distilled and trained longer, {shipped}. "
 )
 SHORT = "The training was short, and one seed of it was trained. "
 
@@ -48,17 +48,25 @@ class CardText:
 TEXTS = {
     "text-to-lora": CardText(
         title="Text-to-LoRA",
-        what="A description becomes a LoRA adapter ({layout_told}) in one forward pass.",
-        needs="A description. Neither the base model nor a library.",
-        trained="By SFT through the frozen base: {training[data][sampling][tasks_per_step]} tasks "
-        "a step, learning rate {training[optimiser][lr]}, classification tasks with their labels "
-        "renamed in half of the draws; size {architecture[size]}; 14 minutes on an H200.",
+        what="A description becomes a LoRA adapter ({layout_told}) in one forward pass. The base "
+        "itself reads the description, through its first 18 layers and under the part of "
+        "`pretrained/multi-task` that lies there (`encoder/`, docs/base-states.md).",
+        needs="A description, and the base's weights, as the base reads it. No library.",
+        trained="By distillation (docs/distillation.md): bare, its adapters are to answer as "
+        "`pretrained/multi-task` does with the description in its prompt. "
+        "{training[data][sampling][tasks_per_step]} conditions a step, half of them of "
+        "synthetic tasks without end, one in ten of gibberish or another task's description, which "
+        "are to change nothing; learning rate {training[optimiser][lr]}; ranks of o_proj and "
+        "down_proj copy words of the description; 15 minutes on an H200 beside another job. One "
+        "seed was trained.",
         commands="""\
-    benchmarks/quality/reproduce_text_to_lora.sh TASKS OUT
+    benchmarks/quality/distil_text_to_lora.sh TASKS OUT
 """,
-        scores="Seen tasks are those that it was trained on.",
+        scores="The second table is of the 32 user-style tasks for reporting, by which nothing was "
+        "chosen, the third of the 30 by which this checkpoint was taken.",
         limits="A description far from the training tasks gives an adapter that may not help: "
-        "measure it.",
+        "measure it. With the instruction in the prompt `pretrained/multi-task` is far better on "
+        "tasks put as users put them.",
     ),
     "sg-lora": CardText(
         title="SG-LoRA",

@@ -76,12 +76,13 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     lines = []
     for mean in means(rows, "method", "mode"):
         own = [r for r in rows if (r["method"], r["mode"]) == (mean["method"], mean["mode"])]
-        exact = [row["strict_exact"] for row in own]
-        labelled = [row["strict_exact"] for row in own if row["in_labels"] is not None]
+        scored = [row for row in own if row["strict_exact"] is not None]  # old reports lack some
+        exact = [row["strict_exact"] for row in scored]
+        labelled = [row["strict_exact"] for row in scored if row["in_labels"] is not None]
         lines.append({
             **mean,
             "draws": own[0]["draws"],
-            "strict_exact_ci95": bootstrap_ci95(exact),
+            "strict_exact_ci95": bootstrap_ci95(exact) if exact else None,
             "classification": sum(labelled) / len(labelled) if labelled else None,
             "classification_ci95": bootstrap_ci95(labelled) if labelled else None,
             "classification_tasks": len(labelled),

@@ -30,7 +30,7 @@ def scores(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", [*SIZES, *OTHERS])
 def test_it_is_small(name: str) -> None:
-    size = sum(file.stat().st_size for file in pretrained.folder(name).iterdir() if file.is_file())
+    size = sum(file.stat().st_size for file in pretrained.folder(name).rglob("*") if file.is_file())
     assert 0 < size < {**SIZES, **OTHERS}[name]
 
 
@@ -38,7 +38,8 @@ def test_it_is_small(name: str) -> None:
 def test_a_generator_is_of_the_offline_base_and_says_its_scores(name: str) -> None:
     checkpoint, base = read_generator(pretrained.folder(name)), resolve_base()
     layout = checkpoint.module.layout
-    assert layout == layout_of(load_config(base), rank=layout.rank)
+    modules = [*dict.fromkeys(site.module_type for site in layout.sites)]
+    assert layout == layout_of(load_config(base), modules, rank=layout.rank)
     sha256, source = identity(base)
     assert checkpoint.info.base == {"id": base.name, "sha256": sha256, "source": source}
     assert len(checkpoint.info.tasks) == len({*checkpoint.info.tasks}) == TRAINED_ON[name]
@@ -85,6 +86,7 @@ def test_every_generator_serves_the_offline_base_with_the_sample() -> None:
         assert strategy.evidence().trained_on == TRAINED_ON[name]
         assert strategy.evidence().held_out is not None
     assert engine.strategies["auto"].evidence() == Evidence()
+    assert engine.needs("text-to-lora") == ["description", "base"]  # the base reads it
 
 
 def test_the_sample_has_the_start_that_sg_lora_was_trained_from() -> None:
