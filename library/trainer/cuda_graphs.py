@@ -100,9 +100,21 @@ class PackedLoss:
         self._replayed(batch)
 
     def _run(self, batch: PackedBatch) -> None:
-        self._hooks.set_packed(self.leaves, batch.owners)
+        self._hooks.set_packed(_members(self.leaves, batch), batch.owners)
         self._loss(self._model, batch).backward()
         self._hooks.clear()
+
+
+def _members(adapters: Adapter, batch: PackedBatch) -> Adapter:
+    """Those of the adapters that a batch has rows of; gradients go back to all."""
+    numbers = batch.members
+    if numbers is None:
+        return adapters
+    a, b = (
+        {key: factor.index_select(0, numbers) for key, factor in side.items()}
+        for side in (adapters.A, adapters.B)
+    )
+    return Adapter(adapters.layout, a, b)
 
 
 class PackedStates:
@@ -141,7 +153,7 @@ class Replayed:
 
     def __init__(self, run: Run, device: torch.device) -> None:
         self._run = run
-        self._graphs: dict[tuple[int, int, int, int], _Graph | None] = {}  # None: seen once
+        self._graphs: dict[tuple[int, ...], _Graph | None] = {}  # None: seen once
         self._stream = torch.cuda.Stream() if device.type == "cuda" else None
         self._pool: Any = None
 

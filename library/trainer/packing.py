@@ -31,6 +31,7 @@ class PackedBatch:
     `answers` are positions in the flattened batch whose *next* token is to be predicted, padded
     with position 0; `targets` are those tokens. Of `taught` ones a teacher's distribution is to be
     learned, the one that `output_logits` makes of `teacher`; of `labelled` ones the token as well.
+    Owners count among `members`, where a batch has rows of some of the adapters alone.
     """
 
     ids: Int[Tensor, "sequences length"]
@@ -43,6 +44,7 @@ class PackedBatch:
     teacher: Float[Tensor, "answers width"] | None = None
     taught: Bool[Tensor, " answers"] | None = None
     labelled: Bool[Tensor, " answers"] | None = None
+    members: Int[Tensor, " members"] | None = None  # numbers of adapters; None for all
 
     def to(self, device: torch.device) -> "PackedBatch":
         return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
@@ -56,11 +58,12 @@ class PackedBatch:
         return [value for value in vars(self).values() if value is not None]
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Sequences, length, answers, width of the teacher's states (0 without one)."""
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """Sequences, length, answers, width of the teacher's states, members (0 without)."""
         sequences, length = self.ids.shape
         width = 0 if self.teacher is None else self.teacher.shape[1]
-        return sequences, length, len(self.answers), width
+        members = 0 if self.members is None else len(self.members)
+        return sequences, length, len(self.answers), width, members
 
 
 def packed(

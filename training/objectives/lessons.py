@@ -19,7 +19,8 @@ from library.trainer.cuda_graphs import packed_states
 from library.trainer.packing import PackedBatch, packed
 from training.data.batches import TaughtRow
 
-SEQUENCES = 8  # of a batch, or a multiple, where shapes are to be few
+SEQUENCES = 4  # of a batch, or a multiple, where shapes are to be few
+MEMBERS = 32  # adapters of a batch, at most: each costs every token of it
 NOBODY = -1  # owner of rows that no adapter acts on
 
 
@@ -28,8 +29,9 @@ class Lessons:
     """Rows of a step on a device, packed into batches.
 
     Attributes:
-        student: owners are conditions of the step; an answer token's weight is 1 over the tokens of
-            its answer and the rows of the step; those of rows that have a task are labelled.
+        student: owners are conditions of the step, counted among a batch's members; an answer
+            token's weight is 1 over the tokens of its answer and the rows of the step; those of
+            rows that have a task are labelled.
         teacher: owners are 0, or -1 where the base alone teaches.
         places: of each batch of the student: where its answers' tokens lie among the teacher's.
         described: number of rows that have a task.
@@ -66,7 +68,7 @@ class Lessons:
         shapes = {} if longest is None else {"least": longest, "multiple": SEQUENCES}
         asked = [TokenRow(row.owner, row.prompt, [*a]) for row, a in pairs]
         read = [TokenRow(NOBODY if row.nothing else 0, row.read, [*a]) for row, a in pairs]
-        student = packed(asked, weights, pad, **shapes)
+        student = packed_by_owner(asked, weights, pad, **shapes)
         teacher = packed(read, weights, pad, **shapes)
         lengths = [len(answer) for answer in answers]
         places = answer_places(
@@ -92,6 +94,37 @@ class Lessons:
             replace(batch, teacher=states[places])
             for batch, places in zip(self.student, self.places, strict=True)
         ]
+
+
+def packed_by_owner(
+    rows: Sequence[TokenRow], weights: Sequence[float], pad: int, **shapes: int
+) -> list[tuple[PackedBatch, list[int]]]:
+    """Pack rows into batches of so few adapters that they do not cost more than the base.
+
+    All adapters of a batch lie side by side, and each token meets all of them.
+
+    Args:
+        rows: with an owner each.
+        weights: of an answer token, for each row.
+        pad: id of the padding token.
+        shapes: `least` and `multiple`, see `packed`.
+    Returns:
+        As `packed` does. Owners count among a batch's members, if there are more than MEMBERS.
+    """
+    count = 1 + max(row.owner for row in rows)
+    if count <= MEMBERS:
+        return packed(rows, weights, pad, **shapes)
+    batches = []
+    for first in range(0, count, MEMBERS):
+        own = [i for i, row in enumerate(rows) if first <= row.owner < first + MEMBERS]
+        if not own:
+            continue
+        # The last batch names its last adapter more than once: one number of members for all.
+        members = torch.arange(first, first + MEMBERS).clamp(max=count - 1)
+        moved = [replace(rows[i], owner=rows[i].owner - first) for i in own]
+        for batch, order in packed(moved, [weights[i] for i in own], pad, **shapes):
+            batches.append((replace(batch, members=members), [own[i] for i in order]))
+    return batches
 
 
 def answer_places(

@@ -26,6 +26,7 @@ from training.data.batches import TaskBatch, TaughtRow
 from training.data.sampling import SamplingConfig
 from training.data.tasks import TaskDataModule
 from training.data.taught import TaughtDataModule
+from training.objectives import lessons
 from training.objectives.condition_noise import ConditionNoise
 from training.objectives.distillation import Distillation
 from training.objectives.module import OptimiserConfig
@@ -128,12 +129,12 @@ class ByHand(lightning.Callback):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("settings", "nothing"),
+    ("settings", "nothing", "members"),
     [
-        ({}, 0.0),
-        ({"label_weight": 0.5}, 0.5),
-        ({"labels": "teacher", "max_new_tokens": 4, "label_weight": 0.3}, 0.5),
-        ({"labels": "teacher", "max_new_tokens": 4, "temperature": 1.5, "answer_batch": 2}, 0.0),
+        ({}, 0.0, 3),
+        ({"label_weight": 0.5}, 0.5, 32),
+        ({"labels": "teacher", "max_new_tokens": 4, "label_weight": 0.3}, 0.5, 1),
+        ({"labels": "teacher", "max_new_tokens": 4, "temperature": 1.5, "answer_batch": 2}, 0.0, 4),
     ],
 )
 def test_the_gradient_is_that_of_the_loss_by_hand(
@@ -142,7 +143,10 @@ def test_the_gradient_is_that_of_the_loss_by_hand(
     tasks: Path,
     settings: dict[str, Any],
     nothing: float,
+    members: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(lessons, "MEMBERS", members)
     check = ByHand()
     check.label_weight = settings.get("label_weight", 0.0)
     sampling = SamplingConfig(4, 3, prompted_share=0.3, micro_batches=2)

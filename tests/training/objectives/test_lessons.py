@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from library.base.loss import output_logits
 from library.trainer.cuda_graphs import packed_states
 from training.data.batches import TaughtRow
+from training.objectives import lessons as module
 from training.objectives.lessons import LessonLoss, Lessons
 
 SIZES = st.tuples(st.integers(1, 30), st.integers(1, 60), st.integers(1, 9), st.booleans())
@@ -27,13 +28,19 @@ def lessons(
     return Lessons.of(rows, [row.answer for row in rows], 0, longest, CPU), rows
 
 
-@given(st.lists(SIZES, min_size=1, max_size=12), st.sampled_from([None, 128]))
-def test_each_answer_token_has_the_teachers_beside_it(sizes: Sizes, longest: int | None) -> None:
-    made, rows = lessons(sizes, longest)
+@given(
+    st.lists(SIZES, min_size=1, max_size=12), st.sampled_from([None, 128]), st.sampled_from([2, 32])
+)
+def test_each_answer_token_has_the_teachers_beside_it(
+    sizes: Sizes, longest: int | None, most: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MEMBERS", most)
+        made, rows = lessons(sizes, longest)
     said = torch.cat([batch.targets for batch in made.teacher])
     seen: list[int] = []
     for batch, places in zip(made.student, made.places, strict=True):
-        assert longest is None or (batch.ids.shape[0] % 8, batch.ids.shape[1]) == (0, 128)
+        assert longest is None or (batch.ids.shape[0] % 4, batch.ids.shape[1]) == (0, 128)
         assert len(places) == len(batch.answers) == len(batch.weights)
         assert batch.labelled is not None
         real = batch.weights > 0
@@ -46,7 +53,9 @@ def test_each_answer_token_has_the_teachers_beside_it(sizes: Sizes, longest: int
             row = rows[int(target) // 100 - 1]
             assert float(weight) == pytest.approx(1 / (len(rows) * len(row.answer)))
             assert bool(labelled) is not row.nothing
-            assert int(batch.owners.flatten()[place]) == row.owner
+            own = int(batch.owners.flatten()[place])
+            assert (own if batch.members is None else int(batch.members[own])) == row.owner
+            assert batch.members is None or len(batch.members) == most
             seen.append(int(target))
     assert sorted(seen) == sorted(token for row in rows for token in row.answer)
     for batch in made.teacher:
