@@ -3,7 +3,9 @@
     python -m benchmarks.quality.newcomer --out docs/results/newcomer.json
 
 The requests are in newcomer.json beside this file; they were written before any was tried. Right is
-an answer that is exactly the expected one. It takes ten minutes on two cores.
+an answer that is exactly the expected one. `bare` counts those of an adapter that `text-to-lora`
+makes of the description alone, without the instruction in the prompt. It takes ten minutes on two
+cores.
 """
 
 import argparse
@@ -19,10 +21,12 @@ import lorasmith
 REQUESTS = Path(__file__).with_suffix(".json")
 
 
-def answered(request: dict[str, Any], examples: list[tuple[str, str]]) -> dict[str, Any]:
+def answered(
+    request: dict[str, Any], examples: list[tuple[str, str]], **how: Any
+) -> dict[str, Any]:
     """The adapter for a request, and how it answers the new inputs."""
     begun = time.perf_counter()
-    adapter = lorasmith.generate(request["description"], examples=examples)
+    adapter = lorasmith.generate(request["description"], examples=examples, **how)
     seconds = time.perf_counter() - begun
     answers = lorasmith.answer([text for text, _ in request["inputs"]], adapter)
     pairs = zip(answers, request["inputs"], strict=True)
@@ -46,6 +50,7 @@ def main() -> None:
         row = {"task": request["task"], **answered(request, request["examples"])}
         without = answered(request, [])
         row |= {"without_examples": without["right"], "without_verdict": without["verdict"]}
+        row["bare"] = answered(request, [], generator="text-to-lora", mode="bare")["right"]
         rows.append(row)
         print(json.dumps(row, ensure_ascii=False), flush=True)
     report = {
