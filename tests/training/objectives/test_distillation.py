@@ -411,10 +411,8 @@ def test_the_recipe_runs(
     word_base: Path,
     teacher: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tasks = write_tasks(tmp_path / "tasks", {"a": "red", "b": "blue", "c": "sun", "d": "sea"})
-    monkeypatch.setattr("sys.argv", ["lorasmith"])  # which the command sets
     run_lightning([
         "fit", "--config", str(tiny.ROOT / "configs" / "text_to_lora_distilled.yaml"),
         "--model.teacher", str(teacher), "--model.base", str(word_base),

@@ -246,14 +246,12 @@ def test_a_checkpoint_records_the_reward_before_and_after_and_the_tasks_of_its_s
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_the_recipe_runs(
-    word_base: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_recipe_runs(word_base: Path, start: Path, tmp_path: Path) -> None:
     tasks = write_tasks(tmp_path / "tasks", {"a": "red", "b": "blue", "c": "sun", "d": "sea"})
-    monkeypatch.setattr("sys.argv", ["lorasmith"])  # which the command sets
     run_lightning([
         "fit", "--config", str(tiny.ROOT / "configs" / "text_to_lora_reward.yaml"),
         "--model.start", str(start), "--model.base", str(word_base), "--data.base", str(word_base),
+        "--data.encoder", DEFAULT_ENCODER,
         "--model.out", str(tmp_path / "out"), "--model.kl_weight", "0.1",
         "--model.answers.max_new_tokens", "3", "--data.tasks", f"[{tasks}]",
         "--data.set_aside_share", "0.25", "--data.steps", "2", "--trainer.max_steps", "2",
