@@ -21,7 +21,7 @@ from generator.strategies.generated import Generated
 from generator.strategies.multi_task import MultiTask, shipped_multi_task
 from generator.strategies.refined import refined_proposals
 from generator.strategies.retrieved import Compose, Nearest
-from index.encoders.texts import is_base_states, stored_encoder
+from index.encoders.texts import stored_encoder
 from library.base.models import BaseModel, BaseReference
 from library.checkpoint import Checkpoint, load_checkpoint
 from library.errors import CheckpointError, UnknownName, UsageError
@@ -93,8 +93,8 @@ class Engine:
         if loaded is None:
             return needs_of(name)
         needs = needs_of(name, loaded.module)
-        if is_base_states(loaded.checkpoint.info.encoder) and "base" not in needs:
-            needs.append("base")  # which reads the description
+        if loaded.read_by_base and "base" not in needs:
+            needs.append("base")
         return needs
 
     def uses_examples(self, name: str) -> bool:

@@ -28,8 +28,10 @@ import torch
 
 from library.base.models import load_config, resolve_base
 from library.files import write_file
+from library.layout import layout_of
 
 ROOT = Path(__file__).parents[2]
+MATRICES = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
 PEAK = 989e12  # FLOPs a second of an H100 or H200, dense bfloat16
 
 
@@ -77,9 +79,8 @@ def measured(tree: Path, devices: int, count: int, fit: list[str]) -> dict[str, 
 def report(runs: list[dict[str, Any]], o: argparse.Namespace) -> dict[str, Any]:
     """All runs so far, with ratios to one GPU and to the time that matrix products need."""
     one = next((r for r in runs if r["devices"] == 1 and r["tree"] == "this"), None)
-    config = load_config(resolve_base(None))
-    layer = 4 * config.hidden_size**2 * 2 // 3 + 3 * config.hidden_size * config.intermediate_size
-    parameters = config.num_hidden_layers * layer
+    sites = layout_of(load_config(resolve_base(None)), MATRICES).sites
+    parameters = sum(site.in_features * site.out_features for site in sites)
     least = 2 * parameters * (2 + o.teacher_tokens) / PEAK  # seconds a token
     for run in runs:
         run["floor_share"] = run["tokens_per_second"] * least / run["devices"]

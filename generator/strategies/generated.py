@@ -14,6 +14,7 @@ from generator.request import ONLY_EXAMPLES, Query
 from generator.resources import Fit, Resources
 from generator.strategies.base import NothingNear, Offer, Proposal, Strategy
 from generator.strategies.evidence import Evidence, shipped_evidence
+from index.encoders.texts import is_base_states
 from library.adapter import stack
 from library.base.models import BaseReference, base_layout, numerics
 from library.checkpoint import Checkpoint
@@ -33,6 +34,7 @@ class Generated(Strategy):
         self.name = checkpoint.kind
         self.module = checkpoint.module.to(device=resources.device, dtype=torch.float64)
         self.uses_examples = reads_examples(self.module)
+        self.read_by_base = is_base_states(checkpoint.info.encoder)  # the base reads descriptions
         self.fit = Fit(self._require_fit)
         self._resources = resources
 

@@ -106,7 +106,10 @@ class PackedLoss:
 
 
 def _members(adapters: Adapter, batch: PackedBatch) -> Adapter:
-    """Those of the adapters that a batch has rows of; gradients go back to all."""
+    """Those of the adapters that a batch has rows of; gradients go back to all.
+
+    Not `adapters[numbers]`: going backward, an index by a tensor sorts, a selection only adds.
+    """
     numbers = batch.members
     if numbers is None:
         return adapters

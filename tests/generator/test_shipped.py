@@ -38,8 +38,7 @@ def test_it_is_small(name: str) -> None:
 def test_a_generator_is_of_the_offline_base_and_says_its_scores(name: str) -> None:
     checkpoint, base = read_generator(pretrained.folder(name)), resolve_base()
     layout = checkpoint.module.layout
-    modules = [*dict.fromkeys(site.module_type for site in layout.sites)]
-    assert layout == layout_of(load_config(base), modules, rank=layout.rank)
+    assert layout == layout_of(load_config(base), layout.module_types, rank=layout.rank)
     sha256, source = identity(base)
     assert checkpoint.info.base == {"id": base.name, "sha256": sha256, "source": source}
     assert len(checkpoint.info.tasks) == len({*checkpoint.info.tasks}) == TRAINED_ON[name]
