@@ -96,23 +96,32 @@ def write_folder(target: Path, files: Mapping[str, bytes], *, overwrite: bool = 
             _write_synced(staging / name, content)
 
 
-def write_file(target: Path, content: bytes) -> None:
-    """Replace file `target` as one step.
+@contextlib.contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A path to write in the `with` block; the file there then replaces `target` as one step.
 
     Raises:
         OutputExists: there is a folder or a device.
-        OutputError: it cannot be written.
+        OutputError: it cannot be written; nothing is left behind.
     """
     require_kind(target, folder=False)
     staging = target.with_name(f"{_hidden(target)}{os.getpid()}")
     try:
         with output_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            _write_synced(staging, content)
+            yield staging
+            with staging.open("rb") as file:
+                os.fsync(file.fileno())
             staging.replace(target)
     finally:
         with contextlib.suppress(OSError):
             staging.unlink()
+
+
+def write_file(target: Path, content: bytes) -> None:
+    """Replace file `target` as one step; errors as of `whole_file`."""
+    with whole_file(target) as staging:
+        staging.write_bytes(content)
 
 
 def _write_synced(path: Path, content: bytes) -> None:

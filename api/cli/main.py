@@ -9,6 +9,7 @@ from api.cli.base import base
 from api.cli.compose import ComposeCommand, compose_command
 from api.cli.console import guarded
 from api.cli.evaluate import evaluate_command
+from api.cli.export import export_adapter
 from api.cli.generate import generate_command
 from api.cli.generators import generators_command
 from api.cli.index import index
@@ -41,6 +42,7 @@ app.command("refine")(refine_command)
 app.command("search")(search_command)
 app.command("verify")(verify_command)
 app.command("sign")(sign_command)
+app.command("export")(export_adapter)
 app.command("serve")(serve_command)
 app.command("commit")(commit_command)
 app.command("prove")(prove_command)

@@ -93,13 +93,17 @@ def of_one_base(base: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return same_base(base["id"], other["id"]) if None in digests else len(digests) == 1
 
 
-def load_config(reference: BaseReference) -> Any:
-    """The transformers config, without weights. Raises BaseModelError if it cannot be read."""
+def load_config(reference: BaseReference, *, offline: bool = False) -> Any:
+    """The transformers config, without weights. Raises BaseModelError if it cannot be read.
+
+    Args:
+        offline: whether nothing may be downloaded.
+    """
     from transformers import AutoConfig
 
     if reference.packaged:
         return AutoConfig.for_model(**packaged.CONFIG)
-    return _pretrained(AutoConfig, reference)
+    return _pretrained(AutoConfig, reference, local_files_only=offline)
 
 
 def base_layout(reference: BaseReference, like: Layout) -> Layout:

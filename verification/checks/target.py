@@ -94,7 +94,7 @@ def _remarks(
         message = f"start vllm with --max-lora-rank {rank} or more"
         return [Finding(TARGET_HOOK, "rank-limit", "warn", message, {"rank": rank})]
     if server == "llama.cpp":
-        message = "llama.cpp reads GGUF: convert with convert_lora_to_gguf first"
+        message = "llama.cpp reads GGUF: write it with lorasmith export --as gguf"
         return [Finding(TARGET_HOOK, "needs-gguf", "info", message)]
     if server == "ollama":
         return _ollama_family(config, context)
