@@ -26,6 +26,7 @@ from library.base.models import BaseModel, BaseReference
 from library.checkpoint import Checkpoint, load_checkpoint
 from library.errors import CheckpointError, UnknownName, UsageError
 from library.progress import Progress, no_progress, share_of
+from library.stages import Stages, untimed
 from library.store.open import open_library
 
 DEFAULT_STRATEGY = Auto.name
@@ -130,7 +131,9 @@ class Engine:
         if request.inputs:  # without a teacher there is no training
             self.teachers.teacher(request.description, query.base)
         untrained = bool(request.examples) and not request.refines
-        return self.strategy(name, examples=untrained).propose(query)
+        strategy = self.strategy(name, examples=untrained)
+        with query.stages("generate"):
+            return strategy.propose(query)
 
     def generate(
         self,
@@ -139,13 +142,15 @@ class Engine:
         base: BaseReference,
         progress: Progress = no_progress,
         refiner: Refiner | None = None,
+        stages: Stages = untimed,
     ) -> Packaged:
         """A finished adapter. Raises as `propose` does, and AdapterRefused.
 
         Args:
             refiner: does the training; by default this process.
+            stages: measures what comes before and after training.
         """
-        query = Query(request, base, self.resources)
+        query = Query(request, base, self.resources, stages=stages)
         return package(query, self._propose(name, query, progress, refiner), name)
 
     def samples(

@@ -54,7 +54,8 @@ def package(query: Query, proposal: Proposal, generator: str) -> Packaged:
     if request.rank is not None and request.rank != adapter.layout.rank:
         adapter = adapter.with_rank(request.rank)
     # 2. The file format.
-    peft = to_peft(adapter, base_name=base["id"], profile=request.profile)
+    with query.stages("serialise"):
+        peft = to_peft(adapter, base_name=base["id"], profile=request.profile)
     # 3. Identity, report and provenance, written once.
     checked = QuickCheck(query.base)
     chosen = proposal.chosen.to_dict()
@@ -79,7 +80,8 @@ def package(query: Query, proposal: Proposal, generator: str) -> Packaged:
             "strength": request.strength,
         },
     )
-    files = finish(peft, provenance, checked, folder_readme)
+    with query.stages("serialise"):
+        files = finish(peft, provenance, checked, folder_readme, query.stages)
     summary = {
         "id": files.id,
         "sha256": files.sha256,

@@ -15,6 +15,7 @@ from library.base.usage import BARE
 from library.peft.provenance import AdapterFiles, Check, Provenance, finish
 from library.peft.write import to_peft
 from library.progress import Progress, no_progress
+from library.stages import Stages, untimed
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def refine_adapter(
     teacher: Teacher | None = None,
     check: Check | None = None,
     progress: Progress = no_progress,
+    stages: Stages = untimed,
 ) -> RefinedAdapter:
     """An adapter after training on a request's examples, on answers to its inputs, or on both.
 
@@ -67,6 +69,7 @@ def refine_adapter(
         refiner: does the training.
         teacher: answers the inputs, if there are any.
         check: see library.peft.provenance.finish.
+        stages: measures what comes after training.
     Raises:
         UsageError: examples that nothing can be trained with.
         UnsupportedModel: there is no default for the base's modules.
@@ -114,6 +117,7 @@ def refine_adapter(
         expected=None if expected is None else expected.to_dict(),
         details={"refine": refined.to_dict(), "profile": request.profile},
     )
-    files = to_peft(refined.adapter, base_name=about["id"], profile=request.profile)
-    finished = finish(files, provenance, check, folder_readme)
+    with stages("serialise"):
+        files = to_peft(refined.adapter, base_name=about["id"], profile=request.profile)
+        finished = finish(files, provenance, check, folder_readme, stages)
     return RefinedAdapter(finished, refined, start.ids[0] if start else None)

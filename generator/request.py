@@ -27,6 +27,7 @@ from library.base.models import BaseModel, BaseReference
 from library.base.task_vectors import in_context_prompts, task_vectors
 from library.errors import UsageError
 from library.peft.write import Profile
+from library.stages import Stages, untimed
 from library.tasks.files import Example
 from library.tasks.identity import examples_digest
 
@@ -129,12 +130,19 @@ class Query:
         base: the base model that the adapter is for.
         resources: loaded encoders, library and base models.
         without: a task whose own adapters are left out of retrieval; for leave-one-out.
+        stages: times what it computes.
     """
 
     def __init__(
-        self, request: Request, base: BaseReference, resources: Resources, without: str = ""
+        self,
+        request: Request,
+        base: BaseReference,
+        resources: Resources,
+        without: str = "",
+        stages: Stages = untimed,
     ) -> None:
         self.request, self.base, self.resources, self.without = request, base, resources, without
+        self.stages = stages
         self._embeddings: dict[str, Embeddings] = {}
         self._nearest_experts: dict[int, list[Neighbour]] = {}
 
@@ -163,7 +171,8 @@ class Query:
         if encoder not in self._embeddings:
             texts = [self.description]
             reader = self.resources.reader(encoder, self.base)
-            self._embeddings[encoder] = reader.encode(texts)
+            with self.stages("embed"):
+                self._embeddings[encoder] = reader.encode(texts)
         return self._embeddings[encoder]
 
     def pairs(self, encoder: str, most: int) -> EmbeddedPairs:
@@ -177,11 +186,11 @@ class Query:
         if self.request.description is None or self.resources.library_fit.misfit(self.base):
             return []
         retriever = self.resources.retriever(self.base)
-        return retriever.nearest(
-            self.embeddings(retriever.encoder.name).pooled[0].cpu(),
-            NEIGHBOURS,
-            lambda record: record["task"] != self.without,
-        )
+        vector = self.embeddings(retriever.encoder.name).pooled[0].cpu()
+        with self.stages("retrieve"):
+            return retriever.nearest(
+                vector, NEIGHBOURS, lambda record: record["task"] != self.without
+            )
 
     @property
     def similarity(self) -> float | None:
@@ -214,11 +223,13 @@ class Query:
         if k not in self._nearest_experts:
             retriever = self.resources.retriever(self.base)
             own = {record["id"] for record in retriever.experts}
-            self._nearest_experts[k] = retriever.nearest(
-                self.embeddings(retriever.encoder.name).pooled[0].cpu(),
-                k,
-                lambda record: record["id"] in own and record["task"] != self.without,
-            )
+            vector = self.embeddings(retriever.encoder.name).pooled[0].cpu()
+            with self.stages("retrieve"):
+                self._nearest_experts[k] = retriever.nearest(
+                    vector,
+                    k,
+                    lambda record: record["id"] in own and record["task"] != self.without,
+                )
         return self._nearest_experts[k]
 
     def experts(self, nearest: Sequence[Neighbour]) -> Experts:

@@ -8,7 +8,7 @@ import anyio
 import uvicorn
 from fastapi import FastAPI
 
-from api.http import adapters, info, jobs, problems, search, verify
+from api.http import adapters, info, jobs, metrics, problems, search, verify
 from api.http.listening import NO_TELEMETRY, announce, listen
 from api.http.schemas import Problem
 from api.service.service import Service
@@ -37,7 +37,8 @@ def create_app(service: Service) -> FastAPI:
         telemetry=NO_TELEMETRY,
     )
     app.state.service = service
-    for module in (adapters, search, info, verify, jobs):
+    app.add_middleware(metrics.Measured, metrics=service.metrics)
+    for module in (adapters, search, info, verify, jobs, metrics):
         app.include_router(module.router)
     problems.install(app)
     return app

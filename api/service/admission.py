@@ -1,5 +1,6 @@
 """Limits on waiting work: who comes when everything is taken is refused, not queued without end."""
 
+import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -10,6 +11,11 @@ from api.errors import Overloaded
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Waited = Callable[[float], None]
+
+
+def unobserved(seconds: float) -> None:
+    """Waiting that nobody measures."""
 
 
 class Admission:
@@ -21,10 +27,13 @@ class Admission:
         work: plural noun for what is limited, for the refusal.
         waiting: how many may wait.
         retry_after: seconds that a refused client is told to wait.
+        waited: called with the seconds that a piece of work waited, when it begins.
     """
 
-    def __init__(self, work: str, *, waiting: int, retry_after: int) -> None:
-        self.retry_after = retry_after
+    def __init__(
+        self, work: str, *, waiting: int, retry_after: int, waited: Waited = unobserved
+    ) -> None:
+        self.retry_after, self._waited = retry_after, waited
         self._work, self._capacity, self._admitted = work, waiting + 1, 0
         self._one = anyio.CapacityLimiter(1)
 
@@ -42,7 +51,13 @@ class Admission:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` in a thread, alone. Raises Overloaded."""
         self.enter()
+        entered = time.monotonic()
+
+        def alone() -> T:
+            self._waited(time.monotonic() - entered)
+            return function(*args, **kwargs)
+
         try:
-            return await to_thread.run_sync(lambda: function(*args, **kwargs), limiter=self._one)
+            return await to_thread.run_sync(alone, limiter=self._one)
         finally:
             self.leave()

@@ -3,6 +3,7 @@
 import logging
 import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from anyio import to_thread
 from anyio.streams.memory import MemoryObjectSendStream
 
 from api.errors import NotReady, QuotaExceeded
-from api.service.admission import Admission
+from api.service.admission import Admission, Waited, unobserved
 from api.service.job_store import INTERRUPTED, Cancelled, JobRow, JobStore, Keep
 from generator.refine.process import TrainingLost
 from library.errors import AdapterRefused, LorasmithError, MissingPath
@@ -35,14 +36,31 @@ class Jobs:
             done; that call ends a job that is to stop.
         waiting: how many may wait while one runs.
         retry_after: seconds that a refused client is told to wait.
+        waited: called with the seconds that a job waited, when it begins.
+
+    Attributes:
+        running: how many run, 0 or 1.
     """
 
-    def __init__(self, store: JobStore, work: Work, *, waiting: int, retry_after: int) -> None:
-        self.store, self._work = store, work
+    def __init__(
+        self,
+        store: JobStore,
+        work: Work,
+        *,
+        waiting: int,
+        retry_after: int,
+        waited: Waited = unobserved,
+    ) -> None:
+        self.store, self._work, self._waited, self.running = store, work, waited, 0
         self._admission = Admission("jobs", waiting=waiting, retry_after=retry_after)
         self._stopping = threading.Event()
         self._queue: MemoryObjectSendStream[JobRow] | None = None
-        self._waiting: set[str] = set()  # ids of jobs that hold a place in the queue
+        self._waiting: dict[str, float] = {}  # when each job came that holds a place in the queue
+
+    @property
+    def queued(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
 
     async def submit(self, adapter: str, request: Mapping[str, Any]) -> JobRow:
         """Queue a job. For the event loop's thread only.
@@ -59,7 +77,7 @@ class Jobs:
         try:
             job = await to_thread.run_sync(self.store.add, adapter, request)
             queue.send_nowait(job)
-            self._waiting.add(job.id)
+            self._waiting[job.id] = time.monotonic()
         except BaseException as error:
             self._admission.leave()
             if isinstance(error, anyio.ClosedResourceError):
@@ -74,8 +92,7 @@ class Jobs:
         For the event loop's thread only.
         """
         job = await to_thread.run_sync(self.store.cancel, identity)
-        if identity in self._waiting:
-            self._waiting.remove(identity)
+        if self._waiting.pop(identity, None) is not None:
             self._admission.leave()
         return job
 
@@ -87,12 +104,15 @@ class Jobs:
             with send, receive:
                 self._queue = send
                 async for job in receive:
-                    if job.id not in self._waiting:
+                    came = self._waiting.pop(job.id, None)
+                    if came is None:
                         continue
-                    self._waiting.remove(job.id)
+                    self._waited(time.monotonic() - came)
+                    self.running = 1
                     try:
                         await to_thread.run_sync(self._one, job)
                     finally:
+                        self.running = 0
                         self._admission.leave()
         finally:
             self.store.close()

@@ -7,6 +7,7 @@ from typing import Any
 from api.service.hooks import configured
 from api.service.job_store import JobRow, Keep
 from api.service.jobs import Share
+from api.service.metrics import Metrics
 from api.service.settings import Settings
 from api.service.store import LOCAL, Store, StoredRecord
 from generator.engine import Engine
@@ -48,14 +49,19 @@ class Making:
         settings: name the bases.
         store: where they are kept.
         engine: gives the engine, once it is loaded.
+        metrics: where the stages are measured.
     """
 
-    def __init__(self, settings: Settings, store: Store, engine: Callable[[], Engine]) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, engine: Callable[[], Engine], metrics: Metrics
+    ) -> None:
         self._settings, self._store, self._engine = settings, store, engine
+        self._metrics = metrics
 
     def create(self, name: str, request: Request, base: BaseReference) -> Created:
         """An adapter, made and kept at once."""
-        adapter = self._engine().generate(name, request, base)
+        stages = self._metrics.stages("requests")
+        adapter = self._engine().generate(name, request, base, stages=stages)
         files = adapter.files.files
         record, new = self._store.put(LOCAL, adapter.summary, files)
         return Created(record, files[WEIGHTS_FILE], new, adapter.milliseconds)
@@ -63,14 +69,18 @@ class Making:
     def require_start(self, name: str, request: Request, base: BaseReference) -> None:
         """Raise whatever is known to be wrong with a request before its training."""
         engine = self._engine()
-        engine.start(name, Query(request, base, engine.resources))
+        stages = self._metrics.stages("requests")
+        engine.start(name, Query(request, base, engine.resources, stages=stages))
 
     def create_by_job(self, job: JobRow, share: Share) -> Keep:
         """An adapter that is trained on its request's examples."""
         asked = job.request
         base = self._settings.base(asked["base"])
         request, progress = request_of(asked["request"]), _shares(share)
-        adapter = self._engine().generate(asked["generator"], request, base, progress, refine_apart)
+        stages = self._metrics.stages("jobs")
+        adapter = self._engine().generate(
+            asked["generator"], request, base, progress, refine_apart, stages
+        )
         return lambda: self._store.put(LOCAL, adapter.summary, adapter.files.files)[0]
 
     def start(self, identity: str) -> tuple[Parents, BaseReference]:
@@ -115,6 +125,7 @@ class Making:
             teacher=self._teacher(request, start, base),
             check=QuickCheck(base),
             progress=_shares(share),
+            stages=self._metrics.stages("jobs"),
         )
         given = [("examples", request.examples), ("inputs", request.inputs)]
         rows = " and ".join(name for name, rows in given if rows)

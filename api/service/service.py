@@ -14,6 +14,7 @@ from api.service.hooks import configured, drawn_challenge, hooks_of
 from api.service.job_store import JobRow, JobStore, Keep
 from api.service.jobs import Jobs, Share
 from api.service.making import Created, Making, request_json
+from api.service.metrics import Metrics
 from api.service.settings import Settings
 from api.service.store import LOCAL, Store
 from generator.engine import (
@@ -60,17 +61,23 @@ class Service:
             raise MissingPath(f"there is no task folder at {settings.tasks}")
         self.settings = settings
         self.store = Store(settings.data, quota_bytes=settings.quota_bytes)
+        self.metrics = Metrics()
         self.admission = Admission(
-            "requests", waiting=settings.queue_length, retry_after=settings.retry_after
+            "requests",
+            waiting=settings.queue_length,
+            retry_after=settings.retry_after,
+            waited=self.metrics.waited("requests"),
         )
         self.hooks = hooks_of(settings, lambda: self.engine)
-        self._making = Making(settings, self.store, lambda: self.engine)
+        self._making = Making(settings, self.store, lambda: self.engine, self.metrics)
         self.jobs = Jobs(
             JobStore(settings.data),
             self._work,
             waiting=settings.job_queue_length,
             retry_after=settings.retry_after,
+            waited=self.metrics.waited("jobs"),
         )
+        self.metrics.watch(self.jobs, self.store)
         self._srs = None if settings.zk_srs is None else read_srs(settings.zk_srs)
         self.on_failure: Callable[[Exception], None] = _log_failure
         self._searcher: Searcher | None = None
@@ -198,7 +205,8 @@ class Service:
         if job.request["zk"] is not None:
             hooks.append(zk_hook(Challenge(**job.request["zk"]), self._srs))
         policy = Policy(hooks=tuple(job.request["hooks"]))
-        return run_hooks(Artifact(files), context, policy, hooks).to_dict()
+        with self.metrics.stages("jobs")("verify"):
+            return run_hooks(Artifact(files), context, policy, hooks).to_dict()
 
     def _require_modules(self, identity: str, count: int | None) -> None:
         """Raise UsageError if fewer modules could be proved than are asked for."""
@@ -229,7 +237,8 @@ class Service:
         elif now - self._followed > FOLLOW_SECONDS:
             self._searcher.follow()
             self._followed = now
-        return self._searcher.search(text, files, by=by, k=k, filter=filter)
+        stages = self.metrics.stages("requests")
+        return self._searcher.search(text, files, by=by, k=k, filter=filter, stages=stages)
 
 
 def _warm(settings: Settings) -> Engine:

@@ -114,6 +114,10 @@ class Store:
                 rows.execute("DELETE FROM adapters WHERE id = ?", (identity,))
                 shutil.rmtree(self.path(identity), ignore_errors=True)
 
+    def used(self) -> int:
+        """The size of all stored adapters, in bytes. Raises StorageFailed."""
+        return self._database.query("SELECT coalesce(sum(bytes), 0) FROM adapters")[0][0]
+
     def path(self, identity: str, name: str = "") -> Path:
         """An adapter's folder or one file in it, whether or not it exists."""
         return self.folder / "adapters" / identity / name

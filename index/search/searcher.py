@@ -14,6 +14,7 @@ from index.search.sync import OnNote, follow, open_index, quiet
 from index.segments.index import VectorIndex
 from index.segments.metadata import EVERYTHING, Filter
 from library.progress import Progress, no_progress
+from library.stages import Stages, untimed
 from library.store.open import open_library
 
 MORE = 15  # results looked at beyond k, so that a margin rarely lacks another task
@@ -80,21 +81,25 @@ class Searcher:
         by: By | None = None,
         k: int = 10,
         filter: Filter = EVERYTHING,
+        stages: Stages = untimed,
     ) -> list[Result]:
         """The k adapters most similar to a text, an adapter, or the mean of both.
 
         Args:
             adapter: the content of its files by name (library.peft.folder.read_adapter_folder).
             by: what is compared; see index.search.query.QueryEncoder.encode.
+            stages: measures the embedding of the query and the lookup.
         Raises:
             UsageError: neither is given, the text is empty or too long, or k out of range.
             UnknownName: a filter that names nothing.
             NotSearchable: an adapter that cannot be searched by.
             EncoderMismatch, IndexDamaged: the library's own index cannot be used.
         """
-        query = self._query_encoder.encode(text, adapter, by)
+        with stages("embed"):
+            query = self._query_encoder.encode(text, adapter, by)
         index = self.index(query.by)
-        hits = index.search(query.vector, k, filter, more=MORE)
+        with stages("retrieve"):
+            hits = index.search(query.vector, k, filter, more=MORE)
         if not len(index.view):
             self._note(f"the library holds no adapter whose {query.by} can be compared")
         scores = [score for score, _ in hits]

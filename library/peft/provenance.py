@@ -10,6 +10,7 @@ from typing import Any
 
 from library.canonical import digest, json_digest
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, PeftFiles
+from library.stages import Stages, untimed
 
 PROVENANCE_FILE = "provenance.json"
 README_FILE = "README.md"
@@ -90,6 +91,7 @@ def finish(
     provenance: Provenance,
     check: Check | None = None,
     describe: Describe | None = None,
+    stages: Stages = untimed,
 ) -> AdapterFiles:
     """Name an adapter, check it, and write its provenance with the report.
 
@@ -97,6 +99,7 @@ def finish(
         check: gets the two files and what provenance will say; its answer joins as `report`, which
             the id does not cover.
         describe: gets what provenance says; its answer is the folder's README.md.
+        stages: measures the check.
     """
     # 1. Identity.
     sha256 = digest(files.weights)
@@ -106,7 +109,8 @@ def finish(
     # 2. The report.
     written = {CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.weights}
     if check is not None:
-        content["report"] = check(written, content)
+        with stages("verify"):
+            content["report"] = check(written, content)
     # 3. Provenance, encoded once, and the page for people.
     written[PROVENANCE_FILE] = encode_provenance(content)
     if describe is not None:
