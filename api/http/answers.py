@@ -29,15 +29,16 @@ def adapter_body(record: StoredRecord) -> dict[str, Any]:
 
 def job_response(job: JobRow) -> Response:
     """A job."""
-    return JSONResponse(_job_body(job))
+    return JSONResponse(job_body(job))
 
 
 def accepted(job: JobRow) -> Response:
     """202 for a job that was queued."""
-    return JSONResponse(_job_body(job), 202, {"Location": f"/v1/jobs/{job.id}"})
+    return JSONResponse(job_body(job), 202, {"Location": f"/v1/jobs/{job.id}"})
 
 
-def _job_body(job: JobRow) -> dict[str, Any]:
+def job_body(job: JobRow) -> dict[str, Any]:
+    """A job as JSON."""
     result = job.result
     if result is not None and job.kind != "verify":
         result = adapter_body(result)

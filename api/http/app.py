@@ -8,7 +8,7 @@ import anyio
 import uvicorn
 from fastapi import FastAPI
 
-from api.http import adapters, info, jobs, metrics, problems, search, verify
+from api.http import adapters, events, info, jobs, metrics, problems, search, verify
 from api.http.listening import NO_TELEMETRY, announce, listen
 from api.http.schemas import Problem
 from api.service.service import Service
@@ -38,7 +38,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.add_middleware(metrics.Measured, metrics=service.metrics)
-    for module in (adapters, search, info, verify, jobs, metrics):
+    for module in (adapters, search, info, verify, jobs, events, metrics):
         app.include_router(module.router)
     problems.install(app)
     return app
@@ -63,6 +63,7 @@ def run_server(settings: Settings) -> None:
             server.should_exit = True
 
         service.on_failure = stop
+        service.stopping = lambda: server.should_exit
         announce(listener)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])

@@ -54,6 +54,7 @@ class Service:
 
     Attributes:
         on_failure: called with the reason if `load` fails; logs it by default.
+        stopping: whether the server waits for the last answers, so that streams are to end.
     """
 
     def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
@@ -80,6 +81,7 @@ class Service:
         self.metrics.watch(self.jobs, self.store)
         self._srs = None if settings.zk_srs is None else read_srs(settings.zk_srs)
         self.on_failure: Callable[[Exception], None] = _log_failure
+        self.stopping: Callable[[], bool] = lambda: False
         self._searcher: Searcher | None = None
         self._followed = 0.0
         self._engine = engine
