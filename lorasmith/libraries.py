@@ -36,12 +36,14 @@ class Library:
         rank: int | None = None,
         sort: Literal["task", "score", "created"] = "task",
         limit: int | None = None,
+        after: tuple[str, int, str, str] | None = None,
     ) -> "list[RecordEntry]":
         """Its adapters: id, sha256, task, recipe, base model, rank and score of each.
 
         Args:
             task: its name, or a pattern with * and ?.
             sort: by task, or the best score first, or the newest first.
+            after: the `position` of an adapter, for those that stand behind it by task.
         Raises:
             OutputError: a record is damaged.
         """
@@ -50,7 +52,7 @@ class Library:
 
         if self.catalogue.broken:
             raise OutputError(self.catalogue.broken[0])
-        selection = Selection(task, recipe, license_class, base, rank, sort, limit)
+        selection = Selection(task, recipe, license_class, base, rank, sort, limit, after)
         return self.catalogue.entries(selection)
 
     def files(self, name: str) -> dict[str, bytes]:

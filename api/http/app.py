@@ -8,7 +8,18 @@ import anyio
 import uvicorn
 from fastapi import FastAPI
 
-from api.http import adapters, events, info, jobs, metrics, problems, search, verify
+from api.http import (
+    adapters,
+    archive,
+    events,
+    info,
+    jobs,
+    library,
+    metrics,
+    problems,
+    search,
+    verify,
+)
 from api.http.listening import NO_TELEMETRY, announce, listen
 from api.http.schemas import Problem
 from api.service.service import Service
@@ -38,7 +49,8 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.add_middleware(metrics.Measured, metrics=service.metrics)
-    for module in (adapters, search, info, verify, jobs, events, metrics):
+    routed = (adapters, archive, search, library, info, verify, jobs, events, metrics)
+    for module in routed:
         app.include_router(module.router)
     problems.install(app)
     return app

@@ -1,15 +1,19 @@
 """Files over HTTP: entity tags, ranges, and whether a client wants bytes or JSON."""
 
+import hashlib
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fastapi import Request, Response
 from starlette import responses
+from starlette.datastructures import Headers
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
 from api.errors import RangeNotSatisfiable
 
 BYTES = "application/octet-stream"
+CHUNK = 2**20  # bytes that are read at once
 _RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-[0-9]{1,18})", re.IGNORECASE)
 _QUALITY = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
 _CONDITIONS = StaticFiles(check_dir=False)
@@ -26,6 +30,31 @@ def file_response(request: Request, path: Path, sha256: str, media_type: str) ->
         return NotModifiedResponse(response.headers)
     # Starlette applies a Range to HEAD as well; RFC 9110 defines it for GET alone.
     return Response(headers=response.headers) if request.method == "HEAD" else response
+
+
+def stream_response(
+    request: Request, parts: Callable[[], Iterator[bytes]], size: int, name: str, media_type: str
+) -> Response:
+    """Content that is in no file, for the client to keep as one, or 304 if the client has it.
+
+    Args:
+        parts: gives the content, the same at each call; what is read first gives its digest.
+        size: of the content, in bytes.
+        name: of the client's file.
+    """
+    sha256 = hashlib.sha256()
+    for part in parts():
+        sha256.update(part)
+    headers = {
+        "ETag": f'"{sha256.hexdigest()}"',
+        "Content-Length": str(size),
+        "Content-Disposition": f'attachment; filename="{name}"',
+    }
+    if _CONDITIONS.is_not_modified(Headers(headers), request.headers):
+        return NotModifiedResponse(Headers(headers))
+    if request.method == "HEAD":
+        return Response(headers=headers, media_type=media_type)
+    return responses.StreamingResponse(parts(), headers=headers, media_type=media_type)
 
 
 def wants_bytes(accept: str) -> bool:
@@ -46,7 +75,7 @@ def wants_bytes(accept: str) -> bool:
 class _Download(responses.FileResponse):
     """A file whose Range is ignored, as RFC 9110 allows, if it is malformed or asks for several."""
 
-    chunk_size = 2**20
+    chunk_size = CHUNK
 
     @classmethod
     def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:

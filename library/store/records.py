@@ -15,6 +15,7 @@ from library.store.folder import RECORDS, LibraryFolder
 
 Record = dict[str, Any]
 Sort = Literal["task", "score", "created"]
+Position = tuple[str, int, str, str]  # task, variant, id and path: the order by task
 SCORE = "tune_accuracy"  # what `library list` shows and sorts by
 _TEXT = (str, type(None))
 _REQUIRED: dict[str, tuple[type, ...]] = {
@@ -40,11 +41,17 @@ class RecordEntry:
     recipe: str
     base_model: str
     rank: int
+    variant: int
     score: float | None
+
+    @property
+    def position(self) -> Position:
+        """Where it stands in the order by task."""
+        return self.task, self.variant, self.id, self.path
 
     def to_dict(self) -> dict[str, Any]:
         """As `library list --json` prints it."""
-        return {key: value for key, value in asdict(self).items() if key != "path"}
+        return {k: v for k, v in asdict(self).items() if k not in ("path", "variant")}
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class Selection:
         task: its name, or a pattern with `*` and `?`.
         sort: by task; or the best score first; or the newest first.
         limit: how many at most.
+        after: only what stands behind this position; for the order by task.
     """
 
     task: str | None = None
@@ -64,6 +72,7 @@ class Selection:
     rank: int | None = None
     sort: Sort = "task"
     limit: int | None = None
+    after: Position | None = None
 
     @property
     def exact(self) -> dict[str, Any]:
@@ -162,13 +171,18 @@ def select_records(
         if record["id"] is not None
         and all(record.get(field) == value for field, value in selection.exact.items())
         and (selection.pattern is None or re.search(selection.pattern, record["task"]))
+        and (selection.after is None or _position(path, record) > selection.after)
     ]
-    rows.sort(key=lambda row: (row[1]["task"], row[1]["variant"], row[1]["id"], row[0]))
+    rows.sort(key=lambda row: _position(*row))
     if selection.sort == "created":
         rows.sort(key=lambda row: row[1].get("created") or "", reverse=True)
     elif selection.sort == "score":
         rows.sort(key=lambda row: _merit(score_of(row[1])), reverse=True)
     return [entry_of(path, record) for path, record in rows[: selection.limit]]
+
+
+def _position(path: str, record: Record) -> Position:
+    return record["task"], record["variant"], record["id"], path
 
 
 def _merit(score: float | None) -> float:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from library.errors import CatalogueError, OutputError
 from library.store.folder import LibraryFolder
-from library.store.records import SCORE, Record, RecordEntry, Selection, read_record, record_stamps
+from library.store.records import (
+    SCORE,
+    Position,
+    Record,
+    RecordEntry,
+    Selection,
+    read_record,
+    record_stamps,
+)
 from library.store.sql_database import (
     connect,
     database_for,
@@ -62,6 +70,8 @@ class SqlCatalogue:
         where = [adapters[field] == value for field, value in selection.exact.items()]
         if selection.pattern is not None:
             where.append(adapters.task.regexp_match(selection.pattern))
+        if selection.after is not None:
+            where.append(_behind(selection.after))
         return self._guarded(lambda: self._select(where, selection))
 
     def named(self, identity: str) -> list[RecordEntry]:
@@ -190,10 +200,20 @@ def _entries(library: str) -> "Select[Any]":
 
 def _order(selection: Selection) -> "list[ColumnElement[Any]]":
     adapters, score = tables().adapters.c, tables().scores.c.value
-    by_task = [adapters.task, adapters.variant, adapters.id, adapters.path]
     first = {
         "task": [],
         "score": [score.desc().nulls_last()],
         "created": [adapters.created.desc().nulls_last()],
     }
-    return [*first[selection.sort], *by_task]
+    return [*first[selection.sort], *_by_task()]
+
+
+def _by_task() -> "list[ColumnElement[Any]]":
+    adapters = tables().adapters.c
+    return [adapters.task, adapters.variant, adapters.id, adapters.path]
+
+
+def _behind(position: Position) -> "ColumnElement[Any]":
+    from sqlalchemy import tuple_
+
+    return tuple_(*_by_task()) > tuple_(*position)

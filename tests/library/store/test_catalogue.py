@@ -57,6 +57,13 @@ SELECTIONS = st.builds(
     rank=st.none() | st.just(8),
     sort=st.sampled_from(["task", "score", "created"]),
     limit=st.none() | st.integers(0, 3),
+    after=st.none()
+    | st.tuples(
+        st.sampled_from(NAMES),
+        st.integers(0, 2),
+        st.text("ab", max_size=2),
+        st.just("records/0000/task2.json"),
+    ),
 )
 # Writes a record to one of six places, or removes it from there.
 CHANGES = st.tuples(st.integers(0, 5), st.none() | RECORDS)
@@ -177,6 +184,9 @@ def test_rows_and_answers_are_those_of_the_records(
             expected = {p: as_rows(p, r, ours.database.library) for p, r in there.items()}
             assert rows(ours) == expected
             assert ours.entries(wanted) == theirs.entries(wanted)
+            whole = ours.entries(Selection())
+            for number, entry in enumerate(whole):
+                assert ours.entries(Selection(after=entry.position)) == whole[number + 1 :]
             for identity in ("a", f"ad_{3:040}"):
                 assert ours.named(identity) == theirs.named(identity)
         with statements(ours) as sent:
