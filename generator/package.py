@@ -53,10 +53,7 @@ def package(query: Query, proposal: Proposal, generator: str) -> Packaged:
         adapter = adapter.scaled(request.strength)
     if request.rank is not None and request.rank != adapter.layout.rank:
         adapter = adapter.with_rank(request.rank)
-    # 2. The file format.
-    with query.stages("serialise"):
-        peft = to_peft(adapter, base_name=base["id"], profile=request.profile)
-    # 3. Identity, report and provenance, written once.
+    # 2. What provenance says.
     checked = QuickCheck(query.base)
     chosen = proposal.chosen.to_dict()
     changed = request.strength != 1.0 or adapter.layout.rank < proposal.adapter.layout.rank
@@ -80,7 +77,9 @@ def package(query: Query, proposal: Proposal, generator: str) -> Packaged:
             "strength": request.strength,
         },
     )
+    # 3. The files; identity, report and provenance are written once.
     with query.stages("serialise"):
+        peft = to_peft(adapter, base_name=base["id"], profile=request.profile)
         files = finish(peft, provenance, checked, folder_readme, query.stages)
     summary = {
         "id": files.id,

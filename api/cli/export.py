@@ -75,7 +75,8 @@ def _oci(files: dict[str, bytes], out: Path, overwrite: bool) -> dict[str, Any]:
         members = ((name, len(blob), [blob]) for name, blob in layout.files.items())
         with whole_file(out) as staging, staging.open("wb") as file:
             file.writelines(tar_parts(members))
+        size = out.stat().st_size
     else:
         write_folder(out, layout.files, overwrite=overwrite)
-    size = sum(map(len, layout.files.values()))
+        size = sum(map(len, layout.files.values()))
     return {"digest": layout.digest, "bytes": size, "artifact_type": ARTIFACT_TYPE}

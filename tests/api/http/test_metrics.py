@@ -59,11 +59,10 @@ def test_every_stage_of_a_request_is_timed_once_each_and_not_twice(client: TestC
     took = time.perf_counter() - started
     value = measured(client)
     for stage in (*STAGES, "queue"):
-        assert value(f"{stage}_seconds_count", work="requests") >= 1, stage
+        assert value(f"{stage}_seconds_count", work="requests") == 1, stage
         assert value(f"{stage}_seconds_count", work="jobs") == 0, stage
     spent = [value(f"{stage}_seconds_sum", work="requests") for stage in (*STAGES, "queue")]
     assert min(spent) > 0 and sum(spent) < took
-    assert value("embed_seconds_count", work="requests") == 1  # whatever asks for it
     client.get("/v1/search", params={"q": TASK})
     value = measured(client)
     assert value("embed_seconds_count", work="requests") == 2

@@ -93,6 +93,9 @@ def test_folder_and_tar_hold_the_same(tmp_path: Path, capsys: Any) -> None:
         assert main([*command, "--overwrite"]) == 0
         capsys.readouterr()
     assert len({each["digest"] for each in told}) == 1
+    assert [each["bytes"] for each in told] == [
+        sum(map(len, in_folder(outs[0]).values())), *(out.stat().st_size for out in outs[1:]),
+    ]  # fmt: skip
     one, other = outs[1].read_bytes(), outs[2].read_bytes()
     assert one == other
     assert in_tar(one) == in_folder(outs[0])
