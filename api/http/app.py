@@ -20,6 +20,7 @@ from api.http import (
     search,
     verify,
 )
+from api.http.examples import add_examples
 from api.http.listening import NO_TELEMETRY, announce, listen
 from api.http.schemas import Problem
 from api.service.service import Service
@@ -84,9 +85,10 @@ def run_server(settings: Settings) -> None:
 
 
 class _Documented(FastAPI):
-    """FastAPI whose OpenAPI document defines the schema of problems, which no route returns."""
+    """FastAPI whose OpenAPI document has examples, and the schema that no route returns."""
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
         document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        add_examples(document)
         return document

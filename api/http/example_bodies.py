@@ -1,0 +1,163 @@
+"""Bodies of requests and answers, for examples: as this service writes them, lists cut short."""
+
+from typing import Any
+
+from library.base.models import DEFAULT_BASE
+
+ADAPTER = "ad_21d85876dd6d7a08ce9791853d55ef7ef7f3011d"
+JOB = "job_9bd4b49b744bcafbf6b3c4b296c185dc"
+TASK = "Say whether the review is positive or negative."
+PAIRS = [
+    {"input": "Great film!", "output": "positive"},
+    {"input": "Dull.", "output": "negative"},
+]
+_NEAREST = "ad_a895a4eec0351d56ea382692aec6882abbdd6874"
+_NEAREST_TASK = "task478_cls_english_music_classification"
+_SHA256 = {
+    "README.md": ("8f55404ea34c3b6902d362fd6b1c32b7f230eadb27a17c10a907937b1c347914", 788),
+    "adapter_config.json": (
+        "1d209929f5d5940103c9e5ad980deed8a3f99d2f816a91dc5786f04a0ced7c44",
+        572,
+    ),
+    "adapter_model.safetensors": (
+        "aae2180556dfe824cc699f022d4d77f9a0c390231c5fac59c5a6c37d3851ea0a",
+        4939072,
+    ),
+    "provenance.json": ("e93783ea3dc5904a8c542cc23cc02612cfa78e4aeeaa8d8050be102edb30afe1", 2583),
+}
+_EXPECTED = {
+    "hook": "expected",
+    "code": "expected-untested",
+    "severity": "warn",
+    "message": "2 to 68 of 100 answers are expected to be exactly right (39 at best guess; from 30 "
+    "user-style tasks that nothing was trained on), as of others of its kind: of its own answers "
+    "none was tested, as four examples or more would allow",
+    "evidence": {"score": 39.1, "low": 2.5, "high": 67.8},
+}
+_STATISTICS = {
+    "hook": "statistics",
+    "code": "statistics-not-comparable",
+    "severity": "info",
+    "message": "no comparison: adapters that are generated or refined differ from the library's; "
+    "‖ΔW‖ is 1.94 to 24.7 over 210 modules",
+    "evidence": {"norm": [1.94208, 24.6525]},
+}
+RECORD = {
+    "id": ADAPTER,
+    "sha256": _SHA256["adapter_model.safetensors"][0],
+    "generator": "multi-task",
+    "base_model": DEFAULT_BASE,
+    "layout_digest": "946ca7c3dcc651c7a98e0cc30478fa47efb3f49f090484775fc3fef3c59c2421",
+    "rank": 8,
+    "seed": 0,
+    "start": None,
+    "usage": {"mode": "prompted", "template": f"{TASK}\n\n{{input}}"},
+    "expected": {
+        "score": 39.1,
+        "low": 2.5,
+        "high": 67.8,
+        "calibration": "from 30 user-style tasks that nothing was trained on",
+    },
+    "chosen": {
+        "strategy": "multi-task",
+        "reason": "the only strategy asked for",
+        "neighbours": [{"id": _NEAREST, "task": _NEAREST_TASK, "similarity": 0.567898}],
+        "predicted_recovery": None,
+    },
+    "refined": None,
+    "report": {"verdict": "warn", "findings": [_EXPECTED, _STATISTICS]},
+    "files": {
+        name: {"url": f"/v1/adapters/{ADAPTER}/files/{name}", "sha256": sha256, "bytes": size}
+        for name, (sha256, size) in _SHA256.items()
+    },
+}
+
+
+def job_example(**changes: Any) -> dict[str, Any]:
+    """A job, queued but for the changes."""
+    queued = {
+        "id": JOB,
+        "kind": "create",
+        "adapter": None,
+        "state": "queued",
+        "progress": 0.0,
+        "result": None,
+        "error": None,
+        "hooks": None,
+    }
+    return {**queued, **changes}
+
+
+VERIFIED = job_example(
+    kind="verify",
+    adapter=ADAPTER,
+    state="done",
+    progress=1.0,
+    hooks=["statistics"],
+    result={"verdict": "accept", "findings": [_STATISTICS]},
+)
+STREAM = f"""event: progress
+data: {{"id": "{JOB}", "kind": "refine", "adapter": null, "state": "running", "progress": 0.5, \
+"result": null, "error": null, "hooks": null}}
+retry: 2000
+
+event: cancelled
+data: {{"id": "{JOB}", "kind": "refine", "adapter": null, "state": "cancelled", "progress": 0.5, \
+"result": null, "error": null, "hooks": null}}
+retry: 2000
+
+"""
+METRICS = """# HELP lorasmith_jobs_running Jobs that run.
+# TYPE lorasmith_jobs_running gauge
+lorasmith_jobs_running 1.0
+"""
+README = f"# LoRA adapter {ADAPTER}\n"
+RESULTS = {
+    "results": [
+        {
+            "id": _NEAREST,
+            "task": _NEAREST_TASK,
+            "score": 0.5874,
+            "confidence": 0.9423,
+            "by": "description",
+        }
+    ]
+}
+LIBRARY_PAGE = {
+    "adapters": [
+        {
+            "id": "ad_3548050cb4d825694e5643ad412a8a4e982ba13d",
+            "sha256": "b85a0a65c0ac9fd42d341832875e1f987dd759420691a5ffaf7f89a07b8b4e4f",
+            "task": "task063_first_i_elements",
+            "recipe": "lora",
+            "base_model": DEFAULT_BASE,
+            "rank": 2,
+            "score": 1.0,
+        }
+    ],
+    "next": "ad_3548050cb4d825694e5643ad412a8a4e982ba13d",
+}
+GENERATORS = {
+    "generators": [
+        {
+            "name": "icm-lora",
+            "default": False,
+            "checkpoint": "358709338a29c2cbe2dccd81a0bd74a8a057c67300c5d748eadd96a507e296bd",
+            "base_model": DEFAULT_BASE,
+            "layout_digest": "1efe544b7303275aac05a2a2103e4dd0e2daf200b6b4a66582a8dd0a62752510",
+            "rank": 2,
+            "needs": ["description", "base"],
+            "uses_examples": True,
+            "draws": True,
+            "trained_on": 256,
+            "held_out": {
+                "bare": 0.2103,
+                "prompted": 0.2191,
+                "tasks": 34,
+                "report": "docs/results/icm-lora-heldout.json",
+            },
+            "seconds": 0.294,
+        }
+    ]
+}
+BASE_MODELS = {"base_models": [{"name": DEFAULT_BASE, "default": True, "base_model": DEFAULT_BASE}]}
