@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from library.adapter import Adapter
-from library.base.models import BaseReference, load_config, resolve_base
+from library.base.models import load_config, resolve_base
 from library.errors import (
     BaseModelError,
     LayoutMismatch,
@@ -90,26 +90,29 @@ def gguf_lora(files: Mapping[str, bytes], base: str | None = None) -> GgufLora:
         UnsupportedModel: a family or module that llama.cpp does not take, or not as it is.
         LayoutMismatch: the adapter is not for this base.
     """
-    reference = resolve_base(base) if base is not None else _named_base(files[CONFIG_FILE])
-    config = load_config(reference, offline=base is None)
     adapter = adapter_of(files)
+    if base is None:
+        name, config = _named_base(files[CONFIG_FILE])
+    else:
+        reference = resolve_base(base)
+        name, config = reference.name, load_config(reference)
     if config.model_type not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
         message = f"no GGUF for adapters of the family '{config.model_type}'; supported: {known}"
         raise UnsupportedModel(message)
-    _require_for(adapter, config, reference.name)
+    _require_for(adapter, config, name)
     return _content(adapter.with_rank(adapter.layout.rank), config)
 
 
-def _named_base(content: bytes) -> BaseReference:
-    """The base that an adapter's config names. Raises AdapterFileError, BaseModelError."""
+def _named_base(content: bytes) -> tuple[str, Any]:
+    """Name and config of the base that a config names. Raises AdapterFileError, BaseModelError."""
     name = parse_config(Path(CONFIG_FILE), content).get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
-        raise BaseModelError("the adapter's config names no base model: give one with --base")
+        raise BaseModelError("the adapter's config names no base model: name one with --base")
     try:
-        return resolve_base(name)
-    except UsageError as error:
-        message = f"the adapter's base model '{name}' is not at hand: give one with --base"
+        return name, load_config(resolve_base(name), offline=True)
+    except (UsageError, BaseModelError) as error:
+        message = f"the adapter's base model '{name}' is not on this machine: name one with --base"
         raise BaseModelError(message) from error
 
 
