@@ -21,6 +21,14 @@ class MalformedBody(ServiceError):
     status = 400
 
 
+class Unauthenticated(ServiceError):
+    """A request without a key where one is needed, or with one that is not valid."""
+
+    code = "unauthenticated"
+    status = 401
+    headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
+
+
 class NotFound(ServiceError):
     """An adapter or file that does not exist, or belongs to somebody else."""
 
