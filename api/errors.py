@@ -29,6 +29,13 @@ class Unauthenticated(ServiceError):
     headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
 
 
+class Forbidden(ServiceError):
+    """A request whose key lacks the scope."""
+
+    code = "forbidden"
+    status = 403
+
+
 class NotFound(ServiceError):
     """An adapter or file that does not exist, or belongs to somebody else."""
 

@@ -6,11 +6,14 @@ from typing import Any
 
 import anyio
 import uvicorn
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
-from api.http import adapters, info, jobs, problems, search, verify
+from api.http import adapters, health, info, jobs, problems, search, verify
+from api.http.dependencies import KEY
+from api.http.guard import Guard
 from api.http.listening import NO_TELEMETRY, announce, listen
 from api.http.schemas import Problem
+from api.service.keys import KeyStore
 from api.service.service import Service
 from api.service.settings import Settings, require_loopback
 
@@ -38,7 +41,13 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     for module in (adapters, search, info, verify, jobs):
-        app.include_router(module.router)
+        app.include_router(
+            module.router,
+            dependencies=[Depends(KEY)],
+            responses=problems.documented(*problems.GUARDED),
+        )
+    app.include_router(health.router)
+    app.add_middleware(Guard, service=service)
     problems.install(app)
     return app
 
@@ -47,11 +56,12 @@ def run_server(settings: Settings) -> None:
     """Run until Ctrl-C or SIGTERM; running requests are finished, jobs are interrupted.
 
     Raises:
-        UsageError: the host is not loopback.
+        UsageError: the host is not loopback, and there are no keys.
         ListenError: the address cannot be listened on.
         LorasmithError: the generator cannot be loaded.
     """
-    require_loopback(settings.host)
+    if not KeyStore(settings.data).exist():
+        require_loopback(settings.host, "use 127.0.0.1, or lorasmith keys create before")
     with listen(settings.host, settings.port) as listener:
         service = Service(settings)
         server = uvicorn.Server(uvicorn.Config(create_app(service), lifespan="on"))

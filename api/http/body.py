@@ -4,19 +4,20 @@ FastAPI's own `max_body_size` answers in plain text, and Python's JSON takes NaN
 """
 
 import json
-from collections.abc import Callable, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing, suppress
 from typing import Any, NoReturn
 
 import anyio
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 
 from api.errors import BodyTooLarge, MalformedBody, NotJson
 
 MAX_BODY_BYTES = 1024 * 1024
 # A client that is still sending when the connection closes may lose the answer, so the rest of a
-# body that is too large is read and dropped for a while.
+# body that is refused is read and dropped for a while.
 DRAIN_BYTES = 16 * MAX_BODY_BYTES
 DRAIN_SECONDS = 2.0
 
@@ -70,13 +71,18 @@ async def _limited(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _refuse(stream: Any) -> NoReturn:
-    with anyio.move_on_after(DRAIN_SECONDS):
-        dropped = 0
+async def drain(stream: AsyncGenerator[bytes, None]) -> None:
+    """Read and drop the rest of a body, within limits."""
+    dropped = 0
+    with anyio.move_on_after(DRAIN_SECONDS), suppress(ClientDisconnect):
         async for chunk in stream:
             dropped += len(chunk)
             if dropped > DRAIN_BYTES:
                 break
+
+
+async def _refuse(stream: AsyncGenerator[bytes, None]) -> NoReturn:
+    await drain(stream)
     raise BodyTooLarge(f"the body exceeds {MAX_BODY_BYTES:,} bytes")
 
 

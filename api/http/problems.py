@@ -40,6 +40,8 @@ PROBLEMS: dict[str, ProblemType] = {
     kind.code: kind
     for kind in (
         ProblemType("malformed-body", 400, "The body is not JSON in UTF-8"),
+        ProblemType("unauthenticated", 401, "A key is needed"),
+        ProblemType("forbidden", 403, "The key does not permit this"),
         ProblemType("not-found", 404, "Not found"),
         ProblemType("method-not-allowed", 405, "Method not allowed"),
         ProblemType("layout-mismatch", 409, "The base model does not fit the generator"),
@@ -71,6 +73,7 @@ ANY_OTHER: dict[int | str, dict[str, Any]] = {
 # Problems of every route with a JSON body, and of every route that waits for the generator.
 JSON_BODY = ("malformed-body", "body-too-large", "not-json", "invalid-field")
 BUSY = ("not-ready", "overloaded")
+GUARDED = ("unauthenticated", "forbidden")  # of every route under /v1
 INTERNAL = "internal error; the log of the service has the details"
 
 
@@ -105,14 +108,15 @@ def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 def install(app: FastAPI) -> None:
     """Answer every error of `app` with a problem."""
-    app.add_exception_handler(LorasmithError, _of_lorasmith)
+    app.add_exception_handler(LorasmithError, of_lorasmith)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(HTTPException, _of_routing)
     app.add_exception_handler(ClientDisconnect, _of_disconnect)
     app.add_exception_handler(Exception, _of_accident)
 
 
-async def _of_lorasmith(request: Request, error: Exception) -> Response:
+async def of_lorasmith(request: Request, error: Exception) -> Response:
+    """The answer for an error of lorasmith."""
     code = getattr(error, "code", "internal")
     if code not in PROBLEMS:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)

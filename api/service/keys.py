@@ -69,6 +69,7 @@ class KeyStore:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._database = SqliteFile(folder / "keys.sqlite3", _SCHEMA, "the key store")
 
     def create(

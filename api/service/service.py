@@ -13,6 +13,7 @@ from api.service.admission import Admission
 from api.service.hooks import configured, drawn_challenge, hooks_of
 from api.service.job_store import JobRow, JobStore, Keep
 from api.service.jobs import Jobs, Share
+from api.service.keys import KeyStore
 from api.service.making import Created, Making, request_json
 from api.service.settings import Settings
 from api.service.store import LOCAL, Store
@@ -59,6 +60,7 @@ class Service:
         if settings.tasks is not None and not settings.tasks.exists():
             raise MissingPath(f"there is no task folder at {settings.tasks}")
         self.settings = settings
+        self.keys = KeyStore(settings.data)
         self.store = Store(settings.data, quota_bytes=settings.quota_bytes)
         self.admission = Admission(
             "requests", waiting=settings.queue_length, retry_after=settings.retry_after

@@ -21,7 +21,7 @@ class Settings(BaseSettings):
     """Settings of one service; `load_settings` gives errors of one sentence.
 
     Attributes:
-        host: address to listen on; loopback only, as there are no keys yet.
+        host: address to listen on; loopback only, unless there are keys.
         port: port to listen on; 0 takes a free one.
         data: where adapters and their owners are kept (`LORASMITH_DATA`).
         checkpoints: folders by generator, in place of the shipped checkpoints.
@@ -81,13 +81,17 @@ def load_settings(**options: Any) -> Settings:
         raise UsageError(f"a LORASMITH_* variable cannot be read: {error}") from error
 
 
-def require_loopback(host: str) -> None:
-    """Raise UsageError unless `host` is a loopback address."""
+def is_loopback(host: str) -> bool:
+    """Whether a host to listen on is this machine's alone."""
     try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        loopback = False
-    if not loopback:
+        return False
+
+
+def require_loopback(host: str, hint: str = "use 127.0.0.1") -> None:
+    """Raise UsageError, with a hint, unless `host` is a loopback address."""
+    if not is_loopback(host):
         raise UsageError(
-            f"without keys the service listens on loopback only, not on '{host}'; use 127.0.0.1"
+            f"without keys the service listens on loopback only, not on '{host}'; {hint}"
         )

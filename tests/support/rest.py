@@ -66,6 +66,11 @@ def lasting(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield client
 
 
+def bearer(key: str) -> dict[str, str]:
+    """The header of a request with a key."""
+    return {"Authorization": f"Bearer {key}"}
+
+
 def post(client: TestClient, body: Any = None, **headers: str) -> Any:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return client.post("/v1/adapters", content=content, headers={**JSON, **headers})

@@ -18,6 +18,7 @@ from api.errors import ListenError
 from api.http.app import create_app, run_server
 from api.http.body import MAX_BODY_BYTES
 from api.http.schemas import AdapterAnswer
+from api.service.keys import KeyStore
 from api.service.service import Service
 from api.service.settings import Settings, load_settings, require_loopback
 from generator.engine import Engine
@@ -68,8 +69,14 @@ def test_loopback_is_fine(host: str) -> None:
 def test_other_hosts_are_refused_without_keys(host: str, settings: Settings) -> None:
     with pytest.raises(UsageError, match="loopback"):
         require_loopback(host)
-    with pytest.raises(UsageError, match="loopback"):
+    with pytest.raises(UsageError, match=r"loopback only.* lorasmith keys create"):
         run_server(settings.model_copy(update={"host": host}))
+
+
+def test_with_keys_other_hosts_are_fine(settings: Settings) -> None:
+    KeyStore(settings.data).create("laptop")
+    with pytest.raises(ListenError, match=r"192\.0\.2\.1"):  # it gets as far as listening
+        run_server(settings.model_copy(update={"host": "192.0.2.1"}))
 
 
 # A real server

@@ -1,0 +1,47 @@
+"""Who asks: somebody with a key, or the user of this machine where there are no keys."""
+
+from dataclasses import dataclass
+
+from api.errors import Forbidden, Unauthenticated
+from api.service.keys import USUAL, KeyStore, Scope
+from api.service.store import LOCAL
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whose request it is.
+
+    Attributes:
+        owner: of what it makes: the id of its key, or LOCAL.
+        scopes: what it may do; `admin` includes the others.
+    """
+
+    owner: str
+    scopes: tuple[Scope, ...]
+
+    def require(self, scope: Scope) -> None:
+        """Raise Forbidden unless it has a scope."""
+        if scope not in self.scopes and "admin" not in self.scopes:
+            raise Forbidden(f"the key {self.owner} lacks the scope {scope}")
+
+
+LOCAL_CALLER = Caller(LOCAL, USUAL)
+
+
+def identify(keys: KeyStore, authorization: str, *, needed: bool) -> Caller:
+    """Who sent a request.
+
+    Args:
+        authorization: the header, or "".
+        needed: whether it takes a key also while there are none.
+    Raises:
+        Unauthenticated: a key is needed, and this is none or a revoked one.
+        StorageFailed: the keys cannot be read.
+    """
+    if not needed and not keys.exist():
+        return LOCAL_CALLER
+    scheme, _, text = authorization.partition(" ")
+    if scheme.lower() != "bearer":
+        raise Unauthenticated("a key is needed, as in 'Authorization: Bearer KEY'")
+    key = keys.find(text.strip())
+    return Caller(key.id, key.scopes)
