@@ -7,13 +7,13 @@ from fastapi.responses import JSONResponse
 
 from api.http.answers import ACCEPTED, LOCATION, accepted, adapter_body, adapter_url
 from api.http.body import JsonRoute
-from api.http.dependencies import ServiceOf
+from api.http.dependencies import CallerOf, ServiceOf
 from api.http.downloads import BYTES, file_response, wants_bytes
 from api.http.problems import BUSY, JSON_BODY, documented
 from api.http.requests import AdapterRequest, RefineRequest
 from api.http.schemas import AdapterAnswer, JobAnswer
 from api.service.job_store import JobRow
-from api.service.store import ADAPTER_ID, LOCAL
+from api.service.store import ADAPTER_ID
 from library.peft.provenance import PROVENANCE_FILE, README_FILE
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from verification.run import server_timing
@@ -74,13 +74,15 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRou
         ),
     },
 )
-async def create_adapter(body: AdapterRequest, request: Request, service: ServiceOf) -> Response:
+async def create_adapter(
+    body: AdapterRequest, request: Request, service: ServiceOf, caller: CallerOf
+) -> Response:
     """Create an adapter from a description; the same request returns the same adapter.
 
     With examples or inputs to train on, the answer is a job. Without, and with `Accept:
     application/octet-stream`, it is adapter_model.safetensors itself.
     """
-    adapter = await service.create(body.generator, body.to_request(), body.base)
+    adapter = await service.create(caller, body.generator, body.to_request(), body.base)
     if isinstance(adapter, JobRow):
         return accepted(adapter)
     status = 201 if adapter.new else 200
@@ -113,24 +115,26 @@ async def create_adapter(body: AdapterRequest, request: Request, service: Servic
         ),
     },
 )
-async def refine_stored(id: AdapterId, body: RefineRequest, service: ServiceOf) -> Response:
+async def refine_stored(
+    id: AdapterId, body: RefineRequest, service: ServiceOf, caller: CallerOf
+) -> Response:
     """Train a stored adapter further, in the background, into a new adapter.
 
     On examples, on a teacher's answers to inputs, or on both.
     """
-    return accepted(await service.refine(id, body.to_request()))
+    return accepted(await service.refine(caller, id, body.to_request()))
 
 
 @router.get("/{id}", response_model=AdapterAnswer, responses=documented("not-found"))
-def get_adapter(id: AdapterId, service: ServiceOf) -> Response:
+def get_adapter(id: AdapterId, service: ServiceOf, caller: CallerOf) -> Response:
     """Get an adapter."""
-    return JSONResponse(adapter_body(service.store.get(LOCAL, id)))
+    return JSONResponse(adapter_body(service.store.get(caller.sees, id)))
 
 
 @router.delete("/{id}", status_code=204, responses=documented("not-found"))
-def delete_adapter(id: AdapterId, service: ServiceOf) -> None:
+def delete_adapter(id: AdapterId, service: ServiceOf, caller: CallerOf) -> None:
     """Delete an adapter."""
-    service.store.delete(LOCAL, id)
+    service.store.delete(caller.sees, id)
 
 
 @router.head("/{id}/files/{name}", include_in_schema=False)
@@ -151,7 +155,9 @@ def delete_adapter(id: AdapterId, service: ServiceOf) -> None:
         **documented("not-found", "range-not-satisfiable"),
     },
 )
-def get_file(id: AdapterId, name: FileName, request: Request, service: ServiceOf) -> Response:
+def get_file(
+    id: AdapterId, name: FileName, request: Request, service: ServiceOf, caller: CallerOf
+) -> Response:
     """Download a file of an adapter, or a range of it."""
-    _, sha256 = service.store.read(LOCAL, id, name)  # the digest is checked here
+    _, sha256 = service.store.read(caller.sees, id, name)  # the digest is checked here
     return file_response(request, service.store.path(id, name), sha256, MEDIA_TYPES[name])

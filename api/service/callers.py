@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from api.errors import Forbidden, Unauthenticated
-from api.service.keys import USUAL, KeyStore, Scope
+from api.service.keys import USUAL, Key, KeyStore, Scope
 from api.service.store import LOCAL
 
 
@@ -18,6 +18,11 @@ class Caller:
 
     owner: str
     scopes: tuple[Scope, ...]
+
+    @property
+    def sees(self) -> str | None:
+        """Whose adapters and jobs it may see and delete; None for everybody's."""
+        return None if "admin" in self.scopes else self.owner
 
     def require(self, scope: Scope) -> None:
         """Raise Forbidden unless it has a scope."""
@@ -43,5 +48,13 @@ def identify(keys: KeyStore, authorization: str, *, needed: bool) -> Caller:
     scheme, _, text = authorization.partition(" ")
     if scheme.lower() != "bearer":
         raise Unauthenticated("a key is needed, as in 'Authorization: Bearer KEY'")
-    key = keys.find(text.strip())
+    return _caller(keys.find(text.strip()))
+
+
+def submitter(keys: KeyStore, owner: str) -> Caller:
+    """Who submitted a job. Raises Unauthenticated if the key was revoked, StorageFailed."""
+    return LOCAL_CALLER if owner == LOCAL else _caller(keys.get(owner))
+
+
+def _caller(key: Key) -> Caller:
     return Caller(key.id, key.scopes)

@@ -26,6 +26,7 @@ MAX_NAME = 100  # characters
 MAX_BYTES = 2**63 - 1  # the largest number of SQLite
 RATE = re.compile(r"[1-9][0-9]{0,4}/(second|minute|hour|day)")
 
+UNKNOWN_KEY = "the key is not one of this service's"
 _KEY = re.compile(r"lsk_([0-9a-f]{16})_([0-9a-f]{64})")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (
@@ -122,17 +123,27 @@ class KeyStore:
     def find(self, text: str) -> Key:
         """The key that a text is. Raises Unauthenticated if it is none, or a revoked one."""
         match = _KEY.fullmatch(text)
+        if match is None:
+            raise Unauthenticated(UNKNOWN_KEY)
         # The row is looked up by the public id, and the rest compared in constant time: how long
         # an answer takes says nothing about the secret.
-        found = match and self._database.query(
-            f"SELECT {_COLUMNS}, secret_sha256 FROM keys WHERE id = ?", match[1]
+        key, sha256 = self._row(match[1])
+        if not hmac.compare_digest(digest(match[2].encode()), sha256):
+            raise Unauthenticated(UNKNOWN_KEY)
+        return _active(key)
+
+    def get(self, identity: str) -> Key:
+        """The key with this id. Raises Unauthenticated if there is none, or a revoked one."""
+        return _active(self._row(identity)[0])
+
+    def _row(self, identity: str) -> tuple[Key, str]:
+        """A key and its secret's hash. Raises Unauthenticated if there is none."""
+        rows = self._database.query(
+            f"SELECT {_COLUMNS}, secret_sha256 FROM keys WHERE id = ?", identity
         )
-        if not match or not found or not _is_secret(match[2], found[0][-1]):
-            raise Unauthenticated("the key is not one of this service's")
-        key = _key(found[0][:-1])
-        if key.revoked is not None:
-            raise Unauthenticated(f"the key {key.id} was revoked")
-        return key
+        if not rows:
+            raise Unauthenticated(UNKNOWN_KEY)
+        return _key(rows[0][:-1]), rows[0][-1]
 
 
 def require_rate(rate: str) -> str:
@@ -145,8 +156,10 @@ def require_rate(rate: str) -> str:
     return rate
 
 
-def _is_secret(secret: str, sha256: str) -> bool:
-    return hmac.compare_digest(digest(secret.encode()), sha256)
+def _active(key: Key) -> Key:
+    if key.revoked is not None:
+        raise Unauthenticated(f"the key {key.id} was revoked")
+    return key
 
 
 def _key(row: Sequence[Any]) -> Key:

@@ -20,7 +20,7 @@ from library.canonical import digest
 from library.errors import OutputError
 from library.files import write_folder
 
-LOCAL = "local"  # the only owner until there are keys
+LOCAL = "local"  # owner of what is made without a key
 UNKNOWN = "there is no such adapter"
 ADAPTER_ID = re.compile(r"ad_[0-9a-f]{40}")
 
@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS owners (
 
 
 class Store:
-    """A folder of adapters with owners.
+    """A folder of adapters with owners. Where one may be None, that stands for everybody.
 
     Args:
         folder: holds everything; created when the first adapter is stored.
@@ -78,18 +78,18 @@ class Store:
                 self._write(identity, files)  # last: an error undoes the rows
         return record, new or added.rowcount == 1
 
-    def get(self, owner: str, identity: str) -> StoredRecord:
+    def get(self, owner: str | None, identity: str) -> StoredRecord:
         """The record of an adapter. Raises NotFound unless it is whole and the owner's."""
         record = self._record(owner, identity)
         if not self._intact(record):
             raise NotFound(f"the files of {identity} were removed or changed; create it again")
         return record
 
-    def require(self, owner: str, identity: str) -> None:
+    def require(self, owner: str | None, identity: str) -> None:
         """Raise NotFound unless the adapter is the owner's."""
         self._record(owner, identity)
 
-    def read(self, owner: str, identity: str, name: str) -> tuple[bytes, str]:
+    def read(self, owner: str | None, identity: str, name: str) -> tuple[bytes, str]:
         """A file and its SHA-256. Raises NotFound unless it is as it was stored."""
         files = self._record(owner, identity)["files"]
         if name not in files:
@@ -99,16 +99,18 @@ class Store:
             raise NotFound(f"{name} of {identity} was removed or changed; create it again")
         return content, files[name]["sha256"]
 
-    def files(self, owner: str, record: StoredRecord) -> dict[str, bytes]:
+    def files(self, owner: str | None, record: StoredRecord) -> dict[str, bytes]:
         """What the files of an adapter hold, by name. Raises NotFound as `read` does."""
         return {name: self.read(owner, record["id"], name)[0] for name in record["files"]}
 
-    def delete(self, owner: str, identity: str) -> None:
+    def delete(self, owner: str | None, identity: str) -> None:
         """Delete an adapter of `owner`; its files go with its last owner. Raises NotFound."""
         _require_id(identity)
         with self._database.transaction() as rows:
-            row = (owner, identity)
-            if not rows.execute("DELETE FROM owners WHERE key = ? AND id = ?", row).rowcount:
+            gone = rows.execute(
+                "DELETE FROM owners WHERE id = ?1 AND key = coalesce(?2, key)", (identity, owner)
+            )
+            if not gone.rowcount:
                 raise NotFound(UNKNOWN)
             if rows.execute("SELECT 1 FROM owners WHERE id = ?", (identity,)).fetchone() is None:
                 rows.execute("DELETE FROM adapters WHERE id = ?", (identity,))
@@ -118,11 +120,14 @@ class Store:
         """An adapter's folder or one file in it, whether or not it exists."""
         return self.folder / "adapters" / identity / name
 
-    def _record(self, owner: str, identity: str) -> StoredRecord:
+    def _record(self, owner: str | None, identity: str) -> StoredRecord:
         """Raises NotFound unless the adapter is the owner's."""
         _require_id(identity)
-        query = "SELECT record FROM adapters JOIN owners USING (id) WHERE key = ? AND id = ?"
-        rows = self._database.query(query, owner, identity)
+        rows = self._database.query(
+            "SELECT record FROM adapters JOIN owners USING (id)"
+            " WHERE id = ?1 AND key = coalesce(?2, key)",
+            *(identity, owner),
+        )
         if not rows:
             raise NotFound(UNKNOWN)
         return json.loads(rows[0][0])

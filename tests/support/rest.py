@@ -71,6 +71,11 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
+def use(client: TestClient, key: str) -> None:
+    """Send a key with every request from now on."""
+    client.headers.update(bearer(key))
+
+
 def post(client: TestClient, body: Any = None, **headers: str) -> Any:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return client.post("/v1/adapters", content=content, headers={**JSON, **headers})
