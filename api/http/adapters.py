@@ -1,8 +1,8 @@
-"""`/v1/adapters`: create and delete adapters, show them and download their files."""
+"""`/v1/adapters`: create, list and delete adapters, show them and download their files."""
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from api.http.answers import ACCEPTED, LOCATION, accepted, adapter_body, adapter_url
@@ -11,7 +11,7 @@ from api.http.dependencies import CallerOf, ServiceOf
 from api.http.downloads import BYTES, file_response, wants_bytes
 from api.http.problems import BUSY, JSON_BODY, documented
 from api.http.requests import AdapterRequest, RefineRequest
-from api.http.schemas import AdapterAnswer, JobAnswer
+from api.http.schemas import AdapterAnswer, AdapterList, JobAnswer
 from api.service.job_store import JobRow
 from api.service.store import ADAPTER_ID
 from library.peft.provenance import PROVENANCE_FILE, README_FILE
@@ -36,6 +36,14 @@ _HEADERS: dict[str, Any] = {
 
 # Neither is validated: an id or name that no adapter can have is not found (404).
 AdapterId = Annotated[str, Path(json_schema_extra={"pattern": f"^{ADAPTER_ID.pattern}$"})]
+Limit = Annotated[int, Query(ge=1, le=100, description="Largest number of adapters.")]
+Cursor = Annotated[
+    str | None,
+    Query(
+        pattern=f"^{ADAPTER_ID.pattern}$",
+        description="`next` of the page before; without it, the first page.",
+    ),
+]
 FileName = Annotated[str, Path(json_schema_extra={"enum": sorted(MEDIA_TYPES)})]
 
 router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRoute)
@@ -123,6 +131,15 @@ async def refine_stored(
     On examples, on a teacher's answers to inputs, or on both.
     """
     return accepted(await service.refine(caller, id, body.to_request()))
+
+
+@router.get("", response_model=AdapterList, responses=documented("invalid-field", "storage-failed"))
+def get_adapters(
+    service: ServiceOf, caller: CallerOf, limit: Limit = 20, cursor: Cursor = None
+) -> Response:
+    """List the adapters of the caller, by id; an admin's are everybody's."""
+    records, after = service.store.page(caller.sees, limit, cursor or "")
+    return JSONResponse({"adapters": [adapter_body(record) for record in records], "next": after})
 
 
 @router.get("/{id}", response_model=AdapterAnswer, responses=documented("not-found"))

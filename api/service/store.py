@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS adapters (
 CREATE TABLE IF NOT EXISTS owners (
     key TEXT NOT NULL, id TEXT NOT NULL REFERENCES adapters (id), PRIMARY KEY (key, id)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS owners_by_id ON owners (id);
 """
 
 
@@ -84,6 +85,27 @@ class Store:
         if not self._intact(record):
             raise NotFound(f"the files of {identity} were removed or changed; create it again")
         return record
+
+    def page(
+        self, owner: str | None, limit: int, after: str = ""
+    ) -> tuple[list[StoredRecord], str | None]:
+        """Records of an owner's adapters by id, and where the next page goes on, if there is one.
+
+        Files are not looked at. What is stored or deleted meanwhile neither repeats nor hides
+        another adapter, as ids stay where they are.
+
+        Args:
+            limit: how many at most.
+            after: the id that the page before gave.
+        """
+        rows = self._database.query(
+            "SELECT record FROM adapters WHERE id > ?2 AND EXISTS"
+            " (SELECT 1 FROM owners WHERE id = adapters.id AND key = coalesce(?1, key))"
+            " ORDER BY id LIMIT ?3",
+            *(owner, after, limit + 1),
+        )
+        records = [json.loads(row[0]) for row in rows[:limit]]
+        return records, records[-1]["id"] if len(rows) > limit else None
 
     def require(self, owner: str | None, identity: str) -> None:
         """Raise NotFound unless the adapter is the owner's."""
