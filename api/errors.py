@@ -76,6 +76,17 @@ class RetryLater(ServiceError):
         self.headers = {"Retry-After": str(seconds)}
 
 
+class RateLimited(RetryLater):
+    """One request too many; `headers` tell of the limit."""
+
+    code = "rate-limited"
+    status = 429
+
+    def __init__(self, message: str, seconds: int, headers: Mapping[str, str]) -> None:
+        super().__init__(message, seconds)
+        self.headers = {**self.headers, **headers}
+
+
 class NotReady(RetryLater):
     """The generator is still being loaded."""
 

@@ -54,6 +54,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("unknown-name", 422, "Unknown generator, base model or hook"),
         ProblemType("not-searchable", 422, "The adapter cannot be used as a query"),
         ProblemType("unsupported-model", 422, "The base model cannot be adapted"),
+        ProblemType("rate-limited", 429, "Too many requests of one key"),
         ProblemType("internal", 500, "Internal error"),
         ProblemType("adapter-refused", 500, "A verification hook refused the adapter"),
         ProblemType("base-unreadable", 500, "The base model cannot be read"),
@@ -73,7 +74,7 @@ ANY_OTHER: dict[int | str, dict[str, Any]] = {
 # Problems of every route with a JSON body, and of every route that waits for the generator.
 JSON_BODY = ("malformed-body", "body-too-large", "not-json", "invalid-field")
 BUSY = ("not-ready", "overloaded")
-GUARDED = ("unauthenticated", "forbidden")  # of every route under /v1
+GUARDED = ("unauthenticated", "forbidden", "rate-limited")  # of every route under /v1
 INTERNAL = "internal error; the log of the service has the details"
 
 

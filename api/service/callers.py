@@ -14,10 +14,14 @@ class Caller:
     Attributes:
         owner: of what it makes: the id of its key, or LOCAL.
         scopes: what it may do; `admin` includes the others.
+        quota_bytes: limit for the files of its adapters; None for none of its own.
+        rate: how many requests it may make; None for the service's default.
     """
 
     owner: str
     scopes: tuple[Scope, ...]
+    quota_bytes: int | None = None
+    rate: str | None = None
 
     @property
     def sees(self) -> str | None:
@@ -51,10 +55,15 @@ def identify(keys: KeyStore, authorization: str, *, needed: bool) -> Caller:
     return _caller(keys.find(text.strip()))
 
 
-def submitter(keys: KeyStore, owner: str) -> Caller:
-    """Who submitted a job. Raises Unauthenticated if the key was revoked, StorageFailed."""
+def caller_with(keys: KeyStore, owner: str) -> Caller:
+    """Who an owner of adapters and jobs is.
+
+    Raises:
+        Unauthenticated: the key was revoked.
+        StorageFailed: the keys cannot be read.
+    """
     return LOCAL_CALLER if owner == LOCAL else _caller(keys.get(owner))
 
 
 def _caller(key: Key) -> Caller:
-    return Caller(key.id, key.scopes)
+    return Caller(key.id, key.scopes, key.quota_bytes, key.rate)

@@ -10,7 +10,7 @@ from anyio import to_thread
 import pretrained
 from api.errors import NotReady
 from api.service.admission import Admission
-from api.service.callers import Caller, submitter
+from api.service.callers import Caller, caller_with
 from api.service.hooks import configured, drawn_challenge, hooks_of
 from api.service.job_store import JobRow, JobStore, Keep
 from api.service.jobs import Jobs, Share
@@ -61,7 +61,11 @@ class Service:
             raise MissingPath(f"there is no task folder at {settings.tasks}")
         self.settings = settings
         self.keys = KeyStore(settings.data)
-        self.store = Store(settings.data, quota_bytes=settings.quota_bytes)
+        self.store = Store(
+            settings.data,
+            quota_bytes=settings.quota_bytes,
+            quota_of=lambda owner: caller_with(self.keys, owner).quota_bytes,
+        )
         self.admission = Admission(
             "requests", waiting=settings.queue_length, retry_after=settings.retry_after
         )
@@ -184,7 +188,7 @@ class Service:
 
     def _work(self, job: JobRow, share: Share) -> Keep:
         """What a job of any kind does. Raises Unauthenticated if its key was revoked."""
-        caller = submitter(self.keys, job.owner)
+        caller = caller_with(self.keys, job.owner)
         if job.kind == "create":
             return self._making.create_by_job(job, share)
         if job.kind == "refine":

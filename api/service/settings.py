@@ -7,11 +7,12 @@ folders; the first is the default. A request never names a path.
 import ipaddress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from api.service.keys import require_rate
 from library.base.models import DEFAULT_BASE, BaseReference, resolve_base
 from library.errors import UnknownName, UsageError
 from library.files import data_dir
@@ -32,6 +33,8 @@ class Settings(BaseSettings):
         job_queue_length: how many jobs may wait while one runs.
         retry_after: seconds that a refused client is told to wait.
         quota_bytes: limit for all adapters together.
+        rate: how many requests a key may make that has no rate of its own, as "60/minute"; any
+            number by default.
         zk_srs: SRS file that proofs are made under; one made by this machine by default.
     """
 
@@ -51,6 +54,7 @@ class Settings(BaseSettings):
     job_queue_length: int = Field(default=16, ge=0)
     retry_after: int = Field(default=2, ge=1)
     quota_bytes: int = Field(default=10 * 2**30, ge=0)
+    rate: Annotated[str, AfterValidator(require_rate)] | None = None
     zk_srs: Path | None = None
 
     @property
@@ -76,7 +80,8 @@ def load_settings(**options: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"setting {name}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"setting {name}: {message[0].lower()}{message[1:]}") from error
     except SettingsError as error:
         raise UsageError(f"a LORASMITH_* variable cannot be read: {error}") from error
 

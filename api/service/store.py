@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,18 @@ class Store:
     Args:
         folder: holds everything; created when the first adapter is stored.
         quota_bytes: limit for the files of all adapters together.
+        quota_of: gives an owner's own limit, or None; an adapter counts for each of its owners.
     """
 
-    def __init__(self, folder: Path, *, quota_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        quota_bytes: int,
+        quota_of: Callable[[str], int | None] = lambda owner: None,
+    ) -> None:
         self.folder = folder
-        self.quota_bytes = quota_bytes
+        self.quota_bytes, self._quota_of = quota_bytes, quota_of
         self._database = SqliteFile(folder / "owners.sqlite3", _SCHEMA, "the adapter store")
 
     def put(
@@ -63,10 +70,10 @@ class Store:
             The record (the summary and "files": {name: {"sha256", "bytes"}}) and whether it is
             new to this owner. If the adapter is stored already, its first record.
         Raises:
-            QuotaExceeded: it does not fit.
+            QuotaExceeded: it does not fit; and as `quota_of` does.
             StorageFailed: it cannot be written; nothing is left behind.
         """
-        identity = summary["id"]
+        identity, quota = summary["id"], self._quota_of(owner)
         with self._database.transaction() as rows:
             row = rows.execute("SELECT record FROM adapters WHERE id = ?", (identity,)).fetchone()
             record: StoredRecord = json.loads(row[0]) if row else {}
@@ -75,6 +82,8 @@ class Store:
                 record = {**summary, "files": _contents(files)}
                 self._insert(rows, record)
             added = rows.execute("INSERT OR IGNORE INTO owners VALUES (?, ?)", (owner, identity))
+            if quota is not None and (new or added.rowcount):
+                _require_room(rows, owner, quota)
             if new:
                 self._write(identity, files)  # last: an error undoes the rows
         return record, new or added.rowcount == 1
@@ -190,6 +199,18 @@ class Store:
             write_folder(self.path(identity), files, overwrite=True)
         except OutputError as error:
             raise self._database.failed(error.__cause__ or error) from error
+
+
+def _require_room(rows: sqlite3.Connection, owner: str, quota: int) -> None:
+    """Raise QuotaExceeded if an owner's adapters, the one just added among them, exceed a quota."""
+    (used,) = rows.execute(
+        "SELECT sum(bytes) FROM adapters JOIN owners USING (id) WHERE key = ?", (owner,)
+    ).fetchone()
+    if used > quota:
+        raise QuotaExceeded(
+            f"with this adapter, those of the key would take {used:,} bytes of {quota:,}; delete "
+            "adapters to make room"
+        )
 
 
 def _require_id(identity: str) -> None:

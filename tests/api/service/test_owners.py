@@ -10,6 +10,7 @@ import pytest
 from jobs import (  # noqa: F401  (fixtures)
     TASK,
     TRAINED,
+    Halt,
     client,
     ended,
     engine,
@@ -190,6 +191,22 @@ def test_a_job_that_waits_when_its_key_is_revoked_fails(
     assert ended(client, first)["state"] == "done"
     failed = ended(client, second)
     assert (failed["state"], failed["error"]) == ("failed", f"the key {key.id} was revoked")
+
+
+def test_a_job_whose_key_is_revoked_stores_nothing(
+    service: Service, client: TestClient, settings: Settings, root: str
+) -> None:
+    halt = Halt(service)
+    key, text = service.keys.create("ann")
+    use(client, text)
+    job = post(client, TRAINED).headers["location"]
+    assert halt.started.wait(60)
+    service.keys.revoke(key.id)
+    halt.go.set()
+    use(client, root)
+    failed = ended(client, job)
+    assert (failed["state"], failed["error"]) == ("failed", f"the key {key.id} was revoked")
+    assert stored(settings) == []
 
 
 OLD = """
