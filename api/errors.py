@@ -36,6 +36,13 @@ class Forbidden(ServiceError):
     status = 403
 
 
+class CrossOrigin(ServiceError):
+    """A request that a web page of another origin sent."""
+
+    code = "cross-origin"
+    status = 403
+
+
 class NotFound(ServiceError):
     """An adapter or file that does not exist, or belongs to somebody else."""
 
@@ -66,6 +73,13 @@ class RangeNotSatisfiable(ServiceError):
     def __init__(self, message: str, size: int) -> None:
         super().__init__(message)
         self.headers = {"Content-Range": f"bytes */{size}"}
+
+
+class Misdirected(ServiceError):
+    """A request to a host that the service is not."""
+
+    code = "misdirected"
+    status = 421
 
 
 class RetryLater(ServiceError):

@@ -24,6 +24,8 @@ MEDIA_TYPES = {
     PROVENANCE_FILE: "application/json",
     README_FILE: "text/markdown",
 }
+# The id follows from these. The others also tell what was near when the adapter was made.
+IDENTIFIED = (CONFIG_FILE, WEIGHTS_FILE)
 _BINARY: dict[str, Any] = {BYTES: {"schema": {"type": "string", "format": "binary"}}}
 _HEADERS: dict[str, Any] = {
     **LOCATION,
@@ -177,4 +179,5 @@ def get_file(
 ) -> Response:
     """Download a file of an adapter, or a range of it."""
     _, sha256 = service.store.read(caller.sees, id, name)  # the digest is checked here
-    return file_response(request, service.store.path(id, name), sha256, MEDIA_TYPES[name])
+    path, media_type = service.store.path(id, name), MEDIA_TYPES[name]
+    return file_response(request, path, sha256, media_type, immutable=name in IDENTIFIED)

@@ -1,5 +1,6 @@
 """The REST service: the FastAPI application, and running it."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -7,11 +8,13 @@ from typing import Any
 import anyio
 import uvicorn
 from fastapi import Depends, FastAPI
+from starlette.types import ASGIApp
 
 from api.http import adapters, health, info, jobs, problems, search, verify
 from api.http.dependencies import KEY
 from api.http.guard import Guard
-from api.http.listening import NO_TELEMETRY, announce, listen
+from api.http.headers import safe
+from api.http.listening import NO_TELEMETRY, WithoutQueries, announce, listen
 from api.http.schemas import Problem
 from api.service.keys import KeyStore
 from api.service.service import Service
@@ -29,7 +32,7 @@ def create_app(service: Service) -> FastAPI:
             yield
             service.jobs.stop()
 
-    app = _Documented(
+    app = _Application(
         title="lorasmith",
         summary="Describe a task; get a LoRA adapter that works.",
         version="1",
@@ -65,6 +68,7 @@ def run_server(settings: Settings) -> None:
     with listen(settings.host, settings.port) as listener:
         service = Service(settings)
         server = uvicorn.Server(uvicorn.Config(create_app(service), lifespan="on"))
+        logging.getLogger("uvicorn.access").addFilter(WithoutQueries())
         failures: list[Exception] = []
 
         def stop(error: Exception) -> None:
@@ -79,8 +83,14 @@ def run_server(settings: Settings) -> None:
         raise failures[0]
 
 
-class _Documented(FastAPI):
-    """FastAPI whose OpenAPI document defines the schema of problems, which no route returns."""
+class _Application(FastAPI):
+    """FastAPI with the schema of problems, which no route returns, in its OpenAPI document.
+
+    All of its answers have the headers SAFE, also those to accidents, which no middleware sees.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return safe(super().build_middleware_stack())
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()

@@ -1,4 +1,6 @@
-"""Request bodies: limited in size, declared as JSON, in UTF-8, without NaN; checked before FastAPI.
+"""Request bodies: limited in size, declared as JSON, in UTF-8, without NaN and double names.
+
+They are checked before FastAPI reads them.
 
 FastAPI's own `max_body_size` answers in plain text, and Python's JSON takes NaN and any encoding.
 """
@@ -95,7 +97,9 @@ def _require_json(content_type: str) -> None:
 
 def _parse(body: bytes) -> Any:
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        return json.loads(
+            body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique
+        )
     except UnicodeDecodeError as error:
         raise MalformedBody(f"the body is not UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
@@ -106,6 +110,16 @@ def _parse(body: bytes) -> Any:
         raise MalformedBody("the body is nested too deeply") from error
     except ValueError as error:  # an integer of thousands of digits
         raise MalformedBody("the body has a number that is too long") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. Readers differ in which of two equal names counts, so there may be one only."""
+    content: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in content:
+            raise MalformedBody(f"the body has the field {name!r} twice")
+        content[name] = value
+    return content
 
 
 def _refuse_constant(name: str) -> NoReturn:

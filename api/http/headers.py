@@ -1,9 +1,16 @@
-"""Headers that are added to answers on their way out."""
+"""Headers that are added to answers on their way out, among them those for every answer."""
 
 from collections.abc import Mapping
 
 from starlette.datastructures import MutableHeaders
-from starlette.types import Message, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Cache-Control": "no-store",  # unless an answer says otherwise: what it holds is private
+}
 
 
 def adding(headers: Mapping[str, str], send: Send) -> Send:
@@ -17,3 +24,12 @@ def adding(headers: Mapping[str, str], send: Send) -> Send:
         await send(message)
 
     return send_more
+
+
+def safe(app: ASGIApp) -> ASGIApp:
+    """An application whose every answer has the headers SAFE."""
+
+    async def answer_safely(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, adding(SAFE, send))
+
+    return answer_safely

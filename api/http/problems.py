@@ -42,6 +42,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("malformed-body", 400, "The body is not JSON in UTF-8"),
         ProblemType("unauthenticated", 401, "A key is needed"),
         ProblemType("forbidden", 403, "The key does not permit this"),
+        ProblemType("cross-origin", 403, "A web page of another origin asks"),
         ProblemType("not-found", 404, "Not found"),
         ProblemType("method-not-allowed", 405, "Method not allowed"),
         ProblemType("layout-mismatch", 409, "The base model does not fit the generator"),
@@ -49,6 +50,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("body-too-large", 413, "The body is too large"),
         ProblemType("not-json", 415, "The body is not declared as JSON"),
         ProblemType("range-not-satisfiable", 416, "The range is outside the file"),
+        ProblemType("misdirected", 421, "The service has another name"),
         ProblemType("invalid-field", 422, "A field is invalid"),
         ProblemType("invalid-description", 422, "The description is invalid"),
         ProblemType("unknown-name", 422, "Unknown generator, base model or hook"),
@@ -74,7 +76,13 @@ ANY_OTHER: dict[int | str, dict[str, Any]] = {
 # Problems of every route with a JSON body, and of every route that waits for the generator.
 JSON_BODY = ("malformed-body", "body-too-large", "not-json", "invalid-field")
 BUSY = ("not-ready", "overloaded")
-GUARDED = ("unauthenticated", "forbidden", "rate-limited")  # of every route under /v1
+GUARDED = (
+    "unauthenticated",
+    "forbidden",
+    "cross-origin",
+    "misdirected",
+    "rate-limited",
+)  # of every route under /v1
 INTERNAL = "internal error; the log of the service has the details"
 
 
@@ -120,7 +128,7 @@ async def of_lorasmith(request: Request, error: Exception) -> Response:
     """The answer for an error of lorasmith."""
     code = getattr(error, "code", "internal")
     if code not in PROBLEMS:
-        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        _log.error("%s %r failed", request.method, request.url.path, exc_info=error)
         return problem("internal", INTERNAL)
     return problem(code, str(error), getattr(error, "headers", None))
 

@@ -5,17 +5,29 @@ folders; the first is the default. A request never names a path.
 """
 
 import ipaddress
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from api.service.keys import require_rate
 from library.base.models import DEFAULT_BASE, BaseReference, resolve_base
 from library.errors import UnknownName, UsageError
 from library.files import data_dir
+
+HOST_NAME = r"[a-z0-9._-]+|\[[0-9a-f:.]+\]"  # of any case, without a port
+
+
+def _host_names(value: Any) -> Any:
+    """Names separated by commas. Raises UsageError for what no Host can be."""
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    for name in names:
+        if re.fullmatch(HOST_NAME, name, re.IGNORECASE) is None:
+            raise UsageError(f"{name!r} is not the name of a host, without a port")
+    return names
 
 
 class Settings(BaseSettings):
@@ -24,6 +36,8 @@ class Settings(BaseSettings):
     Attributes:
         host: address to listen on; loopback only, unless there are keys.
         port: port to listen on; 0 takes a free one.
+        allowed_hosts: names, separated by commas, under which clients may ask, beside those of
+            loopback; behind a proxy that passes its own name on, say.
         data: where adapters and their owners are kept (`LORASMITH_DATA`).
         checkpoints: folders by generator, in place of the shipped checkpoints.
         library: folder or URL of the library for search, neighbours and rivals; else the sample.
@@ -42,6 +56,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_host_names)] = ()
     data: Path = Field(default_factory=data_dir)
     checkpoints: dict[str, Path] = {}
     library: str | None = None

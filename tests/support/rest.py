@@ -22,6 +22,8 @@ JSON = {"Content-Type": "application/json"}
 
 TASK = "Say whether the review is positive or negative."
 
+LOCALHOST = "http://localhost:8000"  # a name of the service
+
 UNKNOWN_ID = "ad_" + "0" * 40
 
 
@@ -49,7 +51,8 @@ def client_of(settings: Settings, engine: Engine | None) -> Iterator[TestClient]
 
 @contextmanager
 def client_of_service(service: Service) -> Iterator[TestClient]:
-    with TestClient(create_app(service), raise_server_exceptions=False) as client:
+    app = create_app(service)
+    with TestClient(app, LOCALHOST, raise_server_exceptions=False) as client:
         yield client
 
 
