@@ -64,7 +64,7 @@ def run_server(settings: Settings) -> None:
         LorasmithError: the generator cannot be loaded.
     """
     if not KeyStore(settings.data).exist():
-        require_loopback(settings.host, "use 127.0.0.1, or lorasmith keys create before")
+        require_loopback(settings.host, "use 127.0.0.1, or create one first: lorasmith keys create")
     with listen(settings.host, settings.port) as listener:
         service = Service(settings)
         server = uvicorn.Server(uvicorn.Config(create_app(service), lifespan="on"))
