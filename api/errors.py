@@ -21,6 +21,28 @@ class MalformedBody(ServiceError):
     status = 400
 
 
+class Unauthenticated(ServiceError):
+    """A request without a key where one is needed, or with one that is not valid."""
+
+    code = "unauthenticated"
+    status = 401
+    headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(ServiceError):
+    """A request whose key lacks the scope."""
+
+    code = "forbidden"
+    status = 403
+
+
+class CrossOrigin(ServiceError):
+    """A request that a web page of another origin sent."""
+
+    code = "cross-origin"
+    status = 403
+
+
 class NotFound(ServiceError):
     """An adapter or file that does not exist, or belongs to somebody else."""
 
@@ -53,12 +75,30 @@ class RangeNotSatisfiable(ServiceError):
         self.headers = {"Content-Range": f"bytes */{size}"}
 
 
+class Misdirected(ServiceError):
+    """A request to a host that the service is not."""
+
+    code = "misdirected"
+    status = 421
+
+
 class RetryLater(ServiceError):
     """A request that is valid and may be repeated after `seconds`."""
 
     def __init__(self, message: str, seconds: int) -> None:
         super().__init__(message)
         self.headers = {"Retry-After": str(seconds)}
+
+
+class RateLimited(RetryLater):
+    """One request too many; `headers` tell of the limit."""
+
+    code = "rate-limited"
+    status = 429
+
+    def __init__(self, message: str, seconds: int, headers: Mapping[str, str]) -> None:
+        super().__init__(message, seconds)
+        self.headers = {**self.headers, **headers}
 
 
 class NotReady(RetryLater):

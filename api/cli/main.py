@@ -13,6 +13,7 @@ from api.cli.export import export_adapter
 from api.cli.generate import generate_command
 from api.cli.generators import generators_command
 from api.cli.index import index
+from api.cli.keys import keys
 from api.cli.library import library
 from api.cli.library_import import export_command, import_command
 from api.cli.prove import commit_command, prove_command, verify_proof
@@ -55,6 +56,7 @@ app.add_typer(library, name="library")
 app.add_typer(route, name="route")
 app.add_typer(index, name="index")
 app.add_typer(base, name="base")
+app.add_typer(keys, name="keys")
 
 
 @app.command(

@@ -7,7 +7,10 @@ import typer
 
 def serve_command(
     host: Annotated[
-        str | None, typer.Option(help="Loopback address to listen on (default: 127.0.0.1).")
+        str | None,
+        typer.Option(
+            help="Address to listen on (default: 127.0.0.1); others than loopback take keys."
+        ),
     ] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port to listen on (default: 8000).")

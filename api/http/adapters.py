@@ -1,19 +1,19 @@
-"""`/v1/adapters`: create and delete adapters, show them and download their files."""
+"""`/v1/adapters`: create, list and delete adapters, show them and download their files."""
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from api.http.answers import ACCEPTED, LOCATION, accepted, adapter_body, adapter_url
 from api.http.body import JsonRoute
-from api.http.dependencies import ServiceOf
+from api.http.dependencies import CallerOf, ServiceOf
 from api.http.downloads import BYTES, file_response, wants_bytes
 from api.http.problems import BUSY, JSON_BODY, documented
 from api.http.requests import AdapterRequest, RefineRequest
-from api.http.schemas import AdapterAnswer, JobAnswer
+from api.http.schemas import AdapterAnswer, AdapterList, JobAnswer
 from api.service.job_store import JobRow
-from api.service.store import ADAPTER_ID, LOCAL
+from api.service.store import ADAPTER_ID
 from library.peft.provenance import PROVENANCE_FILE, README_FILE
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 from verification.run import server_timing
@@ -24,6 +24,8 @@ MEDIA_TYPES = {
     PROVENANCE_FILE: "application/json",
     README_FILE: "text/markdown",
 }
+# The id follows from these. The others also tell what was near when the adapter was made.
+IDENTIFIED = (CONFIG_FILE, WEIGHTS_FILE)
 _BINARY: dict[str, Any] = {BYTES: {"schema": {"type": "string", "format": "binary"}}}
 _HEADERS: dict[str, Any] = {
     **LOCATION,
@@ -36,6 +38,14 @@ _HEADERS: dict[str, Any] = {
 
 # Neither is validated: an id or name that no adapter can have is not found (404).
 AdapterId = Annotated[str, Path(json_schema_extra={"pattern": f"^{ADAPTER_ID.pattern}$"})]
+Limit = Annotated[int, Query(ge=1, le=100, description="Largest number of adapters.")]
+Cursor = Annotated[
+    str | None,
+    Query(
+        pattern=f"^{ADAPTER_ID.pattern}$",
+        description="`next` of the page before; without it, the first page.",
+    ),
+]
 FileName = Annotated[str, Path(json_schema_extra={"enum": sorted(MEDIA_TYPES)})]
 
 router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRoute)
@@ -74,13 +84,15 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRou
         ),
     },
 )
-async def create_adapter(body: AdapterRequest, request: Request, service: ServiceOf) -> Response:
+async def create_adapter(
+    body: AdapterRequest, request: Request, service: ServiceOf, caller: CallerOf
+) -> Response:
     """Create an adapter from a description; the same request returns the same adapter.
 
     With examples or inputs to train on, the answer is a job. Without, and with `Accept:
     application/octet-stream`, it is adapter_model.safetensors itself.
     """
-    adapter = await service.create(body.generator, body.to_request(), body.base)
+    adapter = await service.create(caller, body.generator, body.to_request(), body.base)
     if isinstance(adapter, JobRow):
         return accepted(adapter)
     status = 201 if adapter.new else 200
@@ -113,24 +125,35 @@ async def create_adapter(body: AdapterRequest, request: Request, service: Servic
         ),
     },
 )
-async def refine_stored(id: AdapterId, body: RefineRequest, service: ServiceOf) -> Response:
+async def refine_stored(
+    id: AdapterId, body: RefineRequest, service: ServiceOf, caller: CallerOf
+) -> Response:
     """Train a stored adapter further, in the background, into a new adapter.
 
     On examples, on a teacher's answers to inputs, or on both.
     """
-    return accepted(await service.refine(id, body.to_request()))
+    return accepted(await service.refine(caller, id, body.to_request()))
+
+
+@router.get("", response_model=AdapterList, responses=documented("invalid-field", "storage-failed"))
+def get_adapters(
+    service: ServiceOf, caller: CallerOf, limit: Limit = 20, cursor: Cursor = None
+) -> Response:
+    """List the adapters of the caller, by id; an admin's are everybody's."""
+    records, after = service.store.page(caller.sees, limit, cursor or "")
+    return JSONResponse({"adapters": [adapter_body(record) for record in records], "next": after})
 
 
 @router.get("/{id}", response_model=AdapterAnswer, responses=documented("not-found"))
-def get_adapter(id: AdapterId, service: ServiceOf) -> Response:
+def get_adapter(id: AdapterId, service: ServiceOf, caller: CallerOf) -> Response:
     """Get an adapter."""
-    return JSONResponse(adapter_body(service.store.get(LOCAL, id)))
+    return JSONResponse(adapter_body(service.store.get(caller.sees, id)))
 
 
 @router.delete("/{id}", status_code=204, responses=documented("not-found"))
-def delete_adapter(id: AdapterId, service: ServiceOf) -> None:
+def delete_adapter(id: AdapterId, service: ServiceOf, caller: CallerOf) -> None:
     """Delete an adapter."""
-    service.store.delete(LOCAL, id)
+    service.store.delete(caller.sees, id)
 
 
 @router.head("/{id}/files/{name}", include_in_schema=False)
@@ -151,7 +174,10 @@ def delete_adapter(id: AdapterId, service: ServiceOf) -> None:
         **documented("not-found", "range-not-satisfiable"),
     },
 )
-def get_file(id: AdapterId, name: FileName, request: Request, service: ServiceOf) -> Response:
+def get_file(
+    id: AdapterId, name: FileName, request: Request, service: ServiceOf, caller: CallerOf
+) -> Response:
     """Download a file of an adapter, or a range of it."""
-    _, sha256 = service.store.read(LOCAL, id, name)  # the digest is checked here
-    return file_response(request, service.store.path(id, name), sha256, MEDIA_TYPES[name])
+    _, sha256 = service.store.read(caller.sees, id, name)  # the digest is checked here
+    path, media_type = service.store.path(id, name), MEDIA_TYPES[name]
+    return file_response(request, path, sha256, media_type, immutable=name in IDENTIFIED)

@@ -1,17 +1,20 @@
 """The REST service: the FastAPI application, and running it."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
 import uvicorn
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from starlette.types import ASGIApp
 
 from api.http import (
     adapters,
     archive,
     events,
+    health,
     info,
     jobs,
     library,
@@ -20,9 +23,13 @@ from api.http import (
     search,
     verify,
 )
+from api.http.dependencies import KEY
 from api.http.examples import add_examples
-from api.http.listening import NO_TELEMETRY, announce, listen
+from api.http.guard import Guard
+from api.http.headers import safe
+from api.http.listening import NO_TELEMETRY, WithoutQueries, announce, listen
 from api.http.schemas import Problem
+from api.service.keys import KeyStore
 from api.service.service import Service
 from api.service.settings import Settings, require_loopback
 
@@ -38,7 +45,7 @@ def create_app(service: Service) -> FastAPI:
             yield
             service.jobs.stop()
 
-    app = _Documented(
+    app = _Application(
         title="lorasmith",
         summary="Describe a task; get a LoRA adapter that works.",
         version="1",
@@ -49,10 +56,16 @@ def create_app(service: Service) -> FastAPI:
         telemetry=NO_TELEMETRY,
     )
     app.state.service = service
-    app.add_middleware(metrics.Measured, metrics=service.metrics)
-    routed = (adapters, archive, search, library, info, verify, jobs, events, metrics)
-    for module in routed:
-        app.include_router(module.router)
+    guarded = (adapters, archive, search, library, info, verify, jobs, events, metrics)
+    for module in guarded:
+        app.include_router(
+            module.router,
+            dependencies=[Depends(KEY)],
+            responses=problems.documented(*problems.GUARDED),
+        )
+    app.include_router(health.router)
+    app.add_middleware(Guard, service=service)
+    app.add_middleware(metrics.Measured, metrics=service.metrics)  # outermost: counts refusals too
     problems.install(app)
     return app
 
@@ -61,14 +74,16 @@ def run_server(settings: Settings) -> None:
     """Run until Ctrl-C or SIGTERM; running requests are finished, jobs are interrupted.
 
     Raises:
-        UsageError: the host is not loopback.
+        UsageError: the host is not loopback, and there are no keys.
         ListenError: the address cannot be listened on.
         LorasmithError: the generator cannot be loaded.
     """
-    require_loopback(settings.host)
+    if not KeyStore(settings.data).exist():
+        require_loopback(settings.host, "use 127.0.0.1, or create one first: lorasmith keys create")
     with listen(settings.host, settings.port) as listener:
         service = Service(settings)
         server = uvicorn.Server(uvicorn.Config(create_app(service), lifespan="on"))
+        logging.getLogger("uvicorn.access").addFilter(WithoutQueries())
         failures: list[Exception] = []
 
         def stop(error: Exception) -> None:
@@ -84,8 +99,14 @@ def run_server(settings: Settings) -> None:
         raise failures[0]
 
 
-class _Documented(FastAPI):
-    """FastAPI whose OpenAPI document has examples, and the schema that no route returns."""
+class _Application(FastAPI):
+    """FastAPI whose OpenAPI document has examples, and the schema that no route returns.
+
+    All of its answers have the headers SAFE, also those to accidents, which no middleware sees.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return safe(super().build_middleware_stack())
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()

@@ -6,10 +6,9 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 
 from api.http.adapters import AdapterId
-from api.http.dependencies import ServiceOf
+from api.http.dependencies import CallerOf, ServiceOf
 from api.http.downloads import CHUNK, stream_response
 from api.http.problems import documented
-from api.service.store import LOCAL
 from library.archive import tar_parts, tar_size
 
 TAR = "application/x-tar"
@@ -30,9 +29,9 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
         **documented("not-found"),
     },
 )
-def get_archive(id: AdapterId, request: Request, service: ServiceOf) -> Response:
+def get_archive(id: AdapterId, request: Request, service: ServiceOf, caller: CallerOf) -> Response:
     """Download all files of an adapter as one tar, the same bytes each time."""
-    files = service.store.get(LOCAL, id)["files"]  # every digest is checked here
+    files = service.store.get(caller.sees, id)["files"]  # every digest is checked here
     sizes = {name: files[name]["bytes"] for name in sorted(files)}
 
     def parts() -> Iterator[bytes]:

@@ -1,22 +1,25 @@
-"""Request bodies: limited in size, declared as JSON, in UTF-8, without NaN; checked before FastAPI.
+"""Request bodies: limited in size, declared as JSON, in UTF-8, without NaN and double names.
+
+They are checked before FastAPI reads them.
 
 FastAPI's own `max_body_size` answers in plain text, and Python's JSON takes NaN and any encoding.
 """
 
 import json
-from collections.abc import Callable, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing, suppress
 from typing import Any, NoReturn
 
 import anyio
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 
 from api.errors import BodyTooLarge, MalformedBody, NotJson
 
 MAX_BODY_BYTES = 1024 * 1024
 # A client that is still sending when the connection closes may lose the answer, so the rest of a
-# body that is too large is read and dropped for a while.
+# body that is refused is read and dropped for a while.
 DRAIN_BYTES = 16 * MAX_BODY_BYTES
 DRAIN_SECONDS = 2.0
 
@@ -70,13 +73,18 @@ async def _limited(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _refuse(stream: Any) -> NoReturn:
-    with anyio.move_on_after(DRAIN_SECONDS):
-        dropped = 0
+async def drain(stream: AsyncGenerator[bytes, None]) -> None:
+    """Read and drop the rest of a body, within limits."""
+    dropped = 0
+    with anyio.move_on_after(DRAIN_SECONDS), suppress(ClientDisconnect):
         async for chunk in stream:
             dropped += len(chunk)
             if dropped > DRAIN_BYTES:
                 break
+
+
+async def _refuse(stream: AsyncGenerator[bytes, None]) -> NoReturn:
+    await drain(stream)
     raise BodyTooLarge(f"the body exceeds {MAX_BODY_BYTES:,} bytes")
 
 
@@ -89,7 +97,9 @@ def _require_json(content_type: str) -> None:
 
 def _parse(body: bytes) -> Any:
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        return json.loads(
+            body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique
+        )
     except UnicodeDecodeError as error:
         raise MalformedBody(f"the body is not UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
@@ -100,6 +110,16 @@ def _parse(body: bytes) -> Any:
         raise MalformedBody("the body is nested too deeply") from error
     except ValueError as error:  # an integer of thousands of digits
         raise MalformedBody("the body has a number that is too long") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. Readers differ in which of two equal names counts, so there may be one only."""
+    content: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in content:
+            raise MalformedBody(f"the body has the field {name!r} twice")
+        content[name] = value
+    return content
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -14,18 +14,24 @@ from api.errors import RangeNotSatisfiable
 
 BYTES = "application/octet-stream"
 CHUNK = 2**20  # bytes that are read at once
+REVALIDATED = "private, no-cache"  # kept by the client, who asks each time whether it holds
 _RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-[0-9]{1,18})", re.IGNORECASE)
 _QUALITY = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
 _CONDITIONS = StaticFiles(check_dir=False)
 
 
-def file_response(request: Request, path: Path, sha256: str, media_type: str) -> Response:
+def file_response(
+    request: Request, path: Path, sha256: str, media_type: str, *, immutable: bool
+) -> Response:
     """The file, 304 if the client has it, or the part of it that a Range asks for.
 
+    Args:
+        immutable: whether the path never has another content: then clients need not ask again.
     Raises RangeNotSatisfiable while it is being sent.
     """
-    tag = {"ETag": f'"{sha256}"'}
-    response = _Download(path, 200, tag, media_type, stat_result=path.stat())
+    cache = "private, max-age=31536000, immutable" if immutable else REVALIDATED
+    headers = {"ETag": f'"{sha256}"', "Cache-Control": cache}
+    response = _Download(path, 200, headers, media_type, stat_result=path.stat())
     if _CONDITIONS.is_not_modified(response.headers, request.headers):
         return NotModifiedResponse(response.headers)
     # Starlette applies a Range to HEAD as well; RFC 9110 defines it for GET alone.
@@ -47,6 +53,7 @@ def stream_response(
         sha256.update(part)
     headers = {
         "ETag": f'"{sha256.hexdigest()}"',
+        "Cache-Control": REVALIDATED,
         "Content-Length": str(size),
         "Content-Disposition": f'attachment; filename="{name}"',
     }

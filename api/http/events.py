@@ -11,7 +11,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from api.errors import NotFound, StorageFailed
 from api.http.answers import job_body
-from api.http.dependencies import ServiceOf
+from api.http.dependencies import CallerOf, ServiceOf
 from api.http.problems import documented
 from api.http.schemas import JobId
 from api.service.job_store import JobRow
@@ -21,14 +21,14 @@ LOOK_SECONDS = 0.5  # between two looks at a job, which another process may work
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
-async def _job(id: JobId, service: ServiceOf) -> JobRow:
+async def _job(id: JobId, service: ServiceOf, caller: CallerOf) -> JobRow:
     """The job, before the stream begins: after that there is no 404."""
-    return await to_thread.run_sync(service.job, id)
+    return await to_thread.run_sync(service.job, caller, id)
 
 
 @router.get("/{id}/events", response_class=EventSourceResponse, responses=documented("not-found"))
 async def follow_job(
-    id: JobId, service: ServiceOf, job: Annotated[JobRow, Depends(_job)]
+    id: JobId, service: ServiceOf, caller: CallerOf, job: Annotated[JobRow, Depends(_job)]
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a job: an event `progress` at once and at every change, then one with its last state.
 
@@ -46,4 +46,4 @@ async def follow_job(
                 if event == job.state:
                     return
             await anyio.sleep(LOOK_SECONDS)
-            job = await to_thread.run_sync(service.job, id)
+            job = await to_thread.run_sync(service.job, caller, id)

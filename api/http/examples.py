@@ -58,6 +58,11 @@ CALLS: dict[str, Call] = {
             "202": {_JSON: job_example()},
         },
     ),
+    "GET /v1/adapters": Call(
+        "List your adapters",
+        parameters={"limit": 1},
+        answers={"200": {_JSON: {"adapters": [RECORD], "next": ADAPTER}}},
+    ),
     "GET /v1/adapters/{id}": Call(
         "Show an adapter", parameters=_OF_ADAPTER, answers={"200": {_JSON: RECORD}}
     ),

@@ -1,4 +1,4 @@
-"""`/v1/generators`, `/v1/base-models` and `/health`."""
+"""`/v1/generators` and `/v1/base-models`."""
 
 from fastapi import APIRouter
 
@@ -9,7 +9,6 @@ from api.http.schemas import (
     BaseModelList,
     GeneratorInfo,
     GeneratorList,
-    Health,
 )
 from generator.engine import DEFAULT_STRATEGY, draws
 
@@ -55,16 +54,3 @@ def list_base_models(service: ServiceOf) -> BaseModelList:
             for name in settings.bases
         ]
     )
-
-
-@router.get("/health/live", tags=["health"])
-async def live() -> Health:
-    """Liveness: the process answers."""
-    return Health(status="live")
-
-
-@router.get("/health/ready", tags=["health"], responses=documented("not-ready"))
-async def ready(service: ServiceOf) -> Health:
-    """Readiness: generator and encoder are loaded."""
-    _ = service.engine
-    return Health(status="ready")

@@ -1,5 +1,6 @@
-"""Start of a service: its socket, the line that announces it, and no telemetry."""
+"""Start of a service: its socket, the line that announces it, and what is logged."""
 
+import logging
 import socket
 import sys
 
@@ -11,6 +12,16 @@ from api.errors import ListenError
 NO_TELEMETRY = TelemetryConfig(
     tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False
 )
+
+
+class WithoutQueries(logging.Filter):
+    """Keeps queries out of uvicorn's access log, as they hold descriptions, which are private."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        match record.args:
+            case (client, method, str(target), *others):
+                record.args = (client, method, target.partition("?")[0], *others)
+        return True
 
 
 def listen(host: str, port: int) -> socket.socket:

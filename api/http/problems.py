@@ -40,6 +40,9 @@ PROBLEMS: dict[str, ProblemType] = {
     kind.code: kind
     for kind in (
         ProblemType("malformed-body", 400, "The body is not JSON in UTF-8"),
+        ProblemType("unauthenticated", 401, "A key is needed"),
+        ProblemType("forbidden", 403, "The key does not permit this"),
+        ProblemType("cross-origin", 403, "A web page of another origin asks"),
         ProblemType("not-found", 404, "Not found"),
         ProblemType("method-not-allowed", 405, "Method not allowed"),
         ProblemType("layout-mismatch", 409, "The base model does not fit the generator"),
@@ -47,11 +50,13 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("body-too-large", 413, "The body is too large"),
         ProblemType("not-json", 415, "The body is not declared as JSON"),
         ProblemType("range-not-satisfiable", 416, "The range is outside the file"),
+        ProblemType("misdirected", 421, "The service has another name"),
         ProblemType("invalid-field", 422, "A field is invalid"),
         ProblemType("invalid-description", 422, "The description is invalid"),
         ProblemType("unknown-name", 422, "Unknown generator, base model or hook"),
         ProblemType("not-searchable", 422, "The adapter cannot be used as a query"),
         ProblemType("unsupported-model", 422, "The base model cannot be adapted"),
+        ProblemType("rate-limited", 429, "Too many requests of one key"),
         ProblemType("internal", 500, "Internal error"),
         ProblemType("adapter-refused", 500, "A verification hook refused the adapter"),
         ProblemType("base-unreadable", 500, "The base model cannot be read"),
@@ -71,6 +76,13 @@ ANY_OTHER: dict[int | str, dict[str, Any]] = {
 # Problems of every route with a JSON body, and of every route that waits for the generator.
 JSON_BODY = ("malformed-body", "body-too-large", "not-json", "invalid-field")
 BUSY = ("not-ready", "overloaded")
+GUARDED = (
+    "unauthenticated",
+    "forbidden",
+    "cross-origin",
+    "misdirected",
+    "rate-limited",
+)  # of every route that takes a key
 INTERNAL = "internal error; the log of the service has the details"
 
 
@@ -105,17 +117,18 @@ def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 def install(app: FastAPI) -> None:
     """Answer every error of `app` with a problem."""
-    app.add_exception_handler(LorasmithError, _of_lorasmith)
+    app.add_exception_handler(LorasmithError, of_lorasmith)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(HTTPException, _of_routing)
     app.add_exception_handler(ClientDisconnect, _of_disconnect)
     app.add_exception_handler(Exception, _of_accident)
 
 
-async def _of_lorasmith(request: Request, error: Exception) -> Response:
+async def of_lorasmith(request: Request, error: Exception) -> Response:
+    """The answer for an error of lorasmith."""
     code = getattr(error, "code", "internal")
     if code not in PROBLEMS:
-        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        _log.error("%s %r failed", request.method, request.url.path, exc_info=error)
         return problem("internal", INTERNAL)
     return problem(code, str(error), getattr(error, "headers", None))
 

@@ -21,16 +21,18 @@ from verification.zk.hook import MODULES, Challenge, new_nonce
 MAX_VERIFIED = 256  # examples
 
 
-def _encodable(text: str) -> str:
-    """The text itself. JSON allows lone surrogates; UTF-8 and tokenizers do not."""
+def _plain(text: str) -> str:
+    """The text itself. JSON allows lone surrogates and NUL; UTF-8 and tokenizers, or C, do not."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise PydanticCustomError("string_unicode", "not valid UTF-8") from error
+    if "\0" in text:
+        raise PydanticCustomError("string_nul", "The text has a NUL character")
     return text
 
 
-Text = Annotated[str, AfterValidator(_encodable)]
+Text = Annotated[str, AfterValidator(_plain)]
 
 
 def _module_count(value: Any) -> Any:

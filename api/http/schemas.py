@@ -141,6 +141,13 @@ class AdapterAnswer(BaseModel):
     files: dict[str, StoredFile]
 
 
+class AdapterList(BaseModel):
+    """A page of adapters, by id: one that is stored meanwhile moves none to another page."""
+
+    adapters: list[AdapterAnswer]
+    next: str | None = Field(description="Cursor of the next page; null if this is the last.")
+
+
 class SearchResult(BaseModel):
     """An adapter of the library."""
 

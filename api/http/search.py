@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.http.dependencies import ServiceOf
+from api.http.dependencies import CallerOf, ServiceOf
 from api.http.problems import BUSY, documented
 from api.http.schemas import SearchAnswer, SearchResult
 from api.service.store import ADAPTER_ID
@@ -68,6 +68,7 @@ Tags = Annotated[list[str] | None, Query(description="Only adapters with all of 
 )
 async def search_library(
     service: ServiceOf,
+    caller: CallerOf,
     q: Text = None,
     adapter: AdapterName = None,
     by: Compared = None,
@@ -80,5 +81,5 @@ async def search_library(
 ) -> SearchAnswer:
     """Search the library by a description, an adapter or both (their mean), best first."""
     filter = Filter(base, layout, recipe, license, tuple(tag or ()))
-    results = await service.search(q, adapter, by, k, filter)
+    results = await service.search(caller, q, adapter, by, k, filter)
     return SearchAnswer(results=[SearchResult(**result.to_dict()) for result in results])

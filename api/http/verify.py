@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 from api.http.adapters import AdapterId
 from api.http.answers import ACCEPTED, accepted
 from api.http.body import JsonRoute
-from api.http.dependencies import ServiceOf
+from api.http.dependencies import CallerOf, ServiceOf
 from api.http.problems import BUSY, JSON_BODY, documented
 from api.http.requests import VerifyRequest
 from api.http.schemas import JobAnswer
@@ -25,7 +25,8 @@ router = APIRouter(prefix="/v1", tags=["verification"], route_class=JsonRoute)
     },
 )
 async def verify_adapter(
-    id: AdapterId, service: ServiceOf, body: VerifyRequest | None = None
+    id: AdapterId, service: ServiceOf, caller: CallerOf, body: VerifyRequest | None = None
 ) -> Response:
     """Verify an adapter in the background; without a body, by all hooks but zk."""
-    return accepted(await service.verify(id, **(body or VerifyRequest()).arguments()))
+    options = (body or VerifyRequest()).arguments()
+    return accepted(await service.verify(caller, id, **options))

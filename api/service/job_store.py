@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from api.errors import NotFound
 from api.service.sqlite import SqliteFile
+from api.service.store import LOCAL
 from library.errors import LorasmithError
 
 Kind = Literal["verify", "create", "refine"]
@@ -37,11 +38,16 @@ CREATE TABLE IF NOT EXISTS jobs (
 """
 
 
+# Jobs from before there were keys have no owner of their own.
+_OWNER = ("jobs", "owner", f"TEXT NOT NULL DEFAULT '{LOCAL}'")
+
+
 @dataclass(frozen=True)
 class JobRow:
     """A job: its request, state and outcome.
 
     Attributes:
+        owner: who submitted it.
         adapter: id of the adapter that it is about; empty until there is one.
         progress: from 0 to 1.
         request: the JSON that it was asked for with.
@@ -50,6 +56,7 @@ class JobRow:
     """
 
     id: str
+    owner: str
     adapter: str
     state: State
     progress: float
@@ -78,32 +85,38 @@ class JobStore:
         self.folder = folder
         # Also a damaged file is reported: jobs can be asked for again once it is removed.
         self._database = SqliteFile(
-            folder / "jobs.sqlite3", _SCHEMA, "the job store", sqlite3.DatabaseError
+            folder / "jobs.sqlite3", _SCHEMA, "the job store", sqlite3.DatabaseError, (_OWNER,)
         )
         self._lock: FileLock | None = None
         self._guard = threading.Lock()
 
-    def add(self, adapter: str, request: Mapping[str, Any]) -> JobRow:
+    def add(self, owner: str, adapter: str, request: Mapping[str, Any]) -> JobRow:
         """A new job, queued with this process. Raises StorageFailed."""
         identity = f"job_{secrets.token_hex(16)}"
         worker = self._worker()
         with self._database.transaction() as rows:
             rows.execute(
-                "INSERT INTO jobs (id, adapter, worker, state, progress, wanted)"
-                " VALUES (?, ?, ?, 'queued', 0, ?)",
-                (identity, adapter, worker, json.dumps(request)),
+                "INSERT INTO jobs (id, owner, adapter, worker, state, progress, wanted)"
+                " VALUES (?, ?, ?, ?, 'queued', 0, ?)",
+                (identity, owner, adapter, worker, json.dumps(request)),
             )
             rows.execute(
                 "DELETE FROM jobs WHERE state NOT IN ('queued', 'running') AND number NOT IN"
                 " (SELECT number FROM jobs ORDER BY number DESC LIMIT ?)",
                 (HISTORY,),
             )
-        return JobRow(identity, adapter, "queued", 0.0, dict(request))
+        return JobRow(identity, owner, adapter, "queued", 0.0, dict(request))
 
-    def get(self, identity: str) -> JobRow:
-        """The job in its present state. Raises NotFound."""
-        columns = "id, adapter, state, progress, wanted, result, error, worker"
-        rows = self._database.query(f"SELECT {columns} FROM jobs WHERE id = ?", identity)
+    def get(self, identity: str, owner: str | None = None) -> JobRow:
+        """The job in its present state, if it is the owner's, or anybody's where that is None.
+
+        Raises NotFound.
+        """
+        columns = "id, owner, adapter, state, progress, wanted, result, error, worker"
+        rows = self._database.query(
+            f"SELECT {columns} FROM jobs WHERE id = ?1 AND owner = coalesce(?2, owner)",
+            *(identity, owner),
+        )
         if not rows:
             raise NotFound("there is no such job")
         *fields, request, result, error, worker = rows[0]

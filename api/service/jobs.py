@@ -62,8 +62,8 @@ class Jobs:
         """How many wait."""
         return len(self._waiting)
 
-    async def submit(self, adapter: str, request: Mapping[str, Any]) -> JobRow:
-        """Queue a job. For the event loop's thread only.
+    async def submit(self, owner: str, adapter: str, request: Mapping[str, Any]) -> JobRow:
+        """Queue a job of `owner`'s. For the event loop's thread only.
 
         Raises:
             NotReady: the worker has not been started, or is being stopped.
@@ -75,7 +75,7 @@ class Jobs:
             raise NotReady("the service does not run jobs yet", self._admission.retry_after)
         self._admission.enter()
         try:
-            job = await to_thread.run_sync(self.store.add, adapter, request)
+            job = await to_thread.run_sync(self.store.add, owner, adapter, request)
             queue.send_nowait(job)
             self._waiting[job.id] = time.monotonic()
         except BaseException as error:

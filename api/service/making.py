@@ -9,7 +9,7 @@ from api.service.job_store import JobRow, Keep
 from api.service.jobs import Share
 from api.service.metrics import Metrics
 from api.service.settings import Settings
-from api.service.store import LOCAL, Store, StoredRecord
+from api.service.store import Store, StoredRecord
 from generator.engine import Engine
 from generator.refine.process import refine_apart
 from generator.refine.teacher import Teacher
@@ -58,12 +58,12 @@ class Making:
         self._settings, self._store, self._engine = settings, store, engine
         self._metrics = metrics
 
-    def create(self, name: str, request: Request, base: BaseReference) -> Created:
+    def create(self, owner: str, name: str, request: Request, base: BaseReference) -> Created:
         """An adapter, made and kept at once."""
         stages = self._metrics.stages("requests")
         adapter = self._engine().generate(name, request, base, stages=stages)
         files = adapter.files.files
-        record, new = self._store.put(LOCAL, adapter.summary, files)
+        record, new = self._store.put(owner, adapter.summary, files)
         return Created(record, files[WEIGHTS_FILE], new, adapter.milliseconds)
 
     def require_start(self, name: str, request: Request, base: BaseReference) -> None:
@@ -81,15 +81,15 @@ class Making:
         adapter = self._engine().generate(
             asked["generator"], request, base, progress, refine_apart, stages
         )
-        return lambda: self._store.put(LOCAL, adapter.summary, adapter.files.files)[0]
+        return lambda: self._store.put(job.owner, adapter.summary, adapter.files.files)[0]
 
-    def start(self, identity: str) -> tuple[Parents, BaseReference]:
-        """A stored adapter to train further, and its base.
+    def start(self, owner: str | None, identity: str) -> tuple[Parents, BaseReference]:
+        """An adapter of `owner`'s to train further, and its base.
 
         Raises NotFound, AdapterFileError; UnknownName if its base is not configured;
         LayoutMismatch if that is not what it was made for.
         """
-        record = self._store.get(LOCAL, identity)
+        record = self._store.get(owner, identity)
         base = configured(self._settings, record["base_model"])
         if base is None:
             names = ", ".join(self._settings.bases)
@@ -97,14 +97,14 @@ class Making:
                 f"the adapter is for '{record['base_model']}', which is not among the base models "
                 f"of this service: {names}"
             )
-        return one_parent(identity, self._store.files(LOCAL, record), base), base
+        return one_parent(identity, self._store.files(owner, record), base), base
 
-    def require_refinable(self, identity: str, request: Request) -> None:
+    def require_refinable(self, owner: str | None, identity: str, request: Request) -> None:
         """Raise whatever is known to be wrong with a request before the training of an adapter.
 
         As `start` does; UsageError and LayoutMismatch where nothing can answer its inputs.
         """
-        self._teacher(request, *self.start(identity))
+        self._teacher(request, *self.start(owner, identity))
 
     def _teacher(self, request: Request, start: Parents, base: BaseReference) -> Teacher | None:
         """Who answers a request's inputs; None if there are none."""
@@ -112,10 +112,10 @@ class Making:
             return None
         return self._engine().teachers.teacher(start.descriptions[0], base)
 
-    def refine_by_job(self, job: JobRow, share: Share) -> Keep:
-        """A stored adapter after training on examples or inputs, as another adapter."""
+    def refine_by_job(self, owner: str | None, job: JobRow, share: Share) -> Keep:
+        """An adapter of `owner`'s after training on examples or inputs, as another adapter."""
         identity = job.request["adapter"]
-        start, base = self.start(identity)
+        start, base = self.start(owner, identity)
         request = request_of(job.request["request"])
         refined = refine_adapter(
             base,
@@ -131,7 +131,7 @@ class Making:
         rows = " and ".join(name for name, rows in given if rows)
         chosen = Chosen("refine", f"trained further on {rows}, from {identity}").to_dict()
         summary = {**refined.summary(), "chosen": chosen}
-        return lambda: self._store.put(LOCAL, summary, refined.files.files)[0]
+        return lambda: self._store.put(job.owner, summary, refined.files.files)[0]
 
 
 def request_json(request: Request) -> dict[str, Any]:

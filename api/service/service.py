@@ -1,8 +1,8 @@
 """The service: an engine behind its waiting line, the store, the jobs. The routes call this."""
 
 import logging
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from anyio import to_thread
@@ -10,13 +10,16 @@ from anyio import to_thread
 import pretrained
 from api.errors import NotReady
 from api.service.admission import Admission
+from api.service.callers import Caller, caller_with
 from api.service.hooks import configured, drawn_challenge, hooks_of
 from api.service.job_store import JobRow, JobStore, Keep
 from api.service.jobs import Jobs, Share
+from api.service.keys import KeyStore
 from api.service.making import Created, Making, request_json
 from api.service.metrics import Metrics
+from api.service.searching import Searching
 from api.service.settings import Settings
-from api.service.store import LOCAL, Store
+from api.service.store import Store
 from generator.engine import (
     DEFAULT_STRATEGY,
     Engine,
@@ -26,7 +29,7 @@ from generator.engine import (
     shipped_library,
 )
 from generator.request import Query, Request
-from index.search.searcher import Result, Searcher
+from index.search.searcher import Result
 from index.search.sources import By
 from index.segments.metadata import Filter
 from library.errors import MissingPath, UsageError
@@ -39,8 +42,6 @@ from verification.zk.backend import read_srs
 from verification.zk.bundle import require_count
 from verification.zk.hook import Challenge, zk_hook
 from verification.zk.report import ZK_HOOK
-
-FOLLOW_SECONDS = 2  # between two looks at what changed in the library
 
 
 class Service:
@@ -61,7 +62,12 @@ class Service:
         if settings.tasks is not None and not settings.tasks.exists():
             raise MissingPath(f"there is no task folder at {settings.tasks}")
         self.settings = settings
-        self.store = Store(settings.data, quota_bytes=settings.quota_bytes)
+        self.keys = KeyStore(settings.data)
+        self.store = Store(
+            settings.data,
+            quota_bytes=settings.quota_bytes,
+            quota_of=lambda owner: caller_with(self.keys, owner).quota_bytes,
+        )
         self.metrics = Metrics()
         self.admission = Admission(
             "requests",
@@ -82,8 +88,12 @@ class Service:
         self._srs = None if settings.zk_srs is None else read_srs(settings.zk_srs)
         self.on_failure: Callable[[Exception], None] = _log_failure
         self.stopping: Callable[[], bool] = lambda: False
-        self._searcher: Searcher | None = None
-        self._followed = 0.0
+        self._searching = Searching(
+            settings.library or str(pretrained.LIBRARY),
+            self.store,
+            self.metrics,
+            lambda: self.engine.resources.encoder(),
+        )
         self._engine = engine
 
     @property
@@ -103,11 +113,12 @@ class Service:
             self.on_failure(error)
 
     async def create(
-        self, generator: str | None, request: Request, base: str | None
+        self, caller: Caller, generator: str | None, request: Request, base: str | None
     ) -> Created | JobRow:
         """Make and keep an adapter, or return the one that an equal request made.
 
         Args:
+            caller: who owns it.
             generator: name of a strategy; the default one if None.
             base: a configured name; the default one if None.
         Returns:
@@ -121,23 +132,26 @@ class Service:
         self.engine.strategy(name, examples=examples)
         reference = self.settings.base(base)
         if not request.refines:
-            return await self.admission.run(self._making.create, name, request, reference)
+            make = partial(self._making.create, caller.owner)
+            return await self.admission.run(make, name, request, reference)
         await self.admission.run(self._making.require_start, name, request, reference)
         content = {"generator": name, "base": base, "request": request_json(request)}
-        return await self.jobs.submit("", {"kind": "create", **content})
+        return await self.jobs.submit(caller.owner, "", {"kind": "create", **content})
 
-    async def refine(self, identity: str, request: Request) -> JobRow:
+    async def refine(self, caller: Caller, identity: str, request: Request) -> JobRow:
         """Queue the training of a stored adapter on examples or inputs; it stays as it is.
 
         Raises NotFound, UnknownName, UsageError, LayoutMismatch, NotReady, and as Jobs.submit.
         """
         _ = self.engine
-        await to_thread.run_sync(self._making.require_refinable, identity, request)
+        require = self._making.require_refinable
+        await to_thread.run_sync(require, caller.sees, identity, request)
         content = {"adapter": identity, "request": request_json(request)}
-        return await self.jobs.submit("", {"kind": "refine", **content})
+        return await self.jobs.submit(caller.owner, "", {"kind": "refine", **content})
 
     async def verify(
         self,
+        caller: Caller,
         identity: str,
         hooks: Sequence[str] | None = None,
         examples: Sequence[Example] = (),
@@ -152,7 +166,7 @@ class Service:
         Raises:
             NotFound, UnknownName, UsageError, MissingExtra, NotReady, and as Jobs.submit.
         """
-        await to_thread.run_sync(self.store.require, LOCAL, identity)
+        await to_thread.run_sync(self.store.require, caller.sees, identity)
         names = [*self.hooks] if hooks is None else list(hooks)
         require_known_hooks(names, (*self.hooks, ZK_HOOK))
         if len(set(names)) < len(names):
@@ -165,40 +179,41 @@ class Service:
             _ = self.engine  # what they need is loaded, or the client comes again
         drawn = drawn_challenge(names, challenge)
         if drawn is not None:
-            await to_thread.run_sync(self._require_modules, identity, drawn["modules"])
+            await to_thread.run_sync(self._require_modules, caller, identity, drawn["modules"])
         pairs = [{"input": e.input, "output": e.output} for e in examples]
         request = {"kind": "verify", "hooks": names, "zk": drawn, "examples": pairs}
-        return await self.jobs.submit(identity, request)
+        return await self.jobs.submit(caller.owner, identity, request)
 
-    def job(self, identity: str) -> JobRow:
+    def job(self, caller: Caller, identity: str) -> JobRow:
         """A job that may be seen: a verification as long as its adapter may. Raises NotFound."""
-        job = self.jobs.store.get(identity)
+        job = self.jobs.store.get(identity, caller.sees)
         if job.kind == "verify":
-            self.store.require(LOCAL, job.adapter)
+            self.store.require(caller.sees, job.adapter)
         return job
 
-    async def cancel(self, identity: str) -> JobRow:
+    async def cancel(self, caller: Caller, identity: str) -> JobRow:
         """Cancel a job that has not ended; the job as it is then. Raises NotFound."""
-        await to_thread.run_sync(self.job, identity)
+        await to_thread.run_sync(self.job, caller, identity)
         return await self.jobs.cancel(identity)
 
     def _work(self, job: JobRow, share: Share) -> Keep:
-        """What a job of any kind does."""
+        """What a job of any kind does. Raises Unauthenticated if its key was revoked."""
+        caller = caller_with(self.keys, job.owner)
         if job.kind == "create":
             return self._making.create_by_job(job, share)
         if job.kind == "refine":
-            return self._making.refine_by_job(job, share)
-        report = self._verify(job, share)
+            return self._making.refine_by_job(caller.sees, job, share)
+        report = self._verify(caller.sees, job, share)
         return lambda: report
 
-    def _verify(self, job: JobRow, progress: Share) -> dict[str, Any]:
+    def _verify(self, owner: str | None, job: JobRow, progress: Share) -> dict[str, Any]:
         """Every hook in its turn; ends when the adapter is deleted meanwhile."""
-        record = self.store.get(LOCAL, job.adapter)
-        files = self.store.files(LOCAL, record)
+        record = self.store.get(owner, job.adapter)
+        files = self.store.files(owner, record)
         examples = [Example.pair(row["input"], row["output"]) for row in job.request["examples"]]
 
         def advance(share: float) -> None:
-            self.store.require(LOCAL, job.adapter)
+            self.store.require(owner, job.adapter)
             progress(share)
 
         base = configured(self.settings, record["base_model"])
@@ -210,37 +225,27 @@ class Service:
         with self.metrics.stages("jobs")("verify"):
             return run_hooks(Artifact(files), context, policy, hooks).to_dict()
 
-    def _require_modules(self, identity: str, count: int | None) -> None:
+    def _require_modules(self, caller: Caller, identity: str, count: int | None) -> None:
         """Raise UsageError if fewer modules could be proved than are asked for."""
-        files = self.store.files(LOCAL, self.store.get(LOCAL, identity))
+        files = self.store.files(caller.sees, self.store.get(caller.sees, identity))
         require_count(len(Artifact(files).pairs), count)
 
     async def search(
-        self, text: str | None, adapter: str | None, by: By | None, k: int, filter: Filter
+        self,
+        caller: Caller,
+        text: str | None,
+        adapter: str | None,
+        by: By | None,
+        k: int,
+        filter: Filter,
     ) -> list[Result]:
-        """The adapters of the library that are nearest to a text, a stored adapter, or both.
+        """The adapters of the library that are nearest to a text, to one of the caller's, or both.
 
         Raises NotReady, NotFound, and as Searcher does.
         """
         _ = self.engine
-        return await self.admission.run(self._search, text, adapter, by, k, filter)
-
-    def _search(
-        self, text: str | None, adapter: str | None, by: By | None, k: int, filter: Filter
-    ) -> list[Result]:
-        """One at a time, as the waiting line has it; the first opens the index, or makes one."""
-        stored = None if adapter is None else self.store.get(LOCAL, adapter)
-        files = None if stored is None else self.store.files(LOCAL, stored)
-        now = time.monotonic()
-        if self._searcher is None:
-            library = self.settings.library or str(pretrained.LIBRARY)
-            self._searcher = Searcher(library, self.engine.resources.encoder)
-            self._followed = now
-        elif now - self._followed > FOLLOW_SECONDS:
-            self._searcher.follow()
-            self._followed = now
-        stages = self.metrics.stages("requests")
-        return self._searcher.search(text, files, by=by, k=k, filter=filter, stages=stages)
+        search = partial(self._searching.search, caller.sees)
+        return await self.admission.run(search, text, adapter, by, k, filter)
 
 
 def _warm(settings: Settings) -> Engine:

@@ -5,24 +5,39 @@ folders; the first is the default. A request never names a path.
 """
 
 import ipaddress
+import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from api.service.keys import require_rate
 from library.base.models import DEFAULT_BASE, BaseReference, resolve_base
 from library.errors import UnknownName, UsageError
 from library.files import data_dir
+
+HOST_NAME = r"[a-z0-9._-]+|\[[0-9a-f:.]+\]"  # of any case, without a port
+
+
+def _host_names(value: Any) -> Any:
+    """Names separated by commas. Raises UsageError for what no Host can be."""
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    for name in names:
+        if re.fullmatch(HOST_NAME, name, re.IGNORECASE) is None:
+            raise UsageError(f"{name!r} is not the name of a host, without a port")
+    return names
 
 
 class Settings(BaseSettings):
     """Settings of one service; `load_settings` gives errors of one sentence.
 
     Attributes:
-        host: address to listen on; loopback only, as there are no keys yet.
+        host: address to listen on; loopback only, unless there are keys.
         port: port to listen on; 0 takes a free one.
+        allowed_hosts: names, separated by commas, under which clients may ask, beside those of
+            loopback; behind a proxy that passes its own name on, say.
         data: where adapters and their owners are kept (`LORASMITH_DATA`).
         checkpoints: folders by generator, in place of the shipped checkpoints.
         library: folder or URL of the library for search, neighbours and rivals; else the sample.
@@ -32,6 +47,8 @@ class Settings(BaseSettings):
         job_queue_length: how many jobs may wait while one runs.
         retry_after: seconds that a refused client is told to wait.
         quota_bytes: limit for all adapters together.
+        rate: how many requests a key may make that has no rate of its own, as "60/minute"; any
+            number by default.
         zk_srs: SRS file that proofs are made under; one made by this machine by default.
     """
 
@@ -39,6 +56,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_host_names)] = ()
     data: Path = Field(default_factory=data_dir)
     checkpoints: dict[str, Path] = {}
     library: str | None = None
@@ -51,6 +69,7 @@ class Settings(BaseSettings):
     job_queue_length: int = Field(default=16, ge=0)
     retry_after: int = Field(default=2, ge=1)
     quota_bytes: int = Field(default=10 * 2**30, ge=0)
+    rate: Annotated[str, AfterValidator(require_rate)] | None = None
     zk_srs: Path | None = None
 
     @property
@@ -76,18 +95,23 @@ def load_settings(**options: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"setting {name}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"setting {name}: {message[0].lower()}{message[1:]}") from error
     except SettingsError as error:
         raise UsageError(f"a LORASMITH_* variable cannot be read: {error}") from error
 
 
-def require_loopback(host: str) -> None:
-    """Raise UsageError unless `host` is a loopback address."""
+def is_loopback(host: str) -> bool:
+    """Whether a host to listen on is this machine's alone."""
     try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        loopback = False
-    if not loopback:
+        return False
+
+
+def require_loopback(host: str, hint: str = "use 127.0.0.1") -> None:
+    """Raise UsageError, with a hint, unless `host` is a loopback address."""
+    if not is_loopback(host):
         raise UsageError(
-            f"without keys the service listens on loopback only, not on '{host}'; use 127.0.0.1"
+            f"without keys the service listens on loopback only, not on '{host}'; {hint}"
         )

@@ -19,12 +19,15 @@ class SqliteFile:
     Attributes:
         label: its name in errors.
         failure: SQLite's errors that mean a disk that cannot be used; others are accidents.
+        later: columns that came after the tables: (table, name, declaration). Files without them
+            get them.
     """
 
     path: Path
     schema: str
     label: str
     failure: type[sqlite3.Error] = sqlite3.OperationalError
+    later: tuple[tuple[str, str, str], ...] = ()
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
@@ -38,6 +41,7 @@ class SqliteFile:
                     # Refused at once while others write; it lasts once it has been set.
                     rows.execute("PRAGMA journal_mode = WAL")
                 rows.executescript(self.schema)
+                self._add_columns(rows)
                 yield rows
         except (OSError, self.failure) as error:
             raise self.failed(error) from error
@@ -53,6 +57,23 @@ class SqliteFile:
         """The rows of one statement. Raises StorageFailed."""
         with self.connection() as rows:
             return rows.execute(statement, parameters).fetchall()
+
+    def _add_columns(self, rows: sqlite3.Connection) -> None:
+        """Add what the file lacks of `later`."""
+        if not any(self._lacking(rows)):
+            return
+        with rows:
+            rows.execute("BEGIN IMMEDIATE")  # another process may have been first
+            for statement in self._lacking(rows):
+                rows.execute(statement)
+
+    def _lacking(self, rows: sqlite3.Connection) -> list[str]:
+        """The statements that add what is missing."""
+        return [
+            f"ALTER TABLE {table} ADD COLUMN {name} {declaration}"
+            for table, name, declaration in self.later
+            if name not in {row[1] for row in rows.execute(f"PRAGMA table_info({table})")}
+        ]
 
     def failed(self, error: BaseException) -> StorageFailed:
         """The error for a client, without the path."""

@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from library.canonical import digest
 from library.errors import OutputError
 from library.files import write_folder
 
-LOCAL = "local"  # the only owner until there are keys
+LOCAL = "local"  # owner of what is made without a key
 UNKNOWN = "there is no such adapter"
 ADAPTER_ID = re.compile(r"ad_[0-9a-f]{40}")
 
@@ -33,20 +33,28 @@ CREATE TABLE IF NOT EXISTS adapters (
 CREATE TABLE IF NOT EXISTS owners (
     key TEXT NOT NULL, id TEXT NOT NULL REFERENCES adapters (id), PRIMARY KEY (key, id)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS owners_by_id ON owners (id);
 """
 
 
 class Store:
-    """A folder of adapters with owners.
+    """A folder of adapters with owners. Where one may be None, that stands for everybody.
 
     Args:
         folder: holds everything; created when the first adapter is stored.
         quota_bytes: limit for the files of all adapters together.
+        quota_of: gives an owner's own limit, or None; an adapter counts for each of its owners.
     """
 
-    def __init__(self, folder: Path, *, quota_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        quota_bytes: int,
+        quota_of: Callable[[str], int | None] = lambda owner: None,
+    ) -> None:
         self.folder = folder
-        self.quota_bytes = quota_bytes
+        self.quota_bytes, self._quota_of = quota_bytes, quota_of
         self._database = SqliteFile(folder / "owners.sqlite3", _SCHEMA, "the adapter store")
 
     def put(
@@ -62,10 +70,10 @@ class Store:
             The record (the summary and "files": {name: {"sha256", "bytes"}}) and whether it is
             new to this owner. If the adapter is stored already, its first record.
         Raises:
-            QuotaExceeded: it does not fit.
+            QuotaExceeded: it does not fit; and as `quota_of` does.
             StorageFailed: it cannot be written; nothing is left behind.
         """
-        identity = summary["id"]
+        identity, quota = summary["id"], self._quota_of(owner)
         with self._database.transaction() as rows:
             row = rows.execute("SELECT record FROM adapters WHERE id = ?", (identity,)).fetchone()
             record: StoredRecord = json.loads(row[0]) if row else {}
@@ -74,22 +82,45 @@ class Store:
                 record = {**summary, "files": _contents(files)}
                 self._insert(rows, record)
             added = rows.execute("INSERT OR IGNORE INTO owners VALUES (?, ?)", (owner, identity))
+            if quota is not None and (new or added.rowcount):
+                _require_room(rows, owner, quota)
             if new:
                 self._write(identity, files)  # last: an error undoes the rows
         return record, new or added.rowcount == 1
 
-    def get(self, owner: str, identity: str) -> StoredRecord:
+    def get(self, owner: str | None, identity: str) -> StoredRecord:
         """The record of an adapter. Raises NotFound unless it is whole and the owner's."""
         record = self._record(owner, identity)
         if not self._intact(record):
             raise NotFound(f"the files of {identity} were removed or changed; create it again")
         return record
 
-    def require(self, owner: str, identity: str) -> None:
+    def page(
+        self, owner: str | None, limit: int, after: str = ""
+    ) -> tuple[list[StoredRecord], str | None]:
+        """Records of an owner's adapters by id, and where the next page goes on, if there is one.
+
+        Files are not looked at. What is stored or deleted meanwhile neither repeats nor hides
+        another adapter, as ids stay where they are.
+
+        Args:
+            limit: how many at most.
+            after: the id that the page before gave.
+        """
+        rows = self._database.query(
+            "SELECT record FROM adapters WHERE id > ?2 AND EXISTS"
+            " (SELECT 1 FROM owners WHERE id = adapters.id AND key = coalesce(?1, key))"
+            " ORDER BY id LIMIT ?3",
+            *(owner, after, limit + 1),
+        )
+        records = [json.loads(row[0]) for row in rows[:limit]]
+        return records, records[-1]["id"] if len(rows) > limit else None
+
+    def require(self, owner: str | None, identity: str) -> None:
         """Raise NotFound unless the adapter is the owner's."""
         self._record(owner, identity)
 
-    def read(self, owner: str, identity: str, name: str) -> tuple[bytes, str]:
+    def read(self, owner: str | None, identity: str, name: str) -> tuple[bytes, str]:
         """A file and its SHA-256. Raises NotFound unless it is as it was stored."""
         files = self._record(owner, identity)["files"]
         if name not in files:
@@ -99,16 +130,18 @@ class Store:
             raise NotFound(f"{name} of {identity} was removed or changed; create it again")
         return content, files[name]["sha256"]
 
-    def files(self, owner: str, record: StoredRecord) -> dict[str, bytes]:
+    def files(self, owner: str | None, record: StoredRecord) -> dict[str, bytes]:
         """What the files of an adapter hold, by name. Raises NotFound as `read` does."""
         return {name: self.read(owner, record["id"], name)[0] for name in record["files"]}
 
-    def delete(self, owner: str, identity: str) -> None:
+    def delete(self, owner: str | None, identity: str) -> None:
         """Delete an adapter of `owner`; its files go with its last owner. Raises NotFound."""
         _require_id(identity)
         with self._database.transaction() as rows:
-            row = (owner, identity)
-            if not rows.execute("DELETE FROM owners WHERE key = ? AND id = ?", row).rowcount:
+            gone = rows.execute(
+                "DELETE FROM owners WHERE id = ?1 AND key = coalesce(?2, key)", (identity, owner)
+            )
+            if not gone.rowcount:
                 raise NotFound(UNKNOWN)
             if rows.execute("SELECT 1 FROM owners WHERE id = ?", (identity,)).fetchone() is None:
                 rows.execute("DELETE FROM adapters WHERE id = ?", (identity,))
@@ -122,11 +155,14 @@ class Store:
         """An adapter's folder or one file in it, whether or not it exists."""
         return self.folder / "adapters" / identity / name
 
-    def _record(self, owner: str, identity: str) -> StoredRecord:
+    def _record(self, owner: str | None, identity: str) -> StoredRecord:
         """Raises NotFound unless the adapter is the owner's."""
         _require_id(identity)
-        query = "SELECT record FROM adapters JOIN owners USING (id) WHERE key = ? AND id = ?"
-        rows = self._database.query(query, owner, identity)
+        rows = self._database.query(
+            "SELECT record FROM adapters JOIN owners USING (id)"
+            " WHERE id = ?1 AND key = coalesce(?2, key)",
+            *(identity, owner),
+        )
         if not rows:
             raise NotFound(UNKNOWN)
         return json.loads(rows[0][0])
@@ -167,6 +203,18 @@ class Store:
             write_folder(self.path(identity), files, overwrite=True)
         except OutputError as error:
             raise self._database.failed(error.__cause__ or error) from error
+
+
+def _require_room(rows: sqlite3.Connection, owner: str, quota: int) -> None:
+    """Raise QuotaExceeded if an owner's adapters, the one just added among them, exceed a quota."""
+    (used,) = rows.execute(
+        "SELECT sum(bytes) FROM adapters JOIN owners USING (id) WHERE key = ?", (owner,)
+    ).fetchone()
+    if used > quota:
+        raise QuotaExceeded(
+            f"with this adapter, those of the key would take {used:,} bytes of {quota:,}; delete "
+            "adapters to make room"
+        )
 
 
 def _require_id(identity: str) -> None:

@@ -87,7 +87,8 @@ class Embeddings:
 def normalise(description: Any) -> str:
     """A description as it is embedded and recorded: Unicode NFC, trimmed.
 
-    Raises InvalidDescription unless it is text of 1 to 8,192 characters that UTF-8 can hold.
+    Raises InvalidDescription unless it is text of 1 to 8,192 characters that UTF-8 can hold, none
+    of them NUL.
     """
     if not isinstance(description, str):
         raise InvalidDescription("the description must be text")
@@ -95,6 +96,8 @@ def normalise(description: Any) -> str:
         description.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InvalidDescription("the description is not valid UTF-8") from error
+    if "\0" in description:
+        raise InvalidDescription("the description has a NUL character")
     text = unicodedata.normalize("NFC", description).strip()
     if not text:
         raise InvalidDescription("the description is empty")

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 from experts import random_experts, rows_of
-from rest import post
+from rest import LOCALHOST, post
 from starlette.testclient import TestClient
 from torch import nn
 
@@ -133,7 +133,7 @@ def test_a_generator_in_one_file_trains_generates_serves_and_is_evaluated(
     bases = {"tiny": str(tiny_base)}
     settings = Settings(data=tmp_path / "data", checkpoints=checkpoints, bases=bases)
     service = Service(settings, open_engine(read_generators(checkpoints)))
-    with TestClient(create_app(service)) as client:
+    with TestClient(create_app(service), LOCALHOST) as client:
         offers = client.get("/v1/generators").json()["generators"]
         assert "linear" in [offer["name"] for offer in offers]
         answer = post(client, {"description": "Add.", "generator": "linear"})

@@ -22,6 +22,8 @@ JSON = {"Content-Type": "application/json"}
 
 TASK = "Say whether the review is positive or negative."
 
+LOCALHOST = "http://localhost:8000"  # a name of the service
+
 UNKNOWN_ID = "ad_" + "0" * 40
 
 
@@ -49,7 +51,8 @@ def client_of(settings: Settings, engine: Engine | None) -> Iterator[TestClient]
 
 @contextmanager
 def client_of_service(service: Service) -> Iterator[TestClient]:
-    with TestClient(create_app(service), raise_server_exceptions=False) as client:
+    app = create_app(service)
+    with TestClient(app, LOCALHOST, raise_server_exceptions=False) as client:
         yield client
 
 
@@ -64,6 +67,16 @@ def lasting(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """One service for the tests that leave no trace in it."""
     with client_of(Settings(data=tmp_path_factory.mktemp("lasting")), engine) as client:
         yield client
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The header of a request with a key."""
+    return {"Authorization": f"Bearer {key}"}
+
+
+def use(client: TestClient, key: str) -> None:
+    """Send a key with every request from now on."""
+    client.headers.update(bearer(key))
 
 
 def post(client: TestClient, body: Any = None, **headers: str) -> Any:

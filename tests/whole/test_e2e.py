@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from rest import LOCALHOST
 from starlette.testclient import TestClient
 
 import pretrained
@@ -86,7 +87,7 @@ def test_a_description_becomes_an_adapter_that_the_base_obeys(
     # REST gives the same bytes.
     settings = Settings(data=tmp_path / "data", checkpoints={"text-to-lora": trained})
     engine = open_engine([read_generator(trained)], str(pretrained.folder("library")))
-    with TestClient(create_app(Service(settings, engine))) as client:
+    with TestClient(create_app(Service(settings, engine)), LOCALHOST) as client:
         answer = client.post("/v1/adapters", json={"description": WORDS["banana"], "mode": "bare"})
     assert answer.status_code == 201
     assert (answer.json()["id"], answer.json()["sha256"]) == (made["id"], made["sha256"])

@@ -59,7 +59,7 @@ def ten_bytes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     def get(size: int, request: Request) -> Response:
         path = folder / str(size)
         path.write_bytes(bytes(range(size)))
-        return file_response(request, path, "digest", BYTES)
+        return file_response(request, path, "digest", BYTES, immutable=True)
 
     with TestClient(app) as client:
         yield client

@@ -31,7 +31,9 @@ from starlette.testclient import TestClient
 from api.http import events
 from api.http.app import create_app
 from api.http.schemas import JobAnswer
+from api.service.callers import Caller
 from api.service.service import Service
+from api.service.store import LOCAL
 
 Event = tuple[str, dict[str, Any]]
 
@@ -117,7 +119,7 @@ def test_a_job_that_has_ended_is_one_event(client: TestClient, service: Service)
 def test_a_job_that_came_to_nothing_says_how(
     state: Any, client: TestClient, service: Service
 ) -> None:
-    job = service.jobs.store.add("", {"kind": "create"})
+    job = service.jobs.store.add(LOCAL, "", {"kind": "create"})
     service.jobs.store.fail(job.id, state, "for a reason")
     (block,) = blocks(iter(client.get(f"/v1/jobs/{job.id}/events").text.split("\n")[:-1]))
     name, body = parsed(block)
@@ -162,9 +164,9 @@ def test_nobody_looks_any_more_once_the_client_has_left(service: Service) -> Non
     looks = []
     job_of = service.job
 
-    def looked(identity: str) -> Any:
+    def looked(caller: Caller, identity: str) -> Any:
         looks.append(identity)
-        return job_of(identity)
+        return job_of(caller, identity)
 
     service.job = looked  # type: ignore[method-assign]
     with served(service) as (client, _):

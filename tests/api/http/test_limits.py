@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 import tiny
-from rest import TASK, assert_problem, client, client_of, engine, post, settings  # noqa: F401  (fixtures)
+from rest import LOCALHOST, TASK, assert_problem, client, client_of, engine, post, settings  # noqa: F401  (fixtures)
 from starlette.testclient import TestClient
 
 from api.errors import Overloaded
@@ -45,7 +45,9 @@ def test_a_full_line_is_503_with_retry_after(tmp_path: Path, engine: Engine) -> 
 
 
 def test_before_the_generator_is_loaded_only_life_is_shown(settings: Settings) -> None:
-    client = TestClient(create_app(Service(settings)))  # without its lifespan nothing is loaded
+    client = TestClient(
+        create_app(Service(settings)), LOCALHOST
+    )  # without its lifespan nothing is loaded
     assert client.get("/health/live").json() == {"status": "live"}
     for answer in (
         client.get("/health/ready"),

@@ -17,7 +17,7 @@ from jobs import (  # noqa: F401  (fixtures)
     verify,
 )
 from prometheus_client.parser import text_string_to_metric_families
-from rest import TASK, UNKNOWN_ID, client_of, post
+from rest import LOCALHOST, TASK, UNKNOWN_ID, client_of, post
 from starlette.testclient import TestClient
 
 from api.http.app import create_app
@@ -140,10 +140,9 @@ def test_services_of_one_process_count_apart(settings: Settings, engine: Engine)
 def test_metrics_are_shown_while_the_generator_loads_and_the_store_is_broken(
     settings: Settings,
 ) -> None:
-    settings.data.parent.mkdir(exist_ok=True)
-    settings.data.write_bytes(b"no folder")
+    (settings.data / "owners.sqlite3").mkdir(parents=True)  # no file
     service = Service(settings, None)
-    answer = TestClient(create_app(service)).get("/metrics")  # nothing is started
+    answer = TestClient(create_app(service), LOCALHOST).get("/metrics")  # nothing is started
     assert answer.status_code == 200
     assert "lorasmith_stored_bytes NaN" in answer.text
     assert "lorasmith_jobs_queued 0.0" in answer.text

@@ -144,7 +144,7 @@ def test_unknown_paths_and_methods(lasting: TestClient) -> None:
     for path in ["/", "/v1", "/v1/adapters/", "/v1/adapters/%ff", "/health", "/etc/passwd"]:
         assert_problem(lasting.get(path), 404, "not-found")
     for method, path, allowed in [
-        ("PUT", "/v1/adapters", "POST"),
+        ("PUT", "/v1/adapters", "GET, POST"),
         ("GET", f"/v1/adapters/{UNKNOWN_ID}/refine", "POST"),
         ("POST", f"/v1/adapters/{UNKNOWN_ID}", "GET, DELETE"),
         ("DELETE", f"/v1/adapters/{UNKNOWN_ID}/files/{WEIGHTS_FILE}", "GET, HEAD"),

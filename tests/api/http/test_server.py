@@ -18,6 +18,7 @@ from api.errors import ListenError
 from api.http.app import create_app, run_server
 from api.http.body import MAX_BODY_BYTES
 from api.http.schemas import AdapterAnswer
+from api.service.keys import KeyStore
 from api.service.service import Service
 from api.service.settings import Settings, load_settings, require_loopback
 from generator.engine import Engine
@@ -68,8 +69,14 @@ def test_loopback_is_fine(host: str) -> None:
 def test_other_hosts_are_refused_without_keys(host: str, settings: Settings) -> None:
     with pytest.raises(UsageError, match="loopback"):
         require_loopback(host)
-    with pytest.raises(UsageError, match="loopback"):
+    with pytest.raises(UsageError, match=r"loopback only.* lorasmith keys create"):
         run_server(settings.model_copy(update={"host": host}))
+
+
+def test_with_keys_other_hosts_are_fine(settings: Settings) -> None:
+    KeyStore(settings.data).create("laptop")
+    with pytest.raises(ListenError, match=r"192\.0\.2\.1"):  # it gets as far as listening
+        run_server(settings.model_copy(update={"host": "192.0.2.1"}))
 
 
 # A real server
@@ -104,7 +111,12 @@ def talk(port: int, *pieces: bytes) -> tuple[int, bytes]:
 
 
 def request_head(*fields: str) -> bytes:
-    lines = ["POST /v1/adapters HTTP/1.1", "Host: x", "Content-Type: application/json", *fields]
+    lines = [
+        "POST /v1/adapters HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/json",
+        *fields,
+    ]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
@@ -126,7 +138,7 @@ def test_a_long_body_is_413_whatever_its_length_is_said_to_be(port: int) -> None
 def test_a_client_that_leaves_early_does_no_harm(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(request_head("Content-Length: 1000") + b'{"descr')
-    status, body = talk(port, b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+    status, body = talk(port, b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert (status, json.loads(body)) == (200, {"status": "ready"})
 
 
@@ -166,9 +178,12 @@ def test_serve_starts_and_ctrl_c_stops_it(tmp_path: Path, checkpoint: Path) -> N
     assert process.stderr is not None
     line = process.stderr.readline()
     port = int(line.split("http://127.0.0.1:")[1].split(";")[0])
-    assert talk(port, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
-    assert talk(port, b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n")[0] in (200, 503)
+    assert talk(port, b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")[0] == 200
+    assert talk(port, b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n")[0] in (200, 503)
+    secret = b"GET /v1/search?q=my%20secret HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert talk(port, secret)[0] in (200, 503)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
+    assert "GET /v1/search HTTP" in output and "secret" not in output + errors

@@ -15,7 +15,7 @@ from jobs import (  # noqa: F401  (fixtures)
     tasks,
     verify,
 )
-from rest import UNKNOWN_ID, assert_problem
+from rest import LOCALHOST, UNKNOWN_ID, assert_problem
 from starlette.testclient import TestClient
 
 from api.http.app import create_app
@@ -76,7 +76,8 @@ def test_unknown_jobs_adapters_and_methods(client: TestClient) -> None:
 
 
 def test_before_the_service_has_started_no_job_is_taken(settings: Settings, engine: Engine) -> None:
-    client = TestClient(create_app(Service(settings, engine)))  # its lifespan never starts
+    app = create_app(Service(settings, engine))
+    client = TestClient(app, LOCALHOST)  # its lifespan never starts
     answer = verify(client, made(client))
     assert_problem(answer, 503, "not-ready")
     assert answer.headers["retry-after"] == "7"

@@ -19,7 +19,7 @@ import sys, time
 from pathlib import Path
 from api.service.job_store import JobStore
 store = JobStore(Path(sys.argv[1]))
-job = store.add("ad_x", {"hooks": []})
+job = store.add("local", "ad_x", {"hooks": []})
 store.advance(job.id, 0.25)
 print(job.id, flush=True)
 time.sleep(600)
@@ -48,10 +48,10 @@ def test_old_jobs_make_room_and_unfinished_ones_stay(
 ) -> None:
     monkeypatch.setattr("api.service.job_store.HISTORY", 3)
     store = JobStore(tmp_path)
-    jobs = [store.add("ad_x", {"hooks": []}) for _ in range(6)]
+    jobs = [store.add("local", "ad_x", {"hooks": []}) for _ in range(6)]
     for job in jobs[1:]:
         store.complete(job.id, lambda: {"findings": []})
-    last = store.add("ad_x", {"hooks": []})
+    last = store.add("local", "ad_x", {"hooks": []})
     assert store.get(jobs[0].id).state == "queued"
     for job in jobs[1:4]:
         with pytest.raises(NotFound):
@@ -72,7 +72,7 @@ def test_how_a_job_ended_never_changes(calls: list[str]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         store = JobStore(Path(folder))
-        job = store.add("", {"kind": "create"})
+        job = store.add("local", "", {"kind": "create"})
         act = {
             "advance": lambda: store.advance(job.id, 0.5),
             "complete": lambda: store.complete(job.id, keep),
@@ -105,7 +105,7 @@ def test_how_a_job_ended_never_changes(calls: list[str]) -> None:
 
 def test_a_job_whose_result_cannot_be_kept_is_not_done(tmp_path: Path) -> None:
     store = JobStore(tmp_path)
-    job = store.add("", {"kind": "create"})
+    job = store.add("local", "", {"kind": "create"})
 
     def broken() -> dict[str, Any]:
         raise ValueError("no room")
@@ -118,5 +118,5 @@ def test_a_job_whose_result_cannot_be_kept_is_not_done(tmp_path: Path) -> None:
 
 def test_a_job_from_before_there_were_kinds_verifies(tmp_path: Path) -> None:
     store = JobStore(tmp_path)
-    assert store.get(store.add("ad_x", {"hooks": []}).id).kind == "verify"
+    assert store.get(store.add("local", "ad_x", {"hooks": []}).id).kind == "verify"
     store.close()

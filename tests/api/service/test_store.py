@@ -215,3 +215,24 @@ def test_puts_and_deletes_may_cross(store: Store) -> None:
         list(pool.map(churn, "abcd"))
     assert listing(store) == []
     assert rows(store) == []
+
+
+def test_an_owner_s_own_quota_counts_what_is_the_owner_s(tmp_path: Path) -> None:
+    quotas = {"a": SIZE, "b": 2 * SIZE}
+    store = Store(tmp_path, quota_bytes=10**6, quota_of=quotas.get)
+    for owner in "bac":  # one adapter of three owners counts for each
+        assert store.put(owner, ONE, FILES)[1]
+    assert not store.put("a", ONE, FILES)[1], "what is there already needs no room"
+    with pytest.raises(QuotaExceeded, match=f"{2 * SIZE:,} bytes of {SIZE:,}"):
+        store.put("a", TWO, FILES)
+    assert listing(store) == [ONE["id"]] and rows(store) == [(ONE["id"],)]
+    for owner in "bc":
+        assert store.put(owner, TWO, FILES)[1]
+    with pytest.raises(QuotaExceeded):  # also if it is stored for others
+        store.put("a", TWO, FILES)
+    with pytest.raises(NotFound):
+        store.get("a", TWO["id"])
+    remove_file(store)
+    assert store.put("a", ONE, FILES)[1], "what is restored takes no more room than before"
+    store.delete("a", ONE["id"])
+    assert store.put("a", TWO, FILES)[1]

@@ -13,7 +13,7 @@ import pytest
 import tiny
 import torch
 from building import built, tasks  # noqa: F401  (fixtures)
-from rest import engine_of
+from rest import LOCALHOST, engine_of
 from starlette.testclient import TestClient
 
 from api.cli.library_list import SHIPPED_LIBRARY
@@ -287,7 +287,7 @@ def test_over_http(
     expected = searched(capsys, LEAP, "--library", str(sample), "-k", "4")
     settings = Settings(data=tmp_path / "data", library=str(sample))
     engine = engine_of(settings, checkpoint, encoder)
-    with TestClient(create_app(Service(settings, engine))) as client:
+    with TestClient(create_app(Service(settings, engine)), LOCALHOST) as client:
         answer = client.get("/v1/search", params={"q": LEAP, "k": 4})
         assert answer.status_code == 200 and answer.json() == {"results": expected}
         tagged = client.get("/v1/search", params={"q": LEAP, "tag": "Program Execution"}).json()
@@ -321,7 +321,7 @@ def test_over_http(
             assert answer.headers["content-type"] == "application/problem+json"
     settings = Settings(data=tmp_path / "data")  # not loaded yet
     app = create_app(Service(settings))
-    assert TestClient(app).get("/v1/search", params={"q": "x"}).status_code == 503
+    assert TestClient(app, LOCALHOST).get("/v1/search", params={"q": "x"}).status_code == 503
 
 
 def test_vectors_are_those_of_encode(encoder: DescriptionEncoder) -> None:
