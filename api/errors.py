@@ -112,7 +112,7 @@ class Overloaded(RetryLater):
     """Too many requests are waiting already."""
 
     code = "overloaded"
-    status = 503
+    status = 429
 
 
 class QuotaExceeded(ServiceError):

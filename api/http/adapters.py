@@ -1,7 +1,9 @@
 """`/v1/adapters`: create, list and delete adapters, show them and download their files."""
 
+from functools import partial
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -96,13 +98,14 @@ async def create_adapter(
     if isinstance(adapter, JobRow):
         return accepted(adapter)
     status = 201 if adapter.new else 200
-    headers = {
-        "Location": adapter_url(adapter.record),
-        "X-Adapter-Id": adapter.record["id"],
-        "Server-Timing": server_timing(adapter.milliseconds),
-    }
+    identity = adapter.record["id"]
+    headers = {"Location": adapter_url(adapter.record), "X-Adapter-Id": identity}
+    if adapter.milliseconds:
+        headers["Server-Timing"] = server_timing(adapter.milliseconds)
     if wants_bytes(request.headers.get("accept", "")):
-        return Response(adapter.weights, status, headers, BYTES)
+        read = partial(service.store.read, caller.owner, identity, WEIGHTS_FILE)
+        weights, _ = await to_thread.run_sync(read)
+        return Response(weights, status, headers, BYTES)
     return JSONResponse(adapter_body(adapter.record), status, headers)
 
 

@@ -56,6 +56,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("unknown-name", 422, "Unknown generator, base model or hook"),
         ProblemType("not-searchable", 422, "The adapter cannot be used as a query"),
         ProblemType("unsupported-model", 422, "The base model cannot be adapted"),
+        ProblemType("overloaded", 429, "Too many requests are waiting"),
         ProblemType("rate-limited", 429, "Too many requests of one key"),
         ProblemType("internal", 500, "Internal error"),
         ProblemType("adapter-refused", 500, "A verification hook refused the adapter"),
@@ -63,7 +64,6 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("index-unreadable", 500, "The index of the library cannot be read"),
         ProblemType("extra-missing", 501, "An optional package is not installed"),
         ProblemType("not-ready", 503, "The service is not ready"),
-        ProblemType("overloaded", 503, "Too many requests"),
         ProblemType("quota-exceeded", 507, "Quota exceeded"),
         ProblemType("storage-failed", 507, "The adapter cannot be stored"),
     )

@@ -1,7 +1,8 @@
 """Limits on waiting work: who comes when everything is taken is refused, not queued without end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 import anyio
@@ -48,16 +49,26 @@ class Admission:
         """Give a place back."""
         self._admitted -= 1
 
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place for the time of a `with` block. Raises Overloaded if there is none."""
+        self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
+
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` in a thread, alone. Raises Overloaded."""
-        self.enter()
+        with self.place():
+            return await self.alone(function, *args, **kwargs)
+
+    async def alone(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function` in a thread, alone, for who has a place."""
         entered = time.monotonic()
 
-        def alone() -> T:
+        def timed() -> T:
             self._waited(time.monotonic() - entered)
             return function(*args, **kwargs)
 
-        try:
-            return await to_thread.run_sync(alone, limiter=self._one)
-        finally:
-            self.leave()
+        return await to_thread.run_sync(timed, limiter=self._one)

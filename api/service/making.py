@@ -11,6 +11,7 @@ from api.service.metrics import Metrics
 from api.service.settings import Settings
 from api.service.store import Store, StoredRecord
 from generator.engine import Engine
+from generator.package import Packaged
 from generator.refine.process import refine_apart
 from generator.refine.teacher import Teacher
 from generator.refined_adapter import refine_adapter
@@ -19,7 +20,6 @@ from generator.strategies.base import Chosen
 from index.merge.parents import Parents, one_parent
 from library.base.models import BaseReference
 from library.errors import UnknownName
-from library.peft.write import WEIGHTS_FILE
 from library.progress import Progress
 from library.tasks.files import Example
 from verification.run import QuickCheck
@@ -31,13 +31,11 @@ class Created:
 
     Attributes:
         record: the stored adapter's record.
-        weights: the content of its safetensors file.
         new: whether it was not stored before.
-        milliseconds: what each hook took, this time.
+        milliseconds: what each hook took; nothing if it was stored before.
     """
 
     record: StoredRecord
-    weights: bytes
     new: bool
     milliseconds: dict[str, float]
 
@@ -58,13 +56,15 @@ class Making:
         self._settings, self._store, self._engine = settings, store, engine
         self._metrics = metrics
 
-    def create(self, owner: str, name: str, request: Request, base: BaseReference) -> Created:
-        """An adapter, made and kept at once."""
+    def generate(self, name: str, request: Request, base: BaseReference) -> Packaged:
+        """An adapter that needs no training, and is kept nowhere yet."""
         stages = self._metrics.stages("requests")
-        adapter = self._engine().generate(name, request, base, stages=stages)
-        files = adapter.files.files
-        record, new = self._store.put(owner, adapter.summary, files)
-        return Created(record, files[WEIGHTS_FILE], new, adapter.milliseconds)
+        return self._engine().generate(name, request, base, stages=stages)
+
+    def keep(self, owner: str, adapter: Packaged) -> Created:
+        """What a client is told of an adapter, which is stored now."""
+        record, new = self._store.put(owner, adapter.summary, adapter.files.files)
+        return Created(record, new, adapter.milliseconds)
 
     def require_start(self, name: str, request: Request, base: BaseReference) -> None:
         """Raise whatever is known to be wrong with a request before its training."""

@@ -11,6 +11,7 @@ import pretrained
 from api.errors import NotReady
 from api.service.admission import Admission
 from api.service.callers import Caller, caller_with
+from api.service.creating import Creating
 from api.service.hooks import configured, drawn_challenge, hooks_of
 from api.service.job_store import JobRow, JobStore, Keep
 from api.service.jobs import Jobs, Share
@@ -77,6 +78,7 @@ class Service:
         )
         self.hooks = hooks_of(settings, lambda: self.engine)
         self._making = Making(settings, self.store, lambda: self.engine, self.metrics)
+        self._creating = Creating(self._making, self.store, self.admission)
         self.jobs = Jobs(
             JobStore(settings.data),
             self._work,
@@ -132,8 +134,7 @@ class Service:
         self.engine.strategy(name, examples=examples)
         reference = self.settings.base(base)
         if not request.refines:
-            make = partial(self._making.create, caller.owner)
-            return await self.admission.run(make, name, request, reference)
+            return await self._creating.create(caller.owner, name, request, reference)
         await self.admission.run(self._making.require_start, name, request, reference)
         content = {"generator": name, "base": base, "request": request_json(request)}
         return await self.jobs.submit(caller.owner, "", {"kind": "create", **content})

@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         default={DEFAULT_BASE: DEFAULT_BASE, DEFAULT_BASE.split("/")[1]: DEFAULT_BASE},
         min_length=1,
     )
-    queue_length: int = Field(default=16, ge=0)
+    queue_length: int = Field(default=128, ge=0)
     job_queue_length: int = Field(default=16, ge=0)
     retry_after: int = Field(default=2, ge=1)
     quota_bytes: int = Field(default=10 * 2**30, ge=0)

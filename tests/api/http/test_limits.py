@@ -31,15 +31,16 @@ def test_over_the_quota_is_507(tmp_path: Path, engine: Engine) -> None:
         assert post(client, {"description": "Other."}).status_code == 201
 
 
-def test_a_full_line_is_503_with_retry_after(tmp_path: Path, engine: Engine) -> None:
+def test_a_full_line_is_429_with_retry_after(tmp_path: Path, engine: Engine) -> None:
     settings = Settings(data=tmp_path, queue_length=0, retry_after=7)
     with client_of(settings, engine) as client, ThreadPoolExecutor(2) as pool:
         with closing(sqlite3.connect(tmp_path / "owners.sqlite3", isolation_level=None)) as rows:
             rows.execute("BEGIN IMMEDIATE")  # no adapter can be stored meanwhile
-            both = as_completed([pool.submit(post, client, {"description": TASK}) for _ in "12"])
+            bodies = [{"description": TASK}, {"description": "Other."}]
+            both = as_completed([pool.submit(post, client, body) for body in bodies])
             refused = next(both).result()
             assert client.get("/health/ready").status_code == 200
-        assert_problem(refused, 503, "overloaded")
+        assert_problem(refused, 429, "overloaded")
         assert refused.headers["retry-after"] == "7"
         assert next(both).result().status_code == 201
 

@@ -92,7 +92,7 @@ def test_while_a_job_trains_requests_go_on_and_cancelled_jobs_make_room(
         for _ in range(3):
             queued = post(client, TRAINED)
             assert queued.status_code == 202, queued.text
-            assert_problem(post(client, TRAINED), 503, "overloaded")
+            assert_problem(post(client, TRAINED), 429, "overloaded")
             client.delete(queued.headers["location"])
         halt.go.set()
         assert ended(client, first)["state"] == "done"

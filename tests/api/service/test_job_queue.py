@@ -46,7 +46,7 @@ def test_a_full_queue_is_503_and_drains(settings: Settings, engine: Engine) -> N
         gate, adapter = gate_of(service), made(client)
         jobs = [verify(client, adapter, {"hooks": ["gate"]}).headers["location"] for _ in "12"]
         refused = verify(client, adapter, {"hooks": ["gate"]})
-        assert_problem(refused, 503, "overloaded")
+        assert_problem(refused, 429, "overloaded")
         assert refused.headers["retry-after"] == "7"
         gate.go.set()
         assert [ended(client, job)["state"] for job in jobs] == ["done", "done"]
