@@ -118,7 +118,7 @@ class Layout:
     def _positions(self) -> dict[str, tuple[Group, int]]:
         return {s.name: (group, i) for group in self.groups for i, s in enumerate(group.sites)}
 
-    @property
+    @cached_property
     def rank(self) -> int:
         """The largest rank of any site."""
         return max(site.rank for site in self.sites)
