@@ -82,6 +82,13 @@ class Misdirected(ServiceError):
     status = 421
 
 
+class Refused(ServiceError):
+    """An adapter that a verification hook refuses because of what the request sent."""
+
+    code = "refused"
+    status = 422
+
+
 class RetryLater(ServiceError):
     """A request that is valid and may be repeated after `seconds`."""
 

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from api.http import (
     adapters,
     archive,
+    compose,
     events,
     health,
     info,
@@ -56,7 +57,18 @@ def create_app(service: Service) -> FastAPI:
         telemetry=NO_TELEMETRY,
     )
     app.state.service = service
-    guarded = (adapters, archive, search, library, info, verify, jobs, events, metrics)
+    guarded = (
+        adapters,
+        archive,
+        compose,
+        search,
+        library,
+        info,
+        verify,
+        jobs,
+        events,
+        metrics,
+    )
     for module in guarded:
         app.include_router(
             module.router,

@@ -10,7 +10,9 @@ from api.http.example_bodies import (
     GENERATORS,
     JOB,
     LIBRARY_PAGE,
+    MERGED,
     METRICS,
+    NEAREST,
     PAIRS,
     README,
     RECORD,
@@ -56,6 +58,18 @@ CALLS: dict[str, Call] = {
             "200": {_JSON: RECORD},
             "201": {_JSON: RECORD},
             "202": {_JSON: job_example()},
+        },
+    ),
+    "POST /v1/adapters/compose": Call(
+        "Merge adapters",
+        requests={
+            "By their weighted sum": {"adapters": [ADAPTER, NEAREST], "weights": [0.7, 0.3]},
+            "In the background": {"adapters": [ADAPTER, NEAREST], "method": "ties", "rank": 8},
+        },
+        answers={
+            "200": {_JSON: MERGED},
+            "201": {_JSON: MERGED},
+            "202": {_JSON: job_example(kind="compose")},
         },
     ),
     "GET /v1/adapters": Call(

@@ -56,6 +56,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("unknown-name", 422, "Unknown generator, base model or hook"),
         ProblemType("not-searchable", 422, "The adapter cannot be used as a query"),
         ProblemType("unsupported-model", 422, "The base model cannot be adapted"),
+        ProblemType("refused", 422, "What was sent makes an adapter that is refused"),
         ProblemType("rate-limited", 429, "Too many requests of one key"),
         ProblemType("internal", 500, "Internal error"),
         ProblemType("adapter-refused", 500, "A verification hook refused the adapter"),

@@ -11,6 +11,7 @@ import pretrained
 from api.errors import NotReady
 from api.service.admission import Admission
 from api.service.callers import Caller, caller_with
+from api.service.composing import Composing, merge_json
 from api.service.hooks import configured, drawn_challenge, hooks_of
 from api.service.job_store import JobRow, JobStore, Keep
 from api.service.jobs import Jobs, Share
@@ -29,6 +30,7 @@ from generator.engine import (
     shipped_library,
 )
 from generator.request import Query, Request
+from index.merge.compose import MergeRequest
 from index.search.searcher import Result
 from index.search.sources import By
 from index.segments.metadata import Filter
@@ -77,6 +79,7 @@ class Service:
         )
         self.hooks = hooks_of(settings, lambda: self.engine)
         self._making = Making(settings, self.store, lambda: self.engine, self.metrics)
+        self._composing = Composing(settings, self.store, lambda: self.engine, self.metrics)
         self.jobs = Jobs(
             JobStore(settings.data),
             self._work,
@@ -149,6 +152,19 @@ class Service:
         content = {"adapter": identity, "request": request_json(request)}
         return await self.jobs.submit(caller.owner, "", {"kind": "refine", **content})
 
+    async def compose(self, caller: Caller, request: MergeRequest) -> Created | JobRow:
+        """Merge adapters of the caller and of the library; a job where that takes seconds.
+
+        Raises NotFound, UnknownName, UsageError, LayoutMismatch, NotReady, Overloaded, Refused.
+        """
+        _ = self.engine
+        takes_long = self._composing.takes_long
+        if not await to_thread.run_sync(takes_long, caller.sees, request):
+            merge = self._composing.compose
+            return await self.admission.run(merge, caller.owner, caller.sees, request)
+        content = {"kind": "compose", "request": merge_json(request)}
+        return await self.jobs.submit(caller.owner, "", content)
+
     async def verify(
         self,
         caller: Caller,
@@ -203,6 +219,8 @@ class Service:
             return self._making.create_by_job(job, share)
         if job.kind == "refine":
             return self._making.refine_by_job(caller.sees, job, share)
+        if job.kind == "compose":
+            return self._composing.compose_by_job(caller.sees, job)
         report = self._verify(caller.sees, job, share)
         return lambda: report
 
