@@ -22,13 +22,14 @@ from api.http.requests import AdapterRequest, RefineRequest
 from api.http.schemas import AdapterAnswer, AdapterList, JobAnswer
 from api.service.job_store import JobRow
 from api.service.store import ADAPTER_ID
-from library.peft.provenance import PROVENANCE_FILE, README_FILE
+from library.peft.provenance import PROVENANCE_FILE, README_FILE, SIGNATURE_FILE
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
 
 MEDIA_TYPES = {
     CONFIG_FILE: "application/json",
     WEIGHTS_FILE: BYTES,
     PROVENANCE_FILE: "application/json",
+    SIGNATURE_FILE: "application/json",
     README_FILE: "text/markdown",
 }
 # The id follows from these. The others also tell what was near when the adapter was made.

@@ -86,6 +86,17 @@ MERGED = {
     "report": {"verdict": "accept", "findings": [_STATISTICS]},
 }
 
+IMPORTED = {
+    **RECORD,
+    "expected": None,
+    "chosen": {
+        "strategy": "import",
+        "reason": "imported; its provenance names multi-task",
+        "neighbours": [],
+        "predicted_recovery": None,
+    },
+}
+
 
 def job_example(**changes: Any) -> dict[str, Any]:
     """A job, queued but for the changes."""

@@ -8,6 +8,7 @@ from api.http.example_bodies import (
     ADAPTER,
     BASE_MODELS,
     GENERATORS,
+    IMPORTED,
     JOB,
     LIBRARY_PAGE,
     MERGED,
@@ -71,6 +72,9 @@ CALLS: dict[str, Call] = {
             "201": {_JSON: MERGED},
             "202": {_JSON: job_example(kind="compose")},
         },
+    ),
+    "POST /v1/adapters/import": Call(
+        "Import an adapter", answers={"200": {_JSON: IMPORTED}, "201": {_JSON: IMPORTED}}
     ),
     "GET /v1/adapters": Call(
         "List your adapters",

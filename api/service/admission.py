@@ -1,7 +1,8 @@
 """Limits on waiting work: who comes when everything is taken is refused, not queued without end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 import anyio
@@ -48,16 +49,22 @@ class Admission:
         """Give a place back."""
         self._admitted -= 1
 
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place while it lasts. Raises Overloaded."""
+        self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
+
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` in a thread, alone. Raises Overloaded."""
-        self.enter()
         entered = time.monotonic()
 
         def alone() -> T:
             self._waited(time.monotonic() - entered)
             return function(*args, **kwargs)
 
-        try:
+        with self.place():
             return await to_thread.run_sync(alone, limiter=self._one)
-        finally:
-            self.leave()

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 from anyio import to_thread
 
@@ -13,6 +13,7 @@ from api.service.admission import Admission
 from api.service.callers import Caller, caller_with
 from api.service.composing import Composing, merge_json
 from api.service.hooks import configured, drawn_challenge, hooks_of
+from api.service.importing import Importing
 from api.service.job_store import JobRow, JobStore, Keep
 from api.service.jobs import Jobs, Share
 from api.service.keys import KeyStore
@@ -45,6 +46,8 @@ from verification.zk.bundle import require_count
 from verification.zk.hook import Challenge, zk_hook
 from verification.zk.report import ZK_HOOK
 
+UPLOADS = 4  # at once; each may take as much disk as one may have bytes
+
 
 class Service:
     """One engine, one store, one waiting line, one queue of jobs.
@@ -57,6 +60,7 @@ class Service:
 
     Attributes:
         on_failure: called with the reason if `load` fails; logs it by default.
+        uploads: places for bodies that are being received; for whoever receives them.
         stopping: whether the server waits for the last answers, so that streams are to end.
     """
 
@@ -79,6 +83,8 @@ class Service:
         )
         self.hooks = hooks_of(settings, lambda: self.engine)
         self._making = Making(settings, self.store, lambda: self.engine, self.metrics)
+        self.uploads = Admission("uploads", waiting=UPLOADS - 1, retry_after=settings.retry_after)
+        self._importing = Importing(settings, self.store, self.metrics)
         self._composing = Composing(settings, self.store, lambda: self.engine, self.metrics)
         self.jobs = Jobs(
             JobStore(settings.data),
@@ -164,6 +170,10 @@ class Service:
             return await self.admission.run(merge, caller.owner, caller.sees, request)
         content = {"kind": "compose", "request": merge_json(request)}
         return await self.jobs.submit(caller.owner, "", content)
+
+    async def import_adapter(self, caller: Caller, upload: IO[bytes]) -> Created:
+        """Check and keep an adapter that came in a tar. Raises Overloaded, and as Importing."""
+        return await self.admission.run(self._importing.keep, caller.owner, upload)
 
     async def verify(
         self,
