@@ -15,7 +15,7 @@ class ServiceError(LorasmithError):
 
 
 class MalformedBody(ServiceError):
-    """A body that is not JSON, or not UTF-8."""
+    """A body that is not what it is declared as: JSON in UTF-8, or a tar."""
 
     code = "malformed-body"
     status = 400
@@ -50,6 +50,13 @@ class NotFound(ServiceError):
     status = 404
 
 
+class Conflict(ServiceError):
+    """Files that differ from those that are stored under the same id."""
+
+    code = "conflict"
+    status = 409
+
+
 class BodyTooLarge(ServiceError):
     """A body over the limit, whatever its Content-Length says."""
 
@@ -61,6 +68,13 @@ class NotJson(ServiceError):
     """A body whose Content-Type is not JSON."""
 
     code = "not-json"
+    status = 415
+
+
+class NotTar(ServiceError):
+    """A body whose Content-Type is not that of a tar."""
+
+    code = "not-tar"
     status = 415
 
 
@@ -80,6 +94,13 @@ class Misdirected(ServiceError):
 
     code = "misdirected"
     status = 421
+
+
+class Refused(ServiceError):
+    """An adapter that a verification hook refuses because of what the request sent."""
+
+    code = "refused"
+    status = 422
 
 
 class RetryLater(ServiceError):

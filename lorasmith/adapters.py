@@ -227,7 +227,8 @@ def compose(
         BaseModelError, CheckpointError, InputFileError.
     """
     from index.merge.compose import MergeRequest, compose_adapters
-    from library.base.models import require_device, resolve_base
+    from index.merge.parents import read_parents
+    from library.base.models import load_base, require_device, resolve_base
     from lorasmith.libraries import load_library
     from verification.run import QuickCheck
 
@@ -236,10 +237,11 @@ def compose(
     request = MergeRequest(names, method, weights, rank, density, seed, profile, rows, predictor)
     require_device(device)
     opened = load_library(library, catalogue=catalogue, note=note).catalogue
-    gate = _gate(policy, public_key)
+    parents = read_parents(names, opened, base, _gate(policy, public_key))
     check = QuickCheck(None if base is None else resolve_base(base))
+    own = base or parents.base["id"]
     composition = compose_adapters(
-        request, opened, base=base, device=device, gate=gate, check=check
+        request, parents, load=lambda: load_base(resolve_base(own), device=device), check=check
     )
     summary = {**composition.summary(), "report": composition.files.provenance["report"]}
     return FinishedAdapter.of(composition.files, summary, check.milliseconds)

@@ -1,43 +1,39 @@
 """`/v1/adapters`: create, list and delete adapters, show them and download their files."""
 
-from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
-from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from api.http.answers import ACCEPTED, LOCATION, accepted, adapter_body, adapter_url
+from api.http.answers import (
+    ACCEPTED,
+    BINARY,
+    CREATED,
+    LOCATION,
+    accepted,
+    adapter_body,
+    created,
+)
 from api.http.body import JsonRoute
 from api.http.dependencies import CallerOf, ServiceOf
-from api.http.downloads import BYTES, file_response, wants_bytes
+from api.http.downloads import BYTES, file_response
 from api.http.problems import BUSY, JSON_BODY, documented
 from api.http.requests import AdapterRequest, RefineRequest
 from api.http.schemas import AdapterAnswer, AdapterList, JobAnswer
 from api.service.job_store import JobRow
 from api.service.store import ADAPTER_ID
-from library.peft.provenance import PROVENANCE_FILE, README_FILE
+from library.peft.provenance import PROVENANCE_FILE, README_FILE, SIGNATURE_FILE
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
-from verification.run import server_timing
 
 MEDIA_TYPES = {
     CONFIG_FILE: "application/json",
     WEIGHTS_FILE: BYTES,
     PROVENANCE_FILE: "application/json",
+    SIGNATURE_FILE: "application/json",
     README_FILE: "text/markdown",
 }
 # The id follows from these. The others also tell what was near when the adapter was made.
 IDENTIFIED = (CONFIG_FILE, WEIGHTS_FILE)
-_BINARY: dict[str, Any] = {BYTES: {"schema": {"type": "string", "format": "binary"}}}
-_HEADERS: dict[str, Any] = {
-    **LOCATION,
-    "X-Adapter-Id": {"schema": {"type": "string"}},
-    "Server-Timing": {
-        "description": "Duration of each verification hook.",
-        "schema": {"type": "string"},
-    },
-}
-
 # Neither is validated: an id or name that no adapter can have is not found (404).
 AdapterId = Annotated[str, Path(json_schema_extra={"pattern": f"^{ADAPTER_ID.pattern}$"})]
 Limit = Annotated[int, Query(ge=1, le=100, description="Largest number of adapters.")]
@@ -58,13 +54,7 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRou
     status_code=201,
     response_model=AdapterAnswer,
     responses={
-        200: {
-            "description": "The adapter existed already.",
-            "model": AdapterAnswer,
-            "content": _BINARY,
-            "headers": _HEADERS,
-        },
-        201: {"description": "The new adapter.", "content": _BINARY, "headers": _HEADERS},
+        **CREATED,
         202: {
             "description": "The job that trains it on the examples or inputs is queued; its result "
             "will be the new adapter.",
@@ -97,16 +87,7 @@ async def create_adapter(
     adapter = await service.create(caller, body.generator, body.to_request(), body.base)
     if isinstance(adapter, JobRow):
         return accepted(adapter)
-    status = 201 if adapter.new else 200
-    identity = adapter.record["id"]
-    headers = {"Location": adapter_url(adapter.record), "X-Adapter-Id": identity}
-    if adapter.milliseconds:
-        headers["Server-Timing"] = server_timing(adapter.milliseconds)
-    if wants_bytes(request.headers.get("accept", "")):
-        read = partial(service.store.read, caller.owner, identity, WEIGHTS_FILE)
-        weights, _ = await to_thread.run_sync(read)
-        return Response(weights, status, headers, BYTES)
-    return JSONResponse(adapter_body(adapter.record), status, headers)
+    return await created(request, service, caller, adapter)
 
 
 @router.post(
@@ -167,12 +148,12 @@ def delete_adapter(id: AdapterId, service: ServiceOf, caller: CallerOf) -> None:
         200: {
             "description": "The file; its ETag is its SHA-256.",
             "content": {
-                **_BINARY,
+                **BINARY,
                 "application/json": {"schema": {"type": "object"}},
                 "text/markdown": {"schema": {"type": "string"}},
             },
         },
-        206: {"description": "The range that was requested.", "content": _BINARY},
+        206: {"description": "The range that was requested.", "content": BINARY},
         304: {"description": "The client's copy is current."},
         **documented("not-found", "range-not-satisfiable"),
     },

@@ -13,8 +13,10 @@ from starlette.types import ASGIApp
 from api.http import (
     adapters,
     archive,
+    compose,
     events,
     health,
+    imports,
     info,
     jobs,
     library,
@@ -56,7 +58,19 @@ def create_app(service: Service) -> FastAPI:
         telemetry=NO_TELEMETRY,
     )
     app.state.service = service
-    guarded = (adapters, archive, search, library, info, verify, jobs, events, metrics)
+    guarded = (
+        adapters,
+        archive,
+        compose,
+        imports,
+        search,
+        library,
+        info,
+        verify,
+        jobs,
+        events,
+        metrics,
+    )
     for module in guarded:
         app.include_router(
             module.router,

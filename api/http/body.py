@@ -29,7 +29,7 @@ class JsonRequest(Request):
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
-            self._body = await _limited(self)
+            self._body = b"".join([chunk async for chunk in limited(self, MAX_BODY_BYTES)])
         return self._body
 
     async def json(self) -> Any:
@@ -59,18 +59,17 @@ class JsonRoute(APIRoute):
         return checked
 
 
-async def _limited(request: Request) -> bytes:
-    """The body. Raises BodyTooLarge for the declared length or the received one."""
-    declared = request.headers.get("content-length", "")
-    body = bytearray()
+async def limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """The body in pieces. Raises BodyTooLarge for the declared length or the received one."""
+    declared, received = request.headers.get("content-length", ""), 0
     async with aclosing(request.stream()) as stream:
-        if declared.isdecimal() and int(declared[:18]) > MAX_BODY_BYTES:
-            await _refuse(stream)
+        if declared.isdecimal() and int(declared[:18]) > limit:
+            await _refuse(stream, limit)
         async for chunk in stream:
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                await _refuse(stream)
-    return bytes(body)
+            received += len(chunk)
+            if received > limit:
+                await _refuse(stream, limit)
+            yield chunk
 
 
 async def drain(stream: AsyncGenerator[bytes, None]) -> None:
@@ -83,14 +82,18 @@ async def drain(stream: AsyncGenerator[bytes, None]) -> None:
                 break
 
 
-async def _refuse(stream: AsyncGenerator[bytes, None]) -> NoReturn:
+async def _refuse(stream: AsyncGenerator[bytes, None], limit: int) -> NoReturn:
     await drain(stream)
-    raise BodyTooLarge(f"the body exceeds {MAX_BODY_BYTES:,} bytes")
+    raise BodyTooLarge(f"the body exceeds {limit:,} bytes")
+
+
+def media_type(content_type: str) -> str:
+    """A Content-Type without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _require_json(content_type: str) -> None:
-    media = content_type.partition(";")[0].strip().lower()
-    kind, _, subtype = media.partition("/")
+    kind, _, subtype = media_type(content_type).partition("/")
     if kind != "application" or not (subtype == "json" or subtype.endswith("+json")):
         raise NotJson("the body must have the Content-Type application/json")
 

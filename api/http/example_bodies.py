@@ -11,7 +11,7 @@ PAIRS = [
     {"input": "Great film!", "output": "positive"},
     {"input": "Dull.", "output": "negative"},
 ]
-_NEAREST = "ad_a895a4eec0351d56ea382692aec6882abbdd6874"
+NEAREST = "ad_a895a4eec0351d56ea382692aec6882abbdd6874"
 _NEAREST_TASK = "task478_cls_english_music_classification"
 _SHA256 = {
     "README.md": ("8f55404ea34c3b6902d362fd6b1c32b7f230eadb27a17c10a907937b1c347914", 788),
@@ -61,7 +61,7 @@ RECORD = {
     "chosen": {
         "strategy": "multi-task",
         "reason": "the only strategy asked for",
-        "neighbours": [{"id": _NEAREST, "task": _NEAREST_TASK, "similarity": 0.567898}],
+        "neighbours": [{"id": NEAREST, "task": _NEAREST_TASK, "similarity": 0.567898}],
         "predicted_recovery": None,
     },
     "refined": None,
@@ -69,6 +69,31 @@ RECORD = {
     "files": {
         name: {"url": f"/v1/adapters/{ADAPTER}/files/{name}", "sha256": sha256, "bytes": size}
         for name, (sha256, size) in _SHA256.items()
+    },
+}
+
+MERGED = {
+    **RECORD,
+    "generator": "compose",
+    "rank": 10,
+    "expected": None,
+    "chosen": {
+        "strategy": "compose",
+        "reason": f"merged by cat: 0.7 of {ADAPTER}, 0.3 of {NEAREST}",
+        "neighbours": [],
+        "predicted_recovery": None,
+    },
+    "report": {"verdict": "accept", "findings": [_STATISTICS]},
+}
+
+IMPORTED = {
+    **RECORD,
+    "expected": None,
+    "chosen": {
+        "strategy": "import",
+        "reason": "imported; its provenance names multi-task",
+        "neighbours": [],
+        "predicted_recovery": None,
     },
 }
 
@@ -115,7 +140,7 @@ README = f"# LoRA adapter {ADAPTER}\n"
 RESULTS = {
     "results": [
         {
-            "id": _NEAREST,
+            "id": NEAREST,
             "task": _NEAREST_TASK,
             "score": 0.5874,
             "confidence": 0.9423,

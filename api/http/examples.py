@@ -8,9 +8,12 @@ from api.http.example_bodies import (
     ADAPTER,
     BASE_MODELS,
     GENERATORS,
+    IMPORTED,
     JOB,
     LIBRARY_PAGE,
+    MERGED,
     METRICS,
+    NEAREST,
     PAIRS,
     README,
     RECORD,
@@ -57,6 +60,21 @@ CALLS: dict[str, Call] = {
             "201": {_JSON: RECORD},
             "202": {_JSON: job_example()},
         },
+    ),
+    "POST /v1/adapters/compose": Call(
+        "Merge adapters",
+        requests={
+            "By their weighted sum": {"adapters": [ADAPTER, NEAREST], "weights": [0.7, 0.3]},
+            "In the background": {"adapters": [ADAPTER, NEAREST], "method": "ties", "rank": 8},
+        },
+        answers={
+            "200": {_JSON: MERGED},
+            "201": {_JSON: MERGED},
+            "202": {_JSON: job_example(kind="compose")},
+        },
+    ),
+    "POST /v1/adapters/import": Call(
+        "Import an adapter", answers={"200": {_JSON: IMPORTED}, "201": {_JSON: IMPORTED}}
     ),
     "GET /v1/adapters": Call(
         "List your adapters",

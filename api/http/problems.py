@@ -39,7 +39,7 @@ class ProblemType:
 PROBLEMS: dict[str, ProblemType] = {
     kind.code: kind
     for kind in (
-        ProblemType("malformed-body", 400, "The body is not JSON in UTF-8"),
+        ProblemType("malformed-body", 400, "The body is not what it is declared as"),
         ProblemType("unauthenticated", 401, "A key is needed"),
         ProblemType("forbidden", 403, "The key does not permit this"),
         ProblemType("cross-origin", 403, "A web page of another origin asks"),
@@ -47,8 +47,10 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("method-not-allowed", 405, "Method not allowed"),
         ProblemType("layout-mismatch", 409, "The base model does not fit the generator"),
         ProblemType("encoder-mismatch", 409, "The index was built with another encoder"),
+        ProblemType("conflict", 409, "Other files are stored under the same id"),
         ProblemType("body-too-large", 413, "The body is too large"),
         ProblemType("not-json", 415, "The body is not declared as JSON"),
+        ProblemType("not-tar", 415, "The body is not declared as a tar"),
         ProblemType("range-not-satisfiable", 416, "The range is outside the file"),
         ProblemType("misdirected", 421, "The service has another name"),
         ProblemType("invalid-field", 422, "A field is invalid"),
@@ -56,6 +58,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("unknown-name", 422, "Unknown generator, base model or hook"),
         ProblemType("not-searchable", 422, "The adapter cannot be used as a query"),
         ProblemType("unsupported-model", 422, "The base model cannot be adapted"),
+        ProblemType("refused", 422, "What was sent makes an adapter that is refused"),
         ProblemType("overloaded", 429, "Too many requests are waiting"),
         ProblemType("rate-limited", 429, "Too many requests of one key"),
         ProblemType("internal", 500, "Internal error"),

@@ -48,13 +48,13 @@ Modules = Annotated[
 ]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     """A request: no unknown fields, no conversions ("8" and true are not numbers)."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class ExampleBody(_Strict):
+class ExampleBody(Strict):
     """An input of the task with its output."""
 
     input: Text
@@ -70,7 +70,8 @@ def _budget() -> Any:
     )
 
 
-def _seed(use: str) -> Any:
+def seed_field(use: str) -> Any:
+    """The field `seed`; `use` says what it is of."""
     return Field(
         default=None,
         description=f"Seed, {use} (default: 0).",
@@ -78,17 +79,19 @@ def _seed(use: str) -> Any:
     )
 
 
-def _profile() -> Any:
+def profile_field() -> Any:
+    """The field `profile`."""
     return Field(
         default=None, description="File profile (default: portable, which all servers read)."
     )
 
 
-def _to_examples(bodies: list[ExampleBody] | None) -> tuple[Example, ...]:
+def to_examples(bodies: list[ExampleBody] | None) -> tuple[Example, ...]:
+    """Examples from their bodies, as far as there are any."""
     return tuple(Example.pair(body.input, body.output) for body in bodies or ())
 
 
-class AdapterRequest(_Strict):
+class AdapterRequest(Strict):
     """The adapter to create. Null is the same as an absent field."""
 
     description: str | None = Field(
@@ -136,18 +139,18 @@ class AdapterRequest(_Strict):
         description="Factor on the adapter's effect, not zero (default: 1).",
         json_schema_extra={"minimum": -MAX_STRENGTH, "maximum": MAX_STRENGTH},
     )
-    seed: int | None = _seed("part of the adapter's identity")
-    profile: Profile | None = _profile()
+    seed: int | None = seed_field("part of the adapter's identity")
+    profile: Profile | None = profile_field()
 
     def to_request(self) -> Request:
         """The request, validated. Raises UsageError."""
         left_out = {"examples", "inputs", "generator", "base"}
         fields = self.model_dump(exclude=left_out, exclude_none=True)
-        examples, inputs = _to_examples(self.examples), tuple(self.inputs or ())
+        examples, inputs = to_examples(self.examples), tuple(self.inputs or ())
         return Request(**{"description": None, **fields}, examples=examples, inputs=inputs)
 
 
-class RefineRequest(_Strict):
+class RefineRequest(Strict):
     """What to train an adapter on. Null is the same as an absent field."""
 
     examples: Annotated[list[ExampleBody] | None, FailFast()] = Field(
@@ -166,18 +169,18 @@ class RefineRequest(_Strict):
         json_schema_extra={"minimum": 1, "maximum": MAX_STEPS},
     )
     budget: float | None = _budget()
-    seed: int | None = _seed("of the order of the examples")
-    profile: Profile | None = _profile()
+    seed: int | None = seed_field("of the order of the examples")
+    profile: Profile | None = profile_field()
 
     def to_request(self) -> Request:
         """The request, validated. Raises UsageError."""
-        examples, inputs = _to_examples(self.examples), tuple(self.inputs or ())
+        examples, inputs = to_examples(self.examples), tuple(self.inputs or ())
         require_trainable(examples, self.steps, inputs)
         fields = self.model_dump(exclude={"examples", "inputs", "steps"}, exclude_none=True)
         return Request(None, **fields, examples=examples, inputs=inputs, refine=self.steps)
 
 
-class ProofBody(_Strict):
+class ProofBody(Strict):
     """Options of the hook zk."""
 
     modules: Modules = Field(
@@ -195,7 +198,7 @@ class ProofBody(_Strict):
         return Challenge(nonce, None if self.modules == "all" else self.modules)
 
 
-class VerifyRequest(_Strict):
+class VerifyRequest(Strict):
     """Options of a verification. Null is the same as an absent field."""
 
     hooks: Annotated[list[str] | None, FailFast()] = Field(
@@ -217,5 +220,5 @@ class VerifyRequest(_Strict):
         """Arguments of `Service.verify`."""
         challenge = None if self.zk is None else self.zk.to_challenge()
         return {
-            "hooks": self.hooks, "examples": _to_examples(self.examples), "challenge": challenge
+            "hooks": self.hooks, "examples": to_examples(self.examples), "challenge": challenge
         }  # fmt: skip

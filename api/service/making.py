@@ -17,7 +17,7 @@ from generator.refine.teacher import Teacher
 from generator.refined_adapter import refine_adapter
 from generator.request import Query, Request
 from generator.strategies.base import Chosen
-from index.merge.parents import Parents, one_parent
+from index.merge.parents import Parents, parents_for
 from library.base.models import BaseReference
 from library.errors import UnknownName
 from library.progress import Progress
@@ -97,7 +97,7 @@ class Making:
                 f"the adapter is for '{record['base_model']}', which is not among the base models "
                 f"of this service: {names}"
             )
-        return one_parent(identity, self._store.files(owner, record), base), base
+        return parents_for([(identity, self._store.files(owner, record))], base), base
 
     def require_refinable(self, owner: str | None, identity: str, request: Request) -> None:
         """Raise whatever is known to be wrong with a request before the training of an adapter.

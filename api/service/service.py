@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 from anyio import to_thread
 
@@ -11,8 +11,10 @@ import pretrained
 from api.errors import NotReady
 from api.service.admission import Admission
 from api.service.callers import Caller, caller_with
+from api.service.composing import Composing, merge_json
 from api.service.creating import Creating
 from api.service.hooks import configured, drawn_challenge, hooks_of
+from api.service.importing import Importing
 from api.service.job_store import JobRow, JobStore, Keep
 from api.service.jobs import Jobs, Share
 from api.service.keys import KeyStore
@@ -30,6 +32,7 @@ from generator.engine import (
     shipped_library,
 )
 from generator.request import Query, Request
+from index.merge.compose import MergeRequest
 from index.search.searcher import Result
 from index.search.sources import By
 from index.segments.metadata import Filter
@@ -44,6 +47,8 @@ from verification.zk.bundle import require_count
 from verification.zk.hook import Challenge, zk_hook
 from verification.zk.report import ZK_HOOK
 
+UPLOADS = 4  # at once; each may take as much disk as one may have bytes
+
 
 class Service:
     """One engine, one store, one waiting line, one queue of jobs.
@@ -56,6 +61,7 @@ class Service:
 
     Attributes:
         on_failure: called with the reason if `load` fails; logs it by default.
+        uploads: places for bodies that are being received; for whoever receives them.
         stopping: whether the server waits for the last answers, so that streams are to end.
     """
 
@@ -79,6 +85,9 @@ class Service:
         self.hooks = hooks_of(settings, lambda: self.engine)
         self._making = Making(settings, self.store, lambda: self.engine, self.metrics)
         self._creating = Creating(self._making, self.store, self.admission)
+        self.uploads = Admission("uploads", waiting=UPLOADS - 1, retry_after=settings.retry_after)
+        self._importing = Importing(settings, self.store, self.metrics)
+        self._composing = Composing(settings, self.store, lambda: self.engine, self.metrics)
         self.jobs = Jobs(
             JobStore(settings.data),
             self._work,
@@ -150,6 +159,23 @@ class Service:
         content = {"adapter": identity, "request": request_json(request)}
         return await self.jobs.submit(caller.owner, "", {"kind": "refine", **content})
 
+    async def compose(self, caller: Caller, request: MergeRequest) -> Created | JobRow:
+        """Merge adapters of the caller and of the library; a job where that takes seconds.
+
+        Raises NotFound, UnknownName, UsageError, LayoutMismatch, NotReady, Overloaded, Refused.
+        """
+        _ = self.engine
+        takes_long = self._composing.takes_long
+        if not await to_thread.run_sync(takes_long, caller.sees, request):
+            merge = self._composing.compose
+            return await self.admission.run(merge, caller.owner, caller.sees, request)
+        content = {"kind": "compose", "request": merge_json(request)}
+        return await self.jobs.submit(caller.owner, "", content)
+
+    async def import_adapter(self, caller: Caller, upload: IO[bytes]) -> Created:
+        """Check and keep an adapter that came in a tar. Raises Overloaded, and as Importing."""
+        return await self.admission.run(self._importing.keep, caller.owner, upload)
+
     async def verify(
         self,
         caller: Caller,
@@ -204,6 +230,8 @@ class Service:
             return self._making.create_by_job(job, share)
         if job.kind == "refine":
             return self._making.refine_by_job(caller.sees, job, share)
+        if job.kind == "compose":
+            return self._composing.compose_by_job(caller.sees, job)
         report = self._verify(caller.sees, job, share)
         return lambda: report
 

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
         job_queue_length: how many jobs may wait while one runs.
         retry_after: seconds that a refused client is told to wait.
         quota_bytes: limit for all adapters together.
+        import_bytes: limit for the body of an import.
         rate: how many requests a key may make that has no rate of its own, as "60/minute"; any
             number by default.
         zk_srs: SRS file that proofs are made under; one made by this machine by default.
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
     job_queue_length: int = Field(default=16, ge=0)
     retry_after: int = Field(default=2, ge=1)
     quota_bytes: int = Field(default=10 * 2**30, ge=0)
+    import_bytes: int = Field(default=256 * 2**20, ge=0)
     rate: Annotated[str, AfterValidator(require_rate)] | None = None
     zk_srs: Path | None = None
 

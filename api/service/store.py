@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from api.errors import NotFound, QuotaExceeded
+from api.errors import Conflict, NotFound, QuotaExceeded
 from api.service.sqlite import SqliteFile
 from library.canonical import digest
 from library.errors import OutputError
@@ -58,7 +58,12 @@ class Store:
         self._database = SqliteFile(folder / "owners.sqlite3", _SCHEMA, "the adapter store")
 
     def put(
-        self, owner: str, summary: Mapping[str, Any], files: Mapping[str, bytes]
+        self,
+        owner: str,
+        summary: Mapping[str, Any],
+        files: Mapping[str, bytes],
+        *,
+        imported: bool = False,
     ) -> tuple[StoredRecord, bool]:
         """Store an adapter for `owner`.
 
@@ -66,10 +71,13 @@ class Store:
             owner: who may read and delete it.
             summary: its description for clients, with its "id"; must hold JSON.
             files: its files by name.
+            imported: whether somebody sent them. The id does not cover all that they state, so they
+                give way to those of the same adapter that is made here.
         Returns:
             The record (the summary and "files": {name: {"sha256", "bytes"}}) and whether it is
             new to this owner. If the adapter is stored already, its first record.
         Raises:
+            Conflict: others were imported under its id.
             QuotaExceeded: it does not fit; and as `quota_of` does.
             StorageFailed: it cannot be written; nothing is left behind.
         """
@@ -77,14 +85,18 @@ class Store:
         with self._database.transaction() as rows:
             row = rows.execute("SELECT record FROM adapters WHERE id = ?", (identity,)).fetchone()
             record: StoredRecord = json.loads(row[0]) if row else {}
-            new = not record or not self._intact(record)
-            if new:
-                record = {**summary, "files": _contents(files)}
+            new, sent = not record or not self._intact(record), record.get("imported", False)
+            if not new and sent and imported and record["files"] != _contents(files):
+                raise Conflict(f"{identity} was imported with another provenance or signature")
+            replaced = new or (sent and not imported)
+            if replaced:
+                mark = {"imported": True} if imported else {}
+                record = {**summary, **mark, "files": _contents(files)}
                 self._insert(rows, record)
             added = rows.execute("INSERT OR IGNORE INTO owners VALUES (?, ?)", (owner, identity))
-            if quota is not None and (new or added.rowcount):
+            if quota is not None and (replaced or added.rowcount):
                 _require_room(rows, owner, quota)
-            if new:
+            if replaced:
                 self._write(identity, files)  # last: an error undoes the rows
         return record, new or added.rowcount == 1
 

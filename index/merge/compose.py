@@ -1,6 +1,6 @@
-"""From the names of adapters to the files of their merge: `lorasmith compose`."""
+"""From adapters to the files of their merge, for `lorasmith compose` and `/v1/adapters/compose`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,14 @@ import pretrained
 from index.merge.lora_rar import MergePredictor, Predictor, load_predictor
 from index.merge.lorahub import Losses
 from index.merge.methods import METHODS, Merged, Mix, merge, require_merge_inputs, require_suitable
-from index.merge.parents import Gate, Parents, read_parents
+from index.merge.parents import Parents
 from library.adapter import Adapter
 from library.base.folder_readme import folder_readme
+from library.base.models import BaseModel
 from library.base.usage import BARE, Usage
 from library.build.plan import rows_digest
 from library.peft.provenance import AdapterFiles, Check, Provenance, finish
 from library.peft.write import Profile, to_peft
-from library.store.catalogue import Catalogue
 from library.tasks.files import Example
 
 NUMERICS = "cpu-f64-torch"
@@ -80,34 +80,28 @@ class Composition:
 
 def compose_adapters(
     request: MergeRequest,
-    catalogue: Catalogue,
+    parents: Parents,
     *,
-    base: str | None = None,
-    device: str = "cpu",
-    gate: Gate | None = None,
+    load: Callable[[], BaseModel],
     check: Check | None = None,
 ) -> Composition:
     """Merge adapters.
 
     Args:
-        catalogue: of the library that ids and tasks are looked up in.
-        base: of the adapters; None for what they say themselves.
-        device: where the base runs, for examples.
-        gate: called with the name and files of each adapter; raises AdapterRefused.
+        parents: one for each name of the request.
+        load: gives their base, for examples.
         check: of the result; see library.peft.provenance.finish.
     Raises:
-        AdapterRefused, UsageError and its kinds, LayoutMismatch, AdapterFileError,
-        BaseModelError, CheckpointError.
+        AdapterRefused, UsageError and its kinds, LayoutMismatch, BaseModelError, CheckpointError.
     """
-    # 1. Read the adapters, and what the method needs beside them.
-    parents = read_parents(request.names, catalogue, base, gate)
+    # 1. What the method needs beside the adapters.
     method = METHODS[request.method]
     predictor = None
     if method.predictor:
         predictor = load_predictor(request.predictor or pretrained.folder(MergePredictor.kind))
     losses, numerics = None, NUMERICS
     if request.examples is not None:
-        losses, numerics = _losses(parents, base, request.examples, device)
+        losses, numerics = _losses(parents, load(), request.examples)
     # 2. Merge.
     options = (request.weights, request.rank, request.density, request.seed)
     merged = merge(request.method, Mix(parents.adapters, *options, predictor, losses))
@@ -118,14 +112,11 @@ def compose_adapters(
     return Composition(finished, merged.adapter, parents, request, merged.weights)
 
 
-def _losses(
-    parents: Parents, base: str | None, examples: Sequence[Example], device: str
-) -> tuple[Losses, str]:
+def _losses(parents: Parents, model: BaseModel, examples: Sequence[Example]) -> tuple[Losses, str]:
     """The losses of weights on the examples, and the numerics of the base that computes them."""
     from library.base.example_loss import MixtureLoss
-    from library.base.models import load_base, numerics, resolve_base
+    from library.base.models import numerics
 
-    model = load_base(resolve_base(base or parents.base["id"]), device=device)
     return MixtureLoss(model, parents.adapters, examples), numerics(model.model)
 
 

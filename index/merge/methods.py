@@ -73,6 +73,7 @@ class MergeMethod:
         density: its default share of entries; None if it takes none.
         examples: the most that it takes; None if it takes none. One that takes them needs them.
         predictor: takes a checkpoint.
+        dense: forms every ΔW, entry by entry, which takes seconds.
         exactly, most: how many adapters it merges.
     """
 
@@ -81,6 +82,7 @@ class MergeMethod:
     density: float | None = None
     examples: int | None = None
     predictor: bool = False
+    dense: bool = False
     exactly: int | None = None
     most: int | None = None
 
@@ -193,8 +195,8 @@ def _at_rank(adapter: Adapter, rank: int | None) -> Adapter:
 METHODS: dict[str, MergeMethod] = {
     "cat": MergeMethod(_sum),
     "soup": MergeMethod(_sum, weights=False),
-    "ties": MergeMethod(_ties, density=TIES_DENSITY),
-    "dare": MergeMethod(_dare, density=DARE_DENSITY),
+    "ties": MergeMethod(_ties, density=TIES_DENSITY, dense=True),
+    "dare": MergeMethod(_dare, density=DARE_DENSITY, dense=True),
     "lego": MergeMethod(_lego),
     "klora": MergeMethod(_klora),
     "orthogonal": MergeMethod(_orthogonal),

@@ -103,15 +103,26 @@ def read_parents(
     return _parents(parents, adapters, record)
 
 
-def one_parent(name: str, files: dict[str, bytes], base: BaseReference) -> Parents:
-    """One adapter whose files are at hand, for a base.
+def parents_for(named: Sequence[tuple[str, dict[str, bytes]]], base: BaseReference) -> Parents:
+    """Adapters whose files are at hand, for a base.
 
-    Raises AdapterFileError; LayoutMismatch if it is for another base.
+    Args:
+        named: the name and files of each.
+    Raises AdapterFileError; LayoutMismatch if one is for another base.
     """
-    parent, record = _named(name, files), described(base)
-    _require_same_base(parent, record, base.name)
-    adapter = adapter_for_base(files, base)
-    return _parents([parent], [adapter], record)
+    parents, record = [_named(name, files) for name, files in named], described(base)
+    for parent in parents:
+        _require_same_base(parent, record, base.name)
+    adapters = [adapter_for_base(parent.files, base) for parent in parents]
+    return _parents(parents, adapters, record)
+
+
+def stated_base(name: str, files: dict[str, bytes]) -> dict[str, Any]:
+    """{"id", "sha256", "source"} of the base that an adapter's files name.
+
+    Raises AdapterFileError; BaseModelError if they name none.
+    """
+    return _named(name, files).base
 
 
 def _parents(parents: Sequence[Parent], adapters: list[Adapter], record: dict[str, Any]) -> Parents:

@@ -22,12 +22,13 @@ from library.errors import (
     UsageError,
 )
 from library.exchange.convert import convert, require_convertible
-from library.exchange.source import Source, find_source, is_plain, read_source
+from library.exchange.source import Source, find_source, is_plain, peft_source, read_source
 from library.layout import REFUSED, Layout, layout_of
 from library.peft.config import read_any_config
 from library.peft.provenance import AdapterFiles, Provenance, finish
 from library.peft.read import layout_in, shape_of
-from library.peft.write import CONFIG_FILE, PeftFiles
+from library.peft.safetensors_file import tensors_in
+from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, PeftFiles
 from library.progress import Progress, no_progress
 from library.store.folder import ADAPTERS, MANIFEST, RECORDS, LibraryFolder
 from library.store.open import require_unpacked
@@ -88,7 +89,8 @@ def import_adapter(
     source, reference = _read(request, progress)
     layout = _layout(source, reference)
     base = _base(source, request, reference)
-    files = report(_files(source, request, base, layout))
+    task = _task(request)
+    files = report(_files(source, base, layout, request.description or task, {"task": task}))
     record = _record(source, request, base, layout, files)
     existing = _same(folder, source, record)
     if existing is not None:
@@ -98,6 +100,24 @@ def import_adapter(
     folder.write_adapter(files.id, files.files)
     written = write_record(folder, f"{RECORDS}/{IMPORTED}/{files.id}.json", record)
     return ImportOutcome(written, source, False)
+
+
+def imported_files(
+    config: bytes, weights: bytes, reference: BaseReference | None
+) -> tuple[AdapterFiles, Layout]:
+    """Files and layout of a plain LoRA of PEFT's from elsewhere, which says nothing of its origin.
+
+    Args:
+        config, weights: the content of its two files.
+        reference: its base, if that is at hand.
+    Raises AdapterFileError; LayoutMismatch if it is not for the base.
+    """
+    source = peft_source(config, tensors_in(weights, Path(WEIGHTS_FILE)))
+    layout = _layout(source, reference)
+    name = source.config["base_model_name_or_path"]
+    base = {"id": name, "sha256": None, "source": CONFIG_FILE}
+    base = base if reference is None else described(reference)
+    return _files(source, base, layout, None, {}), layout
 
 
 def _read(request: ImportRequest, progress: Progress) -> tuple[Source, BaseReference | None]:
@@ -138,21 +158,24 @@ def _layout(source: Source, reference: BaseReference | None) -> Layout:
 
 
 def _files(
-    source: Source, request: ImportRequest, base: dict[str, Any], layout: Layout
+    source: Source,
+    base: dict[str, Any],
+    layout: Layout,
+    description: str | None,
+    details: dict[str, Any],
 ) -> AdapterFiles:
     """The three files; the config's bytes are the original's where it had one."""
     weights = save(dict(sorted(source.tensors.items())), metadata={"format": "pt"})
-    task = _task(request)
     provenance = Provenance(
         generator=f"imported:{source.format}",
         checkpoint=None,
-        description=request.description or task,
+        description=description,
         seed=0,
         numerics="cpu-f64-torch" if "conversion" in source.note else "as-imported",
         layout_digest=layout.digest,
         base=base,
         details={
-            "task": task,
+            **details,
             "source": source.note,
             "layout": {"model_type": layout.model_type, "depth": layout.depth},
         },

@@ -100,9 +100,19 @@ def peft_weights(folder: Path) -> TensorFile:
 
 def _peft(folder: Path) -> Source:
     content = read_adapter_file(folder / CONFIG_FILE)
+    require_plain(folder / CONFIG_FILE, parse_config(folder / CONFIG_FILE, content))
+    return peft_source(content, peft_weights(folder), folder)
+
+
+def peft_source(content: bytes, file: TensorFile, folder: Path = Path()) -> Source:
+    """A plain LoRA in PEFT's form from the content of its config, and its weights.
+
+    Args:
+        folder: for messages.
+    Raises AdapterFileError.
+    """
     config = parse_config(folder / CONFIG_FILE, content)
     require_plain(folder / CONFIG_FILE, config)
-    file = peft_weights(folder)
     note: dict[str, Any] = _named(file) | {"metadata": file.metadata}
     wrapper = wrapper_in(file.tensors)
     if wrapper is None:

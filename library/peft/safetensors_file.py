@@ -92,10 +92,18 @@ def read_tensors(path: Path) -> TensorFile:
     """
     try:
         content = path.read_bytes()
+    except OSError as error:
+        raise AdapterFileError(f"{path} cannot be read: {error}") from error
+    return tensors_in(content, path)
+
+
+def tensors_in(content: bytes, path: Path) -> TensorFile:
+    """The same of a file whose content is at hand; `path` names it."""
+    try:
         if content[8:9] != b"{":  # a pickle or a zip, as torch.save writes them, among others
             raise AdapterFileError(f"{path} is not a safetensors file: safetensors only")
         tensors = load(content)
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
         raise AdapterFileError(f"{path} cannot be read: {error}") from error
     (length,) = struct.unpack("<Q", content[:8])
     header = parse_object(content[8 : 8 + length], f"{path} has a damaged header")

@@ -9,11 +9,13 @@ from jsonschema import Draft202012Validator, ValidationError
 from rest import engine, lasting  # noqa: F401  (fixtures)
 from starlette.testclient import TestClient
 
+from api.http.compose import ComposeRequest
 from api.http.examples import CALLS
 from api.http.requests import AdapterRequest, RefineRequest, VerifyRequest
 from api.http.schemas import JobAnswer
 
 REQUESTS = {
+    "POST /v1/adapters/compose": ComposeRequest,
     "POST /v1/adapters": AdapterRequest,
     "POST /v1/adapters/{id}/refine": RefineRequest,
     "POST /v1/adapters/{id}/verify": VerifyRequest,
