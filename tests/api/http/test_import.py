@@ -420,7 +420,7 @@ def test_only_so_many_are_received_at_once(
     for _ in range(UPLOADS):
         service.uploads.enter()
     problem = upload(client, tar_of(foreign))
-    assert_problem(problem, 503, "overloaded")
+    assert_problem(problem, 429, "overloaded")
     assert problem.headers["retry-after"] == "7"
     service.uploads.leave()
     assert upload(client, tar_of(foreign)).status_code == 201
