@@ -50,6 +50,13 @@ class NotFound(ServiceError):
     status = 404
 
 
+class Conflict(ServiceError):
+    """A request that what is stored does not permit as it is now."""
+
+    code = "conflict"
+    status = 409
+
+
 class BodyTooLarge(ServiceError):
     """A body over the limit, whatever its Content-Length says."""
 

@@ -45,6 +45,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("cross-origin", 403, "A web page of another origin asks"),
         ProblemType("not-found", 404, "Not found"),
         ProblemType("method-not-allowed", 405, "Method not allowed"),
+        ProblemType("conflict", 409, "What is stored does not permit this now"),
         ProblemType("layout-mismatch", 409, "The base model does not fit the generator"),
         ProblemType("encoder-mismatch", 409, "The index was built with another encoder"),
         ProblemType("body-too-large", 413, "The body is too large"),
