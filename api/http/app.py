@@ -19,6 +19,7 @@ from api.http import (
     jobs,
     library,
     metrics,
+    names,
     problems,
     search,
     verify,
@@ -56,7 +57,7 @@ def create_app(service: Service) -> FastAPI:
         telemetry=NO_TELEMETRY,
     )
     app.state.service = service
-    guarded = (adapters, archive, search, library, info, verify, jobs, events, metrics)
+    guarded = (adapters, archive, search, library, info, verify, jobs, events, names, metrics)
     for module in guarded:
         app.include_router(
             module.router,

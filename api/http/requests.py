@@ -48,13 +48,13 @@ Modules = Annotated[
 ]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     """A request: no unknown fields, no conversions ("8" and true are not numbers)."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class ExampleBody(_Strict):
+class ExampleBody(Strict):
     """An input of the task with its output."""
 
     input: Text
@@ -88,7 +88,7 @@ def _to_examples(bodies: list[ExampleBody] | None) -> tuple[Example, ...]:
     return tuple(Example.pair(body.input, body.output) for body in bodies or ())
 
 
-class AdapterRequest(_Strict):
+class AdapterRequest(Strict):
     """The adapter to create. Null is the same as an absent field."""
 
     description: str | None = Field(
@@ -147,7 +147,7 @@ class AdapterRequest(_Strict):
         return Request(**{"description": None, **fields}, examples=examples, inputs=inputs)
 
 
-class RefineRequest(_Strict):
+class RefineRequest(Strict):
     """What to train an adapter on. Null is the same as an absent field."""
 
     examples: Annotated[list[ExampleBody] | None, FailFast()] = Field(
@@ -177,7 +177,7 @@ class RefineRequest(_Strict):
         return Request(None, **fields, examples=examples, inputs=inputs, refine=self.steps)
 
 
-class ProofBody(_Strict):
+class ProofBody(Strict):
     """Options of the hook zk."""
 
     modules: Modules = Field(
@@ -195,7 +195,7 @@ class ProofBody(_Strict):
         return Challenge(nonce, None if self.modules == "all" else self.modules)
 
 
-class VerifyRequest(_Strict):
+class VerifyRequest(Strict):
     """Options of a verification. Null is the same as an absent field."""
 
     hooks: Annotated[list[str] | None, FailFast()] = Field(
