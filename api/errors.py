@@ -51,7 +51,7 @@ class NotFound(ServiceError):
 
 
 class Conflict(ServiceError):
-    """Files that differ from those that are stored under the same id."""
+    """A request that what is stored does not permit as it is now."""
 
     code = "conflict"
     status = 409

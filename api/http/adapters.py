@@ -2,7 +2,8 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from api.http.answers import (
@@ -21,6 +22,7 @@ from api.http.problems import BUSY, JSON_BODY, documented
 from api.http.requests import AdapterRequest, RefineRequest
 from api.http.schemas import AdapterAnswer, AdapterList, JobAnswer
 from api.service.job_store import JobRow
+from api.service.name_state import REFERENCE
 from api.service.store import ADAPTER_ID
 from library.peft.provenance import PROVENANCE_FILE, README_FILE, SIGNATURE_FILE
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
@@ -35,7 +37,22 @@ MEDIA_TYPES = {
 # The id follows from these. The others also tell what was near when the adapter was made.
 IDENTIFIED = (CONFIG_FILE, WEIGHTS_FILE)
 # Neither is validated: an id or name that no adapter can have is not found (404).
-AdapterId = Annotated[str, Path(json_schema_extra={"pattern": f"^{ADAPTER_ID.pattern}$"})]
+Called = Annotated[
+    str,
+    Path(
+        alias="id",
+        description="Id, or a name of yours with `@v2`, `@current` or nothing behind it.",
+        json_schema_extra={"pattern": f"^({ADAPTER_ID.pattern}|{REFERENCE.pattern})$"},
+    ),
+]
+
+
+async def _id_of(called: Called, service: ServiceOf, caller: CallerOf) -> str:
+    """The id that a path means. Raises NotFound."""
+    return await to_thread.run_sync(service.names.resolve, caller.owner, called)
+
+
+AdapterId = Annotated[str, Depends(_id_of)]
 Limit = Annotated[int, Query(ge=1, le=100, description="Largest number of adapters.")]
 Cursor = Annotated[
     str | None,
@@ -134,9 +151,9 @@ def get_adapter(id: AdapterId, service: ServiceOf, caller: CallerOf) -> Response
     return JSONResponse(adapter_body(service.store.get(caller.sees, id)))
 
 
-@router.delete("/{id}", status_code=204, responses=documented("not-found"))
+@router.delete("/{id}", status_code=204, responses=documented("not-found", "conflict"))
 def delete_adapter(id: AdapterId, service: ServiceOf, caller: CallerOf) -> None:
-    """Delete an adapter."""
+    """Delete an adapter; one that is a version of a name stays as long as that."""
     service.store.delete(caller.sees, id)
 
 
@@ -164,4 +181,5 @@ def get_file(
     """Download a file of an adapter, or a range of it."""
     _, sha256 = service.store.read(caller.sees, id, name)  # the digest is checked here
     path, media_type = service.store.path(id, name), MEDIA_TYPES[name]
-    return file_response(request, path, sha256, media_type, immutable=name in IDENTIFIED)
+    lasting = name in IDENTIFIED and request.path_params["id"] == id  # a name may move
+    return file_response(request, path, sha256, media_type, immutable=lasting)

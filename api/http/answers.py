@@ -76,7 +76,7 @@ def accepted(job: JobRow) -> Response:
 def job_body(job: JobRow) -> dict[str, Any]:
     """A job as JSON."""
     result = job.result
-    if result is not None and job.kind != "verify":
+    if result is not None and job.kind in ("create", "refine"):
         result = adapter_body(result)
     return {
         "id": job.id,

@@ -21,6 +21,7 @@ from api.http import (
     jobs,
     library,
     metrics,
+    names,
     problems,
     search,
     verify,
@@ -69,6 +70,7 @@ def create_app(service: Service) -> FastAPI:
         verify,
         jobs,
         events,
+        names,
         metrics,
     )
     for module in guarded:

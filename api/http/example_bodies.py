@@ -5,6 +5,7 @@ from typing import Any
 from library.base.models import DEFAULT_BASE
 
 ADAPTER = "ad_21d85876dd6d7a08ce9791853d55ef7ef7f3011d"
+NAME = "reviews"
 JOB = "job_9bd4b49b744bcafbf6b3c4b296c185dc"
 TASK = "Say whether the review is positive or negative."
 PAIRS = [
@@ -132,6 +133,37 @@ data: {{"id": "{JOB}", "kind": "refine", "adapter": null, "state": "cancelled", 
 retry: 2000
 
 """
+_FIRST = {"version": 1, "adapter": ADAPTER, "created": "2026-03-02T09:30:00+00:00"}
+_SUITE = "e543ca509e9c4933cc941a8a1722bee55fd44fa678cc755ab544f1a52eabb39d"
+_PROMOTED = {
+    "time": "2026-03-02T09:31:12+00:00",
+    "action": "promoted",
+    "from": None,
+    "to": 1,
+    "scores": {"from": None, "to": 2, "of": 2, "at_least": 1},
+    "suite": _SUITE,
+}
+SUITE_ROWS = [
+    {"input": "Great film!", "output": "positive"},
+    {"input": "I would not see it again.", "outputs": ["negative", "Negative."]},
+]
+VERSION = {"name": NAME, **_FIRST}
+NAMES = {"names": [{"name": NAME, "current": 1, "newest": 1}]}
+NAMED = {
+    **NAMES["names"][0],
+    "versions": [_FIRST],
+    "suite": {"digest": _SUITE, "rows": 2},
+    "history": [_PROMOTED],
+}
+ROLLED_BACK = {
+    "name": NAME,
+    "time": "2026-03-09T17:02:45+00:00",
+    "action": "rolled-back",
+    "from": 2,
+    "to": 1,
+    "scores": None,
+    "suite": None,
+}
 METRICS = """# HELP lorasmith_jobs_running Jobs that run.
 # TYPE lorasmith_jobs_running gauge
 lorasmith_jobs_running 1.0

@@ -13,14 +13,20 @@ from api.http.example_bodies import (
     LIBRARY_PAGE,
     MERGED,
     METRICS,
+    NAME,
+    NAMED,
+    NAMES,
     NEAREST,
     PAIRS,
     README,
     RECORD,
     RESULTS,
+    ROLLED_BACK,
     STREAM,
+    SUITE_ROWS,
     TASK,
     VERIFIED,
+    VERSION,
     job_example,
 )
 
@@ -46,6 +52,7 @@ class Call:
 
 _OF_ADAPTER = {"id": ADAPTER}
 _OF_JOB = {"id": JOB}
+_OF_NAME = {"name": NAME}
 CALLS: dict[str, Call] = {
     "POST /v1/adapters": Call(
         "Create an adapter",
@@ -106,6 +113,31 @@ CALLS: dict[str, Call] = {
         answers={"200": {"text/markdown": README}},
     ),
     "GET /v1/adapters/{id}/archive": Call("Download all files", parameters=_OF_ADAPTER),
+    "GET /v1/names": Call("List your names", answers={"200": {_JSON: NAMES}}),
+    "GET /v1/names/{name}": Call(
+        "Show a name", parameters=_OF_NAME, answers={"200": {_JSON: NAMED}}
+    ),
+    "DELETE /v1/names/{name}": Call("Delete a name", parameters=_OF_NAME),
+    "POST /v1/names/{name}/versions": Call(
+        "Publish a version",
+        parameters=_OF_NAME,
+        requests={
+            "With a suite": {"adapter": ADAPTER, "suite": SUITE_ROWS},
+            "By the suite that is there": {"adapter": ADAPTER},
+        },
+        answers={"200": {_JSON: VERSION}, "201": {_JSON: VERSION}},
+    ),
+    "POST /v1/names/{name}/promote": Call(
+        "Promote a version",
+        parameters=_OF_NAME,
+        requests={"One of all": {"version": 1, "at_least": 1}},
+        answers={"202": {_JSON: job_example(kind="promote", adapter=ADAPTER)}},
+    ),
+    "POST /v1/names/{name}/rollback": Call(
+        "Go back to the version before",
+        parameters=_OF_NAME,
+        answers={"200": {_JSON: ROLLED_BACK}},
+    ),
     "GET /v1/search": Call(
         "Search the library",
         parameters={"q": TASK, "k": 1},

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import BaseModel, Field
 
+from api.http.name_bodies import PromotionAnswer
 from api.http.problems import PROBLEMS
 from api.service.job_store import JOB_ID, Kind, State
 from generator.engine import Need
@@ -174,8 +175,8 @@ class JobAnswer(BaseModel):
     progress: float = Field(
         ge=0, le=1, description="Share that is done, of training by steps; it never decreases."
     )
-    result: Verification | AdapterAnswer | None = Field(
-        description="The findings of a verification; else the new adapter."
+    result: Verification | AdapterAnswer | PromotionAnswer | None = Field(
+        description="The findings of a verification, the outcome of a promotion, or a new adapter."
     )
     error: str | None
     hooks: list[str] | None = Field(description="Of a verification.")

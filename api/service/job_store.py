@@ -21,7 +21,7 @@ from api.service.sqlite import SqliteFile
 from api.service.store import LOCAL
 from library.errors import LorasmithError
 
-Kind = Literal["verify", "create", "refine", "compose"]
+Kind = Literal["verify", "create", "refine", "compose", "promote"]
 State = Literal["queued", "running", "done", "failed", "interrupted", "cancelled"]
 Keep = Callable[[], Mapping[str, Any]]
 JOB_ID = re.compile(r"job_[0-9a-f]{32}")

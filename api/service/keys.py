@@ -5,7 +5,6 @@ secret is 32 random bytes, of which only the SHA-256 is kept. Nobody can try 2^2
 hash that is slow on purpose, which passwords need, would only make each request slow.
 """
 
-import datetime
 import hmac
 import re
 import secrets
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from api.errors import Unauthenticated
-from api.service.sqlite import SqliteFile
+from api.service.sqlite import SqliteFile, utc_now
 from library.canonical import digest
 from library.errors import UnknownName, UsageError
 
@@ -91,7 +90,7 @@ class KeyStore:
         if rate is not None:
             require_rate(rate)
         granted = _in_order(scopes)
-        key = Key(secrets.token_hex(8), name.strip(), granted, quota_bytes, rate, _now())
+        key = Key(secrets.token_hex(8), name.strip(), granted, quota_bytes, rate, utc_now())
         secret = secrets.token_hex(32)
         self._database.query(
             f"INSERT INTO keys ({_COLUMNS}, secret_sha256) VALUES (?, ?, ?, ?, ?, ?, NULL, ?)",
@@ -114,7 +113,7 @@ class KeyStore:
         encodable = identity.encode("ascii", "replace").decode()  # SQLite takes no lone surrogates
         rows = self._database.query(
             f"UPDATE keys SET revoked = coalesce(revoked, ?) WHERE id = ? RETURNING {_COLUMNS}",
-            *(_now(), encodable),
+            *(utc_now(), encodable),
         )
         if not rows:
             raise UnknownName(f"there is no key with the id {identity!r}")
@@ -169,7 +168,3 @@ def _key(row: Sequence[Any]) -> Key:
 
 def _in_order(scopes: Sequence[str]) -> tuple[Scope, ...]:
     return tuple(scope for scope in SCOPES if scopes.count(scope))
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -20,6 +20,8 @@ from api.service.jobs import Jobs, Share
 from api.service.keys import KeyStore
 from api.service.making import Created, Making, request_json
 from api.service.metrics import Metrics
+from api.service.names import NameStore
+from api.service.promotion import Promotions
 from api.service.searching import Searching
 from api.service.settings import Settings
 from api.service.store import Store
@@ -75,6 +77,7 @@ class Service:
             quota_bytes=settings.quota_bytes,
             quota_of=lambda owner: caller_with(self.keys, owner).quota_bytes,
         )
+        self.names = NameStore(self.store)
         self.metrics = Metrics()
         self.admission = Admission(
             "requests",
@@ -88,6 +91,7 @@ class Service:
         self.uploads = Admission("uploads", waiting=UPLOADS - 1, retry_after=settings.retry_after)
         self._importing = Importing(settings, self.store, self.metrics)
         self._composing = Composing(settings, self.store, lambda: self.engine, self.metrics)
+        self._promotions = Promotions(self.names, self._making, lambda: self.engine)
         self.jobs = Jobs(
             JobStore(settings.data),
             self._work,
@@ -211,6 +215,23 @@ class Service:
         request = {"kind": "verify", "hooks": names, "zk": drawn, "examples": pairs}
         return await self.jobs.submit(caller.owner, identity, request)
 
+    async def promote(
+        self, caller: Caller, name: str, version: int | None, at_least: int | None
+    ) -> JobRow:
+        """Queue the gate of a name for a version, by default the newest.
+
+        Args:
+            at_least: rows that it has to pass whatever the current version does.
+        Raises:
+            NotFound, Conflict, UnknownName, LayoutMismatch, NotReady, and as Jobs.submit.
+        """
+        _ = self.engine
+        find = self._promotions.contest
+        candidate = (await to_thread.run_sync(find, caller.owner, name, version)).candidate
+        asked = {"name": name, "version": candidate.number, "at_least": at_least}
+        content = {"kind": "promote", **asked}
+        return await self.jobs.submit(caller.owner, candidate.adapter, content)
+
     def job(self, caller: Caller, identity: str) -> JobRow:
         """A job that may be seen: a verification as long as its adapter may. Raises NotFound."""
         job = self.jobs.store.get(identity, caller.sees)
@@ -232,6 +253,8 @@ class Service:
             return self._making.refine_by_job(caller.sees, job, share)
         if job.kind == "compose":
             return self._composing.compose_by_job(caller.sees, job)
+        if job.kind == "promote":
+            return self._promotions.promote_by_job(job, share)
         report = self._verify(caller.sees, job, share)
         return lambda: report
 

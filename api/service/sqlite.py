@@ -1,5 +1,6 @@
 """SQLite files of a service: a connection a call, write-ahead logging, errors without paths."""
 
+import datetime
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -40,6 +41,7 @@ class SqliteFile:
                 with suppress(sqlite3.OperationalError):
                     # Refused at once while others write; it lasts once it has been set.
                     rows.execute("PRAGMA journal_mode = WAL")
+                rows.execute("PRAGMA foreign_keys = ON")
                 rows.executescript(self.schema)
                 self._add_columns(rows)
                 yield rows
@@ -51,6 +53,13 @@ class SqliteFile:
         """The one writer at a time: committed at the end, rolled back by an error."""
         with self.connection() as rows, rows:
             rows.execute("BEGIN IMMEDIATE")
+            yield rows
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """What was stored at one moment, however many statements read it."""
+        with self.connection() as rows, rows:
+            rows.execute("BEGIN")
             yield rows
 
     def query(self, statement: str, *parameters: Any) -> list[Any]:
@@ -79,3 +88,8 @@ class SqliteFile:
         """The error for a client, without the path."""
         reason = getattr(error, "strerror", None) or error
         return StorageFailed(f"{self.label} cannot be used: {reason}")
+
+
+def utc_now() -> str:
+    """The time in UTC, to the second, as rows keep it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

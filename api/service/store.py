@@ -11,6 +11,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +148,21 @@ class Store:
         return {name: self.read(owner, record["id"], name)[0] for name in record["files"]}
 
     def delete(self, owner: str | None, identity: str) -> None:
-        """Delete an adapter of `owner`; its files go with its last owner. Raises NotFound."""
+        """Delete an adapter of `owner`; its files go with its last owner.
+
+        Raises NotFound; Conflict if it is a version of a name.
+        """
         _require_id(identity)
         with self._database.transaction() as rows:
-            gone = rows.execute(
-                "DELETE FROM owners WHERE id = ?1 AND key = coalesce(?2, key)", (identity, owner)
-            )
+            try:
+                gone = rows.execute(
+                    "DELETE FROM owners WHERE id = ?1 AND key = coalesce(?2, key)",
+                    (identity, owner),
+                )
+            except sqlite3.IntegrityError as error:
+                raise Conflict(
+                    f"{identity} is a version of a name; delete the name first"
+                ) from error
             if not gone.rowcount:
                 raise NotFound(UNKNOWN)
             if rows.execute("SELECT 1 FROM owners WHERE id = ?", (identity,)).fetchone() is None:
@@ -162,6 +172,10 @@ class Store:
     def used(self) -> int:
         """The size of all stored adapters, in bytes. Raises StorageFailed."""
         return self._database.query("SELECT coalesce(sum(bytes), 0) FROM adapters")[0][0]
+
+    def with_tables(self, schema: str) -> SqliteFile:
+        """The database with further tables, whose rows may refer to those of the owners."""
+        return replace(self._database, schema=_SCHEMA + schema)
 
     def path(self, identity: str, name: str = "") -> Path:
         """An adapter's folder or one file in it, whether or not it exists."""

@@ -196,6 +196,7 @@ def read_task(path: Path) -> Task:
 def read_examples(path: Path) -> list[Example]:
     """The rows of JSON lines of {"input", "output"} in a file, a pipe or `-`.
 
+    Several accepted answers are a list, as "output" or "outputs".
     Raises MissingPath or TaskFileError.
     """
     content = read_input(path)
@@ -277,7 +278,7 @@ def _from_sni(name: str, path: Path, data: dict[str, Any]) -> Task:
 
 def _example(path: Path, position: str, identity: str, row: dict[str, Any]) -> Example:
     with locating(path, position):
-        output = row["output"]
+        output = row["outputs"] if "outputs" in row else row["output"]
         outputs = [output] if isinstance(output, str) else list(output)
         texts = [row["input"], *outputs]
         if not outputs or not all(isinstance(text, str) for text in texts):

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from api.http.compose import ComposeRequest
 from api.http.examples import CALLS
+from api.http.name_bodies import PromoteRequest, PublishRequest
 from api.http.requests import AdapterRequest, RefineRequest, VerifyRequest
 from api.http.schemas import JobAnswer
 
@@ -19,6 +20,8 @@ REQUESTS = {
     "POST /v1/adapters": AdapterRequest,
     "POST /v1/adapters/{id}/refine": RefineRequest,
     "POST /v1/adapters/{id}/verify": VerifyRequest,
+    "POST /v1/names/{name}/versions": PublishRequest,
+    "POST /v1/names/{name}/promote": PromoteRequest,
 }
 
 
@@ -110,8 +113,17 @@ def test_a_wrong_example_would_be_found(document: dict[str, Any]) -> None:
 def test_example_requests_are_taken_as_they_are(name: str) -> None:
     for body in CALLS[name].requests.values():
         request: Any = REQUESTS[name].model_validate_json(json.dumps(body))
-        assert request.arguments() if name.endswith("verify") else request.to_request()
+        for made in ("to_request", "arguments", "to_suite"):
+            getattr(request, made, lambda: None)()
+        assert request.model_fields_set == {*body}
     assert CALLS[name].requests
+
+
+def test_the_example_of_a_name_has_the_suite_that_was_published_for_it() -> None:
+    published = CALLS["POST /v1/names/{name}/versions"].requests["With a suite"]
+    suite = PublishRequest.model_validate(published).to_suite()
+    shown = CALLS["GET /v1/names/{name}"].answers["200"]["application/json"]
+    assert suite is not None and suite.to_dict() == shown["suite"]
 
 
 def test_the_first_example_is_answered_as_documented(

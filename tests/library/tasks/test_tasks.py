@@ -235,12 +235,17 @@ def test_missing_empty_and_doubled(tmp_path: Path) -> None:
 
 def test_examples_are_rows_of_input_and_output(tmp_path: Path) -> None:
     file = tmp_path / "examples.jsonl"
-    file.write_text('{"input": "a", "output": "b"}\n{"input": "c", "output": ["d", "e"]}\n')
+    rows = ['{"input": "a", "output": "b"}', '{"input": "c", "output": ["d", "e"]}']
+    file.write_text("\n".join([*rows, '{"input": "f", "outputs": ["g", "h"]}']))
     assert [(row.input, row.outputs) for row in read_examples(file)] == [
         ("a", ("b",)),
         ("c", ("d", "e")),
+        ("f", ("g", "h")),
     ]
-    for content in ("", "{}", "[1]", "3", '{"input": "a"}', '{"input": 1, "output": "b"}', "{"):
+    for content in (
+        "", "{}", "[1]", "3", '{"input": "a"}', '{"input": 1, "output": "b"}', "{",
+        '{"input": "a", "outputs": []}', '{"input": "a", "outputs": null}',
+    ):  # fmt: skip
         file.write_text(content)
         with pytest.raises(TaskFileError, match=r"examples\.jsonl"):
             read_examples(file)
