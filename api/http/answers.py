@@ -18,6 +18,7 @@ from library.peft.write import WEIGHTS_FILE
 from verification.run import server_timing
 
 LOCATION: dict[str, Any] = {"Location": {"schema": {"type": "string"}}}
+_MADE_BY = ("create", "refine", "compose")  # kinds of jobs whose result is an adapter
 ACCEPTED: dict[str, Any] = {"description": "The job is queued.", "headers": LOCATION}
 
 BINARY: dict[str, Any] = {BYTES: {"schema": {"type": "string", "format": "binary"}}}
@@ -76,7 +77,7 @@ def accepted(job: JobRow) -> Response:
 def job_body(job: JobRow) -> dict[str, Any]:
     """A job as JSON."""
     result = job.result
-    if result is not None and job.kind in ("create", "refine"):
+    if result is not None and job.kind in _MADE_BY:
         result = adapter_body(result)
     return {
         "id": job.id,

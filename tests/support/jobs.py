@@ -75,6 +75,7 @@ class Gate:
         self.started, self.go = threading.Event(), threading.Event()
 
     def __call__(self, subject: Artifact, context: Context) -> list[Finding]:
+        context.progress(0.5)
         self.started.set()
         while not self.go.wait(0.01):
             context.progress(0.5)
