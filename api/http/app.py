@@ -13,9 +13,11 @@ from starlette.types import ASGIApp
 from api.http import (
     adapters,
     archive,
+    completions,
     compose,
     events,
     health,
+    hub,
     imports,
     info,
     jobs,
@@ -32,6 +34,7 @@ from api.http.guard import Guard
 from api.http.headers import safe
 from api.http.listening import NO_TELEMETRY, WithoutQueries, announce, listen
 from api.http.schemas import Problem
+from api.service.completions import Completions
 from api.service.keys import KeyStore
 from api.service.service import Service
 from api.service.settings import Settings, require_loopback
@@ -59,6 +62,7 @@ def create_app(service: Service) -> FastAPI:
         telemetry=NO_TELEMETRY,
     )
     app.state.service = service
+    app.state.completions = Completions(service)
     guarded = (
         adapters,
         archive,
@@ -72,6 +76,8 @@ def create_app(service: Service) -> FastAPI:
         events,
         names,
         metrics,
+        completions,
+        hub,
     )
     for module in guarded:
         app.include_router(

@@ -218,3 +218,78 @@ GENERATORS = {
     ]
 }
 BASE_MODELS = {"base_models": [{"name": DEFAULT_BASE, "default": True, "base_model": DEFAULT_BASE}]}
+CHAT = {
+    "model": f"generated/{ADAPTER}",
+    "messages": [{"role": "user", "content": f"{TASK}\n\nGreat film!"}],
+    "temperature": 0,
+}
+TEXT = {
+    "model": DEFAULT_BASE,
+    "prompt": "The capital of France is",
+    "max_tokens": 2,
+    "temperature": 0,
+    "logprobs": 1,
+}
+CHATTED = {
+    "id": "chatcmpl-98b55307c3574229a176eeaacab12136",
+    "object": "chat.completion",
+    "created": 1795865500,
+    "model": CHAT["model"],
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Positive"},
+            "logprobs": None,
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {"prompt_tokens": 44, "completion_tokens": 2, "total_tokens": 46},
+}
+COMPLETED = {
+    "id": "cmpl-be30eb718aed4febb64686a4f93b7836",
+    "object": "text_completion",
+    "created": 1795865500,
+    "model": DEFAULT_BASE,
+    "choices": [
+        {
+            "index": 0,
+            "text": " Paris.",
+            "logprobs": {
+                "tokens": [" Paris", "."],
+                "token_logprobs": [-0.2581, -0.3801],
+                "top_logprobs": [{" Paris": -0.2581}, {".": -0.3801}],
+                "text_offset": [0, 6],
+            },
+            "finish_reason": "length",
+        }
+    ],
+    "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7},
+}
+TEXT_STREAM = f"""data: {{"id": "cmpl-be30eb718aed4febb64686a4f93b7836", \
+"object": "text_completion", "created": 1795865500, "model": "{DEFAULT_BASE}", \
+"choices": [{{"index": 0, "text": " Paris", "logprobs": null, "finish_reason": null}}]}}
+
+data: [DONE]
+
+"""
+CHAT_STREAM = f"""data: {{"id": "chatcmpl-98b55307c3574229a176eeaacab12136", \
+"object": "chat.completion.chunk", "created": 1795865500, "model": "generated/{ADAPTER}", \
+"choices": [{{"index": 0, "delta": {{"content": "Positive"}}, "logprobs": null, \
+"finish_reason": null}}]}}
+
+data: [DONE]
+
+"""
+MODELS = {
+    "object": "list",
+    "data": [
+        {
+            "id": name,
+            "object": "model",
+            "created": 1795865500,
+            "owned_by": "lorasmith",
+            "parent": parent,
+        }
+        for name, parent in ((DEFAULT_BASE, None), (f"generated/{ADAPTER}", DEFAULT_BASE))
+    ],
+}

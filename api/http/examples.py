@@ -7,12 +7,17 @@ from typing import Any
 from api.http.example_bodies import (
     ADAPTER,
     BASE_MODELS,
+    CHAT,
+    CHAT_STREAM,
+    CHATTED,
+    COMPLETED,
     GENERATORS,
     IMPORTED,
     JOB,
     LIBRARY_PAGE,
     MERGED,
     METRICS,
+    MODELS,
     NAME,
     NAMED,
     NAMES,
@@ -25,12 +30,15 @@ from api.http.example_bodies import (
     STREAM,
     SUITE_ROWS,
     TASK,
+    TEXT,
+    TEXT_STREAM,
     VERIFIED,
     VERSION,
     job_example,
 )
 
 _JSON = "application/json"
+_EVENTS = "text/event-stream"
 
 
 @dataclass(frozen=True)
@@ -163,8 +171,22 @@ CALLS: dict[str, Call] = {
         answers={"200": {_JSON: job_example(state="cancelled", progress=0.5)}},
     ),
     "GET /v1/jobs/{id}/events": Call(
-        "Follow a job", parameters=_OF_JOB, answers={"200": {"text/event-stream": STREAM}}
+        "Follow a job", parameters=_OF_JOB, answers={"200": {_EVENTS: STREAM}}
     ),
+    "POST /v1/chat/completions": Call(
+        "Answer a chat",
+        requests={
+            "Under an adapter": CHAT,
+            "One of some answers": {**CHAT, "guided_choice": ["positive", "negative"]},
+        },
+        answers={"200": {_JSON: CHATTED, _EVENTS: CHAT_STREAM}},
+    ),
+    "POST /v1/completions": Call(
+        "Go on from a text",
+        requests={"By the base model": TEXT},
+        answers={"200": {_JSON: COMPLETED, _EVENTS: TEXT_STREAM}},
+    ),
+    "GET /v1/models": Call("List what completions may name", answers={"200": {_JSON: MODELS}}),
     "GET /health/live": Call(
         "Ask whether the process answers", answers={"200": {_JSON: {"status": "live"}}}
     ),

@@ -89,7 +89,7 @@ GUARDED = (
 INTERNAL = "internal error; the log of the service has the details"
 
 
-def problem(code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+def problem(code: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The answer for a listed code; `detail` is one sentence for the client."""
     return problem_response(PROBLEMS[code], detail, headers)
 
@@ -118,6 +118,14 @@ def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
     return responses
 
 
+async def problem_of(
+    request: Request, error: LorasmithError | RequestValidationError
+) -> JSONResponse:
+    """The answer for an error that a route raised."""
+    of = of_lorasmith if isinstance(error, LorasmithError) else _of_validation
+    return await of(request, error)
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of `app` with a problem."""
     app.add_exception_handler(LorasmithError, of_lorasmith)
@@ -127,7 +135,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _of_accident)
 
 
-async def of_lorasmith(request: Request, error: Exception) -> Response:
+async def of_lorasmith(request: Request, error: Exception) -> JSONResponse:
     """The answer for an error of lorasmith."""
     code = getattr(error, "code", "internal")
     if code not in PROBLEMS:
@@ -136,7 +144,7 @@ async def of_lorasmith(request: Request, error: Exception) -> Response:
     return problem(code, str(error), getattr(error, "headers", None))
 
 
-async def _of_validation(request: Request, error: Exception) -> Response:
+async def _of_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     return problem("invalid-field", _sentence(error.errors()[0]))
 

@@ -38,11 +38,15 @@ class Admission:
         self._work, self._capacity, self._admitted = work, waiting + 1, 0
         self._one = anyio.CapacityLimiter(1)
 
-    def enter(self) -> None:
-        """Take a place, until `leave`. Raises Overloaded if there is none."""
+    def require_place(self) -> None:
+        """Raise Overloaded if there is no place."""
         if self._admitted >= self._capacity:
             message = f"{self._admitted} {self._work} are running or waiting; try again later"
             raise Overloaded(message, self.retry_after)
+
+    def enter(self) -> None:
+        """Take a place, until `leave`. Raises Overloaded if there is none."""
+        self.require_place()
         self._admitted += 1
 
     def leave(self) -> None:

@@ -9,7 +9,7 @@ import pretrained
 from api.service.settings import Settings
 from generator.engine import Engine
 from library.base.models import BaseReference
-from library.errors import LorasmithError, UsageError
+from library.errors import LorasmithError, UnknownName, UsageError
 from verification.run import HOOKS, Hook
 from verification.scores.sources import SlowHooks
 from verification.zk.backend import require_ezkl
@@ -42,6 +42,18 @@ def configured(settings: Settings, name: str | None) -> BaseReference | None:
             if base.name == name:
                 return base
     return None
+
+
+def require_configured(settings: Settings, name: str) -> BaseReference:
+    """The configured base that an adapter is for. Raises UnknownName."""
+    base = configured(settings, name)
+    if base is None:
+        names = ", ".join(settings.bases)
+        raise UnknownName(
+            f"the adapter is for '{name}', which is not among the base models of this service: "
+            f"{names}"
+        )
+    return base
 
 
 def drawn_challenge(names: Sequence[str], challenge: Challenge | None) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from api.service.hooks import configured
+from api.service.hooks import require_configured
 from api.service.job_store import JobRow, Keep
 from api.service.jobs import Share
 from api.service.metrics import Metrics
@@ -19,7 +19,6 @@ from generator.request import Query, Request
 from generator.strategies.base import Chosen
 from index.merge.parents import Parents, parents_for
 from library.base.models import BaseReference
-from library.errors import UnknownName
 from library.progress import Progress
 from library.tasks.files import Example
 from verification.run import QuickCheck
@@ -90,13 +89,7 @@ class Making:
         LayoutMismatch if that is not what it was made for.
         """
         record = self._store.get(owner, identity)
-        base = configured(self._settings, record["base_model"])
-        if base is None:
-            names = ", ".join(self._settings.bases)
-            raise UnknownName(
-                f"the adapter is for '{record['base_model']}', which is not among the base models "
-                f"of this service: {names}"
-            )
+        base = require_configured(self._settings, record["base_model"])
         return parents_for([(identity, self._store.files(owner, record))], base), base
 
     def require_refinable(self, owner: str | None, identity: str, request: Request) -> None:

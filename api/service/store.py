@@ -23,6 +23,7 @@ from library.files import write_folder
 
 LOCAL = "local"  # owner of what is made without a key
 UNKNOWN = "there is no such adapter"
+GENERATED = "generated/"  # before an id, where names of models have two parts
 ADAPTER_ID = re.compile(r"ad_[0-9a-f]{40}")
 
 StoredRecord = dict[str, Any]
@@ -128,6 +129,16 @@ class Store:
         )
         records = [json.loads(row[0]) for row in rows[:limit]]
         return records, records[-1]["id"] if len(rows) > limit else None
+
+    def owned(self, owner: str | None) -> list[StoredRecord]:
+        """The records of all adapters of an owner, by id, whether or not their files are whole."""
+        rows = self._database.query(
+            "SELECT record FROM adapters WHERE EXISTS"
+            " (SELECT 1 FROM owners WHERE id = adapters.id AND key = coalesce(?1, key))"
+            " ORDER BY id",
+            owner,
+        )
+        return [json.loads(row[0]) for row in rows]
 
     def require(self, owner: str | None, identity: str) -> None:
         """Raise NotFound unless the adapter is the owner's."""

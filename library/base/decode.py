@@ -154,7 +154,7 @@ def answer_text(base: BaseModel, tokens: Sequence[int]) -> str:
 
     There is no clean-up of spaces, which would change what a BPE model said.
     """
-    ended = bool(tokens) and tokens[-1] in _eos_ids(base)
+    ended = bool(tokens) and tokens[-1] in eos_ids(base)
     return base.tokenizer.decode(
         list(tokens[:-1] if ended else tokens),
         skip_special_tokens=True,
@@ -184,7 +184,7 @@ class _Batch:
         pad = base.tokenizer.pad_token_id
         padded = [[pad] * (width - len(ids)) + list(ids) for ids in prompts]
         mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
-        self.model, self.eos = base.model, _eos_ids(base)
+        self.model, self.eos = base.model, eos_ids(base)
         owners = torch.arange(len(prompts)).repeat_interleave(torch.tensor(sizes))
         self.owners = owners.to(base.device)  # (rows,): positions among the prompts still decoded
         self.ids = torch.tensor(padded, device=base.device)[self.owners]  # (rows, width)
@@ -256,7 +256,8 @@ class _Batch:
             (self.hooks.set_mixture if mixed else self.hooks.set)(self.adapter, self.which)
 
 
-def _eos_ids(base: BaseModel) -> set[int]:
+def eos_ids(base: BaseModel) -> set[int]:
+    """The tokens that end an answer."""
     configured = base.model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return {i for i in [*ids, base.tokenizer.eos_token_id] if i is not None}

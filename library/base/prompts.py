@@ -4,8 +4,10 @@ Bare, the user turn is the input alone, so the adapter has to carry the task. Pr
 task's definition, a blank line and the input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+
+from library.errors import UsageError
 
 Mode = Literal["bare", "prompted"]
 MARK = "\u2042"  # a message that no chat template contains
@@ -35,12 +37,25 @@ def shots_ids(tokenizer: Any, shots: Sequence[tuple[str, str]], user: str) -> li
                 {"role": "assistant", "content": answer},
             )
         ]
-        text = tokenizer.apply_chat_template(
-            [*turns, {"role": "user", "content": user}], tokenize=False, add_generation_prompt=True
-        )
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+        return chat_ids(tokenizer, [*turns, {"role": "user", "content": user}])
     examples = "".join(f"{message}\n{answer}\n\n" for message, answer in shots)
     return tokenizer(f"{examples}{user}\n")["input_ids"]
+
+
+def chat_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """Token ids of messages of any roles, up to where the answer starts.
+
+    Raises UsageError if there is no chat template, or it does not take such messages.
+    """
+    from jinja2 import TemplateError
+
+    if not getattr(tokenizer, "chat_template", None):
+        raise UsageError("messages: the base model has no chat template")
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        raise UsageError(f"messages: the chat template refuses them: {error}") from error
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def ids_before_user(tokenizer: Any) -> list[int]:

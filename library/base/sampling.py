@@ -64,3 +64,20 @@ class Draws:
         reached = self.numbers[:, step, None] * sums[:, -1:]  # (rows, 1)
         found = torch.searchsorted(sums, reached, right=True)[:, 0]
         return found.clamp_max(logits.shape[-1] - 1)
+
+
+def nucleus(
+    logits: Float[Tensor, "rows vocabulary"], temperature: float, share: float
+) -> Float[Tensor, "rows vocabulary"]:
+    """Logits of the fewest likeliest tokens that have this share of the probability together.
+
+    The others are minus infinity (Holtzman et al. 2020, "The Curious Case of Neural Text
+    Degeneration"); one token is left in any case.
+    """
+    exact = logits.double()
+    scaled = (exact - exact.amax(dim=-1, keepdim=True)) / temperature
+    ordered, order = scaled.softmax(dim=-1).sort(dim=-1, descending=True)
+    before = ordered.cumsum(dim=-1) - ordered  # of the likelier ones
+    outside = torch.zeros_like(logits, dtype=torch.bool)
+    outside.scatter_(-1, order, (before >= share) & (before > 0))
+    return logits.masked_fill(outside, -torch.inf)

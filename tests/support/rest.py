@@ -1,12 +1,16 @@
 """Requests and problems, for the tests of the service."""
 
 import json
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 import pretrained
@@ -54,6 +58,18 @@ def client_of_service(service: Service) -> Iterator[TestClient]:
     app = create_app(service)
     with TestClient(app, LOCALHOST, raise_server_exceptions=False) as client:
         yield client
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[int]:
+    """The port of a real server on loopback."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture

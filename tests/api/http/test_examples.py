@@ -9,6 +9,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from rest import engine, lasting  # noqa: F401  (fixtures)
 from starlette.testclient import TestClient
 
+from api.http.completion_requests import ChatCompletionRequest, TextCompletionRequest
 from api.http.compose import ComposeRequest
 from api.http.examples import CALLS
 from api.http.name_bodies import PromoteRequest, PublishRequest
@@ -20,6 +21,8 @@ REQUESTS = {
     "POST /v1/adapters": AdapterRequest,
     "POST /v1/adapters/{id}/refine": RefineRequest,
     "POST /v1/adapters/{id}/verify": VerifyRequest,
+    "POST /v1/chat/completions": ChatCompletionRequest,
+    "POST /v1/completions": TextCompletionRequest,
     "POST /v1/names/{name}/versions": PublishRequest,
     "POST /v1/names/{name}/promote": PromoteRequest,
 }

@@ -3,7 +3,6 @@
 import json
 import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 
 import pytest
 import tiny
-import uvicorn
-from rest import engine_of
+from rest import engine_of, serving
 
 from api.errors import ListenError
 from api.http.app import create_app, run_server
@@ -84,14 +82,9 @@ def test_with_keys_other_hosts_are_fine(settings: Settings) -> None:
 
 @pytest.fixture(scope="module")
 def port(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    app = create_app(Service(Settings(data=tmp_path_factory.mktemp("served")), engine))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        thread.join()
+    service = Service(Settings(data=tmp_path_factory.mktemp("served")), engine)
+    with serving(create_app(service)) as port:
+        yield port
 
 
 def talk(port: int, *pieces: bytes) -> tuple[int, bytes]:
