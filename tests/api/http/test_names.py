@@ -133,6 +133,9 @@ def test_wherever_a_path_takes_an_id_it_takes_a_name(
             assert (one.status_code, one.content) == (200, other.content)
             assert one.headers["etag"] == other.headers["etag"]
             assert one.headers["cache-control"] == "private, no-cache"
+            assert "last-modified" not in one.headers
+            later = {"If-Modified-Since": "Fri, 31 Dec 2060 23:59:59 GMT"}
+            assert client.get(by_name + path, headers=later).status_code == 200
             unchanged = {"If-None-Match": one.headers["etag"]}
             assert client.get(by_name + path, headers=unchanged).status_code == 304
         kept = client.get(f"{by_id}/files/{WEIGHTS_FILE}").headers["cache-control"]
