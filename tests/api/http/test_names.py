@@ -245,6 +245,12 @@ def test_a_wrong_version_is_refused(client: TestClient, body: Any) -> None:
     assert_problem(client.get(NAME), 404)
 
 
+def test_a_row_without_an_answer_is_told_in_plain_words(client: TestClient) -> None:
+    body = {"adapter": UNKNOWN_ID, "suite": [*ROWS, {"input": "a"}]}
+    detail = assert_problem(send(client, f"{NAME}/versions", body), 422, "invalid-field")["detail"]
+    assert detail == "suite.12: a row has either output or outputs"
+
+
 def test_wrong_names_versions_and_adapters(client: TestClient, two: tuple[str, str]) -> None:
     for name in ("Router", "a_b", "-a", "router@v1", "a" * 64, "%C3%A4"):
         refused = publish(client, two[0], name=name)
