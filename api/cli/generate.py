@@ -13,7 +13,7 @@ from api.cli.console import progress_bar
 from api.cli.training_lines import training_lines
 from generator.refine.limits import DEFAULT_BUDGET
 from library.errors import UsageError
-from library.files import data_dir, require_absent, require_kind, write_folder
+from library.files import require_absent, require_kind, write_folder
 from library.quiet import quiet_libraries
 from lorasmith.loading import Mode, Profile
 
@@ -131,7 +131,7 @@ def produce(
         samples: of more than one, each has a folder in `out` and an object among "samples".
         options: of `lorasmith.generate`.
     """
-    from api.service.store import LOCAL, Store
+    from api.service.store import LOCAL, local_store
 
     require_absent(out, overwrite)
     require_kind(out, folder=True)
@@ -140,9 +140,9 @@ def produce(
     with progress_bar("training", unit="step") as progress:
         made = lorasmith.generate_samples(description, samples, **options, progress=progress)
     tries = _tries(made, attempts, options.get("base"), options.get("device", "cpu"))
-    # 2. Both places; quotas are the service's affair.
+    # 2. Both places.
     folders = _sample_folders(samples)
-    store, files = Store(data_dir(), quota_bytes=sys.maxsize), {}
+    store, files = local_store(), {}
     for adapter, folder in zip(made, folders, strict=True):
         store.put(LOCAL, adapter.summary, adapter.files)
         files |= {str(folder / name): content for name, content in adapter.files.items()}

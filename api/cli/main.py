@@ -16,7 +16,9 @@ from api.cli.index import index
 from api.cli.keys import keys
 from api.cli.library import library
 from api.cli.library_import import export_command, import_command
+from api.cli.names import names
 from api.cli.prove import commit_command, prove_command, verify_proof
+from api.cli.publish import promote_command, publish_command, rollback_command
 from api.cli.refine import refine_command
 from api.cli.route import route
 from api.cli.search import search_command
@@ -44,6 +46,9 @@ app.command("search")(search_command)
 app.command("verify")(verify_command)
 app.command("sign")(sign_command)
 app.command("export")(export_adapter)
+app.command("publish")(publish_command)
+app.command("promote")(promote_command)
+app.command("rollback")(rollback_command)
 app.command("serve")(serve_command)
 app.command("commit")(commit_command)
 app.command("prove")(prove_command)
@@ -57,6 +62,7 @@ app.add_typer(route, name="route")
 app.add_typer(index, name="index")
 app.add_typer(base, name="base")
 app.add_typer(keys, name="keys")
+app.add_typer(names, name="names")
 
 
 @app.command(

@@ -3,6 +3,7 @@
 from typing import Annotated, Self
 
 from pydantic import BaseModel, FailFast, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from api.http.requests import Strict, Text
 from api.service.name_state import Action
@@ -21,7 +22,7 @@ class SuiteRow(Strict):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if (self.output is None) == (self.outputs is None):
-            raise ValueError("a row has either output or outputs")
+            raise PydanticCustomError("row", "A row has either output or outputs")
         return self
 
     def to_example(self) -> Example:

@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from api.errors import Conflict, NotFound, QuotaExceeded
 from api.service.sqlite import SqliteFile
 from library.canonical import digest
 from library.errors import OutputError
-from library.files import write_folder
+from library.files import data_dir, write_folder
 
 LOCAL = "local"  # owner of what is made without a key
 UNKNOWN = "there is no such adapter"
@@ -240,6 +241,11 @@ class Store:
             write_folder(self.path(identity), files, overwrite=True)
         except OutputError as error:
             raise self._database.failed(error.__cause__ or error) from error
+
+
+def local_store() -> Store:
+    """The store of this machine's user; quotas are the service's affair."""
+    return Store(data_dir(), quota_bytes=sys.maxsize)
 
 
 def _require_room(rows: sqlite3.Connection, owner: str, quota: int) -> None:

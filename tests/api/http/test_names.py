@@ -133,6 +133,9 @@ def test_wherever_a_path_takes_an_id_it_takes_a_name(
             assert (one.status_code, one.content) == (200, other.content)
             assert one.headers["etag"] == other.headers["etag"]
             assert one.headers["cache-control"] == "private, no-cache"
+            assert "last-modified" not in one.headers
+            later = {"If-Modified-Since": "Fri, 31 Dec 2060 23:59:59 GMT"}
+            assert client.get(by_name + path, headers=later).status_code == 200
             unchanged = {"If-None-Match": one.headers["etag"]}
             assert client.get(by_name + path, headers=unchanged).status_code == 304
         kept = client.get(f"{by_id}/files/{WEIGHTS_FILE}").headers["cache-control"]
@@ -240,6 +243,12 @@ def test_a_row_that_is_too_long_for_the_base_fails_the_promotion(
 def test_a_wrong_version_is_refused(client: TestClient, body: Any) -> None:
     assert_problem(send(client, f"{NAME}/versions", body), 422, "invalid-field")
     assert_problem(client.get(NAME), 404)
+
+
+def test_a_row_without_an_answer_is_told_in_plain_words(client: TestClient) -> None:
+    body = {"adapter": UNKNOWN_ID, "suite": [*ROWS, {"input": "a"}]}
+    detail = assert_problem(send(client, f"{NAME}/versions", body), 422, "invalid-field")["detail"]
+    assert detail == "suite.12: a row has either output or outputs"
 
 
 def test_wrong_names_versions_and_adapters(client: TestClient, two: tuple[str, str]) -> None:
