@@ -158,12 +158,12 @@ def _answerer(identity: str, base: str | None, device: str) -> "Answerer":
     """A stored adapter on its base. Raises NotFound, LayoutMismatch, BaseModelError, UsageError."""
     from api.service.promotion import Answerer
     from api.service.store import LOCAL, local_store
-    from index.merge.parents import one_parent
+    from index.merge.parents import parents_for
     from library.base.models import resolve_base
     from lorasmith.loading import loaded_model
 
     store = local_store()
     record = store.get(LOCAL, identity)
     reference = resolve_base(base or record["base_model"])
-    start = one_parent(identity, store.files(LOCAL, record), reference)
+    start = parents_for([(identity, store.files(LOCAL, record))], reference)
     return Answerer(loaded_model(reference, device), start.adapters[0], start.usages[0])

@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 import torch
-from rest import UNKNOWN_ID, serving
+from rest import LOCALHOST, UNKNOWN_ID, serving
 from starlette.testclient import TestClient
 from stored import nothing_made, random_adapters, stored
 
@@ -189,7 +189,7 @@ def test_stops_choices_seeds_and_lengths(client: httpx.Client, model: str) -> No
     assert whole["choices"][0] != other
     said = whole["choices"][0]["text"]
     stop = said[3:5]
-    for stops in (stop, ["\x00", stop]):
+    for stops in (stop, ["\x01", stop]):
         cut = answer(client, "/completions", **text, stop=stops)["choices"][0]
         assert (cut["text"], cut["finish_reason"]) == (said[: said.index(stop)], "stop")
     short = answer(client, "/completions", **{**text, "max_tokens": 2})
@@ -289,7 +289,7 @@ def test_an_answer_that_waits_holds_up_nothing_else(
     assert codes == [200]
 
 
-def test_a_full_line_is_503_and_who_leaves_makes_room(tmp_path: Path, endless_base: Path) -> None:
+def test_a_full_line_is_429_and_who_leaves_makes_room(tmp_path: Path, endless_base: Path) -> None:
     settings = Settings(data=tmp_path, bases={"tiny": str(endless_base)}, queue_length=0)
     service, asked = Service(settings, nothing_made()), []
 
@@ -307,10 +307,10 @@ def test_a_full_line_is_503_and_who_leaves_makes_room(tmp_path: Path, endless_ba
             assert next(lines).startswith("data: ")
             for stream in (True, False):
                 refused = httpx.post(url, json={**body, "stream": stream})
-                assert_problem(refused, 503, "overloaded")
+                assert_problem(refused, 429, "overloaded")
                 assert refused.headers["retry-after"] == "2"
         deadline = time.monotonic() + 3
-        while httpx.post(url, json={**body, "max_tokens": 1}).status_code == 503:
+        while httpx.post(url, json={**body, "max_tokens": 1}).status_code == 429:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert len(asked) < 200
@@ -324,6 +324,6 @@ def test_a_full_line_is_503_and_who_leaves_makes_room(tmp_path: Path, endless_ba
 def test_an_adapter_of_another_base_is_422(tmp_path: Path, tiny_base: Path, base: Any) -> None:
     service = Service(Settings(data=tmp_path, bases={"tiny": str(tiny_base)}), nothing_made())
     name = stored(service, random_adapters(base), base)  # under the folder's name
-    with TestClient(create_app(service)) as client:
+    with TestClient(create_app(service), LOCALHOST) as client:
         answer = client.post("/v1/completions", json={"model": name, "prompt": "a"})
         assert_problem(answer, 422, "unknown-name")
