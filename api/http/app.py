@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from api.http import (
     adapters,
     archive,
+    batch,
     compose,
     events,
     health,
@@ -61,6 +62,7 @@ def create_app(service: Service) -> FastAPI:
     guarded = (
         adapters,
         archive,
+        batch,
         compose,
         imports,
         search,

@@ -20,6 +20,7 @@ from api.http.example_bodies import (
     RESULTS,
     STREAM,
     TASK,
+    UNDESCRIBED,
     VERIFIED,
     job_example,
 )
@@ -60,6 +61,11 @@ CALLS: dict[str, Call] = {
             "201": {_JSON: RECORD},
             "202": {_JSON: job_example()},
         },
+    ),
+    "POST /v1/adapters/batch": Call(
+        "Create many adapters",
+        requests={"Two tasks": {"requests": [{"description": TASK}, {"description": ""}]}},
+        answers={"200": {_JSON: {"results": [RECORD, UNDESCRIBED]}}},
     ),
     "POST /v1/adapters/compose": Call(
         "Merge adapters",

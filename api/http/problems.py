@@ -136,6 +136,16 @@ async def of_lorasmith(request: Request, error: Exception) -> Response:
     return problem(code, str(error), getattr(error, "headers", None))
 
 
+async def any_problem(request: Request, error: Exception) -> Response:
+    """The answer for any error; what nobody expected is logged."""
+    if isinstance(error, LorasmithError):
+        return await of_lorasmith(request, error)
+    if isinstance(error, RequestValidationError):
+        return await _of_validation(request, error)
+    _log.error("%s %r failed", request.method, request.url.path, exc_info=error)
+    return await _of_accident(request, error)
+
+
 async def _of_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return problem("invalid-field", _sentence(error.errors()[0]))
