@@ -17,6 +17,7 @@ from api.http.answers import (
 from api.http.body import JsonRoute
 from api.http.dependencies import CallerOf, ServiceOf
 from api.http.downloads import BYTES, file_response
+from api.http.idempotency import KEYED, OnceOf
 from api.http.problems import BUSY, JSON_BODY, documented
 from api.http.requests import AdapterRequest, RefineRequest
 from api.http.schemas import AdapterAnswer, AdapterList, JobAnswer
@@ -64,6 +65,7 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRou
         **documented(
             *JSON_BODY,
             *BUSY,
+            *KEYED,
             "layout-mismatch",
             "invalid-description",
             "unknown-name",
@@ -77,15 +79,19 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRou
     },
 )
 async def create_adapter(
-    body: AdapterRequest, request: Request, service: ServiceOf, caller: CallerOf
+    body: AdapterRequest, request: Request, service: ServiceOf, caller: CallerOf, once: OnceOf
 ) -> Response:
     """Create an adapter from a description; the same request returns the same adapter.
 
     With examples or inputs to train on, the answer is a job. Without, and with `Accept:
     application/octet-stream`, it is adapter_model.safetensors itself.
     """
-    adapter = await service.create(caller, body.generator, body.to_request(), body.base)
-    return accepted(adapter) if isinstance(adapter, JobRow) else created(request, adapter)
+
+    async def create() -> Response:
+        made = await service.create(caller, body.generator, body.to_request(), body.base)
+        return accepted(made) if isinstance(made, JobRow) else created(request, made)
+
+    return await once(create)
 
 
 @router.post(
@@ -97,6 +103,7 @@ async def create_adapter(
         **documented(
             *JSON_BODY,
             *BUSY,
+            *KEYED,
             "not-found",
             "layout-mismatch",
             "unknown-name",
@@ -108,13 +115,17 @@ async def create_adapter(
     },
 )
 async def refine_stored(
-    id: AdapterId, body: RefineRequest, service: ServiceOf, caller: CallerOf
+    id: AdapterId, body: RefineRequest, service: ServiceOf, caller: CallerOf, once: OnceOf
 ) -> Response:
     """Train a stored adapter further, in the background, into a new adapter.
 
     On examples, on a teacher's answers to inputs, or on both.
     """
-    return accepted(await service.refine(caller, id, body.to_request()))
+
+    async def refine() -> Response:
+        return accepted(await service.refine(caller, id, body.to_request()))
+
+    return await once(refine)
 
 
 @router.get("", response_model=AdapterList, responses=documented("invalid-field", "storage-failed"))

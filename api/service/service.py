@@ -19,6 +19,7 @@ from api.service.jobs import Jobs, Share
 from api.service.keys import KeyStore
 from api.service.making import Created, Making, request_json
 from api.service.metrics import Metrics
+from api.service.replies import Replies
 from api.service.searching import Searching
 from api.service.settings import Settings
 from api.service.store import Store
@@ -69,6 +70,7 @@ class Service:
             raise MissingPath(f"there is no task folder at {settings.tasks}")
         self.settings = settings
         self.keys = KeyStore(settings.data)
+        self.replies = Replies(settings.data)
         self.store = Store(
             settings.data,
             quota_bytes=settings.quota_bytes,
