@@ -57,6 +57,20 @@ class Conflict(ServiceError):
     status = 409
 
 
+class KeyInUse(ServiceError):
+    """A request whose Idempotency-Key is that of one that is still being answered."""
+
+    code = "idempotency-key-in-use"
+    status = 409
+
+
+class KeyReused(ServiceError):
+    """A request whose Idempotency-Key is that of a different one."""
+
+    code = "idempotency-key-reused"
+    status = 422
+
+
 class BodyTooLarge(ServiceError):
     """A body over the limit, whatever its Content-Length says."""
 

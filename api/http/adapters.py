@@ -18,6 +18,7 @@ from api.http.answers import (
 from api.http.body import JsonRoute
 from api.http.dependencies import CallerOf, ServiceOf
 from api.http.downloads import BYTES, file_response
+from api.http.idempotency import KEYED, OnceOf
 from api.http.problems import BUSY, JSON_BODY, documented
 from api.http.requests import AdapterRequest, RefineRequest
 from api.http.schemas import AdapterAnswer, AdapterList, JobAnswer
@@ -81,6 +82,7 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRou
         **documented(
             *JSON_BODY,
             *BUSY,
+            *KEYED,
             "layout-mismatch",
             "invalid-description",
             "unknown-name",
@@ -94,17 +96,21 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRou
     },
 )
 async def create_adapter(
-    body: AdapterRequest, request: Request, service: ServiceOf, caller: CallerOf
+    body: AdapterRequest, request: Request, service: ServiceOf, caller: CallerOf, once: OnceOf
 ) -> Response:
     """Create an adapter from a description; the same request returns the same adapter.
 
     With examples or inputs to train on, the answer is a job. Without, and with `Accept:
     application/octet-stream`, it is adapter_model.safetensors itself.
     """
-    adapter = await service.create(caller, body.generator, body.to_request(), body.base)
-    if isinstance(adapter, JobRow):
-        return accepted(adapter)
-    return await created(request, service, caller, adapter)
+
+    async def create() -> Response:
+        made = await service.create(caller, body.generator, body.to_request(), body.base)
+        if isinstance(made, JobRow):
+            return accepted(made)
+        return await created(request, service, caller, made)
+
+    return await once(create)
 
 
 @router.post(
@@ -116,6 +122,7 @@ async def create_adapter(
         **documented(
             *JSON_BODY,
             *BUSY,
+            *KEYED,
             "not-found",
             "layout-mismatch",
             "unknown-name",
@@ -127,13 +134,17 @@ async def create_adapter(
     },
 )
 async def refine_stored(
-    id: AdapterId, body: RefineRequest, service: ServiceOf, caller: CallerOf
+    id: AdapterId, body: RefineRequest, service: ServiceOf, caller: CallerOf, once: OnceOf
 ) -> Response:
     """Train a stored adapter further, in the background, into a new adapter.
 
     On examples, on a teacher's answers to inputs, or on both.
     """
-    return accepted(await service.refine(caller, id, body.to_request()))
+
+    async def refine() -> Response:
+        return accepted(await service.refine(caller, id, body.to_request()))
+
+    return await once(refine)
 
 
 @router.get("", response_model=AdapterList, responses=documented("invalid-field", "storage-failed"))

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from api.http import (
     adapters,
     archive,
+    batch,
     completions,
     compose,
     events,
@@ -66,6 +67,7 @@ def create_app(service: Service) -> FastAPI:
     guarded = (
         adapters,
         archive,
+        batch,
         compose,
         imports,
         search,

@@ -8,6 +8,7 @@ from pydantic import FailFast, Field
 from api.http.answers import CREATED, LOCATION, accepted, created
 from api.http.body import JsonRoute
 from api.http.dependencies import CallerOf, ServiceOf
+from api.http.idempotency import KEYED, OnceOf
 from api.http.problems import BUSY, JSON_BODY, documented
 from api.http.requests import ExampleBody, Strict, Text, profile_field, to_examples
 from api.http.schemas import AdapterAnswer, JobAnswer
@@ -79,6 +80,7 @@ class ComposeRequest(Strict):
         **documented(
             *JSON_BODY,
             *BUSY,
+            *KEYED,
             "not-found",
             "layout-mismatch",
             "unknown-name",
@@ -92,14 +94,18 @@ class ComposeRequest(Strict):
     },
 )
 async def compose_stored(
-    body: ComposeRequest, request: Request, service: ServiceOf, caller: CallerOf
+    body: ComposeRequest, request: Request, service: ServiceOf, caller: CallerOf, once: OnceOf
 ) -> Response:
     """Merge adapters into one, by the methods of `lorasmith compose`.
 
     The same request gives the same adapter, which `chosen` says the parts of. With `Accept:
     application/octet-stream` the answer is adapter_model.safetensors itself.
     """
-    adapter = await service.compose(caller, body.to_request())
-    if isinstance(adapter, JobRow):
-        return accepted(adapter)
-    return await created(request, service, caller, adapter)
+
+    async def compose() -> Response:
+        made = await service.compose(caller, body.to_request())
+        if isinstance(made, JobRow):
+            return accepted(made)
+        return await created(request, service, caller, made)
+
+    return await once(compose)

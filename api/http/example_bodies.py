@@ -87,6 +87,13 @@ MERGED = {
     "report": {"verdict": "accept", "findings": [_STATISTICS]},
 }
 
+UNDESCRIBED = {
+    "type": "urn:lorasmith:problem:invalid-description",
+    "title": "The description is invalid",
+    "status": 422,
+    "detail": "the description is empty",
+    "code": "invalid-description",
+}
 IMPORTED = {
     **RECORD,
     "expected": None,

@@ -32,6 +32,7 @@ from api.http.example_bodies import (
     TASK,
     TEXT,
     TEXT_STREAM,
+    UNDESCRIBED,
     VERIFIED,
     VERSION,
     job_example,
@@ -75,6 +76,11 @@ CALLS: dict[str, Call] = {
             "201": {_JSON: RECORD},
             "202": {_JSON: job_example()},
         },
+    ),
+    "POST /v1/adapters/batch": Call(
+        "Create many adapters",
+        requests={"Two tasks": {"requests": [{"description": TASK}, {"description": ""}]}},
+        answers={"200": {_JSON: {"results": [RECORD, UNDESCRIBED]}}},
     ),
     "POST /v1/adapters/compose": Call(
         "Merge adapters",

@@ -48,6 +48,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("conflict", 409, "What is stored does not permit this now"),
         ProblemType("layout-mismatch", 409, "The base model does not fit the generator"),
         ProblemType("encoder-mismatch", 409, "The index was built with another encoder"),
+        ProblemType("idempotency-key-in-use", 409, "The first request is still being answered"),
         ProblemType("body-too-large", 413, "The body is too large"),
         ProblemType("not-json", 415, "The body is not declared as JSON"),
         ProblemType("not-tar", 415, "The body is not declared as a tar"),
@@ -58,6 +59,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("unknown-name", 422, "Unknown generator, base model or hook"),
         ProblemType("not-searchable", 422, "The adapter cannot be used as a query"),
         ProblemType("unsupported-model", 422, "The base model cannot be adapted"),
+        ProblemType("idempotency-key-reused", 422, "The Idempotency-Key is another request's"),
         ProblemType("refused", 422, "What was sent makes an adapter that is refused"),
         ProblemType("overloaded", 429, "Too many requests are waiting"),
         ProblemType("rate-limited", 429, "Too many requests of one key"),
@@ -142,6 +144,16 @@ async def of_lorasmith(request: Request, error: Exception) -> JSONResponse:
         _log.error("%s %r failed", request.method, request.url.path, exc_info=error)
         return problem("internal", INTERNAL)
     return problem(code, str(error), getattr(error, "headers", None))
+
+
+async def any_problem(request: Request, error: Exception) -> Response:
+    """The answer for any error; what nobody expected is logged."""
+    if isinstance(error, LorasmithError):
+        return await of_lorasmith(request, error)
+    if isinstance(error, RequestValidationError):
+        return await _of_validation(request, error)
+    _log.error("%s %r failed", request.method, request.url.path, exc_info=error)
+    return await _of_accident(request, error)
 
 
 async def _of_validation(request: Request, error: Exception) -> JSONResponse:

@@ -22,6 +22,7 @@ from api.service.making import Created, Making, request_json
 from api.service.metrics import Metrics
 from api.service.names import NameStore
 from api.service.promotion import Promotions
+from api.service.replies import Replies
 from api.service.searching import Searching
 from api.service.settings import Settings
 from api.service.store import Store
@@ -72,6 +73,7 @@ class Service:
             raise MissingPath(f"there is no task folder at {settings.tasks}")
         self.settings = settings
         self.keys = KeyStore(settings.data)
+        self.replies = Replies(settings.data)
         self.store = Store(
             settings.data,
             quota_bytes=settings.quota_bytes,

@@ -143,7 +143,8 @@ def test_the_stream_ends_when_the_job_is_hidden(service: Service) -> None:
             stream = blocks(answer.iter_lines())
             _, body = parsed(next(stream))
             client.delete(f"/v1/adapters/{body['adapter']}")
-            assert list(stream) == []
+            # The gate may have reported its progress after the first event.
+            assert {parsed(block)[0] for block in stream} <= {"progress"}
         gate.go.set()
 
 

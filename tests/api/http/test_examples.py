@@ -9,6 +9,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from rest import engine, lasting  # noqa: F401  (fixtures)
 from starlette.testclient import TestClient
 
+from api.http.batch import BatchRequest
 from api.http.completion_requests import ChatCompletionRequest, TextCompletionRequest
 from api.http.compose import ComposeRequest
 from api.http.examples import CALLS
@@ -17,6 +18,7 @@ from api.http.requests import AdapterRequest, RefineRequest, VerifyRequest
 from api.http.schemas import JobAnswer
 
 REQUESTS = {
+    "POST /v1/adapters/batch": BatchRequest,
     "POST /v1/adapters/compose": ComposeRequest,
     "POST /v1/adapters": AdapterRequest,
     "POST /v1/adapters/{id}/refine": RefineRequest,
@@ -119,6 +121,8 @@ def test_example_requests_are_taken_as_they_are(name: str) -> None:
         for made in ("to_request", "arguments", "to_suite"):
             getattr(request, made, lambda: None)()
         assert request.model_fields_set == {*body}
+        if not isinstance(request, BatchRequest):
+            assert request.arguments() if name.endswith("verify") else request.to_request()
     assert CALLS[name].requests
 
 
