@@ -121,8 +121,6 @@ def test_example_requests_are_taken_as_they_are(name: str) -> None:
         for made in ("to_request", "arguments", "to_suite"):
             getattr(request, made, lambda: None)()
         assert request.model_fields_set == {*body}
-        if not isinstance(request, BatchRequest):
-            assert request.arguments() if name.endswith("verify") else request.to_request()
     assert CALLS[name].requests
 
 

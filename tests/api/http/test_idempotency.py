@@ -104,14 +104,14 @@ def test_keys_are_the_caller_s_own(client: TestClient, service: Service) -> None
 def test_while_the_first_runs_the_second_is_409(
     client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started, go, make = threading.Event(), threading.Event(), service._making.create
+    started, go, make = threading.Event(), threading.Event(), service._making.generate
 
     def held(*arguments: Any) -> Any:
         started.set()
         assert go.wait(30)
         return make(*arguments)
 
-    monkeypatch.setattr(service._making, "create", held)
+    monkeypatch.setattr(service._making, "generate", held)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(send, client, "/v1/adapters", NAMED, "k")
         assert started.wait(30)
@@ -130,7 +130,7 @@ def test_after_a_problem_the_key_is_free(
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr(service._making, "create", fail)
+        patch.setattr(service._making, "generate", fail)
         assert_problem(send(client, "/v1/adapters", NAMED, "k"), 500, "internal")
     wrong = {"description": TASK, "generator": "magic"}
     assert_problem(send(client, "/v1/adapters", wrong, "k"), 422, "unknown-name")
