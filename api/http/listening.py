@@ -29,7 +29,10 @@ def listen(host: str, port: int) -> socket.socket:
 
     Raises ListenError: the address is in use, not this machine's or not permitted.
     """
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named for asyncio, which else leaves it to TCP to wait before it sends what
+    # is short: 40 ms an answer, on connections that are kept.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))

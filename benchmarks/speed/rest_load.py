@@ -77,7 +77,7 @@ def measured(locust: str, url: str, scenario: str, clients: int, seconds: int) -
         if done.returncode:
             sys.exit(f"locust failed:\n{done.stderr[-2000:]}")
         with open(f"{folder}/load_stats.csv", encoding="utf-8") as file:
-            (row,) = [r for r in csv.DictReader(file) if r["Name"] not in ("before", "Aggregated")]
+            (row,) = [r for r in csv.DictReader(file) if r["Name"] != "Aggregated"]
         with open(f"{folder}/load_failures.csv", encoding="utf-8") as file:
             failures = {r["Error"]: int(r["Occurrences"]) for r in csv.DictReader(file)}
     count, refused = int(row["Request Count"]), int(row["Failure Count"])

@@ -2,21 +2,33 @@
 
 import os
 import uuid
+from typing import Any
 
-from locust import FastHttpUser, constant, task  # pyright: ignore[reportMissingImports]
+import httpx
+from locust import (  # pyright: ignore[reportMissingImports]
+    FastHttpUser,
+    constant,
+    events,
+    task,
+)
 
 SCENARIO = os.environ["SCENARIO"]
 KNOWN = {"description": "Say whether the review is positive or negative."}
+FILE = "adapter_model.safetensors"
+paths: list[str] = []  # of the file that is downloaded
+
+
+@events.test_start.add_listener
+def make_one(environment: Any, **_: Any) -> None:
+    """Make the adapter that is asked for again, searched for or downloaded."""
+    answer = httpx.post(f"{environment.host}/v1/adapters", json=KNOWN, timeout=60)
+    paths.append(f"{answer.headers['Location']}/files/{FILE}")
 
 
 class Client(FastHttpUser):
     """Asks again as soon as it is answered."""
 
     wait_time = constant(0)
-
-    def on_start(self) -> None:
-        answer = self.client.post("/v1/adapters", json=KNOWN, name="before")
-        self.file = f"{answer.headers['Location']}/files/adapter_model.safetensors"
 
     @task
     def ask(self) -> None:
@@ -29,4 +41,4 @@ class Client(FastHttpUser):
         elif SCENARIO == "search":
             self.client.get("/v1/search?q=is+the+review+positive", name="search")
         else:
-            self.client.get(self.file, name="download")
+            self.client.get(paths[0], name="download")

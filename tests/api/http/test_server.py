@@ -1,5 +1,6 @@
 """Settings, and the service behind a real uvicorn on loopback."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -15,6 +16,7 @@ from rest import engine_of, serving
 from api.errors import ListenError
 from api.http.app import create_app, run_server
 from api.http.body import MAX_BODY_BYTES
+from api.http.listening import listen
 from api.http.schemas import AdapterAnswer
 from api.service.keys import KeyStore
 from api.service.service import Service
@@ -141,6 +143,23 @@ def test_a_chunked_request_is_answered(port: int) -> None:
     status, body = talk(port, request_head("Transfer-Encoding: chunked"), chunks)
     assert status == 201
     AdapterAnswer.model_validate_json(body)
+
+
+def test_short_answers_are_sent_at_once() -> None:
+    async def option() -> int:
+        connected = asyncio.get_running_loop().create_future()
+        listener = listen("127.0.0.1", 0)
+
+        def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket")
+            connected.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        async with await asyncio.start_server(accept, sock=listener):
+            with socket.create_connection(listener.getsockname()):
+                return await asyncio.wait_for(connected, 10)
+
+    assert asyncio.run(option())
 
 
 def test_a_taken_port_is_one_sentence(port: int, settings: Settings) -> None:
