@@ -6,7 +6,7 @@ from typing import Any
 
 from api.errors import NotFound, Refused
 from api.service.job_store import JobRow, Keep
-from api.service.making import Created
+from api.service.making import Created, examples_json, examples_of
 from api.service.metrics import Metrics
 from api.service.settings import Settings
 from api.service.store import ADAPTER_ID, Store
@@ -19,7 +19,6 @@ from index.merge.parents import Parents, parents_for, stated_base
 from index.merge.weighted_sum import require_mergeable
 from library.base.models import BaseReference, of_one_base
 from library.errors import AdapterRefused, UnknownName, UsageError
-from library.tasks.files import Example
 from lorasmith.libraries import Library, load_library
 from verification.run import QuickCheck
 
@@ -131,16 +130,14 @@ def merge_json(request: MergeRequest) -> dict[str, Any]:
     content = {**asdict(request), "names": list(request.names)}
     del content["predictor"]
     if request.examples is not None:
-        content["examples"] = [{"input": e.input, "output": e.output} for e in request.examples]
+        content["examples"] = examples_json(request.examples)
     return content
 
 
 def merge_of(content: Mapping[str, Any]) -> MergeRequest:
     """A request for a merge from what a job keeps."""
     rows = content["examples"]
-    if rows is not None:
-        rows = [Example.pair(row["input"], row["output"]) for row in rows]
-    return MergeRequest(**{**content, "examples": rows})
+    return MergeRequest(**{**content, "examples": None if rows is None else examples_of(rows)})
 
 
 def _is_in(library: Library, name: str) -> bool:

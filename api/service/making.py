@@ -1,6 +1,6 @@
 """Making adapters and keeping them: at once, or by training as a job."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -127,15 +127,24 @@ class Making:
         return lambda: self._store.put(job.owner, summary, refined.files.files)[0]
 
 
+def examples_json(examples: Sequence[Example]) -> list[dict[str, str]]:
+    """Examples as a job keeps them."""
+    return [{"input": example.input, "output": example.output} for example in examples]
+
+
+def examples_of(rows: Sequence[Mapping[str, str]]) -> list[Example]:
+    """Examples from what a job keeps."""
+    return [Example.pair(row["input"], row["output"]) for row in rows]
+
+
 def request_json(request: Request) -> dict[str, Any]:
     """A request as a job keeps it."""
-    pairs = [{"input": e.input, "output": e.output} for e in request.examples]
-    return {**asdict(request), "examples": pairs}
+    return {**asdict(request), "examples": examples_json(request.examples)}
 
 
 def request_of(content: Mapping[str, Any]) -> Request:
     """A request from what a job keeps."""
-    examples = tuple(Example.pair(row["input"], row["output"]) for row in content["examples"])
+    examples = tuple(examples_of(content["examples"]))
     inputs = tuple(content.get("inputs", ()))  # jobs from before there were inputs have none
     return Request(**{**content, "examples": examples, "inputs": inputs})
 

@@ -18,7 +18,7 @@ from api.service.importing import Importing
 from api.service.job_store import JobRow, JobStore, Keep
 from api.service.jobs import Jobs, Share
 from api.service.keys import KeyStore
-from api.service.making import Created, Making, request_json
+from api.service.making import Created, Making, examples_json, examples_of, request_json
 from api.service.metrics import Metrics
 from api.service.names import NameStore
 from api.service.promotion import Promotions
@@ -213,9 +213,8 @@ class Service:
         drawn = drawn_challenge(names, challenge)
         if drawn is not None:
             await to_thread.run_sync(self._require_modules, caller, identity, drawn["modules"])
-        pairs = [{"input": e.input, "output": e.output} for e in examples]
-        request = {"kind": "verify", "hooks": names, "zk": drawn, "examples": pairs}
-        return await self.jobs.submit(caller.owner, identity, request)
+        asked = {"hooks": names, "zk": drawn, "examples": examples_json(examples)}
+        return await self.jobs.submit(caller.owner, identity, {"kind": "verify", **asked})
 
     async def promote(
         self, caller: Caller, name: str, version: int | None, at_least: int | None
@@ -264,7 +263,7 @@ class Service:
         """Every hook in its turn; ends when the adapter is deleted meanwhile."""
         record = self.store.get(owner, job.adapter)
         files = self.store.files(owner, record)
-        examples = [Example.pair(row["input"], row["output"]) for row in job.request["examples"]]
+        examples = examples_of(job.request["examples"])
 
         def advance(share: float) -> None:
             self.store.require(owner, job.adapter)

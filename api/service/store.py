@@ -122,24 +122,12 @@ class Store:
             limit: how many at most.
             after: the id that the page before gave.
         """
-        rows = self._database.query(
-            "SELECT record FROM adapters WHERE id > ?2 AND EXISTS"
-            " (SELECT 1 FROM owners WHERE id = adapters.id AND key = coalesce(?1, key))"
-            " ORDER BY id LIMIT ?3",
-            *(owner, after, limit + 1),
-        )
-        records = [json.loads(row[0]) for row in rows[:limit]]
-        return records, records[-1]["id"] if len(rows) > limit else None
+        records = self._by_id(owner, after, limit + 1)
+        return records[:limit], records[limit - 1]["id"] if len(records) > limit else None
 
     def owned(self, owner: str | None) -> list[StoredRecord]:
         """The records of all adapters of an owner, by id, whether or not their files are whole."""
-        rows = self._database.query(
-            "SELECT record FROM adapters WHERE EXISTS"
-            " (SELECT 1 FROM owners WHERE id = adapters.id AND key = coalesce(?1, key))"
-            " ORDER BY id",
-            owner,
-        )
-        return [json.loads(row[0]) for row in rows]
+        return self._by_id(owner, "", -1)
 
     def require(self, owner: str | None, identity: str) -> None:
         """Raise NotFound unless the adapter is the owner's."""
@@ -192,6 +180,16 @@ class Store:
     def path(self, identity: str, name: str = "") -> Path:
         """An adapter's folder or one file in it, whether or not it exists."""
         return self.folder / "adapters" / identity / name
+
+    def _by_id(self, owner: str | None, after: str, limit: int) -> list[StoredRecord]:
+        """Records of an owner's adapters with ids above `after`; a limit of -1 is none."""
+        rows = self._database.query(
+            "SELECT record FROM adapters WHERE id > ?2 AND EXISTS"
+            " (SELECT 1 FROM owners WHERE id = adapters.id AND key = coalesce(?1, key))"
+            " ORDER BY id LIMIT ?3",
+            *(owner, after, limit),
+        )
+        return [json.loads(row[0]) for row in rows]
 
     def _record(self, owner: str | None, identity: str) -> StoredRecord:
         """Raises NotFound unless the adapter is the owner's."""
