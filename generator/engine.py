@@ -65,9 +65,9 @@ class Engine:
         multi_task: Path | None = None,
     ) -> None:
         self.resources = resources or Resources()
-        self.generated = {c.kind: Generated(c, self.resources) for c in checkpoints}
-        nearest, compose, fresh = Nearest(self.resources), Compose(self.resources), Fresh()
         self.teachers = MultiTask(multi_task or shipped_multi_task())
+        self.generated = {c.kind: Generated(c, self.resources, self.teachers) for c in checkpoints}
+        nearest, compose, fresh = Nearest(self.resources), Compose(self.resources), Fresh()
         auto = Auto([*self.generated.values()], nearest, compose, self.teachers, fresh)
         self.strategies: dict[str, Strategy] = {
             s.name: s

@@ -77,12 +77,15 @@ class CheckpointInfo:
         encoder: name of the description encoder; empty if it reads no text.
         tasks: names of the training tasks; any other task counts as held out.
         training: objective and settings, for the record.
+        onto: SHA-256 of the weights' file of an adapter that a generator's adapters are added to;
+            empty for none.
     """
 
     base: dict[str, Any] = field(default_factory=dict)
     encoder: str = ""
     tasks: list[str] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
+    onto: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,9 @@ def load_checkpoint(folder: Path, expected: type[Module]) -> Checkpoint[Module]:
         config = json.loads(config_bytes)
         cls = _class_of(config, expected)
         architecture, layout = cls.Config(**config["architecture"]), _layout_of(cls, config)
-        info = CheckpointInfo(*(config[k] for k in ("base", "encoder", "tasks", "training")))
+        info = CheckpointInfo(
+            *(config[k] for k in ("base", "encoder", "tasks", "training")), config.get("onto", "")
+        )
         state = _stored_state(config["storage"], load(weights_bytes))
     except (OSError, ValueError, SafetensorError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {folder} cannot be read: {first_line(error)}") from error

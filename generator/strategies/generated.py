@@ -14,11 +14,12 @@ from generator.request import ONLY_EXAMPLES, Query
 from generator.resources import Fit, Resources
 from generator.strategies.base import NothingNear, Offer, Proposal, Strategy
 from generator.strategies.evidence import Evidence, shipped_evidence
+from generator.strategies.multi_task import MultiTask
 from index.encoders.texts import is_base_states
-from library.adapter import stack
+from library.adapter import Adapter, joined, stack, zeros
 from library.base.models import BaseReference, base_layout, numerics
 from library.checkpoint import Checkpoint
-from library.errors import UsageError
+from library.errors import LayoutMismatch, UsageError
 
 
 class Generated(Strategy):
@@ -27,10 +28,16 @@ class Generated(Strategy):
     Args:
         checkpoint: the generator, which is moved to float64.
         resources: the library, for generators that need experts, and where it runs.
+        single: the multi-task adapter, which some checkpoints' adapters are added to.
     """
 
-    def __init__(self, checkpoint: Checkpoint[Generator], resources: Resources) -> None:
-        self.checkpoint = checkpoint
+    def __init__(
+        self,
+        checkpoint: Checkpoint[Generator],
+        resources: Resources,
+        single: MultiTask | None = None,
+    ) -> None:
+        self.checkpoint, self.single = checkpoint, single
         self.name = checkpoint.kind
         self.module = checkpoint.module.to(device=resources.device, dtype=torch.float64)
         self.uses_examples = reads_examples(self.module)
@@ -45,7 +52,8 @@ class Generated(Strategy):
         if self.unavailable(base):
             return None
         info = self.checkpoint.info
-        return Offer(self.checkpoint.digest, info.base["id"], self.module.layout)
+        nothing = zeros(self.module.layout)
+        return Offer(self.checkpoint.digest, info.base["id"], self.added(nothing, base).layout)
 
     def evidence(self) -> Evidence:
         info = self.checkpoint.info
@@ -77,7 +85,7 @@ class Generated(Strategy):
             raise UsageError(refusal) if refusal == ONLY_EXAMPLES else NothingNear(refusal)
         needs = self.module.needs
         condition = query.condition(self.module, self.checkpoint.info.encoder)
-        adapter = self.module(condition)
+        adapter = self.added(self.module(condition), query.base)
         parents = None
         if "experts" in needs:
             parents = [neighbour.id for neighbour in query.nearest_experts(self.module.top_k)]
@@ -91,6 +99,14 @@ class Generated(Strategy):
             tried_in=numerics(query.model.model) if {"task", "base"} & needs else None,
             saw_examples=self.uses_examples and bool(query.request.examples),
         )
+
+    def added(self, adapter: Adapter, base: BaseReference) -> Adapter:
+        """Generated adapters, added to the one that the checkpoint names, if it names any."""
+        if not self.checkpoint.info.onto:
+            return adapter
+        assert self.single is not None
+        weights = adapter.factors()[0]
+        return joined(self.single.adapter_for(base).to(weights.device, weights.dtype), adapter)
 
     def _texts_read(self, query: Query, condition: Condition) -> dict[str, Any]:
         """What provenance says of the texts in a condition."""
@@ -110,10 +126,24 @@ class Generated(Strategy):
         base_layout(base, layout).require_same(
             layout, f"base model '{base.name}'", f"the {self.name} checkpoint"
         )
+        if self.checkpoint.info.onto:
+            self._require_single(base)
         if "task" in self.module.needs:
             self._require_vectors()
         if "experts" in self.module.needs:
             self._require_library(base)
+
+    def _require_single(self, base: BaseReference) -> None:
+        """Raise LayoutMismatch unless the adapter that its own are added to is here."""
+        onto = self.checkpoint.info.onto
+        missing = "there is none" if self.single is None else self.single.unavailable(base)
+        if not missing and self.single is not None and self.single.weights_digest != onto:
+            missing = f"the one here is {self.single.weights_digest[:12]}"
+        if missing:
+            raise LayoutMismatch(
+                f"adapters of this {self.name} checkpoint are added to the multi-task adapter "
+                f"{onto[:12]}: {missing}"
+            )
 
     def _require_vectors(self) -> None:
         """Raise UsageError if it was trained on task vectors that no request has."""

@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 
-from library.adapter import Adapter, rank_mask, stack, zeros
+from library.adapter import Adapter, joined, rank_mask, stack, zeros
 from library.errors import LayoutMismatch, UsageError
 from library.layout import Layout, layout_of
 
@@ -42,10 +42,10 @@ def test_a_site_has_its_own_rank_and_the_rest_is_masked(layout: Layout) -> None:
 
 def test_stacking_and_selecting_are_inverse(layout: Layout) -> None:
     parts = [tiny.adapter(layout, n, seed=n) for n in (1, 3, 2)]
-    joined = stack(parts)
-    assert len(joined) == 6
+    together = stack(parts)
+    assert len(together) == 6
     for rows, part in (([0], parts[0]), (slice(1, 4), parts[1]), (torch.tensor([4, 5]), parts[2])):
-        chosen = joined[rows]
+        chosen = together[rows]
         for key in chosen.A:
             assert torch.equal(chosen.A[key], part.A[key])
             assert torch.equal(chosen.B[key], part.B[key])
@@ -95,3 +95,21 @@ def test_conversion_changes_all_factors(layout: Layout) -> None:
     made = tiny.adapter(layout).to(dtype=torch.bfloat16)
     assert {t.dtype for t in [*made.A.values(), *made.B.values()]} == {torch.bfloat16}
     assert {t.dtype for t in made.to(device="cpu").A.values()} == {torch.bfloat16}
+
+
+def test_joined_adapters_add_up_module_by_module(layout: Layout) -> None:
+    """One adapter is added to each of several, which lack a module and have one of their own."""
+    single = tiny.adapter(layout_of(tiny.config("llama"), ["k_proj", "q_proj"], rank=2), seed=9)
+    several = tiny.adapter(layout, 3)
+    total = joined(single, several)
+    assert len(total) == 3
+    ranks = {name: single.layout.ranks.get(name, 0) for name in layout.ranks}
+    assert total.layout.ranks == {
+        **single.layout.ranks, **{name: ranks[name] + own for name, own in layout.ranks.items()}
+    }  # fmt: skip
+    for row in range(3):
+        deltas = tiny.deltas(total[[row]])
+        first, second = tiny.deltas(single), tiny.deltas(several[[row]])
+        for name, delta in deltas.items():
+            parts = [part[name] for part in (first, second) if name in part]
+            torch.testing.assert_close(delta, torch.stack(parts).sum(dim=0))

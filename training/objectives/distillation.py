@@ -5,6 +5,7 @@ its prompt, the generator learns to put into weights.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +13,10 @@ from typing import Any, Literal
 from torch import Tensor
 
 from generator.strategies.multi_task import MultiTask
-from library.adapter import Adapter
+from library.adapter import Adapter, zeros
 from library.base.decode import MAX_NEW_TOKENS
 from library.base.sampling import Sampling
+from library.checkpoint import CheckpointInfo
 from library.errors import MissingPath, TaskFileError, UsageError
 from training.data.batches import TaskBatch, TaughtRow
 from training.data.taught import TaughtDataModule
@@ -40,6 +42,8 @@ class Distillation(SFT):
         teacher: folder of an adapter that was trained with the instruction in its prompt.
         labels: which answer both read: the row's own, or the teacher's ("teacher"), for which no
             row needs an answer of its own.
+        onto_teacher: whether what is generated is added to the teacher's adapter, which then acts
+            in the student as well, and where a condition asks for nothing; the checkpoint names it.
         label_weight: of the cross-entropy of that answer.
         temperature: of the teacher's sampling, where it answers; 0 for its greedy answers.
         max_new_tokens: the most tokens in an answer of the teacher.
@@ -56,6 +60,7 @@ class Distillation(SFT):
         self,
         teacher: str,
         labels: Labels = "given",
+        onto_teacher: bool = False,
         label_weight: float = 0.0,
         temperature: float = 0.0,
         max_new_tokens: int = MAX_NEW_TOKENS,
@@ -75,6 +80,10 @@ class Distillation(SFT):
             raise UsageError("distillation adds no noise to the base's inputs: neftune_alpha is 0")
         stored = MultiTask(Path(teacher))
         self._taught_by = stored.adapter_for(self.reference)
+        self.onto_teacher = onto_teacher
+        if onto_teacher:
+            self.merged = self._taught_by
+            self._taught_by = zeros(self._taught_by.layout.with_rank(1))
         self.beside = (self._taught_by.layout,)
         self.teacher_digest = stored.weights_digest
         self.seen = sorted({*self.seen, *(stored.trained_on or [])})
@@ -84,9 +93,15 @@ class Distillation(SFT):
 
     def settings(self) -> dict[str, Any]:
         names = (
-            "teacher_digest", "labels", "label_weight", "temperature", "max_new_tokens", "seed",
+            "teacher_digest", "onto_teacher", "labels", "label_weight", "temperature",
+            "max_new_tokens", "seed",
         )  # fmt: skip
         return {**super().settings(), **{name: getattr(self, name) for name in names}}
+
+    def info(self) -> CheckpointInfo:
+        """What the checkpoint says; with onto_teacher, what its adapters are added to."""
+        onto = self.teacher_digest if self.onto_teacher else ""
+        return replace(super().info(), onto=onto)
 
     def setup(self, stage: str) -> None:
         if not isinstance(self.data, TaughtDataModule):
@@ -103,7 +118,7 @@ class Distillation(SFT):
 
     @property
     def teacher(self) -> Adapter:
-        """The teacher's adapter where the base is (n = 1)."""
+        """The teacher's adapter where the base is (n = 1); nothing if its weights hold it."""
         self._taught_by = self._taught_by.to(self.frozen.base.device)
         return self._taught_by
 

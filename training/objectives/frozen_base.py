@@ -17,6 +17,7 @@ from library.base.batches import TokenBatch
 from library.base.compiled import compile_layers
 from library.base.decode import decode
 from library.base.loss import row_losses
+from library.base.merged import merge
 from library.base.models import BaseReference, fast_dtype, load_base, numerics
 from library.base.multi_adapter import MultiAdapter
 from library.base.sampling import Sampling
@@ -45,7 +46,16 @@ Terms = Callable[[int, Float[Tensor, " batch"]], Float[Tensor, " batch"]]
 
 
 class FrozenBase:
-    """A base on a device, with hooks for adapters of one layout, or several in turn."""
+    """A base on a device, with hooks for adapters of one layout, or several in turn.
+
+    Args:
+        reference: of the base.
+        layout: of the adapters.
+        device: where it runs.
+        compiled: whether its layers are compiled.
+        others: further layouts of adapters.
+        merged: an adapter that is added to its weights first.
+    """
 
     def __init__(
         self,
@@ -55,8 +65,11 @@ class FrozenBase:
         *,
         compiled: bool,
         others: Sequence[Layout] = (),
+        merged: Adapter | None = None,
     ) -> None:
         self.base = load_base(reference, device=device, dtype=fast_dtype(device))
+        if merged is not None:
+            merge(self.base.model, merged)
         self._model, self._compiled = self.base.model, compiled
         self.numerics = numerics(self._model)
         self._hooks = MultiAdapter(self._model, layout, *others)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from generator.models.base import Condition
+from library.adapter import Adapter
 from library.checkpoint import CheckpointInfo
 from library.errors import UsageError
 from library.layout import Layout
@@ -35,6 +36,8 @@ class ThroughBase(GeneratorModule):
     seen: Sequence[str] = ()  # tasks of the training that this one goes on from
     beside: Sequence[Layout] = ()  # of adapters that act in the base beside the generated ones
 
+    merged: Adapter | None = None  # what the base's weights hold beside their own
+
     def __init__(self, compile_layers: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.compile_layers = compile_layers
@@ -44,7 +47,12 @@ class ThroughBase(GeneratorModule):
         """The base, on the device that is trained on."""
         layout, device = self.generator.layout, self.trainer.strategy.root_device
         return FrozenBase(
-            self.reference, layout, device, compiled=self.compile_layers, others=self.beside
+            self.reference,
+            layout,
+            device,
+            compiled=self.compile_layers,
+            others=self.beside,
+            merged=self.merged,
         )
 
     def setup(self, stage: str) -> None:

@@ -13,9 +13,12 @@ from teachers import teacher, write_teacher  # noqa: F401  (a fixture)
 from torch import Tensor
 from words import WORDS, word_base, write_tasks  # noqa: F401  (a fixture)
 
-from generator.engine import read_generator
+from generator.engine import Engine, read_generator
+from generator.models.base import Condition
 from generator.models.text_to_lora import TextToLoRA
-from index.encoders.descriptions import DEFAULT_ENCODER
+from generator.request import Request
+from generator.strategies.multi_task import MultiTask
+from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
 from library.base.models import load_base, load_config, resolve_base
 from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import LayoutMismatch, MissingPath, TaskFileError, UsageError
@@ -269,6 +272,39 @@ def test_bare_it_learns_to_say_what_the_teacher_reads(
 
 
 @pytest.mark.slow
+def test_onto_the_teacher_it_begins_as_the_teacher(
+    word_base: Path, teacher: Path, tasks: Path, tmp_path: Path
+) -> None:
+    """Before training it is the teacher; the checkpoint names it, and requests get both as one."""
+    prompted = SamplingConfig(2, 3, prompted_share=1.0, definition_share=1.0)
+    run = Run(
+        word_base, teacher, tasks, 2, sampling=prompted, onto_teacher=True, lr=0.0, nothing=0.5,
+        out=str(tmp_path / "out"),
+    ).fit()  # fmt: skip
+    assert run.figures("divergence")[0] < 1e-6
+    assert run.figures("nothing_divergence")[0] < 1e-6
+    alone = Run(word_base, teacher, tasks, 2, sampling=prompted, lr=0.0).fit()
+    assert alone.figures("divergence")[0] > 0.1
+
+    checkpoint, base = read_generator(tmp_path / "out"), resolve_base(str(word_base))
+    single = MultiTask(teacher)
+    assert checkpoint.info.onto == single.weights_digest
+    tiny.randomise(checkpoint.module, std=0.3)
+    engine = Engine([checkpoint], multi_task=teacher)
+    made = engine.propose("text-to-lora", Request("say red"), base).adapter
+    text = DescriptionEncoder().encode(["say red"])
+    own = tiny.deltas(checkpoint.module(Condition(text=text)))
+    static = tiny.deltas(single.adapter_for(base).to(dtype=torch.float64))
+    for name, delta in tiny.deltas(made).items():
+        expected = [part[name] for part in (own, static) if name in part]
+        torch.testing.assert_close(delta, torch.stack(expected).sum(dim=0))
+    assert made.layout == engine.generated["text-to-lora"].offer(base).layout
+
+    other = write_teacher(tmp_path / "other", str(word_base), single.adapter_for(base).scaled(2.0))
+    with pytest.raises(LayoutMismatch, match="added to the multi-task adapter"):
+        Engine([checkpoint], multi_task=other).propose("text-to-lora", Request("say red"), base)
+
+
 def test_conditions_that_ask_for_nothing_pull_to_the_base(
     word_base: Path,
     teacher: Path,

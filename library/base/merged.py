@@ -1,0 +1,22 @@
+"""An adapter added to a base's weights, in place."""
+
+import torch
+from torch import nn
+
+from library.adapter import Adapter
+
+
+@torch.no_grad()
+def merge(model: nn.Module, adapter: Adapter) -> None:
+    """Add ΔW of one adapter to the weights of its modules; the sum is taken in float32.
+
+    Args:
+        model: with linear layers under the names of the adapter's sites.
+        adapter: n = 1.
+    """
+    modules = dict(model.named_modules())
+    for site in adapter.layout.sites:
+        weight = modules[site.name].weight
+        a, b = (factor[0].to(weight.device, torch.float32) for factor in adapter.site(site))
+        delta = b @ a  # (out, in)
+        weight.copy_(weight.float() + (delta.mT if site.transposed else delta))
