@@ -26,9 +26,6 @@ class TextToLoRAConfig:
         copy_dim: length of the queries by which each rank of o_proj and down_proj picks a word of
             the description to write (generator.layers.copy_reader); 0 for none. The words have to
             be the base's own.
-        value_dim: length of the queries by which each rank of v_proj picks a word of the
-            description whose meaning goes into both factors (generator.layers.value_reader); 0 for
-            none.
         examples: largest number of input/output pairs that it is made to read, beside a description
             or without one (generator.layers.pair_encoder); 0 for none.
         dropout: in the trunk.
@@ -46,7 +43,6 @@ class TextToLoRAConfig:
     words_dim: int = 0
     reader_dim: int = 0
     copy_dim: int = 0
-    value_dim: int = 0
     examples: int = 0
     dropout: float = 0.05
     b_gain: float = 0.1
@@ -62,15 +58,11 @@ class TextToLoRAConfig:
             raise UsageError(f"size must be S, M or L, not {self.size!r}")
         if self.latent % 4:
             raise UsageError(f"latent must be a multiple of 4, not {self.latent}")
-        if self.words_dim and not (
-            self.queries or self.reader_dim or self.copy_dim or self.value_dim
-        ):
+        if self.words_dim and not (self.queries or self.reader_dim or self.copy_dim):
             raise UsageError("words_dim needs queries or a reader, which read the words")
         if self.reader_dim and not self.words_dim:
             raise UsageError("reader_dim needs words_dim, as the reader reads words")
         if self.copy_dim and not self.words_dim:
             raise UsageError("copy_dim needs words_dim, as words are what is copied")
-        if self.value_dim and not self.words_dim:
-            raise UsageError("value_dim needs words_dim, as words are picked")
         if self.examples and not (self.queries and self.words_dim):
             raise UsageError("examples need queries and words_dim, with which pairs are read")

@@ -11,12 +11,12 @@ description with the prompt left out: keys become rows of A, values columns of B
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from index.encoders.descriptions import Embeddings
 from library.errors import UsageError
-from library.layout import Layout
+from library.layout import Group, Layout
 
 HIDDEN = -1e9  # score of padding: not infinite, as a condition may have no words at all
 WRITING = ("o_proj", "down_proj")  # what they put out is added to the residual stream
@@ -61,27 +61,21 @@ class CopyReader(nn.Module):
         words, meanings = evened(read.words), self.meaning(states)
         added = {}
         for group in self.groups:
-            taken = picked(self.queries[group.key], keys, read.mask)  # (n, s, r, t)
-            meant = torch.einsum("nsrt,ntc->nsrc", taken, meanings)
+            picked = self._picked(group, keys, read)  # (n, s, r, t)
+            meant = torch.einsum("nsrt,ntc->nsrc", picked, meanings)
             rows = torch.einsum("sic,nsrc->nsri", self.rows[group.key], meant)
-            said = torch.einsum("nsrt,ntw->nswr", taken, words)
+            said = torch.einsum("nsrt,ntw->nswr", picked, words)
             added[group.key] = (rows, said * self.gains[group.key][:, None, :])
         return added
 
-
-def picked(
-    queries: Float[Tensor, "sites r c"], keys: Float[Tensor, "n t c"], mask: Bool[Tensor, "n t"]
-) -> Float[Tensor, "n sites r t"]:
-    """How much of each word each rank takes; nothing where there are no words.
-
-    Args:
-        queries: of each rank of each module.
-        keys: of the words.
-        mask: where there are words.
-    """
-    scores = torch.einsum("src,ntc->nsrt", queries, keys) / math.sqrt(keys.shape[-1])
-    shown = mask[:, None, None, :]
-    return scores.masked_fill(~shown, HIDDEN).softmax(dim=-1) * shown
+    def _picked(
+        self, group: Group, keys: Float[Tensor, "n t c"], read: Embeddings
+    ) -> Float[Tensor, "n sites r t"]:
+        """How much of each word each rank takes; nothing where there are no words."""
+        scores = torch.einsum("src,ntc->nsrt", self.queries[group.key], keys)
+        shown = read.mask[:, None, None, :]
+        scores = (scores / math.sqrt(keys.shape[-1])).masked_fill(~shown, HIDDEN)
+        return scores.softmax(dim=-1) * shown
 
 
 def evened(words: Float[Tensor, "n t w"]) -> Float[Tensor, "n t w"]:

@@ -22,7 +22,6 @@ from generator.layers.gate import GatedSum, conditional
 from generator.layers.heads import Trunk, make_head
 from generator.layers.pair_encoder import PairEncoder
 from generator.layers.phase import PhaseEncoder
-from generator.layers.value_reader import ValueReader
 from generator.layers.word_reader import WordReader
 from generator.models.base import Condition, Generator, require_phase, require_text
 from index.encoders.descriptions import Embeddings
@@ -64,10 +63,6 @@ class TextToLoRA(Generator):
         if config.copy_dim:
             sizes = (config.embedding_dim, config.words_dim, config.copy_dim)
             self.copies = CopyReader(*sizes, self.made)
-        self.values: ValueReader | None = None
-        if config.value_dim:
-            sizes = (config.embedding_dim, config.words_dim, config.value_dim)
-            self.values = ValueReader(*sizes, self.made)
         self.phases = config.phases
         self.phase_encoder = PhaseEncoder(h // 2) if config.phases else None
         self.pairs: PairEncoder | None = None
@@ -97,16 +92,14 @@ class TextToLoRA(Generator):
     def _made(self, read: Embeddings, task: Float[Tensor, "n half"]) -> Adapter:
         """What the conditions make, without a static part."""
         word_columns = {} if self.reader is None else self.reader(read)
-        picked = {} if self.copies is None else self.copies(read)
-        if self.values is not None:
-            picked |= self.values(read)  # of other modules
+        copied = {} if self.copies is None else self.copies(read)
         a, b = {}, {}
         for index, group in enumerate(self.made.groups):
             site_a, site_b = self.heads[group.key](self.trunk, self._descriptor(task, index, group))
             if group.key in word_columns:
                 site_b = site_b + word_columns[group.key]  # (n, sites, out, r)
-            if group.key in picked:
-                more_a, more_b = picked[group.key]
+            if group.key in copied:
+                more_a, more_b = copied[group.key]
                 site_a, site_b = site_a + more_a, site_b + more_b
             mask = self.get_buffer(f"mask_{group.key}").to(site_a)  # (sites, r)
             a[group.key] = site_a * mask[:, :, None]

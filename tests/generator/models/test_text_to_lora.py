@@ -26,7 +26,6 @@ VARIANTS = (
     {"queries": 2, "words_dim": WORDS},
     {"queries": 0, "words_dim": WORDS, "reader_dim": 5},
     {"queries": 0, "words_dim": WORDS, "copy_dim": 5},
-    {"queries": 0, "words_dim": WORDS, "copy_dim": 5, "value_dim": 4},
 )
 
 # Square, wider than high, higher than wide; two shapes of one type; ranks differ within a group.
