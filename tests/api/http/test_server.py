@@ -55,6 +55,7 @@ def test_settings_come_from_the_environment(
     monkeypatch.setenv("LORASMITH_PORT", "99999")
     with pytest.raises(UsageError, match="port"):
         load_settings()
+    monkeypatch.delenv("LORASMITH_PORT")
     monkeypatch.setenv("LORASMITH_BASES", "{")
     with pytest.raises(UsageError, match="bases"):
         load_settings()
