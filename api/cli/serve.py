@@ -72,6 +72,14 @@ QuotaBytes = Annotated[
 ImportBytes = Annotated[
     int | None, typer.Option(min=0, help="Limit for the body of an import (default: 268435456).")
 ]
+Ttl = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Seconds after which an adapter that its owner has not used is removed, unless it is "
+        "a version of a name (default: never).",
+    ),
+]
 Rate = Annotated[
     str | None,
     typer.Option(
@@ -98,6 +106,7 @@ def serve_command(
     retry_after: RetryAfter = None,
     quota_bytes: QuotaBytes = None,
     import_bytes: ImportBytes = None,
+    ttl: Ttl = None,
     rate: Rate = None,
     zk_srs: ZkSrs = None,
 ) -> None:

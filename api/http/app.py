@@ -49,7 +49,9 @@ def create_app(service: Service) -> FastAPI:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(service.load)
             tasks.start_soon(service.jobs.run)
+            tasks.start_soon(service.expiry.run)
             yield
+            service.expiry.stop()
             service.jobs.stop()
 
     app = _Application(

@@ -13,6 +13,7 @@ from api.service.admission import Admission
 from api.service.callers import Caller, caller_with
 from api.service.composing import Composing, merge_json
 from api.service.creating import Creating
+from api.service.expiry import Expiry
 from api.service.hooks import configured, drawn_challenge, hooks_of
 from api.service.importing import Importing
 from api.service.job_store import JobRow, JobStore, Keep
@@ -78,7 +79,9 @@ class Service:
             settings.data,
             quota_bytes=settings.quota_bytes,
             quota_of=lambda owner: caller_with(self.keys, owner).quota_bytes,
+            ttl=settings.ttl,
         )
+        self.expiry = Expiry(self.store)
         self.names = NameStore(self.store)
         self.metrics = Metrics()
         self.admission = Admission(

@@ -71,6 +71,7 @@ class Settings(BaseSettings):
         retry_after: seconds that a refused client is told to wait.
         quota_bytes: limit for all adapters together.
         import_bytes: limit for the body of an import.
+        ttl: seconds after which adapters that were not used are removed; None for never.
         rate: how many requests a key may make that has no rate of its own, as "60/minute"; any
             number by default.
         zk_srs: SRS file that proofs are made under; one made by this machine by default.
@@ -95,6 +96,7 @@ class Settings(BaseSettings):
     retry_after: int = Field(default=2, ge=1)
     quota_bytes: int = Field(default=10 * 2**30, ge=0)
     import_bytes: int = Field(default=256 * 2**20, ge=0)
+    ttl: int | None = Field(default=None, ge=1)
     rate: Annotated[str, AfterValidator(require_rate)] | None = None
     zk_srs: Path | None = None
 

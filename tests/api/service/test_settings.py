@@ -30,6 +30,7 @@ STATED: dict[str, tuple[str, str]] = {
     "retry_after": ("9", "9"),
     "quota_bytes": ("1000", "1000"),
     "import_bytes": ("2000", "2_000"),
+    "ttl": ("86400", "86_400"),
     "rate": ("60/minute", '"60/minute"'),
     "zk_srs": ("kzg.srs", '"kzg.srs"'),
 }
