@@ -86,6 +86,12 @@ Rate = Annotated[
         help="Requests of a key that has no rate of its own, as 60/minute (default: no limit)."
     ),
 ]
+LogFormat = Annotated[
+    str | None,
+    typer.Option(
+        help="How the log is written: text, or json for an object a line (default: text)."
+    ),
+]
 ZkSrs = Annotated[
     Path | None, typer.Option(help="SRS file for proofs (default: one made by this machine).")
 ]
@@ -108,6 +114,7 @@ def serve_command(
     import_bytes: ImportBytes = None,
     ttl: Ttl = None,
     rate: Rate = None,
+    log_format: LogFormat = None,
     zk_srs: ZkSrs = None,
 ) -> None:
     """Serve adapters over HTTP until Ctrl-C.

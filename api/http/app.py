@@ -33,12 +33,16 @@ from api.http.dependencies import KEY
 from api.http.examples import add_examples
 from api.http.guard import Guard
 from api.http.headers import safe
-from api.http.listening import NO_TELEMETRY, WithoutQueries, announce, listen
+from api.http.listening import NO_TELEMETRY, announcement, listen
+from api.http.logs import configure_logging
+from api.http.observed import Observed
 from api.http.schemas import Problem
 from api.service.completions import Completions
 from api.service.keys import KeyStore
 from api.service.service import Service
 from api.service.settings import Settings, require_loopback
+
+_log = logging.getLogger("lorasmith.api")
 
 
 def create_app(service: Service) -> FastAPI:
@@ -91,7 +95,6 @@ def create_app(service: Service) -> FastAPI:
         )
     app.include_router(health.router)
     app.add_middleware(Guard, service=service)
-    app.add_middleware(metrics.Measured, metrics=service.metrics)  # outermost: counts refusals too
     problems.install(app)
     return app
 
@@ -108,8 +111,10 @@ def run_server(settings: Settings) -> None:
         require_loopback(settings.host, "use 127.0.0.1, or create one first: lorasmith keys create")
     with listen(settings.host, settings.port) as listener:
         service = Service(settings)
-        server = uvicorn.Server(uvicorn.Config(create_app(service), lifespan="on"))
-        logging.getLogger("uvicorn.access").addFilter(WithoutQueries())
+        config = uvicorn.Config(
+            create_app(service), lifespan="on", log_config=None, access_log=False
+        )
+        server = uvicorn.Server(config)
         failures: list[Exception] = []
 
         def stop(error: Exception) -> None:
@@ -118,7 +123,8 @@ def run_server(settings: Settings) -> None:
 
         service.on_failure = stop
         service.stopping = lambda: server.should_exit
-        announce(listener)
+        configure_logging(settings.log_format)
+        _log.info(announcement(listener))
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
     if failures:
@@ -128,11 +134,12 @@ def run_server(settings: Settings) -> None:
 class _Application(FastAPI):
     """FastAPI whose OpenAPI document has examples, and the schema that no route returns.
 
-    All of its answers have the headers SAFE, also those to accidents, which no middleware sees.
+    All of its answers are observed and have the headers SAFE, also those to accidents, which no
+    middleware sees.
     """
 
     def build_middleware_stack(self) -> ASGIApp:
-        return safe(super().build_middleware_stack())
+        return Observed(safe(super().build_middleware_stack()), self.state.service.metrics)
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()

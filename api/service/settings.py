@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import (
@@ -27,6 +27,7 @@ from library.base.models import DEFAULT_BASE, BaseReference, resolve_base
 from library.errors import UnknownName, UsageError, first_line
 from library.files import data_dir, read_input
 
+LogFormat = Literal["text", "json"]
 HOST_NAME = r"[a-z0-9._-]+|\[[0-9a-f:.]+\]"  # of any case, without a port
 
 
@@ -74,6 +75,7 @@ class Settings(BaseSettings):
         ttl: seconds after which adapters that were not used are removed; None for never.
         rate: how many requests a key may make that has no rate of its own, as "60/minute"; any
             number by default.
+        log_format: text for a person, or json for one object a line.
         zk_srs: SRS file that proofs are made under; one made by this machine by default.
     """
 
@@ -98,6 +100,7 @@ class Settings(BaseSettings):
     import_bytes: int = Field(default=256 * 2**20, ge=0)
     ttl: int | None = Field(default=None, ge=1)
     rate: Annotated[str, AfterValidator(require_rate)] | None = None
+    log_format: LogFormat = "text"
     zk_srs: Path | None = None
 
     @classmethod
