@@ -86,6 +86,12 @@ Rate = Annotated[
         help="Requests of a key that has no rate of its own, as 60/minute (default: no limit)."
     ),
 ]
+StopSeconds = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Seconds that running requests have once it is to stop (default: 20)."
+    ),
+]
 LogFormat = Annotated[
     str | None,
     typer.Option(
@@ -114,6 +120,7 @@ def serve_command(
     import_bytes: ImportBytes = None,
     ttl: Ttl = None,
     rate: Rate = None,
+    stop_seconds: StopSeconds = None,
     log_format: LogFormat = None,
     zk_srs: ZkSrs = None,
 ) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -30,6 +30,7 @@ from api.http import (
     verify,
 )
 from api.http.dependencies import KEY
+from api.http.draining import DrainingServer
 from api.http.examples import add_examples
 from api.http.guard import Guard
 from api.http.headers import safe
@@ -69,7 +70,8 @@ def create_app(service: Service) -> FastAPI:
         telemetry=NO_TELEMETRY,
     )
     app.state.service = service
-    app.state.completions = Completions(service)
+    app.state.completions = completions_of = Completions(service)
+    completions_of.admission.draining = lambda: service.draining()
     guarded = (
         adapters,
         archive,
@@ -100,7 +102,7 @@ def create_app(service: Service) -> FastAPI:
 
 
 def run_server(settings: Settings) -> None:
-    """Run until Ctrl-C or SIGTERM; running requests are finished, jobs are interrupted.
+    """Run until Ctrl-C or SIGTERM; then requests that run are finished, and jobs interrupted.
 
     Raises:
         UsageError: the host is not loopback, and there are no keys.
@@ -114,7 +116,7 @@ def run_server(settings: Settings) -> None:
         config = uvicorn.Config(
             create_app(service), lifespan="on", log_config=None, access_log=False
         )
-        server = uvicorn.Server(config)
+        server = DrainingServer(config, settings.stop_seconds, service.jobs.stop)
         failures: list[Exception] = []
 
         def stop(error: Exception) -> None:
@@ -122,11 +124,11 @@ def run_server(settings: Settings) -> None:
             server.should_exit = True
 
         service.on_failure = stop
+        service.draining = lambda: server.draining or server.should_exit
         service.stopping = lambda: server.should_exit
         configure_logging(settings.log_format)
         _log.info(announcement(listener))
-        with suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
+        server.run(sockets=[listener])
     if failures:
         raise failures[0]
 

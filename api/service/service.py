@@ -9,7 +9,7 @@ from anyio import to_thread
 
 import pretrained
 from api.errors import NotReady
-from api.service.admission import Admission
+from api.service.admission import ENDING, Admission, never
 from api.service.callers import Caller, caller_with
 from api.service.composing import Composing, merge_json
 from api.service.creating import Creating
@@ -66,7 +66,8 @@ class Service:
     Attributes:
         on_failure: called with the reason if `load` fails; logs it by default.
         uploads: places for bodies that are being received; for whoever receives them.
-        stopping: whether the server waits for the last answers, so that streams are to end.
+        draining: whether no more work is to be taken, as the server is to end.
+        stopping: whether its time is over, so that also answers in the making are to end.
     """
 
     def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
@@ -107,7 +108,10 @@ class Service:
         self.metrics.watch(self.jobs, self.store)
         self._srs = None if settings.zk_srs is None else read_srs(settings.zk_srs)
         self.on_failure: Callable[[Exception], None] = _log_failure
-        self.stopping: Callable[[], bool] = lambda: False
+        self.draining: Callable[[], bool] = never
+        self.stopping: Callable[[], bool] = never
+        for line in (self.admission, self.uploads):
+            line.draining = lambda: self.draining()
         self._searching = Searching(
             settings.library or str(pretrained.LIBRARY),
             self.store,
@@ -115,6 +119,11 @@ class Service:
             lambda: self.engine.resources.encoder(),
         )
         self._engine = engine
+
+    def require_time(self) -> None:
+        """Raise NotReady if the server is to end."""
+        if self.draining():
+            raise NotReady(ENDING, self.settings.retry_after)
 
     @property
     def engine(self) -> Engine:

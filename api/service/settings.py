@@ -75,6 +75,7 @@ class Settings(BaseSettings):
         ttl: seconds after which adapters that were not used are removed; None for never.
         rate: how many requests a key may make that has no rate of its own, as "60/minute"; any
             number by default.
+        stop_seconds: how long requests that run may take once the service is to end.
         log_format: text for a person, or json for one object a line.
         zk_srs: SRS file that proofs are made under; one made by this machine by default.
     """
@@ -100,6 +101,7 @@ class Settings(BaseSettings):
     import_bytes: int = Field(default=256 * 2**20, ge=0)
     ttl: int | None = Field(default=None, ge=1)
     rate: Annotated[str, AfterValidator(require_rate)] | None = None
+    stop_seconds: int = Field(default=20, ge=0)
     log_format: LogFormat = "text"
     zk_srs: Path | None = None
 

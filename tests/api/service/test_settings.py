@@ -32,6 +32,7 @@ STATED: dict[str, tuple[str, str]] = {
     "import_bytes": ("2000", "2_000"),
     "ttl": ("86400", "86_400"),
     "rate": ("60/minute", '"60/minute"'),
+    "stop_seconds": ("5", "5"),
     "log_format": ("json", '"json"'),
     "zk_srs": ("kzg.srs", '"kzg.srs"'),
 }
