@@ -34,7 +34,7 @@ from api.http.draining import DrainingServer
 from api.http.examples import add_examples
 from api.http.guard import Guard
 from api.http.headers import safe
-from api.http.listening import NO_TELEMETRY, announcement, listen
+from api.http.listening import announcement, listen, telemetry_of
 from api.http.logs import configure_logging
 from api.http.observed import Observed
 from api.http.schemas import Problem
@@ -42,6 +42,7 @@ from api.service.completions import Completions
 from api.service.keys import KeyStore
 from api.service.service import Service
 from api.service.settings import Settings, require_loopback
+from api.service.traces import Traces, provider_from_environment
 
 _log = logging.getLogger("lorasmith.api")
 
@@ -67,7 +68,7 @@ def create_app(service: Service) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
         responses=problems.ANY_OTHER,
-        telemetry=NO_TELEMETRY,
+        telemetry=telemetry_of(service.traces),
     )
     app.state.service = service
     app.state.completions = completions_of = Completions(service)
@@ -107,12 +108,13 @@ def run_server(settings: Settings) -> None:
     Raises:
         UsageError: the host is not loopback, and there are no keys.
         ListenError: the address cannot be listened on.
+        MissingExtra: there is a collector of traces, and not what sends them.
         LorasmithError: the generator cannot be loaded.
     """
     if not KeyStore(settings.data).exist():
         require_loopback(settings.host, "use 127.0.0.1, or create one first: lorasmith keys create")
     with listen(settings.host, settings.port) as listener:
-        service = Service(settings)
+        service = Service(settings, traces=Traces(provider_from_environment()))
         config = uvicorn.Config(
             create_app(service), lifespan="on", log_config=None, access_log=False
         )

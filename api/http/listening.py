@@ -1,15 +1,31 @@
-"""Start of a service: its socket, and the line that announces it."""
+"""Start of a service: its socket, the line that announces it, and what FastAPI exports."""
 
 import socket
 
 from fastapi.telemetry import TelemetryConfig
 
 from api.errors import ListenError
+from api.service.traces import Traces
 
-# Requests are private: nothing is exported, whatever the environment says.
+# Requests are private: FastAPI itself exports nothing, whatever the environment says.
 NO_TELEMETRY = TelemetryConfig(
     tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False
 )
+
+
+def telemetry_of(traces: Traces) -> TelemetryConfig:
+    """What FastAPI is to tell: a span for each request, but for probes, where there are spans."""
+    if traces.provider is None:
+        return NO_TELEMETRY
+    return TelemetryConfig(
+        tracing=True,
+        tracer_provider=traces.provider,
+        metrics=False,
+        logs=False,
+        operation_spans=False,
+        auto_configure=False,
+        exclude=lambda scope: scope["path"].startswith("/health/"),
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -5,6 +5,8 @@ import json
 import logging
 from typing import Any
 
+from opentelemetry.trace import format_trace_id, get_current_span
+
 from api.http.request_id import current_request_id
 from api.service.settings import LogFormat
 
@@ -44,6 +46,9 @@ class JsonLines(logging.Formatter):
             "request_id": current_request_id.get(),
             **_fields(record),
         }
+        span = get_current_span().get_span_context()
+        if span.is_valid:
+            content["trace_id"] = format_trace_id(span.trace_id)
         if record.exc_info:
             content["exception"] = self.formatException(record.exc_info)
         return json.dumps(content)

@@ -27,6 +27,7 @@ from api.service.replies import Replies
 from api.service.searching import Searching
 from api.service.settings import Settings
 from api.service.store import Store
+from api.service.traces import Traces
 from generator.engine import (
     DEFAULT_STRATEGY,
     Engine,
@@ -60,6 +61,7 @@ class Service:
     Args:
         settings: what it is started with.
         engine: used at once; otherwise `load` opens the configured one.
+        traces: where requests, jobs and their stages are spans; nowhere by default.
     Raises:
         MissingPath, ProofFileError: the configured tasks or SRS cannot be used.
 
@@ -70,7 +72,9 @@ class Service:
         stopping: whether its time is over, so that also answers in the making are to end.
     """
 
-    def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine | None = None, traces: Traces | None = None
+    ) -> None:
         if settings.tasks is not None and not settings.tasks.exists():
             raise MissingPath(f"there is no task folder at {settings.tasks}")
         self.settings = settings
@@ -84,7 +88,8 @@ class Service:
         )
         self.expiry = Expiry(self.store)
         self.names = NameStore(self.store)
-        self.metrics = Metrics()
+        self.traces = traces or Traces()
+        self.metrics = Metrics(self.traces)
         self.admission = Admission(
             "requests",
             waiting=settings.queue_length,
@@ -259,6 +264,10 @@ class Service:
 
     def _work(self, job: JobRow, share: Share) -> Keep:
         """What a job of any kind does. Raises Unauthenticated if its key was revoked."""
+        with self.traces.span(f"job {job.kind}"):
+            return self._work_of(job, share)
+
+    def _work_of(self, job: JobRow, share: Share) -> Keep:
         caller = caller_with(self.keys, job.owner)
         if job.kind == "create":
             return self._making.create_by_job(job, share)
