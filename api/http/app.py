@@ -108,6 +108,7 @@ def run_server(settings: Settings) -> None:
     Raises:
         UsageError: the host is not loopback, and there are no keys.
         ListenError: the address cannot be listened on.
+        StorageFailed: the data folder cannot be used, or is of a newer version.
         MissingExtra: there is a collector of traces, and not what sends them.
         LorasmithError: the generator cannot be loaded.
     """
@@ -115,6 +116,7 @@ def run_server(settings: Settings) -> None:
         require_loopback(settings.host, "use 127.0.0.1, or create one first: lorasmith keys create")
     with listen(settings.host, settings.port) as listener:
         service = Service(settings, traces=Traces(provider_from_environment()))
+        service.prepare()
         config = uvicorn.Config(
             create_app(service), lifespan="on", log_config=None, access_log=False
         )

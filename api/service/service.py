@@ -125,6 +125,11 @@ class Service:
         )
         self._engine = engine
 
+    def prepare(self) -> None:
+        """Bring the databases up to date, before there are requests. Raises StorageFailed."""
+        for store in (self.keys, self.names, self.jobs.store, self.replies):
+            store.prepare()
+
     def require_time(self) -> None:
         """Raise NotReady if the server is to end."""
         if self.draining():

@@ -70,7 +70,7 @@ class Store:
         self.quota_bytes, self._quota_of = quota_bytes, quota_of
         self.uses = Uses(ttl, clock)
         self._database = SqliteFile(
-            folder / "owners.sqlite3", _SCHEMA, "the adapter store", later=(USED,)
+            folder / "owners.sqlite3", _SCHEMA, "the adapter store", later=(USED,), version=1
         )
 
     def put(

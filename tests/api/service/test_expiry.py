@@ -157,6 +157,7 @@ def test_what_was_stored_before_uses_were_noted_begins_to_live_now(
     store.put("a", ONE, FILES)
     with closing(sqlite3.connect(store.folder / "owners.sqlite3")) as rows:
         rows.execute("ALTER TABLE owners DROP COLUMN used")
+        rows.execute("PRAGMA user_version = 0")
     clock.now += 100 * DAY
     assert store.sweep() == 0 and there(store, "a", ONE)
     clock.now += 10 * DAY + 1
