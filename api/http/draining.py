@@ -14,7 +14,7 @@ _log = logging.getLogger("lorasmith.api")
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn that drains at the first SIGTERM or Ctrl-C, and ends at the second.
+    """uvicorn that drains at the first SIGTERM or Ctrl-C, and stops working at the second.
 
     While it drains it listens, so that those who come are told to go elsewhere. It ends when no
     request runs, or at the latest after `seconds`; a process that then hangs is ended as it is,
@@ -36,9 +36,10 @@ class DrainingServer(uvicorn.Server):
         self.draining, self._ticks = False, 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain, or end at once if that has begun."""
+        """Begin to drain, or cut off what runs if that has begun."""
         if self.draining:
             self.should_exit = self.force_exit = True
+            _abandon_in(GRACE_SECONDS)
         self.draining = True
 
     async def on_tick(self, counter: int) -> bool:
@@ -46,18 +47,19 @@ class DrainingServer(uvicorn.Server):
         if self.draining:
             if self._ticks == 0:
                 _log.info("draining: no more work is taken; what runs has %d s", self._seconds)
-                self._end_in_time()
+                _abandon_in(self._seconds + GRACE_SECONDS)
                 self._on_drain()
             self._ticks += 1
             over = self._ticks > 10 * self._seconds
             self.should_exit |= over or not self.server_state.tasks
         return await super().on_tick(counter)
 
-    def _end_in_time(self) -> None:
-        """However the rest goes, end the process."""
-        timer = threading.Timer(self._seconds + GRACE_SECONDS, _abandon)
-        timer.daemon = True
-        timer.start()
+
+def _abandon_in(seconds: float) -> None:
+    """However the rest goes, end the process by then."""
+    timer = threading.Timer(seconds, _abandon)
+    timer.daemon = True
+    timer.start()
 
 
 def _abandon() -> None:

@@ -98,11 +98,11 @@ def test_what_runs_is_finished_and_all_others_are_told_to_come_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signals", [1, 2])
+@pytest.mark.parametrize(("signals", "seconds"), [(1, 1), (2, 600)])
 def test_what_does_not_end_is_left_behind_in_time(
-    tmp_path: Path, checkpoint: Path, signals: int
+    tmp_path: Path, checkpoint: Path, signals: int, seconds: int
 ) -> None:
-    with served(tmp_path, checkpoint, 1) as (process, client), ThreadPoolExecutor(1) as pool:
+    with served(tmp_path, checkpoint, seconds) as (process, client), ThreadPoolExecutor(1) as pool:
         running = pool.submit(client.post, "/v1/adapters", json={**REQUEST, "seed": 1})
         until(lambda: (tmp_path / "begun").exists())
         started = time.monotonic()
