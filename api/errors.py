@@ -164,6 +164,12 @@ class StorageFailed(ServiceError):
     status = 507
 
 
+class BackupDamaged(LorasmithError):
+    """A backup that is none, or not as it was written."""
+
+    code = "backup-damaged"
+
+
 class ListenError(LorasmithError):
     """An address that is in use, not this machine's or not permitted."""
 

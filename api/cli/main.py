@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
+from api.cli.backup import backup_command, restore_command
 from api.cli.base import base
 from api.cli.compose import ComposeCommand, compose_command
 from api.cli.console import guarded
@@ -50,6 +51,8 @@ app.command("publish")(publish_command)
 app.command("promote")(promote_command)
 app.command("rollback")(rollback_command)
 app.command("serve")(serve_command)
+app.command("backup")(backup_command)
+app.command("restore")(restore_command)
 app.command("commit")(commit_command)
 app.command("prove")(prove_command)
 app.command("verify-proof")(verify_proof)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -30,15 +30,21 @@ from api.http import (
     verify,
 )
 from api.http.dependencies import KEY
+from api.http.draining import DrainingServer
 from api.http.examples import add_examples
 from api.http.guard import Guard
 from api.http.headers import safe
-from api.http.listening import NO_TELEMETRY, WithoutQueries, announce, listen
+from api.http.listening import announcement, listen, telemetry_of
+from api.http.logs import configure_logging
+from api.http.observed import Observed
 from api.http.schemas import Problem
 from api.service.completions import Completions
 from api.service.keys import KeyStore
 from api.service.service import Service
 from api.service.settings import Settings, require_loopback
+from api.service.traces import Traces, provider_from_environment
+
+_log = logging.getLogger("lorasmith.api")
 
 
 def create_app(service: Service) -> FastAPI:
@@ -49,7 +55,9 @@ def create_app(service: Service) -> FastAPI:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(service.load)
             tasks.start_soon(service.jobs.run)
+            tasks.start_soon(service.expiry.run)
             yield
+            service.expiry.stop()
             service.jobs.stop()
 
     app = _Application(
@@ -60,10 +68,11 @@ def create_app(service: Service) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
         responses=problems.ANY_OTHER,
-        telemetry=NO_TELEMETRY,
+        telemetry=telemetry_of(service.traces),
     )
     app.state.service = service
-    app.state.completions = Completions(service)
+    app.state.completions = completions_of = Completions(service)
+    completions_of.admission.draining = lambda: service.draining()
     guarded = (
         adapters,
         archive,
@@ -89,25 +98,29 @@ def create_app(service: Service) -> FastAPI:
         )
     app.include_router(health.router)
     app.add_middleware(Guard, service=service)
-    app.add_middleware(metrics.Measured, metrics=service.metrics)  # outermost: counts refusals too
     problems.install(app)
     return app
 
 
 def run_server(settings: Settings) -> None:
-    """Run until Ctrl-C or SIGTERM; running requests are finished, jobs are interrupted.
+    """Run until Ctrl-C or SIGTERM; then requests that run are finished, and jobs interrupted.
 
     Raises:
         UsageError: the host is not loopback, and there are no keys.
         ListenError: the address cannot be listened on.
+        StorageFailed: the data folder cannot be used, or is of a newer version.
+        MissingExtra: there is a collector of traces, and not what sends them.
         LorasmithError: the generator cannot be loaded.
     """
     if not KeyStore(settings.data).exist():
         require_loopback(settings.host, "use 127.0.0.1, or create one first: lorasmith keys create")
     with listen(settings.host, settings.port) as listener:
-        service = Service(settings)
-        server = uvicorn.Server(uvicorn.Config(create_app(service), lifespan="on"))
-        logging.getLogger("uvicorn.access").addFilter(WithoutQueries())
+        service = Service(settings, traces=Traces(provider_from_environment()))
+        service.prepare()
+        config = uvicorn.Config(
+            create_app(service), lifespan="on", log_config=None, access_log=False
+        )
+        server = DrainingServer(config, settings.stop_seconds, service.jobs.stop)
         failures: list[Exception] = []
 
         def stop(error: Exception) -> None:
@@ -115,10 +128,11 @@ def run_server(settings: Settings) -> None:
             server.should_exit = True
 
         service.on_failure = stop
+        service.draining = lambda: server.draining or server.should_exit
         service.stopping = lambda: server.should_exit
-        announce(listener)
-        with suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
+        configure_logging(settings.log_format)
+        _log.info(announcement(listener))
+        server.run(sockets=[listener])
     if failures:
         raise failures[0]
 
@@ -126,11 +140,12 @@ def run_server(settings: Settings) -> None:
 class _Application(FastAPI):
     """FastAPI whose OpenAPI document has examples, and the schema that no route returns.
 
-    All of its answers have the headers SAFE, also those to accidents, which no middleware sees.
+    All of its answers are observed and have the headers SAFE, also those to accidents, which no
+    middleware sees.
     """
 
     def build_middleware_stack(self) -> ASGIApp:
-        return safe(super().build_middleware_stack())
+        return Observed(safe(super().build_middleware_stack()), self.state.service.metrics)
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()

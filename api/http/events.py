@@ -38,7 +38,7 @@ async def follow_job(
     """
     sent, retry = None, 1000 * service.settings.retry_after
     with suppress(NotFound, StorageFailed):
-        while not service.stopping():
+        while not service.draining():
             if (job.state, job.progress) != sent:
                 sent = job.state, job.progress
                 event = "progress" if job.state in ("queued", "running") else job.state

@@ -93,6 +93,7 @@ UNDESCRIBED = {
     "status": 422,
     "detail": "the description is empty",
     "code": "invalid-description",
+    "instance": "urn:lorasmith:request:9f86d081884c7d659a2feaa0c55ad015",
 }
 IMPORTED = {
     **RECORD,

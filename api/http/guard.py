@@ -29,6 +29,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._keys, self._rates = app, service.keys, Rates(service.settings.rate)
+        self._require_time = service.require_time
         self._hosts = Hosts(service.settings)
         self._needed = not is_loopback(service.settings.host)
 
@@ -40,6 +41,7 @@ class Guard:
         try:
             self._hosts.require(request)
             if scope["path"] not in OPEN:
+                self._require_time()
                 request.state.caller = caller = await self._identify(request)
                 headers = self._rates.take(caller)
                 caller.require("read" if request.method in READING else "write")

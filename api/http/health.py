@@ -17,6 +17,7 @@ async def live() -> Health:
 
 @router.get("/ready", responses=documented("not-ready"))
 async def ready(service: ServiceOf) -> Health:
-    """Readiness: generator and encoder are loaded."""
+    """Readiness: generator and encoder are loaded, and the service is not about to end."""
+    service.require_time()
     _ = service.engine
     return Health(status="ready")

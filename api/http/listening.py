@@ -1,27 +1,31 @@
-"""Start of a service: its socket, the line that announces it, and what is logged."""
+"""Start of a service: its socket, the line that announces it, and what FastAPI exports."""
 
-import logging
 import socket
-import sys
 
 from fastapi.telemetry import TelemetryConfig
 
 from api.errors import ListenError
+from api.service.traces import Traces
 
-# Requests are private: nothing is exported, whatever the environment says.
+# Requests are private: FastAPI itself exports nothing, whatever the environment says.
 NO_TELEMETRY = TelemetryConfig(
     tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False
 )
 
 
-class WithoutQueries(logging.Filter):
-    """Keeps queries out of uvicorn's access log, as they hold descriptions, which are private."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        match record.args:
-            case (client, method, str(target), *others):
-                record.args = (client, method, target.partition("?")[0], *others)
-        return True
+def telemetry_of(traces: Traces) -> TelemetryConfig:
+    """What FastAPI is to tell: a span for each request, but for probes, where there are spans."""
+    if traces.provider is None:
+        return NO_TELEMETRY
+    return TelemetryConfig(
+        tracing=True,
+        tracer_provider=traces.provider,
+        metrics=False,
+        logs=False,
+        operation_spans=False,
+        auto_configure=False,
+        exclude=lambda scope: scope["path"].startswith("/health/"),
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -43,8 +47,8 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def announce(listener: socket.socket) -> None:
-    """Print the address on stderr; port 0 has been replaced by the real one."""
+def announcement(listener: socket.socket) -> str:
+    """What is said at the start: the address; port 0 has been replaced by the real one."""
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(f"listening on http://{shown}:{port}; Ctrl-C stops", file=sys.stderr, flush=True)
+    return f"listening on http://{shown}:{port}; Ctrl-C stops"

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
+from api.http.request_id import current_request_id
 from library.errors import LorasmithError
 
 MEDIA_TYPE = "application/problem+json"
@@ -107,6 +108,9 @@ def problem_response(
         "detail": _presentable(detail),
         "code": kind.code,
     }
+    request_id = current_request_id.get()
+    if request_id is not None:
+        content["instance"] = f"urn:lorasmith:request:{request_id}"
     return JSONResponse(content, kind.status, headers=headers, media_type=MEDIA_TYPE)
 
 

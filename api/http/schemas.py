@@ -247,3 +247,4 @@ class Problem(BaseModel):
     status: int
     detail: str
     code: str = Field(json_schema_extra={"enum": [*PROBLEMS]})
+    instance: str = Field(description="`urn:lorasmith:request:` and the answer's `X-Request-Id`.")

@@ -8,11 +8,17 @@ from typing import ParamSpec, TypeVar
 import anyio
 from anyio import to_thread
 
-from api.errors import Overloaded
+from api.errors import NotReady, Overloaded
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Waited = Callable[[float], None]
+ENDING = "the service is being stopped"
+
+
+def never() -> bool:
+    """What does not come."""
+    return False
 
 
 def unobserved(seconds: float) -> None:
@@ -29,6 +35,9 @@ class Admission:
         waiting: how many may wait.
         retry_after: seconds that a refused client is told to wait.
         waited: called with the seconds that a piece of work waited, when it begins.
+
+    Attributes:
+        draining: whether no more work is to begin; who waits is refused too, in his turn.
     """
 
     def __init__(
@@ -37,15 +46,17 @@ class Admission:
         self.retry_after, self._waited = retry_after, waited
         self._work, self._capacity, self._admitted = work, waiting + 1, 0
         self._one = anyio.CapacityLimiter(1)
+        self.draining: Callable[[], bool] = never
 
     def require_place(self) -> None:
-        """Raise Overloaded if there is no place."""
+        """Raise Overloaded if there is no place, NotReady while the service ends."""
+        self._require_time()
         if self._admitted >= self._capacity:
             message = f"{self._admitted} {self._work} are running or waiting; try again later"
             raise Overloaded(message, self.retry_after)
 
     def enter(self) -> None:
-        """Take a place, until `leave`. Raises Overloaded if there is none."""
+        """Take a place, until `leave`. Raises Overloaded if there is none, NotReady."""
         self.require_place()
         self._admitted += 1
 
@@ -55,7 +66,7 @@ class Admission:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """A place for the time of a `with` block. Raises Overloaded if there is none."""
+        """A place for the time of a `with` block. Raises as `enter` does."""
         self.enter()
         try:
             yield
@@ -63,16 +74,21 @@ class Admission:
             self.leave()
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function` in a thread, alone. Raises Overloaded."""
+        """Call `function` in a thread, alone. Raises as `enter` does."""
         with self.place():
             return await self.alone(function, *args, **kwargs)
 
     async def alone(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function` in a thread, alone, for who has a place."""
+        """Call `function` in a thread, alone, for who has a place. Raises NotReady."""
         entered = time.monotonic()
 
         def timed() -> T:
+            self._require_time()
             self._waited(time.monotonic() - entered)
             return function(*args, **kwargs)
 
         return await to_thread.run_sync(timed, limiter=self._one)
+
+    def _require_time(self) -> None:
+        if self.draining():
+            raise NotReady(ENDING, self.retry_after)

@@ -85,10 +85,14 @@ class JobStore:
         self.folder = folder
         # Also a damaged file is reported: jobs can be asked for again once it is removed.
         self._database = SqliteFile(
-            folder / "jobs.sqlite3", _SCHEMA, "the job store", sqlite3.DatabaseError, (_OWNER,)
+            folder / "jobs.sqlite3", _SCHEMA, "the job store", sqlite3.DatabaseError, (_OWNER,), 1
         )
         self._lock: FileLock | None = None
         self._guard = threading.Lock()
+
+    def prepare(self) -> None:
+        """Bring the file up to date. Raises StorageFailed."""
+        self._database.prepare()
 
     def add(self, owner: str, adapter: str, request: Mapping[str, Any]) -> JobRow:
         """A new job, queued with this process. Raises StorageFailed."""

@@ -12,7 +12,7 @@ from anyio import to_thread
 from anyio.streams.memory import MemoryObjectSendStream
 
 from api.errors import NotReady, QuotaExceeded
-from api.service.admission import Admission, Waited, unobserved
+from api.service.admission import ENDING, Admission, Waited, unobserved
 from api.service.job_store import INTERRUPTED, Cancelled, JobRow, JobStore, Keep
 from generator.refine.process import TrainingLost
 from library.errors import AdapterRefused, LorasmithError, MissingPath
@@ -81,8 +81,7 @@ class Jobs:
         except BaseException as error:
             self._admission.leave()
             if isinstance(error, anyio.ClosedResourceError):
-                message = "the service is being stopped"
-                raise NotReady(message, self._admission.retry_after) from error
+                raise NotReady(ENDING, self._admission.retry_after) from error
             raise
         return job
 

@@ -70,7 +70,11 @@ class KeyStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._database = SqliteFile(folder / "keys.sqlite3", _SCHEMA, "the key store")
+        self._database = SqliteFile(folder / "keys.sqlite3", _SCHEMA, "the key store", version=1)
+
+    def prepare(self) -> None:
+        """Bring the file up to date. Raises StorageFailed."""
+        self._database.prepare()
 
     def create(
         self,

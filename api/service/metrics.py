@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from api.errors import StorageFailed
 from api.service.jobs import Jobs
 from api.service.store import Store
+from api.service.traces import Traces
 from library.stages import Stage, Stages
 
 Work = Literal["requests", "jobs"]  # answered at once, or in the background
@@ -26,11 +27,15 @@ _BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)  #
 class Metrics:
     """The measurements of one service, in a registry of their own.
 
+    Args:
+        traces: where stages and waiting are spans too.
+
     Attributes:
         registry: what `/metrics` shows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, traces: Traces | None = None) -> None:
+        self._traces = traces or Traces()
         self.registry = CollectorRegistry()
         self._queue = self._histogram("queue", "Waiting until work begins.", "work")
         self._stages = {s: self._histogram(s, _STAGES[s], "work") for s in get_args(Stage)}
@@ -43,12 +48,22 @@ class Metrics:
         self._request = self._histogram("http_request", "From request to answer's end.", "route")
 
     def waited(self, work: Work) -> Callable[[float], None]:
-        """Takes the seconds that a piece of work waited."""
-        return self._queue.labels(work).observe
+        """Takes the seconds that a piece of work waited, when it begins."""
+        observe = self._queue.labels(work).observe
+
+        def note(seconds: float) -> None:
+            observe(seconds)
+            self._traces.waited(seconds)
+
+        return note
 
     def stages(self, work: Work) -> Stages:
         """Measures the stages of one piece of work, in one thread."""
-        return _Stopwatch(lambda stage, spent: self._stages[stage].labels(work).observe(spent))
+
+        def observe(stage: Stage, spent: float) -> None:
+            self._stages[stage].labels(work).observe(spent)
+
+        return _Stopwatch(observe, self._traces.span)
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count an answer. `route` and `method` are among few: never what a client made up."""
@@ -73,14 +88,19 @@ class Metrics:
 class _Stopwatch:
     """Stages that may lie within each other: the time of an inner one is not the outer one's."""
 
-    def __init__(self, observe: Callable[[Stage, float], None]) -> None:
-        self._observe, self._within = observe, 0.0
+    def __init__(
+        self,
+        observe: Callable[[Stage, float], None],
+        span: Callable[[str], AbstractContextManager[None]],
+    ) -> None:
+        self._observe, self._span, self._within = observe, span, 0.0
 
     @contextmanager
     def __call__(self, stage: Stage) -> Iterator[None]:
         before, self._within, started = self._within, 0.0, time.perf_counter()
         try:
-            yield
+            with self._span(stage):
+                yield
         finally:
             spent = time.perf_counter() - started
             self._observe(stage, spent - self._within)

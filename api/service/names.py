@@ -59,6 +59,10 @@ class NameStore:
     def __init__(self, store: Store) -> None:
         self._store, self._database = store, store.with_tables(_SCHEMA)
 
+    def prepare(self) -> None:
+        """Bring the store's file, names and adapters, up to date. Raises StorageFailed."""
+        self._database.prepare()
+
     def publish(
         self, owner: str, name: str, adapter: str, suite: Suite | None = None
     ) -> tuple[Version, bool]:

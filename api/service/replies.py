@@ -42,9 +42,15 @@ class Replies:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._database = SqliteFile(folder / "replies.sqlite3", _SCHEMA, "the store of answers")
+        self._database = SqliteFile(
+            folder / "replies.sqlite3", _SCHEMA, "the store of answers", version=1
+        )
         self._running: dict[tuple[str, str], str] = {}
         self._guard = threading.Lock()
+
+    def prepare(self) -> None:
+        """Bring the file up to date. Raises StorageFailed."""
+        self._database.prepare()
 
     def begin(self, owner: str, key: str, fingerprint: str) -> Reply | None:
         """The answer under a key; None if there is none yet, and then the key is taken.

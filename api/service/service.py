@@ -9,10 +9,11 @@ from anyio import to_thread
 
 import pretrained
 from api.errors import NotReady
-from api.service.admission import Admission
+from api.service.admission import ENDING, Admission, never
 from api.service.callers import Caller, caller_with
 from api.service.composing import Composing, merge_json
 from api.service.creating import Creating
+from api.service.expiry import Expiry
 from api.service.hooks import configured, drawn_challenge, hooks_of
 from api.service.importing import Importing
 from api.service.job_store import JobRow, JobStore, Keep
@@ -26,6 +27,7 @@ from api.service.replies import Replies
 from api.service.searching import Searching
 from api.service.settings import Settings
 from api.service.store import Store
+from api.service.traces import Traces
 from generator.engine import (
     DEFAULT_STRATEGY,
     Engine,
@@ -59,16 +61,20 @@ class Service:
     Args:
         settings: what it is started with.
         engine: used at once; otherwise `load` opens the configured one.
+        traces: where requests, jobs and their stages are spans; nowhere by default.
     Raises:
         MissingPath, ProofFileError: the configured tasks or SRS cannot be used.
 
     Attributes:
         on_failure: called with the reason if `load` fails; logs it by default.
         uploads: places for bodies that are being received; for whoever receives them.
-        stopping: whether the server waits for the last answers, so that streams are to end.
+        draining: whether no more work is to be taken, as the server is to end.
+        stopping: whether its time is over, so that also answers in the making are to end.
     """
 
-    def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine | None = None, traces: Traces | None = None
+    ) -> None:
         if settings.tasks is not None and not settings.tasks.exists():
             raise MissingPath(f"there is no task folder at {settings.tasks}")
         self.settings = settings
@@ -78,9 +84,12 @@ class Service:
             settings.data,
             quota_bytes=settings.quota_bytes,
             quota_of=lambda owner: caller_with(self.keys, owner).quota_bytes,
+            ttl=settings.ttl,
         )
+        self.expiry = Expiry(self.store)
         self.names = NameStore(self.store)
-        self.metrics = Metrics()
+        self.traces = traces or Traces()
+        self.metrics = Metrics(self.traces)
         self.admission = Admission(
             "requests",
             waiting=settings.queue_length,
@@ -104,7 +113,10 @@ class Service:
         self.metrics.watch(self.jobs, self.store)
         self._srs = None if settings.zk_srs is None else read_srs(settings.zk_srs)
         self.on_failure: Callable[[Exception], None] = _log_failure
-        self.stopping: Callable[[], bool] = lambda: False
+        self.draining: Callable[[], bool] = never
+        self.stopping: Callable[[], bool] = never
+        for line in (self.admission, self.uploads):
+            line.draining = lambda: self.draining()
         self._searching = Searching(
             settings.library or str(pretrained.LIBRARY),
             self.store,
@@ -112,6 +124,16 @@ class Service:
             lambda: self.engine.resources.encoder(),
         )
         self._engine = engine
+
+    def prepare(self) -> None:
+        """Bring the databases up to date, before there are requests. Raises StorageFailed."""
+        for store in (self.keys, self.names, self.jobs.store, self.replies):
+            store.prepare()
+
+    def require_time(self) -> None:
+        """Raise NotReady if the server is to end."""
+        if self.draining():
+            raise NotReady(ENDING, self.settings.retry_after)
 
     @property
     def engine(self) -> Engine:
@@ -247,6 +269,10 @@ class Service:
 
     def _work(self, job: JobRow, share: Share) -> Keep:
         """What a job of any kind does. Raises Unauthenticated if its key was revoked."""
+        with self.traces.span(f"job {job.kind}"):
+            return self._work_of(job, share)
+
+    def _work_of(self, job: JobRow, share: Share) -> Keep:
         caller = caller_with(self.keys, job.owner)
         if job.kind == "create":
             return self._making.create_by_job(job, share)

@@ -1,23 +1,33 @@
-"""Settings of a service: `LORASMITH_*` in the environment, or arguments.
+"""Settings of a service: flags of `serve`, `LORASMITH_*` in the environment, keys of a TOML file.
 
-`LORASMITH_BASES` is a JSON object from the names that requests may use to Hub ids, `hub:` ids or
-folders; the first is the default. A request never names a path.
+A flag goes before the environment, and that before the file. `bases` are the base models by the
+names that requests may use: Hub ids, `hub:` ids or folders. A request never names a path.
 """
 
 import ipaddress
+import json
 import re
+import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from api.service.keys import require_rate
 from library.base.models import DEFAULT_BASE, BaseReference, resolve_base
-from library.errors import UnknownName, UsageError
-from library.files import data_dir
+from library.errors import UnknownName, UsageError, first_line
+from library.files import data_dir, read_input
 
+LogFormat = Literal["text", "json"]
 HOST_NAME = r"[a-z0-9._-]+|\[[0-9a-f:.]+\]"  # of any case, without a port
 
 
@@ -30,10 +40,24 @@ def _host_names(value: Any) -> Any:
     return names
 
 
+def _from_json(value: Any) -> Any:
+    """An object that a flag or a variable holds as JSON; a file has it as a table."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError) as error:
+        raise UsageError("it must be a JSON object") from error
+
+
+_Json = BeforeValidator(_from_json)
+
+
 class Settings(BaseSettings):
     """Settings of one service; `load_settings` gives errors of one sentence.
 
+    Each is also a flag of `serve`, and a row of the table in docs/production.md.
+
     Attributes:
+        config: TOML file with any of the others.
         host: address to listen on; loopback only, unless there are keys.
         port: port to listen on; 0 takes a free one.
         allowed_hosts: names, separated by commas, under which clients may ask, beside those of
@@ -48,21 +72,25 @@ class Settings(BaseSettings):
         retry_after: seconds that a refused client is told to wait.
         quota_bytes: limit for all adapters together.
         import_bytes: limit for the body of an import.
+        ttl: seconds after which adapters that were not used are removed; None for never.
         rate: how many requests a key may make that has no rate of its own, as "60/minute"; any
             number by default.
+        stop_seconds: how long requests that run may take once the service is to end.
+        log_format: text for a person, or json for one object a line.
         zk_srs: SRS file that proofs are made under; one made by this machine by default.
     """
 
     model_config = SettingsConfigDict(env_prefix="LORASMITH_", env_ignore_empty=True, frozen=True)
 
+    config: Path | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_host_names)] = ()
     data: Path = Field(default_factory=data_dir)
-    checkpoints: dict[str, Path] = {}
+    checkpoints: Annotated[dict[str, Path], NoDecode, _Json] = {}
     library: str | None = None
     tasks: Path | None = None
-    bases: dict[str, str] = Field(
+    bases: Annotated[dict[str, str], NoDecode, _Json] = Field(
         default={DEFAULT_BASE: DEFAULT_BASE, DEFAULT_BASE.split("/")[1]: DEFAULT_BASE},
         min_length=1,
     )
@@ -71,8 +99,25 @@ class Settings(BaseSettings):
     retry_after: int = Field(default=2, ge=1)
     quota_bytes: int = Field(default=10 * 2**30, ge=0)
     import_bytes: int = Field(default=256 * 2**20, ge=0)
+    ttl: int | None = Field(default=None, ge=1)
     rate: Annotated[str, AfterValidator(require_rate)] | None = None
+    stop_seconds: int = Field(default=20, ge=0)
+    log_format: LogFormat = "text"
     zk_srs: Path | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, the environment, the file that one of these names. Raises UsageError."""
+        path = init_settings().get("config") or env_settings().get("config")
+        stated = {} if path is None else _read(Path(path), [*cls.model_fields])
+        return init_settings, env_settings, InitSettingsSource(settings_cls, stated)
 
     @property
     def default_base(self) -> str:
@@ -91,7 +136,10 @@ class Settings(BaseSettings):
 
 
 def load_settings(**options: Any) -> Settings:
-    """Settings from the environment; `options` go before it. Raises UsageError."""
+    """Settings from `options`, the environment and a file, in this order.
+
+    Raises UsageError; MissingPath if there is no file, OSError if it cannot be read.
+    """
     try:
         return Settings(**options)
     except ValidationError as error:
@@ -99,8 +147,19 @@ def load_settings(**options: Any) -> Settings:
         name = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"setting {name}: {message[0].lower()}{message[1:]}") from error
-    except SettingsError as error:
-        raise UsageError(f"a LORASMITH_* variable cannot be read: {error}") from error
+
+
+def _read(path: Path, known: Sequence[str]) -> dict[str, Any]:
+    """What a TOML file states. Raises UsageError, MissingPath; OSError if it cannot be read."""
+    content = read_input(path)
+    try:
+        stated = tomllib.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read as TOML: {first_line(error)}") from error
+    for name in stated:
+        if name not in known or name == "config":
+            raise UsageError(f"{path}: there is no setting {name!r}")
+    return stated
 
 
 def is_loopback(host: str) -> bool:

@@ -22,6 +22,8 @@ class SqliteFile:
         failure: SQLite's errors that mean a disk that cannot be used; others are accidents.
         later: columns that came after the tables: (table, name, declaration). Files without them
             get them.
+        version: number of the schema, which the file keeps; 0 leaves the file as it is. It goes up
+            with `later`.
     """
 
     path: Path
@@ -29,10 +31,14 @@ class SqliteFile:
     label: str
     failure: type[sqlite3.Error] = sqlite3.OperationalError
     later: tuple[tuple[str, str, str], ...] = ()
+    version: int = 0
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """A new connection that commits each statement. Raises StorageFailed."""
+        """A new connection that commits each statement.
+
+        Raises StorageFailed, also for a file of a newer schema, which stays as it is.
+        """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(
@@ -42,8 +48,10 @@ class SqliteFile:
                     # Refused at once while others write; it lasts once it has been set.
                     rows.execute("PRAGMA journal_mode = WAL")
                 rows.execute("PRAGMA foreign_keys = ON")
+                known = self._known_version(rows)
                 rows.executescript(self.schema)
-                self._add_columns(rows)
+                if known < self.version:
+                    self._migrate(rows)
                 yield rows
         except (OSError, self.failure) as error:
             raise self.failed(error) from error
@@ -67,14 +75,28 @@ class SqliteFile:
         with self.connection() as rows:
             return rows.execute(statement, parameters).fetchall()
 
-    def _add_columns(self, rows: sqlite3.Connection) -> None:
-        """Add what the file lacks of `later`."""
-        if not any(self._lacking(rows)):
-            return
+    def prepare(self) -> None:
+        """Bring the file up to date, as every connection does. Raises StorageFailed."""
+        with self.connection():
+            pass
+
+    def _known_version(self, rows: sqlite3.Connection) -> int:
+        """The version of the file. Raises StorageFailed if it is newer than ours."""
+        (known,) = rows.execute("PRAGMA user_version").fetchone()
+        if 0 < self.version < known:
+            raise StorageFailed(
+                f"{self.label} was written by a newer lorasmith: it has schema {known}, and this "
+                f"one knows {self.version}"
+            )
+        return known
+
+    def _migrate(self, rows: sqlite3.Connection) -> None:
+        """Add what the file lacks of `later`; of several processes the first one does."""
         with rows:
-            rows.execute("BEGIN IMMEDIATE")  # another process may have been first
+            rows.execute("BEGIN IMMEDIATE")  # the lock; what is lacking is looked at under it
             for statement in self._lacking(rows):
                 rows.execute(statement)
+            rows.execute(f"PRAGMA user_version = {self.version}")
 
     def _lacking(self, rows: sqlite3.Connection) -> list[str]:
         """The statements that add what is missing."""

@@ -7,17 +7,22 @@ adapter again restores them.
 """
 
 import json
+import math
 import re
 import shutil
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from api.errors import Conflict, NotFound, QuotaExceeded
+from api.errors import Conflict, NotFound, QuotaExceeded, StorageFailed
+from api.service.quotas import require_room, require_total
 from api.service.sqlite import SqliteFile
+from api.service.uses import USED, Uses
 from library.canonical import digest
 from library.errors import OutputError
 from library.files import data_dir, write_folder
@@ -47,6 +52,9 @@ class Store:
         folder: holds everything; created when the first adapter is stored.
         quota_bytes: limit for the files of all adapters together.
         quota_of: gives an owner's own limit, or None; an adapter counts for each of its owners.
+        ttl: seconds after which an adapter that its owner has not used may be removed; never if
+            None, and never while it is a version of a name.
+        clock: the time, in seconds since 1970.
     """
 
     def __init__(
@@ -55,10 +63,15 @@ class Store:
         *,
         quota_bytes: int,
         quota_of: Callable[[str], int | None] = lambda owner: None,
+        ttl: int | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder
         self.quota_bytes, self._quota_of = quota_bytes, quota_of
-        self._database = SqliteFile(folder / "owners.sqlite3", _SCHEMA, "the adapter store")
+        self.uses = Uses(ttl, clock)
+        self._database = SqliteFile(
+            folder / "owners.sqlite3", _SCHEMA, "the adapter store", later=(USED,), version=1
+        )
 
     def put(
         self,
@@ -81,9 +94,19 @@ class Store:
             new to this owner. If the adapter is stored already, its first record.
         Raises:
             Conflict: others were imported under its id.
-            QuotaExceeded: it does not fit; and as `quota_of` does.
+            QuotaExceeded: it does not fit, also without what has expired; and as `quota_of` does.
             StorageFailed: it cannot be written; nothing is left behind.
         """
+        try:
+            return self._put(owner, summary, files, imported)
+        except QuotaExceeded:
+            if not self.sweep():
+                raise
+        return self._put(owner, summary, files, imported)
+
+    def _put(
+        self, owner: str, summary: Mapping[str, Any], files: Mapping[str, bytes], imported: bool
+    ) -> tuple[StoredRecord, bool]:
         identity, quota = summary["id"], self._quota_of(owner)
         with self._database.transaction() as rows:
             row = rows.execute("SELECT record FROM adapters WHERE id = ?", (identity,)).fetchone()
@@ -96,9 +119,12 @@ class Store:
                 mark = {"imported": True} if imported else {}
                 record = {**summary, **mark, "files": _contents(files)}
                 self._insert(rows, record)
-            added = rows.execute("INSERT OR IGNORE INTO owners VALUES (?, ?)", (owner, identity))
+            added = rows.execute(
+                "INSERT OR IGNORE INTO owners (key, id) VALUES (?, ?)", (owner, identity)
+            )
+            self.uses.note(rows, owner, identity)
             if quota is not None and (replaced or added.rowcount):
-                _require_room(rows, owner, quota)
+                require_room(rows, owner, quota)
             if replaced:
                 self._write(identity, files)  # last: an error undoes the rows
         return record, new or added.rowcount == 1
@@ -153,11 +179,32 @@ class Store:
         Raises NotFound; Conflict if it is a version of a name.
         """
         _require_id(identity)
+        self._delete(owner, identity, math.inf)
+
+    def sweep(self) -> int:
+        """Delete what has expired, but for versions of names; how many that were.
+
+        A clock that was put back lets nothing live longer than anew. Raises StorageFailed.
+        """
+        with self._database.connection() as rows:
+            since, expired = self.uses.expired(rows)
+        swept = 0
+        for owner, identity in expired:
+            with suppress(NotFound):  # it was used or deleted a moment ago
+                try:
+                    self._delete(owner, identity, since)
+                    swept += 1
+                except Conflict:  # to be a version is to be used
+                    self._use(owner, identity)
+        return swept
+
+    def _delete(self, owner: str | None, identity: str, unused_since: float) -> None:
+        """Raises NotFound if it is not there, or was used since; Conflict as `delete` does."""
         with self._database.transaction() as rows:
             try:
                 gone = rows.execute(
-                    "DELETE FROM owners WHERE id = ?1 AND key = coalesce(?2, key)",
-                    (identity, owner),
+                    "DELETE FROM owners WHERE id = ?1 AND key = coalesce(?2, key) AND used < ?3",
+                    (identity, owner, unused_since),
                 )
             except sqlite3.IntegrityError as error:
                 raise Conflict(
@@ -192,16 +239,25 @@ class Store:
         return [json.loads(row[0]) for row in rows]
 
     def _record(self, owner: str | None, identity: str) -> StoredRecord:
-        """Raises NotFound unless the adapter is the owner's."""
+        """Looking at it is a use. Raises NotFound unless the adapter is the owner's."""
         _require_id(identity)
         rows = self._database.query(
-            "SELECT record FROM adapters JOIN owners USING (id)"
-            " WHERE id = ?1 AND key = coalesce(?2, key)",
+            "SELECT record, used FROM adapters JOIN owners USING (id)"
+            " WHERE id = ?1 AND key = coalesce(?2, key) ORDER BY used",
             *(identity, owner),
         )
         if not rows:
             raise NotFound(UNKNOWN)
-        return json.loads(rows[0][0])
+        record, used = rows[0]
+        if self.uses.is_new(used):
+            with suppress(StorageFailed):  # who reads needs no disk that can be written
+                self._use(owner, identity)
+        return json.loads(record)
+
+    def _use(self, owner: str | None, identity: str) -> None:
+        """Note a use. Raises StorageFailed."""
+        with self._database.connection() as rows:
+            self.uses.note(rows, owner, identity)
 
     def _intact(self, record: StoredRecord) -> bool:
         """True if every file is as it was stored."""
@@ -220,14 +276,7 @@ class Store:
     def _insert(self, rows: sqlite3.Connection, record: StoredRecord) -> None:
         identity = record["id"]
         size = sum(file["bytes"] for file in record["files"].values())
-        (used,) = rows.execute(
-            "SELECT coalesce(sum(bytes), 0) FROM adapters WHERE id != ?", (identity,)
-        ).fetchone()
-        if used + size > self.quota_bytes:
-            raise QuotaExceeded(
-                f"the adapter takes {size:,} bytes and {used:,} of {self.quota_bytes:,} are "
-                "in use; delete adapters to make room"
-            )
+        require_total(rows, identity, size, self.quota_bytes)
         rows.execute(
             "INSERT INTO adapters VALUES (:id, :bytes, :record)"
             " ON CONFLICT (id) DO UPDATE SET bytes = :bytes, record = :record",
@@ -244,18 +293,6 @@ class Store:
 def local_store() -> Store:
     """The store of this machine's user; quotas are the service's affair."""
     return Store(data_dir(), quota_bytes=sys.maxsize)
-
-
-def _require_room(rows: sqlite3.Connection, owner: str, quota: int) -> None:
-    """Raise QuotaExceeded if an owner's adapters, the one just added among them, exceed a quota."""
-    (used,) = rows.execute(
-        "SELECT sum(bytes) FROM adapters JOIN owners USING (id) WHERE key = ?", (owner,)
-    ).fetchone()
-    if used > quota:
-        raise QuotaExceeded(
-            f"with this adapter, those of the key would take {used:,} bytes of {quota:,}; delete "
-            "adapters to make room"
-        )
 
 
 def _require_id(identity: str) -> None:

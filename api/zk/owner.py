@@ -7,6 +7,7 @@ answers of its tickets, each once. Weights stay here, and so does the count of a
 
 import logging
 import secrets
+import sys
 from contextlib import suppress
 from threading import Lock
 
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.errors import NotFound
 from api.http import problems
 from api.http.body import JsonRoute
-from api.http.listening import NO_TELEMETRY, announce, listen
+from api.http.listening import NO_TELEMETRY, announcement, listen
 from api.service.settings import require_loopback
 from library.errors import LorasmithError
 from verification.zk.child import Rows
@@ -127,7 +128,7 @@ def serve_owner(owner: Owner, host: str, port: int) -> None:
     require_loopback(host)
     with listen(host, port) as listener:
         server = uvicorn.Server(uvicorn.Config(create_owner_app(owner), log_level="warning"))
-        announce(listener)
+        print(announcement(listener), file=sys.stderr, flush=True)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
 

@@ -104,7 +104,9 @@ def assert_problem(response: Any, status: int, code: str | None = None) -> dict[
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     body = response.json()
-    assert sorted(body) == ["code", "detail", "status", "title", "type"]
+    assert {*body} - {"instance"} == {"code", "detail", "status", "title", "type"}
+    request = response.headers.get("x-request-id")  # of the service's own answers
+    assert body.get("instance") == (request and f"urn:lorasmith:request:{request}")
     assert body["status"] == status == PROBLEMS[body["code"]].status
     assert body["type"] == PROBLEMS[body["code"]].type
     assert body["detail"] and "\n" not in body["detail"] and "Traceback" not in body["detail"]

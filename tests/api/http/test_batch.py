@@ -50,13 +50,14 @@ REQUESTS: list[Any] = [
 def test_results_are_what_each_request_alone_is_answered(
     client: TestClient, settings: Settings, engine: Engine, tmp_path: Path
 ) -> None:
+    client.headers["X-Request-Id"] = "same"
     answer = send(client, URL, {"requests": REQUESTS})
     assert answer.status_code == 200
     BatchAnswer.model_validate(answer.json(), strict=True)
     results = answer.json()["results"]
     apart = settings.model_copy(update={"data": tmp_path / "apart"})
     with client_of(apart, engine) as other:
-        alone = [post(other, request) for request in REQUESTS]
+        alone = [post(other, request, **{"X-Request-Id": "same"}) for request in REQUESTS]
         assert results == [one.json() for one in alone]
         for result in (result for result in results if "files" in result):
             for file in result["files"].values():  # the digests are those of the bytes

@@ -63,7 +63,7 @@ def assert_problem(response: Any, status: int, code: str) -> None:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     body = response.json()
-    assert {*body} == {"code", "detail", "error", "status", "title", "type"}
+    assert {*body} == {"code", "detail", "error", "instance", "status", "title", "type"}
     assert body["code"] == code and body["status"] == status
     assert body["error"]["message"] == body["detail"] and body["error"]["code"] == code
 

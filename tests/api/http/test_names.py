@@ -278,6 +278,7 @@ def test_another_key_s_name_is_like_one_that_is_missing(
     adapter = made(client)
     publish(client, adapter, ROWS)
     promote(client)
+    client.headers["X-Request-Id"] = "same"
     for key in (ben, root):
         use(client, key)
         for method, path in (

@@ -1,7 +1,6 @@
 """Requests that a web page could send, what JSON allows and nobody should, headers of answers."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from rest import (  # noqa: F401  (fixtures)
 )
 from starlette.testclient import TestClient
 
-from api.http.listening import WithoutQueries
 from api.service.keys import KeyStore
 from api.service.settings import Settings, load_settings
 from generator.engine import Engine
@@ -203,10 +201,3 @@ def test_files_that_the_id_stands_for_may_be_kept(client: TestClient) -> None:
             assert answer.headers["cache-control"] == expected
             assert answer.headers["x-content-type-options"] == "nosniff"
     assert {PROVENANCE_FILE, README_FILE, CONFIG_FILE, WEIGHTS_FILE} == {*files}
-
-
-def test_queries_are_kept_out_of_the_access_log() -> None:
-    args = ("127.0.0.1:5", "GET", "/v1/search?q=my%20secret?x", "1.1", 200)
-    record = logging.LogRecord("uvicorn.access", 20, "", 0, '%s - "%s %s HTTP/%s" %d', args, None)
-    assert WithoutQueries().filter(record)
-    assert record.getMessage() == '127.0.0.1:5 - "GET /v1/search HTTP/1.1" 200'

@@ -52,7 +52,7 @@ def root(service: Service) -> str:
 
 
 def told(client: TestClient, method: str, path: str, body: Any = None) -> tuple[Any, ...]:
-    answer = client.request(method, path, json=body)
+    answer = client.request(method, path, json=body, headers={"X-Request-Id": "same"})
     return answer.status_code, answer.content, dict(answer.headers)
 
 

@@ -1,0 +1,46 @@
+"""When owners last used their adapters, a column of the store's table of owners."""
+
+import sqlite3
+from collections.abc import Callable
+
+NOTE_SECONDS = 3600  # within which uses are noted once, to spare the disk
+# Seconds since 1970; 0 from before uses were noted.
+USED = ("owners", "used", "REAL NOT NULL DEFAULT 0")
+
+
+class Uses:
+    """Notes uses, and finds what was not used for a time to live.
+
+    Args:
+        ttl: in seconds; None if nothing expires.
+        clock: the time, in seconds since 1970.
+    """
+
+    def __init__(self, ttl: int | None, clock: Callable[[], float]) -> None:
+        self.ttl, self._clock = ttl, clock
+        self._seconds = NOTE_SECONDS if ttl is None else min(NOTE_SECONDS, ttl / 10)
+
+    def is_new(self, used: float) -> bool:
+        """Whether a use now is to be noted, where the last one was noted at `used`."""
+        return abs(self._clock() - used) > self._seconds  # clocks are also put back
+
+    def note(self, rows: sqlite3.Connection, owner: str | None, identity: str) -> None:
+        """Note that an owner, or each of them if None, uses an adapter now."""
+        rows.execute(
+            "UPDATE owners SET used = ?1 WHERE id = ?2 AND key = coalesce(?3, key)",
+            (self._clock(), identity, owner),
+        )
+
+    def expired(self, rows: sqlite3.Connection) -> tuple[float, list[tuple[str, str]]]:
+        """The time since when what has expired was not used, and that: (owner, id).
+
+        Of what was used in the future, as the clock was put back, or before uses were noted, the
+        time begins now.
+        """
+        now = self._clock()
+        since = now - (self.ttl or 0)
+        if self.ttl is None:
+            return since, []
+        rows.execute("UPDATE owners SET used = ?1 WHERE used = 0 OR used > ?1", (now,))
+        found = "SELECT key, id FROM owners WHERE used < ? ORDER BY used"
+        return since, rows.execute(found, (since,)).fetchall()
