@@ -55,10 +55,15 @@ class Verification:
 
 @dataclass(frozen=True)
 class Usage:
-    """The prompt of an adapter: the input goes where `{input}` stands in `template`."""
+    """The prompt of an adapter: the input goes where the last `{input}` stands in `template`."""
 
     mode: str
     template: str
+
+    def prompt(self, text: str) -> str:
+        """The user's message for an input."""
+        before, _, after = self.template.rpartition("{input}")
+        return before + text + after
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import tiny
 
 import lorasmith_client
 from lorasmith_client import ClientError, errors
+from lorasmith_client.answers import Usage
 from lorasmith_client.methods import Method, Methods
 
 
@@ -31,3 +32,8 @@ def test_readme_names_every_method_and_error() -> None:
 
 def test_what_is_exported_exists() -> None:
     assert all(hasattr(lorasmith_client, name) for name in lorasmith_client.__all__)
+
+
+def test_the_input_goes_where_the_last_mark_stands() -> None:
+    usage = Usage("prompted", "Write {input} twice.\n\n{input}!")
+    assert usage.prompt("a {input}") == "Write {input} twice.\n\na {input}!"
