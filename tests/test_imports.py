@@ -37,8 +37,20 @@ LAYERS: dict[str, list[str]] = {
     "api": ["service", "http", "zk", "cli", "__init__", "__main__"],
 }  # fmt: skip
 # Distributions of their own, and what each imports beside itself and the standard library.
-APART: dict[str, set[str]] = {"client/lorasmith_client": {"httpx"}}
-OURS = {*ALLOWED, "lorasmith_client", "tests", "benchmarks", "conftest", "tiny", "postgres"}
+APART: dict[str, set[str]] = {
+    "client/lorasmith_client": {"httpx"},
+    "plugins/vllm/lorasmith_vllm": {"lorasmith_client", "vllm"},
+}
+OURS = {
+    *ALLOWED,
+    "lorasmith_client",
+    "lorasmith_vllm",
+    "tests",
+    "benchmarks",
+    "conftest",
+    "tiny",
+    "postgres",
+}
 OPTIONAL = (
     "faiss", "fastapi", "sqlalchemy", "psycopg", "ray", "beartype", "typer",
     "pydantic_settings", "uvicorn", "rfc8785", "hypothesis", "jsonargparse",

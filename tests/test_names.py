@@ -9,7 +9,11 @@ import tiny
 
 PACKAGES = ("library", "index", "generator", "verification", "training", "api", "lorasmith")
 # A distribution of its own has its own answers to what a name means.
-DISTRIBUTIONS = {"lorasmith": PACKAGES, "client": ("client/lorasmith_client",)}
+DISTRIBUTIONS = {
+    "lorasmith": PACKAGES,
+    "client": ("client/lorasmith_client",),
+    "vllm": ("plugins/vllm/lorasmith_vllm",),
+}
 
 
 def modules(packages: tuple[str, ...]) -> Iterator[tuple[str, ast.Module]]:
@@ -31,7 +35,7 @@ def test_no_public_class_or_function_stands_in_two_modules(packages: tuple[str, 
 
 
 def test_no_import_of_ours_is_renamed() -> None:
-    ours = {*PACKAGES, "lorasmith_client"}
+    ours = {*PACKAGES, "lorasmith_client", "lorasmith_vllm"}
     renamed = [
         f"{file}: {node.module}.{alias.name} as {alias.asname}"
         for file, tree in modules(sum(DISTRIBUTIONS.values(), ()))

@@ -87,13 +87,18 @@ def test_package_data_is_installed(environment: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("folder", "package"), [("client", "lorasmith_client")])
+@pytest.mark.parametrize(
+    ("folder", "package"), [("client", "lorasmith_client"), ("plugins/vllm", "lorasmith_vllm")]
+)
 def test_a_distribution_of_its_own_is_installed(folder: str, package: str, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(tiny.ROOT / folder, source)
     python = installed(tmp_path, source) / "bin" / "python"
     own = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    code = f"import {package} as p; print(*p.__path__)"
+    code = (
+        f"import sys; sys.path.append({str(tiny.ROOT / 'client')!r})\n"  # which the plugin needs
+        f"import {package} as p; print(*p.__path__)"
+    )
     (place,) = run(python, "-c", code, cwd=tmp_path, env=own).split()
     assert place.startswith(str(tmp_path / "env"))
     files = [file.name for file in (tiny.ROOT / folder / package).iterdir() if file.is_file()]
