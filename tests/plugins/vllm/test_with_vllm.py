@@ -15,21 +15,16 @@ pytest.importorskip("vllm")
 from asked import url  # noqa: F401  (fixture)
 from jobs import TASK, engine, library, service, settings, tasks  # noqa: F401  (fixtures)
 from safetensors.torch import load_file
-from vllm.config.lora import LoRAConfig
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
-from vllm.lora import lora_model
-from vllm.lora.lora_model import LoRAModel
-from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolverRegistry
+from vllm_loader import load
 
 from lorasmith_client import Client
 from lorasmith_vllm.resolver import Resolver
 from lorasmith_vllm.settings import Settings
 from lorasmith_vllm.source import Source
-
-MODULES = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
 class Engine:
@@ -38,16 +33,11 @@ class Engine:
     def __init__(self, rank: int) -> None:
         self.model_config = SimpleNamespace(model="tiny", max_model_len=64)
         self.renderer = self.input_processor = None
-        self.config = LoRAConfig(max_lora_rank=rank)  # type: ignore[arg-type]
-        self.loaded: list[tuple[LoRARequest, LoRAModel]] = []
+        self.rank = rank
+        self.loaded: list[tuple[LoRARequest, Any]] = []
 
     async def add_lora(self, request: LoRARequest) -> None:
-        helper = PEFTHelper.from_local_dir(request.lora_path, 64)
-        helper.validate_legal(self.config)
-        lora = LoRAModel.from_local_checkpoint(
-            request.lora_path, MODULES, helper, lora_model_id=request.lora_int_id, device="cpu"
-        )
-        self.loaded.append((request, lora))
+        self.loaded.append((request, load(request.lora_path, self.rank)))
 
 
 @pytest.fixture
@@ -55,7 +45,6 @@ def serving(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """vLLM's serving layer over an engine, with the plugin's resolver."""
     resolver = Resolver(Source(Settings(url, tasks=True, cache=tmp_path / "cache")))
     monkeypatch.setattr(LoRAResolverRegistry, "resolvers", {"lorasmith": resolver})
-    monkeypatch.setattr(lora_model, "PIN_MEMORY", False)  # it is pinned for a GPU
 
     def over(engine: Engine) -> OpenAIServingModels:
         return OpenAIServingModels(engine, [BaseModelPath("tiny", "tiny")])  # type: ignore[arg-type]
