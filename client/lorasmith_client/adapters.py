@@ -21,6 +21,14 @@ from lorasmith_client.requests import (
     VerifyFields,
 )
 
+IMPORTED = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "provenance.json",
+    "provenance.dsse.json",
+    "README.md",
+)  # files that an import may have
+
 
 def submit(
     description: str | None = None,
@@ -89,7 +97,11 @@ def compose(
 
 
 def import_adapter(source: str | Path, *, idempotency_key: str | None = None) -> Flow[Adapter]:
-    """Send an adapter in PEFT's form, a folder or a tar, which is read into memory."""
+    """Send an adapter in PEFT's form, which is read into memory.
+
+    Args:
+        source: a tar, or a folder, of which the files of an adapter are sent and no others.
+    """
     path = Path(source)
     headers = {"Content-Type": "application/x-tar", **named(idempotency_key)}
     content = _tar(path) if path.is_dir() else path.read_bytes()
@@ -123,10 +135,10 @@ def _made(response: httpx.Response) -> Adapter | Job:
 
 
 def _tar(folder: Path) -> bytes:
-    """A folder's files as a tar, without what only this machine knows of them."""
+    """An adapter's files in a folder as a tar, without what only this machine knows of them."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
-        for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        for file in (folder / name for name in IMPORTED if (folder / name).is_file()):
             member = tarfile.TarInfo(file.name)
             member.size = file.stat().st_size
             with file.open("rb") as source:

@@ -29,11 +29,11 @@ class Connection:
     patience: float = 60.0
 
     def options(self) -> dict[str, Any]:
-        """Arguments of an httpx client. Raises ValueError: the URL is none of http or https."""
-        url = httpx.URL(self.url or os.environ.get("LORASMITH_URL") or DEFAULT_URL)
-        if url.scheme not in ("http", "https") or not url.host:
-            raise ValueError(f"{str(url)!r} is no http or https URL")
-        key = self.key or os.environ.get("LORASMITH_API_KEY")
+        """Arguments of an httpx client. Raises ValueError: the URL or the key cannot be one."""
+        url = _url(self.url or os.environ.get("LORASMITH_URL") or DEFAULT_URL)
+        key = (self.key or os.environ.get("LORASMITH_API_KEY") or "").strip()
+        if not all("!" <= character <= "~" for character in key):
+            raise ValueError("the API key has characters that no key has")  # and is not shown
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         # httpx follows no redirect by itself, so the key goes to this host alone.
         return {"base_url": url, "headers": headers, "timeout": self.timeout}
@@ -45,3 +45,13 @@ class Connection:
             return None
         seconds = max(asked, 1.0)
         return seconds if waited + seconds <= self.patience else None
+
+
+def _url(text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{text!r} is no http or https URL") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError(f"{text!r} is no http or https URL")
+    return url

@@ -52,14 +52,11 @@ def download(adapter: str, folder: str | Path, files: Collection[str] | None = N
 def download_archive(adapter: str, path: str | Path) -> Flow[Path]:
     """Write all files of an adapter as one tar to a path, in place of what is there."""
     target = Path(path)
-    with tempfile.NamedTemporaryFile(prefix=".download-", dir=target.parent, delete=False) as out:
-        try:
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as temporary:
+        place = Path(temporary) / "archive"
+        with place.open("xb") as out:
             yield from _checked(f"{_path(adapter)}/archive", out.write)
-            out.flush()
-            os.replace(out.name, target)
-        except BaseException:
-            os.unlink(out.name)
-            raise
+        os.replace(place, target)
     return target
 
 

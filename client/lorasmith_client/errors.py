@@ -32,6 +32,9 @@ class JobFailed(ClientError):
         super().__init__(f"{job.id} is {job.state}" + (f": {job.error}" if job.error else ""))
         self.job = job
 
+    def __reduce__(self) -> Any:  # an exception is pickled by its text alone
+        return type(self), (self.job,)
+
 
 class JobTimeout(ClientError):
     """A job had not ended in time; it goes on."""
@@ -54,7 +57,7 @@ class Problem(ClientError):
         self.code, self.detail, self.status = code, detail, status
         self.retry_after = retry_after
 
-    def __reduce__(self) -> Any:  # an exception is pickled by its text alone
+    def __reduce__(self) -> Any:
         return type(self), (self.code, self.detail, self.status, self.retry_after)
 
 

@@ -59,7 +59,7 @@ class Methods:
     download_archive = Method(downloads.download_archive)
     verify = Method(adapters.verify)
     submit_verify = Method(adapters.submit_verify)
-    # Jobs; `events` is below
+    # Jobs; `events` is a stream, which each client has of its own
     job = Method(jobs.get_job)
     wait = Method(jobs.wait)
     cancel = Method(jobs.cancel)

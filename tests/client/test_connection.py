@@ -34,6 +34,7 @@ from lorasmith_client import (
     Unreachable,
 )
 from lorasmith_client.answers import ENDED
+from lorasmith_client.connection import Connection
 from lorasmith_client.flow import segment
 
 FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": bytes(100_000)}
@@ -295,10 +296,28 @@ def test_the_key_is_an_argument_or_in_the_environment(
     assert kind().list().adapters == []
 
 
-@pytest.mark.parametrize("url", ["file:///etc", "ftp://host", "localhost:8000", "/v1", "http://"])
+@pytest.mark.parametrize(
+    "url", ["file:///etc", "ftp://host", "localhost:8000", "/v1", "http://", "http://a:b"]
+)
 def test_other_schemes_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="no http or https URL"):
         Client(url)
+
+
+def test_a_key_that_cannot_be_one_is_refused_and_not_shown(kind: Any) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["authorization"])
+        return httpx.Response(200, json=ADAPTER)
+
+    faked(kind, answer, key="lsk_secret\n").get(UNKNOWN_ID)
+    assert asked == ["Bearer lsk_secret"]
+    for key in ("lsk_sec\nret", "lsk_sec ret", "lsk_secrét"):
+        with pytest.raises(ValueError, match=r"^the API key has characters") as caught:
+            faked(kind, answer, key=key).get(UNKNOWN_ID)
+        assert "ret" not in str(caught.value)
+    assert "secret" not in repr(Connection(key="lsk_secret"))
 
 
 def test_a_service_may_lie_under_a_path(kind: Any) -> None:

@@ -11,7 +11,8 @@ from stored import nothing_made
 from api.http.app import create_app
 from api.service.service import Service
 from api.service.settings import Settings
-from lorasmith_client import answers, client, listings, methods, requests
+from api.service.uploads import FILES
+from lorasmith_client import adapters, answers, client, listings, methods, requests
 from lorasmith_client.flow import Request
 from lorasmith_client.parsing import json_name
 
@@ -141,3 +142,7 @@ def test_every_dataclass_is_held_to_the_document() -> None:
     }  # fmt: skip
     # These are of OpenAI's shapes, of which a part is kept.
     assert own == {*ANSWERS.values(), listings.Completion, listings.Model}
+
+
+def test_an_import_has_the_files_that_the_service_takes() -> None:
+    assert {*adapters.IMPORTED} == {*FILES}

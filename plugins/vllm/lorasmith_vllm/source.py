@@ -96,7 +96,8 @@ class Source:
         return Found(path, number(adapter.id))
 
     async def _download(self, client: AsyncClient, adapter: Adapter) -> Path:
-        with self._cache.coming(sum(adapter.files[name].bytes for name in FILES)) as place:
+        size = sum(max(0, adapter.files[name].bytes) for name in FILES)
+        with self._cache.coming(size) as place:
             await client.download(adapter.id, place, FILES)
             return self._cache.take(adapter.id, place)
 
