@@ -1,6 +1,7 @@
 """Which package may import which, and that the core runs where optional packages do not exist."""
 
 import ast
+import sys
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -35,7 +36,21 @@ LAYERS: dict[str, list[str]] = {
     "lorasmith": [],
     "api": ["service", "http", "zk", "cli", "__init__", "__main__"],
 }  # fmt: skip
-OURS = {*ALLOWED, "tests", "benchmarks", "conftest", "tiny", "postgres"}
+# Distributions of their own, and what each imports beside itself and the standard library.
+APART: dict[str, set[str]] = {
+    "client/lorasmith_client": {"httpx"},
+    "plugins/vllm/lorasmith_vllm": {"lorasmith_client", "vllm"},
+}
+OURS = {
+    *ALLOWED,
+    "lorasmith_client",
+    "lorasmith_vllm",
+    "tests",
+    "benchmarks",
+    "conftest",
+    "tiny",
+    "postgres",
+}
 OPTIONAL = (
     "faiss", "fastapi", "sqlalchemy", "psycopg", "ray", "beartype", "typer",
     "pydantic_settings", "uvicorn", "rfc8785", "hypothesis", "jsonargparse",
@@ -95,6 +110,13 @@ def test_arrows_point_one_way_only() -> None:
             assert not wrong, f"{file.relative_to(tiny.ROOT)} imports {wrong}"
             seen.add(package)
     assert {"library", "index", "generator", "training", "api"} <= seen
+
+
+@pytest.mark.parametrize("folder", APART)
+def test_distributions_of_their_own_import_nothing_else(folder: str) -> None:
+    files = sorted((tiny.ROOT / folder).rglob("*.py"))
+    roots = {name.split(".")[0] for file in files for name in imported(file)}
+    assert roots - sys.stdlib_module_names == APART[folder] | {Path(folder).name}
 
 
 def test_arrows_between_sub_folders_point_one_way_only() -> None:

@@ -188,7 +188,8 @@ def randomise(module: nn.Module, *, seed: int = 0, std: float = 0.3) -> None:
 
 def start_python(code: str, *arguments: str, hash_seed: int = 0) -> "subprocess.Popen[str]":
     """Start a fresh interpreter in the repository's root."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
+    folders = (".", "client", "plugins/vllm", "tests/support")  # as pytest has them
+    path = os.pathsep.join(str(ROOT / folder) for folder in folders)
     environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": path}
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],

@@ -11,6 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
+from vllm_loader import load
 
 from api.cli.main import main
 from library.peft.readers import SERVERS, scale
@@ -106,6 +107,18 @@ def test_what_servers_make_of_an_adapter(
     assert verdict == "accept"  # PEFT reads it; the others are named in passing
     named = {s for f in findings if f["code"] == "servers" for s in f["evidence"]["servers"]}
     assert named == {server for server, reasons in expected.items() if reasons}
+
+
+@pytest.mark.parametrize("name", PEFT_WRITTEN)
+def test_vllm_itself_says_the_same(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    changes, expected = PEFT_WRITTEN[name]
+    folder = str(written(tmp_path / "adapter", **changes))
+    if expected["vllm"]:
+        with pytest.raises(ValueError, match=r"\w+ .*\w+"):
+            load(folder)
+    else:
+        load(folder)
 
 
 def test_the_manual_has_this_table() -> None:

@@ -39,6 +39,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(tiny.ROOT / name, source / name, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(tiny.ROOT / name, source)
+    return installed(folder, source)
+
+
+def installed(folder: Path, source: Path) -> Path:
+    """A virtual environment in a folder with what a source makes, and nothing fetched."""
     venv.create(folder / "env", with_pip=False)
     python = folder / "env" / "bin" / "python"
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -79,3 +84,22 @@ def test_package_data_is_installed(environment: Path, tmp_path: Path) -> None:
             if file.is_file() and file.suffix in (".yaml", ".json", ".safetensors", ".md", ".csv")
         }
         assert all((Path(places[0]).parent / name / file).is_file() for file in sources)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("folder", "package"), [("client", "lorasmith_client"), ("plugins/vllm", "lorasmith_vllm")]
+)
+def test_a_distribution_of_its_own_is_installed(folder: str, package: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny.ROOT / folder, source)
+    python = installed(tmp_path, source) / "bin" / "python"
+    own = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    code = (
+        f"import sys; sys.path.append({str(tiny.ROOT / 'client')!r})\n"  # which the plugin needs
+        f"import {package} as p; print(*p.__path__)"
+    )
+    (place,) = run(python, "-c", code, cwd=tmp_path, env=own).split()
+    assert place.startswith(str(tmp_path / "env"))
+    files = [file.name for file in (tiny.ROOT / folder / package).iterdir() if file.is_file()]
+    assert sorted(file.name for file in Path(place).iterdir() if file.is_file()) == sorted(files)

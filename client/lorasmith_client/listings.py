@@ -1,0 +1,90 @@
+"""What searches, lists and models answer; docs/rest.md explains every field."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """An adapter of the library that is near what was searched for."""
+
+    id: str
+    task: str
+    score: float
+    confidence: float
+    by: str
+
+
+@dataclass(frozen=True)
+class LibraryAdapter:
+    """An adapter of the library."""
+
+    id: str
+    sha256: str
+    task: str
+    recipe: str
+    base_model: str
+    rank: int
+    score: float | None
+
+
+@dataclass(frozen=True)
+class LibraryPage:
+    """A page of the library, by task; `next` is the cursor of the next one, None on the last."""
+
+    adapters: list[LibraryAdapter]
+    next: str | None
+
+
+@dataclass(frozen=True)
+class HeldOutTasks:
+    """Mean ROUGE-L from 0 to 1 over tasks that a generator was not trained on."""
+
+    bare: float | None
+    prompted: float | None
+    tasks: int
+    report: str
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A generator."""
+
+    name: str
+    default: bool
+    checkpoint: str | None
+    base_model: str
+    layout_digest: str
+    rank: int
+    needs: list[str]
+    uses_examples: bool
+    draws: bool
+    trained_on: int | None
+    held_out: HeldOutTasks | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model; `base_model` is what its adapters name as theirs."""
+
+    name: str
+    default: bool
+    base_model: str
+
+
+@dataclass(frozen=True)
+class Completion:
+    """An answer of a model; `reason` is stop, or length if it was cut."""
+
+    text: str
+    reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a completion may name; `parent` is an adapter's base model."""
+
+    id: str
+    parent: str | None
