@@ -33,7 +33,7 @@ LAYERS: dict[str, list[str]] = {
         "package refined_adapter", "engine", "samples",
     ],
     "lorasmith": [],
-    "api": ["service", "http", "zk", "cli", "__init__", "__main__"],
+    "api": ["service page", "http", "zk", "cli", "__init__", "__main__"],
 }  # fmt: skip
 OURS = {*ALLOWED, "tests", "benchmarks", "conftest", "tiny", "postgres"}
 OPTIONAL = (

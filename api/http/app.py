@@ -25,6 +25,7 @@ from api.http import (
     library,
     metrics,
     names,
+    page,
     problems,
     search,
     verify,
@@ -88,6 +89,7 @@ def create_app(service: Service) -> FastAPI:
             responses=problems.documented(*problems.GUARDED),
         )
     app.include_router(health.router)
+    app.include_router(page.router)
     app.add_middleware(Guard, service=service)
     app.add_middleware(metrics.Measured, metrics=service.metrics)  # outermost: counts refusals too
     problems.install(app)

@@ -44,7 +44,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def announce(listener: socket.socket) -> None:
-    """Print the address on stderr; port 0 has been replaced by the real one."""
+    """Print the addresses of the service and its page; port 0 has been replaced by the real one."""
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(f"listening on http://{shown}:{port}; Ctrl-C stops", file=sys.stderr, flush=True)
+    print(f"listening on http://{shown}:{port}; Ctrl-C stops", file=sys.stderr)
+    print(f"the page is http://{shown}:{port}/", file=sys.stderr, flush=True)

@@ -49,4 +49,5 @@ def map_of(view: IndexView) -> LibraryMap:
     with np.errstate(invalid="ignore"):  # of equal vectors the shares are 0 / 0
         pca = PCA(n_components=2, svd_solver="full").fit(vectors)
     explained = float(np.nan_to_num(pca.explained_variance_ratio_).sum())
-    return LibraryMap(entries, pca.transform(vectors), explained, pca.mean_, pca.components_)
+    axes = np.asarray(pca.components_)
+    return LibraryMap(entries, pca.transform(vectors), explained, pca.mean_, axes)
