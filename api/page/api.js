@@ -9,6 +9,7 @@ const RETRY_SECONDS = 2;
 let key = read();
 let askForKey = async () => false;
 let onLoading = () => {};
+let waiting = 0; // requests that wait until the service is loaded
 
 /** What the service answered instead of a result: its sentence, its code and its status. */
 export class Problem extends Told {
@@ -92,16 +93,24 @@ async function fetched(path, options = {}) {
     const used = key;
     const response = await attempt(path, options, used);
     if (response.ok) {
-      onLoading(false);
       return response;
     }
     const problem = await problemOf(response);
     if (problem.code === "not-ready") {
-      onLoading(true);
-      await pause(Number(response.headers.get("Retry-After")) || RETRY_SECONDS, options.signal);
+      await loaded(Number(response.headers.get("Retry-After")), options.signal);
     } else if (problem.status !== 401 || !(used !== key || (await askForKey(problem.message)))) {
       throw problem;
     }
+  }
+}
+
+/** Wait a while for a service that loads. */
+async function loaded(seconds, signal) {
+  onLoading((waiting += 1) > 0);
+  try {
+    await pause(seconds || RETRY_SECONDS, signal);
+  } finally {
+    onLoading((waiting -= 1) > 0);
   }
 }
 

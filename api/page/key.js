@@ -8,7 +8,7 @@ const field = dialog.querySelector("input");
 const button = document.getElementById("key-button");
 let asked = null;
 
-/** Ask for a key, with the sentence that the service refused the request with; whether there is one. */
+/** Ask for a key; whether there is one. What the service said of the last one is shown. */
 export function askForKey(refusal) {
   asked ??= new Promise((resolve) => {
     tell(part(dialog, "outcome"), "error", hasKey() ? refusal : "");

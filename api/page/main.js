@@ -10,7 +10,7 @@ import { showAdapters } from "./lists.js";
 import { start as startMaking } from "./make.js";
 import { showName } from "./names.js";
 
-/** By address: the view, the link of the bar that leads there, and what fills it; a title at most. */
+/** By address: the view, the link of the bar that leads there, and what fills it (or nothing). */
 const VIEWS = [
   [/^(?:#\/)?$/, "make", "#/", null],
   [/^#\/jobs\/(.+)$/, "job", "#/", openJob],

@@ -87,8 +87,7 @@ function hint() {
 }
 
 function about(offer) {
-  if (!offer)
-    return AUTO;
+  if (!offer) return AUTO;
   const needs = offer.needs.map((name) => NEEDS[name]).join(" and ");
   const said = [needs ? `Needs ${needs}.` : ""];
   if (offer.held_out) {

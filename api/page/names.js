@@ -46,7 +46,7 @@ export async function showName(place, name, signal) {
     ? `${found.suite.rows} tests`
     : "no tests yet; publish with some, so that a version can become current";
   place.replaceChildren(
-    el("h3", {}, el("a", { href: `#/names/${found.name}` }, found.name)),
+    el("p", { class: "big" }, el("a", { href: `#/names/${found.name}` }, found.name)),
     el("p", { class: "hint" }, `Suite: ${suite}.`),
     el("ul", { class: "plain" }, ...versions),
     outcome,

@@ -44,7 +44,8 @@ async function askBoth(inputs, adapter, place, signal) {
 }
 
 function rowOf(input) {
-  const cell = (label) => el("td", { "data-label": label }, el("span", { class: "waiting" }, "…"));
+  const dots = () => el("span", { class: "waiting" }, "…");
+  const cell = (label) => el("td", { "data-label": label }, dots());
   const cells = [cell("Base model"), cell("With the adapter")];
   return {
     input,
@@ -66,7 +67,7 @@ async function answer(model, adapter, input, signal) {
   return choices[0].message.content;
 }
 
-/** The prompt of an adapter around an input; the description before it may hold braces of its own. */
+/** The prompt of an adapter for an input; a description in it may have braces of its own. */
 export function prompt({ usage }, input) {
   const template = usage?.template ?? "{input}",
     at = template.lastIndexOf("{input}");

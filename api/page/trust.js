@@ -62,13 +62,8 @@ function showExpected(place, { expected, refined }) {
   }
   const held = refined?.held_out;
   if (held) {
-    place.append(
-      el(
-        "p",
-        {},
-        `Of ${held.of} examples that were held back from training, ${held.right} were answered exactly right.`,
-      ),
-    );
+    const told = `${held.right} of ${held.of} examples, held back from training, were answered right.`;
+    place.append(el("p", {}, told));
   }
 }
 
@@ -116,13 +111,9 @@ function showChoice(body, { reason, neighbours, predicted_recovery }) {
   part(body, "reason").textContent = sentence(reason);
   const place = part(body, "neighbours");
   if (predicted_recovery !== null) {
-    place.append(
-      el(
-        "p",
-        {},
-        `It is expected to gain ${percent(predicted_recovery)} of what training on the task's own data would.`,
-      ),
-    );
+    const share = percent(predicted_recovery);
+    const told = `It is expected to gain ${share} of what training on the task's own data would.`;
+    place.append(el("p", {}, told));
   }
   if (!neighbours.length) return;
   place.append(
