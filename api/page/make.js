@@ -5,13 +5,13 @@ import { el, number, part, percent, working } from "./dom.js";
 import { Examples } from "./examples.js";
 
 const SAMPLE = {
-  description: "Sort the note about a parcel: answer with damaged, late, lost or praise.",
+  description: "Copy the order number out of the message and write nothing else.",
   examples: [
-    ["The box arrived crushed on one side.", "damaged"],
-    ["It should have been here on Monday.", "late"],
-    ["Tracking says delivered, but nothing ever came.", "lost"],
-    ["Driver was friendly and early, thank you!", "praise"],
-    ["The vase inside is in pieces.", "damaged"],
+    ["Hi, order A-4471 has not arrived.", "A-4471"],
+    ["Please cancel number B-0093, thanks.", "B-0093"],
+    ["What is the status of K-5512?", "K-5512"],
+    ["I got the wrong colour in A-2210.", "A-2210"],
+    ["M-7781 is missing one item.", "M-7781"],
   ],
 };
 const AUTO = [

@@ -40,7 +40,7 @@ async function askBoth(inputs, adapter, place, signal) {
       );
     }
   }
-  return `${inputs.length === 1 ? "The input is" : `All ${inputs.length} inputs are`} answered.`;
+  return inputs.length === 1 ? "It is answered." : `${inputs.length} inputs are answered.`;
 }
 
 function rowOf(input) {

@@ -34,17 +34,17 @@ export function verdictTag(verdict) {
 /** What is expected of 100 answers, in a sentence. */
 export function expectation({ score, low, high }) {
   const [worst, best, guess] = [low, high, score].map((of100) => WHOLE.format(of100));
-  return `${worst} to ${best} of 100 answers will be exactly right; ${guess} at best guess.`;
+  return `Expect ${worst} to ${best} of 100 answers to be exactly right; ${guess} at best guess.`;
 }
 
 function facts({ id, generator, chosen, base_model, rank, report, start, refined }) {
   const made = generator === chosen.strategy ? generator : `${generator}: ${chosen.strategy}`;
   const trained = refined ? ` · trained ${refined.steps} steps` : "";
-  const line = ` ${made} · rank ${rank} · for ${base_model}${trained} · `;
+  const line = ` ${made} · rank ${rank} · for ${base_model}${trained}`;
   const from = start
     ? [" · from ", el("a", { href: `#/adapters/${start}` }, `${start.slice(0, 11)}…`)]
     : [];
-  return [verdictTag(report.verdict), line, el("code", {}, id), ...from];
+  return [verdictTag(report.verdict), line, el("br"), el("code", {}, id), ...from];
 }
 
 function showExpected(place, { expected, refined }) {

@@ -40,7 +40,7 @@ def visit(page: Page, origin: str) -> Iterator[str]:
     make(page)
     page.get_by_label("Inputs, one a line").fill("It was long.")
     page.get_by_role("button", name="Ask both").click()
-    expect(page.get_by_text("The input is answered.")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("It is answered.")).to_be_visible(timeout=60_000)
     page.get_by_role("combobox", name="Name").fill("router")
     page.get_by_role("button", name="Publish").click()
     expect(page.get_by_role("button", name="Make v1 current")).to_be_visible()
