@@ -221,6 +221,25 @@ def test_a_name_is_published_promoted_and_taken_back(page: Page, origin: str) ->
     assert httpx.get(f"{origin}/v1/names").json() == {"names": []}
 
 
+def test_a_version_that_passes_fewer_tests_stays_back(page: Page, origin: str) -> None:
+    first = make(page)
+    template = httpx.get(f"{origin}/v1/adapters/{first}").json()["usage"]["template"]
+    answer = answered(origin, f"generated/{first}", template.replace("{input}", INPUTS[0]))
+    row = {"input": INPUTS[0], "output": answer}
+    for version, text in enumerate((TASK, "Add the two numbers."), start=1):
+        page.goto(f"{origin}/#/")
+        make(page, text)
+        part = card(page, "Name and publish")
+        part.get_by_label("Name").fill("router")
+        if version == 1:
+            add_many(part, json.dumps(row))
+        part.get_by_role("button", name="Publish").click()
+        part.get_by_role("button", name=f"Make v{version} current").click()
+        ending = ("is current, as it passed 1 of 1", "stays back, as it passed 0 of 1")[version - 1]
+        expect(part.get_by_text(re.compile(f"^v{version} {ending} tests"))).to_be_visible()
+    assert httpx.get(f"{origin}/v1/names/router").json()["current"] == 1
+
+
 @pytest.mark.parametrize("button", ["Download all (tar)", "provenance.json"])
 def test_files_are_those_of_the_api(page: Page, origin: str, button: str) -> None:
     identity = make(page)
