@@ -26,8 +26,8 @@ export class Map2D {
       .map((id) => {
         const circle = this.circles.get(id);
         circle.classList.add("found");
-        const x = Number(circle.getAttribute("cx")) + 9,
-          y = Number(circle.getAttribute("cy")) + 4;
+        const x = Number(circle.getAttribute("cx"));
+        const y = Number(circle.getAttribute("cy")) - 10;
         return shape(this.drawing, "text", { x, y }, String(ids.indexOf(id) + 1));
       });
   }
