@@ -24,19 +24,17 @@ export function startLibrary() {
     event.preventDefault();
     const text = form.elements.q.value.trim();
     working(form.querySelector("button"), outcome, "Searching …", () =>
-      text ? search(text) : listAll(),
+      text ? search(text) : showAll(),
     );
   });
 }
 
 /** Show the library, and one of its adapters if it is named. */
 export async function showLibrary(id, signal) {
-  if (!listed) {
-    await showMap("", signal);
-    await listAll();
-  }
-  const place = part(view, "record-outcome");
-  if (id) await showing(place, "Asking …", () => showRecord(id, signal));
+  if (!listed) await showAll(signal);
+  if (!id) return;
+  record.replaceChildren(); // so that nobody takes the description of the one before
+  await showing(part(view, "record-outcome"), "Asking …", () => showRecord(id, signal));
 }
 
 async function search(text) {
@@ -59,11 +57,11 @@ async function search(text) {
   map.mark(results.map(({ id }) => id));
 }
 
-async function listAll() {
+async function showAll(signal) {
+  await showMap("", signal);
   title.textContent = "All adapters";
   part(view, "list-hint").hidden = true;
   list.replaceChildren();
-  map.mark([]);
   await nextPage("");
   listed = true;
   if (!list.children.length) list.append(el("li", { class: "hint" }, "The library is empty."));
@@ -75,7 +73,7 @@ async function nextPage(cursor) {
   list.append(
     ...page.adapters.map((adapter) => {
       const score =
-        adapter.score === null ? "" : `${percent(adapter.score)} right on its own tune rows`;
+        adapter.score === null ? "" : `${percent(adapter.score)} of answer tokens right`;
       return row(adapter, "", el("span", { class: "hint" }, score));
     }),
   );

@@ -129,7 +129,7 @@ def test_the_library_is_searched_mapped_and_taken_from(page: Page) -> None:
     page.get_by_label("Find by description").fill("")
     page.get_by_role("button", name="Search").click()
     expect(page.get_by_role("heading", name="All adapters")).to_be_visible()
-    expect(page.locator(".map text")).to_have_count(0)
+    expect(page.locator(".map text, .map .query")).to_have_count(0)
 
 
 def test_a_key_is_asked_for_kept_in_the_tab_and_forgotten(
