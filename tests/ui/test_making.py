@@ -211,7 +211,7 @@ def test_a_name_is_published_promoted_and_taken_back(page: Page, origin: str) ->
         ).to_be_visible()
     assert httpx.get(f"{origin}/v1/names/router").json()["current"] == 2
     page.get_by_role("link", name="Your adapters").click()
-    page.get_by_role("link", name="router").click()
+    page.locator("[data-names]").get_by_role("link", name="router").click()
     press(page, "Go back to the version before")
     expect(page.get_by_text("Back to v1.", exact=True).first).to_be_visible()
     assert httpx.get(f"{origin}/v1/names/router").json()["current"] == 1

@@ -46,9 +46,9 @@ def visit(page: Page, origin: str) -> Iterator[str]:
     expect(page.get_by_role("button", name="Make v1 current")).to_be_visible()
     yield "adapter"
     page.get_by_role("link", name="Your adapters").click()
-    expect(page.get_by_role("link", name="router")).to_be_visible()
+    expect(page.locator("[data-names]").get_by_role("link", name="router")).to_be_visible()
     yield "adapters"
-    page.get_by_role("link", name="router").click()
+    page.locator("[data-names]").get_by_role("link", name="router").click()
     expect(page.get_by_role("heading", name="router", level=1)).to_be_visible()
     yield "name"
     page.get_by_role("link", name="Library").click()
