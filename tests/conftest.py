@@ -16,6 +16,8 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+collect_ignore = ["ui"]  # needs a browser: `make test-ui`
+
 _hook = install_import_hook(
     ["library", "index", "generator", "training", "verification"], "beartype.beartype"
 )

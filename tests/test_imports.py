@@ -34,7 +34,7 @@ LAYERS: dict[str, list[str]] = {
         "package refined_adapter", "engine", "samples",
     ],
     "lorasmith": [],
-    "api": ["service", "http", "zk", "cli", "__init__", "__main__"],
+    "api": ["service page", "http", "zk", "cli", "__init__", "__main__"],
 }  # fmt: skip
 # Distributions of their own, and what each imports beside itself and the standard library.
 APART: dict[str, set[str]] = {

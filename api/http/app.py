@@ -25,6 +25,7 @@ from api.http import (
     library,
     metrics,
     names,
+    page,
     problems,
     search,
     verify,
@@ -34,7 +35,7 @@ from api.http.draining import DrainingServer
 from api.http.examples import add_examples
 from api.http.guard import Guard
 from api.http.headers import safe
-from api.http.listening import announcement, listen, telemetry_of
+from api.http.listening import address, announcement, listen, telemetry_of
 from api.http.logs import configure_logging
 from api.http.observed import Observed
 from api.http.schemas import Problem
@@ -97,6 +98,7 @@ def create_app(service: Service) -> FastAPI:
             responses=problems.documented(*problems.GUARDED),
         )
     app.include_router(health.router)
+    app.include_router(page.router)
     app.add_middleware(Guard, service=service)
     problems.install(app)
     return app
@@ -132,6 +134,7 @@ def run_server(settings: Settings) -> None:
         service.stopping = lambda: server.should_exit
         configure_logging(settings.log_format)
         _log.info(announcement(listener))
+        _log.info("the page is %s/", address(listener))
         server.run(sockets=[listener])
     if failures:
         raise failures[0]

@@ -202,6 +202,26 @@ LIBRARY_PAGE = {
     ],
     "next": "ad_3548050cb4d825694e5643ad412a8a4e982ba13d",
 }
+LIBRARY_MAP = {
+    "adapters": [{"x": 0.3214, "y": -0.1175, "id": NEAREST, "task": _NEAREST_TASK}],
+    "total": 24,
+    "explained": 0.1976,
+    "query": {"x": 0.3021, "y": -0.2096},
+}
+DESCRIBED = {
+    "id": NEAREST,
+    "sha256": "6ece633d4ce525c97193f40847c2b8d8d1bf55f7cbabc0a84ddd697683a44419",
+    "task": _NEAREST_TASK,
+    "recipe": "lora",
+    "base_model": DEFAULT_BASE,
+    "rank": 2,
+    "score": 1.0,
+    "description": "In this task, you are given music product reviews in English language. The "
+    'goal is to classify the review as "POS" if the overall sentiment of the review is positive '
+    'or as "NEG" if the overall sentiment of the review is negative.',
+    "categories": ["Sentiment Analysis"],
+    "licenses": ["CC BY 4.0"],
+}
 GENERATORS = {
     "generators": [
         {

@@ -11,9 +11,11 @@ from api.http.example_bodies import (
     CHAT_STREAM,
     CHATTED,
     COMPLETED,
+    DESCRIBED,
     GENERATORS,
     IMPORTED,
     JOB,
+    LIBRARY_MAP,
     LIBRARY_PAGE,
     MERGED,
     METRICS,
@@ -161,6 +163,16 @@ CALLS: dict[str, Call] = {
         "List the library",
         parameters={"limit": 1},
         answers={"200": {_JSON: LIBRARY_PAGE}},
+    ),
+    "GET /v1/library/map": Call(
+        "Map the library",
+        parameters={"q": TASK},
+        answers={"200": {_JSON: LIBRARY_MAP}},
+    ),
+    "GET /v1/library/{id}": Call(
+        "Show an adapter of the library",
+        parameters={"id": NEAREST},
+        answers={"200": {_JSON: DESCRIBED}},
     ),
     "GET /v1/generators": Call(
         "List the generators",

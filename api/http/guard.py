@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.http.body import drain
 from api.http.headers import adding
 from api.http.hosts import Hosts
+from api.http.page import OF_PAGE
 from api.http.problems import of_lorasmith
 from api.service.callers import Caller, identify
 from api.service.rates import Rates
@@ -20,7 +21,7 @@ from api.service.service import Service
 from api.service.settings import is_loopback
 from library.errors import LorasmithError
 
-OPEN = ("/health/live", "/health/ready", "/openapi.json", "/docs")
+OPEN = (*OF_PAGE, "/health/live", "/health/ready", "/openapi.json", "/docs")
 READING = ("GET", "HEAD", "OPTIONS")  # other methods write
 
 

@@ -47,8 +47,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def announcement(listener: socket.socket) -> str:
-    """What is said at the start: the address; port 0 has been replaced by the real one."""
+def address(listener: socket.socket) -> str:
+    """The URL of what listens; port 0 has been replaced by the real one."""
     host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    return f"listening on http://{shown}:{port}; Ctrl-C stops"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def announcement(listener: socket.socket) -> str:
+    """What is said at the start."""
+    return f"listening on {address(listener)}; Ctrl-C stops"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from api.service.metrics import Metrics
 from api.service.store import Store
 from index.encoders.descriptions import DescriptionEncoder
+from index.search.plane import LibraryMap, Point
 from index.search.searcher import Result, Searcher
 from index.search.sources import By
 from index.segments.metadata import Filter
@@ -49,6 +50,15 @@ class Searching:
         """The adapters that are nearest to a text, an adapter of `owner`'s, or both."""
         stored = None if adapter is None else self._store.get(owner, adapter)
         files = None if stored is None else self._store.files(owner, stored)
+        stages = self._metrics.stages("requests")
+        return self._current().search(text, files, by=by, k=k, filter=filter, stages=stages)
+
+    def map(self, text: str | None) -> tuple[LibraryMap, Point | None]:
+        """The library's map, and where a text lies on it."""
+        return self._current().map(text)
+
+    def _current(self) -> Searcher:
+        """The searcher, which has followed the library not long ago."""
         now = time.monotonic()
         if self._searcher is None:
             self._searcher = Searcher(self._library, self._encoder)
@@ -56,5 +66,4 @@ class Searching:
         elif now - self._followed > FOLLOW_SECONDS:
             self._searcher.follow()
             self._followed = now
-        stages = self._metrics.stages("requests")
-        return self._searcher.search(text, files, by=by, k=k, filter=filter, stages=stages)
+        return self._searcher

@@ -38,6 +38,7 @@ from generator.engine import (
 )
 from generator.request import Query, Request
 from index.merge.compose import MergeRequest
+from index.search.plane import LibraryMap, Point
 from index.search.searcher import Result
 from index.search.sources import By
 from index.segments.metadata import Filter
@@ -325,6 +326,11 @@ class Service:
         _ = self.engine
         search = partial(self._searching.search, caller.sees)
         return await self.admission.run(search, text, adapter, by, k, filter)
+
+    async def library_map(self, text: str | None) -> tuple[LibraryMap, Point | None]:
+        """The library's map, and where a text lies on it. Raises as `search`."""
+        _ = self.engine
+        return await self.admission.run(self._searching.map, text)
 
 
 def _warm(settings: Settings) -> Engine:

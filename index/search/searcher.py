@@ -8,11 +8,13 @@ from typing import Any
 from index.encoders.descriptions import DescriptionEncoder
 from index.encoders.weights import WeightEncoder, load_weight_encoder
 from index.search.confidence import margins, shipped_confidence
+from index.search.plane import LibraryMap, Point, map_of
 from index.search.query import Files, QueryEncoder
 from index.search.sources import By, DescriptionSource, VectorSource, WeightSource
 from index.search.sync import OnNote, follow, open_index, quiet
 from index.segments.index import VectorIndex
 from index.segments.metadata import EVERYTHING, Filter
+from index.segments.view import IndexView
 from library.progress import Progress, no_progress
 from library.stages import Stages, untimed
 from library.store.open import open_library
@@ -67,6 +69,7 @@ class Searcher:
         self._progress, self._note = progress, note
         self._query_encoder = QueryEncoder(cache(encoder), cache(weights), note)
         self._indexes: dict[By, tuple[VectorIndex, VectorSource]] = {}
+        self._map: tuple[IndexView, LibraryMap] | None = None  # views never change
 
     def follow(self) -> None:
         """Bring the indexes up to date with the library."""
@@ -109,6 +112,16 @@ class Searcher:
             Result(entry.id, entry.task, min(score, 1.0), confidence(score, margin), query.by)
             for (score, entry), margin in list(zip(hits, gaps, strict=True))[:k]
         ]
+
+    def map(self, text: str | None = None) -> tuple[LibraryMap, Point | None]:
+        """The library's map by descriptions, and where a text lies on it. Raises as `search`."""
+        view = self.index("description").view
+        if self._map is None or self._map[0] is not view:
+            self._map = view, map_of(view)
+        found = self._map[1]
+        if text is None:
+            return found, None
+        return found, found.place(self._query_encoder.encode(text, None, "description").vector)
 
     def index(self, by: By) -> VectorIndex:
         """One of the library's indexes, opened once. Raises as `open_index` does."""

@@ -72,16 +72,18 @@ def test_the_installed_command_works_from_an_empty_folder(
 @pytest.mark.slow
 def test_package_data_is_installed(environment: Path, tmp_path: Path) -> None:
     code = (
-        "import configs, pretrained, library, pathlib\n"
-        "print(*(str(pathlib.Path(m.__file__).parent) for m in (configs, pretrained, library)))"
+        "import api, configs, pretrained, library, pathlib\n"
+        "packages = (api, configs, pretrained, library)\n"
+        "print(*(str(pathlib.Path(package.__file__).parent) for package in packages))"
     )
     places = run(environment / "bin" / "python", "-c", code, cwd=tmp_path).split()
     assert all(place.startswith(str(environment)) for place in places)
-    for name in ("configs", "pretrained", "library"):
+    kinds = (".yaml", ".json", ".safetensors", ".md", ".csv", ".css", ".js", ".jinja", ".svg")
+    for name in ("api", "configs", "pretrained", "library"):
         sources = {
             file.relative_to(tiny.ROOT / name)
             for file in (tiny.ROOT / name).rglob("*")
-            if file.is_file() and file.suffix in (".yaml", ".json", ".safetensors", ".md", ".csv")
+            if file.is_file() and file.suffix in kinds
         }
         assert all((Path(places[0]).parent / name / file).is_file() for file in sources)
 

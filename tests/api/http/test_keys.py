@@ -39,6 +39,8 @@ PRIVATE = [
     ("GET", "/v1/jobs/job_0"),
     ("GET", "/v1/jobs/job_0/events"),
     ("GET", "/v1/library"),
+    ("GET", "/v1/library/map"),
+    ("GET", f"/v1/library/{UNKNOWN_ID}"),
     ("GET", f"/v1/adapters/{UNKNOWN_ID}/archive"),
     ("GET", "/metrics"),
     ("GET", "/v1/names"),

@@ -1,4 +1,4 @@
-"""`/v1/library`: pages that together are the list of the command line."""
+"""`/v1/library`: pages that together are the list of the command line, records, and the map."""
 
 import json
 import shutil
@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 from rest import UNKNOWN_ID, assert_problem, client_of
 from starlette.testclient import TestClient
+from tiny import LIBRARY_TASKS
 
 from api.cli.main import main
+from api.http import library
+from api.service import searching
 from api.service.settings import Settings
+from generator.engine import Engine
 
 
 @pytest.fixture
@@ -82,3 +86,56 @@ def test_other_limits_and_cursors_are_refused(query: dict[str, str], settings: S
     with client_of(settings, None) as client:
         body = assert_problem(client.get("/v1/library", params=query), 422, "invalid-field")
         assert next(iter(query)) in body["detail"]
+
+
+def test_an_adapter_is_shown_with_its_description(
+    place: str, settings: Settings, capsys: Any
+) -> None:
+    with client_of(settings, None) as client:
+        for adapter in listed(place, capsys):
+            shown = client.get(f"/v1/library/{adapter['id']}").json()
+            assert {name: shown[name] for name in adapter} == adapter
+            assert shown["description"] == LIBRARY_TASKS[adapter["task"]]
+        for identity in (UNKNOWN_ID, "sum", "ad_"):
+            assert_problem(client.get(f"/v1/library/{identity}"), 404, "not-found")
+        assert main(["library", "remove", adapter["id"], "--library", place]) == 0
+        assert_problem(client.get(f"/v1/library/{adapter['id']}"), 404, "not-found")
+
+
+def test_the_map_has_every_adapter_and_places_a_description_on_its_own(
+    place: str, settings: Settings, engine: Engine, capsys: Any
+) -> None:
+    whole = listed(place, capsys)
+    with client_of(settings, engine) as client:
+        body = client.get("/v1/library/map").json()
+        places = {adapter["id"]: (adapter["x"], adapter["y"]) for adapter in body["adapters"]}
+        assert [*places] == [adapter["id"] for adapter in whole] and body["total"] == 3
+        assert body["explained"] == pytest.approx(1)  # three points lie on a plane
+        assert body["query"] is None
+        for adapter in body["adapters"]:
+            query = {"q": LIBRARY_TASKS[adapter["task"]]}
+            found = client.get("/v1/library/map", params=query).json()["query"]
+            assert (found["x"], found["y"]) == pytest.approx(places[adapter["id"]], abs=1e-4)
+        blank = client.get("/v1/library/map", params={"q": " "})
+        assert_problem(blank, 422, "invalid-description")
+
+
+def test_the_map_of_a_large_library_has_evenly_many_of_its_adapters(
+    settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with client_of(settings, engine) as client:
+        whole = client.get("/v1/library/map").json()
+        monkeypatch.setattr(library, "MAX_POINTS", 2)
+        some = client.get("/v1/library/map").json()
+        assert some["adapters"] == whole["adapters"][:2] and some["total"] == 3
+
+
+def test_the_map_follows_the_library(
+    place: str, settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "FOLLOW_SECONDS", 0)
+    with client_of(settings, engine) as client:
+        before = client.get("/v1/library/map").json()["adapters"]
+        assert main(["library", "remove", before[0]["id"], "--library", place]) == 0
+        after = client.get("/v1/library/map").json()["adapters"]
+        assert [adapter["id"] for adapter in after] == [adapter["id"] for adapter in before[1:]]

@@ -141,7 +141,7 @@ def test_a_body_may_have_one_mebibyte(lasting: TestClient) -> None:
 
 
 def test_unknown_paths_and_methods(lasting: TestClient) -> None:
-    for path in ["/", "/v1", "/v1/adapters/", "/v1/adapters/%ff", "/health", "/etc/passwd"]:
+    for path in ["/v1", "/v1/adapters/", "/v1/adapters/%ff", "/health", "/etc/passwd"]:
         assert_problem(lasting.get(path), 404, "not-found")
     for method, path, allowed in [
         ("PUT", "/v1/adapters", "GET, POST"),
@@ -149,6 +149,7 @@ def test_unknown_paths_and_methods(lasting: TestClient) -> None:
         ("POST", f"/v1/adapters/{UNKNOWN_ID}", "GET, DELETE"),
         ("DELETE", f"/v1/adapters/{UNKNOWN_ID}/files/{WEIGHTS_FILE}", "GET, HEAD"),
         ("POST", "/health/live", "GET"),
+        ("POST", "/", "GET, HEAD"),
     ]:
         answer = lasting.request(method, path)
         assert_problem(answer, 405, "method-not-allowed")

@@ -192,6 +192,8 @@ def test_serve_starts_and_ctrl_c_stops_it(tmp_path: Path, checkpoint: Path) -> N
     assert process.stderr is not None
     line = process.stderr.readline()
     port = int(line.split("http://127.0.0.1:")[1].split(";")[0])
+    page = process.stderr.readline().split()[-1]
+    assert page == f"http://127.0.0.1:{port}/"
     assert talk(port, b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")[0] == 200
     assert talk(port, b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n")[0] in (200, 503)
     secret = b"GET /v1/search?q=my%20secret HTTP/1.1\r\nHost: localhost\r\n\r\n"
