@@ -137,18 +137,14 @@ class Adapter:
 def joined(first: Adapter, second: Adapter) -> Adapter:
     """n adapters whose ΔW are the sums of those of two, exactly: the ranks lie side by side.
 
-    The modules are those of both, the first's before those that only the second has. The numbers
-    are of the second's type and lie where it does.
+    The layout is `first.layout.joined(second.layout)`; the numbers are of the second's type and lie
+    where it does.
 
     Args:
         first: n adapters, or one that is added to each of the second's.
         second: n adapters, or one.
     """
-    parts, ranks = (first, second), dict(first.layout.ranks)
-    for name, rank in second.layout.ranks.items():
-        ranks[name] = ranks.get(name, 0) + rank
-    others = [site for site in second.layout.sites if site.name not in first.layout.ranks]
-    union = replace(first.layout, sites=(*first.layout.sites, *others)).with_ranks(ranks)
+    parts, union = (first, second), first.layout.joined(second.layout)
     like = second.factors()[0]
     total = zeros(union, max(map(len, parts)), dtype=like.dtype, device=like.device)
     for site in union.sites:

@@ -159,9 +159,8 @@ def load_checkpoint(folder: Path, expected: type[Module]) -> Checkpoint[Module]:
         config = json.loads(config_bytes)
         cls = _class_of(config, expected)
         architecture, layout = cls.Config(**config["architecture"]), _layout_of(cls, config)
-        info = CheckpointInfo(
-            *(config[k] for k in ("base", "encoder", "tasks", "training")), config.get("onto", "")
-        )
+        kept = {k: config[k] for k in ("base", "encoder", "tasks", "training")}
+        info = CheckpointInfo(**kept, onto=config.get("onto", ""))
         state = _stored_state(config["storage"], load(weights_bytes))
     except (OSError, ValueError, SafetensorError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {folder} cannot be read: {first_line(error)}") from error

@@ -147,6 +147,14 @@ class Layout:
         """The same modules, all at `rank`. Raises UsageError if that is below 1."""
         return self.with_ranks(dict.fromkeys(self.ranks, rank))
 
+    def joined(self, other: "Layout") -> "Layout":
+        """The modules of both, those that only `other` has at the end; ranks of shared ones add."""
+        ranks = self.ranks
+        for name, rank in other.ranks.items():
+            ranks[name] = ranks.get(name, 0) + rank
+        more = [site for site in other.sites if site.name not in self.ranks]
+        return replace(self, sites=(*self.sites, *more)).with_ranks(ranks)
+
     def to_dict(self) -> dict[str, Any]:
         rows = [
             [s.name, s.in_features, s.out_features, s.rank, s.kernel, s.transposed]

@@ -16,7 +16,7 @@ from generator.strategies.base import NothingNear, Offer, Proposal, Strategy
 from generator.strategies.evidence import Evidence, shipped_evidence
 from generator.strategies.multi_task import MultiTask
 from index.encoders.texts import is_base_states
-from library.adapter import Adapter, joined, stack, zeros
+from library.adapter import joined, stack
 from library.base.models import BaseReference, base_layout, numerics
 from library.checkpoint import Checkpoint
 from library.errors import LayoutMismatch, UsageError
@@ -28,14 +28,14 @@ class Generated(Strategy):
     Args:
         checkpoint: the generator, which is moved to float64.
         resources: the library, for generators that need experts, and where it runs.
-        single: the multi-task adapter, which some checkpoints' adapters are added to.
+        single: the multi-task adapter, which adapters of some checkpoints are added to.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint[Generator],
         resources: Resources,
-        single: MultiTask | None = None,
+        single: MultiTask,
     ) -> None:
         self.checkpoint, self.single = checkpoint, single
         self.name = checkpoint.kind
@@ -52,8 +52,10 @@ class Generated(Strategy):
         if self.unavailable(base):
             return None
         info = self.checkpoint.info
-        nothing = zeros(self.module.layout)
-        return Offer(self.checkpoint.digest, info.base["id"], self.added(nothing, base).layout)
+        layout = self.module.layout
+        if info.onto:
+            layout = self.single.adapter_for(base).layout.joined(layout)
+        return Offer(self.checkpoint.digest, info.base["id"], layout)
 
     def evidence(self) -> Evidence:
         info = self.checkpoint.info
@@ -85,7 +87,10 @@ class Generated(Strategy):
             raise UsageError(refusal) if refusal == ONLY_EXAMPLES else NothingNear(refusal)
         needs = self.module.needs
         condition = query.condition(self.module, self.checkpoint.info.encoder)
-        adapter = self.added(self.module(condition), query.base)
+        adapter, details = self.module(condition), self._texts_read(query, condition)
+        if self.checkpoint.info.onto:
+            static = self.single.adapter_for(query.base).to(self._resources.device, torch.float64)
+            adapter, details["onto"] = joined(static, adapter), self.checkpoint.info.onto
         parents = None
         if "experts" in needs:
             parents = [neighbour.id for neighbour in query.nearest_experts(self.module.top_k)]
@@ -95,18 +100,10 @@ class Generated(Strategy):
             self.usage(query.request),
             checkpoint=self.checkpoint.digest,
             parents=parents,
-            details=self._texts_read(query, condition),
+            details=details,
             tried_in=numerics(query.model.model) if {"task", "base"} & needs else None,
             saw_examples=self.uses_examples and bool(query.request.examples),
         )
-
-    def added(self, adapter: Adapter, base: BaseReference) -> Adapter:
-        """Generated adapters, added to the one that the checkpoint names, if it names any."""
-        if not self.checkpoint.info.onto:
-            return adapter
-        assert self.single is not None
-        weights = adapter.factors()[0]
-        return joined(self.single.adapter_for(base).to(weights.device, weights.dtype), adapter)
 
     def _texts_read(self, query: Query, condition: Condition) -> dict[str, Any]:
         """What provenance says of the texts in a condition."""
@@ -135,9 +132,8 @@ class Generated(Strategy):
 
     def _require_single(self, base: BaseReference) -> None:
         """Raise LayoutMismatch unless the adapter that its own are added to is here."""
-        onto = self.checkpoint.info.onto
-        missing = "there is none" if self.single is None else self.single.unavailable(base)
-        if not missing and self.single is not None and self.single.weights_digest != onto:
+        onto, missing = self.checkpoint.info.onto, self.single.unavailable(base)
+        if not missing and self.single.weights_digest != onto:
             missing = f"the one here is {self.single.weights_digest[:12]}"
         if missing:
             raise LayoutMismatch(

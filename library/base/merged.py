@@ -14,9 +14,8 @@ def merge(model: nn.Module, adapter: Adapter) -> None:
         model: with linear layers under the names of the adapter's sites.
         adapter: n = 1.
     """
-    modules = dict(model.named_modules())
     for site in adapter.layout.sites:
-        weight = modules[site.name].weight
+        weight = model.get_submodule(site.name).get_parameter("weight")
         a, b = (factor[0].to(weight.device, torch.float32) for factor in adapter.site(site))
         delta = b @ a  # (out, in)
         weight.copy_(weight.float() + (delta.mT if site.transposed else delta))
