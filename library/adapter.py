@@ -134,7 +134,7 @@ class Adapter:
         )
 
 
-def joined(first: Adapter, second: Adapter) -> Adapter:
+def summed(first: Adapter, second: Adapter) -> Adapter:
     """n adapters whose ΔW are the sums of those of two, exactly: the ranks lie side by side.
 
     The layout is `first.layout.joined(second.layout)`; the numbers are of the second's type and lie

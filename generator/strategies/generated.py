@@ -16,7 +16,7 @@ from generator.strategies.base import NothingNear, Offer, Proposal, Strategy
 from generator.strategies.evidence import Evidence, shipped_evidence
 from generator.strategies.multi_task import MultiTask
 from index.encoders.texts import is_base_states
-from library.adapter import joined, stack
+from library.adapter import stack, summed
 from library.base.models import BaseReference, base_layout, numerics
 from library.checkpoint import Checkpoint
 from library.errors import LayoutMismatch, UsageError
@@ -90,7 +90,7 @@ class Generated(Strategy):
         adapter, details = self.module(condition), self._texts_read(query, condition)
         if self.checkpoint.info.onto:
             static = self.single.adapter_for(query.base).to(self._resources.device, torch.float64)
-            adapter, details["onto"] = joined(static, adapter), self.checkpoint.info.onto
+            adapter, details["onto"] = summed(static, adapter), self.checkpoint.info.onto
         parents = None
         if "experts" in needs:
             parents = [neighbour.id for neighbour in query.nearest_experts(self.module.top_k)]

@@ -7,7 +7,7 @@ from library.adapter import Adapter
 
 
 @torch.no_grad()
-def merge(model: nn.Module, adapter: Adapter) -> None:
+def merge_into(model: nn.Module, adapter: Adapter) -> None:
     """Add ΔW of one adapter to the weights of its modules; the sum is taken in float32.
 
     Args:

@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 
-from library.adapter import Adapter, joined, rank_mask, stack, zeros
+from library.adapter import Adapter, rank_mask, stack, summed, zeros
 from library.errors import LayoutMismatch, UsageError
 from library.layout import Layout, layout_of
 
@@ -97,11 +97,11 @@ def test_conversion_changes_all_factors(layout: Layout) -> None:
     assert {t.dtype for t in made.to(device="cpu").A.values()} == {torch.bfloat16}
 
 
-def test_joined_adapters_add_up_module_by_module(layout: Layout) -> None:
+def test_summed_adapters_add_up_module_by_module(layout: Layout) -> None:
     """One adapter is added to each of several, which lack a module and have one of their own."""
     single = tiny.adapter(layout_of(tiny.config("llama"), ["k_proj", "q_proj"], rank=2), seed=9)
     several = tiny.adapter(layout, 3)
-    total = joined(single, several)
+    total = summed(single, several)
     assert len(total) == 3
     ranks = {name: single.layout.ranks.get(name, 0) for name in layout.ranks}
     assert total.layout.ranks == {

@@ -17,7 +17,7 @@ from library.base.batches import TokenBatch
 from library.base.compiled import compile_layers
 from library.base.decode import decode
 from library.base.loss import row_losses
-from library.base.merged import merge
+from library.base.merged import merge_into
 from library.base.models import BaseReference, fast_dtype, load_base, numerics
 from library.base.multi_adapter import MultiAdapter
 from library.base.sampling import Sampling
@@ -69,7 +69,7 @@ class FrozenBase:
     ) -> None:
         self.base = load_base(reference, device=device, dtype=fast_dtype(device))
         if merged is not None:
-            merge(self.base.model, merged)
+            merge_into(self.base.model, merged)
         self._model, self._compiled = self.base.model, compiled
         self.numerics = numerics(self._model)
         self._hooks = MultiAdapter(self._model, layout, *others)

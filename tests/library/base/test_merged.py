@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from library.base.merged import merge
+from library.base.merged import merge_into
 from library.base.multi_adapter import adapted
 from library.layout import layout_of
 
@@ -16,7 +16,7 @@ def test_a_merged_base_is_the_base_with_the_adapter(family: str) -> None:
     model = tiny.model(tiny.config(family))
     adapter = tiny.adapter(layout_of(model.config, rank=3))
     merged = copy.deepcopy(model)
-    merge(merged, adapter)
+    merge_into(merged, adapter)
     ids = torch.arange(6)[None]
     with torch.no_grad(), adapted(model, adapter, torch.tensor([0])):
         expected = model(input_ids=ids).logits
