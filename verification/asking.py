@@ -54,7 +54,11 @@ def ask(
         most: bytes of the answer.
     Raises NoAnswer.
     """
-    method, end, content = "GET" if body is None else "POST", time.monotonic() + seconds, bytearray()
+    method, end, content = (
+        "GET" if body is None else "POST",
+        time.monotonic() + seconds,
+        bytearray(),
+    )
     try:
         with client.stream(
             method, address, json=body, headers=headers, timeout=seconds, follow_redirects=False
