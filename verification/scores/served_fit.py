@@ -29,13 +29,11 @@ class Hypothesis:
     """What may answer in an adapter's place.
 
     Attributes:
-        adapter: the adapter or a part of it, at some strength.
         strength: times the adapter's own; 0 for the base alone.
         missing: the part that it lacks, in words.
         errors: of its predictions by context, times the noise.
     """
 
-    adapter: Adapter
     strength: float
     missing: str | None
     errors: Float[Tensor, " contexts"]
@@ -126,7 +124,7 @@ class Hypotheses:
         return self._tried(without(self._adapter, belongs), 1.0, part)
 
     def _tried(self, adapter: Adapter, strength: float, missing: str | None) -> Hypothesis:
-        return Hypothesis(adapter, strength, missing, self._errors(adapter))
+        return Hypothesis(strength, missing, self._errors(adapter))
 
 
 def _misfit(tried: Hypothesis) -> float:
