@@ -1,5 +1,6 @@
 """Verification of any adapter, wherever it comes from."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,9 @@ def verify(
     policy: Path | None = None,
     provenance: Path | None = None,
     public_key: Path | None = None,
+    served: str | None = None,
+    model: str | None = None,
+    served_base: str | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> "VerificationReport":
     """A report on an adapter: its `verdict` (accept, warn or refuse) and its `findings`.
@@ -40,6 +44,10 @@ def verify(
         policy: JSON file: which hooks run and which severities refuse.
         provenance: a trusted provenance.json, in place of the folder's.
         public_key: PEM of the ed25519 key that must have signed it.
+        served: URL of an OpenAI-compatible server, which is asked whether it answers by this
+            adapter; its API key, if it wants one, is in LORASMITH_SERVED_KEY.
+        model: the adapter's name there.
+        served_base: its base model's name there, if the server's list of models does not tell.
         progress: called with the share that is done, 0 to 1.
     Raises:
         UsageError and its kinds, InputFileError, BaseModelError, TaskFileError.
@@ -59,9 +67,11 @@ def verify(
     key = None if public_key is None else read_public_key(public_key)
     require_key(rules, key)
     _require_use(rules, library, examples)
+    added = _served_hooks(served, model, served_base, reference)
     # 2. The hooks.
     rows = [] if examples is None else read_examples(examples)
-    available = (*HOOKS, *_slow_hooks(reference, library))
+    available = (*HOOKS, *_slow_hooks(reference, library), *added)
+    rules = replace(rules, hooks=(*rules.hooks, *(hook.name for hook in added)))
     context = Context(target, reference, key, rows, progress or (lambda _: None))
     return verify_path(path, context, rules, provenance, available)
 
@@ -89,13 +99,33 @@ def _require_use(policy: "Policy", library: str | None, examples: Path | None) -
         raise UsageError("--library is for the hooks neighbours and behaviour, which do not run")
 
 
+def _served_hooks(
+    url: str | None, model: str | None, base: str | None, reference: "BaseReference | None"
+) -> "tuple[Hook, ...]":
+    """The hook that asks a server, if one is given. Raises UsageError."""
+    if (url is None) != (model is None) or (base is not None and url is None):
+        raise UsageError("--served and --model go together, and --served-base with them")
+    if url is None or model is None:
+        return ()
+    from library.base.models import load_base
+    from verification.scores.served import served_hook
+    from verification.scores.served_server import KEY_VARIABLE, Served
+
+    served = Served(url, model, base, os.environ.get(KEY_VARIABLE, "").strip())
+    return (served_hook(served, _at_hand(reference), load_base),)
+
+
+def _at_hand(reference: "BaseReference | None") -> "Callable[[str | None], BaseReference | None]":
+    """The base of a name in a config: the one that was given, else the default by its own name."""
+    from library.base.models import DEFAULT_BASE, resolve_base
+
+    return lambda name: reference or (resolve_base() if name == DEFAULT_BASE else None)
+
+
 def _slow_hooks(reference: "BaseReference | None", library: str | None) -> "tuple[Hook, ...]":
     from index.encoders.descriptions import DescriptionEncoder
-    from library.base.models import DEFAULT_BASE, load_base, resolve_base
+    from library.base.models import load_base
     from verification.scores.sources import SlowHooks
 
-    def at_hand(name: str | None) -> "BaseReference | None":
-        return reference or (resolve_base() if name == DEFAULT_BASE else None)
-
     location = library or SHIPPED_LIBRARY
-    return SlowHooks(location, DescriptionEncoder, at_hand, load_base).hooks()
+    return SlowHooks(location, DescriptionEncoder, _at_hand(reference), load_base).hooks()

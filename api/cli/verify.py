@@ -40,11 +40,23 @@ def verify_command(
     examples: Annotated[
         Path | None, typer.Option(help="JSONL of input and output, for behaviour.")
     ] = None,
+    served: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Ask an OpenAI-compatible server whether this adapter answers."
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The adapter's name on that server.")] = None,
+    served_base: Annotated[
+        str | None, typer.Option(help="Its base model's name there; default: as it lists them.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> int:
     """Check format, integrity, base and server; exit 1 if the adapter is refused.
 
     Example: lorasmith verify my-adapter --target vllm --hooks screening,neighbours
+
+    A served one: lorasmith verify my-adapter --served http://127.0.0.1:8000 --model my-adapter
     """
     quiet_libraries()
     added = [] if hooks is None else [name.strip() for name in hooks.split(",")]
@@ -59,6 +71,9 @@ def verify_command(
             policy=policy,
             provenance=provenance,
             public_key=public_key,
+            served=served,
+            model=model,
+            served_base=served_base,
             progress=lambda share: bar(int(100 * share), 100),
         )
     answer = {**report.to_dict(), "milliseconds": report.milliseconds}

@@ -8,11 +8,11 @@ import json
 import secrets
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 
 from library.errors import LorasmithError, UsageError
+from verification.asking import NoAnswer, ask, is_address, one_line
 from verification.zk.backend import Backend, Srs
 from verification.zk.bundle import integers, require_count
 from verification.zk.child import Rows
@@ -65,12 +65,7 @@ def ask_owner(
 
 def require_question(url: str, modules: int, count: int | None) -> None:
     """Raise UsageError for a URL that is none, or more proofs than there are modules."""
-    try:
-        parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        sound = False
-    if not (sound and url.isascii() and url.isprintable() and " " not in url):
+    if not is_address(url):
         raise UsageError(f"{url!r} is not a URL of an owner, such as http://127.0.0.1:8100")
     require_count(modules, count)
 
@@ -85,32 +80,17 @@ def _answer(url: str, nonce: str, name: str, x: Rows) -> tuple[str, Rows]:
 
 def _call(url: str, path: str, body: Any = None) -> dict[str, Any]:
     """The JSON object at a path; a POST if there is a body. Raises OwnerError."""
-    method, address = "GET" if body is None else "POST", url.rstrip("/") + path
     try:
-        with httpx2.stream(method, address, json=body, timeout=TIMEOUT) as response:
-            content = bytearray()
-            for chunk in response.iter_bytes():
-                content += chunk
-                if len(content) > MAX_ANSWER:
-                    raise ValueError(f"its answer is longer than {MAX_ANSWER:,} bytes")
-        answer = json.loads(content) if response.is_success else None
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, RecursionError) as error:
-        raise OwnerError(f"the owner at {url} cannot be asked: {_one_line(error)}") from error
-    if not response.is_success:
-        raise OwnerError(f"the owner refuses: {_detail(content, response.status_code)}")
-    if not isinstance(answer, dict):
+        with httpx2.Client() as client:
+            address = url.rstrip("/") + path
+            answer = ask(client, address, body, seconds=TIMEOUT, most=MAX_ANSWER)
+    except NoAnswer as error:
+        raise OwnerError(f"the owner at {url} cannot be asked: {error}") from error
+    content = answer.parsed
+    if not 200 <= answer.status < 300:
+        detail = content.get("detail") if isinstance(content, dict) else None
+        told = f"status {answer.status}" if detail is None else one_line(detail)
+        raise OwnerError(f"the owner refuses: {told}")
+    if not isinstance(content, dict):
         raise OwnerError(f"the owner at {url} does not answer with a JSON object")
-    return answer
-
-
-def _detail(content: bytes | bytearray, status: int) -> str:
-    """The sentence of a problem (RFC 9457), else the status."""
-    try:
-        return _one_line(json.loads(content)["detail"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return f"status {status}"
-
-
-def _one_line(message: object) -> str:
-    """A message from the other side on one line, without control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(message)).split())
+    return content
