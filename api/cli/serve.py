@@ -20,7 +20,10 @@ Port = Annotated[
 ]
 AllowedHosts = Annotated[
     str | None,
-    typer.Option(help="Names, separated by commas, that clients may use beside those of loopback."),
+    typer.Option(
+        help="Names, separated by commas, that clients may use; those of loopback too where it "
+        "listens there."
+    ),
 ]
 Data = Annotated[
     Path | None,

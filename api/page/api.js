@@ -8,8 +8,8 @@ const RETRY_SECONDS = 2;
 
 let key = read();
 let askForKey = async () => false;
-let onLoading = () => {};
-let waiting = 0; // requests that wait until the service is loaded
+let onWaiting = () => {};
+let waiting = 0; // requests that wait until the service is ready
 
 /** What the service answered instead of a result: its sentence, its code and its status. */
 export class Problem extends Told {
@@ -20,10 +20,13 @@ export class Problem extends Told {
   }
 }
 
-/** Whom to ask for a key (a sentence in, whether there is one out), and whom to tell of loading. */
-export function connect(asking, loading) {
+/**
+ * Whom to ask for a key (a sentence in, whether there is one out), and whom to tell why requests
+ * wait ("" once none does).
+ */
+export function connect(asking, telling) {
   askForKey = asking;
-  onLoading = loading;
+  onWaiting = telling;
 }
 
 /** The key of this tab; kept in memory where the tab may keep nothing. */
@@ -87,7 +90,7 @@ export function sentence(text) {
   return /[.!?…]$/.test(whole) ? whole : `${whole}.`;
 }
 
-/** An answer of success; waits while the service loads, and asks for a key where one is needed. */
+/** An answer of success; waits while the service is not ready, and asks for a key where one is needed. */
 async function fetched(path, options = {}) {
   for (;;) {
     const used = key;
@@ -97,20 +100,23 @@ async function fetched(path, options = {}) {
     }
     const problem = await problemOf(response);
     if (problem.code === "not-ready") {
-      await loaded(Number(response.headers.get("Retry-After")), options.signal);
+      const seconds = Number(response.headers.get("Retry-After"));
+      await ready(problem.message, seconds, options.signal);
     } else if (problem.status !== 401 || !(used !== key || (await askForKey(problem.message)))) {
       throw problem;
     }
   }
 }
 
-/** Wait a while for a service that loads. */
-async function loaded(seconds, signal) {
-  onLoading((waiting += 1) > 0);
+/** Wait a while for a service that is not ready: it loads, or is about to end, as `why` says. */
+async function ready(why, seconds, signal) {
+  waiting += 1;
+  onWaiting(why);
   try {
     await pause(seconds || RETRY_SECONDS, signal);
   } finally {
-    onLoading((waiting -= 1) > 0);
+    waiting -= 1;
+    onWaiting(waiting > 0 ? why : "");
   }
 }
 

@@ -79,13 +79,13 @@ async function openName(view, name, signal) {
   return name;
 }
 
-function onLoading(loading) {
-  const told = loading ? "The service is still loading its models; this goes on by itself." : "";
+function onWaiting(why) {
+  const told = why && `${why} Trying again …`;
   const place = document.getElementById("service");
   if (place.textContent !== told) place.textContent = told;
 }
 
-connect(askForKey, onLoading);
+connect(askForKey, onWaiting);
 startKeys();
 startLibrary();
 const making = document.querySelector("#make > [data-outcome]");

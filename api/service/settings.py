@@ -67,8 +67,8 @@ class Settings(BaseSettings):
         config: TOML file with any of the others.
         host: address to listen on; loopback only, unless there are keys.
         port: port to listen on; 0 takes a free one.
-        allowed_hosts: names, separated by commas, under which clients may ask, beside those of
-            loopback; behind a proxy that passes its own name on, say.
+        allowed_hosts: names, separated by commas, under which clients may ask, as where a proxy
+            passes its own name on; those of loopback too, if `host` is.
         data: where adapters and their owners are kept (`LORASMITH_DATA`).
         checkpoints: folders by generator, in place of the shipped checkpoints.
         library: folder or URL of the library for search, neighbours and rivals; else the sample.

@@ -171,7 +171,7 @@ def test_a_service_that_still_loads_is_waited_for(
 ) -> None:
     engine, service._engine = service._engine, None
     page.reload()
-    loading = page.get_by_text("The service is still loading its models")
+    loading = page.get_by_text("The generator is still being loaded")
     expect(loading).to_be_visible()
     service._engine = engine
     expect(loading).to_be_hidden(timeout=2000 * service.settings.retry_after)
