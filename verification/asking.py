@@ -54,11 +54,8 @@ def ask(
         most: bytes of the answer.
     Raises NoAnswer.
     """
-    method, end, content = (
-        "GET" if body is None else "POST",
-        time.monotonic() + seconds,
-        bytearray(),
-    )
+    method = "GET" if body is None else "POST"
+    end, content = time.monotonic() + seconds, bytearray()
     try:
         with client.stream(
             method, address, json=body, headers=headers, timeout=seconds, follow_redirects=False
