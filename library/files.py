@@ -15,6 +15,7 @@ from pathlib import Path
 from library.errors import MissingPath, OutputError, OutputExists
 
 STANDARD_INPUT = Path("-")
+PIECE = 2**20  # bytes that are read at once
 
 
 def cache_dir() -> Path:
@@ -44,6 +45,13 @@ def read_input(path: Path) -> bytes:
     if not os.path.exists(path) or os.path.isdir(path):  # also of a name that is too long
         raise MissingPath(f"there is no file at {path}")
     return path.read_bytes()
+
+
+def file_pieces(path: Path) -> Iterator[bytes]:
+    """The content of a file, a piece at a time."""
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            yield piece
 
 
 def require_absent(path: Path, overwrite: bool) -> None:

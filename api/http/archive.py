@@ -1,15 +1,15 @@
 """`/v1/adapters/{id}/archive`: all files of an adapter in one tar."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 
 from api.http.adapters import AdapterId
 from api.http.dependencies import CallerOf, ServiceOf
-from api.http.downloads import CHUNK, stream_response
+from api.http.downloads import stream_response
 from api.http.problems import documented
 from library.archive import tar_parts, tar_size
+from library.files import file_pieces
 
 TAR = "application/x-tar"
 
@@ -36,14 +36,8 @@ def get_archive(id: AdapterId, request: Request, service: ServiceOf, caller: Cal
 
     def parts() -> Iterator[bytes]:
         return tar_parts(
-            (f"{id}/{name}", size, _pieces(service.store.path(id, name)))
+            (f"{id}/{name}", size, file_pieces(service.store.path(id, name)))
             for name, size in sizes.items()
         )
 
     return stream_response(request, parts, tar_size(sizes.values()), f"{id}.tar", TAR)
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(CHUNK):
-            yield piece

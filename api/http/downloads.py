@@ -12,9 +12,9 @@ from starlette.datastructures import Headers
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
 from api.errors import RangeNotSatisfiable
+from library.files import PIECE
 
 BYTES = "application/octet-stream"
-CHUNK = 2**20  # bytes that are read at once
 REVALIDATED = "private, no-cache"  # kept by the client, who asks each time whether it holds
 _RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-[0-9]{1,18})", re.IGNORECASE)
 _QUALITY = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
@@ -87,7 +87,7 @@ class _Download(responses.FileResponse):
     copy of the newer version is current.
     """
 
-    chunk_size = CHUNK
+    chunk_size = PIECE
 
     def set_stat_headers(self, stat_result: os.stat_result) -> None:
         super().set_stat_headers(stat_result)

@@ -23,7 +23,7 @@ from api.service.sqlite import SqliteFile
 from library.archive import tar_parts
 from library.canonical import file_digest
 from library.errors import MissingPath, OutputExists
-from library.files import require_absent, whole_file, whole_folder
+from library.files import PIECE, file_pieces, require_absent, whole_file, whole_folder
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 2**30  # bytes
@@ -33,7 +33,6 @@ DATABASES = ("jobs.sqlite3", "replies.sqlite3", ADAPTERS, "keys.sqlite3")
 _NAME = re.compile(
     r"[a-z]+\.sqlite3|zk/[0-9a-f]+\.json|adapters/ad_[0-9a-f]{40}/[A-Za-z0-9_][A-Za-z0-9_.-]*"
 )
-_PIECE = 2**20
 
 
 @dataclass(frozen=True)
@@ -132,13 +131,7 @@ def _members(
     manifest = json.dumps({"schema": 1, "files": digests}).encode()
     yield MANIFEST, len(manifest), iter([manifest])
     for name in digests:
-        yield name, (staged / name).stat().st_size, _pieces(staged / name)
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            yield piece
+        yield name, (staged / name).stat().st_size, file_pieces(staged / name)
 
 
 def _unpacked(archive: tarfile.TarFile, staging: Path) -> BackedUp:
@@ -184,7 +177,7 @@ def _written(content: IO[bytes], target: Path) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = sha256()
     with target.open("wb") as file:
-        while piece := content.read(_PIECE):
+        while piece := content.read(PIECE):
             digest.update(piece)
             file.write(piece)
         file.flush()

@@ -39,6 +39,9 @@ class Expiry:
         except StorageFailed as error:
             _log.error("expired adapters cannot be removed: %s", error)
             return
+        except Exception:  # an accident, which is not to end the service's other work
+            _log.exception("expired adapters cannot be removed")
+            return
         if swept:
             _log.info("removed adapters that were not used: %d", swept)
 

@@ -117,6 +117,8 @@ class JobStore:
 
         None if there is no such job. Raises StorageFailed.
         """
+        if not self._database.path.exists():
+            return None
         waiting = "SELECT DISTINCT worker FROM jobs WHERE state = 'queued'"
         gone = [w for (w,) in self._database.query(waiting) if not self._alive(w)]
         if not gone:

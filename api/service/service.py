@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import IO, Any
+from typing import IO
 
 from anyio import to_thread
 
@@ -14,12 +14,11 @@ from api.service.callers import Caller, caller_with
 from api.service.composing import Composing, merge_json
 from api.service.creating import Creating
 from api.service.expiry import Expiry
-from api.service.hooks import configured, drawn_challenge, hooks_of
 from api.service.importing import Importing
 from api.service.job_store import JobRow, JobStore, Keep
 from api.service.jobs import Jobs, Share
 from api.service.keys import KeyStore
-from api.service.making import Created, Making, examples_json, examples_of, request_json
+from api.service.making import Created, Making, request_json
 from api.service.metrics import Metrics
 from api.service.names import NameStore
 from api.service.promotion import Promotions
@@ -28,6 +27,7 @@ from api.service.searching import Searching
 from api.service.settings import Settings
 from api.service.store import Store
 from api.service.traces import Traces
+from api.service.verifying import Verifying
 from generator.engine import (
     DEFAULT_STRATEGY,
     Engine,
@@ -42,16 +42,9 @@ from index.search.plane import LibraryMap, Point
 from index.search.searcher import Result
 from index.search.sources import By
 from index.segments.metadata import Filter
-from library.errors import MissingPath, UsageError
+from library.errors import MissingPath
 from library.tasks.files import Example
-from verification.artifact import Artifact, Context
-from verification.run import Policy, require_known_hooks, run_hooks
-from verification.scores.agreement import AGREEMENT_HOOK
-from verification.scores.behaviour import BEHAVIOUR_HOOK
-from verification.zk.backend import read_srs
-from verification.zk.bundle import require_count
-from verification.zk.hook import Challenge, zk_hook
-from verification.zk.report import ZK_HOOK
+from verification.zk.hook import Challenge
 
 UPLOADS = 4  # at once; each may take as much disk as one may have bytes
 
@@ -67,6 +60,7 @@ class Service:
         MissingPath, ProofFileError: the configured tasks or SRS cannot be used.
 
     Attributes:
+        hooks: those that a verification runs if it names none, by name.
         on_failure: called with the reason if `load` fails; logs it by default.
         uploads: places for bodies that are being received; for whoever receives them.
         draining: whether no more work is to be taken, as the server is to end.
@@ -97,7 +91,8 @@ class Service:
             retry_after=settings.retry_after,
             waited=self.metrics.waited("requests"),
         )
-        self.hooks = hooks_of(settings, lambda: self.engine)
+        self._verifying = Verifying(settings, self.store, lambda: self.engine, self.metrics)
+        self.hooks = self._verifying.hooks
         self._making = Making(settings, self.store, lambda: self.engine, self.metrics)
         self._creating = Creating(self._making, self.store, self.admission)
         self.uploads = Admission("uploads", waiting=UPLOADS - 1, retry_after=settings.retry_after)
@@ -112,7 +107,6 @@ class Service:
             waited=self.metrics.waited("jobs"),
         )
         self.metrics.watch(self.jobs, self.store)
-        self._srs = None if settings.zk_srs is None else read_srs(settings.zk_srs)
         self.on_failure: Callable[[Exception], None] = _log_failure
         self.draining: Callable[[], bool] = never
         self.stopping: Callable[[], bool] = never
@@ -222,21 +216,8 @@ class Service:
         Raises:
             NotFound, UnknownName, UsageError, MissingExtra, NotReady, and as Jobs.submit.
         """
-        await to_thread.run_sync(self.store.require, caller.sees, identity)
-        names = [*self.hooks] if hooks is None else list(hooks)
-        require_known_hooks(names, (*self.hooks, ZK_HOOK))
-        if len(set(names)) < len(names):
-            raise UsageError("hooks: each may be named once")
-        if examples and BEHAVIOUR_HOOK not in names:
-            raise UsageError(
-                "examples: they are for the hook behaviour, which is not among the hooks"
-            )
-        if {AGREEMENT_HOOK, BEHAVIOUR_HOOK} & {*names}:
-            _ = self.engine  # what they need is loaded, or the client comes again
-        drawn = drawn_challenge(names, challenge)
-        if drawn is not None:
-            await to_thread.run_sync(self._require_modules, caller, identity, drawn["modules"])
-        asked = {"hooks": names, "zk": drawn, "examples": examples_json(examples)}
+        asking = self._verifying.asked
+        asked = await to_thread.run_sync(asking, caller.sees, identity, hooks, examples, challenge)
         return await self.jobs.submit(caller.owner, identity, {"kind": "verify", **asked})
 
     async def promote(
@@ -283,32 +264,8 @@ class Service:
             return self._composing.compose_by_job(caller.sees, job)
         if job.kind == "promote":
             return self._promotions.promote_by_job(job, share)
-        report = self._verify(caller.sees, job, share)
+        report = self._verifying.verify_by_job(caller.sees, job, share)
         return lambda: report
-
-    def _verify(self, owner: str | None, job: JobRow, progress: Share) -> dict[str, Any]:
-        """Every hook in its turn; ends when the adapter is deleted meanwhile."""
-        record = self.store.get(owner, job.adapter)
-        files = self.store.files(owner, record)
-        examples = examples_of(job.request["examples"])
-
-        def advance(share: float) -> None:
-            self.store.require(owner, job.adapter)
-            progress(share)
-
-        base = configured(self.settings, record["base_model"])
-        context = Context(base=base, examples=examples, progress=advance)
-        hooks = [*self.hooks.values()]
-        if job.request["zk"] is not None:
-            hooks.append(zk_hook(Challenge(**job.request["zk"]), self._srs))
-        policy = Policy(hooks=tuple(job.request["hooks"]))
-        with self.metrics.stages("jobs")("verify"):
-            return run_hooks(Artifact(files), context, policy, hooks).to_dict()
-
-    def _require_modules(self, caller: Caller, identity: str, count: int | None) -> None:
-        """Raise UsageError if fewer modules could be proved than are asked for."""
-        files = self.store.files(caller.sees, self.store.get(caller.sees, identity))
-        require_count(len(Artifact(files).pairs), count)
 
     async def search(
         self,

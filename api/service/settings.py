@@ -31,9 +31,13 @@ LogFormat = Literal["text", "json"]
 HOST_NAME = r"[a-z0-9._-]+|\[[0-9a-f:.]+\]"  # of any case, without a port
 
 
-def _host_names(value: Any) -> Any:
-    """Names separated by commas. Raises UsageError for what no Host can be."""
-    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+def _separated(value: Any) -> Any:
+    """Names that a flag or a variable separates by commas; a file has them as an array."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+def _require_host_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The same names. Raises UsageError for what no Host can be."""
     for name in names:
         if re.fullmatch(HOST_NAME, name, re.IGNORECASE) is None:
             raise UsageError(f"{name!r} is not the name of a host, without a port")
@@ -49,6 +53,9 @@ def _from_json(value: Any) -> Any:
 
 
 _Json = BeforeValidator(_from_json)
+_HostNames = Annotated[
+    tuple[str, ...], NoDecode, BeforeValidator(_separated), AfterValidator(_require_host_names)
+]
 
 
 class Settings(BaseSettings):
@@ -85,7 +92,7 @@ class Settings(BaseSettings):
     config: Path | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_host_names)] = ()
+    allowed_hosts: _HostNames = ()
     data: Path = Field(default_factory=data_dir)
     checkpoints: Annotated[dict[str, Path], NoDecode, _Json] = {}
     library: str | None = None

@@ -9,7 +9,6 @@ adapter again restores them.
 import json
 import math
 import re
-import shutil
 import sqlite3
 import sys
 import time
@@ -20,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from api.errors import Conflict, NotFound, QuotaExceeded, StorageFailed
+from api.service.adapter_folders import AdapterFolders, file_entries
 from api.service.quotas import require_room, require_total
 from api.service.sqlite import SqliteFile
 from api.service.uses import USED, Uses
-from library.canonical import digest
 from library.errors import OutputError
-from library.files import data_dir, write_folder
+from library.files import data_dir
 
 LOCAL = "local"  # owner of what is made without a key
 UNKNOWN = "there is no such adapter"
@@ -69,6 +68,7 @@ class Store:
         self.folder = folder
         self.quota_bytes, self._quota_of = quota_bytes, quota_of
         self.uses = Uses(ttl, clock)
+        self._folders = AdapterFolders(folder / "adapters")
         self._database = SqliteFile(
             folder / "owners.sqlite3", _SCHEMA, "the adapter store", later=(USED,), version=1
         )
@@ -111,13 +111,14 @@ class Store:
         with self._database.transaction() as rows:
             row = rows.execute("SELECT record FROM adapters WHERE id = ?", (identity,)).fetchone()
             record: StoredRecord = json.loads(row[0]) if row else {}
-            new, sent = not record or not self._intact(record), record.get("imported", False)
-            if not new and sent and imported and record["files"] != _contents(files):
+            new = not record or not self._folders.intact(record)
+            sent = record.get("imported", False)
+            if not new and sent and imported and record["files"] != file_entries(files):
                 raise Conflict(f"{identity} was imported with another provenance or signature")
             replaced = new or (sent and not imported)
             if replaced:
                 mark = {"imported": True} if imported else {}
-                record = {**summary, **mark, "files": _contents(files)}
+                record = {**summary, **mark, "files": file_entries(files)}
                 self._insert(rows, record)
             added = rows.execute(
                 "INSERT OR IGNORE INTO owners (key, id) VALUES (?, ?)", (owner, identity)
@@ -132,7 +133,7 @@ class Store:
     def get(self, owner: str | None, identity: str) -> StoredRecord:
         """The record of an adapter. Raises NotFound unless it is whole and the owner's."""
         record = self._record(owner, identity)
-        if not self._intact(record):
+        if not self._folders.intact(record):
             raise NotFound(f"the files of {identity} were removed or changed; create it again")
         return record
 
@@ -164,7 +165,7 @@ class Store:
         files = self._record(owner, identity)["files"]
         if name not in files:
             raise NotFound(f"{identity} has no file of this name")
-        content = self._content(identity, name, files[name]["sha256"])
+        content = self._folders.content(identity, name, files[name]["sha256"])
         if content is None:
             raise NotFound(f"{name} of {identity} was removed or changed; create it again")
         return content, files[name]["sha256"]
@@ -214,7 +215,7 @@ class Store:
                 raise NotFound(UNKNOWN)
             if rows.execute("SELECT 1 FROM owners WHERE id = ?", (identity,)).fetchone() is None:
                 rows.execute("DELETE FROM adapters WHERE id = ?", (identity,))
-                shutil.rmtree(self.path(identity), ignore_errors=True)
+                self._folders.remove(identity)
 
     def used(self) -> int:
         """The size of all stored adapters, in bytes. Raises StorageFailed."""
@@ -226,7 +227,7 @@ class Store:
 
     def path(self, identity: str, name: str = "") -> Path:
         """An adapter's folder or one file in it, whether or not it exists."""
-        return self.folder / "adapters" / identity / name
+        return self._folders.path(identity, name)
 
     def _by_id(self, owner: str | None, after: str, limit: int) -> list[StoredRecord]:
         """Records of an owner's adapters with ids above `after`; a limit of -1 is none."""
@@ -259,20 +260,6 @@ class Store:
         with self._database.connection() as rows:
             self.uses.note(rows, owner, identity)
 
-    def _intact(self, record: StoredRecord) -> bool:
-        """True if every file is as it was stored."""
-        return all(
-            self._content(record["id"], name, file["sha256"]) is not None
-            for name, file in record["files"].items()
-        )
-
-    def _content(self, identity: str, name: str, sha256: str) -> bytes | None:
-        try:
-            content = self.path(identity, name).read_bytes()
-        except OSError:
-            return None
-        return content if digest(content) == sha256 else None
-
     def _insert(self, rows: sqlite3.Connection, record: StoredRecord) -> None:
         identity = record["id"]
         size = sum(file["bytes"] for file in record["files"].values())
@@ -285,7 +272,7 @@ class Store:
 
     def _write(self, identity: str, files: Mapping[str, bytes]) -> None:
         try:
-            write_folder(self.path(identity), files, overwrite=True)
+            self._folders.write(identity, files)
         except OutputError as error:
             raise self._database.failed(error.__cause__ or error) from error
 
@@ -298,7 +285,3 @@ def local_store() -> Store:
 def _require_id(identity: str) -> None:
     if ADAPTER_ID.fullmatch(identity) is None:  # SQLite cannot encode lone surrogates
         raise NotFound(UNKNOWN)
-
-
-def _contents(files: Mapping[str, bytes]) -> dict[str, Any]:
-    return {name: {"sha256": digest(data), "bytes": len(data)} for name, data in files.items()}

@@ -9,6 +9,7 @@ import tarfile
 from typing import IO
 
 from api.errors import MalformedBody, Refused
+from library.files import PIECE
 from library.peft.folder import MAX_JSON, MAX_WEIGHTS
 from library.peft.provenance import PROVENANCE_FILE, README_FILE, SIGNATURE_FILE
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
@@ -23,7 +24,6 @@ FILES = {
 MAX_HEADERS = 3 * len(FILES)  # each file may have an extended header; a folder, a global header
 MAX_EXTENDED = 2**16  # bytes
 BLOCK = tarfile.BLOCKSIZE
-_PIECE = 2**20
 _MEANINGFUL = re.compile(rb"(?:^|\n)[0-9]+ (?:path|linkpath|size|GNU\.sparse[^=]*)=")
 
 
@@ -100,7 +100,7 @@ def _exactly(file: IO[bytes], size: int) -> bytes:
 def _require_end(file: IO[bytes]) -> None:
     """Raise MalformedBody unless nothing follows but zeros, one block of them at least."""
     _require_zeros(_exactly(file, BLOCK))
-    while piece := file.read(_PIECE):
+    while piece := file.read(PIECE):
         _require_zeros(piece)
 
 

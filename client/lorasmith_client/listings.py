@@ -36,6 +36,47 @@ class LibraryPage:
 
 
 @dataclass(frozen=True)
+class DescribedAdapter(LibraryAdapter):
+    """An adapter of the library with its task's description, which not every task has."""
+
+    description: str | None
+    categories: list[str]
+    licenses: list[str]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place on the map of the library, whose axes have no unit."""
+
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class PlacedAdapter(Place):
+    """An adapter on the map."""
+
+    id: str
+    task: str
+
+
+@dataclass(frozen=True)
+class LibraryMap:
+    """The library by two principal components, which hold the share `explained`, 0 to 1.
+
+    Attributes:
+        adapters: by task; of very many adapters a part.
+        total: how many there are.
+        query: where the text lies, if there was one.
+    """
+
+    adapters: list[PlacedAdapter]
+    total: int
+    explained: float
+    query: Place | None
+
+
+@dataclass(frozen=True)
 class HeldOutTasks:
     """Mean ROUGE-L from 0 to 1 over tasks that a generator was not trained on."""
 

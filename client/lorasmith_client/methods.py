@@ -74,6 +74,8 @@ class Methods:
     # What there is
     search = Method(offers.search)
     library = Method(offers.library)
+    library_adapter = Method(offers.library_adapter)
+    library_map = Method(offers.library_map)
     generators = Method(offers.generators)
     base_models = Method(offers.base_models)
     live = Method(offers.live)

@@ -2,8 +2,15 @@
 
 from typing import Unpack
 
-from lorasmith_client.flow import Flow, get
-from lorasmith_client.listings import BaseModel, Generator, LibraryPage, SearchResult
+from lorasmith_client.flow import Flow, get, segment
+from lorasmith_client.listings import (
+    BaseModel,
+    DescribedAdapter,
+    Generator,
+    LibraryMap,
+    LibraryPage,
+    SearchResult,
+)
 from lorasmith_client.parsing import listed, parsed
 from lorasmith_client.requests import SearchFields
 
@@ -16,6 +23,16 @@ def search(q: str | None = None, **fields: Unpack[SearchFields]) -> Flow[list[Se
 def library(limit: int | None = None, cursor: str | None = None) -> Flow[LibraryPage]:
     """A page of the library, by task; 100, or `limit` (1 to 1,000)."""
     return parsed(LibraryPage, (yield from get("/v1/library", limit=limit, cursor=cursor)))
+
+
+def library_adapter(adapter: str) -> Flow[DescribedAdapter]:
+    """An adapter of the library, by its id, with the description of its task."""
+    return parsed(DescribedAdapter, (yield from get(f"/v1/library/{segment(adapter)}")))
+
+
+def library_map(q: str | None = None) -> Flow[LibraryMap]:
+    """The library on a plane by its descriptions, and where a description `q` lies on it."""
+    return parsed(LibraryMap, (yield from get("/v1/library/map", q=q)))
 
 
 def generators() -> Flow[list[Generator]]:

@@ -179,6 +179,10 @@ def test_what_there_is(asked: Any) -> None:
     assert page.adapters + asked.library(cursor=page.next).adapters == asked.library().adapters
     best, *_ = asked.search("Is the review positive or negative?", k=2)
     assert best.id in {one.id for one in asked.library().adapters} and best.by == "description"
+    assert asked.library_adapter(best.id).task == best.task
+    drawn = asked.library_map("Is the review positive or negative?")
+    assert drawn.query is not None and drawn.total == len(drawn.adapters)
+    assert {one.id for one in drawn.adapters} == {one.id for one in asked.library().adapters}
     with pytest.raises(Problem, match="none such"):
         asked.search("anything", recipe="none such")
     assert "lorasmith_http_requests_total" in asked.metrics()

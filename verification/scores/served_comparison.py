@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from library.adapter import Adapter
-from verification.scores.served_contexts import ServedLogprobs
+from verification.scores.served_contexts import ObservedTokens
 from verification.scores.served_fit import EXPLAINED, Hypotheses, Hypothesis
 
 LEAST_NOISE = 0.01  # nats: about what rounding an adapter to bfloat16 changes
@@ -24,8 +24,8 @@ class ServedAnswers:
         apart: difference of what it said under that name when asked again, in nats.
     """
 
-    base: ServedLogprobs
-    adapter: ServedLogprobs
+    base: ObservedTokens
+    adapter: ObservedTokens
     apart: Sequence[float]
 
 

@@ -63,7 +63,7 @@ class Contexts:
 
 
 @dataclass(frozen=True)
-class ServedLogprobs:
+class ObservedTokens:
     """What a server said of the next token of every context.
 
     Attributes:
@@ -91,7 +91,7 @@ class Vocabulary:
             text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
             self._ids[text] = None if text in self._ids else token
 
-    def observed(self, answers: Sequence[NextTokens]) -> ServedLogprobs | None:
+    def observed(self, answers: Sequence[NextTokens]) -> ObservedTokens | None:
         """Answers of a server by the base's tokens; None if those of a context are all unknown."""
         top = max(map(len, answers))
         ids = torch.zeros(len(answers), top, dtype=torch.long)
@@ -103,7 +103,7 @@ class Vocabulary:
                 if token is not None:
                     ids[row, column], logprobs[row, column] = token, logprob
                     known[row, column] = True
-        return ServedLogprobs(ids, logprobs, known) if bool(known.any(dim=1).all()) else None
+        return ObservedTokens(ids, logprobs, known) if bool(known.any(dim=1).all()) else None
 
 
 class Predictions:

@@ -10,8 +10,8 @@ from rest import TASK, UNKNOWN_ID, assert_problem, client, engine, post, setting
 from starlette.testclient import TestClient
 
 from api.cli.main import main
-from api.http import archive
 from api.service.settings import Settings
+from library import files
 
 
 def everything(folder: Path) -> dict[str, int]:
@@ -61,7 +61,7 @@ def test_tags_and_heads(client: TestClient) -> None:
 def test_files_are_read_in_pieces(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"{post(client, {'description': TASK}).headers['location']}/archive"
     whole = client.get(url).content
-    monkeypatch.setattr(archive, "CHUNK", 1000)
+    monkeypatch.setattr(files, "PIECE", 1000)
     assert client.get(url).content == whole
 
 

@@ -222,3 +222,19 @@ def test_a_service_sweeps_while_it_runs_and_stops_at_once(
     with client_of(settings.model_copy(update={"ttl": 10_000}), engine) as client:
         started = time.monotonic()  # it waits a minute for its next look
     assert time.monotonic() - started < 10
+
+
+def test_a_damaged_store_is_logged_and_the_service_goes_on(
+    settings: Settings, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.data.mkdir()
+    with client_of(settings.model_copy(update={"ttl": 1}), engine) as client:
+        database, damaged = settings.data / "owners.sqlite3", settings.data / "damaged"
+        damaged.write_bytes(b"no database " * 100)
+        damaged.replace(database)
+        end = time.monotonic() + 30
+        while "cannot be removed" not in caplog.text and time.monotonic() < end:
+            time.sleep(0.05)
+        assert "cannot be removed" in caplog.text
+        database.unlink()
+        assert post(client, {"description": TASK}).status_code == 201

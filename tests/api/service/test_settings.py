@@ -113,6 +113,9 @@ def test_a_flag_goes_before_a_variable_and_that_before_the_file(
         ('bases = "[1]"', "setting bases: input should be a valid dictionary"),
         ('bases = "{"', "setting bases: it must be a JSON object"),
         ('rate = "often"', "setting rate: a rate is a number"),
+        ("allowed_hosts = 5", "setting allowed_hosts: input should be"),
+        ("allowed_hosts = [5]", "setting allowed_hosts.0: input should be a valid string"),
+        ('allowed_hosts = ["a:1"]', "setting allowed_hosts: 'a:1' is not the name of a host"),
     ],
 )
 def test_what_a_file_states_wrongly_is_one_sentence(
