@@ -1,7 +1,8 @@
 """Jobs and their results in SQLite, where they outlive the process that ran them.
 
-A process that works on jobs holds a lock on a file for as long as it lives. A job that is queued or
-running under a lock that nobody holds was interrupted, however its process ended.
+A process that works on jobs holds a lock on a file for as long as it lives. A job that is running
+under a lock that nobody holds was interrupted, however its process ended; one that waits is taken
+over by the next process that works on jobs, and by one alone.
 """
 
 import json
@@ -111,6 +112,30 @@ class JobStore:
             )
         return JobRow(identity, owner, adapter, "queued", 0.0, dict(request))
 
+    def adopt(self) -> JobRow | None:
+        """The oldest job that waits with a process that is no more, now with this one.
+
+        None if there is no such job. Raises StorageFailed.
+        """
+        if not self._database.path.exists():
+            return None
+        waiting = "SELECT DISTINCT worker FROM jobs WHERE state = 'queued'"
+        gone = [w for (w,) in self._database.query(waiting) if not self._alive(w)]
+        if not gone:
+            return None
+        worker = self._worker()
+        with self._database.transaction() as rows:
+            row = rows.execute(
+                f"UPDATE jobs SET worker = ? WHERE number = (SELECT min(number) FROM jobs WHERE"
+                f" state = 'queued' AND worker IN ({', '.join('?' * len(gone))}))"
+                " RETURNING id, owner, adapter, state, progress, wanted",
+                (worker, *gone),
+            ).fetchone()
+        if row is None:
+            return None  # another process was quicker
+        identity, owner, adapter, state, progress, request = row
+        return JobRow(identity, owner, adapter, state, progress, json.loads(request))
+
     def get(self, identity: str, owner: str | None = None) -> JobRow:
         """The job in its present state, if it is the owner's, or anybody's where that is None.
 
@@ -126,7 +151,7 @@ class JobStore:
         *fields, request, result, error, worker = rows[0]
         details = {"request": json.loads(request), "result": json.loads(result or "null")}
         job = JobRow(*fields, **details, error=error)
-        if job.state in ("queued", "running") and not self._alive(worker):
+        if job.state == "running" and not self._alive(worker):
             return replace(job, state="interrupted", error=INTERRUPTED)
         return job
 
@@ -179,7 +204,7 @@ class JobStore:
         return self.get(identity)
 
     def close(self) -> None:
-        """Release the lock: what this process has not finished counts as interrupted."""
+        """Release the lock: what this process has begun and not finished counts as interrupted."""
         with self._guard:
             if self._lock is not None:
                 Path(self._lock.lock_file).unlink(missing_ok=True)

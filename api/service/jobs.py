@@ -11,7 +11,7 @@ import anyio
 from anyio import to_thread
 from anyio.streams.memory import MemoryObjectSendStream
 
-from api.errors import NotReady, QuotaExceeded
+from api.errors import NotReady, Overloaded, QuotaExceeded, StorageFailed
 from api.service.admission import ENDING, Admission, Waited, unobserved
 from api.service.job_store import INTERRUPTED, Cancelled, JobRow, JobStore, Keep
 from generator.refine.process import TrainingLost
@@ -76,8 +76,7 @@ class Jobs:
         self._admission.enter()
         try:
             job = await to_thread.run_sync(self.store.add, owner, adapter, request)
-            queue.send_nowait(job)
-            self._waiting[job.id] = time.monotonic()
+            self._line_up(queue, job)
         except BaseException as error:
             self._admission.leave()
             if isinstance(error, anyio.ClosedResourceError):
@@ -96,15 +95,16 @@ class Jobs:
         return job
 
     async def run(self) -> None:
-        """Work until `stop`; jobs that remain then are marked as interrupted."""
+        """Work until `stop`; jobs that wait then are for the next process that works on jobs."""
         send, receive = anyio.create_memory_object_stream[JobRow](math.inf)
         self._stopping.clear()
         try:
             with send, receive:
                 self._queue = send
+                await self._adopt()
                 async for job in receive:
                     came = self._waiting.pop(job.id, None)
-                    if came is None:
+                    if came is None or self._stopping.is_set():
                         continue
                     self._waited(time.monotonic() - came)
                     self.running = 1
@@ -113,8 +113,35 @@ class Jobs:
                     finally:
                         self.running = 0
                         self._admission.leave()
+                    await self._adopt()
         finally:
             self.store.close()
+
+    async def _adopt(self) -> None:
+        """Queue what waits with processes that were stopped or killed, as far as there is room."""
+        while (queue := self._queue) is not None:
+            try:
+                self._admission.enter()
+            except (NotReady, Overloaded):
+                return
+            job = None
+            try:
+                job = await to_thread.run_sync(self.store.adopt)
+                if job is not None:
+                    self._line_up(queue, job)
+            except StorageFailed:
+                _log.exception("jobs of an earlier process cannot be looked for")
+            except anyio.ClosedResourceError:
+                job = None  # stopped meanwhile: it is for the next process
+            finally:
+                if job is None:
+                    self._admission.leave()
+            if job is None:
+                return
+
+    def _line_up(self, queue: MemoryObjectSendStream[JobRow], job: JobRow) -> None:
+        queue.send_nowait(job)
+        self._waiting[job.id] = time.monotonic()
 
     def stop(self) -> None:
         """Accept no more jobs; the running one ends when it next reports progress."""

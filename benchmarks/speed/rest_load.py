@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,21 @@ START_SECONDS = 120
 
 
 @contextmanager
-def served(tree: Path, port: int) -> Iterator[tuple[str, int]]:
-    """Address and process of a checkout's service, which is ready."""
+def served(
+    tree: Path, port: int, data: Path | None = None, settings: Sequence[str] = ()
+) -> Iterator[tuple[str, int]]:
+    """Address and process of a checkout's service, which is ready.
+
+    Args:
+        tree: the checkout.
+        port: where it listens.
+        data: its data folder; an empty one that goes with it if None.
+        settings: further flags.
+    """
     url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryDirectory() as data:
-        environment = {**os.environ, "LORASMITH_DATA": data, "PYTHONPATH": str(tree)}
-        command = [sys.executable, "-m", "api", "serve", "--port", str(port)]
+    with tempfile.TemporaryDirectory() as empty:
+        environment = {**os.environ, "LORASMITH_DATA": str(data or empty), "PYTHONPATH": str(tree)}
+        command = [sys.executable, "-m", "api", "serve", "--port", str(port), *settings]
         process = subprocess.Popen(
             command, cwd=tree, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

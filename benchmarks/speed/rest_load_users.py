@@ -1,6 +1,7 @@
 """What one client of `rest_load` does, as locust runs it: SCENARIO says which kind of request."""
 
 import os
+import random
 import uuid
 from typing import Any
 
@@ -15,6 +16,7 @@ from locust import (  # pyright: ignore[reportMissingImports]
 SCENARIO = os.environ["SCENARIO"]
 KNOWN = {"description": "Say whether the review is positive or negative."}
 FILE = "adapter_model.safetensors"
+NEW_SHARE = 0.05  # of the mixed requests
 paths: list[str] = []  # of the file that is downloaded
 
 
@@ -36,7 +38,10 @@ class Client(FastHttpUser):
             self.client.post(
                 "/v1/adapters", json={"description": f"Name the colour {uuid.uuid4()}."}
             )
-        elif SCENARIO == "cached":
+        elif SCENARIO == "mixed" and random.random() < NEW_SHARE:
+            body = {"description": f"Name the colour {uuid.uuid4()}."}
+            self.client.post("/v1/adapters", json=body, name="new")
+        elif SCENARIO in ("cached", "mixed"):
             self.client.post("/v1/adapters", json=KNOWN)
         elif SCENARIO == "search":
             self.client.get("/v1/search?q=is+the+review+positive", name="search")

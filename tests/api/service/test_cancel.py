@@ -116,10 +116,11 @@ def test_a_stopped_service_interrupts_its_training(
     training_processes(0)
     assert stored(settings) == []
     with client_of(settings, engine) as client:
-        for job in jobs:
-            body = client.get(job).json()
-            assert (body["state"], body["error"]) == ("interrupted", INTERRUPTED)
-            assert client.delete(job).json() == body
+        running, waiting = jobs
+        body = client.get(running).json()
+        assert (body["state"], body["error"]) == ("interrupted", INTERRUPTED)
+        assert client.delete(running).json() == body
+        assert ended(client, waiting)["state"] == "done"
         again = ended(client, post(client, TRAINED).headers["location"])
         assert again["state"] == "done"
         kept = f"/v1/jobs/{again['id']}"

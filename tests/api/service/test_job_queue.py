@@ -93,7 +93,7 @@ def test_a_damaged_job_store_ends_no_worker(
     assert ended(client, asked.headers["location"])["state"] == "done"
 
 
-def test_a_stopped_service_interrupts_and_keeps(
+def test_a_stopped_service_interrupts_what_runs_and_keeps_what_waits(
     service: Service, settings: Settings, engine: Engine
 ) -> None:
     with client_of_service(service) as client:
@@ -101,13 +101,14 @@ def test_a_stopped_service_interrupts_and_keeps(
         done = verify(client, adapter, {"hooks": ["behaviour"]}).headers["location"]
         kept = ended(client, done)
         running, queued = (
-            verify(client, adapter, {"hooks": ["gate"]}).headers["location"] for _ in "12"
+            verify(client, adapter, {"hooks": [hook]}).headers["location"]
+            for hook in ("gate", "behaviour")
         )
         assert gate.started.wait(30)
     with client_of(settings, engine) as client:
         assert client.get(done).json() == kept
-        for job in (running, queued):
-            body = client.get(job).json()
-            assert (body["state"], body["error"]) == ("interrupted", INTERRUPTED)
+        body = client.get(running).json()
+        assert (body["state"], body["error"]) == ("interrupted", INTERRUPTED)
+        assert ended(client, queued)["state"] == "done"
         again = verify(client, adapter, {"hooks": ["behaviour"]}).headers["location"]
         assert ended(client, again)["state"] == "done"

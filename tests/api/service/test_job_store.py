@@ -43,6 +43,42 @@ def test_the_job_of_a_killed_process_counts_as_interrupted(tmp_path: Path) -> No
     assert (left.state, left.progress, left.error) == ("interrupted", 0.25, INTERRUPTED)
 
 
+WAITING = """
+import sys, time
+from pathlib import Path
+from api.service.job_store import JobStore
+store = JobStore(Path(sys.argv[1]))
+print(*(store.add("local", "", {"kind": "create", "number": i}).id for i in range(20)), flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_waits_with_a_killed_process_is_taken_over_once_in_its_order(tmp_path: Path) -> None:
+    process = tiny.start_python(WAITING, str(tmp_path))
+    one, two = JobStore(tmp_path), JobStore(tmp_path)
+    try:
+        assert process.stdout is not None
+        waiting = process.stdout.readline().split()
+        assert one.adopt() is None, "its process lives"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert one.get(waiting[0]).state == "queued"
+    one.cancel(waiting[1])
+    with ThreadPoolExecutor(4) as pool:
+        taken = [*pool.map(lambda i: (one, two)[i % 2].adopt(), range(24))]
+    jobs = [job for job in taken if job is not None]
+    assert sorted(job.id for job in jobs) == sorted({*waiting} - {waiting[1]})
+    assert {job.request["number"] for job in jobs} == {0, *range(2, 20)}
+    one.advance(waiting[0], 0.5)
+    one.close()
+    two.close()
+    later = JobStore(tmp_path)
+    assert later.get(waiting[0]).state == "interrupted", "what has begun is not begun again"
+    again = [job.id for job in iter(later.adopt, None)]
+    assert again == waiting[2:]
+
+
 def test_old_jobs_make_room_and_unfinished_ones_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,7 +94,7 @@ def test_old_jobs_make_room_and_unfinished_ones_stay(
             store.get(job.id)
     assert {store.get(job.id).state for job in jobs[4:]} == {"done"}
     store.close()
-    assert store.get(last.id).state == "interrupted"
+    assert store.get(last.id).state == "queued", "for the next process"
 
 
 @settings(max_examples=25)
