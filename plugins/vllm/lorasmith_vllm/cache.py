@@ -34,8 +34,9 @@ class Cache:
             return self._hold(adapter)
 
     def release(self, adapter: str) -> None:
-        """Let a folder go that is not handed out after all."""
-        os.close(self._held.pop(adapter))
+        """Let a folder go that is not handed out after all; again, if that was done meanwhile."""
+        if (opened := self._held.pop(adapter, None)) is not None:
+            os.close(opened)
 
     @contextmanager
     def coming(self, size: int) -> Iterator[Path]:

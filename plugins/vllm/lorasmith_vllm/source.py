@@ -125,7 +125,11 @@ def _require(adapter: Adapter, asked: Wanted, base: str) -> None:
 def _is_whole(path: Path, adapter: Adapter) -> bool:
     """Whether the files in a folder are those of an adapter, byte for byte."""
     for name in FILES:
-        with (path / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != adapter.files[name].sha256:
-                return False
+        try:
+            with (path / name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            return False
+        if digest != adapter.files[name].sha256:
+            return False
     return True
