@@ -223,6 +223,13 @@ def extended_for_ever(files: Files) -> bytes:
     return member.tobuf() * 10_000
 
 
+def sparse_for_ever(files: Files) -> bytes:
+    """Lines that never end a name: a search that runs on over them takes seconds."""
+    member = tarfile.TarInfo("x")
+    member.type, member.size = tarfile.XHDTYPE, 2**16
+    return (member.tobuf() + (b"\n1 GNU.sparse" * 2**13)[: 2**16]) * 15 + tar_of(files)
+
+
 BAD: list[tuple[Any, int, str]] = [
     (lambda files: b"", 400, "ends too early"),
     (lambda files: b"\x1f\x8b" + bytes(2000), 400, "not a tar"),
@@ -255,6 +262,7 @@ BAD: list[tuple[Any, int, str]] = [
     (pax(**{"GNU.sparse.major": "1"}), 422, "extended header"),
     (pax(comment="x" * 2**17), 422, "65536 are read"),
     (extended_for_ever, 422, "more than the files"),
+    (sparse_for_ever, 422, "extended header"),
     (claiming(2**40), 422, "are read"),
     (claiming(-1), 422, "are read"),
     (claiming(2**20), 400, "ends too early"),
