@@ -115,6 +115,7 @@ def clock(folder: Path, library: Path) -> dict[str, Any]:
 def hang_ups(folder: Path) -> dict[str, Any]:
     """1,000 clients that send half a request and leave."""
     with Served(folder) as served:
+        served.warm()
         before = served.open_files()
         half_requests(served.port, 1000)
         times = answer_times(served, 3)

@@ -95,6 +95,10 @@ class Served:
         """The answer to a GET."""
         return self.client.get(path)
 
+    def warm(self) -> None:
+        """Search once: the first search makes an index and loads its packages."""
+        self.get("/v1/search?q=reviews")
+
     def create(self, text: str, acknowledged: dict[str, str]) -> httpx.Response:
         """The answer to a creation, noted if it acknowledges one."""
         answer = self.client.post("/v1/adapters", json={"description": text})
@@ -121,6 +125,7 @@ class Served:
 
         Meanwhile others ask; with a path, what they ask is an import instead.
         """
+        self.warm()
         held = [socket.create_connection(("127.0.0.1", self.port)) for _ in range(count)]
         for one in held:
             one.sendall(head)
