@@ -1,4 +1,4 @@
-"""Request bodies: limited in size and time, declared as JSON, in UTF-8, without NaN and double names.
+"""Request bodies: limited in size and time, declared as JSON, in UTF-8, without NaN and twins.
 
 They are checked before FastAPI reads them.
 
@@ -89,7 +89,9 @@ async def _in_time(stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes,
         with anyio.move_on_after(left) as waiting:
             chunk = await anext(stream, None)
         if waiting.cancelled_caught:
-            raise BodyTooSlow(f"the body comes at less than {MIN_BYTES_PER_SECOND:,} bytes a second")
+            raise BodyTooSlow(
+                f"the body comes at less than {MIN_BYTES_PER_SECOND:,} bytes a second"
+            )
         if chunk is None:
             return
         left += len(chunk) / MIN_BYTES_PER_SECOND - (time.monotonic() - started)

@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from library.files import write_file
 
 KILLS = 3
 HELD = 200  # connections that are kept open
+RATE = 60  # requests a minute, of the fault of the clock
 FEW_FILES = 1024  # the usual limit of a process
 
 
@@ -62,7 +64,7 @@ def terminate(folder: Path) -> dict[str, Any]:
 
 
 def full_disk(folder: Path) -> dict[str, Any]:
-    """A file system of 64 MiB: adapters until it is full, then to the last byte, then room again."""
+    """A file system of 64 MiB: full of adapters, then to the last byte, then room again."""
     mount = f'mount -t tmpfs -o size=64m none {folder} && exec "$@"'
     with Served(folder, before=["unshare", "-rm", "sh", "-c", mount, "sh"]) as served:
         acknowledged: dict[str, str] = {}
@@ -93,7 +95,7 @@ def full_disk(folder: Path) -> dict[str, Any]:
 
 
 def clock(folder: Path, library: Path) -> dict[str, Any]:
-    """The clock put forward by a year, back again and a day before, with a rate."""
+    """The clock put forward by a year, then back to a day ago, with a rate that is used up."""
     offset = folder / "clock"
     offset.parent.mkdir(parents=True, exist_ok=True)
     offset.write_text("+0\n", encoding="ascii")
@@ -101,15 +103,25 @@ def clock(folder: Path, library: Path) -> dict[str, Any]:
         "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(offset),
         "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1",
     }  # fmt: skip
-    arguments = ["--rate", "600/minute"]
-    with Served(folder / "data", environment=environment, arguments=arguments) as served:
+    with Served(
+        folder / "data", environment=environment, arguments=["--rate", f"{RATE}/minute"]
+    ) as served:
         acknowledged: dict[str, str] = {}
         seen: dict[str, Any] = {}
         for name, shift in (("now", "+0"), ("year_ahead", "+365d"), ("day_back", "-1d")):
             offset.write_text(f"{shift}\n", encoding="ascii")
+            time.sleep(2)
             made = served.create(f"Task {name}.", acknowledged)
-            seen[name] = {"date": made.headers["date"], "create": made.status_code}
-        return {**seen, **served.check(acknowledged)}
+            answers = [served.get("/v1/generators") for _ in range(RATE)]
+            over = [answer.headers["retry-after"] for answer in answers if answer.is_error]
+            seen[name] = {
+                "date": made.headers["date"], "create": made.status_code,
+                "of_rate_answered": len(answers) - len(over),
+                "retry_after_seconds": int(over[-1]) if over else None,
+            }  # fmt: skip
+        served.kill()
+        served.start()
+        return {"rate": f"{RATE}/minute", **seen, **served.check(acknowledged)}
 
 
 def hang_ups(folder: Path) -> dict[str, Any]:
@@ -119,7 +131,12 @@ def hang_ups(folder: Path) -> dict[str, Any]:
         before = served.open_files()
         half_requests(served.port, 1000)
         times = answer_times(served, 3)
-        return {"clients": 1000, "files_before": before, "files_after": served.open_files(), **times}
+        return {
+            "clients": 1000,
+            "files_before": before,
+            "files_after": served.open_files(),
+            **times,
+        }
 
 
 def slow_heads(folder: Path) -> dict[str, Any]:

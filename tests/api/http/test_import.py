@@ -357,6 +357,17 @@ def test_the_body_is_limited_while_it_comes(
     assert left(settings) == []
 
 
+def test_what_an_adapter_names_as_its_base_is_not_fetched(
+    client: TestClient, foreign: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("socket.socket.connect", lambda *address: asked.append(address))
+    for base in ("http://169.254.169.254/latest", "file:///etc/passwd", "../../etc", "hub/model"):
+        body = config(base_model_name_or_path=base)(foreign)
+        assert upload(client, body).status_code == 201
+    assert asked == []
+
+
 def test_other_content_types_are_415(client: TestClient, foreign: Files) -> None:
     body = tar_of(foreign)
     for kind in ("application/json", "application/gzip", "multipart/form-data", ""):
