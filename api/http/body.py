@@ -85,7 +85,7 @@ async def _in_time(stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes,
     """What a stream gives. Raises BodyTooSlow."""
     left = BODY_SECONDS
     while True:
-        started = time.monotonic()
+        started, chunk = time.monotonic(), None
         with anyio.move_on_after(left) as waiting:
             chunk = await anext(stream, None)
         if waiting.cancelled_caught:

@@ -123,9 +123,9 @@ class _Download(responses.FileResponse):
     chunk_size = CHUNK
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with _still_there():
-            file = Path(self.path).open("rb")
-        with file:  # who has it open reads it to its end, whoever deletes it
+        with ExitStack() as opened:  # who has it open reads it to its end, whoever deletes it
+            with _still_there():
+                file = opened.enter_context(Path(self.path).open("rb"))
             self.path = f"/dev/fd/{file.fileno()}"
             await super().__call__(scope, receive, send)
 

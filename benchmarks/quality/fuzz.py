@@ -72,7 +72,8 @@ def by_schema(command: str, examples: int) -> Callable[[Served, str], dict[str, 
             "--max-examples", str(examples), "--seed", "1", "--request-timeout", "60",
             "--continue-on-failure", "--suppress-health-check", "all", "--no-shrink",
         ]  # fmt: skip
-        done = subprocess.run([command, *arguments], capture_output=True, text=True)
+        with tempfile.TemporaryDirectory() as place:  # it leaves a folder where it runs
+            done = subprocess.run([command, *arguments], cwd=place, capture_output=True, text=True)
         arguments[1] = "URL/openapi.json"
         lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
         return {"command": " ".join(["schemathesis", *arguments]), "exit_code": done.returncode,
