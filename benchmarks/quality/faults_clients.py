@@ -75,6 +75,7 @@ class Served:
             except httpx.TransportError:
                 pass
             time.sleep(0.1)
+        self.kill()
         sys.exit("the service is not ready")
 
     def kill(self) -> None:
