@@ -71,6 +71,13 @@ class KeyReused(ServiceError):
     status = 422
 
 
+class BodyTooSlow(ServiceError):
+    """A body that comes too slowly; the connection ends with the answer."""
+
+    code = "body-too-slow"
+    status = 408
+
+
 class BodyTooLarge(ServiceError):
     """A body over the limit, whatever its Content-Length says."""
 

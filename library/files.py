@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from library.errors import MissingPath, OutputError, OutputExists
 
@@ -47,11 +48,11 @@ def read_input(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def file_pieces(path: Path) -> Iterator[bytes]:
-    """The content of a file, a piece at a time."""
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            yield piece
+def file_pieces(file: IO[bytes]) -> Iterator[bytes]:
+    """The content of an open file from its beginning, a piece at a time."""
+    file.seek(0)
+    while piece := file.read(PIECE):
+        yield piece
 
 
 def require_absent(path: Path, overwrite: bool) -> None:

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-import uvicorn
 from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp
 
@@ -35,7 +34,7 @@ from api.http.draining import DrainingServer
 from api.http.examples import add_examples
 from api.http.guard import Guard
 from api.http.headers import safe
-from api.http.listening import address, announcement, listen, telemetry_of
+from api.http.listening import address, announcement, listen, server_config, telemetry_of
 from api.http.logs import configure_logging
 from api.http.observed import Observed
 from api.http.schemas import Problem
@@ -119,9 +118,7 @@ def run_server(settings: Settings) -> None:
     with listen(settings.host, settings.port) as listener:
         service = Service(settings, traces=Traces(provider_from_environment()))
         service.prepare()
-        config = uvicorn.Config(
-            create_app(service), lifespan="on", log_config=None, access_log=False
-        )
+        config = server_config(create_app(service))
         server = DrainingServer(config, settings.stop_seconds, service.jobs.stop)
         failures: list[Exception] = []
 

@@ -1,6 +1,7 @@
 """`/v1/adapters/{id}/archive`: all files of an adapter in one tar."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import IO
 
 from fastapi import APIRouter, Request, Response
 
@@ -34,10 +35,13 @@ def get_archive(id: AdapterId, request: Request, service: ServiceOf, caller: Cal
     files = service.store.get(caller.sees, id)["files"]  # every digest is checked here
     sizes = {name: files[name]["bytes"] for name in sorted(files)}
 
-    def parts() -> Iterator[bytes]:
+    paths = [service.store.path(id, name) for name in sizes]
+
+    def join(opened: Sequence[IO[bytes]]) -> Iterator[bytes]:
         return tar_parts(
-            (f"{id}/{name}", size, file_pieces(service.store.path(id, name)))
-            for name, size in sizes.items()
+            (f"{id}/{name}", size, file_pieces(file))
+            for (name, size), file in zip(sizes.items(), opened, strict=True)
         )
 
-    return stream_response(request, parts, tar_size(sizes.values()), f"{id}.tar", TAR)
+    size = tar_size(sizes.values())
+    return stream_response(request, paths, join, size, f"{id}.tar", TAR)

@@ -1,4 +1,4 @@
-"""Request bodies: limited in size, declared as JSON, in UTF-8, without NaN and double names.
+"""Request bodies: limited in size and time, declared as JSON, in UTF-8, without NaN and twins.
 
 They are checked before FastAPI reads them.
 
@@ -6,6 +6,7 @@ FastAPI's own `max_body_size` answers in plain text, and Python's JSON takes NaN
 """
 
 import json
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from typing import Any, NoReturn
@@ -15,13 +16,16 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
-from api.errors import BodyTooLarge, MalformedBody, NotJson
+from api.errors import BodyTooLarge, BodyTooSlow, MalformedBody, NotJson
 
 MAX_BODY_BYTES = 1024 * 1024
 # A client that is still sending when the connection closes may lose the answer, so the rest of a
 # body that is refused is read and dropped for a while.
 DRAIN_BYTES = 16 * MAX_BODY_BYTES
 DRAIN_SECONDS = 2.0
+# Who sends a byte now and then would else hold a connection, or a place for uploads, for ever.
+BODY_SECONDS = 30.0
+MIN_BYTES_PER_SECOND = 16 * 1024
 
 
 class JsonRequest(Request):
@@ -60,16 +64,38 @@ class JsonRoute(APIRoute):
 
 
 async def limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    """The body in pieces. Raises BodyTooLarge for the declared length or the received one."""
+    """The body in pieces.
+
+    Raises:
+        BodyTooLarge: its declared length is over the limit, or what was received.
+        BodyTooSlow: it was waited for longer than BODY_SECONDS and what its bytes may take.
+    """
     declared, received = request.headers.get("content-length", ""), 0
     async with aclosing(request.stream()) as stream:
         if declared.isdecimal() and int(declared[:18]) > limit:
             await _refuse(stream, limit)
-        async for chunk in stream:
+        async for chunk in _in_time(stream):
             received += len(chunk)
             if received > limit:
                 await _refuse(stream, limit)
             yield chunk
+
+
+async def _in_time(stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """What a stream gives. Raises BodyTooSlow."""
+    left = BODY_SECONDS
+    while True:
+        started, chunk = time.monotonic(), None
+        with anyio.move_on_after(left) as waiting:
+            chunk = await anext(stream, None)
+        if waiting.cancelled_caught:
+            raise BodyTooSlow(
+                f"the body comes at less than {MIN_BYTES_PER_SECOND:,} bytes a second"
+            )
+        if chunk is None:
+            return
+        left += len(chunk) / MIN_BYTES_PER_SECOND - (time.monotonic() - started)
+        yield chunk
 
 
 async def drain(stream: AsyncGenerator[bytes, None]) -> None:

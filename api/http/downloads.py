@@ -3,15 +3,18 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 from fastapi import Request, Response
 from starlette import responses
 from starlette.datastructures import Headers
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
+from starlette.types import Receive, Scope, Send
 
-from api.errors import RangeNotSatisfiable
+from api.errors import NotFound, RangeNotSatisfiable
 from library.files import PIECE
 
 BYTES = "application/octet-stream"
@@ -28,11 +31,14 @@ def file_response(
 
     Args:
         immutable: whether the path never has another content: then clients need not ask again.
-    Raises RangeNotSatisfiable while it is being sent.
+    Raises RangeNotSatisfiable, or NotFound for a file that was just deleted, also while it is
+    being sent.
     """
     cache = "private, max-age=31536000, immutable" if immutable else REVALIDATED
     headers = {"ETag": f'"{sha256}"', "Cache-Control": cache}
-    response = _Download(path, 200, headers, media_type, stat_result=path.stat())
+    with _still_there():
+        size = path.stat()
+    response = _Download(path, 200, headers, media_type, stat_result=size)
     if _CONDITIONS.is_not_modified(response.headers, request.headers):
         return NotModifiedResponse(response.headers)
     # Starlette applies a Range to HEAD as well; RFC 9110 defines it for GET alone.
@@ -40,29 +46,47 @@ def file_response(
 
 
 def stream_response(
-    request: Request, parts: Callable[[], Iterator[bytes]], size: int, name: str, media_type: str
+    request: Request,
+    paths: Sequence[Path],
+    join: Callable[[Sequence[IO[bytes]]], Iterator[bytes]],
+    size: int,
+    name: str,
+    media_type: str,
 ) -> Response:
-    """Content that is in no file, for the client to keep as one, or 304 if the client has it.
+    """Files joined into one for the client to keep, or 304 if the client has it.
 
     Args:
-        parts: gives the content, the same at each call; what is read first gives its digest.
+        paths: they are opened at once, so that whoever deletes them meanwhile changes nothing.
+        join: gives the content from the files at their beginning, the same at each call; what is
+            read first gives its digest.
         size: of the content, in bytes.
         name: of the client's file.
+    Raises NotFound: they were just deleted.
     """
-    sha256 = hashlib.sha256()
-    for part in parts():
-        sha256.update(part)
-    headers = {
-        "ETag": f'"{sha256.hexdigest()}"',
-        "Cache-Control": REVALIDATED,
-        "Content-Length": str(size),
-        "Content-Disposition": f'attachment; filename="{name}"',
-    }
-    if _CONDITIONS.is_not_modified(Headers(headers), request.headers):
-        return NotModifiedResponse(Headers(headers))
-    if request.method == "HEAD":
-        return Response(headers=headers, media_type=media_type)
-    return responses.StreamingResponse(parts(), headers=headers, media_type=media_type)
+    with ExitStack() as opened:
+        with _still_there():
+            files = [opened.enter_context(path.open("rb")) for path in paths]
+        sha256 = hashlib.sha256()
+        for part in join(files):
+            sha256.update(part)
+        headers = {
+            "ETag": f'"{sha256.hexdigest()}"',
+            "Cache-Control": REVALIDATED,
+            "Content-Length": str(size),
+            "Content-Disposition": f'attachment; filename="{name}"',
+        }
+        if _CONDITIONS.is_not_modified(Headers(headers), request.headers):
+            return NotModifiedResponse(Headers(headers))
+        if request.method == "HEAD":
+            return Response(headers=headers, media_type=media_type)
+        content = _closing(opened.pop_all(), join(files))
+        return responses.StreamingResponse(content, headers=headers, media_type=media_type)
+
+
+def _closing(opened: ExitStack, parts: Iterator[bytes]) -> Iterator[bytes]:
+    """The parts, after which the files are closed."""
+    with opened:
+        yield from parts
 
 
 def wants_bytes(accept: str) -> bool:
@@ -80,6 +104,15 @@ def wants_bytes(accept: str) -> bool:
     return preference(BYTES) > max(preference("application/json"), (0.0, True))
 
 
+@contextmanager
+def _still_there() -> Iterator[None]:
+    """Raise NotFound where a file was deleted after it was looked up."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFound("the file was deleted meanwhile") from error
+
+
 class _Download(responses.FileResponse):
     """A file whose Range is ignored, as RFC 9110 allows, if it is malformed or asks for several.
 
@@ -88,6 +121,13 @@ class _Download(responses.FileResponse):
     """
 
     chunk_size = PIECE
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with ExitStack() as opened:  # who has it open reads it to its end, whoever deletes it
+            with _still_there():
+                file = opened.enter_context(Path(self.path).open("rb"))
+            self.path = f"/dev/fd/{file.fileno()}"
+            await super().__call__(scope, receive, send)
 
     def set_stat_headers(self, stat_result: os.stat_result) -> None:
         super().set_stat_headers(stat_result)

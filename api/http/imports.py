@@ -41,6 +41,7 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
             *BUSY,
             *KEYED,
             "malformed-body",
+            "body-too-slow",
             "body-too-large",
             "not-tar",
             "layout-mismatch",
@@ -79,7 +80,7 @@ async def _received(
 ) -> AsyncIterator[tuple[IO[bytes], str]]:
     """The body in a file without a name, which is gone with the answer, and its SHA-256.
 
-    Raises BodyTooLarge, StorageFailed.
+    Raises BodyTooLarge, BodyTooSlow, StorageFailed.
     """
     sha256 = hashlib.sha256()
     with ExitStack() as stack:

@@ -2,9 +2,12 @@
 
 import socket
 
+import uvicorn
+from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from api.errors import ListenError
+from api.http.heads import TimedHeads
 from api.service.traces import Traces
 
 # Requests are private: FastAPI itself exports nothing, whatever the environment says.
@@ -25,6 +28,13 @@ def telemetry_of(traces: Traces) -> TelemetryConfig:
         operation_spans=False,
         auto_configure=False,
         exclude=lambda scope: scope["path"].startswith("/health/"),
+    )
+
+
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """How the application is served: HTTP/1.1 alone, logged by itself."""
+    return uvicorn.Config(
+        app, http=TimedHeads, ws="none", lifespan="on", log_config=None, access_log=False
     )
 
 

@@ -46,6 +46,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("cross-origin", 403, "A web page of another origin asks"),
         ProblemType("not-found", 404, "Not found"),
         ProblemType("method-not-allowed", 405, "Method not allowed"),
+        ProblemType("body-too-slow", 408, "The body comes too slowly"),
         ProblemType("conflict", 409, "What is stored does not permit this now"),
         ProblemType("layout-mismatch", 409, "The base model does not fit the generator"),
         ProblemType("encoder-mismatch", 409, "The index was built with another encoder"),
@@ -80,7 +81,7 @@ ANY_OTHER: dict[int | str, dict[str, Any]] = {
     "default": {"description": "Any other problem.", "content": _CONTENT}
 }
 # Problems of every route with a JSON body, and of every route that waits for the generator.
-JSON_BODY = ("malformed-body", "body-too-large", "not-json", "invalid-field")
+JSON_BODY = ("malformed-body", "body-too-slow", "body-too-large", "not-json", "invalid-field")
 BUSY = ("not-ready", "overloaded")
 GUARDED = (
     "unauthenticated",

@@ -9,7 +9,7 @@ import { showTrust } from "./trust.js";
 
 /** Show the adapter of an id; its title. Throws Problem. */
 export async function showAdapter(view, id, signal) {
-  const adapter = await ask(`/v1/adapters/${id}`, { signal });
+  const adapter = await ask(`/v1/adapters/${encodeURIComponent(id)}`, { signal });
   const title = await titleOf(adapter);
   signal.throwIfAborted();
   const body = part(view, "body");
@@ -41,7 +41,7 @@ function startRefining(body, adapter) {
     const button = form.querySelector("button.primary");
     working(button, form.lastElementChild, "Asking …", async () => {
       const asked = { examples: examples.pairs(), steps: number(form.elements.steps.value) };
-      const job = await send(`/v1/adapters/${adapter.id}/refine`, asked);
+      const job = await send(`/v1/adapters/${encodeURIComponent(adapter.id)}/refine`, asked);
       location.hash = `#/jobs/${job.id}`;
     });
   });
@@ -55,7 +55,7 @@ function showFiles(body, adapter) {
     remove = part(card, "delete");
   archive.addEventListener("click", () =>
     working(archive, outcome, "Fetching the files …", () =>
-      download(`/v1/adapters/${id}/archive`, `${id}.tar`),
+      download(`/v1/adapters/${encodeURIComponent(id)}/archive`, `${id}.tar`),
     ),
   );
   part(card, "files").append(
@@ -67,7 +67,7 @@ function showFiles(body, adapter) {
     if (!confirm("Delete this adapter? Its files cannot be had again, unless it is made again."))
       return;
     working(remove, outcome, "Deleting …", async () => {
-      await ask(`/v1/adapters/${id}`, { method: "DELETE" });
+      await ask(`/v1/adapters/${encodeURIComponent(id)}`, { method: "DELETE" });
       location.hash = "#/adapters";
     });
   });

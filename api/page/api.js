@@ -73,7 +73,7 @@ export async function download(path, name) {
 export async function follow(id, onJob, onLost, signal) {
   for (;;) {
     try {
-      const response = await fetched(`/v1/jobs/${id}/events`, { signal });
+      const response = await fetched(`/v1/jobs/${encodeURIComponent(id)}/events`, { signal });
       const last = await lastOf(response.body, onJob);
       if (last && ENDED.includes(last.state)) return last;
     } catch (error) {

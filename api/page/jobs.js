@@ -45,5 +45,5 @@ function tellOnce(state, text) {
 }
 
 async function cancelled(id) {
-  await ask(`/v1/jobs/${id}`, { method: "DELETE" });
+  await ask(`/v1/jobs/${encodeURIComponent(id)}`, { method: "DELETE" });
 }

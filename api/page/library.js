@@ -108,7 +108,7 @@ async function showMap(text, signal) {
 }
 
 async function showRecord(id, signal) {
-  const found = await ask(`/v1/library/${id}`, { signal });
+  const found = await ask(`/v1/library/${encodeURIComponent(id)}`, { signal });
   map.choose(id);
   for (const link of list.querySelectorAll("a")) {
     if (link.hash === `#/library/${id}`) link.setAttribute("aria-current", "true");

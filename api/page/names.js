@@ -59,7 +59,7 @@ function versionRow(found, { version, adapter }, outcome, again, signal) {
   const promote = el("button", { type: "button" }, `Make v${version} current`);
   promote.addEventListener("click", () =>
     working(promote, outcome, "Asking …", async () => {
-      const { id } = await send(`/v1/names/${found.name}/promote`, { version });
+      const { id } = await send(`/v1/names/${encodeURIComponent(found.name)}/promote`, { version });
       const entry = await showJob(outcome, id, signal);
       await again();
       if (entry.action === "refused") throw new Told(moved(entry), "note");
@@ -76,7 +76,7 @@ function history(found, outcome, again) {
   const back = el("button", { type: "button" }, "Go back to the version before");
   back.addEventListener("click", () =>
     working(back, outcome, "Going back …", async () => {
-      const told = moved(await send(`/v1/names/${found.name}/rollback`));
+      const told = moved(await send(`/v1/names/${encodeURIComponent(found.name)}/rollback`));
       await again();
       return told;
     }),

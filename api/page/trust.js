@@ -143,7 +143,7 @@ export function similarity(value) {
 
 /** Let the slower hooks look at the adapter; their findings take the place of the quick ones'. */
 async function verify(id, body, place, signal) {
-  const { id: job } = await send(`/v1/adapters/${id}/verify`);
+  const { id: job } = await send(`/v1/adapters/${encodeURIComponent(id)}/verify`);
   const { verdict, findings } = await showJob(place, job, signal);
   part(body, "facts").firstElementChild.replaceWith(verdictTag(verdict));
   showFindings(part(body, "findings"), findings);

@@ -42,6 +42,11 @@ class AdapterFolders:
         """Remove an adapter's folder, as far as it can be."""
         shutil.rmtree(self.path(identity), ignore_errors=True)
 
+    def clear_begun(self) -> None:
+        """Remove what a killed process had begun to write; to be called while nobody writes."""
+        for begun in self._folder.glob(".ad_*"):
+            shutil.rmtree(begun, ignore_errors=True)
+
 
 def file_entries(files: Mapping[str, bytes]) -> dict[str, Any]:
     """Files as records have them: the SHA-256 and the size in bytes of each, by name."""

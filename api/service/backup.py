@@ -131,7 +131,8 @@ def _members(
     manifest = json.dumps({"schema": 1, "files": digests}).encode()
     yield MANIFEST, len(manifest), iter([manifest])
     for name in digests:
-        yield name, (staged / name).stat().st_size, file_pieces(staged / name)
+        with (staged / name).open("rb") as file:
+            yield name, (staged / name).stat().st_size, file_pieces(file)
 
 
 def _unpacked(archive: tarfile.TarFile, staging: Path) -> BackedUp:

@@ -24,13 +24,16 @@ class Rates:
 
     def __init__(self, default: str | None) -> None:
         self._default = default
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._storage = MemoryStorage()
+        self._limiter = MovingWindowRateLimiter(self._storage)
+        self._latest = 0.0
 
     def take(self, caller: Caller) -> Mapping[str, str]:
         """Count a request; the headers that tell how many are left. Raises RateLimited."""
         rate = caller.rate or self._default
         if rate is None:
             return {}
+        self._follow_clock()
         item = parse(rate)
         permitted = self._limiter.hit(item, caller.owner)
         window = self._limiter.get_window_stats(item, caller.owner)
@@ -44,3 +47,10 @@ class Rates:
             message = f"the limit of {rate} is reached; try again in {seconds} seconds"
             raise RateLimited(message, seconds, headers)
         return headers
+
+    def _follow_clock(self) -> None:
+        """Begin at none where the clock was put back: what lies ahead would count until then."""
+        now = time.time()
+        if now < self._latest - 1:
+            self._storage.reset()
+        self._latest = now

@@ -121,9 +121,10 @@ class Service:
         self._engine = engine
 
     def prepare(self) -> None:
-        """Bring the databases up to date, before there are requests. Raises StorageFailed."""
+        """Bring the data folder up to date, before there are requests. Raises StorageFailed."""
         for store in (self.keys, self.names, self.jobs.store, self.replies):
             store.prepare()
+        self.store.clear_begun()
 
     def require_time(self) -> None:
         """Raise NotReady if the server is to end."""

@@ -130,6 +130,11 @@ class Store:
                 self._write(identity, files)  # last: an error undoes the rows
         return record, new or added.rowcount == 1
 
+    def clear_begun(self) -> None:
+        """Delete what a killed process had begun to write. Raises StorageFailed."""
+        with self._database.transaction():  # under its lock alone adapters are written
+            self._folders.clear_begun()
+
     def get(self, owner: str | None, identity: str) -> StoredRecord:
         """The record of an adapter. Raises NotFound unless it is whole and the owner's."""
         record = self._record(owner, identity)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rest import TASK, UNKNOWN_ID, assert_problem, client, engine, post, settings  # noqa: F401  (fixtures)
@@ -11,6 +12,7 @@ from starlette.testclient import TestClient
 
 from api.cli.main import main
 from api.service.settings import Settings
+from api.service.store import Store
 from library import files
 
 
@@ -71,3 +73,31 @@ def test_what_is_not_there_or_not_whole_is_404(client: TestClient, settings: Set
         assert_problem(client.get(f"/v1/adapters/{other}/archive"), 404, "not-found")
     (settings.data / "adapters" / adapter / "README.md").write_bytes(b"changed")
     assert_problem(client.get(f"/v1/adapters/{adapter}/archive"), 404, "not-found")
+
+
+def test_deleted_before_it_is_opened_it_is_404_and_after_that_it_is_whole(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = post(client, {"description": TASK}).headers["location"]
+    whole = client.get(f"{url}/archive").content
+    pieces, get, read = archive.file_pieces, Store.get, Store.read
+
+    def deleting(work: Any) -> Any:
+        def then_delete(*args: Any) -> Any:
+            found = work(*args)
+            client.delete(url)
+            return found
+
+        return then_delete
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archive, "file_pieces", deleting(pieces))
+        assert client.get(f"{url}/archive").content == whole
+    post(client, {"description": TASK})
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "get", deleting(get))
+        assert_problem(client.get(f"{url}/archive"), 404, "not-found")
+    post(client, {"description": TASK})
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "read", deleting(read))
+        assert_problem(client.get(f"{url}/files/README.md"), 404, "not-found")

@@ -223,6 +223,13 @@ def extended_for_ever(files: Files) -> bytes:
     return member.tobuf() * 10_000
 
 
+def sparse_for_ever(files: Files) -> bytes:
+    """Lines that never end a name: a search that runs on over them takes seconds."""
+    member = tarfile.TarInfo("x")
+    member.type, member.size = tarfile.XHDTYPE, 2**16
+    return (member.tobuf() + (b"\n1 GNU.sparse" * 2**13)[: 2**16]) * 15 + tar_of(files)
+
+
 BAD: list[tuple[Any, int, str]] = [
     (lambda files: b"", 400, "ends too early"),
     (lambda files: b"\x1f\x8b" + bytes(2000), 400, "not a tar"),
@@ -255,6 +262,7 @@ BAD: list[tuple[Any, int, str]] = [
     (pax(**{"GNU.sparse.major": "1"}), 422, "extended header"),
     (pax(comment="x" * 2**17), 422, "65536 are read"),
     (extended_for_ever, 422, "more than the files"),
+    (sparse_for_ever, 422, "extended header"),
     (claiming(2**40), 422, "are read"),
     (claiming(-1), 422, "are read"),
     (claiming(2**20), 400, "ends too early"),
@@ -347,6 +355,17 @@ def test_the_body_is_limited_while_it_comes(
         problem = assert_problem(upload(small, content), 413, "body-too-large")
         assert problem["detail"] == "the body exceeds 4,096 bytes"
     assert left(settings) == []
+
+
+def test_what_an_adapter_names_as_its_base_is_not_fetched(
+    client: TestClient, foreign: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("socket.socket.connect", lambda *address: asked.append(address))
+    for base in ("http://169.254.169.254/latest", "file:///etc/passwd", "../../etc", "hub/model"):
+        body = config(base_model_name_or_path=base)(foreign)
+        assert upload(client, body).status_code == 201
+    assert asked == []
 
 
 def test_other_content_types_are_415(client: TestClient, foreign: Files) -> None:

@@ -89,3 +89,14 @@ def test_it_is_no_door_for_other_hosts_and_methods(lasting: TestClient) -> None:
 def test_its_limits_are_those_of_the_service(html: str) -> None:
     assert f"Up to {MAX_EXAMPLES}." in html and "Up to 8,192 characters." in html
     assert "{{" not in html and "{%" not in html
+
+
+def test_texts_stay_texts_and_ids_one_part_of_a_path(lasting: TestClient) -> None:
+    """A script in a description is shown; an id of the address, as `../x`, leads nowhere else."""
+    for path in OF_PAGE:
+        if path.endswith(".js"):
+            text = lasting.get(path).text
+            assert not re.search(r"(inner|outer)HTML|insertAdjacent|document\.write|srcdoc", text)
+            assert not re.search(r"\beval\b|\bFunction\(|setTimeout\([\"'`]", text)
+            for part in re.findall(r"`/v1/[a-z]+/\$\{([^}]*)\}", text):
+                assert part.startswith("encodeURIComponent("), (path, part)

@@ -118,3 +118,14 @@ def test_over_the_quota_of_a_key_is_507_and_others_go_on(engine: Engine, tmp_pat
         assert post(client, {"description": texts[1]}).status_code == 200  # it is there
         client.delete(second.headers["location"])
         assert post(client, {"description": texts[1]}).status_code == 201
+
+
+def test_a_clock_that_is_put_back_refuses_nobody_until_then(clock: Callable[[float], None]) -> None:
+    rates, ann = Rates("1/minute"), Caller("ann", ("read",))
+    clock(365 * 86400)
+    rates.take(ann)
+    clock(-366 * 86400)
+    rates.take(ann)
+    with pytest.raises(RateLimited) as refused:  # and it counts on
+        rates.take(ann)
+    assert int(refused.value.headers["Retry-After"]) <= 60

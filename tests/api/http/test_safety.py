@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from rest import (  # noqa: F401  (fixtures)
@@ -184,6 +185,42 @@ def test_every_answer_has_the_headers_of_safety(client: TestClient, settings: Se
         assert answer.headers["referrer-policy"] == "no-referrer"
         assert answer.headers["content-security-policy"] == "frame-ancestors 'none'"
         assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_script_in_a_description_is_no_page(client: TestClient) -> None:
+    script = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+    made = post(client, {"description": script}).json()
+    told = [client.get(file["url"]) for file in made["files"].values()]
+    told += [
+        client.get(f"/v1/adapters/{made['id']}"),
+        client.get("/v1/search", params={"q": script}),
+    ]
+    told += [client.get(f"/{quote(script)}"), post(client, {script: 1})]
+    for answer in told:
+        assert not answer.headers["content-type"].startswith(("text/html", "image/"))
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/search?q=x&k=-1", 422),
+        (f"/v1/search?q=x&k={10**30}", 422),
+        ("/v1/adapters?limit=101", 422),
+        (f"/v1/adapters?limit={10**30}", 422),
+        (f"/v1/library?limit={10**30}", 422),
+        ("/v1/library/map?q=a%00b", 422),
+        ("/v1/library/map?q=" + "x" * 9000, 422),
+        ("/v1/adapters/name@v99999999999999999999", 404),
+        ("/v1/adapters/..%2f..%2fkeys.sqlite3", 404),
+        (f"/v1/adapters/{UNKNOWN_ID}/files/..%2f..%2f..%2fkeys.sqlite3", 404),
+        ("/v1/names/..%2f..%2fetc", 404),
+        ("/v1/jobs/..%2fadapters", 404),
+        ("/generated/..%2f..%2fetc/resolve/main/passwd", 404),
+    ],
+)
+def test_numbers_and_paths_beyond_all_bounds(lasting: TestClient, path: str, status: int) -> None:
+    assert_problem(lasting.get(path), status)
 
 
 def test_files_that_the_id_stands_for_may_be_kept(client: TestClient) -> None:

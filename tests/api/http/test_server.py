@@ -1,6 +1,7 @@
 """Settings, and the service behind a real uvicorn on loopback."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -19,7 +20,7 @@ from api.http.body import MAX_BODY_BYTES
 from api.http.listening import listen
 from api.http.schemas import AdapterAnswer
 from api.service.keys import KeyStore
-from api.service.service import Service
+from api.service.service import UPLOADS, Service
 from api.service.settings import Settings, load_settings, require_loopback
 from generator.engine import Engine
 from library.errors import MissingPath, UnknownName, UsageError
@@ -136,6 +137,54 @@ def test_a_client_that_leaves_early_does_no_harm(port: int) -> None:
         connection.sendall(request_head("Content-Length: 1000") + b'{"descr')
     status, body = talk(port, b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert (status, json.loads(body)) == (200, {"status": "ready"})
+
+
+@pytest.mark.parametrize("path", ["/v1/adapters", "/v1/adapters/import"])
+def test_a_body_that_comes_too_slowly_is_408(
+    port: int, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.http.body.BODY_SECONDS", 0.3)
+    kind = "x-tar" if path.endswith("import") else "json"
+    head = request_head("Content-Length: 1000").replace(b"/v1/adapters", path.encode())
+    head = head.replace(b"application/json", b"application/" + kind.encode())
+    for _ in range(UPLOADS + 1):  # each gives its place back
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(head)
+            with contextlib.suppress(OSError):
+                for _ in range(8):
+                    connection.sendall(b"x")
+                    time.sleep(0.1)
+            answer = connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 408") and b"body-too-slow" in answer
+
+
+def test_a_connection_without_a_whole_head_is_closed_in_time(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.http.heads.HEAD_SECONDS", 0.5)
+    asked = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for first, begun in ((b"", b""), (b"", b"GET /"), (asked, b"GET /")):
+        with socket.create_connection(("127.0.0.1", port), timeout=4) as connection:
+            connection.sendall(first)
+            answer = b""
+            while first and not answer.endswith(b'"ready"}'):
+                answer += connection.recv(65536)
+            started = time.monotonic()
+            connection.sendall(begun)
+            assert connection.recv(65536) == b""
+            assert 0.4 < time.monotonic() - started < 4  # uvicorn itself: 5 s, or never
+
+
+def test_a_request_that_takes_longer_than_a_head_may_is_answered(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.http.heads.HEAD_SECONDS", 0.2)
+    content = json.dumps({"description": "Translate into French."}).encode()
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(request_head(f"Content-Length: {len(content)}"))
+        time.sleep(0.5)
+        connection.sendall(content)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 201")
 
 
 def test_a_chunked_request_is_answered(port: int) -> None:

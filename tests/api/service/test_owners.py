@@ -1,5 +1,6 @@
 """Adapters and jobs belong to the key that made them; to all others they do not exist."""
 
+import json
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -24,7 +25,7 @@ from jobs import (  # noqa: F401  (fixtures)
     tasks,
     verify,
 )
-from rest import UNKNOWN_ID, post, use
+from rest import JSON, UNKNOWN_ID, post, use
 from starlette.testclient import TestClient
 
 from api.service.job_store import JobStore
@@ -83,6 +84,29 @@ def test_another_key_s_adapter_is_like_one_that_is_missing(
     assert answer[0] == 404
     use(client, ann)
     assert client.get(f"/v1/adapters/{adapter}").status_code == 200
+
+
+NAMING = [
+    ("/v1/completions", {"model": "{}", "prompt": "x"}),
+    ("/v1/completions", {"model": "generated/{}", "prompt": "x", "stream": True}),
+    ("/v1/chat/completions", {"model": "{}", "messages": [{"role": "user", "content": "x"}]}),
+    ("/v1/names/mine/versions", {"adapter": "{}", "suite": EXAMPLES}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), NAMING)
+def test_nor_is_it_a_model_or_a_version_of_another_key_s(
+    client: TestClient, ann: str, ben: str, path: str, body: Any
+) -> None:
+    use(client, ann)
+    adapter = made(client)
+    use(client, ben)
+    for identity in (adapter, UNKNOWN_ID):
+        answer = client.post(path, content=json.dumps(body).replace("{}", identity), headers=JSON)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+    same = client.get(f"/generated/{adapter}/resolve/main/{README_FILE}")
+    assert same.status_code == 404 and same.headers["x-error-code"] == "RepoNotFound"
+    assert adapter not in client.get("/v1/models").text
 
 
 @pytest.mark.parametrize("method, of", [("GET", ""), ("DELETE", ""), ("GET", "/events")])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 
 from api.errors import NotFound, QuotaExceeded, StorageFailed
 from api.service.store import Store
@@ -133,6 +134,22 @@ def test_a_full_disk_leaves_nothing_and_names_no_path(store: Store) -> None:
     assert listing(store) == [ONE["id"]]
     assert rows(store) == [(ONE["id"],)]
     assert store.put("a", TWO, big)[1]
+
+
+def test_what_a_killed_process_had_begun_goes_and_nothing_else(store: Store) -> None:
+    store.clear_begun()  # also where nothing was ever stored
+    store.put("a", ONE, FILES)
+    code = (
+        "import os, sys; from pathlib import Path; from api.service.store import Store;"
+        "os.replace = os.rename = Path.rename = lambda *_: os.kill(os.getpid(), 9);"
+        "store = Store(Path(sys.argv[1]), quota_bytes=10**6);"
+        f"store.put('a', {TWO!r}, {FILES!r})"
+    )
+    assert tiny.start_python(code, str(store.folder)).wait(60) == -9
+    assert len(listing(store)) == 2
+    store.clear_begun()
+    assert listing(store) == [ONE["id"]]
+    assert store.get("a", ONE["id"])["rank"] == 8
 
 
 def test_a_folder_that_cannot_be_made_is_a_storage_failure(tmp_path: Path) -> None:
