@@ -11,6 +11,7 @@ from rest import TASK, UNKNOWN_ID, assert_problem, client, engine, post, setting
 from starlette.testclient import TestClient
 
 from api.cli.main import main
+from api.http import archive
 from api.service.settings import Settings
 from api.service.store import Store
 from library import files
