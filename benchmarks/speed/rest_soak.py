@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=1800)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--quota-bytes", type=int, default=10**9)
-    parser.add_argument("--ttl", type=int, default=60)
+    parser.add_argument("--ttl", type=int, default=20)
     parser.add_argument("--locust", default="locust", help="its command")
     parser.add_argument("--port", type=int, default=8792)
     parser.add_argument("--out", type=Path, required=True)
