@@ -6,7 +6,7 @@ brings in cross terms Bi·Aj and depends on how each ΔW happens to be factored.
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import reduce
 
 import torch
 from jaxtyping import Bool, Float
@@ -54,7 +54,7 @@ def sum_by_module(
     """
     wide = any(factor.dtype == torch.float64 for item in adapters for factor in item.factors())
     parts = [item.to(dtype=torch.float64 if wide else torch.float32) for item in adapters]
-    layout = _sum_of_ranks([part.layout for part in parts])
+    layout = reduce(Layout.joined, (part.layout for part in parts))
     a, b = {}, {}
     for i, group in enumerate(layout.groups):
         key = group.key
@@ -79,12 +79,6 @@ def require_mergeable(adapters: Sequence[Adapter], weights: Sequence[float]) -> 
     shapes = adapters[0].layout.with_rank(1)
     for number, other in enumerate(adapters[1:], start=2):
         shapes.require_same(other.layout.with_rank(1), "adapter 1", f"adapter {number}")
-
-
-def _sum_of_ranks(layouts: Sequence[Layout]) -> Layout:
-    sites = zip(*(layout.sites for layout in layouts), strict=True)
-    summed = tuple(replace(same[0], rank=sum(site.rank for site in same)) for same in sites)
-    return replace(layouts[0], sites=summed)
 
 
 def _without_padding(
