@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[2]
 USERS = Path(__file__).with_name("rest_load_users.py")
 SCENARIOS = ("generate", "cached", "search", "download")
 START_SECONDS = 120
+LOG = "locust.log"
 
 
 @contextmanager
@@ -76,25 +77,51 @@ def _wait_until_ready(url: str) -> None:
 def measured(locust: str, url: str, scenario: str, clients: int, seconds: int) -> dict[str, Any]:
     """One run of locust."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            locust, "-f", str(USERS), "--headless", "--only-summary",
-            "-u", str(clients), "-r", str(clients), "-t", f"{seconds}s", "--host", url,
-            "--csv", f"{folder}/load", "--exit-code-on-error", "0",
-        ]  # fmt: skip
-        environment = {**os.environ, "SCENARIO": scenario}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"locust failed:\n{done.stderr[-2000:]}")
-        with open(f"{folder}/load_stats.csv", encoding="utf-8") as file:
-            (row,) = [r for r in csv.DictReader(file) if r["Name"] != "Aggregated"]
-        with open(f"{folder}/load_failures.csv", encoding="utf-8") as file:
-            failures = {r["Error"]: int(r["Occurrences"]) for r in csv.DictReader(file)}
-    count, refused = int(row["Request Count"]), int(row["Failure Count"])
+        run = started(locust, url, scenario, clients, seconds, folder)
+        if run.wait():
+            sys.exit(f"locust failed:\n{Path(folder, LOG).read_text(encoding='utf-8')[-2000:]}")
+        (row,), failed = rows_of(folder), failures(folder)
+    figures = figures_of(row)
+    count, refused = figures["requests"], figures["refused"]
     return {
-        "scenario": scenario, "clients": clients, "requests": count, "refused": refused,
+        "scenario": scenario, "clients": clients, **figures, "failures": failed,
         "answered_per_second": float(row["Requests/s"]) * (1 - refused / max(1, count)),
-        **{f"p{p}_ms": float(row[f"{p}%"]) for p in (50, 95, 99)}, "failures": failures,
     }  # fmt: skip
+
+
+def started(
+    locust: str, url: str, scenario: str, clients: int, seconds: int, folder: str
+) -> subprocess.Popen[bytes]:
+    """A run of locust, which leaves its figures in a folder."""
+    command = [
+        locust, "-f", str(USERS), "--headless", "--only-summary",
+        "-u", str(clients), "-r", str(clients), "-t", f"{seconds}s", "--host", url,
+        "--csv", f"{folder}/load", "--exit-code-on-error", "0",
+    ]  # fmt: skip
+    environment = {**os.environ, "SCENARIO": scenario}
+    with Path(folder, LOG).open("wb") as log:
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log)
+
+
+def rows_of(folder: str) -> list[dict[str, str]]:
+    """What locust wrote of each kind of request."""
+    with open(f"{folder}/load_stats.csv", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["Name"] != "Aggregated"]
+
+
+def figures_of(row: Mapping[str, str]) -> dict[str, Any]:
+    """Numbers of requests and refusals, and times in ms."""
+    return {
+        "requests": int(row["Request Count"]),
+        "refused": int(row["Failure Count"]),
+        **{f"p{p}_ms": float(row[f"{p}%"]) for p in (50, 95, 99)},
+    }
+
+
+def failures(folder: str) -> dict[str, int]:
+    """What was refused, and how often."""
+    with open(f"{folder}/load_failures.csv", encoding="utf-8") as file:
+        return {row["Error"]: int(row["Occurrences"]) for row in csv.DictReader(file)}
 
 
 def memory_mb(process: int) -> float:

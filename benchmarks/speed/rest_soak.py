@@ -9,40 +9,27 @@ service's process and the bytes of its data folder are read.
 """
 
 import argparse
-import csv
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.speed.rest_load import ROOT, USERS, memory_mb, served
+from benchmarks.speed.rest_load import (
+    ROOT,
+    failures,
+    figures_of,
+    memory_mb,
+    rows_of,
+    served,
+    started,
+)
 from library.files import write_file
 
 EVERY = 15  # seconds between two samples
-
-
-def locust(
-    command: str, url: str, clients: int, seconds: int, folder: str
-) -> subprocess.Popen[str]:
-    """A run of mixed requests that goes on."""
-    arguments = [
-        command, "-f", str(USERS), "--headless", "--only-summary", "-u", str(clients),
-        "-r", str(clients), "-t", f"{seconds}s", "--host", url, "--csv", f"{folder}/soak",
-        "--exit-code-on-error", "0",
-    ]  # fmt: skip
-    return subprocess.Popen(
-        arguments,
-        env={**os.environ, "SCENARIO": "mixed"},
-        text=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
 
 
 def disk_mb(folder: Path) -> float:
@@ -55,27 +42,6 @@ def disk_mb(folder: Path) -> float:
             except FileNotFoundError:
                 continue
     return total / 1e6
-
-
-def kinds(folder: str) -> list[dict[str, Any]]:
-    """Figures of each kind of request."""
-    with open(f"{folder}/soak_stats.csv", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["Name"] != "Aggregated"]
-    return [
-        {
-            "kind": "new" if row["Name"] == "new" else "cached",
-            "requests": int(row["Request Count"]),
-            "refused": int(row["Failure Count"]),
-            **{f"p{p}_ms": float(row[f"{p}%"]) for p in (50, 95, 99)},
-        }
-        for row in rows
-    ]
-
-
-def failures(folder: str) -> dict[str, int]:
-    """What was refused, and how often."""
-    with open(f"{folder}/soak_failures.csv", encoding="utf-8") as file:
-        return {row["Error"]: int(row["Occurrences"]) for row in csv.DictReader(file)}
 
 
 def main() -> None:
@@ -94,7 +60,8 @@ def main() -> None:
     samples: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as data, tempfile.TemporaryDirectory() as folder:
         with served(ROOT, o.port, Path(data), settings) as (url, process):
-            begin, run = time.monotonic(), locust(o.locust, url, o.clients, o.seconds, folder)
+            begin = time.monotonic()
+            run = started(o.locust, url, "mixed", o.clients, o.seconds, folder)
             while run.poll() is None:
                 samples.append(
                     {
@@ -107,7 +74,10 @@ def main() -> None:
         report = {
             "command": " ".join(["python", "-m", "benchmarks.speed.rest_soak", *sys.argv[1:]]),
             "cores": os.cpu_count(),
-            "kinds": kinds(folder),
+            "kinds": [
+                {"kind": "new" if row["Name"] == "new" else "cached", **figures_of(row)}
+                for row in rows_of(folder)
+            ],
             "failures": failures(folder),
             "samples": samples,
         }
