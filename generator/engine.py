@@ -18,6 +18,7 @@ from generator.strategies.auto import Auto
 from generator.strategies.base import Proposal, Strategy
 from generator.strategies.fresh import Fresh
 from generator.strategies.generated import Generated
+from generator.strategies.input_writer import InputWriter, shipped_input_writer
 from generator.strategies.multi_task import MultiTask, shipped_multi_task
 from generator.strategies.refined import refined_proposals
 from generator.strategies.retrieved import Compose, Nearest
@@ -56,6 +57,7 @@ class Engine:
 
     Attributes:
         teachers: the multi-task adapter, which answers inputs that come without answers.
+        writers: the adapter that writes inputs where there are none.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Engine:
     ) -> None:
         self.resources = resources or Resources()
         self.teachers = MultiTask(multi_task or shipped_multi_task())
+        self.writers = InputWriter(shipped_input_writer())
         self.generated = {c.kind: Generated(c, self.resources, self.teachers) for c in checkpoints}
         nearest, compose, fresh = Nearest(self.resources), Compose(self.resources), Fresh()
         auto = Auto([*self.generated.values()], nearest, compose, self.teachers, fresh)
@@ -128,8 +131,10 @@ class Engine:
     def start(self, name: str, query: Query) -> Proposal:
         """What a strategy proposes before any training. Raises as `propose` does."""
         request = query.request
-        if request.inputs:  # without a teacher there is no training
+        if request.taught:  # without a teacher there is no training
             self.teachers.teacher(request.description, query.base)
+        if request.write_inputs:
+            self.writers.writer(request.description, query.base, request.write_inputs)
         untrained = bool(request.examples) and not request.refines
         strategy = self.strategy(name, examples=untrained)
         with query.stages("generate"):
@@ -193,7 +198,9 @@ class Engine:
         refiner: Refiner | None = None,
     ) -> list[Proposal]:
         """Proposals after training, many at once; see generator.strategies.refined."""
-        return refined_proposals(queries, starts, progress, refiner, teachers=self.teachers)
+        return refined_proposals(
+            queries, starts, progress, refiner, teachers=self.teachers, writers=self.writers
+        )
 
 
 def strategy_names() -> list[str]:

@@ -16,6 +16,8 @@ from generator.refine.limits import (
     DEFAULT_BUDGET,
     MAX_BUDGET,
     MAX_EXAMPLES,
+    MAX_INPUTS,
+    UNDESCRIBED,
     require_trainable,
 )
 from generator.resources import Resources
@@ -57,6 +59,7 @@ class Request:
         budget: seconds that refining may cost by a stored table (generator.refine.costs).
         inputs: of the task, without answers, for a teacher to answer; then the adapter is for
             prompts that are the input alone.
+        write_inputs: number of such inputs that are written from the description instead.
     """
 
     description: str | None
@@ -69,12 +72,13 @@ class Request:
     mode: UsageMode = "best"
     budget: float = DEFAULT_BUDGET
     inputs: tuple[str, ...] = ()
+    write_inputs: int = 0
 
     def __post_init__(self) -> None:
         if self.description is not None:
             object.__setattr__(self, "description", normalise(self.description))
         elif not (self.examples or self.inputs):
-            raise UsageError(NEITHER)
+            raise UsageError(UNDESCRIBED if self.write_inputs else NEITHER)
         if self.mode not in get_args(UsageMode):
             raise UsageError(f"mode must be best, bare or prompted, not {self.mode!r}")
         if self.rank is not None and not 1 <= self.rank <= MAX_RANK:
@@ -99,19 +103,28 @@ class Request:
             raise UsageError(f"refine must be a number of steps, or 0, not {self.refine}")
         if not 1 <= self.budget <= MAX_BUDGET:
             raise UsageError(f"budget must be from 1 to {MAX_BUDGET:g} seconds, not {self.budget}")
-        if self.refine and not (self.examples or self.inputs):
+        if not 0 <= self.write_inputs <= MAX_INPUTS:
+            raise UsageError(f"write_inputs must be from 1 to {MAX_INPUTS}, or 0 for none")
+        if self.inputs and self.write_inputs:
+            raise UsageError("inputs are given: leave out write_inputs, or the inputs")
+        if self.refine and not (self.examples or self.taught):
             raise UsageError("refine needs examples to train on")
-        if self.inputs and self.refine == 0:
+        if self.taught and self.refine == 0:
             raise UsageError("inputs are there to be trained on: leave out refine 0")
-        if self.inputs and self.mode == "prompted":
+        if self.taught and self.mode == "prompted":
             raise UsageError("inputs make an adapter for bare prompts: mode must be best or bare")
         if self.refines:
-            require_trainable(self.examples, self.refine, self.inputs)
+            require_trainable(self.examples, self.refine, self.inputs, self.write_inputs)
 
     @property
     def refines(self) -> bool:
         """Whether an adapter is trained on the examples, or on answers to the inputs."""
-        return bool(self.examples or self.inputs) and self.refine != 0
+        return bool(self.examples or self.taught) and self.refine != 0
+
+    @property
+    def taught(self) -> bool:
+        """Whether a teacher answers inputs, given or written."""
+        return bool(self.inputs or self.write_inputs)
 
     @property
     def examples_digest(self) -> str | None:

@@ -59,6 +59,7 @@ def generate(
     *,
     examples: Examples = (),
     inputs: Inputs = (),
+    write_inputs: int = 0,
     refine: int | None = None,
     mode: Mode = "best",
     budget: float = DEFAULT_BUDGET,
@@ -86,6 +87,7 @@ def generate(
         description: the task, 1 to 8,192 characters; None where there are examples.
         examples: pairs of input and output, at most 200, or a JSONL file of them.
         inputs: texts without answers, at most 200, or a file of them: JSONL, or one a line.
+        write_inputs: write so many inputs from the description instead.
         refine: steps of training on the examples; None for as many as suit them, 0 for none, where
             the generator can make something of examples that it is not trained on.
         mode: bare, for prompts that are the input alone; prompted, for those that begin with the
@@ -111,6 +113,7 @@ def generate(
         1,
         examples=examples,
         inputs=inputs,
+        write_inputs=write_inputs,
         refine=refine,
         mode=mode,
         budget=budget,
@@ -135,6 +138,7 @@ def generate_samples(
     *,
     examples: Examples = (),
     inputs: Inputs = (),
+    write_inputs: int = 0,
     refine: int | None = None,
     mode: Mode = "best",
     budget: float = DEFAULT_BUDGET,
@@ -171,7 +175,7 @@ def generate_samples(
     require_strategy(generator, examples=bool(examples) and refine == 0)
     pairs, texts = rows_and_inputs(examples, inputs)
     request = Request(
-        description, rank, strength, seed, profile, pairs, refine, mode, budget, texts
+        description, rank, strength, seed, profile, pairs, refine, mode, budget, texts, write_inputs
     )
     if texts and description is None:
         raise UsageError(UNDESCRIBED)

@@ -44,6 +44,10 @@ def generate_command(
         Path | None,
         typer.Option(help="Inputs without answers, JSONL or one a line, to train on; or -."),
     ] = None,
+    write_inputs: Annotated[
+        int,
+        typer.Option(help="Inputs to write from the description and train on, say 64."),
+    ] = 0,
     refine: Annotated[
         int | None,
         typer.Option(help="Steps of training on what is given; 0: none.", show_default="as suits"),
@@ -77,7 +81,7 @@ def generate_command(
     """Make a LoRA adapter from a description, a handful of examples, or better both.
 
     With --inputs a shipped adapter that reads the description answers them; its answers are learned
-    for prompts without the description.
+    for prompts without the description. With --write-inputs another one writes the inputs.
 
     Example: lorasmith generate "Say whether the review is positive or negative." --out my-adapter
     --examples few.jsonl --try "The soup was cold and the waiter rude."
@@ -96,6 +100,7 @@ def generate_command(
         overwrite=overwrite,
         examples=examples or (),
         inputs=inputs or (),
+        write_inputs=write_inputs,
         refine=refine,
         mode=mode,
         budget=budget,

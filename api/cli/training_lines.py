@@ -12,7 +12,9 @@ def training_lines(refined: dict[str, Any]) -> Iterator[str]:
     """
     taught, examples = refined["inputs"], refined["examples_used"]
     rows = [f"{examples} examples"] if examples else []
-    rows += [f"a teacher's answers to {taught['used']} inputs"] if taught else []
+    if taught:
+        written = " written from the description" if taught["writer"] else ""
+        rows.append(f"a teacher's answers to {taught['used']} inputs{written}")
     kept = taught["kept_step"] if taught else refined["steps"]
     chosen = "" if kept == refined["steps"] else f" and kept step {kept}"
     yield f"  trained {refined['steps']} steps on {' and '.join(rows)}{chosen}"

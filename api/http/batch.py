@@ -79,6 +79,6 @@ def _validated(item: Any) -> AdapterRequest:
     except ValidationError as error:
         errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
         raise RequestValidationError(errors) from error
-    if wanted.examples or wanted.inputs:
+    if wanted.examples or wanted.inputs or wanted.write_inputs:
         raise UsageError(TRAINED)
     return wanted

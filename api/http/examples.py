@@ -71,6 +71,7 @@ CALLS: dict[str, Call] = {
             "From a description": {"description": TASK},
             "Trained on examples": {"description": TASK, "examples": PAIRS},
             "Trained on a teacher's answers": {"description": TASK, "inputs": ["It was long."]},
+            "For bare prompts": {"description": TASK, "write_inputs": 64},
             "By one generator": {"description": TASK, "generator": "text-to-lora", "seed": 7},
         },
         answers={

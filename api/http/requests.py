@@ -111,6 +111,11 @@ class AdapterRequest(Strict):
         "reads the description answers them, and the adapter learns its answers for bare prompts; "
         "the answer is a job.",
     )
+    write_inputs: int | None = Field(
+        default=None,
+        description="Number of inputs to write from the description, in place of inputs.",
+        json_schema_extra={"minimum": 0, "maximum": MAX_INPUTS},
+    )
     refine: int | None = Field(
         default=None,
         description="Steps of training on the examples (default: as suits them); 0 for none, "

@@ -105,6 +105,10 @@ class TaughtBody(BaseModel):
     empty: int = Field(description="Left out, as the teacher's answer was empty.")
     cut: int = Field(description="Answers that are as long as may be.")
     different: int = Field(description="Answers that differ from one another.")
+    writer: str | None = Field(
+        default=None,
+        description="Digest of the weights that wrote the inputs; null if they were given.",
+    )
     used: int = Field(description="Answers that were trained on.")
     kept_step: int = Field(description="Step whose weights were kept.")
     agreement: AgreementBody | None = Field(description="Null if no input was held back.")

@@ -8,7 +8,8 @@ Half of the prompts have another wording of the instruction than its definition,
 and in 3 of 10 the labels are swapped for others in instruction and answer alike, so that the
 instruction has to be read; `--variants SHARE` of the rows have further rules, and `--synthetic N`
 adds two rows of each of N synthetic tasks, of which `--distinct M` are different. Tasks of the
-licence class `restricted` are left out.
+licence class `restricted` are left out. `--writes-inputs` trains the adapter that writes inputs
+from descriptions (generator.refine.writer), on the same rows.
 """
 
 import argparse
@@ -16,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.calibrate.multi_task_rows import RowSource
+from generator.strategies.input_writer import InputWriter
+from generator.strategies.multi_task import MultiTask
 from library.adapter import Adapter
 from library.base.compiled import compile_layers
 from library.base.models import (
@@ -52,7 +55,7 @@ def main() -> None:
     # 1. All rows, before a process holds the GPU.
     endless = SyntheticTasks(o.seed, FAMILIES, read_topics(), count=o.distinct)
     tokenizer = load_tokenizer(reference)
-    source = RowSource(tokenizer, tasks, o.variants, endless, o.synthetic, o.seed)
+    source = RowSource(tokenizer, tasks, o.variants, endless, o.synthetic, o.seed, o.writes_inputs)
     job = TrainingJob("all", source.rows(o.workers), seed=o.seed)
     # 2. One adapter on them.
     base = load_base(reference, device=o.device, dtype=fast_dtype(o.device))
@@ -71,11 +74,13 @@ def main() -> None:
         "steps": o.steps, "lr": o.lr, "variants": o.variants, "synthetic_tasks": o.synthetic,
         "distinct": o.distinct, "rows": len(job.train), "tokens": trainer.figures.tokens,
     }  # fmt: skip
-    _write(o.out, result.adapter, base, tasks, settings, o.seed)
+    name = InputWriter.name if o.writes_inputs else MultiTask.name
+    _write(o.out, name, result.adapter, base, tasks, settings, o.seed)
 
 
 def _write(
     out: Path,
+    name: str,
     adapter: Adapter,
     base: BaseModel,
     tasks: Sequence[Task],
@@ -83,7 +88,7 @@ def _write(
     seed: int,
 ) -> None:
     provenance = Provenance(
-        generator="multi-task",
+        generator=name,
         checkpoint=None,
         description=None,
         seed=seed,
@@ -111,6 +116,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="pays on a GPU")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw rows")
+    parser.add_argument("--writes-inputs", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 

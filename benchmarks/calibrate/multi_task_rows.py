@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from generator.refine.writer import ASK, MOST_TOKENS
 from library.base.batches import TokenRow
 from library.base.prompts import answer_ids, prompt_ids, user_turn
 from library.tasks.files import Task
@@ -35,6 +36,8 @@ class RowSource:
         synthetic: tasks without end, and
         visits: how many of them are visited; two rows a visit, one by either description.
         seed: of everything drawn from the real tasks.
+        writes: whether inputs are to be written from the description alone, in place of answers;
+            empty ones, and those of more tokens than are written, are left out.
     """
 
     tokenizer: Any
@@ -43,6 +46,7 @@ class RowSource:
     synthetic: SyntheticTasks
     visits: int
     seed: int
+    writes: bool = False
 
     def rows(self, workers: int = 0) -> tuple[TokenRow, ...]:
         """All rows of at most `LONGEST` tokens, the same whatever the number of processes."""
@@ -55,7 +59,7 @@ class RowSource:
 
         parts = IndexedDataset(len(self.tasks) + math.ceil(self.visits / CHUNK), part)
         loader = DataLoader(parts, batch_size=None, num_workers=workers, collate_fn=lambda x: x)
-        return tuple(row for some in loader for row in some if len(row) <= LONGEST)
+        return tuple(row for some in loader for row in some if self._fits(row))
 
     def _drawn(self, task: Task, relabelled: Sequence[Relabelling]) -> list[TokenRow]:
         """Rows of a real task, each with the instruction in a wording of its own."""
@@ -79,8 +83,15 @@ class RowSource:
         return rows
 
     def _row(self, instruction: str, text: str, answer: str) -> TokenRow:
+        if self.writes:
+            text, answer = ASK, text
         prompt = prompt_ids(self.tokenizer, user_turn("prompted", instruction, text))
         return TokenRow(0, prompt, answer_ids(self.tokenizer, answer))
+
+    def _fits(self, row: TokenRow) -> bool:
+        if self.writes and not 1 < len(row.answer) <= MOST_TOKENS:
+            return False
+        return len(row) <= LONGEST
 
 
 def _wording(rng: random.Random, task: Task, relabelled: Sequence[Relabelling]) -> Wording:

@@ -111,6 +111,7 @@ class Taught:
     used: int
     kept_step: int
     agreement: Agreement | None
+    writer: str | None = None
 
 
 @dataclass(frozen=True)

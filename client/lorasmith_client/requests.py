@@ -31,6 +31,7 @@ class AdapterFields(_Making, total=False):
 
     examples: Sequence[Example]
     inputs: Sequence[str]
+    write_inputs: int
 
 
 class BatchItem(_Making):

@@ -16,10 +16,13 @@ UNDESCRIBED = (
 
 
 def require_trainable(
-    examples: Sequence[Example], steps: int | None, inputs: Sequence[str] = ()
+    examples: Sequence[Example],
+    steps: int | None,
+    inputs: Sequence[str] = (),
+    write_inputs: int = 0,
 ) -> None:
     """Raise UsageError for examples, inputs or steps that nothing can be trained with."""
-    if len(examples) > MAX_EXAMPLES or not (examples or inputs):
+    if len(examples) > MAX_EXAMPLES or not (examples or inputs or write_inputs):
         raise UsageError(f"1 to {MAX_EXAMPLES} examples are needed, not {len(examples)}")
     if len(inputs) > MAX_INPUTS:
         raise UsageError(f"1 to {MAX_INPUTS} inputs are needed, not {len(inputs):,}")

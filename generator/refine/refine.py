@@ -1,7 +1,7 @@
 """Refinement of one or many starts: the adapters, and what held-out rows say of them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from generator.refine.costs import MOST_STEPS, holds_out, rate_for, steps_for
@@ -14,6 +14,7 @@ from generator.refine.training import (
     example_rows,
     refine_adapters,
 )
+from generator.refine.writer import Writer, written_inputs
 from library.adapter import Adapter
 from library.base.batches import TokenRow, labelled_and_taught
 from library.base.models import BaseModel, BaseReference, numerics
@@ -34,6 +35,7 @@ class Start:
         instructed: whether it was trained to follow the instruction that the usage's prompt holds.
         inputs: without answers, for the teacher to answer; there are examples or these, or both.
         teacher: answers them.
+        writer: writes the inputs, where none are given.
     """
 
     adapter: Adapter
@@ -43,6 +45,12 @@ class Start:
     instructed: bool = False
     inputs: Sequence[str] = ()
     teacher: Teacher | None = None
+    writer: Writer | None = None
+
+    @property
+    def inputs_count(self) -> int:
+        """Inputs that are given or to be written."""
+        return len(self.inputs) if self.writer is None else self.writer.count
 
 
 @dataclass(frozen=True)
@@ -162,17 +170,34 @@ def _lessons(
 ) -> tuple[list[Lesson | None], int]:
     """What the teachers answer, and how many inputs count as done."""
     lessons, done = list[Lesson | None](), 0
-    total = sum(len(start.inputs) + MOST_STEPS for start in starts)  # the steps are not known yet
+    # The steps are not known yet.
+    total = sum(start.inputs_count + MOST_STEPS for start in starts)
     for start in starts:
         if start.teacher is None:
             lessons.append(None)
             continue
         known = [example.input for example in start.examples]
         watch = part_of(progress, done, total)
-        asked = (base, start.teacher, start.inputs, start.usage)
-        lessons.append(lesson(*asked, labelled=known, seed=seed, progress=watch))
-        done += len(start.inputs)
+        asked = (base, start.teacher, _inputs(base, start, seed, watch), start.usage)
+        taught = lesson(*asked, labelled=known, seed=seed, progress=watch)
+        if start.writer is not None:
+            taught = replace(taught, about=replace(taught.about, writer=start.writer.digest))
+        lessons.append(taught)
+        done += start.inputs_count
     return lessons, done
+
+
+def _inputs(base: BaseModel, start: Start, seed: int, progress: Progress) -> Sequence[str]:
+    """What the teacher is asked: what is given, or else written.
+
+    Writing counts as nothing done, and is followed all the same.
+    """
+    if start.writer is None:
+        return start.inputs
+    count = start.writer.count
+    return written_inputs(
+        base, start.writer, seed=seed, progress=lambda done, of: progress(0, count)
+    )
 
 
 def _rows(base: BaseModel, start: Start, taught: Lesson | None) -> tuple[TokenRow, ...]:

@@ -72,6 +72,7 @@ class AnsweredInputs:
         empty: the teacher answered with nothing; all these are left out.
         cut: answers of 64 tokens, the most there are; they are used.
         different: answers that differ from one another.
+        writer: digest of the weights that wrote the inputs; None if they were given.
     """
 
     given: int
@@ -83,6 +84,7 @@ class AnsweredInputs:
     empty: int
     cut: int
     different: int
+    writer: str | None = None
 
 
 @dataclass(frozen=True)

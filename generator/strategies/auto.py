@@ -123,7 +123,7 @@ class Auto(Strategy):
         if query.request.description is None or self._multi_task.unavailable(query.base):
             return _because(self._fresh.propose(query), FRESH_REASON)
         reason = BOTH_REASON if query.request.examples else INPUTS_REASON
-        reason = reason if query.request.inputs else START_REASON
+        reason = reason if query.request.taught else START_REASON
         return _because(self._multi_task.propose(query), reason)
 
     def _require_any(self, query: Query, generates: Sequence[Strategy]) -> None:

@@ -130,7 +130,7 @@ class Strategy(ABC):
 
         Bare where a teacher answers inputs: the adapter learns to do without the description.
         """
-        if request.inputs:
+        if request.taught:
             return BARE
         if request.mode != "best":
             return Usage.of(request.mode, request.description)

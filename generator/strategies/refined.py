@@ -6,6 +6,7 @@ from dataclasses import replace
 from generator.refine.refine import Refiner, Start, refiner_here
 from generator.request import Query
 from generator.strategies.base import Proposal
+from generator.strategies.input_writer import InputWriter
 from generator.strategies.multi_task import MultiTask
 from library.progress import Progress, no_progress
 
@@ -17,6 +18,7 @@ def refined_proposals(
     refiner: Refiner | None = None,
     *,
     teachers: MultiTask,
+    writers: InputWriter,
 ) -> list[Proposal]:
     """Each proposal trained on its query's examples, for the prompt of its usage; many at once.
 
@@ -24,13 +26,15 @@ def refined_proposals(
         queries: of one base, number of steps and budget; each with examples or inputs.
         starts: of one layout, one for each query.
         refiner: trains them; by default this process, on the queries' base.
-        teachers: gives the teacher of each that has inputs.
+        teachers: gives the teacher of each that has inputs, and
+        writers: the writer of each whose inputs are to be written.
     Raises:
         UsageError: no example is short enough, no input is answered, or the training diverges.
-        LayoutMismatch: there are inputs, and no teacher for the base.
+        LayoutMismatch: no teacher, or no writer, is for the base.
     """
     request, refiner = queries[0].request, refiner or refiner_here(queries[0].resources.model)
-    jobs = [_job(query, start, teachers) for query, start in zip(queries, starts, strict=True)]
+    pairs = zip(queries, starts, strict=True)
+    jobs = [_job(query, start, teachers, writers) for query, start in pairs]
     refined = refiner(
         queries[0].base,
         jobs,
@@ -51,8 +55,8 @@ def refined_proposals(
     ]
 
 
-def _job(query: Query, start: Proposal, teachers: MultiTask) -> Start:
-    """What is trained. Raises LayoutMismatch: there are inputs, and no teacher for the base."""
+def _job(query: Query, start: Proposal, teachers: MultiTask, writers: InputWriter) -> Start:
+    """What is trained. Raises LayoutMismatch: no teacher, or no writer, is for the base."""
     request = query.request
     job = Start(
         start.adapter,
@@ -61,7 +65,10 @@ def _job(query: Query, start: Proposal, teachers: MultiTask) -> Start:
         saw_examples=start.saw_examples,
         instructed=start.instructed,
     )
-    if not request.inputs:
+    if not request.taught:
         return job
-    teacher = teachers.teacher(request.description, query.base)
-    return replace(job, inputs=request.inputs, teacher=teacher)
+    job = replace(job, teacher=teachers.teacher(request.description, query.base))
+    if request.inputs:
+        return replace(job, inputs=request.inputs)
+    writer = writers.writer(request.description, query.base, request.write_inputs)
+    return replace(job, writer=writer)

@@ -25,7 +25,7 @@ EXAMPLES = [("other 1", "yes"), ("other 2", "no"), ("other 3", "yes"), ("other 4
 def shipped(multi_task: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The tiny base's multi-task adapter is the one that ships, and nothing else does."""
     absent = multi_task.with_name("absent")
-    folders = {"multi-task": multi_task}
+    folders = {"multi-task": multi_task, "input-writer": multi_task}
     monkeypatch.setattr(pretrained, "folder", lambda name: folders.get(name, absent))
     lorasmith.loading.loaded_engine.cache_clear()
     yield
@@ -121,6 +121,7 @@ def test_an_adapter_is_refined_on_inputs_and_examples(
         ("row", ["--mode", "prompted"], 2, "inputs make an adapter for bare prompts"),
         ("row", ["--examples", "-"], 2, "either the examples or the inputs, not both"),
         ("row", ["--refine", "2001"], 2, "steps must be from 1 to 2000"),
+        ("row", ["--write-inputs", "5"], 2, "inputs are given: leave out write_inputs"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(
@@ -131,6 +132,49 @@ def test_what_is_wrong_is_said_in_one_sentence(
     given = [*command, *pipe(monkeypatch, content), *more, "--out", str(tmp_path / "a")]
     assert main(given) == code
     assert words in tiny.one_sentence(capsys.readouterr())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_inputs_are_written_where_there_are_none(
+    command: list[str], tiny_base: Path, tmp_path: Path, capsys: Any
+) -> None:
+    wanted = [*command, "--write-inputs", "6", "--refine", "2", "--out", str(tmp_path / "a")]
+    assert main([*wanted, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    made = lorasmith.generate(
+        TASK, write_inputs=6, refine=2, base=str(tiny_base), library=command[5]
+    )
+    assert {key: shown[key] for key in made.summary} == made.summary
+    about = made.summary["refined"]["inputs"]
+    assert about["given"] == 6 and len(about["writer"]) == 64
+    assert made.summary["usage"] == BARE.to_dict() and made.summary["expected"] is None
+    assert json.loads(made.files["provenance.json"])["details"]["refine"]["inputs"] == about
+    assert main([*wanted, "--overwrite"]) == 0
+    assert "answers to 5 inputs written from the description" in capsys.readouterr().out
+    both = lorasmith.generate(
+        TASK, examples=EXAMPLES, write_inputs=6, refine=2, base=str(tiny_base), library=command[5]
+    )
+    assert both.summary["refined"]["examples_used"] == 4
+    assert both.summary["refined"]["inputs"]["given"] == 6
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--write-inputs", "201"], "write_inputs must be from 1 to 200"),
+        (["--write-inputs", "-1"], "write_inputs must be from 1 to 200"),
+        (["--write-inputs", "6", "--refine", "0"], "leave out refine 0"),
+        (["--write-inputs", "6", "--mode", "prompted"], "bare prompts"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(
+    more: list[str], words: str, command: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    assert main([*command, *more, "--out", str(tmp_path / "a")]) == 2
+    assert words in tiny.one_sentence(capsys.readouterr())
+    undescribed = [*command[:1], *command[2:], "--write-inputs", "6", "--out", str(tmp_path / "a")]
+    assert main(undescribed) == 2
+    assert "need a description" in tiny.one_sentence(capsys.readouterr())
     assert list(tmp_path.iterdir()) == []
 
 

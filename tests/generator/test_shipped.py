@@ -13,6 +13,7 @@ import pretrained
 from generator.engine import open_engine, read_generator, shipped_library
 from generator.models.sg_lora import SGLoRA
 from generator.strategies.evidence import SCORES_FILE, Evidence, shipped_evidence
+from generator.strategies.input_writer import InputWriter, shipped_input_writer
 from library.base.models import identity, load_config, resolve_base
 from library.canonical import file_digest
 from library.errors import CheckpointError, LayoutMismatch
@@ -32,6 +33,17 @@ def scores(name: str) -> dict[str, Any]:
 def test_it_is_small(name: str) -> None:
     size = sum(file.stat().st_size for file in pretrained.folder(name).rglob("*") if file.is_file())
     assert 0 < size < {**SIZES, **OTHERS}[name]
+
+
+def test_the_writer_of_inputs_serves_the_offline_base_and_has_a_card() -> None:
+    folder, base = shipped_input_writer(), resolve_base()
+    files = [*folder.iterdir(), *pretrained.folder("multi-task").iterdir()]
+    assert sum(file.stat().st_size for file in files) < OTHERS["multi-task"]  # the two together
+    writers = InputWriter(folder)
+    assert writers.unavailable(base) == "" and len(writers.trained_on or ()) == 558
+    assert writers.weights_digest[:12] in (folder / "README.md").read_text()
+    report = json.loads((tiny.ROOT / "docs/results/written-inputs.json").read_text())
+    assert {*report["benches"]} == {"reporting", "choosing", "held out"}
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -4,7 +4,8 @@ A method turns tasks into adapters (or none). After a strategy's name may stand 
 rows, its examples: a generator that reads examples makes the adapter from them (`icm-lora:5`), any
 other strategy's adapter is trained on them (`auto:5`), and so is whatever `refine:` stands before
 (`refine:icm-lora:5`). After these, `inputs-N` are N rows without their answers, which the teacher
-answers (`auto:inputs-64`, `auto:5:inputs-64`). A last suffix swaps the description or the examples,
+answers (`auto:inputs-64`, `auto:5:inputs-64`), and `written-N` are N that are written from the
+description. A last suffix swaps the description or the examples,
 and with it tests whether the adapter listens: `text-to-lora:gibberish`,
 `text-to-lora:5:wrong-examples`. Of a generator that draws, `icm-lora:ensemble:4` is four samples
 that answer together.
@@ -33,7 +34,7 @@ from training.evaluation.swaps import DESCRIPTION_SWAPS, EXAMPLES_SWAPS, NO_DESC
 IN_CONTEXT = "in-context"
 WITHOUT_ADAPTERS = ("base", IN_CONTEXT)
 REFINE = "refine:"
-INPUTS = "inputs-"
+INPUTS, WRITTEN = "inputs-", "written-"
 ENSEMBLE = "ensemble"
 FROM_LIBRARY = ("oracle", "soup", "top-k", "lego", "lora-rar", "lorahub:5", "lorahub:16")
 ROUTED = ("per-request", "dlp")  # each row has an adapter, or a sum of some, of its own
@@ -51,7 +52,8 @@ class Method:
         examples: number of a task's train rows that it goes by, or shows in the prompt.
         in_full: whether `refine:` stands before it, so that it is trained on them in any case.
         samples: number of adapters drawn for a task, whose logits are averaged.
-        inputs: number of further rows that it is trained on as a teacher answers them.
+        inputs: number of further rows that it is trained on as a teacher answers them, or
+        written: of inputs that are written for that.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Method:
     in_full: bool = False
     samples: int = 1
     inputs: int = 0
+    written: int = 0
 
     @property
     def generates(self) -> bool:
@@ -106,8 +109,8 @@ def _parse(name: str) -> Method:
         return Method(name, head, samples=int(parts[1]))
     counted = bool(parts) and parts[0].isdecimal()
     count, swaps = int(parts[0]) if counted else 0, parts[counted:]
-    inputs = _inputs(swaps[0]) if swaps else 0
-    if inputs and head in strategy_names():
+    inputs, written = (_number(part, swaps) for part in (INPUTS, WRITTEN))
+    if (inputs or written) and head in strategy_names():
         swaps = swaps[1:]
         known = 0 < count <= MAX_EXAMPLES or not counted
         sound = known and _takes(head, swaps, count) and NO_DESCRIPTION not in swaps
@@ -117,15 +120,18 @@ def _parse(name: str) -> Method:
         more = [f"{DEFAULT_STRATEGY}:{s}" for s in ("5", *DESCRIPTION_SWAPS)]
         more += [f"{DEFAULT_STRATEGY}:5:{s}" for s in EXAMPLES_SWAPS]
         more += [f"{REFINE}{Fresh.name}:5", f"{DEFAULT_STRATEGY}:{INPUTS}64"]
+        more += [f"{DEFAULT_STRATEGY}:{WRITTEN}64"]
         more += [f"icm-lora:{ENSEMBLE}:4"]
         names = ", ".join([*_WITHOUT_SUFFIX, *strategy_names(), *more])
         raise UnknownName(f"unknown method '{name}'; known: {names}")
-    return Method(name, head, swaps[0] if swaps else "", count, in_full, inputs=inputs)
+    suffix = swaps[0] if swaps else ""
+    return Method(name, head, suffix, count, in_full, inputs=inputs, written=written)
 
 
-def _inputs(part: str) -> int:
-    """The number in `inputs-N`; 0 if it is not of that form, or out of range."""
-    number = part.removeprefix(INPUTS)
+def _number(prefix: str, swaps: Sequence[str]) -> int:
+    """The number after a prefix in the first of them; 0 if there is none, or out of range."""
+    part = swaps[0] if swaps else ""
+    number = part.removeprefix(prefix)
     stated = number != part and number.isdecimal() and int(number) <= MAX_INPUTS
     return int(number) if stated else 0
 
@@ -222,7 +228,7 @@ def proposals(
 
 def _trains(engine: Engine, method: Method) -> bool:
     """Whether a method's adapters are trained. Raises UsageError for too many examples."""
-    if method.inputs:
+    if method.inputs or method.written:
         return True
     reads = method.head != DEFAULT_STRATEGY and engine.uses_examples(method.head)
     if method.in_full or not reads or not method.examples:
@@ -269,7 +275,8 @@ def _request(
     trains: bool,
 ) -> Request:
     # A prompt would have to hold the text, and inputs make an adapter for bare prompts.
-    mode = asked.mode if text is not None and not inputs else "bare"
+    taught = bool(inputs or asked.method.written)
+    mode = asked.mode if text is not None and not taught else "bare"
     if asked.method.head == MultiTask.name and not rows and mode == "bare":
         mode = "prompted"  # its weights are the same, and bare prompts show what they lack
     try:
@@ -280,6 +287,7 @@ def _request(
             refine=None if trains else 0,
             mode=mode,
             inputs=inputs,
+            write_inputs=asked.method.written,
         )
     except InvalidDescription as error:
         raise TaskFileError(f"a task cannot be evaluated: {error}") from error

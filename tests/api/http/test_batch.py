@@ -79,7 +79,13 @@ def test_bytes_do_not_depend_on_the_size_of_the_batch(client: TestClient, size: 
 
 
 @pytest.mark.parametrize(
-    "training", [{"examples": EXAMPLES}, {"inputs": ["a"]}, {"examples": EXAMPLES, "refine": 0}]
+    "training",
+    [
+        {"examples": EXAMPLES},
+        {"inputs": ["a"]},
+        {"write_inputs": 6},
+        {"examples": EXAMPLES, "refine": 0},
+    ],
 )
 def test_training_is_for_requests_of_their_own(client: TestClient, training: Any) -> None:
     body = {"requests": [{"description": TASK, **training}, {"description": TASK}]}

@@ -28,6 +28,7 @@ from rest import TASK, UNKNOWN_ID, assert_problem, client_of, post
 from starlette.testclient import TestClient
 
 import lorasmith
+import pretrained
 from api.http.schemas import AdapterAnswer, JobAnswer, TaughtBody
 from api.service.making import request_json, request_of
 from api.service.settings import Settings
@@ -264,6 +265,25 @@ def test_inputs_are_answered_and_learned_by_a_job(
     assert stored(settings) == sorted([made["id"], further["result"]["id"]])
 
 
+def test_inputs_are_written_by_the_job(
+    settings: Settings, engine: Engine, multi_task: Path, tiny_base: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(pretrained, "folder", lambda name: multi_task)  # the writer's, too
+    own = Engine([], engine.resources, multi_task)
+    bases = settings.model_copy(update={"bases": {str(tiny_base): str(tiny_base)}})
+    with client_of(bases, own) as client:
+        asked = post(client, {"description": TASK, "write_inputs": 6, "refine": 2})
+        assert asked.status_code == 202, asked.text
+        done = ended(client, asked.headers["location"])
+    assert (done["state"], done["error"]) == ("done", None)
+    about = done["result"]["refined"]["inputs"]
+    assert TaughtBody.model_validate(about).model_dump() == about
+    assert (about["given"], about["writer"]) == (6, own.writers.weights_digest)
+    request = Request(TASK, write_inputs=6, refine=2)
+    direct = own.generate("auto", request, resolve_base(str(tiny_base)))
+    assert done["result"]["sha256"] == direct.files.sha256
+
+
 def test_a_job_on_inputs_can_be_cancelled(taught: TestClient, settings: Settings) -> None:
     endless = {"description": TASK, "inputs": INPUTS, "refine": 2000}
     job = post(taught, endless).headers["location"]
@@ -285,6 +305,9 @@ def test_a_job_on_inputs_can_be_cancelled(taught: TestClient, settings: Settings
         ({"inputs": "row"}, "inputs"),
         ({"refine": 0}, "leave out refine 0"),
         ({"mode": "prompted"}, "bare prompts"),
+        ({"write_inputs": 6}, "leave out write_inputs"),
+        ({"inputs": None, "write_inputs": 201}, "write_inputs must be from 1 to 200"),
+        ({"inputs": None, "write_inputs": 6}, "nothing can write inputs"),
     ],
 )
 def test_wrong_inputs_are_refused_before_anything_is_queued(

@@ -306,6 +306,8 @@ def test_descriptions_by_suffix() -> None:
         (f"auto:{MAX_EXAMPLES}", "auto", MAX_EXAMPLES, "generates takes_adapters"),
         ("auto:inputs-64", "auto", 0, "generates takes_adapters"),
         ("fresh:inputs-1", "fresh", 0, "generates"),
+        ("auto:written-64", "auto", 0, "generates takes_adapters"),
+        ("auto:5:written-8:gibberish", "auto", 5, "generates takes_adapters"),
         ("refine:text-to-lora:5:inputs-64", "text-to-lora", 5, "generates is_generator"),
         ("multi-task:inputs-64:gibberish", "multi-task", 0, "generates"),
         ("auto:5:inputs-64:wrong-examples", "auto", 5, "generates takes_adapters"),
@@ -316,7 +318,8 @@ def test_a_method_s_name_says_what_it_takes(
 ) -> None:
     (method,) = parse_methods(name)
     assert (method.name, method.head, method.examples) == (name, head, examples)
-    assert method.inputs == (int(name.split("inputs-")[1].split(":")[0]) if "inputs" in name else 0)
+    for prefix, number in (("inputs-", method.inputs), ("written-", method.written)):
+        assert number == (int(name.split(prefix)[1].split(":")[0]) if prefix in name else 0)
     names = ("generates", "is_generator", "from_library", "routed", "takes_adapters")
     assert {trait for trait in names if getattr(method, trait)} == set(traits.split())
 
@@ -334,7 +337,8 @@ def test_a_method_s_name_says_what_it_takes(
      "auto:inputs-0", "auto:inputs-201", "auto:inputs-", "auto:inputs-x", "inputs-64",
      "auto:0:inputs-64", "auto:201:inputs-64", "auto:inputs-64:5", "auto:inputs-64:inputs-64",
      "auto:inputs-64:no-description", "auto:5:inputs-64:no-description", "base:inputs-64",
-     "auto:inputs-64:wrong-examples", "in-context:5:inputs-64", "oracle:inputs-64"],
+     "auto:inputs-64:wrong-examples", "in-context:5:inputs-64", "oracle:inputs-64",
+     "auto:written-0", "auto:written-201", "auto:written-64:inputs-64", "nothing:written-64"],
 )  # fmt: skip
 def test_names_of_no_method(name: str) -> None:
     with pytest.raises(UnknownName):

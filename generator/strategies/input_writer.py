@@ -1,0 +1,33 @@
+"""The adapter that ships to write inputs of a task from its description."""
+
+from pathlib import Path
+
+import pretrained
+from generator.refine.limits import UNDESCRIBED
+from generator.refine.writer import Writer
+from generator.strategies.stored import StoredAdapter
+from library.base.models import BaseReference
+from library.errors import LayoutMismatch, UsageError
+
+
+class InputWriter(StoredAdapter):
+    """A stored adapter that was trained on the descriptions and inputs of many tasks."""
+
+    name = "input-writer"
+
+    def writer(self, description: str | None, base: BaseReference, count: int) -> Writer:
+        """The adapter with a description, for so many inputs.
+
+        Raises UsageError without a description, LayoutMismatch if there is none for the base.
+        """
+        if description is None:
+            raise UsageError(UNDESCRIBED)
+        missing = self.unavailable(base)
+        if missing:
+            raise LayoutMismatch(f"nothing can write inputs: {missing}")
+        return Writer(self.adapter_for(base), self.weights_digest, description, count)
+
+
+def shipped_input_writer() -> Path:
+    """The folder of the adapter that ships; an installation may lack it."""
+    return pretrained.folder(InputWriter.name)
