@@ -37,6 +37,8 @@ LONGEST = (
     "test_search.py",
     "test_trained.py",
     "test_distillation.py",
+    "test_distillation_runs.py",
+    "test_distillation_learns.py",
     "test_verify.py",
 )
 GROWTH = 500_000_000  # bytes

@@ -34,6 +34,7 @@ from api.http.draining import DrainingServer
 from api.http.examples import add_examples
 from api.http.guard import Guard
 from api.http.headers import safe
+from api.http.leftovers import after_body
 from api.http.listening import address, announcement, listen, server_config, telemetry_of
 from api.http.logs import configure_logging
 from api.http.observed import Observed
@@ -145,7 +146,8 @@ class _Application(FastAPI):
     """
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Observed(safe(super().build_middleware_stack()), self.state.service.metrics)
+        answering = after_body(safe(super().build_middleware_stack()))
+        return Observed(answering, self.state.service.metrics)
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()

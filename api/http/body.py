@@ -8,21 +8,16 @@ FastAPI's own `max_body_size` answers in plain text, and Python's JSON takes NaN
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any, NoReturn
 
 import anyio
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from starlette.requests import ClientDisconnect
 
 from api.errors import BodyTooLarge, BodyTooSlow, MalformedBody, NotJson
 
 MAX_BODY_BYTES = 1024 * 1024
-# A client that is still sending when the connection closes may lose the answer, so the rest of a
-# body that is refused is read and dropped for a while.
-DRAIN_BYTES = 16 * MAX_BODY_BYTES
-DRAIN_SECONDS = 2.0
 # Who sends a byte now and then would else hold a connection, or a place for uploads, for ever.
 BODY_SECONDS = 30.0
 MIN_BYTES_PER_SECOND = 16 * 1024
@@ -73,11 +68,11 @@ async def limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
     declared, received = request.headers.get("content-length", ""), 0
     async with aclosing(request.stream()) as stream:
         if declared.isdecimal() and int(declared[:18]) > limit:
-            await _refuse(stream, limit)
+            raise _too_large(limit)
         async for chunk in _in_time(stream):
             received += len(chunk)
             if received > limit:
-                await _refuse(stream, limit)
+                raise _too_large(limit)
             yield chunk
 
 
@@ -98,19 +93,8 @@ async def _in_time(stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes,
         yield chunk
 
 
-async def drain(stream: AsyncGenerator[bytes, None]) -> None:
-    """Read and drop the rest of a body, within limits."""
-    dropped = 0
-    with anyio.move_on_after(DRAIN_SECONDS), suppress(ClientDisconnect):
-        async for chunk in stream:
-            dropped += len(chunk)
-            if dropped > DRAIN_BYTES:
-                break
-
-
-async def _refuse(stream: AsyncGenerator[bytes, None], limit: int) -> NoReturn:
-    await drain(stream)
-    raise BodyTooLarge(f"the body exceeds {limit:,} bytes")
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body exceeds {limit:,} bytes")
 
 
 def media_type(content_type: str) -> str:

@@ -10,7 +10,6 @@ from anyio import to_thread
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.http.body import drain
 from api.http.headers import adding
 from api.http.hosts import Hosts
 from api.http.page import OF_PAGE
@@ -47,7 +46,6 @@ class Guard:
                 headers = self._rates.take(caller)
                 caller.require("read" if request.method in READING else "write")
         except LorasmithError as error:
-            await drain(request.stream())
             app = await of_lorasmith(request, error)
         await app(scope, receive, adding(headers, send))
 

@@ -37,6 +37,7 @@ REQUESTS = 2500
 RACES = 150
 CHECKS = 2000  # of keys
 HANG_SECONDS = 60.0
+STREAMS = "max-stream-events = 1\n"  # of a job, which else are read until the job has ended
 
 
 def whole(served: Served, work: Callable[[Served, str], dict[str, Any]]) -> dict[str, Any]:
@@ -73,11 +74,12 @@ def by_schema(command: str, examples: int) -> Callable[[Served, str], dict[str, 
             "--continue-on-failure", "--suppress-health-check", "all", "--no-shrink",
         ]  # fmt: skip
         with tempfile.TemporaryDirectory() as place:  # it leaves a folder where it runs
+            (Path(place) / "schemathesis.toml").write_text(STREAMS, "utf-8")
             done = subprocess.run([command, *arguments], cwd=place, capture_output=True, text=True)
         arguments[1] = "URL/openapi.json"
         lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-        return {"command": " ".join(["schemathesis", *arguments]), "exit_code": done.returncode,
-                "summary": lines[-12:]}  # fmt: skip
+        return {"command": " ".join(["schemathesis", *arguments]), "configuration": STREAMS.strip(),
+                "exit_code": done.returncode, "summary": lines[-12:]}  # fmt: skip
 
     return work
 
