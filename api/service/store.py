@@ -127,7 +127,7 @@ class Store:
             if quota is not None and (replaced or added.rowcount):
                 require_room(rows, owner, quota)
             if replaced:
-                self._write(identity, files)  # last: an error undoes the rows
+                self._write(record, files)  # last: an error undoes the rows
         return record, new or added.rowcount == 1
 
     def clear_begun(self) -> None:
@@ -275,9 +275,9 @@ class Store:
             {"id": identity, "bytes": size, "record": json.dumps(record)},
         )
 
-    def _write(self, identity: str, files: Mapping[str, bytes]) -> None:
+    def _write(self, record: StoredRecord, files: Mapping[str, bytes]) -> None:
         try:
-            self._folders.write(identity, files)
+            self._folders.write(record["id"], files, record["files"])
         except OutputError as error:
             raise self._database.failed(error.__cause__ or error) from error
 
