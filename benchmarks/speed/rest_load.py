@@ -135,6 +135,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--before", type=Path, help="an earlier checkout")
+    parser.add_argument("--scenarios", default=",".join(SCENARIOS))
     parser.add_argument("--clients", default="1,8,64")
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--locust", default="locust", help="its command")
@@ -144,7 +145,7 @@ def main() -> None:
     runs: list[dict[str, Any]] = []
     for tree in (ROOT, o.before) if o.before else (ROOT,):
         with served(tree, o.port) as (url, process):
-            for scenario in SCENARIOS:
+            for scenario in o.scenarios.split(","):
                 for clients in map(int, o.clients.split(",")):
                     run = measured(o.locust, url, scenario, clients, o.seconds)
                     run |= {"tree": "this" if tree == ROOT else "before"}
