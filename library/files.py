@@ -102,7 +102,7 @@ def write_folder(target: Path, files: Mapping[str, bytes], *, overwrite: bool = 
     with whole_folder(target, overwrite=overwrite) as staging:
         for name, content in files.items():
             (staging / name).parent.mkdir(parents=True, exist_ok=True)
-            _write_synced(staging / name, content)
+            write_synced(staging / name, content)
 
 
 @contextlib.contextmanager
@@ -133,7 +133,8 @@ def write_file(target: Path, content: bytes) -> None:
         staging.write_bytes(content)
 
 
-def _write_synced(path: Path, content: bytes) -> None:
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on the disk: a part of what `whole_folder` yields."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()

@@ -15,7 +15,7 @@ from library.errors import AdapterFileError
 from library.exchange.source import DIFFUSERS_FILE
 from library.files import require_present
 from library.peft.folder import MAX_JSON, MAX_WEIGHTS, PICKLES, UnreadableFile, read_adapter_file
-from library.peft.keys import Shape, pairs_of
+from library.peft.keys import Shape, is_whole_embedding, pairs_of
 from library.peft.provenance import PROVENANCE_FILE, SIGNATURE_FILE
 from library.peft.read import adapter_of
 from library.peft.safetensors_file import BadFile, Header, parse_object, read_header
@@ -74,6 +74,11 @@ class Artifact:
     def pairs(self) -> dict[str, tuple[Shape, Shape]]:
         """Shapes of A and B of every module of a LoRA, as `pairs_of` gives them."""
         return pairs_of(self.shapes, self.config or {})
+
+    @cached_property
+    def whole_embedding(self) -> str | None:
+        """The name of a tensor that is a whole embedding; None if there is none."""
+        return next((key for key in self.shapes if is_whole_embedding(key)), None)
 
     @cached_property
     def adapter(self) -> Adapter:

@@ -85,7 +85,8 @@ class Store:
 
         Args:
             owner: who may read and delete it.
-            summary: its description for clients, with its "id"; must hold JSON.
+            summary: its description for clients, with its "id" and the "sha256" of its weights;
+                must hold JSON.
             files: its files by name.
             imported: whether somebody sent them. The id does not cover all that they state, so they
                 give way to those of the same adapter that is made here.
@@ -118,7 +119,8 @@ class Store:
             replaced = new or (sent and not imported)
             if replaced:
                 mark = {"imported": True} if imported else {}
-                record = {**summary, **mark, "files": file_entries(files)}
+                entries = file_entries(files, summary.get("sha256"))
+                record = {**summary, **mark, "files": entries}
                 self._insert(rows, record)
             added = rows.execute(
                 "INSERT OR IGNORE INTO owners (key, id) VALUES (?, ?)", (owner, identity)
@@ -127,7 +129,7 @@ class Store:
             if quota is not None and (replaced or added.rowcount):
                 require_room(rows, owner, quota)
             if replaced:
-                self._write(identity, files)  # last: an error undoes the rows
+                self._write(record, files)  # last: an error undoes the rows
         return record, new or added.rowcount == 1
 
     def clear_begun(self) -> None:
@@ -275,9 +277,9 @@ class Store:
             {"id": identity, "bytes": size, "record": json.dumps(record)},
         )
 
-    def _write(self, identity: str, files: Mapping[str, bytes]) -> None:
+    def _write(self, record: StoredRecord, files: Mapping[str, bytes]) -> None:
         try:
-            self._folders.write(identity, files)
+            self._folders.write(record["id"], files, record["files"])
         except OutputError as error:
             raise self._database.failed(error.__cause__ or error) from error
 

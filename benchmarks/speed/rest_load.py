@@ -6,7 +6,8 @@
 Each checkout's service is started on this machine with an empty store; locust runs beside it and
 takes a share of the same cores. `generate` asks for an adapter of a description that nobody had,
 `cached` for one that is there, `search` and `download` are what they say. Every client asks again
-as soon as it is answered. Times are milliseconds, as locust rounds them (two digits from 100 on).
+as soon as it is answered. Times are milliseconds, as locust rounds them (two digits from 100 on);
+`cpu_ms` is the service's CPU time for each request, which other work on the cores changes least.
 """
 
 import argparse
@@ -124,6 +125,12 @@ def failures(folder: str) -> dict[str, int]:
         return {row["Error"]: int(row["Occurrences"]) for row in csv.DictReader(file)}
 
 
+def cpu_ms(process: int) -> float:
+    """CPU time of a process so far, of user and system."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def memory_mb(process: int) -> float:
     """Resident memory of a process."""
     lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
@@ -135,6 +142,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--before", type=Path, help="an earlier checkout")
+    parser.add_argument("--scenarios", default=",".join(SCENARIOS))
     parser.add_argument("--clients", default="1,8,64")
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--locust", default="locust", help="its command")
@@ -144,15 +152,17 @@ def main() -> None:
     runs: list[dict[str, Any]] = []
     for tree in (ROOT, o.before) if o.before else (ROOT,):
         with served(tree, o.port) as (url, process):
-            for scenario in SCENARIOS:
+            for scenario in o.scenarios.split(","):
                 for clients in map(int, o.clients.split(",")):
+                    spent = cpu_ms(process)
                     run = measured(o.locust, url, scenario, clients, o.seconds)
                     run |= {"tree": "this" if tree == ROOT else "before"}
+                    run |= {"cpu_ms": (cpu_ms(process) - spent) / max(1, run["requests"])}
                     runs.append({**run, "memory_mb": memory_mb(process)})
                     print(json.dumps(runs[-1]), flush=True)
     report = {
         "command": " ".join(["python", "-m", "benchmarks.speed.rest_load", *sys.argv[1:]]),
-        "cores": os.cpu_count(), "runs": runs,
+        "threads": os.environ.get("OMP_NUM_THREADS"), "cores": os.cpu_count(), "runs": runs,
     }  # fmt: skip
     write_file(o.out, (json.dumps(report, indent=1) + "\n").encode())
 

@@ -8,13 +8,14 @@ are written in a fixed order: equal weights give equal bytes.
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from library.adapter import Adapter
+from library.adapter import Adapter, zeros
 from library.layout import Layout
 from library.peft.config import PLAIN_LORA
 
@@ -60,13 +61,34 @@ def to_peft(
         dtype = torch.bfloat16
     else:
         dtype = torch.float32
+    weights = _weights(adapter.to("cpu", dtype))
+    return PeftFiles(_config(adapter.layout, base_name, task_type), weights)
+
+
+def _weights(adapter: Adapter) -> bytes:
+    """What safetensors writes of an adapter's factors, without its work on each of hundreds."""
+    tensors = _tensors(adapter).values()
+    dtype = adapter.factors()[0].dtype
+    data = torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).view(torch.uint8)
+    return _header(adapter.layout, dtype) + data.numpy().tobytes()
+
+
+@lru_cache(maxsize=16)
+def _header(layout: Layout, dtype: torch.dtype) -> bytes:
+    """The part of a file before its tensors, which all adapters of a layout have in common."""
+    tensors = {k: v.contiguous() for k, v in _tensors(zeros(layout, dtype=dtype)).items()}
+    file = save(tensors, metadata={"format": "pt"})
+    return file[: 8 + int.from_bytes(file[:8], "little")]
+
+
+def _tensors(adapter: Adapter) -> dict[str, Tensor]:
+    """Each site's factors by PEFT's names, in the order in which a file holds them."""
     tensors: dict[str, Tensor] = {}
     for site in adapter.layout.sites:
         a, b = adapter.site(site)
-        tensors[f"{PREFIX}{site.name}.lora_A.weight"] = a[0].to(dtype).contiguous()
-        tensors[f"{PREFIX}{site.name}.lora_B.weight"] = b[0].to(dtype).contiguous()
-    weights = save(dict(sorted(tensors.items())), metadata={"format": "pt"})
-    return PeftFiles(_config(adapter.layout, base_name, task_type), weights)
+        tensors[f"{PREFIX}{site.name}.lora_A.weight"] = a[0]
+        tensors[f"{PREFIX}{site.name}.lora_B.weight"] = b[0]
+    return dict(sorted(tensors.items()))
 
 
 def target_modules(layout: Layout) -> tuple[list[str], list[int] | None]:

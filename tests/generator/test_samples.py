@@ -170,7 +170,7 @@ def test_when_one_cannot_be_written_none_is_there(
     from library import files
 
     written = []
-    inner = files._write_synced
+    inner = files.write_synced
 
     def full(path: Path, content: bytes) -> None:
         written.append(path)
@@ -178,7 +178,7 @@ def test_when_one_cannot_be_written_none_is_there(
             raise OSError(28, "No space left on device")
         inner(path, content)
 
-    monkeypatch.setattr(files, "_write_synced", full)
+    monkeypatch.setattr(files, "write_synced", full)
     assert main([*command, "--samples", "2", "--out", str(tmp_path / "out" / "a")]) == 1
     assert any(path.parent.name == "sample-1" for path in written)
     assert list((tmp_path / "out").iterdir()) == []

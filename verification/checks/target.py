@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from library.base.models import DEFAULT_BASE, load_config
 from library.errors import BaseModelError
-from library.peft.keys import is_whole_embedding
 from library.peft.readers import (
     OLLAMA_FAMILIES,
     READERS,
@@ -54,7 +53,7 @@ def for_server(server: Server, artifact: Artifact, context: Context) -> list[Fin
         )
     modules = {name: a[0] for name, (a, _) in artifact.pairs.items()}
     findings = [_refuse(code, server, why) for code, why in refusals(server, config, modules)]
-    embedding = next((key for key in artifact.shapes if is_whole_embedding(key)), None)
+    embedding = artifact.whole_embedding
     if server != "peft" and embedding is not None and not findings:
         why = f"{server} loads no whole embedding: {embedding}"
         findings.append(_refuse("embedding", server, why))

@@ -1,5 +1,7 @@
 """The store: whole or absent, safe under concurrency, honest about what was changed by hand."""
 
+import errno
+import os
 import resource
 import shutil
 import sqlite3
@@ -17,7 +19,8 @@ from api.errors import NotFound, QuotaExceeded, StorageFailed
 from api.service.store import Store
 from library.canonical import digest
 
-FILES = {"adapter_config.json": b"{}\n", "adapter_model.safetensors": b"weights" * 100}
+WEIGHTS = "adapter_model.safetensors"
+FILES = {"adapter_config.json": b"{}\n", WEIGHTS: b"weights" * 100}
 SIZE = sum(len(content) for content in FILES.values())
 ONE = {"id": "ad_" + "1" * 40, "rank": 8}
 TWO = {"id": "ad_" + "2" * 40, "rank": 8}
@@ -150,6 +153,39 @@ def test_what_a_killed_process_had_begun_goes_and_nothing_else(store: Store) -> 
     store.clear_begun()
     assert listing(store) == [ONE["id"]]
     assert store.get("a", ONE["id"])["rank"] == 8
+
+
+def test_files_that_two_adapters_have_are_one_on_the_disk(store: Store) -> None:
+    other = {**FILES, "adapter_config.json": b"[]\n"}
+    store.put("a", ONE, FILES)
+    store.put("a", TWO, other)
+    one, two = (store.path(record["id"]) for record in (ONE, TWO))
+    assert (one / WEIGHTS).samefile(two / WEIGHTS)
+    assert not (one / "adapter_config.json").samefile(two / "adapter_config.json")
+    assert store.used() == SIZE * 2  # each counts
+    store.delete("a", ONE["id"])
+    assert store.files("a", store.get("a", TWO["id"])) == other
+
+
+def without_links(*_: object) -> None:
+    raise OSError(errno.ENOTSUP, "Operation not supported")
+
+
+@pytest.mark.parametrize("how", ["changed", "gone", "no links"])
+def test_what_cannot_be_linked_is_written(
+    store: Store, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("a", ONE, FILES)
+    weights = store.path(ONE["id"], WEIGHTS)
+    if how == "changed":
+        weights.write_bytes(FILES[WEIGHTS][::-1])
+    elif how == "gone":
+        weights.unlink()
+    else:
+        monkeypatch.setattr(os, "link", without_links)
+    store.put("a", TWO, FILES)
+    assert store.files("a", store.get("a", TWO["id"])) == FILES
+    assert how == "gone" or not weights.samefile(store.path(TWO["id"], WEIGHTS))
 
 
 def test_a_folder_that_cannot_be_made_is_a_storage_failure(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from library.adapter import Adapter
@@ -129,6 +129,23 @@ def test_the_portable_profile_is_what_every_server_reads(tmp_path: Path) -> None
         assert {file.get_tensor(name).dtype for name in names} == {torch.bfloat16}
     assert f"base_model.model.{layout.sites[0].name}.lora_A.weight" in names
     assert len(names) == 2 * len(layout.sites)
+
+
+@pytest.mark.parametrize("profile", ["portable", "lossless"])
+def test_the_weights_are_what_safetensors_writes(profile: Profile) -> None:
+    full = layout_of(tiny.config("llama"), FAMILIES["llama"], rank=3)
+    dtype = torch.bfloat16 if profile == "portable" else torch.float32
+    for layout in parts(full).values():
+        made = tiny.adapter(layout)
+        for adapter in (made, made.scaled(2.0), made.to(dtype=torch.float64).detached()):
+            held = adapter.with_rank(layout.rank) if profile == "portable" else adapter
+            tensors = {
+                f"base_model.model.{site.name}.lora_{side}.weight": factor[0].to(dtype).contiguous()
+                for site in held.layout.sites
+                for side, factor in zip("AB", held.site(site), strict=True)
+            }
+            expected = save(tensors, metadata={"format": "pt"})
+            assert to_peft(adapter, base_name="base", profile=profile).weights == expected
 
 
 def test_several_adapters_do_not_fit_in_one_folder() -> None:
