@@ -32,6 +32,13 @@ Data = Annotated[
         "~/.local/share/lorasmith)."
     ),
 ]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        help="URL of PostgreSQL for owners, names, keys and jobs of several replicas (default: "
+        "files in the data folder)."
+    ),
+]
 Checkpoints = Annotated[
     str | None,
     typer.Option(
@@ -112,6 +119,7 @@ def serve_command(
     port: Port = None,
     allowed_hosts: AllowedHosts = None,
     data: Data = None,
+    database: Database = None,
     checkpoints: Checkpoints = None,
     library: Library = None,
     tasks: Tasks = None,

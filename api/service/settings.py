@@ -26,6 +26,7 @@ from api.service.keys import require_rate
 from library.base.models import DEFAULT_BASE, BaseReference, resolve_base
 from library.errors import UnknownName, UsageError, first_line
 from library.files import data_dir, read_input
+from library.store.sql_database import database_url
 
 LogFormat = Literal["text", "json"]
 HOST_NAME = r"[a-z0-9._-]+|\[[0-9a-f:.]+\]"  # of any case, without a port
@@ -42,6 +43,13 @@ def _require_host_names(names: tuple[str, ...]) -> tuple[str, ...]:
         if re.fullmatch(HOST_NAME, name, re.IGNORECASE) is None:
             raise UsageError(f"{name!r} is not the name of a host, without a port")
     return names
+
+
+def _require_postgres(url: str) -> str:
+    """The same URL. Raises UsageError unless it is one of PostgreSQL."""
+    if database_url(url).get_backend_name() != "postgresql":
+        raise UsageError("it must be the URL of a PostgreSQL, as postgresql://user@host/name")
+    return url
 
 
 def _from_json(value: Any) -> Any:
@@ -70,6 +78,8 @@ class Settings(BaseSettings):
         allowed_hosts: names, separated by commas, under which clients may ask, as where a proxy
             passes its own name on; those of loopback too, if `host` is.
         data: where adapters and their owners are kept (`LORASMITH_DATA`).
+        database: URL of PostgreSQL, where several replicas keep owners, names, keys and jobs
+            (`LORASMITH_DATABASE`); files in `data` by default.
         checkpoints: folders by generator, in place of the shipped checkpoints.
         library: folder or URL of the library for search, neighbours and rivals; else the sample.
         tasks: folder of task files with examples for the behaviour hook; none by default.
@@ -94,6 +104,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     allowed_hosts: _HostNames = ()
     data: Path = Field(default_factory=data_dir)
+    database: Annotated[str, AfterValidator(_require_postgres)] | None = None
     checkpoints: Annotated[dict[str, Path], NoDecode, _Json] = {}
     library: str | None = None
     tasks: Path | None = None

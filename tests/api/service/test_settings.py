@@ -21,6 +21,7 @@ STATED: dict[str, tuple[str, str]] = {
     "port": ("9000", "9000"),
     "allowed_hosts": ("a.example, b.example", '["a.example", "b.example"]'),
     "data": ("elsewhere/data", '"elsewhere/data"'),
+    "database": ("postgresql://me@db/lora", '"postgresql://me@db/lora"'),
     "checkpoints": ('{"lofa": "here"}', '{"lofa" = "here"}'),
     "library": ("pretrained/library", '"pretrained/library"'),
     "tasks": ("tasks", '"tasks"'),
