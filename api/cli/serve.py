@@ -39,6 +39,13 @@ Database = Annotated[
         "files in the data folder)."
     ),
 ]
+Objects = Annotated[
+    str | None,
+    typer.Option(
+        help="URL for adapters' files, as s3://bucket/prefix; credentials are in AWS_* variables "
+        "(default: the data folder)."
+    ),
+]
 Checkpoints = Annotated[
     str | None,
     typer.Option(
@@ -120,6 +127,7 @@ def serve_command(
     allowed_hosts: AllowedHosts = None,
     data: Data = None,
     database: Database = None,
+    objects: Objects = None,
     checkpoints: Checkpoints = None,
     library: Library = None,
     tasks: Tasks = None,

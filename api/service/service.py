@@ -81,6 +81,7 @@ class Service:
             quota_of=lambda owner: caller_with(self.keys, owner).quota_bytes,
             ttl=settings.ttl,
             database=settings.database,
+            objects=settings.objects,
         )
         self.expiry = Expiry(self.store)
         self.names = NameStore(self.store)

@@ -52,6 +52,13 @@ def _require_postgres(url: str) -> str:
     return url
 
 
+def _require_objects(url: str) -> str:
+    """The same URL. Raises UsageError unless it is one of an object store or a folder."""
+    if re.fullmatch(r"(s3|file)://[^@?#]+", url) is None:
+        raise UsageError("it must be a URL as s3://bucket/prefix, without credentials")
+    return url
+
+
 def _from_json(value: Any) -> Any:
     """An object that a flag or a variable holds as JSON; a file has it as a table."""
     try:
@@ -80,6 +87,8 @@ class Settings(BaseSettings):
         data: where adapters and their owners are kept (`LORASMITH_DATA`).
         database: URL of PostgreSQL, where several replicas keep owners, names, keys and jobs
             (`LORASMITH_DATABASE`); files in `data` by default.
+        objects: URL of an object store for adapters' files (`LORASMITH_OBJECTS`), of which `data`
+            then has a cache; credentials are in the environment alone.
         checkpoints: folders by generator, in place of the shipped checkpoints.
         library: folder or URL of the library for search, neighbours and rivals; else the sample.
         tasks: folder of task files with examples for the behaviour hook; none by default.
@@ -105,6 +114,7 @@ class Settings(BaseSettings):
     allowed_hosts: _HostNames = ()
     data: Path = Field(default_factory=data_dir)
     database: Annotated[str, AfterValidator(_require_postgres)] | None = None
+    objects: Annotated[str, AfterValidator(_require_objects)] | None = None
     checkpoints: Annotated[dict[str, Path], NoDecode, _Json] = {}
     library: str | None = None
     tasks: Path | None = None

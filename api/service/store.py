@@ -1,9 +1,9 @@
 """Generated adapters: whole folders on disk, records and owners in a database.
 
-Files lie in `adapters/<id>/`, written as one step; the database says who may see them. One
-write transaction covers the rows and the folder, so that any number of threads and processes may
-store or delete the same adapter. Files removed or changed by hand count as absent; storing the
-adapter again restores them.
+Files lie in `adapters/<id>/`, written as one step, or in an object store; the database says who may
+see them. One write transaction covers the rows and the files, so that any number of threads and
+processes may store or delete the same adapter. Files removed or changed by hand count as absent;
+storing the adapter again restores them.
 """
 
 import json
@@ -22,6 +22,7 @@ from sqlalchemy.exc import IntegrityError
 
 from api.errors import Conflict, NotFound, QuotaExceeded, StorageFailed
 from api.service.adapter_folders import AdapterFolders, file_entries
+from api.service.adapter_objects import AdapterObjects
 from api.service.database import Database, run
 from api.service.quotas import require_room, require_total
 from api.service.tables import STORED
@@ -48,6 +49,7 @@ class Store:
             None, and never while it is a version of a name.
         clock: the time, in seconds since 1970.
         database: URL of PostgreSQL, in place of a file in the folder.
+        objects: URL of an object store for the files, of which the folder then has some.
 
     Attributes:
         database: with the tables of adapters, owners and names.
@@ -62,11 +64,13 @@ class Store:
         ttl: int | None = None,
         clock: Callable[[], float] = time.time,
         database: str | None = None,
+        objects: str | None = None,
     ) -> None:
         self.folder = folder
         self.quota_bytes, self._quota_of = quota_bytes, quota_of
         self.uses = Uses(ttl, clock)
-        self._folders = AdapterFolders(folder / "adapters")
+        files = folder / "adapters"
+        self._folders = AdapterObjects(files, objects) if objects else AdapterFolders(files)
         file = folder / "owners.sqlite3"
         self.database = Database(file, STORED, "the adapter store", database, version=1)
 
@@ -291,8 +295,8 @@ class Store:
 
 def local_store() -> Store:
     """The store of this machine's user; quotas are the service's affair."""
-    database = os.environ.get("LORASMITH_DATABASE") or None
-    return Store(data_dir(), quota_bytes=sys.maxsize, database=database)
+    database, objects = (os.environ.get(f"LORASMITH_{name}") for name in ("DATABASE", "OBJECTS"))
+    return Store(data_dir(), quota_bytes=sys.maxsize, database=database, objects=objects)
 
 
 def _require_id(identity: str) -> None:

@@ -228,3 +228,17 @@ def test_there_is_nothing_to_back_up_where_there_is_no_folder(tmp_path: Path) ->
         back_up(tmp_path / "no", tmp_path / "b.tar")
     (tmp_path / "new").mkdir()
     assert back_up(tmp_path / "new", tmp_path / "b.tar").adapters == 0
+
+
+@pytest.mark.parametrize("name", ["LORASMITH_DATABASE", "LORASMITH_OBJECTS"])
+def test_what_lies_elsewhere_is_not_thought_to_be_in_a_backup(
+    data: Path,
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(name, "postgresql://me@db/lora")
+    out = tmp_path / "b.tar"
+    assert main(["backup", "--data", str(data), "--out", str(out)]) == 2
+    assert name in capsys.readouterr().err and not out.exists()

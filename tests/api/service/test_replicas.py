@@ -21,7 +21,7 @@ from jobs import (  # noqa: F401  (fixtures)
     verify,
 )
 from postgres import Server, running
-from rest import assert_problem, client_of_service, post, use
+from rest import TASK, assert_problem, client_of_service, post, use
 from sqlalchemy import MetaData
 from starlette.testclient import TestClient
 
@@ -33,6 +33,7 @@ from api.service.replies import Replies, Reply
 from api.service.service import Service
 from api.service.settings import Settings
 from generator.engine import Engine
+from library.canonical import digest
 
 
 @pytest.fixture
@@ -41,10 +42,20 @@ def url(postgres: Server) -> str:
 
 
 @pytest.fixture
-def replicas(settings: Settings, engine: Engine, url: str, tmp_path: Path) -> list[Service]:
+def objects(tmp_path: Path) -> str:
+    """The URL of an object store, in a folder."""
+    (tmp_path / "objects").mkdir()
+    return f"file://{tmp_path}/objects"
+
+
+@pytest.fixture
+def replicas(
+    settings: Settings, engine: Engine, url: str, objects: str, tmp_path: Path
+) -> list[Service]:
     """Two services with data folders of their own."""
+    shared = {"database": url, "objects": objects}
     return [
-        Service(settings.model_copy(update={"data": tmp_path / name, "database": url}), engine)
+        Service(settings.model_copy(update={**shared, "data": tmp_path / name}), engine)
         for name in ("one", "two")
     ]
 
@@ -84,6 +95,39 @@ def test_keys_are_everybody_s_and_revoked_at_once(
     assert_problem(one.get("/v1/adapters"), 401, "unauthenticated")
 
 
+def test_an_adapter_and_its_names_are_the_other_s_byte_for_byte(
+    replicas: list[Service], clients: list[TestClient]
+) -> None:
+    one, two = clients
+    adapter = made(one)
+    shown = one.get(f"/v1/adapters/{adapter}").json()
+    assert two.get(f"/v1/adapters/{adapter}").json() == shown
+    for name, file in shown["files"].items():
+        content = two.get(file["url"]).content
+        assert digest(content) == file["sha256"] and content == one.get(file["url"]).content, name
+    archive = f"/v1/adapters/{adapter}/archive"
+    assert two.get(archive).content == one.get(archive).content
+    assert post(two, {"description": TASK}).status_code == 200, "it is there already"
+    published = one.post("/v1/names/router/versions", json={"adapter": adapter})
+    assert published.status_code == 201
+    assert two.get("/v1/adapters/router@v1").json()["id"] == adapter
+    assert two.delete(f"/v1/adapters/{adapter}").status_code == 409
+    assert two.delete("/v1/names/router").status_code == 204
+    assert two.delete(f"/v1/adapters/{adapter}").status_code == 204
+    assert_problem(one.get(f"/v1/adapters/{adapter}"), 404)
+    assert_problem(one.get(f"/v1/adapters/{adapter}/files/README.md"), 404)
+
+
+def test_quotas_count_what_any_replica_stored(
+    replicas: list[Service], clients: list[TestClient]
+) -> None:
+    made(clients[0])
+    size = replicas[1].store.used()
+    assert size == replicas[0].store.used() > 0
+    replicas[1].store.quota_bytes = size + 100
+    assert_problem(post(clients[1], {"description": "Another."}), 507, "quota-exceeded")
+
+
 def test_an_answer_is_kept_for_all_and_a_key_is_taken_for_all(
     clients: list[TestClient], url: str, tmp_path: Path
 ) -> None:
@@ -119,7 +163,6 @@ def test_whoever_is_free_takes_a_job_and_everybody_sees_it(
 ) -> None:
     one, two = clients
     adapter = made(one)
-    made(two)  # the same one: its files are in both folders
     gates = [gate_of(service) for service in replicas]
     jobs = [verify(one, adapter, {"hooks": ["gate"]}).headers["location"] for _ in range(2)]
     assert all(gate.started.wait(30) for gate in gates), "each runs one of the two"
