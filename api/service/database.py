@@ -203,8 +203,9 @@ def _together(rows: Connection, begin: str) -> Iterator[None]:
         yield
         rows.exec_driver_sql("COMMIT")
     except BaseException:
-        with suppress(DBAPIError):  # where the connection is gone, so is the transaction
-            rows.exec_driver_sql("ROLLBACK")
+        if not rows.invalidated:  # else it is gone, and the transaction with it
+            with suppress(DBAPIError):
+                rows.exec_driver_sql("ROLLBACK")
         raise
 
 

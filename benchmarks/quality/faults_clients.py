@@ -161,10 +161,10 @@ class Served:
 
 
 class Load:
-    """Clients of a service, until it is killed: two make, one imports, and a job trains."""
+    """Clients of a service, until it is killed: two make, one imports, and a job trains `steps`."""
 
-    def __init__(self, served: Served, number: int) -> None:
-        self._served, self._number = served, number
+    def __init__(self, served: Served, number: int, steps: int = 400) -> None:
+        self._served, self._number, self._steps = served, number, steps
         self._url, self._end = f"http://127.0.0.1:{served.port}", threading.Event()
         self.acknowledged: dict[str, str] = {}
         self._answers: Counter[str] = Counter()
@@ -176,7 +176,7 @@ class Load:
 
     def start(self) -> str:
         """Begin, and go on for some seconds; the id of the job."""
-        body = {"description": TASK, "examples": EXAMPLES, "refine": 400}
+        body = {"description": TASK, "examples": EXAMPLES, "refine": self._steps}
         job = self._served.client.post("/v1/adapters", json=body).json()["id"]
         for thread in self._threads:
             thread.start()

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,8 +23,11 @@ SETTINGS = ("-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=
 class Server:
     """A server on a folder; `database` makes an empty database and returns its URL."""
 
-    def __init__(self, folder: Path, programs: Path, user: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, programs: Path, user: dict[str, Any], settings: Sequence[str]
+    ) -> None:
         self._folder, self._programs, self._made = folder, programs, 0
+        self._settings = settings
         self._common: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, **user}
 
     def url(self, database: str) -> str:
@@ -48,7 +51,9 @@ class Server:
         """Start it and wait until it answers."""
         command = [self._programs / "postgres", "-D", self._folder / "data", "-k", self._folder]
         with (self._folder / "log").open("a") as log:
-            self._process = subprocess.Popen([*command, *SETTINGS], stderr=log, **self._common)
+            self._process = subprocess.Popen(
+                [*command, *self._settings], stderr=log, **self._common
+            )
         _wait(self._programs, self._folder, self._process)
 
     def kill(self) -> None:
@@ -65,7 +70,7 @@ class Server:
 
 
 @contextmanager
-def running() -> Iterator[Server]:
+def running(settings: Sequence[str] = SETTINGS) -> Iterator[Server]:
     """Start a server in a temporary folder; stop it and delete the folder at the end."""
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path must be short
     home = _package()
@@ -76,7 +81,7 @@ def running() -> Iterator[Server]:
         home = folder
         user = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
         shutil.chown(folder, "nobody")
-    server = Server(folder, home / "pgserver" / "pginstall" / "bin", user)
+    server = Server(folder, home / "pgserver" / "pginstall" / "bin", user, settings)
     try:
         server.initialise()
         server.start()

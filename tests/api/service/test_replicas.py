@@ -25,13 +25,14 @@ from rest import TASK, assert_problem, client_of_service, post, use
 from sqlalchemy import MetaData
 from starlette.testclient import TestClient
 
-from api.errors import KeyInUse, KeyReused, StorageFailed
-from api.service.database import Database
+from api.errors import KeyInUse, KeyReused, StorageFailed, StorageUnreachable
+from api.service.database import Database, run
 from api.service.job_store import JobStore
 from api.service.keys import KeyStore
 from api.service.replies import Replies, Reply
 from api.service.service import Service
 from api.service.settings import Settings
+from api.service.tables import KEYS
 from generator.engine import Engine
 from library.canonical import digest
 
@@ -241,6 +242,17 @@ def test_without_the_database_answers_are_503_and_later_as_before(
             server.start()
             assert client.get(f"/v1/adapters/{adapter}").status_code == 200
             assert ended(client, job)["state"] == "done"
+
+
+def test_a_transaction_that_loses_its_connection_is_unreachable_and_undone(tmp_path: Path) -> None:
+    with running() as server:
+        database = Database(tmp_path / "keys.sqlite3", KEYS, "the key store", server.database())
+        with pytest.raises(StorageUnreachable), database.transaction() as rows:
+            run(rows, "UPDATE keys SET name = 'x'")
+            server.kill()
+            run(rows, "UPDATE keys SET name = 'y'")
+        server.start()
+        assert database.query("SELECT count(*) FROM keys")[0][0] == 0
 
 
 def assert_unreachable(answer: Any) -> dict[str, Any]:
