@@ -20,7 +20,7 @@ from sqlalchemy import (
     inspect,
     text,
 )
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from api.errors import StorageFailed, StorageUnreachable
@@ -35,6 +35,10 @@ _OPTIONS = (
     f"-c search_path={SCHEMA} -c lock_timeout={BUSY_SECONDS}s"
     f" -c idle_in_transaction_session_timeout={2 * BUSY_SECONDS}s"  # of a replica that is cut off
 )
+
+
+# Also what a server says that ends a session, or is no longer the one to write to.
+_AWAY = OperationalError, InterfaceError, InternalError
 
 
 class Database:
@@ -63,7 +67,7 @@ class Database:
         self.path, self.tables, self.label, self.version = path, tables, label, version
         self.file = url is None
         self._url = database_url(url) if url else URL.create("sqlite", database=str(path))
-        self._failures = (OSError, failure) if self.file else (OperationalError, InterfaceError)
+        self._failures = (OSError, failure) if self.file else _AWAY
         self._prepared = False
 
     @property

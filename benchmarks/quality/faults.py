@@ -46,7 +46,7 @@ def kill(folder: Path) -> dict[str, Any]:
             load.stop()
             acknowledged |= load.acknowledged
             ready = served.start()
-            state = served.get(f"/v1/jobs/{job}").json()["state"]
+            state = served.ended(job)
             rounds.append({**load.seen(), "ready_after_seconds": ready, "job": state})
         hidden = len([*(folder / "adapters").glob(".*")])
         return {"rounds": rounds, **served.check(acknowledged), "hidden_folders": hidden}
@@ -60,7 +60,7 @@ def terminate(folder: Path) -> dict[str, Any]:
         ended, code = served.terminate()
         load.stop()
         ready = served.start()
-        state = served.get(f"/v1/jobs/{job}").json()["state"]
+        state = served.ended(job)
         return {
             **load.seen(), "ended_after_seconds": ended, "exit_code": code,
             "ready_after_seconds": ready, "job": state, **served.check(load.acknowledged),

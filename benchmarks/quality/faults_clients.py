@@ -21,6 +21,7 @@ TASK = "Say whether the review is positive or negative."
 WEIGHTS = "adapter_model.safetensors"
 EXAMPLES = [{"input": f"Review {n}: {w}.", "output": w} for n in range(8) for w in ("good", "bad")]
 START_SECONDS = 120
+JOB_SECONDS = 300
 
 
 class Served:
@@ -116,6 +117,15 @@ class Served:
             missing += shown.status_code != 200 or file.status_code != 200
             changed += file.status_code == 200 and sha256(file.content).hexdigest() != expected
         return {"acknowledged": len(acknowledged), "missing": missing, "changed": changed}
+
+    def ended(self, job: str) -> str:
+        """The state of a job once it has ended, or what it is after a while."""
+        end = time.monotonic() + JOB_SECONDS
+        while (state := self.get(f"/v1/jobs/{job}").json()["state"]) in ("queued", "running"):
+            if time.monotonic() > end:
+                break
+            time.sleep(0.5)
+        return state
 
     def open_files(self) -> int:
         """How many files and connections the process has."""

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.quality.faults_clients import EXAMPLES, TASK, Load, Served
+from benchmarks.quality.faults_clients import EXAMPLES, JOB_SECONDS, TASK, Load, Served
 from tests.support import postgres
 
 AWAY_SECONDS = 5
 SETTLING_SECONDS = 5  # of load after the fault
-JOB_SECONDS = 300
-STEPS = 30  # of the jobs that train
-_ENDED = ("done", "failed", "interrupted", "cancelled")
+STEPS = 6  # of the jobs that train
 
 
 class _Part(Protocol):
@@ -116,7 +114,7 @@ def _outage(all: Shared, part: _Part) -> dict[str, Any]:
         load.stop()
     return {
         "away_seconds": AWAY_SECONDS, "answers": [load.seen() for load in loads],
-        "again_after_seconds": again, "jobs": [_ended(all.one, job)["state"] for job in jobs],
+        "again_after_seconds": again, "jobs": [all.one.ended(job) for job in jobs],
         **_checked(all.one, all.two, loads),
     }  # fmt: skip
 
@@ -140,8 +138,8 @@ def kill_replica(folder: Path, s3rver: Path) -> dict[str, Any]:
                 interrupted = round(time.monotonic() - killed, 1)
             time.sleep(0.5)
         ended = {
-            "jobs": sorted(_ended(all.two, job)["state"] for job in jobs),
-            "waiting_job": [waiting["state"], _ended(all.two, waiting["id"])["state"]],
+            "jobs": sorted(all.two.ended(job) for job in jobs),
+            "waiting_job": [waiting["state"], all.two.ended(waiting["id"])],
         }
         kept = _checked(all.two, all.two, loads)
         return {
@@ -155,16 +153,6 @@ def _again(replica: Served, since: float) -> float:
     while replica.create(f"Again by {replica.port}.", {}).is_error:
         time.sleep(0.05)
     return round(time.monotonic() - since, 1)
-
-
-def _ended(replica: Served, identity: str) -> dict[str, Any]:
-    """A job once it has ended, or as it is after a while."""
-    end = time.monotonic() + JOB_SECONDS
-    while (job := replica.get(f"/v1/jobs/{identity}").json())["state"] not in _ENDED:
-        if time.monotonic() > end:
-            break
-        time.sleep(0.5)
-    return job
 
 
 def _checked(one: Served, two: Served, loads: list[Load]) -> dict[str, Any]:
