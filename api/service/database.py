@@ -25,6 +25,7 @@ from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from api.errors import StorageFailed, StorageUnreachable
 from library.canonical import digest
+from library.errors import UsageError
 from library.store.sql_database import database_url
 from verification.zk.errors import MissingExtra
 
@@ -52,6 +53,7 @@ class Database:
         failure: SQLite's errors that mean a disk that cannot be used; others are accidents.
         version: number of the schema, which is kept beside it; 0 leaves a file as it is. It goes up
             with columns that older tables lack, and get.
+    Raises UsageError: the URL is none of PostgreSQL.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class Database:
     ) -> None:
         self.path, self.tables, self.label, self.version = path, tables, label, version
         self.file = url is None
-        self._url = database_url(url) if url else URL.create("sqlite", database=str(path))
+        self._url = postgres_url(url) if url else URL.create("sqlite", database=str(path))
         self._failures = (OSError, failure) if self.file else _AWAY
         self._prepared = False
 
@@ -187,6 +189,14 @@ class Database:
 _NUMBERS = """
 CREATE TABLE IF NOT EXISTS schema_numbers (name TEXT PRIMARY KEY, number INTEGER NOT NULL)
 """
+
+
+def postgres_url(text: str) -> URL:
+    """The URL of a PostgreSQL. Raises UsageError for any other."""
+    url = database_url(text)
+    if url.get_backend_name() != "postgresql":
+        raise UsageError("it must be the URL of a PostgreSQL, as postgresql://user@host/name")
+    return url
 
 
 def run(rows: Connection, statement: str, **parameters: Any) -> CursorResult[Any]:

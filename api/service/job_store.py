@@ -136,7 +136,10 @@ class JobStore:
         taken = taken.values(state="running", worker=self.worker, heard=now)
         with self._database.connection() as rows:
             found = rows.execute(taken.returning(*fields, jobs.c.asked)).first()
-        return None if found is None else (_job(found[:-1]), max(0.0, now - found[-1]))
+        if found is None:
+            return None
+        asked = found[-1] or now  # of jobs from before it was noted
+        return _job(found[:-1]), max(0.0, now - asked)
 
     def give_back(self, identity: str) -> None:
         """Let a job that was taken and not begun wait again. Raises StorageFailed."""

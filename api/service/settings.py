@@ -22,11 +22,11 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from api.service.database import postgres_url
 from api.service.keys import require_rate
 from library.base.models import DEFAULT_BASE, BaseReference, resolve_base
 from library.errors import UnknownName, UsageError, first_line
 from library.files import data_dir, read_input
-from library.store.sql_database import database_url
 
 LogFormat = Literal["text", "json"]
 HOST_NAME = r"[a-z0-9._-]+|\[[0-9a-f:.]+\]"  # of any case, without a port
@@ -45,10 +45,9 @@ def _require_host_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def _require_postgres(url: str) -> str:
+def _require_database(url: str) -> str:
     """The same URL. Raises UsageError unless it is one of PostgreSQL."""
-    if database_url(url).get_backend_name() != "postgresql":
-        raise UsageError("it must be the URL of a PostgreSQL, as postgresql://user@host/name")
+    postgres_url(url)
     return url
 
 
@@ -113,7 +112,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     allowed_hosts: _HostNames = ()
     data: Path = Field(default_factory=data_dir)
-    database: Annotated[str, AfterValidator(_require_postgres)] | None = None
+    database: Annotated[str, AfterValidator(_require_database)] | None = None
     objects: Annotated[str, AfterValidator(_require_objects)] | None = None
     checkpoints: Annotated[dict[str, Path], NoDecode, _Json] = {}
     library: str | None = None

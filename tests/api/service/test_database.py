@@ -88,6 +88,15 @@ def test_servers_that_start_at_once_bring_a_store_up_to_date_once(
         assert rows.execute("SELECT owner FROM jobs").fetchall() == [(LOCAL,)]
 
 
+def test_a_job_from_before_its_time_was_noted_has_not_waited_for_years(old: Path) -> None:
+    run(
+        old / "jobs.sqlite3",
+        *(f"ALTER TABLE jobs DROP COLUMN {name}" for name in ("asked", "heard")),
+    )
+    taken = JobStore(old).take()
+    assert taken is not None and taken[1] == 0
+
+
 def test_a_migration_that_fails_changes_nothing(old: Path) -> None:
     file = old / "owners.sqlite3"
     store = Store(old, quota_bytes=10**6)

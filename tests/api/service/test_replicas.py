@@ -21,10 +21,11 @@ from jobs import (  # noqa: F401  (fixtures)
     verify,
 )
 from postgres import Server, running
-from rest import TASK, assert_problem, client_of_service, post, use
+from rest import TASK, UNKNOWN_ID, assert_problem, client_of_service, post, use
 from sqlalchemy import MetaData
 from starlette.testclient import TestClient
 
+from api.cli.main import main
 from api.errors import KeyInUse, KeyReused, StorageFailed, StorageUnreachable
 from api.service.database import Database, run
 from api.service.job_store import JobStore
@@ -32,6 +33,7 @@ from api.service.keys import KeyStore
 from api.service.replies import Replies, Reply
 from api.service.service import Service
 from api.service.settings import Settings
+from api.service.store import LOCAL, Store, local_store
 from api.service.tables import KEYS
 from generator.engine import Engine
 from library.canonical import digest
@@ -73,6 +75,24 @@ def test_replicas_that_start_at_once_make_the_tables_once(url: str, tmp_path: Pa
     assert [*tmp_path.iterdir()] == [], "nothing is stored here"
     KeyStore(tmp_path / "one", url).create("laptop")
     assert [key.name for key in KeyStore(tmp_path / "two", url).all()] == ["laptop"]
+
+
+def test_commands_make_keys_and_adapters_where_the_variables_say(
+    url: str,
+    objects: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in (("DATA", str(tmp_path / "cli")), ("DATABASE", url), ("OBJECTS", objects)):
+        monkeypatch.setenv(f"LORASMITH_{name}", value)
+    assert main(["keys", "create", "laptop"]) == 0
+    assert KeyStore(tmp_path / "two", url).find(capsys.readouterr().out.strip()).name == "laptop"
+    local_store().put(LOCAL, {"id": UNKNOWN_ID}, {"README.md": b"x"})
+    other = Store(tmp_path / "two", quota_bytes=0, database=url, objects=objects)
+    assert other.read(LOCAL, UNKNOWN_ID, "README.md")[0] == b"x"
+    monkeypatch.setenv("LORASMITH_DATABASE", "sqlite:///x")
+    assert main(["keys", "list"]) == 2
 
 
 def test_what_a_newer_version_wrote_is_refused(url: str, tmp_path: Path) -> None:
