@@ -195,7 +195,7 @@ def postgres_url(text: str) -> URL:
     """The URL of a PostgreSQL. Raises UsageError for any other."""
     url = database_url(text)
     if url.get_backend_name() != "postgresql":
-        raise UsageError("it must be the URL of a PostgreSQL, as postgresql://user@host/name")
+        raise UsageError("the database must be a PostgreSQL, as postgresql://user@host/name")
     return url
 
 

@@ -115,7 +115,7 @@ def test_a_flag_goes_before_a_variable_and_that_before_the_file(
         ('bases = "[1]"', "setting bases: input should be a valid dictionary"),
         ('bases = "{"', "setting bases: it must be a JSON object"),
         ('rate = "often"', "setting rate: a rate is a number"),
-        ('database = "sqlite:///x"', "setting database: it must be the URL of a PostgreSQL"),
+        ('database = "sqlite:///x"', "setting database: the database must be a PostgreSQL"),
         ('database = "nothing"', "setting database: the URL of the database cannot be read"),
         ('objects = "s3://me:secret@bucket"', "setting objects: it must be a URL as s3://"),
         ("allowed_hosts = 5", "setting allowed_hosts: input should be"),
