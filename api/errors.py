@@ -171,6 +171,14 @@ class StorageFailed(ServiceError):
     status = 507
 
 
+class StorageUnreachable(StorageFailed):
+    """The database or the object store does not answer now; what is stored there is safe."""
+
+    code = "storage-unreachable"
+    status = 503
+    headers: Mapping[str, str] = {"Retry-After": "2"}
+
+
 class BackupDamaged(LorasmithError):
     """A backup that is none, or not as it was written."""
 

@@ -1,12 +1,13 @@
 """`lorasmith backup` and `lorasmith restore`: a service's data folder in one file, and back."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from library.errors import MissingPath
+from library.errors import MissingPath, UsageError
 from library.files import STANDARD_INPUT, data_dir
 
 Data = Annotated[
@@ -23,10 +24,18 @@ def backup_command(
 ) -> None:
     """Write adapters, owners, names, keys, jobs and kept answers to one file, as of one moment.
 
-    Also while a service runs on them. The file holds what the service keeps private.
+    Also while a service runs on them. The file holds what the service keeps private. A database and
+    an object store of a service have backups of their own; where they are stated, this is refused.
 
     Example: lorasmith backup --out lorasmith.tar
     """
+    for name in ("LORASMITH_DATABASE", "LORASMITH_OBJECTS"):
+        if os.environ.get(name):
+            raise UsageError(
+                f"backups are of the data folder alone: {name} names what is to be backed up by "
+                "its own means"
+            )
+
     from api.service.backup import back_up
 
     done = back_up(data or data_dir(), out, overwrite=overwrite)

@@ -1,6 +1,7 @@
 """`lorasmith keys`: who may use a REST service."""
 
 import json
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -82,7 +83,7 @@ def revoke_command(
 def _keys() -> "KeyStore":
     from api.service.keys import KeyStore
 
-    return KeyStore(data_dir())
+    return KeyStore(data_dir(), os.environ.get("LORASMITH_DATABASE"))
 
 
 def _line(key: "Key") -> str:

@@ -32,6 +32,20 @@ Data = Annotated[
         "~/.local/share/lorasmith)."
     ),
 ]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        help="URL of PostgreSQL for owners, names, keys and jobs of several replicas (default: "
+        "files in the data folder)."
+    ),
+]
+Objects = Annotated[
+    str | None,
+    typer.Option(
+        help="URL for adapters' files, as s3://bucket/prefix; credentials are in AWS_* variables "
+        "(default: the data folder)."
+    ),
+]
 Checkpoints = Annotated[
     str | None,
     typer.Option(
@@ -112,6 +126,8 @@ def serve_command(
     port: Port = None,
     allowed_hosts: AllowedHosts = None,
     data: Data = None,
+    database: Database = None,
+    objects: Objects = None,
     checkpoints: Checkpoints = None,
     library: Library = None,
     tasks: Tasks = None,

@@ -114,7 +114,7 @@ def run_server(settings: Settings) -> None:
         MissingExtra: there is a collector of traces, and not what sends them.
         LorasmithError: the generator cannot be loaded.
     """
-    if not KeyStore(settings.data).exist():
+    if not KeyStore(settings.data, settings.database).exist():
         require_loopback(settings.host, "use 127.0.0.1, or create one first: lorasmith keys create")
     with listen(settings.host, settings.port) as listener:
         service = Service(settings, traces=Traces(provider_from_environment()))

@@ -71,6 +71,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("index-unreadable", 500, "The index of the library cannot be read"),
         ProblemType("extra-missing", 501, "An optional package is not installed"),
         ProblemType("not-ready", 503, "The service is not ready"),
+        ProblemType("storage-unreachable", 503, "The database or object store does not answer"),
         ProblemType("quota-exceeded", 507, "Quota exceeded"),
         ProblemType("storage-failed", 507, "The adapter cannot be stored"),
     )

@@ -18,8 +18,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
+from sqlalchemy import MetaData
+
 from api.errors import BackupDamaged
-from api.service.sqlite import SqliteFile
+from api.service.database import Database
 from library.archive import tar_parts
 from library.canonical import file_digest
 from library.errors import MissingPath, OutputExists
@@ -93,7 +95,7 @@ def _moment(folder: Path) -> Iterator[Path]:
     try:
         for name in DATABASES:
             if (folder / name).exists():
-                database = SqliteFile(folder / name, "", "the data folder")
+                database = Database(folder / name, MetaData(), "the data folder")
                 with database.transaction():  # nobody stores or deletes meanwhile
                     _copy(database, staged / name)
                     if name == ADAPTERS:
@@ -105,16 +107,16 @@ def _moment(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _copy(database: SqliteFile, target: Path) -> None:
+def _copy(database: Database, target: Path) -> None:
     """Copy a database as it is; its writer's lock is held by another connection."""
     with database.connection() as rows, closing(sqlite3.connect(target)) as copy:
-        rows.backup(copy)
+        driver: Any = rows.connection.driver_connection
+        driver.backup(copy)
 
 
 def _link_adapters(folder: Path, staged: Path) -> None:
-    with SqliteFile(staged / ADAPTERS, "", "the backup").connection() as rows:
-        identities = [row[0] for row in rows.execute("SELECT id FROM adapters ORDER BY id")]
-    for identity in identities:
+    backup = Database(staged / ADAPTERS, MetaData(), "the backup")
+    for (identity,) in backup.query("SELECT id FROM adapters ORDER BY id"):
         for file in sorted((folder / "adapters" / identity).glob("*")):
             _link(file, staged / "adapters" / identity / file.name)
 

@@ -1,25 +1,26 @@
-"""Jobs and their results in SQLite, where they outlive the process that ran them.
+"""Jobs and their results in a database, where they outlive the process that ran them.
 
-A process that works on jobs holds a lock on a file for as long as it lives. A job that is running
-under a lock that nobody holds was interrupted, however its process ended; one that waits is taken
-over by the next process that works on jobs, and by one alone.
+Those that wait are in no process's hands: whichever is free takes the oldest, and one alone does.
+A process gives signs of life of the job that it runs; without them the job was interrupted, and
+whoever looks at it first records that, so that it never ends otherwise.
 """
 
 import json
 import re
 import secrets
-import sqlite3
-import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
+from sqlalchemy import select, update
+from sqlalchemy.exc import DatabaseError
 
-from api.errors import NotFound
-from api.service.sqlite import SqliteFile
-from api.service.store import LOCAL
+from api.errors import NotFound, StorageFailed
+from api.service.database import Database, run
+from api.service.tables import JOBS, jobs
 from library.errors import LorasmithError
 
 Kind = Literal["verify", "create", "refine", "compose", "promote"]
@@ -27,20 +28,12 @@ State = Literal["queued", "running", "done", "failed", "interrupted", "cancelled
 Keep = Callable[[], Mapping[str, Any]]
 JOB_ID = re.compile(r"job_[0-9a-f]{32}")
 HISTORY = 1000  # jobs; older ones are deleted once they have ended
+BEAT_SECONDS = 5  # between two signs of life of a running job
+SILENT_SECONDS = 30  # without one, after which its process counts as gone
 INTERRUPTED = "the service stopped before the job was done; submit it again"
 
 _OPEN = "state IN ('queued', 'running')"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, adapter TEXT NOT NULL,
-    worker TEXT NOT NULL, state TEXT NOT NULL, progress REAL NOT NULL, wanted TEXT NOT NULL,
-    result TEXT, error TEXT
-) STRICT;
-"""
-
-
-# Jobs from before there were keys have no owner of their own.
-_OWNER = ("jobs", "owner", f"TEXT NOT NULL DEFAULT '{LOCAL}'")
+_FIELDS = "id, owner, adapter, state, progress, wanted, result, error"
 
 
 @dataclass(frozen=True)
@@ -76,95 +69,144 @@ class Cancelled(LorasmithError):
 
 
 class JobStore:
-    """The jobs of one data folder.
+    """The jobs of a service.
 
     Args:
-        folder: holds `jobs.sqlite3` and the locks of working processes.
+        folder: holds `jobs.sqlite3`.
+        database: URL of PostgreSQL in place of that.
+
+    Attributes:
+        worker: name of this process, for the job that it runs.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, database: str | None = None) -> None:
+        self.worker = secrets.token_hex(8)
         # Also a damaged file is reported: jobs can be asked for again once it is removed.
-        self._database = SqliteFile(
-            folder / "jobs.sqlite3", _SCHEMA, "the job store", sqlite3.DatabaseError, (_OWNER,), 1
-        )
-        self._lock: FileLock | None = None
-        self._guard = threading.Lock()
+        file, label = folder / "jobs.sqlite3", "the job store"
+        self._database = Database(file, JOBS, label, database, failure=DatabaseError, version=2)
 
     def prepare(self) -> None:
-        """Bring the file up to date. Raises StorageFailed."""
+        """Bring the table up to date. Raises StorageFailed."""
         self._database.prepare()
 
-    def add(self, owner: str, adapter: str, request: Mapping[str, Any]) -> JobRow:
-        """A new job, queued with this process. Raises StorageFailed."""
-        identity = f"job_{secrets.token_hex(16)}"
-        worker = self._worker()
+    def add(
+        self, owner: str, adapter: str, request: Mapping[str, Any], places: int = HISTORY
+    ) -> JobRow | None:
+        """A new job, queued; None if so many wait or are run by this process already.
+
+        Raises StorageFailed.
+        """
+        identity, now = f"job_{secrets.token_hex(16)}", time.time()
         with self._database.transaction() as rows:
-            rows.execute(
-                "INSERT INTO jobs (id, owner, adapter, worker, state, progress, wanted)"
-                " VALUES (?, ?, ?, ?, 'queued', 0, ?)",
-                (identity, owner, adapter, worker, json.dumps(request)),
+            if run(rows, _TAKEN_PLACES, worker=self.worker).scalar_one() >= places:
+                return None
+            run(
+                rows,
+                "INSERT INTO jobs"
+                " (id, owner, adapter, worker, state, progress, wanted, asked, heard) VALUES"
+                " (:id, :owner, :adapter, '', 'queued', 0, :wanted, :now, :now)",
+                id=identity,
+                owner=owner,
+                adapter=adapter,
+                wanted=json.dumps(request),
+                now=now,
             )
-            rows.execute(
-                "DELETE FROM jobs WHERE state NOT IN ('queued', 'running') AND number NOT IN"
-                " (SELECT number FROM jobs ORDER BY number DESC LIMIT ?)",
-                (HISTORY,),
+            run(
+                rows,
+                f"DELETE FROM jobs WHERE NOT {_OPEN} AND number NOT IN"
+                " (SELECT number FROM jobs ORDER BY number DESC LIMIT :most)",
+                most=HISTORY,
             )
         return JobRow(identity, owner, adapter, "queued", 0.0, dict(request))
 
-    def adopt(self) -> JobRow | None:
-        """The oldest job that waits with a process that is no more, now with this one.
+    def take(self) -> tuple[JobRow, float] | None:
+        """The oldest job that waits, now running with this process, and the seconds it waited.
 
-        None if there is no such job. Raises StorageFailed.
+        None if there is no such job. To be called when this process runs none: one that it still
+        had, as its end could not be stored, was interrupted. Raises StorageFailed.
         """
-        if not self._database.path.exists():
+        if not self._database.exists:
             return None
-        waiting = "SELECT DISTINCT worker FROM jobs WHERE state = 'queued'"
-        gone = [w for (w,) in self._database.query(waiting) if not self._alive(w)]
-        if not gone:
+        self.close()
+        now = time.time()
+        oldest = select(jobs.c.number).where(jobs.c.state == "queued").order_by(jobs.c.number)
+        one = oldest.limit(1).with_for_update(skip_locked=True).scalar_subquery()
+        fields = [jobs.c[name] for name in _FIELDS.split(", ")]
+        taken = update(jobs).where(jobs.c.number == one, jobs.c.state == "queued")
+        taken = taken.values(state="running", worker=self.worker, heard=now)
+        with self._database.connection() as rows:
+            found = rows.execute(taken.returning(*fields, jobs.c.asked)).first()
+        if found is None:
             return None
-        worker = self._worker()
-        with self._database.transaction() as rows:
-            row = rows.execute(
-                f"UPDATE jobs SET worker = ? WHERE number = (SELECT min(number) FROM jobs WHERE"
-                f" state = 'queued' AND worker IN ({', '.join('?' * len(gone))}))"
-                " RETURNING id, owner, adapter, state, progress, wanted",
-                (worker, *gone),
-            ).fetchone()
-        if row is None:
-            return None  # another process was quicker
-        identity, owner, adapter, state, progress, request = row
-        return JobRow(identity, owner, adapter, state, progress, json.loads(request))
+        asked = found[-1] or now  # of jobs from before it was noted
+        return _job(found[:-1]), max(0.0, now - asked)
+
+    def give_back(self, identity: str) -> None:
+        """Let a job that was taken and not begun wait again. Raises StorageFailed."""
+        self._database.query(
+            f"UPDATE jobs SET state = 'queued', worker = '' WHERE id = :id AND {_OPEN}", id=identity
+        )
+
+    def waiting(self) -> int:
+        """How many wait, for whichever process. Raises StorageFailed."""
+        return self._database.query("SELECT count(*) FROM jobs WHERE state = 'queued'")[0][0]
 
     def get(self, identity: str, owner: str | None = None) -> JobRow:
         """The job in its present state, if it is the owner's, or anybody's where that is None.
 
         Raises NotFound.
         """
-        columns = "id, owner, adapter, state, progress, wanted, result, error, worker"
-        rows = self._database.query(
-            f"SELECT {columns} FROM jobs WHERE id = ?1 AND owner = coalesce(?2, owner)",
-            *(identity, owner),
+        found = self._database.query(
+            f"SELECT {_FIELDS}, worker, heard FROM jobs"
+            " WHERE id = :id AND owner = coalesce(:owner, owner)",
+            id=identity,
+            owner=owner,
         )
-        if not rows:
+        if not found:
             raise NotFound("there is no such job")
-        *fields, request, result, error, worker = rows[0]
-        details = {"request": json.loads(request), "result": json.loads(result or "null")}
-        job = JobRow(*fields, **details, error=error)
-        if job.state == "running" and not self._alive(worker):
-            return replace(job, state="interrupted", error=INTERRUPTED)
+        *fields, worker, heard = found[0]
+        job = _job(fields)
+        silent = abs(time.time() - heard) > SILENT_SECONDS  # clocks are also put back
+        if job.state == "running" and worker != self.worker and silent:
+            return self._interrupted(job, heard)
         return job
 
+    def _interrupted(self, job: JobRow, heard: float) -> JobRow:
+        """A job whose process is silent, unless that is heard of at this very moment."""
+        with suppress(StorageFailed):  # who reads needs no disk that can be written
+            if not self._database.query(
+                "UPDATE jobs SET state = 'interrupted', error = :error"
+                " WHERE id = :id AND state = 'running' AND heard = :heard RETURNING id",
+                id=job.id,
+                error=INTERRUPTED,
+                heard=heard,
+            ):
+                return self.get(job.id)
+        return replace(job, state="interrupted", error=INTERRUPTED)
+
+    def beat(self, identity: str) -> None:
+        """A sign of life of the job that this process runs. Raises StorageFailed."""
+        self._database.query(
+            "UPDATE jobs SET heard = :now"
+            " WHERE id = :id AND state = 'running' AND worker = :worker",
+            id=identity,
+            now=time.time(),
+            worker=self.worker,
+        )
+
     def advance(self, identity: str, progress: float) -> None:
-        """Record that the job is running, and its progress, which never decreases.
+        """Record that the job runs here, and its progress, which never decreases.
 
         Raises Cancelled.
         """
         running = self._database.query(
-            "UPDATE jobs SET state = 'running', progress = max(progress, ?)"
-            f" WHERE id = ? AND {_OPEN} RETURNING id",
-            min(progress, 1.0),
-            identity,
+            "UPDATE jobs SET state = 'running', worker = :worker, heard = :now,"
+            " progress = CASE WHEN progress < :progress THEN :progress ELSE progress END"
+            f" WHERE id = :id AND {_OPEN} RETURNING id",
+            id=identity,
+            progress=min(progress, 1.0),
+            worker=self.worker,
+            now=time.time(),
         )
         if not running:
             raise Cancelled("the job was cancelled")
@@ -175,67 +217,56 @@ class JobStore:
         What `keep` stores is stored before the job can be cancelled, or not at all.
         Raises Cancelled, StorageFailed, and as `keep` does.
         """
-        with self._database.transaction() as rows:
-            query = f"SELECT 1 FROM jobs WHERE id = ? AND {_OPEN}"
-            if rows.execute(query, (identity,)).fetchone() is None:
+        with self._database.transaction(exclusive=False) as rows:
+            # The change locks the row, which whoever cancels waits for.
+            still = f"UPDATE jobs SET heard = :now WHERE id = :id AND {_OPEN} RETURNING id"
+            if run(rows, still, id=identity, now=time.time()).first() is None:
                 raise Cancelled("the job was cancelled")
             result = keep()
-            rows.execute(
-                "UPDATE jobs SET state = 'done', progress = 1, result = ?1,"
-                " adapter = iif(adapter = '', ?2, adapter) WHERE id = ?3",
-                (json.dumps(result), result.get("id", ""), identity),
+            run(
+                rows,
+                "UPDATE jobs SET state = 'done', progress = 1, result = :result,"
+                " adapter = CASE adapter WHEN '' THEN :made ELSE adapter END WHERE id = :id",
+                id=identity,
+                result=json.dumps(result),
+                made=result.get("id", ""),
             )
 
     def fail(self, identity: str, state: Literal["failed", "interrupted"], error: str) -> None:
         """Record the end of a job without a result, unless it was cancelled."""
         self._database.query(
-            f"UPDATE jobs SET state = ?, error = ? WHERE id = ? AND {_OPEN}",
-            state,
-            error,
-            identity,
+            f"UPDATE jobs SET state = :state, error = :error WHERE id = :id AND {_OPEN}",
+            id=identity,
+            state=state,
+            error=error,
         )
 
     def cancel(self, identity: str) -> JobRow:
         """Cancel a job unless it has ended; the job as it is then. Raises NotFound."""
         if self.get(identity).state in ("queued", "running"):
             self._database.query(
-                f"UPDATE jobs SET state = 'cancelled' WHERE id = ? AND {_OPEN}", identity
+                f"UPDATE jobs SET state = 'cancelled' WHERE id = :id AND {_OPEN}", id=identity
             )
         return self.get(identity)
 
     def close(self) -> None:
-        """Release the lock: what this process has begun and not finished counts as interrupted."""
-        with self._guard:
-            if self._lock is not None:
-                Path(self._lock.lock_file).unlink(missing_ok=True)
-                self._lock.release()
-                self._lock = None
+        """What this process has begun and not finished is interrupted. Raises StorageFailed."""
+        if not self._database.exists:
+            return
+        self._database.query(
+            "UPDATE jobs SET state = 'interrupted', error = :error"
+            " WHERE worker = :worker AND state = 'running'",
+            worker=self.worker,
+            error=INTERRUPTED,
+        )
 
-    def _worker(self) -> str:
-        """This process's name, which is its lock's; the lock is taken with the first job."""
-        with self._guard:
-            if self._lock is None or not Path(self._lock.lock_file).exists():
-                path = self._lock_path(secrets.token_hex(8))
-                lock = FileLock(path, timeout=0, thread_local=False)
-                try:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    lock.acquire()
-                except OSError as error:
-                    raise self._database.failed(error) from error
-                self._lock = lock
-            return Path(self._lock.lock_file).stem
 
-    def _lock_path(self, worker: str) -> Path:
-        return self.folder / "workers" / f"{worker}.lock"
+_TAKEN_PLACES = (
+    "SELECT count(*) FROM jobs WHERE state = 'queued' OR (state = 'running' AND worker = :worker)"
+)
 
-    def _alive(self, worker: str) -> bool:
-        path = self._lock_path(worker)
-        with self._guard:  # two looks at once would take each other for the worker
-            if not path.exists():
-                return False
-            try:
-                with FileLock(path, timeout=0):
-                    path.unlink(missing_ok=True)  # its process was killed
-            except OSError as error:
-                return isinstance(error, Timeout)
-        return False
+
+def _job(fields: Sequence[Any]) -> JobRow:
+    *known, request, result, error = fields
+    details = {"request": json.loads(request), "result": json.loads(result or "null")}
+    return JobRow(*known, **details, error=error)

@@ -1,4 +1,4 @@
-"""API keys in SQLite: each is shown once, when it is made, and recognised later by a hash.
+"""API keys: each is shown once, when it is made, and recognised later by a hash.
 
 A key is `lsk_<id>_<secret>`: the id is public and names the key in lists and as an owner; the
 secret is 32 random bytes, of which only the SHA-256 is kept. Nobody can try 2^256 secrets, so a
@@ -8,13 +8,15 @@ hash that is slow on purpose, which passwords need, would only make each request
 import hmac
 import re
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from api.errors import Unauthenticated
-from api.service.sqlite import SqliteFile, utc_now
+from api.service.database import Database, utc_now
+from api.service.tables import KEYS
 from library.canonical import digest
 from library.errors import UnknownName, UsageError
 
@@ -22,17 +24,11 @@ Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 USUAL: tuple[Scope, ...] = ("read", "write")
 MAX_NAME = 100  # characters
-MAX_BYTES = 2**63 - 1  # the largest number of SQLite
+MAX_BYTES = 2**63 - 1  # the largest number of the databases
 RATE = re.compile(r"[1-9][0-9]{0,4}/(second|minute|hour|day)")
 
 UNKNOWN_KEY = "the key is not one of this service's"
 _KEY = re.compile(r"lsk_([0-9a-f]{16})_([0-9a-f]{64})")
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS keys (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL, scopes TEXT NOT NULL, quota_bytes INTEGER, rate TEXT,
-    created TEXT NOT NULL, revoked TEXT, secret_sha256 TEXT NOT NULL
-) STRICT;
-"""
 _COLUMNS = "id, name, scopes, quota_bytes, rate, created, revoked"
 
 
@@ -62,18 +58,20 @@ class Key:
 
 
 class KeyStore:
-    """The keys of one data folder. Each call reads the file, so that a revocation acts at once.
+    """The keys of a service. Each call reads them anew, so that a revocation acts at once.
 
     Args:
         folder: holds `keys.sqlite3`.
+        database: URL of PostgreSQL in place of that.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str | None = None) -> None:
         self.folder = folder
-        self._database = SqliteFile(folder / "keys.sqlite3", _SCHEMA, "the key store", version=1)
+        file = folder / "keys.sqlite3"
+        self._database = Database(file, KEYS, "the key store", database, version=2)
 
     def prepare(self) -> None:
-        """Bring the file up to date. Raises StorageFailed."""
+        """Bring the table up to date. Raises StorageFailed."""
         self._database.prepare()
 
     def create(
@@ -97,15 +95,17 @@ class KeyStore:
         key = Key(secrets.token_hex(8), name.strip(), granted, quota_bytes, rate, utc_now())
         secret = secrets.token_hex(32)
         self._database.query(
-            f"INSERT INTO keys ({_COLUMNS}, secret_sha256) VALUES (?, ?, ?, ?, ?, ?, NULL, ?)",
-            *(key.id, key.name, " ".join(granted), quota_bytes, rate, key.created),
-            digest(secret.encode()),
+            f"INSERT INTO keys ({_COLUMNS}, secret_sha256, made) VALUES"
+            " (:id, :name, :scopes, :quota_bytes, :rate, :created, :revoked, :sha256, :made)",
+            **{**vars(key), "scopes": " ".join(granted)},
+            sha256=digest(secret.encode()),
+            made=time.time(),
         )
         return key, f"lsk_{key.id}_{secret}"
 
     def all(self) -> list[Key]:
         """Every key, also the revoked ones, in the order in which they were made."""
-        rows = self._database.query(f"SELECT {_COLUMNS} FROM keys ORDER BY rowid")
+        rows = self._database.query(f"SELECT {_COLUMNS} FROM keys ORDER BY made, created")
         return [_key(row) for row in rows]
 
     def exist(self) -> bool:
@@ -114,10 +114,12 @@ class KeyStore:
 
     def revoke(self, identity: str) -> Key:
         """Revoke a key, for good; one that is revoked stays as it is. Raises UnknownName."""
-        encodable = identity.encode("ascii", "replace").decode()  # SQLite takes no lone surrogates
+        encodable = identity.encode("ascii", "replace").decode()  # not lone surrogates
         rows = self._database.query(
-            f"UPDATE keys SET revoked = coalesce(revoked, ?) WHERE id = ? RETURNING {_COLUMNS}",
-            *(utc_now(), encodable),
+            "UPDATE keys SET revoked = coalesce(revoked, :now) WHERE id = :id"
+            f" RETURNING {_COLUMNS}",
+            now=utc_now(),
+            id=encodable,
         )
         if not rows:
             raise UnknownName(f"there is no key with the id {identity!r}")
@@ -142,7 +144,7 @@ class KeyStore:
     def _row(self, identity: str) -> tuple[Key, str]:
         """A key and its secret's hash. Raises Unauthenticated if there is none."""
         rows = self._database.query(
-            f"SELECT {_COLUMNS}, secret_sha256 FROM keys WHERE id = ?", identity
+            f"SELECT {_COLUMNS}, secret_sha256 FROM keys WHERE id = :id", id=identity
         )
         if not rows:
             raise Unauthenticated(UNKNOWN_KEY)

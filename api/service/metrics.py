@@ -72,9 +72,9 @@ class Metrics:
 
     def watch(self, jobs: Jobs, store: Store) -> None:
         """Show what a service has of jobs and of stored bytes, each time somebody looks."""
-        self._gauge("jobs_queued", "Jobs that wait.", lambda: jobs.queued)
+        self._gauge("jobs_queued", "Jobs that wait.", lambda: _known(jobs.store.waiting))
         self._gauge("jobs_running", "Jobs that run.", lambda: jobs.running)
-        self._gauge("stored_bytes", "Size of all stored adapters.", lambda: _stored(store))
+        self._gauge("stored_bytes", "Size of all stored adapters.", lambda: _known(store.used))
 
     def _histogram(self, name: str, text: str, label: str) -> Histogram:
         return Histogram(
@@ -107,9 +107,9 @@ class _Stopwatch:
             self._within = before + spent
 
 
-def _stored(store: Store) -> float:
-    """Bytes; not a number where the store cannot be read, so that the rest is still shown."""
+def _known(value: Callable[[], float]) -> float:
+    """The value; not a number where the store cannot be read, so that the rest is still shown."""
     try:
-        return store.used()
+        return value()
     except StorageFailed:
         return float("nan")

@@ -5,12 +5,14 @@ whoever publishes and deletes at once. The row of a deleted name stays for its l
 """
 
 import json
-import sqlite3
 from typing import Any
 
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
 from api.errors import Conflict, NotFound, QuotaExceeded
+from api.service.database import run, utc_now
 from api.service.name_state import NAME, REFERENCE, Contest, Move, Name, Scores, Version
-from api.service.sqlite import utc_now
 from api.service.store import ADAPTER_ID, UNKNOWN, Store
 from api.service.suites import Suite
 from library.errors import UsageError
@@ -18,26 +20,7 @@ from library.errors import UsageError
 MAX_NAMES = 100  # of an owner: suites count for no quota
 UNKNOWN_NAME = "there is no such name"
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS names (
-    owner TEXT NOT NULL, name TEXT NOT NULL, last INTEGER NOT NULL, suite TEXT,
-    PRIMARY KEY (owner, name)
-) STRICT;
-CREATE TABLE IF NOT EXISTS versions (
-    owner TEXT NOT NULL, name TEXT NOT NULL, number INTEGER NOT NULL, adapter TEXT NOT NULL,
-    created TEXT NOT NULL,
-    PRIMARY KEY (owner, name, number), UNIQUE (owner, name, adapter),
-    FOREIGN KEY (owner, name) REFERENCES names (owner, name),
-    FOREIGN KEY (owner, adapter) REFERENCES owners (key, id)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS versions_by_adapter ON versions (owner, adapter);
-CREATE TABLE IF NOT EXISTS moves (
-    number INTEGER PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, time TEXT NOT NULL,
-    action TEXT NOT NULL, before INTEGER, after INTEGER NOT NULL, scores TEXT, suite TEXT,
-    FOREIGN KEY (owner, name) REFERENCES names (owner, name)
-) STRICT;
-CREATE INDEX IF NOT EXISTS moves_by_name ON moves (owner, name);
-"""
+_NAMED = "WHERE owner = :owner AND name = :name"
 
 
 def require_name(name: str) -> str:
@@ -57,10 +40,10 @@ class NameStore:
     """
 
     def __init__(self, store: Store) -> None:
-        self._store, self._database = store, store.with_tables(_SCHEMA)
+        self._store, self._database = store, store.database
 
     def prepare(self) -> None:
-        """Bring the store's file, names and adapters, up to date. Raises StorageFailed."""
+        """Bring the store's tables, names and adapters, up to date. Raises StorageFailed."""
         self._database.prepare()
 
     def publish(
@@ -81,16 +64,15 @@ class NameStore:
         try:
             with self._database.transaction() as rows:
                 return self._published(rows, owner, name, adapter, suite)
-        except sqlite3.IntegrityError as error:  # it was deleted a moment ago
+        except IntegrityError as error:  # it was deleted a moment ago
             raise NotFound(UNKNOWN) from error
 
     def all(self, owner: str) -> list[Name]:
         """The owner's names, in alphabetical order. Raises StorageFailed."""
         with self._database.snapshot() as rows:
-            found = rows.execute(
-                "SELECT DISTINCT name FROM versions WHERE owner = ? ORDER BY name", (owner,)
-            ).fetchall()
-            return [_read(rows, owner, name) for (name,) in found]
+            named = "SELECT DISTINCT name FROM versions WHERE owner = :owner ORDER BY name"
+            found = run(rows, named, owner=owner).scalars().all()
+            return [_read(rows, owner, name) for name in found]
 
     def get(self, owner: str, name: str) -> Name:
         """All that is known of a name. Raises NotFound, StorageFailed."""
@@ -144,60 +126,48 @@ class NameStore:
         """Delete a name: versions, suite and history; adapters stay. Raises NotFound."""
         with self._database.transaction() as rows:
             _read(rows, owner, name)
-            for table in ("versions", "moves"):
-                rows.execute(f"DELETE FROM {table} WHERE owner = ? AND name = ?", (owner, name))
-            rows.execute(
-                "UPDATE names SET suite = NULL WHERE owner = ? AND name = ?", (owner, name)
-            )
+            changes = "DELETE FROM versions", "DELETE FROM moves", "UPDATE names SET suite = NULL"
+            for change in changes:
+                run(rows, f"{change} {_NAMED}", owner=owner, name=name)
 
     def _published(
-        self, rows: sqlite3.Connection, owner: str, name: str, adapter: str, suite: Suite | None
+        self, rows: Connection, owner: str, name: str, adapter: str, suite: Suite | None
     ) -> tuple[Version, bool]:
-        """Raises sqlite3.IntegrityError if the adapter is not the owner's."""
+        """Raises IntegrityError if the adapter is not the owner's."""
         _require_room(rows, owner, name)
-        rows.execute(
-            "INSERT INTO names (owner, name, last) VALUES (?, ?, 0) ON CONFLICT DO NOTHING",
-            (owner, name),
-        )
+        key = {"owner": owner, "name": name}
+        first = "INSERT INTO names (owner, name, last) VALUES (:owner, :name, 0)"
+        run(rows, f"{first} ON CONFLICT DO NOTHING", **key)
         if suite is not None:
-            rows.execute(
-                "UPDATE names SET suite = ? WHERE owner = ? AND name = ?", (suite.text, owner, name)
-            )
-        found = rows.execute(
-            "SELECT number, adapter, created FROM versions"
-            " WHERE owner = ? AND name = ? AND adapter = ?",
-            (owner, name, adapter),
-        ).fetchone()
+            run(rows, f"UPDATE names SET suite = :suite {_NAMED}", suite=suite.text, **key)
+        same = f"SELECT number, adapter, created FROM versions {_NAMED} AND adapter = :adapter"
+        found = run(rows, same, adapter=adapter, **key).first()
         if found:
             return Version(*found), False
-        ((number,),) = rows.execute(
-            "UPDATE names SET last = last + 1 WHERE owner = ? AND name = ? RETURNING last",
-            (owner, name),
-        ).fetchall()
-        version = Version(number, adapter, utc_now())
-        rows.execute(
-            "INSERT INTO versions VALUES (?, ?, ?, ?, ?)",
-            (owner, name, number, adapter, version.created),
+        following = f"UPDATE names SET last = last + 1 {_NAMED} RETURNING last"
+        version = Version(run(rows, following, **key).scalar_one(), adapter, utc_now())
+        run(
+            rows,
+            "INSERT INTO versions (owner, name, number, adapter, created)"
+            " VALUES (:owner, :name, :number, :adapter, :created)",
+            **key,
+            **vars(version),
         )
         return version, True
 
 
-def _read(rows: sqlite3.Connection, owner: str, name: str) -> Name:
+def _read(rows: Connection, owner: str, name: str) -> Name:
     """Raises NotFound."""
-    if NAME.fullmatch(name) is None:  # SQLite cannot encode lone surrogates
+    if NAME.fullmatch(name) is None:  # no database encodes lone surrogates
         raise NotFound(UNKNOWN_NAME)
-    where = "WHERE owner = ? AND name = ? ORDER BY number"
-    versions = rows.execute(
-        f"SELECT number, adapter, created FROM versions {where}", (owner, name)
-    ).fetchall()
+    key = {"owner": owner, "name": name}
+    numbered = f"SELECT number, adapter, created FROM versions {_NAMED} ORDER BY number"
+    versions = run(rows, numbered, **key).all()
     if not versions:
         raise NotFound(UNKNOWN_NAME)
-    (text,) = rows.execute(
-        "SELECT suite FROM names WHERE owner = ? AND name = ?", (owner, name)
-    ).fetchone()
-    moves = rows.execute(
-        f"SELECT time, action, before, after, scores, suite FROM moves {where}", (owner, name)
-    ).fetchall()
+    text = run(rows, f"SELECT suite FROM names {_NAMED}", **key).scalar_one()
+    history = f"SELECT time, action, before, after, scores, suite FROM moves {_NAMED}"
+    moves = run(rows, f"{history} ORDER BY number", **key).all()
     return Name(
         name,
         tuple(Version(*row) for row in versions),
@@ -212,19 +182,18 @@ def _move(*row: Any) -> Move:
     return Move(time, action, before, after, counted, suite)
 
 
-def _insert(rows: sqlite3.Connection, owner: str, name: str, move: Move) -> None:
+def _insert(rows: Connection, owner: str, name: str, move: Move) -> None:
     scores = None if move.scores is None else json.dumps(vars(move.scores))
-    rows.execute(
+    run(
+        rows,
         "INSERT INTO moves (owner, name, time, action, before, after, scores, suite)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (owner, name, move.time, move.action, move.before, move.after, scores, move.suite),
+        " VALUES (:owner, :name, :time, :action, :before, :after, :scores, :suite)",
+        **{**vars(move), "owner": owner, "name": name, "scores": scores},
     )
 
 
-def _require_room(rows: sqlite3.Connection, owner: str, name: str) -> None:
+def _require_room(rows: Connection, owner: str, name: str) -> None:
     """Raise QuotaExceeded if the owner has too many other names."""
-    (others,) = rows.execute(
-        "SELECT count(DISTINCT name) FROM versions WHERE owner = ? AND name != ?", (owner, name)
-    ).fetchone()
-    if others >= MAX_NAMES:
+    others = "SELECT count(DISTINCT name) FROM versions WHERE owner = :owner AND name != :name"
+    if run(rows, others, owner=owner, name=name).scalar_one() >= MAX_NAMES:
         raise QuotaExceeded(f"a key has at most {MAX_NAMES} names; delete one to make room")

@@ -1,15 +1,15 @@
 """Limits for the bytes of stored adapters, checked in the transaction that adds some."""
 
-import sqlite3
+from sqlalchemy import Connection
 
 from api.errors import QuotaExceeded
+from api.service.database import run
 
 
-def require_total(rows: sqlite3.Connection, identity: str, size: int, quota: int) -> None:
+def require_total(rows: Connection, identity: str, size: int, quota: int) -> None:
     """Raise QuotaExceeded unless an adapter of `size` bytes fits beside all others."""
-    (used,) = rows.execute(
-        "SELECT coalesce(sum(bytes), 0) FROM adapters WHERE id != ?", (identity,)
-    ).fetchone()
+    others = "SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM adapters WHERE id != :id"
+    used = run(rows, others, id=identity).scalar_one()
     if used + size > quota:
         raise QuotaExceeded(
             f"the adapter takes {size:,} bytes and {used:,} of {quota:,} are in use; delete "
@@ -17,11 +17,10 @@ def require_total(rows: sqlite3.Connection, identity: str, size: int, quota: int
         )
 
 
-def require_room(rows: sqlite3.Connection, owner: str, quota: int) -> None:
+def require_room(rows: Connection, owner: str, quota: int) -> None:
     """Raise QuotaExceeded if an owner's adapters, the one just added among them, exceed a quota."""
-    (used,) = rows.execute(
-        "SELECT sum(bytes) FROM adapters JOIN owners USING (id) WHERE key = ?", (owner,)
-    ).fetchone()
+    own = "SELECT CAST(sum(bytes) AS BIGINT) FROM adapters JOIN owners USING (id) WHERE key = :key"
+    used = run(rows, own, key=owner).scalar_one()
     if used > quota:
         raise QuotaExceeded(
             f"with this adapter, those of the key would take {used:,} bytes of {quota:,}; delete "

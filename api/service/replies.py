@@ -1,28 +1,27 @@
 """Answers that are kept under the keys that clients gave them, so that a repetition does no work.
 
-What runs is known to this process alone: after a crash its keys are free, and a client that tries
-again gets its work done.
+A request takes its key while it is being answered. A process that is killed leaves the keys that it
+took: an SQLite file frees them when the next one begins, PostgreSQL after TAKEN_SECONDS.
 """
 
 import json
-import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.errors import KeyInUse, KeyReused
-from api.service.sqlite import SqliteFile
+from sqlalchemy import Connection
+
+from api.errors import KeyInUse, KeyReused, StorageFailed
+from api.service.database import Database, run
+from api.service.tables import REPLIES
 
 KEPT_SECONDS = 24 * 3600
+TAKEN_SECONDS = 120  # of a key, if it is not given back
 MAX_REPLIES = 1000  # of one owner; the oldest go
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS replies (
-    owner TEXT NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL, status INTEGER NOT NULL,
-    headers TEXT NOT NULL, body BLOB, kept REAL NOT NULL, PRIMARY KEY (owner, key)
-) STRICT;
-"""
+_NAMED = "owner = :owner AND key = :key"
 
 
 @dataclass(frozen=True)
@@ -35,22 +34,24 @@ class Reply:
 
 
 class Replies:
-    """The answers of one data folder.
+    """The answers of a service.
+
+    A key that was taken has a row without an answer, status 0, for all replicas to see.
 
     Args:
         folder: holds `replies.sqlite3`.
+        database: URL of PostgreSQL in place of that.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._database = SqliteFile(
-            folder / "replies.sqlite3", _SCHEMA, "the store of answers", version=1
-        )
-        self._running: dict[tuple[str, str], str] = {}
-        self._guard = threading.Lock()
+    def __init__(self, folder: Path, database: str | None = None) -> None:
+        file = folder / "replies.sqlite3"
+        self._database = Database(file, REPLIES, "the store of answers", database, version=1)
 
     def prepare(self) -> None:
-        """Bring the file up to date. Raises StorageFailed."""
+        """Bring the table up to date. Raises StorageFailed."""
         self._database.prepare()
+        if self._database.file:  # of one process, which has begun nothing yet
+            self._database.query("DELETE FROM replies WHERE status = 0")
 
     def begin(self, owner: str, key: str, fingerprint: str) -> Reply | None:
         """The answer under a key; None if there is none yet, and then the key is taken.
@@ -62,45 +63,67 @@ class Replies:
             KeyInUse: the same request is being answered.
             StorageFailed: answers cannot be read.
         """
-        with self._guard:
-            running = self._running.get((owner, key))
-            if running is not None:
-                _require_same(running, fingerprint)
-                raise KeyInUse(
-                    "the first request with this Idempotency-Key is still being answered"
-                )
-            rows = self._database.query(
-                "SELECT fingerprint, status, headers, body FROM replies"
-                " WHERE owner = ? AND key = ? AND kept > ?",
-                *(owner, key, time.time() - KEPT_SECONDS),
-            )
-            if not rows:
-                self._running[owner, key] = fingerprint
+        now = time.time()
+        with self._database.transaction() as rows:
+            found = run(
+                rows,
+                f"SELECT fingerprint, status, headers, body FROM replies WHERE {_NAMED} AND"
+                " kept > CASE status WHEN 0 THEN :taken ELSE :kept END",
+                owner=owner,
+                key=key,
+                taken=now - TAKEN_SECONDS,
+                kept=now - KEPT_SECONDS,
+            ).first()
+            if found is None:
+                _put(rows, owner, key, fingerprint, Reply(0, {}, None), now)
                 return None
-        known, status, headers, body = rows[0]
+        known, status, headers, body = [*found]
         _require_same(known, fingerprint)
+        if not status:
+            raise KeyInUse("the first request with this Idempotency-Key is still being answered")
         return Reply(status, json.loads(headers), body)
 
     def keep(self, owner: str, key: str, fingerprint: str, reply: Reply) -> None:
         """Keep an answer for a day. Raises StorageFailed."""
         now = time.time()
         with self._database.transaction() as rows:
-            rows.execute("DELETE FROM replies WHERE kept <= ?", (now - KEPT_SECONDS,))
-            rows.execute(
-                "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (owner, key, fingerprint, reply.status, json.dumps({**reply.headers}), reply.body,
-                 now),
-            )  # fmt: skip
-            rows.execute(
-                "DELETE FROM replies WHERE owner = ?1 AND rowid NOT IN (SELECT rowid FROM replies"
-                " WHERE owner = ?1 ORDER BY rowid DESC LIMIT ?2)",
-                (owner, MAX_REPLIES),
+            run(rows, "DELETE FROM replies WHERE kept <= :since", since=now - KEPT_SECONDS)
+            _put(rows, owner, key, fingerprint, reply, now)
+            run(
+                rows,
+                "DELETE FROM replies WHERE owner = :owner AND status != 0 AND key NOT IN (SELECT"
+                " key FROM replies WHERE owner = :owner AND status != 0"
+                " ORDER BY kept DESC LIMIT :most)",
+                owner=owner,
+                most=MAX_REPLIES,
             )
 
     def end(self, owner: str, key: str) -> None:
         """Give a key back that `begin` took, whether or not there is an answer."""
-        with self._guard:
-            self._running.pop((owner, key), None)
+        with suppress(StorageFailed):  # then it is free by itself after a while
+            self._database.query(
+                f"DELETE FROM replies WHERE {_NAMED} AND status = 0", owner=owner, key=key
+            )
+
+
+def _put(
+    rows: Connection, owner: str, key: str, fingerprint: str, reply: Reply, now: float
+) -> None:
+    run(
+        rows,
+        "INSERT INTO replies (owner, key, fingerprint, status, headers, body, kept)"
+        " VALUES (:owner, :key, :fingerprint, :status, :headers, :body, :now)"
+        " ON CONFLICT (owner, key) DO UPDATE SET fingerprint = excluded.fingerprint,"
+        " status = excluded.status, headers = excluded.headers, body = excluded.body,"
+        " kept = excluded.kept",
+        owner=owner,
+        key=key,
+        fingerprint=fingerprint,
+        status=reply.status,
+        headers=json.dumps({**reply.headers}),
+        body=reply.body,
+        now=now,
+    )
 
 
 def _require_same(known: str, fingerprint: str) -> None:

@@ -73,13 +73,15 @@ class Service:
         if settings.tasks is not None and not settings.tasks.exists():
             raise MissingPath(f"there is no task folder at {settings.tasks}")
         self.settings = settings
-        self.keys = KeyStore(settings.data)
-        self.replies = Replies(settings.data)
+        self.keys = KeyStore(settings.data, settings.database)
+        self.replies = Replies(settings.data, settings.database)
         self.store = Store(
             settings.data,
             quota_bytes=settings.quota_bytes,
             quota_of=lambda owner: caller_with(self.keys, owner).quota_bytes,
             ttl=settings.ttl,
+            database=settings.database,
+            objects=settings.objects,
         )
         self.expiry = Expiry(self.store)
         self.names = NameStore(self.store)
@@ -100,7 +102,7 @@ class Service:
         self._composing = Composing(settings, self.store, lambda: self.engine, self.metrics)
         self._promotions = Promotions(self.names, self._making, lambda: self.engine)
         self.jobs = Jobs(
-            JobStore(settings.data),
+            JobStore(settings.data, settings.database),
             self._work,
             waiting=settings.job_queue_length,
             retry_after=settings.retry_after,

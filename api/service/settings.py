@@ -22,6 +22,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from api.service.database import postgres_url
 from api.service.keys import require_rate
 from library.base.models import DEFAULT_BASE, BaseReference, resolve_base
 from library.errors import UnknownName, UsageError, first_line
@@ -42,6 +43,19 @@ def _require_host_names(names: tuple[str, ...]) -> tuple[str, ...]:
         if re.fullmatch(HOST_NAME, name, re.IGNORECASE) is None:
             raise UsageError(f"{name!r} is not the name of a host, without a port")
     return names
+
+
+def _require_database(url: str) -> str:
+    """The same URL. Raises UsageError unless it is one of PostgreSQL."""
+    postgres_url(url)
+    return url
+
+
+def _require_objects(url: str) -> str:
+    """The same URL. Raises UsageError unless it is one of an object store or a folder."""
+    if re.fullmatch(r"(s3|file)://[^@?#]+", url) is None:
+        raise UsageError("it must be a URL as s3://bucket/prefix, without credentials")
+    return url
 
 
 def _from_json(value: Any) -> Any:
@@ -70,6 +84,10 @@ class Settings(BaseSettings):
         allowed_hosts: names, separated by commas, under which clients may ask, as where a proxy
             passes its own name on; those of loopback too, if `host` is.
         data: where adapters and their owners are kept (`LORASMITH_DATA`).
+        database: URL of PostgreSQL, where several replicas keep owners, names, keys and jobs
+            (`LORASMITH_DATABASE`); files in `data` by default.
+        objects: URL of an object store for adapters' files (`LORASMITH_OBJECTS`), of which `data`
+            then has a cache; credentials are in the environment alone.
         checkpoints: folders by generator, in place of the shipped checkpoints.
         library: folder or URL of the library for search, neighbours and rivals; else the sample.
         tasks: folder of task files with examples for the behaviour hook; none by default.
@@ -94,6 +112,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     allowed_hosts: _HostNames = ()
     data: Path = Field(default_factory=data_dir)
+    database: Annotated[str, AfterValidator(_require_database)] | None = None
+    objects: Annotated[str, AfterValidator(_require_objects)] | None = None
     checkpoints: Annotated[dict[str, Path], NoDecode, _Json] = {}
     library: str | None = None
     tasks: Path | None = None

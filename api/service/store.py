@@ -1,28 +1,32 @@
-"""Generated adapters: whole folders on disk, records and owners in SQLite.
+"""Generated adapters: whole folders on disk, records and owners in a database.
 
-Files lie in `adapters/<id>/`, written as one step; `owners.sqlite3` says who may see them. One
-write transaction covers the rows and the folder, so that any number of threads and processes may
-store or delete the same adapter. Files removed or changed by hand count as absent; storing the
-adapter again restores them.
+Files lie in `adapters/<id>/`, written as one step, or in an object store; the database says who may
+see them. One write transaction covers the rows and the files, so that any number of threads and
+processes may store or delete the same adapter. Files removed or changed by hand count as absent;
+storing the adapter again restores them.
 """
 
 import json
 import math
+import os
 import re
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
 from api.errors import Conflict, NotFound, QuotaExceeded, StorageFailed
 from api.service.adapter_folders import AdapterFolders, file_entries
+from api.service.adapter_objects import AdapterObjects
+from api.service.database import Database, run
 from api.service.quotas import require_room, require_total
-from api.service.sqlite import SqliteFile
-from api.service.uses import USED, Uses
+from api.service.tables import STORED
+from api.service.uses import Uses
 from library.errors import OutputError
 from library.files import data_dir
 
@@ -32,16 +36,6 @@ GENERATED = "generated/"  # before an id, where names of models have two parts
 ADAPTER_ID = re.compile(r"ad_[0-9a-f]{40}")
 
 StoredRecord = dict[str, Any]
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS adapters (
-    id TEXT PRIMARY KEY, bytes INTEGER NOT NULL, record TEXT NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS owners (
-    key TEXT NOT NULL, id TEXT NOT NULL REFERENCES adapters (id), PRIMARY KEY (key, id)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS owners_by_id ON owners (id);
-"""
 
 
 class Store:
@@ -54,6 +48,11 @@ class Store:
         ttl: seconds after which an adapter that its owner has not used may be removed; never if
             None, and never while it is a version of a name.
         clock: the time, in seconds since 1970.
+        database: URL of PostgreSQL, in place of a file in the folder.
+        objects: URL of an object store for the files, of which the folder then has some.
+
+    Attributes:
+        database: with the tables of adapters, owners and names.
     """
 
     def __init__(
@@ -64,14 +63,16 @@ class Store:
         quota_of: Callable[[str], int | None] = lambda owner: None,
         ttl: int | None = None,
         clock: Callable[[], float] = time.time,
+        database: str | None = None,
+        objects: str | None = None,
     ) -> None:
         self.folder = folder
         self.quota_bytes, self._quota_of = quota_bytes, quota_of
         self.uses = Uses(ttl, clock)
-        self._folders = AdapterFolders(folder / "adapters")
-        self._database = SqliteFile(
-            folder / "owners.sqlite3", _SCHEMA, "the adapter store", later=(USED,), version=1
-        )
+        files = folder / "adapters"
+        self._folders = AdapterObjects(files, objects) if objects else AdapterFolders(files)
+        file = folder / "owners.sqlite3"
+        self.database = Database(file, STORED, "the adapter store", database, version=1)
 
     def put(
         self,
@@ -109,9 +110,9 @@ class Store:
         self, owner: str, summary: Mapping[str, Any], files: Mapping[str, bytes], imported: bool
     ) -> tuple[StoredRecord, bool]:
         identity, quota = summary["id"], self._quota_of(owner)
-        with self._database.transaction() as rows:
-            row = rows.execute("SELECT record FROM adapters WHERE id = ?", (identity,)).fetchone()
-            record: StoredRecord = json.loads(row[0]) if row else {}
+        with self.database.transaction() as rows:
+            known = run(rows, "SELECT record FROM adapters WHERE id = :id", id=identity).scalar()
+            record: StoredRecord = json.loads(known) if known else {}
             new = not record or not self._folders.intact(record)
             sent = record.get("imported", False)
             if not new and sent and imported and record["files"] != file_entries(files):
@@ -122,8 +123,11 @@ class Store:
                 entries = file_entries(files, summary.get("sha256"))
                 record = {**summary, **mark, "files": entries}
                 self._insert(rows, record)
-            added = rows.execute(
-                "INSERT OR IGNORE INTO owners (key, id) VALUES (?, ?)", (owner, identity)
+            added = run(
+                rows,
+                "INSERT INTO owners (key, id) VALUES (:owner, :id) ON CONFLICT DO NOTHING",
+                owner=owner,
+                id=identity,
             )
             self.uses.note(rows, owner, identity)
             if quota is not None and (replaced or added.rowcount):
@@ -134,7 +138,7 @@ class Store:
 
     def clear_begun(self) -> None:
         """Delete what a killed process had begun to write. Raises StorageFailed."""
-        with self._database.transaction():  # under its lock alone adapters are written
+        with self.database.transaction():  # under its lock alone adapters are written
             self._folders.clear_begun()
 
     def get(self, owner: str | None, identity: str) -> StoredRecord:
@@ -161,7 +165,7 @@ class Store:
 
     def owned(self, owner: str | None) -> list[StoredRecord]:
         """The records of all adapters of an owner, by id, whether or not their files are whole."""
-        return self._by_id(owner, "", -1)
+        return self._by_id(owner, "", sys.maxsize)
 
     def require(self, owner: str | None, identity: str) -> None:
         """Raise NotFound unless the adapter is the owner's."""
@@ -194,7 +198,7 @@ class Store:
 
         A clock that was put back lets nothing live longer than anew. Raises StorageFailed.
         """
-        with self._database.connection() as rows:
+        with self.database.connection() as rows:
             since, expired = self.uses.expired(rows)
         swept = 0
         for owner, identity in expired:
@@ -208,51 +212,55 @@ class Store:
 
     def _delete(self, owner: str | None, identity: str, unused_since: float) -> None:
         """Raises NotFound if it is not there, or was used since; Conflict as `delete` does."""
-        with self._database.transaction() as rows:
+        with self.database.transaction() as rows:
             try:
-                gone = rows.execute(
-                    "DELETE FROM owners WHERE id = ?1 AND key = coalesce(?2, key) AND used < ?3",
-                    (identity, owner, unused_since),
+                gone = run(
+                    rows,
+                    "DELETE FROM owners"
+                    " WHERE id = :id AND key = coalesce(:owner, key) AND used < :since",
+                    id=identity,
+                    owner=owner,
+                    since=unused_since,
                 )
-            except sqlite3.IntegrityError as error:
+            except IntegrityError as error:
                 raise Conflict(
                     f"{identity} is a version of a name; delete the name first"
                 ) from error
             if not gone.rowcount:
                 raise NotFound(UNKNOWN)
-            if rows.execute("SELECT 1 FROM owners WHERE id = ?", (identity,)).fetchone() is None:
-                rows.execute("DELETE FROM adapters WHERE id = ?", (identity,))
+            if run(rows, "SELECT 1 FROM owners WHERE id = :id", id=identity).first() is None:
+                run(rows, "DELETE FROM adapters WHERE id = :id", id=identity)
                 self._folders.remove(identity)
 
     def used(self) -> int:
         """The size of all stored adapters, in bytes. Raises StorageFailed."""
-        return self._database.query("SELECT coalesce(sum(bytes), 0) FROM adapters")[0][0]
-
-    def with_tables(self, schema: str) -> SqliteFile:
-        """The database with further tables, whose rows may refer to those of the owners."""
-        return replace(self._database, schema=_SCHEMA + schema)
+        total = "SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM adapters"
+        return self.database.query(total)[0][0]
 
     def path(self, identity: str, name: str = "") -> Path:
         """An adapter's folder or one file in it, whether or not it exists."""
         return self._folders.path(identity, name)
 
     def _by_id(self, owner: str | None, after: str, limit: int) -> list[StoredRecord]:
-        """Records of an owner's adapters with ids above `after`; a limit of -1 is none."""
-        rows = self._database.query(
-            "SELECT record FROM adapters WHERE id > ?2 AND EXISTS"
-            " (SELECT 1 FROM owners WHERE id = adapters.id AND key = coalesce(?1, key))"
-            " ORDER BY id LIMIT ?3",
-            *(owner, after, limit),
+        """Records of an owner's adapters with ids above `after`, up to a limit."""
+        rows = self.database.query(
+            "SELECT record FROM adapters WHERE id > :after AND EXISTS"
+            " (SELECT 1 FROM owners WHERE id = adapters.id AND key = coalesce(:owner, key))"
+            " ORDER BY id LIMIT :limit",
+            owner=owner,
+            after=after,
+            limit=limit,
         )
         return [json.loads(row[0]) for row in rows]
 
     def _record(self, owner: str | None, identity: str) -> StoredRecord:
         """Looking at it is a use. Raises NotFound unless the adapter is the owner's."""
         _require_id(identity)
-        rows = self._database.query(
+        rows = self.database.query(
             "SELECT record, used FROM adapters JOIN owners USING (id)"
-            " WHERE id = ?1 AND key = coalesce(?2, key) ORDER BY used",
-            *(identity, owner),
+            " WHERE id = :id AND key = coalesce(:owner, key) ORDER BY used",
+            id=identity,
+            owner=owner,
         )
         if not rows:
             raise NotFound(UNKNOWN)
@@ -264,31 +272,35 @@ class Store:
 
     def _use(self, owner: str | None, identity: str) -> None:
         """Note a use. Raises StorageFailed."""
-        with self._database.connection() as rows:
+        with self.database.connection() as rows:
             self.uses.note(rows, owner, identity)
 
-    def _insert(self, rows: sqlite3.Connection, record: StoredRecord) -> None:
+    def _insert(self, rows: Connection, record: StoredRecord) -> None:
         identity = record["id"]
         size = sum(file["bytes"] for file in record["files"].values())
         require_total(rows, identity, size, self.quota_bytes)
-        rows.execute(
-            "INSERT INTO adapters VALUES (:id, :bytes, :record)"
+        run(
+            rows,
+            "INSERT INTO adapters (id, bytes, record) VALUES (:id, :bytes, :record)"
             " ON CONFLICT (id) DO UPDATE SET bytes = :bytes, record = :record",
-            {"id": identity, "bytes": size, "record": json.dumps(record)},
+            id=identity,
+            bytes=size,
+            record=json.dumps(record),
         )
 
     def _write(self, record: StoredRecord, files: Mapping[str, bytes]) -> None:
         try:
             self._folders.write(record["id"], files, record["files"])
         except OutputError as error:
-            raise self._database.failed(error.__cause__ or error) from error
+            raise self.database.failed(error.__cause__ or error) from error
 
 
 def local_store() -> Store:
     """The store of this machine's user; quotas are the service's affair."""
-    return Store(data_dir(), quota_bytes=sys.maxsize)
+    database, objects = (os.environ.get(f"LORASMITH_{name}") for name in ("DATABASE", "OBJECTS"))
+    return Store(data_dir(), quota_bytes=sys.maxsize, database=database, objects=objects)
 
 
 def _require_id(identity: str) -> None:
-    if ADAPTER_ID.fullmatch(identity) is None:  # SQLite cannot encode lone surrogates
+    if ADAPTER_ID.fullmatch(identity) is None:  # no database encodes lone surrogates
         raise NotFound(UNKNOWN)

@@ -1,11 +1,12 @@
 """When owners last used their adapters, a column of the store's table of owners."""
 
-import sqlite3
 from collections.abc import Callable
 
+from sqlalchemy import Connection
+
+from api.service.database import run
+
 NOTE_SECONDS = 3600  # within which uses are noted once, to spare the disk
-# Seconds since 1970; 0 from before uses were noted.
-USED = ("owners", "used", "REAL NOT NULL DEFAULT 0")
 
 
 class Uses:
@@ -24,14 +25,12 @@ class Uses:
         """Whether a use now is to be noted, where the last one was noted at `used`."""
         return abs(self._clock() - used) > self._seconds  # clocks are also put back
 
-    def note(self, rows: sqlite3.Connection, owner: str | None, identity: str) -> None:
+    def note(self, rows: Connection, owner: str | None, identity: str) -> None:
         """Note that an owner, or each of them if None, uses an adapter now."""
-        rows.execute(
-            "UPDATE owners SET used = ?1 WHERE id = ?2 AND key = coalesce(?3, key)",
-            (self._clock(), identity, owner),
-        )
+        noted = "UPDATE owners SET used = :now WHERE id = :id AND key = coalesce(:owner, key)"
+        run(rows, noted, now=self._clock(), id=identity, owner=owner)
 
-    def expired(self, rows: sqlite3.Connection) -> tuple[float, list[tuple[str, str]]]:
+    def expired(self, rows: Connection) -> tuple[float, list[tuple[str, str]]]:
         """The time since when what has expired was not used, and that: (owner, id).
 
         Of what was used in the future, as the clock was put back, or before uses were noted, the
@@ -41,6 +40,6 @@ class Uses:
         since = now - (self.ttl or 0)
         if self.ttl is None:
             return since, []
-        rows.execute("UPDATE owners SET used = ?1 WHERE used = 0 OR used > ?1", (now,))
-        found = "SELECT key, id FROM owners WHERE used < ? ORDER BY used"
-        return since, rows.execute(found, (since,)).fetchall()
+        run(rows, "UPDATE owners SET used = :now WHERE used = 0 OR used > :now", now=now)
+        found = "SELECT key, id FROM owners WHERE used < :since ORDER BY used"
+        return since, [(row.key, row.id) for row in run(rows, found, since=since)]

@@ -1,8 +1,10 @@
 """Verifications of stored adapters, which are jobs: what one looks at, and its report."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
+from api.errors import StorageUnreachable
 from api.service.hooks import configured, drawn_challenge, hooks_of
 from api.service.job_store import JobRow
 from api.service.jobs import Share
@@ -87,7 +89,8 @@ class Verifying:
         examples = examples_of(job.request["examples"])
 
         def advance(share: float) -> None:
-            self._store.require(sees, job.adapter)
+            with suppress(StorageUnreachable):  # nobody can have deleted it meanwhile
+                self._store.require(sees, job.adapter)
             progress(share)
 
         base = configured(self._settings, record["base_model"])

@@ -1,12 +1,14 @@
 """What clients see of a service that is killed, stopped, full, or held up, and what is lost.
 
-    pip install libfaketime
-    python -m benchmarks.quality.faults --faketime libfaketime.so.1 --out docs/results/faults.json
+    pip install libfaketime && npm install s3rver
+    python -m benchmarks.quality.faults --faketime libfaketime.so.1 \
+        --s3rver node_modules/.bin/s3rver --out docs/results/faults.json
 
 Each fault has a service of its own, a process on an empty folder, under load where that matters:
 clients that make adapters, one that exports, deletes and imports, a job that trains. What was
 answered with 200 or 201 is acknowledged: afterwards it is asked for again, and its weights have to
-have the SHA-256 of the answer. What is not run is null.
+have the SHA-256 of the answer. What is not run is null. Faults of several replicas are in
+faults_replicas.py.
 """
 
 import argparse
@@ -16,12 +18,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.quality.faults_clients import TASK, Load, Served, answer_times, half_requests
+from benchmarks.quality.faults_replicas import kill_objects, kill_postgres, kill_replica
 from library.files import write_file
 
 KILLS = 3
@@ -42,7 +46,7 @@ def kill(folder: Path) -> dict[str, Any]:
             load.stop()
             acknowledged |= load.acknowledged
             ready = served.start()
-            state = served.get(f"/v1/jobs/{job}").json()["state"]
+            state = served.ended(job)
             rounds.append({**load.seen(), "ready_after_seconds": ready, "job": state})
         hidden = len([*(folder / "adapters").glob(".*")])
         return {"rounds": rounds, **served.check(acknowledged), "hidden_folders": hidden}
@@ -56,7 +60,7 @@ def terminate(folder: Path) -> dict[str, Any]:
         ended, code = served.terminate()
         load.stop()
         ready = served.start()
-        state = served.get(f"/v1/jobs/{job}").json()["state"]
+        state = served.ended(job)
         return {
             **load.seen(), "ended_after_seconds": ended, "exit_code": code,
             "ready_after_seconds": ready, "job": state, **served.check(load.acknowledged),
@@ -173,6 +177,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--faketime", type=Path, help="libfaketime, for the clock")
+    parser.add_argument("--s3rver", type=Path, help="an object store, for what replicas share")
     parser.add_argument("--only", help="names of faults, separated by commas")
     parser.add_argument("--out", type=Path, required=True)
     o = parser.parse_args()
@@ -182,6 +187,8 @@ def main() -> None:
         "hang_ups": hang_ups, "slow_heads": slow_heads, "many_connections": many_connections,
         "slow_uploads": slow_uploads,
     }  # fmt: skip
+    for fault in (kill_postgres, kill_objects, kill_replica):
+        faults[fault.__name__] = partial(fault, s3rver=o.s3rver) if o.s3rver else None
     report = json.loads(o.out.read_text("utf-8")) if o.out.exists() else {}
     report["command"] = " ".join(["python", "-m", "benchmarks.quality.faults", *sys.argv[1:]])
     for name, fault in faults.items():

@@ -21,6 +21,7 @@ TASK = "Say whether the review is positive or negative."
 WEIGHTS = "adapter_model.safetensors"
 EXAMPLES = [{"input": f"Review {n}: {w}.", "output": w} for n in range(8) for w in ("good", "bad")]
 START_SECONDS = 120
+JOB_SECONDS = 300
 
 
 class Served:
@@ -117,6 +118,15 @@ class Served:
             changed += file.status_code == 200 and sha256(file.content).hexdigest() != expected
         return {"acknowledged": len(acknowledged), "missing": missing, "changed": changed}
 
+    def ended(self, job: str) -> str:
+        """The state of a job once it has ended, or what it is after a while."""
+        end = time.monotonic() + JOB_SECONDS
+        while (state := self.get(f"/v1/jobs/{job}").json()["state"]) in ("queued", "running"):
+            if time.monotonic() > end:
+                break
+            time.sleep(0.5)
+        return state
+
     def open_files(self) -> int:
         """How many files and connections the process has."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
@@ -161,10 +171,10 @@ class Served:
 
 
 class Load:
-    """Clients of a service, until it is killed: two make, one imports, and a job trains."""
+    """Clients of a service, until it is killed: two make, one imports, and a job trains `steps`."""
 
-    def __init__(self, served: Served, number: int) -> None:
-        self._served, self._number = served, number
+    def __init__(self, served: Served, number: int, steps: int = 400) -> None:
+        self._served, self._number, self._steps = served, number, steps
         self._url, self._end = f"http://127.0.0.1:{served.port}", threading.Event()
         self.acknowledged: dict[str, str] = {}
         self._answers: Counter[str] = Counter()
@@ -176,7 +186,7 @@ class Load:
 
     def start(self) -> str:
         """Begin, and go on for some seconds; the id of the job."""
-        body = {"description": TASK, "examples": EXAMPLES, "refine": 400}
+        body = {"description": TASK, "examples": EXAMPLES, "refine": self._steps}
         job = self._served.client.post("/v1/adapters", json=body).json()["id"]
         for thread in self._threads:
             thread.start()

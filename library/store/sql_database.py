@@ -81,12 +81,12 @@ def database_url(text: str) -> "URL":
     try:
         url = make_url(text)
     except (ArgumentError, ValueError) as error:
-        raise UsageError("the catalogue's URL cannot be read") from error
+        raise UsageError("the URL of the database cannot be read") from error
     kind = url.get_backend_name()
     if kind in ("postgresql", "postgres"):
         return url.set(drivername="postgresql+psycopg")
     if kind != "sqlite":
-        raise UsageError(f"a catalogue is sqlite:/// or postgresql://, not {kind}://")
+        raise UsageError(f"a database is sqlite:/// or postgresql://, not {kind}://")
     return url
 
 

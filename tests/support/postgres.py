@@ -11,8 +11,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,17 @@ SETTINGS = ("-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=
 
 
 class Server:
-    """A running server; `database` makes an empty one and returns its URL."""
+    """A server on a folder; `database` makes an empty database and returns its URL."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket, self._made = socket, 0
+    def __init__(
+        self, folder: Path, programs: Path, user: dict[str, Any], settings: Sequence[str]
+    ) -> None:
+        self._folder, self._programs, self._made = folder, programs, 0
+        self._settings = settings
+        self._common: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, **user}
 
     def url(self, database: str) -> str:
-        return f"postgresql://postgres@/{database}?host={self._socket}"
+        return f"postgresql://postgres@/{database}?host={self._folder}"
 
     def database(self) -> str:
         import psycopg
@@ -38,9 +42,35 @@ class Server:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return self.url(name)
 
+    def initialise(self) -> None:
+        initdb = [self._programs / "initdb", "--no-sync", "-A", "trust", "-U", "postgres"]
+        command = [*initdb, "-D", self._folder / "data", "-E", "UTF8", "--locale=C.UTF-8"]
+        subprocess.run(command, check=True, **self._common)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = [self._programs / "postgres", "-D", self._folder / "data", "-k", self._folder]
+        with (self._folder / "log").open("a") as log:
+            self._process = subprocess.Popen(
+                [*command, *self._settings], stderr=log, **self._common
+            )
+        _wait(self._programs, self._folder, self._process)
+
+    def kill(self) -> None:
+        """kill -9 of the server and all of its processes."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        for process in (self._process.pid, *map(int, children.read_text().split())):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGINT)  # does not wait for clients to leave
+        self._process.wait()
+
 
 @contextmanager
-def running() -> Iterator[Server]:
+def running(settings: Sequence[str] = SETTINGS) -> Iterator[Server]:
     """Start a server in a temporary folder; stop it and delete the folder at the end."""
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path must be short
     home = _package()
@@ -51,20 +81,13 @@ def running() -> Iterator[Server]:
         home = folder
         user = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
         shutil.chown(folder, "nobody")
-    programs = home / "pgserver" / "pginstall" / "bin"
-    data = folder / "data"
-    common: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, **user}
-    initdb = [programs / "initdb", "--no-sync", "-A", "trust", "-U", "postgres", "-D", data]
-    subprocess.run([*initdb, "-E", "UTF8", "--locale=C.UTF-8"], check=True, **common)
-    with (folder / "log").open("w") as log:
-        command = [programs / "postgres", "-D", data, "-k", folder, *SETTINGS]
-        server = subprocess.Popen(command, stderr=log, **common)
+    server = Server(folder, home / "pgserver" / "pginstall" / "bin", user, settings)
     try:
-        _wait(programs, folder, server)
-        yield Server(folder)
+        server.initialise()
+        server.start()
+        yield server
+        server.stop()
     finally:
-        server.send_signal(signal.SIGINT)  # does not wait for clients to leave
-        server.wait()
         shutil.rmtree(folder)
 
 

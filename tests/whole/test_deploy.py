@@ -1,6 +1,7 @@
 """The files in `deploy/`: whatever they name exists here. No container is run."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import tiny
 import typer
 import yaml
+from sqlalchemy import make_url
 
 from api.cli.main import app
 from api.http.app import create_app
@@ -22,6 +24,7 @@ COMPOSE = (FOLDER / "compose.yaml").read_text()
 PROMETHEUS = (FOLDER / "prometheus.yaml").read_text()
 KUBERNETES = (FOLDER / "kubernetes.yaml").read_text()
 TEXTS = (IMAGE, COMPOSE, PROMETHEUS, KUBERNETES)
+REPLICAS = ("lorasmith", "second")
 VOLUME = "/var/lib/lorasmith"
 
 
@@ -51,7 +54,8 @@ def test_variables_are_settings_and_have_values_that_these_take(
     pod = {variable["name"]: variable["value"] for variable in container["env"]}
     named = {name for text in TEXTS for name in re.findall(r"LORASMITH_[A-Z_]+", text)}
     settings = {f"LORASMITH_{name.upper()}" for name in Settings.model_fields}
-    assert named - {"LORASMITH_CACHE"} <= settings and {*compose, *pod} <= named
+    own = {name for name in compose if name.startswith("LORASMITH_")}
+    assert named - {"LORASMITH_CACHE"} <= settings and {*own, *pod} <= named
     (tmp_path / "lorasmith.toml").write_text(of_kind("ConfigMap")["data"]["lorasmith.toml"])
     for name, value in {**environment(IMAGE), **compose}.items():
         if name.startswith("LORASMITH_"):
@@ -88,7 +92,7 @@ def test_ports_and_names_agree() -> None:
     services = yaml.safe_load(COMPOSE)["services"]
     assert services["lorasmith"]["ports"] == [f"127.0.0.1:{port}:{port}"]
     (scrape,) = yaml.safe_load(PROMETHEUS)["scrape_configs"]
-    assert scrape["static_configs"] == [{"targets": [f"lorasmith:{port}"]}]
+    assert scrape["static_configs"] == [{"targets": [f"{name}:{port}" for name in REPLICAS]}]
     labels = of_kind("Deployment")["spec"]["template"]["metadata"]["labels"]
     assert of_kind("Service")["spec"]["selector"] == labels
     assert of_kind("Service")["spec"]["ports"][0]["targetPort"] == container["ports"][0]["name"]
@@ -105,6 +109,27 @@ def test_the_data_lies_in_a_folder_of_the_volume_of_one_process() -> None:
     for container in (*pod["initContainers"], *pod["containers"]):
         assert {"name": "data", "mountPath": VOLUME} in container["volumeMounts"]
     assert (spec["replicas"], spec["strategy"]["type"]) == (1, "Recreate")
+
+
+def test_replicas_share_a_database_and_objects_and_no_folder() -> None:
+    services = yaml.safe_load(COMPOSE)["services"]
+    one, two = (services[name] for name in REPLICAS)
+    assert one["environment"] == two["environment"] and one["volumes"] != two["volumes"]
+    assert one["ports"] != two["ports"]
+    url = make_url(one["environment"]["LORASMITH_DATABASE"])
+    database = services[url.host]["environment"]
+    assert database["POSTGRES_USER"] == url.username == url.database
+    assert database["POSTGRES_PASSWORD"] == one["environment"]["PGPASSWORD"]
+    host, port = re.findall(r"//([a-z]+):(\d+)", one["environment"]["AWS_ENDPOINT_URL"])[0]
+    assert f":{port}" in services[host]["command"]
+    bucket = one["environment"]["LORASMITH_OBJECTS"].split("/")[2]
+    (folder,) = [volume.split(":")[1] for volume in services[host]["volumes"]]
+    assert folder in services[host]["command"] and f" {host} {folder}/{bucket}\n" in COMPOSE
+    for name, value in (
+        ("ROOT_ACCESS_KEY", "ACCESS_KEY_ID"),
+        ("ROOT_SECRET_KEY", "SECRET_ACCESS_KEY"),
+    ):
+        assert services[host]["environment"][name] == one["environment"][f"AWS_{value}"]
 
 
 def test_there_is_time_to_stop() -> None:
@@ -133,5 +158,7 @@ def test_the_image_is_made_of_what_is_here() -> None:
     assert folders == packages - {"tests", "benchmarks"}
     for package in MODEL_PACKAGES.values():
         assert package in IMAGE
-    assert "telemetry = [" in (tiny.ROOT / "pyproject.toml").read_text()
+    (extras,) = re.findall(r"'\.\[([a-z,]+)\]'", IMAGE)
+    project = tomllib.loads((tiny.ROOT / "pyproject.toml").read_text())["project"]
+    assert {*extras.split(",")} <= {*project["optional-dependencies"]}
     assert re.search(r"FROM python:3\.11-slim$", IMAGE, re.MULTILINE)

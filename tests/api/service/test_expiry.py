@@ -215,10 +215,10 @@ def test_a_service_sweeps_while_it_runs_and_stops_at_once(
     with client_of(settings.model_copy(update={"ttl": 1}), engine) as client:
         post(client, {"description": TASK})
         end = time.monotonic() + 30
-        while [*(settings.data / "adapters").iterdir()] and time.monotonic() < end:
+        while client.get("/v1/adapters").json()["adapters"] and time.monotonic() < end:
             time.sleep(0.05)
-        assert [*(settings.data / "adapters").iterdir()] == []
         assert client.get("/v1/adapters").json()["adapters"] == []
+        assert [*(settings.data / "adapters").iterdir()] == []
     with client_of(settings.model_copy(update={"ttl": 10_000}), engine) as client:
         started = time.monotonic()  # it waits a minute for its next look
     assert time.monotonic() - started < 10

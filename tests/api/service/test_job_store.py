@@ -2,6 +2,7 @@
 
 import signal
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.errors import NotFound
-from api.service.job_store import INTERRUPTED, Cancelled, JobStore
+from api.service.job_store import INTERRUPTED, SILENT_SECONDS, Cancelled, JobRow, JobStore
 
 KILLED = """
 import sys, time
@@ -26,7 +27,9 @@ time.sleep(600)
 """
 
 
-def test_the_job_of_a_killed_process_counts_as_interrupted(tmp_path: Path) -> None:
+def test_the_job_of_a_killed_process_counts_as_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = tiny.start_python(KILLED, str(tmp_path))
     try:
         assert process.stdout is not None
@@ -36,11 +39,29 @@ def test_the_job_of_a_killed_process_counts_as_interrupted(tmp_path: Path) -> No
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    with ThreadPoolExecutor(8) as pool:  # looks at once are not taken for the process itself
+    assert store.get(identity).state == "running", "until it has been silent for a while"
+    monkeypatch.setattr("api.service.job_store.SILENT_SECONDS", 0)
+    with ThreadPoolExecutor(8) as pool:
         states = pool.map(lambda _: store.get(identity).state, range(32))
     assert {*states} == {"interrupted"}
     left = store.get(identity)
     assert (left.state, left.progress, left.error) == ("interrupted", 0.25, INTERRUPTED)
+    with pytest.raises(Cancelled):
+        store.advance(identity, 0.5)
+    monkeypatch.undo()
+    assert store.get(identity) == left, "it never ends otherwise"
+
+
+def added(store: JobStore, **request: Any) -> JobRow:
+    job = store.add("local", "", {"kind": "create", **request})
+    assert job is not None
+    return job
+
+
+def taken(store: JobStore) -> JobRow:
+    found = store.take()
+    assert found is not None
+    return found[0]
 
 
 WAITING = """
@@ -53,30 +74,64 @@ time.sleep(600)
 """
 
 
-def test_what_waits_with_a_killed_process_is_taken_over_once_in_its_order(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_waiting_is_taken_once_in_its_order(tmp_path: Path) -> None:
     process = tiny.start_python(WAITING, str(tmp_path))
-    one, two = JobStore(tmp_path), JobStore(tmp_path)
+    one = JobStore(tmp_path)
     try:
         assert process.stdout is not None
         waiting = process.stdout.readline().split()
-        assert one.adopt() is None, "its process lives"
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert one.get(waiting[0]).state == "queued"
     one.cancel(waiting[1])
     with ThreadPoolExecutor(4) as pool:
-        taken = [*pool.map(lambda i: (one, two)[i % 2].adopt(), range(24))]
-    jobs = [job for job in taken if job is not None]
+        taken = [*pool.map(lambda _: JobStore(tmp_path).take(), range(24))]
+    jobs = [found[0] for found in taken if found is not None]
     assert sorted(job.id for job in jobs) == sorted({*waiting} - {waiting[1]})
     assert {job.request["number"] for job in jobs} == {0, *range(2, 20)}
-    one.advance(waiting[0], 0.5)
+    assert {job.state for job in jobs} == {"running"} and min(
+        found[1] for found in taken if found
+    ) >= 0
+
+
+def test_jobs_are_taken_in_their_order_and_what_is_left_is_interrupted(tmp_path: Path) -> None:
+    one, two = JobStore(tmp_path), JobStore(tmp_path)
+    ids = [added(one, number=number).id for number in range(3)]
+    assert taken(two).id == ids[0] and taken(one).id == ids[1]
+    two.give_back(ids[0])
+    assert two.get(ids[0]).state == "queued" and taken(one).id == ids[0]
+    assert one.get(ids[1]).state == "interrupted", "a process runs one job at a time"
     one.close()
-    two.close()
-    later = JobStore(tmp_path)
-    assert later.get(waiting[0]).state == "interrupted", "what has begun is not begun again"
-    again = [job.id for job in iter(later.adopt, None)]
-    assert again == waiting[2:]
+    assert two.get(ids[0]).state == "interrupted", "what has begun is not begun again"
+    assert taken(two).id == ids[2] and one.take() is None
+    assert two.waiting() == 0
+
+
+def test_a_queue_is_full_for_all_processes(tmp_path: Path) -> None:
+    one, two = JobStore(tmp_path), JobStore(tmp_path)
+    assert [one.add("a", "", {}, 2) is not None for _ in range(3)] == [True, True, False]
+    assert two.add("a", "", {}, 2) is None and two.waiting() == 2
+    taken(two)
+    assert one.add("a", "", {}, 2) is not None, "the other runs one, and this one none"
+    assert two.add("a", "", {}, 2) is None
+
+
+def test_signs_of_life_keep_a_job_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, other = JobStore(tmp_path), JobStore(tmp_path)
+    job = added(worker)
+    clock = [time.time()]
+    monkeypatch.setattr("api.service.job_store.time.time", lambda: clock[0])
+    taken(worker)
+    for _ in range(3):
+        clock[0] += SILENT_SECONDS - 1
+        worker.beat(job.id)
+        assert other.get(job.id).state == "running"
+    clock[0] += SILENT_SECONDS + 1
+    assert worker.get(job.id).state == "running", "it knows that it lives"
+    assert other.get(job.id).state == "interrupted"
+    worker.beat(job.id)
+    assert worker.get(job.id).state == "interrupted"
 
 
 def test_old_jobs_make_room_and_unfinished_ones_stay(

@@ -3,20 +3,22 @@
 import hashlib
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny
+from sqlalchemy import Column, MetaData, Table, Text
 
 from api.errors import StorageFailed
 from api.http.app import run_server
+from api.service.database import Database
 from api.service.job_store import JobStore
 from api.service.keys import KeyStore
 from api.service.replies import Replies
 from api.service.service import Service
 from api.service.settings import Settings
 from api.service.store import LOCAL, Store
+from api.service.tables import STORED
 
 ONE = {"id": "ad_" + "1" * 40}
 FILES = ("jobs.sqlite3", "keys.sqlite3", "owners.sqlite3", "replies.sqlite3")
@@ -81,17 +83,29 @@ def test_servers_that_start_at_once_bring_a_store_up_to_date_once(
     assert [tiny.output_of(process) for process in processes] == ["1 1\n"] * 3
     assert columns(old / "owners.sqlite3", "owners") == [*before[0], "used"]
     assert columns(old / "jobs.sqlite3", "jobs") == [*before[1], "owner"]
-    assert [version(old / file) for file in FILES] == [1, 1, 1, 1]
+    assert [version(old / file) for file in FILES] == [2, 2, 1, 1]
     with closing(sqlite3.connect(old / "jobs.sqlite3")) as rows:
         assert rows.execute("SELECT owner FROM jobs").fetchall() == [(LOCAL,)]
+
+
+def test_a_job_from_before_its_time_was_noted_has_not_waited_for_years(old: Path) -> None:
+    run(
+        old / "jobs.sqlite3",
+        *(f"ALTER TABLE jobs DROP COLUMN {name}" for name in ("asked", "heard")),
+    )
+    taken = JobStore(old).take()
+    assert taken is not None and taken[1] == 0
 
 
 def test_a_migration_that_fails_changes_nothing(old: Path) -> None:
     file = old / "owners.sqlite3"
     store = Store(old, quota_bytes=10**6)
-    whole = store.with_tables("")
-    broken = replace(whole, later=(*whole.later, ("no_such_table", "x", "TEXT")))
-    with pytest.raises(StorageFailed):
+    more = MetaData()
+    for table in STORED.sorted_tables:
+        table.to_metadata(more)
+    Table("owners", more, Column("x", Text, nullable=False), extend_existing=True)
+    broken = Database(file, more, "the adapter store", version=1)
+    with pytest.raises(StorageFailed):  # rows that are there have no value for it
         broken.prepare()
     assert "used" not in columns(file, "owners") and version(file) == 0
     store.get("a", ONE["id"])
