@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from api.errors import StorageFailed, StorageUnreachable
 from api.service.adapter_folders import AdapterFolders
@@ -64,17 +64,17 @@ class AdapterObjects(AdapterFolders):
         self._trim()
         return found
 
-    def write(self, identity: str, files: Mapping[str, bytes]) -> None:
+    def write(self, identity: str, files: Mapping[str, bytes], entries: Mapping[str, Any]) -> None:
         """Store an adapter's files. Raises StorageUnreachable; OutputError for the cache."""
         import obstore
         from obstore.exceptions import BaseError
 
         try:
-            for content in files.values():
-                obstore.put(self._objects, f"{identity}/{digest(content)}", content)
+            for name, content in files.items():
+                obstore.put(self._objects, f"{identity}/{entries[name]['sha256']}", content)
         except BaseError as error:
             raise _unreachable(error) from error
-        super().write(identity, files)
+        super().write(identity, files, entries)
         self._trim()
 
     def remove(self, identity: str) -> None:
