@@ -307,7 +307,6 @@ def test_a_job_on_inputs_can_be_cancelled(taught: TestClient, settings: Settings
         ({"mode": "prompted"}, "bare prompts"),
         ({"write_inputs": 6}, "leave out write_inputs"),
         ({"inputs": None, "write_inputs": 201}, "write_inputs must be from 1 to 200"),
-        ({"inputs": None, "write_inputs": 6}, "nothing can write inputs"),
     ],
 )
 def test_wrong_inputs_are_refused_before_anything_is_queued(
@@ -325,6 +324,8 @@ def test_inputs_need_a_teacher_and_a_description_to_read(
     for generator in ("auto", "fresh"):
         refused = assert_problem(post(client, {**wanted, "generator": generator}), 409)
         assert "nothing can answer the inputs" in refused["detail"]
+    unwritten = assert_problem(post(taught, {"description": TASK, "write_inputs": 6}), 409)
+    assert "nothing can write inputs" in unwritten["detail"]
     url = f"/v1/adapters/{made(client)}/refine"
     assert_problem(send(client, url, {"inputs": INPUTS}), 409, "layout-mismatch")
     unsaid = ended(
