@@ -154,10 +154,16 @@ class Database:
                 f"{self.label} was written by a newer lorasmith: it has schema {known}, and this "
                 f"one knows {self.version}"
             )
-        for statement in _statements(self.tables, rows.engine):
-            rows.exec_driver_sql(statement)
+        if not self.file or self._lacks(rows):
+            for statement in _statements(self.tables, rows.engine):
+                rows.exec_driver_sql(statement)
         if known < self.version:
             self._migrate(rows)
+
+    def _lacks(self, rows: Connection) -> bool:
+        """Whether a file has not all that belongs in it: one statement for what would be ten."""
+        there = set(rows.exec_driver_sql("SELECT name FROM sqlite_master").scalars())
+        return not _names(self.tables) <= there
 
     def _known_version(self, rows: Connection) -> int:
         if self.file:
@@ -242,6 +248,13 @@ def _engine(url: URL) -> Engine:
         return create_engine(url, isolation_level="AUTOCOMMIT", connect_args=options, **pool)
     except ModuleNotFoundError as error:
         raise MissingExtra("PostgreSQL needs psycopg: pip install 'lorasmith[postgres]'") from error
+
+
+@cache
+def _names(tables: MetaData) -> frozenset[str]:
+    """Names of tables and indexes."""
+    each = tables.sorted_tables
+    return frozenset(str(one.name) for table in each for one in (table, *table.indexes))
 
 
 @cache
