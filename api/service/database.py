@@ -5,7 +5,7 @@ replicas. Statements are ones that both understand; errors are without paths.
 import datetime
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from sqlalchemy import (
     CursorResult,
     Engine,
     MetaData,
-    NullPool,
+    QueuePool,
     create_engine,
     inspect,
     text,
@@ -84,9 +84,7 @@ class Database:
         Raises StorageFailed, also for a newer schema, which stays as it is; StorageUnreachable.
         """
         try:
-            if self.file:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(_engine(self._url).connect()) as rows:
+            with closing(self._engine().connect()) as rows:
                 self._make_ready(rows)
                 yield rows
         except self._failures as error:
@@ -131,13 +129,28 @@ class Database:
         reason = getattr(cause, "strerror", None) or cause
         return StorageFailed(f"{self.label} cannot be used: {reason}")
 
+    def _engine(self) -> Engine:
+        """Connections that are kept, for the very file that is there, which is made if need be.
+
+        A file that is removed or replaced is another one, even while the old one is still open.
+        """
+        if not self.file:
+            return _engine(self._url)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch()
+        there = self.path.stat()
+        return _engine(self._url, (there.st_dev, there.st_ino))
+
     def _make_ready(self, rows: Connection) -> None:
         if self.file:
-            with suppress(OperationalError):
-                # Refused at once while others write; it lasts once it has been set.
-                rows.exec_driver_sql("PRAGMA journal_mode = WAL")
-            rows.exec_driver_sql("PRAGMA foreign_keys = ON")
-            self._update(rows)
+            if "schema" not in rows.info:  # what a kept connection keeps
+                with suppress(OperationalError):
+                    # Refused at once while others write; it lasts once it has been set.
+                    rows.exec_driver_sql("PRAGMA journal_mode = WAL")
+                rows.exec_driver_sql("PRAGMA foreign_keys = ON")
+            if self._schema(rows) != rows.info.get("schema"):
+                self._update(rows)
+                rows.info["schema"] = self._schema(rows)
         elif not self._prepared:
             with _together(rows, "BEGIN"):
                 _lock(rows, SCHEMA)  # of replicas that start at once one makes the tables
@@ -154,16 +167,16 @@ class Database:
                 f"{self.label} was written by a newer lorasmith: it has schema {known}, and this "
                 f"one knows {self.version}"
             )
-        if not self.file or self._lacks(rows):
-            for statement in _statements(self.tables, rows.engine):
-                rows.exec_driver_sql(statement)
+        for statement in _statements(self.tables, rows.engine):
+            rows.exec_driver_sql(statement)
         if known < self.version:
             self._migrate(rows)
 
-    def _lacks(self, rows: Connection) -> bool:
-        """Whether a file has not all that belongs in it: one statement for what would be ten."""
-        there = set(rows.exec_driver_sql("SELECT name FROM sqlite_master").scalars())
-        return not _names(self.tables) <= there
+    def _schema(self, rows: Connection) -> tuple[int, int]:
+        """SQLite's count of changes to tables, and the number that we keep."""
+        numbers = "SELECT schema_version, user_version FROM pragma_schema_version"
+        counted, known = rows.exec_driver_sql(f"{numbers}, pragma_user_version").one()
+        return counted, known
 
     def _known_version(self, rows: Connection) -> int:
         if self.file:
@@ -235,26 +248,29 @@ def _lock(rows: Connection, name: str) -> None:
     rows.exec_driver_sql(f"SELECT pg_advisory_xact_lock({number})")
 
 
-@cache
-def _engine(url: URL) -> Engine:
-    """Raises MissingExtra without a driver."""
-    pool: dict[str, Any]
+@lru_cache(maxsize=16)  # what falls out closes its connections
+def _engine(url: URL, _file: tuple[int, int] | None = None) -> Engine:
+    """A connection for each thread that needs one; five are kept. Raises MissingExtra: no driver.
+
+    Args:
+        _file: device and inode of the file, while whose connections are kept no other has them.
+    """
+    options: dict[str, Any]
     if url.get_backend_name() == "sqlite":
-        pool, options = {"poolclass": NullPool}, {"timeout": BUSY_SECONDS}
-    else:  # a connection that was cut is replaced; there is one for each thread that needs one
-        pool = {"pool_pre_ping": True, "max_overflow": -1}
+        options = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+    else:
         options = {"connect_timeout": REACH_SECONDS, "options": _OPTIONS}
     try:
-        return create_engine(url, isolation_level="AUTOCOMMIT", connect_args=options, **pool)
+        return create_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            connect_args=options,
+            poolclass=QueuePool,
+            max_overflow=-1,
+            pool_pre_ping=url.get_backend_name() != "sqlite",  # one that was cut is replaced
+        )
     except ModuleNotFoundError as error:
         raise MissingExtra("PostgreSQL needs psycopg: pip install 'lorasmith[postgres]'") from error
-
-
-@cache
-def _names(tables: MetaData) -> frozenset[str]:
-    """Names of tables and indexes."""
-    each = tables.sorted_tables
-    return frozenset(str(one.name) for table in each for one in (table, *table.indexes))
 
 
 @cache
