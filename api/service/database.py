@@ -136,8 +136,9 @@ class Database:
         """
         if not self.file:
             return _engine(self._url)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.touch()
+        if not self.path.exists():  # who reads writes nothing
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch()
         there = self.path.stat()
         return _engine(self._url, (there.st_dev, there.st_ino))
 

@@ -121,3 +121,49 @@ def test_what_a_newer_version_wrote_is_refused_and_stays(old: Path, file: str) -
         run_server(Settings(data=old, port=0))
     assert str(old) not in str(caught.value) and caught.value.exit_code == 1
     assert hashlib.sha256((old / file).read_bytes()).hexdigest() == digest
+
+
+NOTES = MetaData()
+Table("notes", NOTES, Column("text", Text, primary_key=True))
+
+
+def noted(database: Database) -> list[str]:
+    return [row[0] for row in database.query("SELECT text FROM notes ORDER BY text")]
+
+
+def test_a_kept_connection_is_of_the_file_that_is_there(tmp_path: Path) -> None:
+    database = Database(tmp_path / "notes.sqlite3", NOTES, "the notes")
+    database.query("INSERT INTO notes VALUES (:text)", text="first")
+    with database.connection() as reading:  # one is in use meanwhile, and kept afterwards
+        assert reading.exec_driver_sql("SELECT count(*) FROM notes").scalar_one() == 1
+        other = Database(tmp_path / "other.sqlite3", NOTES, "the notes")
+        other.query("INSERT INTO notes VALUES (:text)", text="second")
+        other.query("PRAGMA wal_checkpoint(TRUNCATE)")
+        for beside in tmp_path.glob("notes.sqlite3-*"):
+            beside.unlink()
+        other.path.replace(database.path)
+        assert noted(database) == ["second"]
+    assert noted(database) == ["second"]
+    database.path.unlink()
+    for beside in tmp_path.glob("notes.sqlite3-*"):
+        beside.unlink()
+    assert noted(database) == []  # made again
+
+
+def test_tables_that_are_dropped_are_made_again(tmp_path: Path) -> None:
+    database = Database(tmp_path / "notes.sqlite3", NOTES, "the notes")
+    database.query("INSERT INTO notes VALUES (:text)", text="first")
+    run(database.path, "DROP TABLE notes")
+    assert noted(database) == []
+
+
+def test_who_reads_does_not_write(tmp_path: Path) -> None:
+    database = Database(tmp_path / "notes.sqlite3", NOTES, "the notes")
+    database.query("INSERT INTO notes VALUES (:text)", text="first")
+    before = {file: file.read_bytes() for file in tmp_path.glob("notes.sqlite3*")}
+    changed = database.path.stat().st_mtime_ns
+    assert noted(database) == ["first"]
+    assert database.path.stat().st_mtime_ns == changed
+    assert {file: file.read_bytes() for file in before if "-shm" not in file.name} == {
+        file: content for file, content in before.items() if "-shm" not in file.name
+    }
