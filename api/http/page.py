@@ -14,7 +14,7 @@ from api.errors import NotFound
 from api.http.downloads import file_response
 from api.page import PAGE_FOLDER
 from api.service.suites import MAX_ROWS
-from generator.refine.limits import MAX_EXAMPLES, MAX_STEPS
+from generator.refine.limits import MAX_EXAMPLES, MAX_INPUTS, MAX_STEPS
 from generator.request import MAX_RANK
 from index.encoders.descriptions import MAX_CHARACTERS
 from library.canonical import digest
@@ -72,6 +72,7 @@ def _rendered() -> str:
     return environment.get_template("page.html.jinja").render(
         characters=MAX_CHARACTERS,
         examples_most=MAX_EXAMPLES,
+        inputs=MAX_INPUTS,
         steps=MAX_STEPS,
         rank=MAX_RANK,
         rows=MAX_ROWS,

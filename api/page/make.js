@@ -26,7 +26,7 @@ const NEEDS = {
 };
 
 const form = document.getElementById("make");
-const { description, generator, mode, base, refine, rank, seed } = form.elements;
+const { description, generator, mode, base, refine, writeInputs, rank, seed } = form.elements;
 const examples = new Examples(form);
 let generators = [];
 
@@ -67,6 +67,7 @@ async function make() {
     mode: mode.value || undefined,
     base: base.value || undefined,
     refine: number(refine.value),
+    write_inputs: number(writeInputs.value),
     rank: number(rank.value),
     seed: number(seed.value),
   };

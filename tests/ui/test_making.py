@@ -124,6 +124,17 @@ def test_what_is_wrong_is_said_in_the_sentence_of_the_api(page: Page, origin: st
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
+def test_inputs_are_asked_to_be_written(page: Page) -> None:
+    """The tiny base has nobody who writes them, which the API says."""
+    describe(page)
+    page.get_by_text("More settings").click()
+    count = page.get_by_label("Inputs to write")
+    for number, words in (("201", "from 1 to 200"), ("6", "the inputs: ")):
+        count.fill(number)
+        press(page, "Make the adapter")
+        expect(page.get_by_role("alert")).to_contain_text(words)
+
+
 def test_lines_of_text_become_examples_or_are_refused_by_their_number(page: Page) -> None:
     part = page.locator("#make")
     add_many(part, 'a b\tyes\n\n{"input": "{c}", "output": "no"}\n')
