@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
@@ -114,7 +115,7 @@ def whole_file(target: Path) -> Iterator[Path]:
         OutputError: it cannot be written; nothing is left behind.
     """
     require_kind(target, folder=False)
-    staging = target.with_name(f"{_hidden(target)}{os.getpid()}")
+    staging = target.with_name(f"{_hidden(target)}{os.getpid()}.{threading.get_ident()}")
     try:
         with output_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)

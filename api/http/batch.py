@@ -20,7 +20,7 @@ from api.service.service import Service
 from library.errors import UsageError
 
 MAX_REQUESTS = 64
-TRAINED = "examples and inputs are for POST /v1/adapters: training on them is a job"
+TRAINED = "examples, inputs and write_inputs are for POST /v1/adapters: training is a job"
 
 # Checked one by one, so that what is wrong with one is no matter to the others.
 Item = Annotated[Any, WithJsonSchema({"type": "object"})]
@@ -34,7 +34,7 @@ class BatchRequest(Strict):
     requests: list[Item] = Field(
         min_length=1,
         max_length=MAX_REQUESTS,
-        description="Bodies of POST /v1/adapters, without examples and inputs.",
+        description="Bodies of POST /v1/adapters, without examples, inputs and write_inputs.",
     )
 
 

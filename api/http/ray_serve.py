@@ -2,7 +2,7 @@
 
     serve run api.http.ray_serve:application data=/var/lib/lorasmith/store rate=60/minute
 
-needs the extra `cluster`. The data folder is one machine's, so there is one replica.
+needs the extra `cluster`. There is one replica, unless all share a database and an object store.
 """
 
 import os
@@ -49,7 +49,7 @@ async def loaded_service(settings: Settings) -> Service:
         MissingExtra: there is a collector of traces, and not what sends them.
         LorasmithError: the generator cannot be loaded.
     """
-    if not KeyStore(settings.data).exist():
+    if not KeyStore(settings.data, settings.database).exist():
         raise UsageError("Ray Serve takes keys; create one first: lorasmith keys create NAME")
     service = Service(settings, traces=Traces(provider_from_environment()))
     service.prepare()

@@ -3,9 +3,11 @@ replicas. Statements are ones that both understand; errors are without paths.
 """
 
 import datetime
+import math
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +69,11 @@ class Database:
         version: int = 0,
     ) -> None:
         self.path, self.tables, self.label, self.version = path, tables, label, version
-        self.file = url is None
+        self.file = not url
         self._url = postgres_url(url) if url else URL.create("sqlite", database=str(path))
         self._failures = (OSError, failure) if self.file else _AWAY
         self._prepared = False
+        self.away = -math.inf  # when a server last did not answer, by time.monotonic
 
     @property
     def exists(self) -> bool:
@@ -124,6 +127,7 @@ class Database:
     def failed(self, error: BaseException) -> StorageFailed:
         """The error for a client, without the path."""
         if not self.file and isinstance(error, DBAPIError):
+            self.away = time.monotonic()
             return StorageUnreachable(f"the database of {self.label} cannot be reached now")
         cause = getattr(error, "orig", None) or error
         reason = getattr(cause, "strerror", None) or cause
@@ -132,7 +136,8 @@ class Database:
     def _engine(self) -> Engine:
         """Connections that are kept, for the very file that is there, which is made if need be.
 
-        A file that is removed or replaced is another one, even while the old one is still open.
+        A file that is removed, or replaced with its -wal and -shm removed, is another one, even
+        while the old one is still open.
         """
         if not self.file:
             return _engine(self._url)
@@ -149,13 +154,14 @@ class Database:
                     # Refused at once while others write; it lasts once it has been set.
                     rows.exec_driver_sql("PRAGMA journal_mode = WAL")
                 rows.exec_driver_sql("PRAGMA foreign_keys = ON")
-            if self._schema(rows) != rows.info.get("schema"):
+            if (self.label, *self._schema(rows)) != rows.info.get("schema"):
                 self._update(rows)
-                rows.info["schema"] = self._schema(rows)
+                rows.info["schema"] = (self.label, *self._schema(rows))
         elif not self._prepared:
             with _together(rows, "BEGIN"):
                 _lock(rows, SCHEMA)  # of replicas that start at once one makes the tables
-                rows.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+                if run(rows, "SELECT to_regnamespace(:name)", name=SCHEMA).scalar() is None:
+                    rows.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")  # not every role may
                 rows.exec_driver_sql(_NUMBERS)
                 self._update(rows)
             self._prepared = True
@@ -274,7 +280,6 @@ def _engine(url: URL, _file: tuple[int, int] | None = None) -> Engine:
         raise MissingExtra("PostgreSQL needs psycopg: pip install 'lorasmith[postgres]'") from error
 
 
-@cache
 def _statements(tables: MetaData, engine: Engine) -> list[str]:
     """Those that make the tables where they are not."""
     made: list[CreateTable | CreateIndex] = []

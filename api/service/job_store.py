@@ -167,6 +167,7 @@ class JobStore:
         *fields, worker, heard = found[0]
         job = _job(fields)
         silent = abs(time.time() - heard) > SILENT_SECONDS  # clocks are also put back
+        silent &= time.monotonic() - self._database.away > SILENT_SECONDS  # else nobody was heard
         if job.state == "running" and worker != self.worker and silent:
             return self._interrupted(job, heard)
         return job

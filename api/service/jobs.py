@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from typing import Any, Literal
 
 import anyio
@@ -154,6 +155,7 @@ class Jobs:
 
     def _complete(self, job: JobRow, keep: Keep) -> None:
         """Store the outcome, as soon as it can be. Raises as JobStore.complete."""
+        keep = cache(keep)  # what was stored once is not stored again
         end = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:

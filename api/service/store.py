@@ -69,7 +69,7 @@ class Store:
         self.folder = folder
         self.quota_bytes, self._quota_of = quota_bytes, quota_of
         self.uses = Uses(ttl, clock)
-        files = folder / "adapters"
+        files = folder / ("cached" if objects else "adapters")  # what is there alone is no cache
         self._folders = AdapterObjects(files, objects) if objects else AdapterFolders(files)
         file = folder / "owners.sqlite3"
         self.database = Database(file, STORED, "the adapter store", database, version=1)

@@ -85,8 +85,10 @@ def running(settings: Sequence[str] = SETTINGS) -> Iterator[Server]:
     try:
         server.initialise()
         server.start()
-        yield server
-        server.stop()
+        try:
+            yield server
+        finally:
+            server.stop()
     finally:
         shutil.rmtree(folder)
 

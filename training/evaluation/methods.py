@@ -277,7 +277,7 @@ def _request(
     # A prompt would have to hold the text, and inputs make an adapter for bare prompts.
     taught = bool(inputs or asked.method.written)
     mode = asked.mode if text is not None and not taught else "bare"
-    if asked.method.head == MultiTask.name and not rows and mode == "bare":
+    if asked.method.head == MultiTask.name and not (rows or taught) and mode == "bare":
         mode = "prompted"  # its weights are the same, and bare prompts show what they lack
     try:
         return Request(

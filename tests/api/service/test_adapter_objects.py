@@ -1,7 +1,9 @@
 """Adapters in an object store: whole or not there, served from a cache that stays small."""
 
 import os
+import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ def kept(objects: Path) -> list[str]:
 
 
 def cached(store: Store) -> list[str]:
-    return sorted(path.name for path in (store.folder / "adapters").glob("ad_*"))
+    return sorted(path.name for path in (store.folder / "cached").glob("ad_*"))
 
 
 def test_what_is_stored_is_read_elsewhere_and_goes_with_its_last_owner(
@@ -121,6 +123,27 @@ def test_the_cache_stays_small_and_may_be_removed(
     for adapter in adapters:
         assert store.files("a", store.get("a", adapter["id"])) == FILES
         assert len(cached(store)) <= 2
+
+
+def test_what_lies_in_the_folder_alone_is_no_cache(
+    tmp_path: Path, objects: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.service.adapter_objects.CACHE_BYTES", 0)
+    before = Store(tmp_path / "here", quota_bytes=10**6)
+    before.put("a", ONE, FILES)
+    after = Store(tmp_path / "here", quota_bytes=10**6, objects=f"file://{objects}")
+    after.put("a", TWO, FILES)
+    assert before.files("a", before.get("a", ONE["id"])) == FILES
+
+
+def test_many_may_want_what_is_not_cached_yet(tmp_path: Path, objects: Path) -> None:
+    here, there = (store_of(tmp_path / name, objects) for name in ("here", "there"))
+    record, _ = here.put("a", ONE, FILES)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            shutil.rmtree(there.folder / "cached", ignore_errors=True)
+            found = pool.map(lambda _: there.files("a", record), range(4))
+            assert [*found] == [FILES] * 4
 
 
 def test_a_store_that_does_not_answer_is_503_and_leaves_nothing(

@@ -1,5 +1,6 @@
 """The store of jobs: which are interrupted, which make room."""
 
+import math
 import signal
 import tempfile
 import time
@@ -129,6 +130,9 @@ def test_signs_of_life_keep_a_job_running(tmp_path: Path, monkeypatch: pytest.Mo
         assert other.get(job.id).state == "running"
     clock[0] += SILENT_SECONDS + 1
     assert worker.get(job.id).state == "running", "it knows that it lives"
+    other._database.away = time.monotonic()
+    assert other.get(job.id).state == "running", "a server that is away hears nobody"
+    other._database.away = -math.inf
     assert other.get(job.id).state == "interrupted"
     worker.beat(job.id)
     assert worker.get(job.id).state == "interrupted"
