@@ -117,8 +117,9 @@ def test_a_job_that_has_ended_is_one_event(client: TestClient, service: Service)
 
 @pytest.mark.parametrize("state", ["failed", "interrupted"])
 def test_a_job_that_came_to_nothing_says_how(
-    state: Any, client: TestClient, service: Service
+    state: Any, client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(service.jobs.store, "take", lambda *_, **__: None)  # nobody works on it
     job = service.jobs.store.add(LOCAL, "", {"kind": "create"})
     service.jobs.store.fail(job.id, state, "for a reason")
     (block,) = blocks(iter(client.get(f"/v1/jobs/{job.id}/events").text.split("\n")[:-1]))
