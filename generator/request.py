@@ -77,8 +77,10 @@ class Request:
     def __post_init__(self) -> None:
         if self.description is not None:
             object.__setattr__(self, "description", normalise(self.description))
+        elif self.write_inputs:
+            raise UsageError(UNDESCRIBED)
         elif not (self.examples or self.inputs):
-            raise UsageError(UNDESCRIBED if self.write_inputs else NEITHER)
+            raise UsageError(NEITHER)
         if self.mode not in get_args(UsageMode):
             raise UsageError(f"mode must be best, bare or prompted, not {self.mode!r}")
         if self.rank is not None and not 1 <= self.rank <= MAX_RANK:

@@ -14,7 +14,6 @@ from ray.serve import Application
 from api.http.app import create_app
 from api.http.draining import GRACE_SECONDS
 from api.http.logs import configure_logging
-from api.service.keys import KeyStore
 from api.service.service import Service
 from api.service.settings import Settings, load_settings
 from api.service.traces import Traces, provider_from_environment
@@ -49,9 +48,9 @@ async def loaded_service(settings: Settings) -> Service:
         MissingExtra: there is a collector of traces, and not what sends them.
         LorasmithError: the generator cannot be loaded.
     """
-    if not KeyStore(settings.data, settings.database).exist():
-        raise UsageError("Ray Serve takes keys; create one first: lorasmith keys create NAME")
     service = Service(settings, traces=Traces(provider_from_environment()))
+    if not service.keys.exist():
+        raise UsageError("Ray Serve takes keys; create one first: lorasmith keys create NAME")
     service.prepare()
     failures: list[Exception] = []
     service.on_failure = failures.append

@@ -54,8 +54,8 @@ def cpu_seconds(run: Callable[[], object]) -> float:
     return time.thread_time() - start
 
 
-def in_batches(texts: Sequence[str], size: int) -> list[Sequence[str]]:
-    return [texts[start : start + size] for start in range(0, len(texts), size)]
+def in_batches(rows: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def read_all(read: Read, size: int, texts: Sequence[str] = DESCRIPTIONS) -> list[Embeddings]:
@@ -107,8 +107,7 @@ def measured() -> dict[str, Any]:
     sentences = engine.resources.encoder()
 
     def make(rows: Sequence[Embeddings], size: int) -> list[Adapter]:
-        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-        return [module(Condition(text=join(some))) for some in batches]
+        return [module(Condition(text=join(some))) for some in in_batches(rows, size)]
 
     states = read_all(reader.encode_batch, 1)
     return {

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import pretrained
-from generator.refine.limits import UNDESCRIBED
 from generator.refine.writer import Writer
 from generator.strategies.stored import StoredAdapter
 from library.base.models import BaseReference
-from library.errors import LayoutMismatch, UsageError
 
 
 class InputWriter(StoredAdapter):
@@ -20,12 +18,8 @@ class InputWriter(StoredAdapter):
 
         Raises UsageError without a description, LayoutMismatch if there is none for the base.
         """
-        if description is None:
-            raise UsageError(UNDESCRIBED)
-        missing = self.unavailable(base)
-        if missing:
-            raise LayoutMismatch(f"nothing can write inputs: {missing}")
-        return Writer(self.adapter_for(base), self.weights_digest, description, count)
+        task = self.required(description, base, "write inputs")
+        return Writer(self.adapter_for(base), self.weights_digest, task, count)
 
 
 def shipped_input_writer() -> Path:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pretrained
-from generator.refine.limits import UNDESCRIBED
 from generator.refine.teacher import Teacher
 from generator.request import Query, Request
 from generator.strategies.base import Offer, Proposal, Strategy
@@ -72,11 +71,5 @@ class MultiTask(StoredAdapter, Strategy):
 
         Raises UsageError without a description, LayoutMismatch if there is none for the base.
         """
-        if description is None:
-            raise UsageError(UNDESCRIBED)
-        missing = self.unavailable(base)
-        if missing:
-            raise LayoutMismatch(f"nothing can answer the inputs: {missing}")
-        return Teacher(
-            self.adapter_for(base), self.weights_digest, Usage.of("prompted", description)
-        )
+        usage = Usage.of("prompted", self.required(description, base, "answer the inputs"))
+        return Teacher(self.adapter_for(base), self.weights_digest, usage)

@@ -4,11 +4,12 @@ import json
 from functools import cached_property
 from pathlib import Path
 
+from generator.refine.limits import UNDESCRIBED
 from generator.resources import Fit
 from library.adapter import Adapter
 from library.base.models import BaseReference, base_layout, described, of_one_base, same_base
 from library.canonical import digest
-from library.errors import LayoutMismatch
+from library.errors import LayoutMismatch, UsageError
 from library.peft.folder import read_adapter_folder
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.read import adapter_of
@@ -34,6 +35,18 @@ class StoredAdapter:
         if not self._folder.is_dir():
             return f"this installation has no {self.name} adapter"
         return self._fit.misfit(base)
+
+    def required(self, description: str | None, base: BaseReference, what: str) -> str:
+        """The description that it is to read, where it can serve the base.
+
+        Raises UsageError without a description; LayoutMismatch, by what nothing can do then.
+        """
+        if description is None:
+            raise UsageError(UNDESCRIBED)
+        missing = self.unavailable(base)
+        if missing:
+            raise LayoutMismatch(f"nothing can {what}: {missing}")
+        return description
 
     @cached_property
     def weights_digest(self) -> str:
