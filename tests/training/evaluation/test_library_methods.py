@@ -98,7 +98,7 @@ def test_all_of_them_in_one_report(
     names = "base,in-context,oracle,soup,nearest,top-k,text-to-lora"
     command = ["evaluate", "--tasks", str(small_library / "tasks"), "--base", str(tiny_base)]
     command += ["--checkpoint", str(small_checkpoint), "--methods", names]
-    command += ["--mode", "bare,prompted"]
+    command += ["--mode", "bare,prompted", "--limit", "2"]
     report = tmp_path / "report.json"
     assert main([*command, "--out", str(report)]) == 1  # the shipped sample is for another base
     pages = ["--html", str(tmp_path / "r.html"), "--markdown", str(tmp_path / "r.md")]
@@ -107,15 +107,12 @@ def test_all_of_them_in_one_report(
     )
     found = json.loads(report.read_text())
     rows = found["rows"]
-    assert {r["method"] for r in rows} == set(names.split(",")) and len(rows) == 7 * 3 * 2
+    assert {r["method"] for r in rows} == set(names.split(",")) and len(rows) == 7 * 2 * 2
     assert found["abstentions"]["oracle"] == 0
-    assert len(found["pairs"]) == 2 * 7 * 6 // 2 and set(found["similarity"]) == set(
-        tiny.LIBRARY_TASKS
-    )
+    first = sorted(tiny.LIBRARY_TASKS)[:2]
+    assert len(found["pairs"]) == 2 * 7 * 6 // 2 and sorted(found["similarity"]) == first
     page = (tmp_path / "r.html").read_text()
-    assert page.count("<svg") >= 1 and all(
-        f"<td>{name}</td>" in page for name in tiny.LIBRARY_TASKS
-    )
+    assert page.count("<svg") >= 1 and all(f"<td>{name}</td>" in page for name in first)
     assert "src=" not in page and 'href="http' not in page and "@import" not in page
     assert (tmp_path / "r.md").read_text().startswith("| method | mode |")
 

@@ -105,12 +105,8 @@ def test_every_fault_gets_its_verdict_and_none_is_no_fault(
 ) -> None:
     own, other = adapters[[0]], adapters[[1]]
     plain = files_of(own, world.base)
-    part = without(own, lambda site: site.depth == 1)
-    kind = without(own, lambda site: site.module_type == "q_proj")
     first, second = (world.serve(1, plain), world.serve(2, files_of(other, world.base)))
     double = world.serve(3, files_of(own.scaled(2.0), world.base))
-    shallow = world.serve(4, files_of(part, world.base))
-    values = world.serve(5, files_of(kind, world.base))
 
     code, this = verified(plain, world.url + "/v1/", first)
     assert (code, this["code"], this["severity"]) == (0, "served-this", "info")
@@ -124,12 +120,26 @@ def test_every_fault_gets_its_verdict_and_none_is_no_fault(
     assert (code, strong["code"]) == (1, "served-strength")
     assert strong["evidence"]["strength"] == pytest.approx(2, rel=0.05)
     assert "2.0" in strong["message"] and "rsLoRA" not in strong["message"]
+
+
+in_float32 = pytest.mark.parametrize("world", [torch.float32], ids=["float32"], indirect=True)
+
+
+@in_float32
+def test_what_is_missing_is_named(world: World, adapters: Adapter, verified: Any) -> None:
+    own = adapters[[0]]
+    plain = files_of(own, world.base)
+    part = without(own, lambda site: site.depth == 1)
+    kind = without(own, lambda site: site.module_type == "q_proj")
+    shallow = world.serve(4, files_of(part, world.base))
+    values = world.serve(5, files_of(kind, world.base))
     for model, missing in ((shallow, "layer 1"), (values, "every q_proj")):
         code, lacking = verified(plain, world.url, model)
         assert (code, lacking["code"]) == (1, "served-partial")
         assert lacking["evidence"]["missing"] == missing and missing in lacking["message"]
 
 
+@in_float32
 def test_the_scale_of_rslora_left_out_is_named(
     world: World, adapters: Adapter, verified: Any
 ) -> None:
