@@ -209,13 +209,13 @@ def add_command(
     place = _Place(device, compile_layers, workers, executor, ray_address)
     from library.base.models import described, load_tokenizer, resolve_base
     from library.build.add import begin_addition
-    from library.build.build import BuildReport, require_base
+    from library.build.build import BuildReport, require_base_of_plan
     from library.store.open import open_library
 
     folder = open_library(location, write=True)
     plan = folder.plan()
     reference = resolve_base(base or plan.base["id"])
-    require_base(plan, {**described(reference), "id": plan.base["id"]})
+    require_base_of_plan(plan, described(reference))
     addition = begin_addition(folder, by_name, load_tokenizer(reference), shard_size=shard_size)
     report = BuildReport(existing=addition.existing)
     if not addition.is_done:

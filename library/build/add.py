@@ -12,7 +12,8 @@ from typing import Any
 from library.build.plan import digests_of, shards_of, sorted_out
 from library.errors import TaskFileError
 from library.store.folder import LibraryFolder
-from library.store.plan import JobPlan, Plan, Shards, whole_plan, write_part
+from library.store.parts import recorded_jobs, whole_plan, write_part
+from library.store.plan import JobPlan, Plan, Shards
 from library.tasks.files import Task
 
 
@@ -86,7 +87,7 @@ def _missing(folder: LibraryFolder, plan: Plan, tasks: Collection[str]) -> tuple
     for number, shard in enumerate(plan.shards):
         jobs = tuple(job for job in shard if job.task in tasks and job not in seen)
         seen.update(jobs)
-        finished = not jobs or plan.recorded(folder, number).issuperset(jobs)
+        finished = not jobs or recorded_jobs(folder, plan, number).issuperset(jobs)
         existing += len(jobs) if finished else 0
         missing += ((),) if finished else (jobs,)
     return missing, existing

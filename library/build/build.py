@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from library.base.models import BaseModel, numerics
+from library.base.models import BaseModel, numerics, of_one_base
 from library.build.plan import job_for, rows_digest, task_rows
 from library.errors import LayoutMismatch, OutputError, OutputExists, UsageError
 from library.layout import Layout
@@ -19,6 +19,7 @@ from library.peft.provenance import Provenance, finish
 from library.peft.write import to_peft
 from library.progress import Progress, no_progress, part_of
 from library.store.folder import MANIFEST, RECORDS, LibraryFolder
+from library.store.parts import recorded_jobs
 from library.store.plan import JobPlan, Plan, has_plan
 from library.store.records import Record, new_record, write_record
 from library.store.snapshots import write_snapshots
@@ -90,7 +91,7 @@ def begin(folder: LibraryFolder, plan: Plan, *, resume: bool) -> None:
         return
     begun = folder.plan()
     begun.layout.require_same(plan.layout, f"the library {folder.location}", "this build")
-    require_base(begun, plan.base)
+    require_base_of_plan(begun, plan.base)
     before, now = begun.to_dict(), plan.to_dict()
     changed = sorted(key for key in now if now[key] != before[key])
     if changed:
@@ -98,9 +99,9 @@ def begin(folder: LibraryFolder, plan: Plan, *, resume: bool) -> None:
         raise UsageError(f"the library was begun with other settings: {', '.join(changed)}{more}")
 
 
-def require_base(plan: Plan, base: Mapping[str, Any]) -> None:
+def require_base_of_plan(plan: Plan, base: Mapping[str, Any]) -> None:
     """Raise LayoutMismatch unless a base is the one that a library was begun for."""
-    if plan.base != base:
+    if not of_one_base(plan.base, base):
         raise LayoutMismatch(
             f"the library was made for {plan.base['id']} with weights {plan.base['sha256']}, "
             f"not {base['id']} with {base['sha256']}"
@@ -131,7 +132,7 @@ class ShardBuilder:
         """Train one shard, storing each adapter as it is done."""
         report, plan, place = BuildReport(), self.plan, self.plan.folder_number(number)
         jobs = {job.name: job for job in plan.shards[number]}
-        if len(plan.recorded(self.folder, number)) == len(jobs):
+        if len(recorded_jobs(self.folder, plan, number)) == len(jobs):
             report.existing = len(jobs)
         else:
             pad = self.base.tokenizer.pad_token_id

@@ -22,6 +22,7 @@ from library.build.build import BuildReport, ShardBuilder
 from library.errors import LorasmithError, UsageError
 from library.progress import Progress, no_progress
 from library.store.folder import LibraryFolder
+from library.store.parts import recorded_jobs
 from library.store.plan import Plan
 from library.tasks.files import Task
 
@@ -85,7 +86,7 @@ class Build:
         shards, jobs = range(len(self.plan.shards)), sum(map(len, self.plan.shards))
 
         def report() -> None:
-            stored = sum(len(self.plan.recorded(folder, number)) for number in shards)
+            stored = sum(len(recorded_jobs(folder, self.plan, number)) for number in shards)
             self.progress(steps * stored, steps * jobs)
 
         return report

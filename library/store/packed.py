@@ -26,7 +26,8 @@ from library.peft.provenance import PROVENANCE_FILE, AdapterFiles, Provenance, f
 from library.peft.write import to_peft
 from library.store.catalogue import read_adapter, records
 from library.store.folder import ADAPTERS, MANIFEST, PACKED, RECORDS, LibraryFolder
-from library.store.plan import JobPlan, Plan, whole_plan
+from library.store.parts import whole_plan
+from library.store.plan import JobPlan, Plan
 from library.store.records import Record
 
 INDEX, SCALE = "records.jsonl", ".scale"

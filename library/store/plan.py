@@ -2,25 +2,18 @@
 
 It is the manifest in the library's folder. A shard is a fixed list of jobs; whoever builds it, and
 however often it was stopped, builds it from the plan alone.
-
-What is added later are further parts of the plan, one file each beside the manifest, which say
-their tasks and shards. A part is named by its content and never rewritten, so that those who add at
-the same time need no lock.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from library.canonical import json_digest
 from library.errors import UsageError
 from library.layout import Layout
-from library.store.folder import RECORDS, LibraryFolder
 from library.trainer.recipes.recipe import Recipe
 from library.trainer.recipes.registry import recipe_from_dict
 from library.trainer.run_state import TrainConfig
 
 LIBRARY_FORMAT = 1
-PARTS = "parts"
 
 
 @dataclass(frozen=True)
@@ -76,11 +69,6 @@ class Plan:
         """
         return shard if self.first_added is None else min(shard, self.first_added)
 
-    def recorded(self, folder: LibraryFolder, shard: int) -> set[JobPlan]:
-        """The jobs of a shard that have their records."""
-        names = set(folder.names(f"{RECORDS}/{self.folder_number(shard):04}"))
-        return {job for job in self.shards[shard] if f"{job.name}.json" in names}
-
     def to_dict(self) -> dict[str, Any]:
         """The manifest, which names no later parts."""
         apart = ("layout", "recipe", "config", "first_added")
@@ -91,7 +79,7 @@ class Plan:
             "layout_digest": self.layout.digest,
             "recipe": asdict(self.recipe),
             "config": asdict(self.config),
-            "shards": _shards_json(self.shards),
+            "shards": shards_json(self.shards),
         }
 
     @classmethod
@@ -109,7 +97,7 @@ class Plan:
             layout=Layout.from_dict(data["layout"]),
             recipe=recipe_from_dict(data["recipe"]),
             config=TrainConfig(**data["config"]),
-            shards=_shards_of(data["shards"]),
+            shards=shards_from(data["shards"]),
             **{name: data[name] for name in names},
         )
 
@@ -119,27 +107,11 @@ def has_plan(manifest: dict[str, Any]) -> bool:
     return "layout" in manifest
 
 
-def whole_plan(folder: LibraryFolder, without: str = "") -> Plan:
-    """The plan of a library with its later parts (all but one). Raises as `LibraryFolder.plan`."""
-    first = folder.plan()
-    names = [f"{PARTS}/{name}" for name in folder.names(PARTS)]
-    tasks, added = dict(first.tasks), Shards()
-    for part in [folder.read_json(name) for name in names if name != without]:
-        tasks = {**part["tasks"], **tasks}
-        added += _shards_of(part["shards"])
-    return replace(first, tasks=tasks, shards=first.shards + added, first_added=len(first.shards))
-
-
-def write_part(folder: LibraryFolder, tasks: dict[str, str], shards: Shards) -> str:
-    """Add a part to a library's plan: digests of tasks' rows, and jobs. Returns its file's name."""
-    part = {"tasks": tasks, "shards": _shards_json(shards)}
-    folder.write_json(name := f"{PARTS}/{json_digest(part)[:40]}.json", part)
-    return name
-
-
-def _shards_json(shards: Shards) -> list[list[dict[str, Any]]]:
+def shards_json(shards: Shards) -> list[list[dict[str, Any]]]:
+    """Shards as a manifest has them."""
     return [[asdict(job) for job in shard] for shard in shards]
 
 
-def _shards_of(data: list[list[dict[str, Any]]]) -> Shards:
+def shards_from(data: list[list[dict[str, Any]]]) -> Shards:
+    """The shards of a manifest."""
     return tuple(tuple(JobPlan(**job) for job in shard) for shard in data)

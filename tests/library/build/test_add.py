@@ -23,7 +23,8 @@ from library.errors import TaskFileError
 from library.store.catalogue import read_adapter, records
 from library.store.folder import LibraryFolder
 from library.store.open import open_library
-from library.store.plan import Plan, whole_plan, write_part
+from library.store.parts import whole_plan, write_part
+from library.store.plan import Plan
 from library.store.snapshots import read_snapshots
 from library.tasks.files import read_tasks
 
