@@ -196,11 +196,16 @@ class Query:
         return embed_pairs(self.resources.reader(encoder, self.base), [examples])
 
     @cached_property
+    def retriever(self) -> Retriever:
+        """The library for the base, as it was when the query first looked. Raises as Resources."""
+        return self.resources.retriever(self.base)
+
+    @cached_property
     def neighbours(self) -> list[Neighbour]:
         """Library adapters with the nearest descriptions, nearest first; none without a library."""
         if self.request.description is None or self.resources.library_fit.misfit(self.base):
             return []
-        retriever = self.resources.retriever(self.base)
+        retriever = self.retriever
         vector = self.embeddings(retriever.encoder.name).pooled[0].cpu()
         with self.stages("retrieve"):
             return retriever.nearest(
@@ -219,7 +224,7 @@ class Query:
         LayoutMismatch or UnsupportedModel if it does not fit.
         """
         _ = self.description
-        retriever = self.resources.retriever(self.base)
+        retriever = self.retriever
         if not self.neighbours:
             raise UsageError(f"{retriever.folder.location} holds no adapter for '{self.base.name}'")
         return retriever
@@ -236,7 +241,7 @@ class Query:
         library; LayoutMismatch or UnsupportedModel if that does not fit.
         """
         if k not in self._nearest_experts:
-            retriever = self.resources.retriever(self.base)
+            retriever = self.retriever
             own = {record["id"] for record in retriever.experts}
             vector = self.embeddings(retriever.encoder.name).pooled[0].cpu()
             with self.stages("retrieve"):
@@ -252,7 +257,7 @@ class Query:
 
         Raises UsageError for no neighbours.
         """
-        retriever = self.resources.retriever(self.base)
+        retriever = self.retriever
         if not nearest:
             raise UsageError(f"{retriever.folder.location} holds no other adapter of its layout")
         moments = zip(*(retriever.moments(n.id) for n in nearest), strict=True)

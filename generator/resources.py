@@ -1,16 +1,19 @@
 """Loaded things that strategies share: encoders, the library for a base, base models."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
 from index.encoders.texts import TextEncoder, is_base_states, text_encoder
 from index.search.retriever import Retriever
 from library.base.models import BaseModel, BaseReference, described, load_base
-from library.errors import LayoutMismatch, UnsupportedModel, UsageError
+from library.errors import LayoutMismatch, OutputError, UnsupportedModel, UsageError
 from library.store.folder import LibraryFolder
 
+FOLLOW_SECONDS = 2  # between two looks at what changed in the library
 MISFIT = (LayoutMismatch, UnsupportedModel, UsageError)  # raised by what does not fit a base
 
 
@@ -68,6 +71,7 @@ class Resources:
         self._models: dict[BaseReference, BaseModel] = {}
         self._described: dict[BaseReference, dict[str, Any]] = {}
         self._loading = threading.RLock()
+        self._followed, self._changes = time.monotonic(), 0
         self.library_fit = Fit(self.retriever)
 
     def reader(self, encoder: str, base: BaseReference) -> TextEncoder:
@@ -106,6 +110,21 @@ class Resources:
             if base not in self._retrievers:
                 self._retrievers[base] = Retriever(self.library, base, self.encoder())
             return self._retrievers[base]
+
+    def follow(self) -> int:
+        """Take in what was written to the library since; looks every FOLLOW_SECONDS at most.
+
+        Returns how often there was a change. While the library cannot be read, or holds a damaged
+        record, it stays as it was read before.
+        """
+        with self._loading:
+            if time.monotonic() - self._followed > FOLLOW_SECONDS:
+                for base, retriever in self._retrievers.items():
+                    with suppress(OutputError):
+                        self._retrievers[base] = retriever.followed()
+                    self._changes += self._retrievers[base] is not retriever
+                self._followed = time.monotonic()
+            return self._changes
 
     def model(self, base: BaseReference) -> BaseModel:
         """A loaded base model."""

@@ -57,3 +57,33 @@ def index_build(
     with progress_bar("reading weights", unit="adapter") as progress:
         built = build_index(library, weights, progress, note)
     typer.echo(f"{len(built.view)} adapters by their weights  {built.location}")
+
+
+def follow_own_indexes(location: str) -> None:
+    """Bring those indexes up to date that a library has of its own.
+
+    Search follows the library by itself, and makes an index where there is none; this spares it
+    the time. One that another encoder made is left, with a note.
+    """
+    import torch
+
+    from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
+    from index.encoders.weights import load_weight_encoder
+    from index.search.sources import DescriptionSource, WeightSource
+    from index.search.sync import has_own_index, open_index
+    from index.segments.snapshot import EncoderMismatch, IndexDamaged
+
+    def descriptions() -> DescriptionSource:
+        return DescriptionSource(DescriptionEncoder(DEFAULT_ENCODER, dtype=torch.float32))
+
+    def by_weights() -> WeightSource:
+        return WeightSource(load_weight_encoder())
+
+    made = {DescriptionSource.folder: descriptions, WeightSource.folder: by_weights}
+    for name, source in made.items():
+        if has_own_index(location, name):
+            try:
+                with progress_bar("indexing", unit="adapter") as progress:
+                    open_index(location, source(), progress, note)
+            except (EncoderMismatch, IndexDamaged) as error:
+                note(f"{error}")

@@ -1,22 +1,29 @@
 """`lorasmith library import` and `export`: adapters from elsewhere, and back."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from api.cli.console import progress_bar
+from api.cli.index import follow_own_indexes
 from api.cli.library_list import SHIPPED_LIBRARY, CatalogueUrl, Location, catalogue_at
 from library.errors import UsageError
 from library.files import require_absent, write_folder
 from library.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from library.exchange.importing import ImportRequest
 
 Profile = Literal["portable", "lossless"]
 Format = Literal["peft", "diffusers", "kohya"]
 
 
 def import_command(
-    source: Annotated[str, typer.Argument(help="PEFT folder, LoRA file or Hub id.")],
+    source: Annotated[
+        str, typer.Argument(help="PEFT folder, LoRA file, Hub id, or a .jsonl list of them.")
+    ],
     location: Location,
     base: Annotated[str | None, typer.Option(help="Base model, where SOURCE is silent.")] = None,
     task: Annotated[str | None, typer.Option(help="Name; default: the source's.")] = None,
@@ -25,21 +32,40 @@ def import_command(
     license_class: Annotated[str, typer.Option(help="Of the licence.")] = "",
     rank: Annotated[int, typer.Option(min=1, max=256, help="Of a converted adapter.")] = 8,
 ) -> None:
-    """Put an adapter into a library: PEFT, diffusers or kohya, safetensors only.
+    """Put adapters into a library: PEFT, diffusers or kohya, safetensors only. A list has one a
+    line, {"source": PATH, "task": NAME, "description": TEXT, …}.
 
     Example: lorasmith library import my-adapter --library my-library --description "Say yes or no."
     """
-    from index.encoders.descriptions import normalise
-
-    text = None if description is None else normalise(description)
     quiet_libraries()
-    from library.exchange.importing import ImportRequest, import_adapter
+    from index.encoders.descriptions import normalise
+    from library.exchange.import_list import LIST_SUFFIX, import_requests
+    from library.exchange.importing import ImportRequest
     from library.exchange.source import find_source
-    from library.store.folder import LibraryFolder
-    from verification.run import reported, require_sound
+    from verification.run import require_sound
 
-    request = ImportRequest(source, base, task, text, license, license_class, rank)
-    require_sound(find_source(source), source)
+    request = ImportRequest(source, base, task, description, license, license_class, rank)
+    listed = source.endswith(LIST_SUFFIX)
+    if listed and (task or description):
+        raise UsageError("a list's lines say task and description, not the options")
+    requests = import_requests(Path(source), request) if listed else [request]
+    requests = [
+        replace(r, description=None if r.description is None else normalise(r.description))
+        for r in requests
+    ]
+    for request in requests:  # all, before the first is stored
+        require_sound(find_source(request.source), request.source)
+    for request in requests:
+        _import(location, request)
+    follow_own_indexes(location)
+
+
+def _import(location: str, request: "ImportRequest") -> None:
+    """Import one adapter and say so."""
+    from library.exchange.importing import import_adapter
+    from library.store.folder import LibraryFolder
+    from verification.run import reported
+
     with progress_bar("importing", unit="module") as progress:
         done = import_adapter(
             LibraryFolder(location), request, progress, lambda files: reported(files).files

@@ -21,8 +21,8 @@ REMEMBERED = 100_000  # requests; the id of an adapter is kept for each
 class Creating:
     """Answers requests from what is stored, from work under way, or by work in the waiting line.
 
-    A service's engine never changes, so that equal requests have equal answers. For the event
-    loop's thread only.
+    Equal requests have equal answers until the library changes, which is all that may change of an
+    engine. For the event loop's thread only.
 
     Args:
         making: does the work.
@@ -39,8 +39,12 @@ class Creating:
     async def create(self, owner: str, name: str, request: Request, base: BaseReference) -> Created:
         """An adapter of `owner`'s by the strategy `name`. Raises as the engine and the store do."""
         asked = {
-            "owner": owner, "generator": name, "base": base.name, "request": request_json(request)
-        }  # fmt: skip
+            "owner": owner,
+            "generator": name,
+            "base": base.name,
+            "request": request_json(request),
+            "library": await to_thread.run_sync(self._making.library_changes),
+        }
         key = digest(canonical_json(asked))
         stored = await self._stored(owner, key)
         if stored is not None:

@@ -55,10 +55,19 @@ class Making:
         self._settings, self._store, self._engine = settings, store, engine
         self._metrics = metrics
 
+    def library_changes(self) -> int:
+        """How often the library has changed since the start, as far as requests have seen it."""
+        return self._engine().resources.follow()
+
+    def _following(self) -> Engine:
+        """The engine, once it has followed its library."""
+        self.library_changes()
+        return self._engine()
+
     def generate(self, name: str, request: Request, base: BaseReference) -> Packaged:
         """An adapter that needs no training, and is kept nowhere yet."""
         stages = self._metrics.stages("requests")
-        return self._engine().generate(name, request, base, stages=stages)
+        return self._following().generate(name, request, base, stages=stages)
 
     def keep(self, owner: str, adapter: Packaged) -> Created:
         """What a client is told of an adapter, which is stored now."""
@@ -67,7 +76,7 @@ class Making:
 
     def require_start(self, name: str, request: Request, base: BaseReference) -> None:
         """Raise whatever is known to be wrong with a request before its training."""
-        engine = self._engine()
+        engine = self._following()
         stages = self._metrics.stages("requests")
         engine.start(name, Query(request, base, engine.resources, stages=stages))
 
@@ -77,7 +86,7 @@ class Making:
         base = self._settings.base(asked["base"])
         request, progress = request_of(asked["request"]), _shares(share)
         stages = self._metrics.stages("jobs")
-        adapter = self._engine().generate(
+        adapter = self._following().generate(
             asked["generator"], request, base, progress, refine_apart, stages
         )
         return lambda: self._store.put(job.owner, adapter.summary, adapter.files.files)[0]

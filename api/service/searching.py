@@ -5,13 +5,12 @@ from collections.abc import Callable
 
 from api.service.metrics import Metrics
 from api.service.store import Store
+from generator.resources import FOLLOW_SECONDS
 from index.encoders.descriptions import DescriptionEncoder
 from index.search.plane import LibraryMap, Point
 from index.search.searcher import Result, Searcher
 from index.search.sources import By
 from index.segments.metadata import Filter
-
-FOLLOW_SECONDS = 2  # between two looks at what changed in the library
 
 
 class Searching:

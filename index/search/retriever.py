@@ -6,6 +6,7 @@ neither depends on how many threads multiplied.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -22,7 +23,13 @@ from library.base.models import BaseReference, base_layout, identity
 from library.canonical import json_digest
 from library.errors import LayoutMismatch, OutputError
 from library.files import cache_dir, write_file
-from library.store.catalogue import Record, read_adapter, records
+from library.store.catalogue import (
+    Record,
+    StoredRecords,
+    in_order,
+    read_adapter,
+    read_records,
+)
 from library.store.folder import LibraryFolder
 from library.store.plan import Plan
 from library.store.snapshots import read_snapshots, state_moments
@@ -61,7 +68,7 @@ def similarity_weights(
 
 
 class Retriever:
-    """The adapters of a library for its own base and modules, of any rank.
+    """The adapters of a library for its own base and modules, of any rank, as it was when read.
 
     Args:
         folder: the library.
@@ -79,6 +86,24 @@ class Retriever:
         self.plan = _plan(folder, base)
         self._read: dict[str, Adapter] = {}
         self._moments: dict[str, tuple[Adapter, Adapter]] = {}
+        self._known: dict[str, Tensor] = {}  # vectors of descriptions
+
+    def followed(self) -> "Retriever":
+        """A retriever of the library as it is now; this one if nothing has changed.
+
+        Only what is new is read and embedded. Raises OutputError for a damaged record.
+        """
+        stored = read_records(self.folder, self._stored)
+        if stored == self._stored:
+            return self
+        other = copy(self)
+        if "_vectors" in vars(self):
+            texts = [record["description"] for record in self.records]
+            other._known = dict(zip(texts, self._vectors, strict=True))
+        for name in ("records", "experts", "_vectors"):
+            vars(other).pop(name, None)
+        other._stored = stored
+        return other
 
     def nearest(
         self,
@@ -129,7 +154,11 @@ class Retriever:
 
         Raises OutputError for a damaged record.
         """
-        return [record for record in records(self.folder) if self._fits(record)]
+        return [record for record in in_order(self._stored) if self._fits(record)]
+
+    @cached_property
+    def _stored(self) -> StoredRecords:
+        return read_records(self.folder)
 
     def embed(self, text: str) -> Float[Tensor, " d"]:
         """The unit vector of a text."""
@@ -148,11 +177,14 @@ class Retriever:
         texts = [record["description"] for record in self.records]
         key = json_digest({"encoder": self.encoder.name, "texts": texts})
         file = cache_dir() / "vectors" / f"{key}.safetensors"
-        if self.encoder.name != DEFAULT_ENCODER:  # a folder's content may change
-            return torch.stack([self.embed(text) for text in texts])
+        shared = self.encoder.name == DEFAULT_ENCODER  # a folder's content may change
         with suppress(OSError, SafetensorError, KeyError):
-            return load(file.read_bytes())["vectors"]
-        vectors = torch.stack([self.embed(text) for text in texts])
+            if shared:
+                return load(file.read_bytes())["vectors"]
+        known = self._known
+        vectors = torch.stack([known[t] if t in known else self.embed(t) for t in texts])
+        if not shared:
+            return vectors
         with suppress(OutputError):
             write_file(file, save({"vectors": vectors}, metadata={"format": "pt"}))
         return vectors

@@ -41,7 +41,7 @@ def build_index(
 
     Raises MissingPath, OutputError.
     """
-    library, folder = open_library(location), library_index(location, source)
+    library, folder = open_library(location), library_index(location, source.folder)
     index = _open_or_replace(folder, source, note)
     change = change_for(index.view, library, source, progress)
     if change is None and index.exists and index.view.is_snapshot:
@@ -62,13 +62,13 @@ def open_index(
         MissingPath: there is no library.
         EncoderMismatch, IndexDamaged: the library's own index of descriptions cannot be used.
     """
-    library, folder = open_library(location), library_index(location, source)
+    library, folder = open_library(location), library_index(location, source.folder)
     exists = (folder / CURRENT).exists()
     if exists and not source.replaceable:
         index = VectorIndex(source.identity, folder, note)
     else:
         try:
-            folder = folder if exists else _cached_index(location, source)
+            folder = folder if exists else _cached_index(location, source.folder)
             index = _open_or_replace(folder, source, note)
         except OutputError:
             index = VectorIndex(source.identity)
@@ -95,15 +95,20 @@ def follow(
         index.apply(change, persist=False)
 
 
-def library_index(location: str, source: VectorSource) -> Path:
+def has_own_index(location: str, name: str) -> bool:
+    """Whether a library has an index of the source whose `folder` is `name`."""
+    return (library_index(location, name) / CURRENT).exists()
+
+
+def library_index(location: str, name: str) -> Path:
     """LIB/index; for a library that is not a local folder, a folder in the cache."""
     local = LibraryFolder(location).local
-    return _cached_index(location, source) if local is None else local / "index" / source.folder
+    return _cached_index(location, name) if local is None else local / "index" / name
 
 
-def _cached_index(location: str, source: VectorSource) -> Path:
+def _cached_index(location: str, name: str) -> Path:
     library = digest(LibraryFolder(location).url.encode())[:16]
-    return cache_dir() / "indexes" / library / source.folder
+    return cache_dir() / "indexes" / library / name
 
 
 def _open_or_replace(folder: Path, source: VectorSource, note: OnNote) -> VectorIndex:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from library.base.models import BaseModel, numerics
+from library.base.models import BaseModel, numerics, of_one_base
 from library.build.plan import job_for, rows_digest, task_rows
 from library.errors import LayoutMismatch, OutputError, OutputExists, UsageError
 from library.layout import Layout
@@ -19,6 +19,7 @@ from library.peft.provenance import Provenance, finish
 from library.peft.write import to_peft
 from library.progress import Progress, no_progress, part_of
 from library.store.folder import MANIFEST, RECORDS, LibraryFolder
+from library.store.parts import recorded_jobs
 from library.store.plan import JobPlan, Plan, has_plan
 from library.store.records import Record, new_record, write_record
 from library.store.snapshots import write_snapshots
@@ -90,15 +91,21 @@ def begin(folder: LibraryFolder, plan: Plan, *, resume: bool) -> None:
         return
     begun = folder.plan()
     begun.layout.require_same(plan.layout, f"the library {folder.location}", "this build")
-    if begun.base != plan.base:
-        raise LayoutMismatch(
-            f"the library was made for {begun.base['id']} with weights {begun.base['sha256']}, "
-            f"not {plan.base['id']} with {plan.base['sha256']}"
-        )
+    require_base_of_plan(begun, plan.base)
     before, now = begun.to_dict(), plan.to_dict()
     changed = sorted(key for key in now if now[key] != before[key])
     if changed:
-        raise UsageError(f"the library was begun with other settings: {', '.join(changed)}")
+        more = "; `library add` is for more tasks" if "tasks" in changed else ""
+        raise UsageError(f"the library was begun with other settings: {', '.join(changed)}{more}")
+
+
+def require_base_of_plan(plan: Plan, base: Mapping[str, Any]) -> None:
+    """Raise LayoutMismatch unless a base is the one that a library was begun for."""
+    if not of_one_base(plan.base, base):
+        raise LayoutMismatch(
+            f"the library was made for {plan.base['id']} with weights {plan.base['sha256']}, "
+            f"not {base['id']} with {base['sha256']}"
+        )
 
 
 @dataclass(frozen=True)
@@ -123,10 +130,9 @@ class ShardBuilder:
         self, number: int, tasks: Mapping[str, Task], progress: Progress = no_progress
     ) -> BuildReport:
         """Train one shard, storing each adapter as it is done."""
-        report, plan = BuildReport(), self.plan
+        report, plan, place = BuildReport(), self.plan, self.plan.folder_number(number)
         jobs = {job.name: job for job in plan.shards[number]}
-        recorded = set(self.folder.names(f"{RECORDS}/{number:04}"))
-        if all(f"{name}.json" in recorded for name in jobs):
+        if len(recorded_jobs(self.folder, plan, number)) == len(jobs):
             report.existing = len(jobs)
         else:
             pad = self.base.tokenizer.pad_token_id
@@ -138,10 +144,10 @@ class ShardBuilder:
             ]
             for trained in trainer.run(ready, progress):
                 job = jobs[trained.job.name]
-                if self.folder.exists(_record_name(number, job)):
+                if self.folder.exists(_record_name(place, job)):
                     report.existing += 1
                     continue
-                self._store(number, job, tasks[job.task], trained)
+                self._store(place, job, tasks[job.task], trained)
                 report.stored += trained.adapter is not None
                 report.failed += trained.adapter is None
             report.tokens, report.cells = trainer.figures.tokens, trainer.figures.cells

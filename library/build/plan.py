@@ -8,7 +8,7 @@ from library.base.batches import TokenRow, fitting_rows
 from library.canonical import json_digest
 from library.errors import TaskFileError
 from library.layout import Layout
-from library.store.plan import JobPlan, Plan
+from library.store.plan import JobPlan, Plan, Shards
 from library.tasks.files import Example, Task
 from library.trainer.recipes.recipe import Recipe, TrainingJob
 from library.trainer.run_state import TrainConfig
@@ -33,15 +33,37 @@ def make_plan(
     on.
     """
     recipe.require_fit(layout, config.steps)
+    trainable, skipped = sorted_out(tasks, tokenizer, max_length)
+    shards = shards_of(trainable, variants, shard_size)
+    return Plan(
+        base, layout, recipe, config, seed, max_length, digests_of(trainable), shards, skipped
+    )
+
+
+def sorted_out(
+    tasks: Sequence[Task], tokenizer: Any, max_length: int
+) -> tuple[list[Task], dict[str, str]]:
+    """The tasks that can be trained on, and the reason for each other.
+
+    Raises TaskFileError if there are only others.
+    """
     reasons = {task.name: _unfit(task, tokenizer, max_length) for task in tasks}
     skipped = {name: reason for name, reason in reasons.items() if reason}
     trainable = [task for task in tasks if task.name not in skipped]
     if not trainable:
         raise TaskFileError("none of the tasks can be trained on: " + "; ".join(skipped.values()))
-    jobs = [JobPlan(task.name, v) for v in range(variants) for task in trainable]
-    shards = [tuple(jobs[i : i + shard_size]) for i in range(0, len(jobs), shard_size)]
-    digests = {task.name: rows_digest(task.train) for task in trainable}
-    return Plan(base, layout, recipe, config, seed, max_length, digests, tuple(shards), skipped)
+    return trainable, skipped
+
+
+def shards_of(tasks: Sequence[Task], variants: int, size: int) -> Shards:
+    """The jobs of some tasks, `size` of them a shard."""
+    jobs = [JobPlan(task.name, v) for v in range(variants) for task in tasks]
+    return tuple(tuple(jobs[i : i + size]) for i in range(0, len(jobs), size))
+
+
+def digests_of(tasks: Sequence[Task]) -> dict[str, str]:
+    """The digest of each task's train rows, by name."""
+    return {task.name: rows_digest(task.train) for task in tasks}
 
 
 def task_rows(job: JobPlan, task: Task, seed: int) -> tuple[Example, ...]:

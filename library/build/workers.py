@@ -21,7 +21,8 @@ from library.base.models import BaseModel, BaseReference, fast_dtype, load_base
 from library.build.build import BuildReport, ShardBuilder
 from library.errors import LorasmithError, UsageError
 from library.progress import Progress, no_progress
-from library.store.folder import RECORDS, LibraryFolder
+from library.store.folder import LibraryFolder
+from library.store.parts import recorded_jobs
 from library.store.plan import Plan
 from library.tasks.files import Task
 
@@ -69,6 +70,11 @@ class Build:
     tasks: Mapping[str, Task]
     progress: Progress = no_progress
 
+    @property
+    def numbers(self) -> list[int]:
+        """The shards that have jobs."""
+        return [number for number, jobs in enumerate(self.plan.shards) if jobs]
+
     def shard(self, number: int) -> tuple[Workplace, Plan, int, dict[str, Task]]:
         """The arguments of `run_shard`, with the tasks of this shard alone."""
         tasks = {job.task: self.tasks[job.task] for job in self.plan.shards[number]}
@@ -80,8 +86,8 @@ class Build:
         shards, jobs = range(len(self.plan.shards)), sum(map(len, self.plan.shards))
 
         def report() -> None:
-            stored = sum(len(folder.names(f"{RECORDS}/{number:04}")) for number in shards)
-            self.progress(steps * min(stored, jobs), steps * jobs)
+            stored = sum(len(recorded_jobs(folder, self.plan, number)) for number in shards)
+            self.progress(steps * stored, steps * jobs)
 
         return report
 
@@ -127,7 +133,7 @@ def build_library(
 
 def in_pool(build: Build, workers: int) -> Iterator[BuildReport]:
     """Build with `workers` processes of this machine. Raises WorkerLost."""
-    todo, lost = set(range(len(build.plan.shards))), 0
+    todo, lost = set(build.numbers), 0
     while todo:
         try:
             for number, report in _pool(build, sorted(todo), workers):
@@ -202,7 +208,7 @@ def _ray_reports(build: Build, remote: Any) -> Iterator[BuildReport]:
 
     report_progress = build.watch()
     try:
-        shards = [remote.remote(*build.shard(n)) for n in range(len(build.plan.shards))]
+        shards = [remote.remote(*build.shard(n)) for n in build.numbers]
         while shards:
             done, shards = ray.wait(shards, timeout=POLL)
             yield from ray.get(done)

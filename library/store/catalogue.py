@@ -4,6 +4,7 @@ A catalogue in SQL answers, or, where SQLAlchemy is not installed, the records t
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Protocol, runtime_checkable
 
@@ -25,6 +26,7 @@ from library.store.records import (
     select_records,
 )
 
+StoredRecords = dict[str, tuple[str, Record]]  # stamp and content, by path
 FILES = (CONFIG_FILE, WEIGHTS_FILE, PROVENANCE_FILE)
 
 
@@ -76,7 +78,27 @@ def open_catalogue(
 
 def records(folder: LibraryFolder) -> list[Record]:
     """Every adapter's record, sorted by task and variant. Raises OutputError for a damaged one."""
-    by_path = {path: read_record(folder, path) for path in record_stamps(folder)}
+    return in_order(read_records(folder))
+
+
+def read_records(folder: LibraryFolder, known: StoredRecords | None = None) -> StoredRecords:
+    """Every record. One that is `known` under its stamp is not read again.
+
+    What is removed meanwhile is left out. Raises OutputError for a damaged one.
+    """
+    found, known = StoredRecords(), known or {}
+    for path, stamp in record_stamps(folder).items():
+        if path in known and known[path][0] == stamp:
+            found[path] = known[path]
+        else:
+            with suppress(FileNotFoundError):
+                found[path] = stamp, read_record(folder, path)
+    return found
+
+
+def in_order(stored: StoredRecords) -> list[Record]:
+    """Those of them that have an adapter, sorted by task and variant."""
+    by_path = {path: record for path, (_, record) in stored.items()}
     return [by_path[entry.path] for entry in select_records(by_path.items(), Selection())]
 
 

@@ -26,6 +26,7 @@ from library.peft.provenance import PROVENANCE_FILE, AdapterFiles, Provenance, f
 from library.peft.write import to_peft
 from library.store.catalogue import read_adapter, records
 from library.store.folder import ADAPTERS, MANIFEST, PACKED, RECORDS, LibraryFolder
+from library.store.parts import whole_plan
 from library.store.plan import JobPlan, Plan
 from library.store.records import Record
 
@@ -67,7 +68,8 @@ def pack_library(
         record = {**record, "id": files.id, "sha256": files.sha256, "parents": parents}
         lines.append(json.dumps({"record": record, "provenance": provenance}, sort_keys=True))
     jobs = tuple(JobPlan(record["task"], record["variant"]) for record in selected)
-    digests = {record["task"]: plan.tasks[record["task"]] for record in selected}
+    digests = whole_plan(folder).tasks
+    digests = {r["task"]: digests[r["task"]] for r in selected if r["task"] in digests}
     manifest = replace(plan, tasks=digests, shards=(jobs,), skipped={}).to_dict()
     write_folder(
         out,

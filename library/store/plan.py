@@ -31,6 +31,9 @@ class JobPlan:
         return f"{self.task}.v{self.variant}" if self.variant else self.task
 
 
+Shards = tuple[tuple[JobPlan, ...], ...]
+
+
 @dataclass(frozen=True)
 class Plan:
     """The content of a library before it is trained.
@@ -44,6 +47,7 @@ class Plan:
         tasks: digest of the rows of each task.
         shards: jobs, by shard.
         skipped: reason for each task that cannot be trained on.
+        first_added: number of the first shard that a later part brought; None if there is none.
     """
 
     base: dict[str, Any]
@@ -53,19 +57,29 @@ class Plan:
     seed: int
     max_length: int
     tasks: dict[str, str]
-    shards: tuple[tuple[JobPlan, ...], ...]
+    shards: Shards
     skipped: dict[str, str] = field(default_factory=dict)
+    first_added: int | None = None
+
+    def folder_number(self, shard: int) -> int:
+        """The number of the folder that a shard's records and snapshots lie in.
+
+        All that was added shares one. Two adds at once may put a task into different shards, and
+        there is one record of it all the same.
+        """
+        return shard if self.first_added is None else min(shard, self.first_added)
 
     def to_dict(self) -> dict[str, Any]:
-        shards = [[asdict(job) for job in shard] for shard in self.shards]
+        """The manifest, which names no later parts."""
+        apart = ("layout", "recipe", "config", "first_added")
         return {
-            **{k: v for k, v in vars(self).items() if k not in ("layout", "recipe", "config")},
+            **{k: v for k, v in vars(self).items() if k not in apart},
             "format": LIBRARY_FORMAT,
             "layout": self.layout.to_dict(),
             "layout_digest": self.layout.digest,
             "recipe": asdict(self.recipe),
             "config": asdict(self.config),
-            "shards": shards,
+            "shards": shards_json(self.shards),
         }
 
     @classmethod
@@ -83,7 +97,7 @@ class Plan:
             layout=Layout.from_dict(data["layout"]),
             recipe=recipe_from_dict(data["recipe"]),
             config=TrainConfig(**data["config"]),
-            shards=tuple(tuple(JobPlan(**job) for job in shard) for shard in data["shards"]),
+            shards=shards_from(data["shards"]),
             **{name: data[name] for name in names},
         )
 
@@ -91,3 +105,13 @@ class Plan:
 def has_plan(manifest: dict[str, Any]) -> bool:
     """True if a manifest is a plan; the library of an import has one of its format alone."""
     return "layout" in manifest
+
+
+def shards_json(shards: Shards) -> list[list[dict[str, Any]]]:
+    """Shards as a manifest has them."""
+    return [[asdict(job) for job in shard] for shard in shards]
+
+
+def shards_from(data: list[list[dict[str, Any]]]) -> Shards:
+    """The shards of a manifest."""
+    return tuple(tuple(JobPlan(**job) for job in shard) for shard in data)

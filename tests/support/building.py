@@ -1,6 +1,7 @@
 """A small library that is built by command, for tests that need one."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ BUILD = ("--steps", "6", "--slots", "2", "--rows", "2", "--shard-size", "3", "--
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five tasks of 70 rows."""
     folder = tmp_path_factory.mktemp("tasks")
-    for n in range(5):
+    write_colours(folder, range(5))
+    return folder
+
+
+def write_colours(folder: Path, numbers: Iterable[int]) -> None:
+    """Tasks of these numbers, of 70 rows each."""
+    folder.mkdir(exist_ok=True)
+    for n in numbers:
         rows = [
             {"input": f"{WORDS[(i + n) % 11]} {i}", "output": WORDS[(i * n) % 11]}
             for i in range(70)
@@ -27,7 +35,6 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"task{n}.jsonl").write_text(lines)
         (folder / f"task{n}.txt").write_text(f"Name a colour, the way of task {n}.")
-    return folder
 
 
 def command(tasks: Path, base: Path, out: str, *more: str) -> list[str]:

@@ -1,0 +1,297 @@
+"""`lorasmith library build` and `add`: adapters trained for tasks, many at once."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from api.cli.console import progress_bar
+from api.cli.index import follow_own_indexes
+from api.cli.library_list import CatalogueUrl, Location, catalogue_of_build
+from library.errors import LorasmithError, UsageError
+from library.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from library.base.models import BaseReference
+    from library.build.build import BuildReport
+    from library.store.plan import Plan
+    from library.tasks.files import Task
+
+TaskFolders = Annotated[list[Path], typer.Option(help="Folder of task files; repeatable.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+ShardSize = Annotated[
+    int, typer.Option(min=1, help="Adapters in a shard, the unit that a worker builds.")
+]
+ExcludedLicenses = Annotated[
+    str, typer.Option(help="Leave out tasks of these licence classes, separated by commas.")
+]
+WorkerCount = Annotated[
+    int, typer.Option(min=1, help="Worker processes; each builds one shard at a time.")
+]
+Executor = Annotated[
+    Literal["local", "ray"], typer.Option(help="Where the workers run: on this machine, or on Ray.")
+]
+RayAddress = Annotated[
+    str | None, typer.Option(help="Address of a Ray cluster. Default: start one on this machine.")
+]
+Device = Annotated[str, typer.Option(help="Device to train on: cpu or cuda.")]
+CompileLayers = Annotated[
+    bool, typer.Option("--compile", help="Compile the base model with torch.compile.")
+]
+SkipBroken = Annotated[
+    bool, typer.Option(help="Skip task files that cannot be read, instead of stopping.")
+]
+
+
+def build_command(
+    tasks: TaskFolders,
+    out: Annotated[str, typer.Option(help="Folder or URL of the library.")],
+    base: Annotated[
+        str | None,
+        typer.Option(help="Base model: Hub id, hub:ID or folder. Default: the packaged one."),
+    ] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="Training recipe: lora, rslora, lora-fa, lora-plus, dora, pissa, olora, eva, "
+            "adalora, randlora or vera."
+        ),
+    ] = "lora",
+    rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of every adapter.")] = 8,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="Types of modules to adapt, separated by commas. "
+            "Default: the model family's, such as q_proj,v_proj."
+        ),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Maximum number of training steps of an adapter.")
+    ] = 300,
+    rows: Annotated[
+        int, typer.Option(min=1, help="Training rows of one step, for each adapter.")
+    ] = 8,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate. Default: the recipe's (lora: 0.002).")
+    ] = None,
+    check_every: Annotated[
+        int, typer.Option(min=1, help="Training steps between evaluations on the tune rows.")
+    ] = 25,
+    patience: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Stop an adapter after this many evaluations without a better one; 0: never.",
+        ),
+    ] = 4,
+    snapshots: Annotated[
+        int,
+        typer.Option(min=0, help="Number of last training states to store with each adapter."),
+    ] = 0,
+    variants: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Adapters for each task; the first learns from all train rows, each other from "
+            "a random half.",
+        ),
+    ] = 1,
+    slots: Annotated[
+        int, typer.Option(min=1, help="Adapters trained at once in one process.")
+    ] = 32,
+    shard_size: ShardSize = 64,
+    max_length: Annotated[
+        int,
+        typer.Option(min=8, help="Leave out rows of more tokens than this, answer included."),
+    ] = 320,
+    exclude_license: ExcludedLicenses = "",
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the initial A and of the order of rows.")
+    ] = 0,
+    micro_batches: Annotated[
+        int,
+        typer.Option(min=1, help="Forward passes that a step is split into, by row length."),
+    ] = 3,
+    workers: WorkerCount = 1,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    device: Device = "cpu",
+    compile_layers: CompileLayers = False,
+    skip_broken: SkipBroken = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the build of an existing library.")
+    ] = False,
+    catalogue: CatalogueUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Train an adapter for every task, many at once.
+
+    Example: lorasmith library build --tasks tasks/train --out my-library --steps 300
+    """
+    from library.trainer.recipes.registry import recipe_named
+
+    settings = recipe_named(recipe, lr=lr)
+    by_name, broken = _read(tasks, skip_broken, exclude_license)
+    from library.base.models import require_device
+
+    require_device(device)
+    quiet_libraries()
+    place = _Place(device, compile_layers, workers, executor, ray_address)
+    from library.base.models import described, load_config, load_tokenizer, resolve_base
+    from library.build.build import begin
+    from library.build.plan import make_plan
+    from library.layout import layout_of
+    from library.store.folder import LibraryFolder
+    from library.trainer.run_state import TrainConfig
+
+    reference, folder = resolve_base(base), LibraryFolder(out)
+    names = targets.split(",") if targets else None
+    layout = layout_of(load_config(reference), names, rank=rank)
+    plan = make_plan(
+        list(by_name.values()),
+        load_tokenizer(reference),
+        base=described(reference),
+        layout=layout,
+        recipe=settings,
+        config=TrainConfig(
+            steps=steps,
+            rows=rows,
+            slots=slots,
+            micro_batches=micro_batches,
+            check_every=check_every,
+            patience=patience,
+            snapshots=snapshots,
+        ),
+        seed=seed,
+        max_length=max_length,
+        variants=variants,
+        shard_size=shard_size,
+    )
+    begin(folder, plan, resume=resume)
+    report = place.train(out, reference, plan, by_name)
+    _finish(report, out, {**broken, **plan.skipped}, as_json)
+    catalogue_of_build(folder, catalogue)
+
+
+def add_command(
+    tasks: TaskFolders,
+    location: Location,
+    base: Annotated[
+        str | None,
+        typer.Option(help="The library's base model, where that is not where it was."),
+    ] = None,
+    shard_size: ShardSize = 64,
+    exclude_license: ExcludedLicenses = "",
+    workers: WorkerCount = 1,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    device: Device = "cpu",
+    compile_layers: CompileLayers = False,
+    skip_broken: SkipBroken = False,
+    catalogue: CatalogueUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Train adapters for the tasks that a library does not have, as it was built: its base, recipe,
+    steps and seed. After a stop the same command goes on. For adapters that are trained already
+    there is `library import`.
+
+    Example: lorasmith library add --tasks more-tasks --library my-library
+    """
+    by_name, broken = _read(tasks, skip_broken, exclude_license)
+    from library.base.models import require_device
+
+    require_device(device)
+    quiet_libraries()
+    place = _Place(device, compile_layers, workers, executor, ray_address)
+    from library.base.models import described, load_tokenizer, resolve_base
+    from library.build.add import begin_addition
+    from library.build.build import BuildReport, require_base_of_plan
+    from library.store.open import open_library
+
+    folder = open_library(location, write=True)
+    plan = folder.plan()
+    reference = resolve_base(base or plan.base["id"])
+    require_base_of_plan(plan, described(reference))
+    addition = begin_addition(folder, by_name, load_tokenizer(reference), shard_size=shard_size)
+    report = BuildReport(existing=addition.existing)
+    if not addition.is_done:
+        trained = place.train(location, reference, addition.plan, by_name)
+        report.add(trained)
+        report.seconds = trained.seconds
+    _finish(report, location, {**broken, **addition.skipped}, as_json)
+    catalogue_of_build(folder, catalogue)
+    follow_own_indexes(location)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where adapters are trained, and by how many workers."""
+
+    device: str
+    compiled: bool
+    workers: int
+    executor: Literal["local", "ray"]
+    ray_address: str | None
+
+    def train(
+        self, location: str, base: "BaseReference", plan: "Plan", tasks: "Mapping[str, Task]"
+    ) -> "BuildReport":
+        """Train what a library lacks of a plan's shards."""
+        from library.build.workers import Workplace, build_library
+
+        alone = self.executor == "local" and self.workers == 1
+        threads = None if alone else max(1, (os.cpu_count() or 1) // self.workers)
+        with progress_bar("training", unit="step") as progress:
+            return build_library(
+                Workplace(location, base, self.device, self.compiled, threads),
+                plan,
+                tasks,
+                workers=self.workers,
+                ray=self.executor == "ray",
+                ray_address=self.ray_address,
+                progress=progress,
+            )
+
+
+def _read(
+    folders: list[Path], skip_broken: bool, exclude_license: str
+) -> tuple[dict[str, "Task"], dict[str, str]]:
+    """Tasks by name, and the reason for each file that was left out."""
+    from library.tasks.files import read_tasks
+
+    tasks_by_name: dict[str, Task] = {}
+    broken: dict[str, str] = {}
+    excluded = set(filter(None, exclude_license.split(",")))
+
+    def leave_out(file: Path, error: LorasmithError) -> None:
+        broken[file.name] = str(error)
+
+    for folder in folders:
+        for task in read_tasks(folder, on_broken=leave_out if skip_broken else None):
+            if task.name in tasks_by_name:
+                raise UsageError(f"two folders hold a task named {task.name}")
+            tasks_by_name[task.name] = task
+    return {n: t for n, t in tasks_by_name.items() if t.license_class not in excluded}, broken
+
+
+def _finish(report: "BuildReport", out: str, skipped: Mapping[str, str], as_json: bool) -> None:
+    """Say what was done."""
+    summary = report.summary() | {"skipped": dict(skipped)}
+    typer.echo(json.dumps(summary) if as_json else _readable(summary, out))
+
+
+def _readable(summary: Mapping[str, Any], out: str) -> str:
+    lines = [
+        f"{out}: {summary['adapters']} adapters in {summary['seconds']:.1f} s "
+        f"({summary['tokens_per_second']:,.0f} tokens/s, {100 * summary['padding']:.1f} % padding)"
+    ]
+    if summary["kept"]:
+        lines.append(f"{summary['kept']} were there already")
+    if summary["failed"]:
+        lines.append(f"{summary['failed']} never stayed finite and were given up")
+    lines += [f"skipped: {reason}" for reason in summary["skipped"].values()]
+    return "\n".join(lines)
