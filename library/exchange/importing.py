@@ -25,10 +25,11 @@ from library.exchange.convert import convert, require_convertible
 from library.exchange.source import Source, find_source, is_plain, peft_source, read_source
 from library.layout import REFUSED, Layout, layout_of
 from library.peft.config import read_any_config
+from library.peft.keys import extras_in
 from library.peft.provenance import AdapterFiles, Provenance, finish
 from library.peft.read import layout_in, shape_of
 from library.peft.safetensors_file import tensors_in
-from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, PeftFiles
+from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE, PeftFiles
 from library.progress import Progress, no_progress
 from library.store.folder import ADAPTERS, MANIFEST, RECORDS, LibraryFolder
 from library.store.open import require_unpacked
@@ -229,6 +230,7 @@ def _record(
         license_class=request.license_class,
         layout_digest=layout.digest,
         rank=layout.rank,
+        extras=[k.removeprefix(PREFIX) for k in extras_in(source.tensors, source.config)],
     )
 
 
