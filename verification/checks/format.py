@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from library.errors import AdapterFileError
-from library.exchange.image_lora import OtherKind, is_kohya, read_image_lora
+from library.exchange.image_lora import OtherKind, kind_of, read_image_lora
 from library.peft.config import check_targets, check_types, require_rank, unused_targets
 from library.peft.folder import PICKLES
 from library.peft.keys import Shape, extras_in, wrapper_in
@@ -117,7 +117,7 @@ def _without_config(artifact: Artifact) -> Finding:
         raise BadFile("other-kind", str(error)) from error
     except AdapterFileError as error:
         raise BadFile("keys", str(error)) from error
-    kind = "kohya" if is_kohya(tensors) else "diffusers"
+    kind = kind_of(tensors)
     return _finding(
         "image-lora",
         "warn",

@@ -41,7 +41,7 @@ IDS = tiny.tokens(3, 9)
 
 def vit() -> Any:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     sizes |= {"intermediate_size": 32, "image_size": 8, "patch_size": 4, "num_labels": 3}
     config = ViTConfig(**sizes)
     return ViTForImageClassification(config).eval()
