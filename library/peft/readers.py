@@ -28,7 +28,7 @@ _FORMS = (  # fields of LoRA's other forms
     "arrow_config", "kasa_config", "layer_replication", "monteclora_config", "target_parameters",
     "use_bdlora", "use_qalora",
 )  # fmt: skip
-_EXTRAS = ("modules_to_save", "lora_bias", "trainable_token_indices")  # trained beside the LoRA
+EXTRAS = ("modules_to_save", "lora_bias", "trainable_token_indices")  # trained beside the LoRA
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Reader:
         version: whose code the rules were read from.
         needs: fields without which it does not load a config.
         loads: what it loads beyond plain LoRA, or applies rightly; "forms" are `_FORMS`, "extras"
-            `_EXTRAS` and trained biases.
+            `EXTRAS` and trained biases.
         beside: what it does with extras that it does not load.
         saved: names in `modules_to_save` that it loads all the same.
         scale: how it scales B·A: as PEFT does, or alpha over the factors' rank or over `r`.
@@ -125,7 +125,7 @@ def config_refusals(name: str, config: Config) -> list[Reason]:
 def _extras(name: str, config: Config) -> list[Reason]:
     """What a reader that does not load extras makes of each kind that the config names."""
     reader, saved = READERS[name], config.get("modules_to_save")
-    named = [key for key in _EXTRAS if config.get(key)]
+    named = [key for key in EXTRAS if config.get(key)]
     if isinstance(saved, list) and reader.saved.issuperset(map(str, saved)):
         named = [key for key in named if key != "modules_to_save"]
     if config.get("bias", "none") != "none":
