@@ -92,6 +92,13 @@ class AdapterFileError(LorasmithError):
     code = "adapter-unreadable"
 
 
+class MoreThanLora(AdapterFileError):
+    """An adapter with trained weights beside its LoRA, where the LoRA alone would be another."""
+
+    code = "more-than-lora"
+    status = 422
+
+
 class InputFileError(LorasmithError):
     """A policy or a key whose content cannot be used."""
 

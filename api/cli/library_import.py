@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from library.exchange.importing import ImportRequest
 
 Profile = Literal["portable", "lossless"]
-Format = Literal["peft", "diffusers", "kohya"]
+Format = Literal["peft", "diffusers", "kohya", "xlabs"]
 
 
 def import_command(
@@ -32,8 +32,8 @@ def import_command(
     license_class: Annotated[str, typer.Option(help="Of the licence.")] = "",
     rank: Annotated[int, typer.Option(min=1, max=256, help="Of a converted adapter.")] = 8,
 ) -> None:
-    """Put adapters into a library: PEFT, diffusers or kohya, safetensors only. A list has one a
-    line, {"source": PATH, "task": NAME, "description": TEXT, …}.
+    """Put adapters into a library: PEFT, diffusers, kohya or XLabs, safetensors only. A list has one
+    a line, {"source": PATH, "task": NAME, "description": TEXT, …}.
 
     Example: lorasmith library import my-adapter --library my-library --description "Say yes or no."
     """
@@ -84,7 +84,7 @@ def export_command(
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
     location: Location = SHIPPED_LIBRARY,
     profile: Annotated[Profile | None, typer.Option(help="lossless or portable.")] = None,
-    format: Annotated[Format | None, typer.Option(help="peft, diffusers or kohya.")] = None,
+    format: Annotated[Format | None, typer.Option(help="peft, diffusers, kohya or xlabs.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
     catalogue: CatalogueUrl = None,
 ) -> None:

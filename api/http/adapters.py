@@ -127,6 +127,7 @@ async def create_adapter(
             "layout-mismatch",
             "unknown-name",
             "unsupported-model",
+            "more-than-lora",
             "base-unreadable",
             "internal",
             "storage-failed",

@@ -74,6 +74,7 @@ def _answers(text: str) -> dict[int | str, dict[str, Any]]:
             "layout-mismatch",
             "unknown-name",
             "unsupported-model",
+            "more-than-lora",
             "base-unreadable",
             "internal",
         ),

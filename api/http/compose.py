@@ -85,6 +85,7 @@ class ComposeRequest(Strict):
             "layout-mismatch",
             "unknown-name",
             "unsupported-model",
+            "more-than-lora",
             "refused",
             "base-unreadable",
             "internal",

@@ -56,7 +56,7 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
 async def import_adapter_files(
     request: Request, service: ServiceOf, caller: CallerOf, once: OnceOf
 ) -> Response:
-    """Import an adapter in PEFT's form: plain LoRA, safetensors only.
+    """Import an adapter in PEFT's form: LoRA and what was trained beside it.
 
     One that lorasmith made keeps its id and its bytes; another gets a provenance that says that it
     was imported. The quick hooks have to accept it.

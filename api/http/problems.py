@@ -61,6 +61,7 @@ PROBLEMS: dict[str, ProblemType] = {
         ProblemType("unknown-name", 422, "Unknown generator, base model or hook"),
         ProblemType("not-searchable", 422, "The adapter cannot be used as a query"),
         ProblemType("unsupported-model", 422, "The base model cannot be adapted"),
+        ProblemType("more-than-lora", 422, "The adapter is more than a LoRA"),
         ProblemType("idempotency-key-reused", 422, "The Idempotency-Key is another request's"),
         ProblemType("refused", 422, "What was sent makes an adapter that is refused"),
         ProblemType("overloaded", 429, "Too many requests are waiting"),

@@ -6,6 +6,7 @@ from typing import Any
 from api.service.store import ADAPTER_ID
 from generator.strategies.base import Chosen
 from library.errors import AdapterFileError
+from library.peft.read import adapter_of
 from verification.artifact import Artifact
 from verification.run import VerificationReport
 
@@ -20,7 +21,7 @@ def adopted_summary(
         report: of all quick hooks, which has not refused it: id and digest are right.
         name: what it is called in errors.
     Raises:
-        AdapterFileError: no provenance gives it an id, or it is not a plain LoRA.
+        AdapterFileError: no provenance gives it an id, or it is no LoRA.
     """
     artifact = Artifact(files)
     identity, said = artifact.recorded("id"), artifact.provenance or {}
@@ -37,7 +38,7 @@ def adopted_summary(
         "start": parents[0] if said["generator"] == "refine" and parents else None,
         "base_model": (artifact.config or {}).get("base_model_name_or_path"),
         "layout_digest": said.get("layout_digest"),
-        "rank": artifact.adapter.layout.rank,
+        "rank": adapter_of(files, leave_extras=True).layout.rank,
         "seed": said["seed"],
         "usage": said.get("usage"),
         "expected": said.get("expected"),

@@ -72,7 +72,7 @@ class Importing:
         with self._metrics.stages("requests")("verify"):
             report = run_hooks(Artifact(files), Context(base=base), Policy())
         report.require_accepted("the adapter")
-        rank = adapter_of(files).layout.rank
+        rank = adapter_of(files, leave_extras=True).layout.rank
         if rank > MAX_RANK:
             raise AdapterFileError(f"the adapter has rank {rank}; at most {MAX_RANK} is kept")
         if PROVENANCE_FILE not in files:

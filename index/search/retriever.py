@@ -166,7 +166,9 @@ class Retriever:
 
     def _fits(self, record: Record) -> bool:
         same = self.plan.layout.with_rank(record["rank"]).digest == record["layout_digest"]
-        return same and (record["base_model"], record["variant"]) == (self.plan.base["id"], 0)
+        if not same or record.get("extras"):  # of a LoRA with a head nothing can be made
+            return False
+        return (record["base_model"], record["variant"]) == (self.plan.base["id"], 0)
 
     def _cosines(self, embedding: Float[Tensor, " d"]) -> list[float]:
         return (self._vectors @ embedding).tolist() if self.records else []

@@ -95,7 +95,7 @@ def vector_of(files: Mapping[str, bytes], encoder: WeightEncoder) -> Float32[np.
     """
     if WEIGHTS_FILE not in files:
         raise AdapterFileError(f"the adapter has no {WEIGHTS_FILE}")
-    vector = encoder.encode(adapter_of(files))[0].numpy()
+    vector = encoder.encode(adapter_of(files, leave_extras=True))[0].numpy()
     if not np.linalg.norm(vector) > 0.5:  # 0, or not a number
         raise AdapterFileError("the adapter changes nothing: its ΔW is zero, or not finite")
     return vector.astype(np.float32)

@@ -132,14 +132,21 @@ def load_base(
     return BaseModel(reference, model, tokenizer, sha256, source)
 
 
-def load_model(reference: BaseReference, dtype: torch.dtype = torch.float32) -> Any:
+def load_model(
+    reference: BaseReference,
+    dtype: torch.dtype = torch.float32,
+    kind: str = "AutoModelForCausalLM",
+) -> Any:
     """The base's model alone, frozen and in evaluation mode.
+
+    Args:
+        kind: the name of the class in transformers that loads it.
 
     Raises BaseModelError if it cannot be read or its package is missing.
     """
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    model = _pretrained(AutoModelForCausalLM, reference, dtype=dtype)
+    model = _pretrained(getattr(transformers, kind), reference, dtype=dtype)
     return model.requires_grad_(False).eval()
 
 

@@ -19,17 +19,38 @@ from library.errors import AdapterFileError, first_line
 from library.exchange.source import Source, peft_weights
 from library.factored import Residual, best_of_rank
 from library.peft.config import read_any_config, require_plain
+from library.peft.keys import extras_in
 from library.peft.lora_config import lora_config
 from library.peft.patterns import require_bounded
+from library.peft.readers import EXTRAS
 from library.peft.write import CONFIG_FILE, PREFIX
 from library.progress import Progress, no_progress
 
 # The types that PEFT merges into the weights of linear layers, from the adapter's files alone.
 CONVERTED = (
-    "ADALORA", "BOFT", "C3A", "DELORA", "FOURIERFT", "GRALORA", "HIRA", "HRA", "IA3", "LOHA",
-    "LOKR", "LORA", "MISS", "OFT", "RANDLORA", "ROAD", "TINYLORA", "UNILORA", "VBLORA", "VERA",
-    "WAVEFT",
+    "ADALORA", "ADAMSS", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "GLORA", "GRALORA", "HIRA",
+    "HRA", "IA3", "LOHA", "LOKR", "LORA", "MISS", "OFT", "OSF", "PEANUT", "PSOFT", "PVERA",
+    "RANDLORA", "ROAD", "TINYLORA", "UNILORA", "VBLORA", "VERA", "WAVEFT",
 )  # fmt: skip
+_CLASSES = {  # of transformers, by PEFT's task type
+    "FEATURE_EXTRACTION": "AutoModel",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+}
+
+
+def class_of_base(config: dict[str, Any]) -> str:
+    """The name of the class in transformers whose modules a config names; else a causal LM's."""
+    import transformers
+
+    mapping = config.get("auto_mapping")
+    named = str(mapping.get("base_model_class")) if isinstance(mapping, dict) else ""
+    kind = getattr(transformers, named, None)
+    if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel):
+        return named
+    return _CLASSES.get(str(config.get("task_type")), "AutoModelForCausalLM")
 
 
 def require_convertible(path: Path, config: dict[str, Any]) -> str:
@@ -46,8 +67,10 @@ def convert(
 ) -> Source:
     """Read an adapter of another PEFT type as a LoRA of `rank`, or of a module's size if smaller.
 
+    What was trained beside it stays as it is.
+
     Args:
-        model: the base's, which is of no use afterwards.
+        model: the base's, of the class of `class_of_base`; of no use afterwards.
         base_name: its name, as the config will say it.
 
     The note's `conversion` says how far it is from the original: the Frobenius norm of the
@@ -59,8 +82,9 @@ def convert(
     kind = require_convertible(folder / CONFIG_FILE, config)
     file = peft_weights(folder)
     require_bounded(config, [name for name, _ in model.named_modules()])
-    adapted = _loaded(folder, model, set(file.tensors))
-    tensors: dict[str, Tensor] = {}
+    tensors = {key: file.tensors[key] for key in extras_in(file.tensors, config)}
+    own = {key: tensor for key, tensor in file.tensors.items() if key not in tensors}
+    adapted = _loaded(folder, model, own)
     ranks: dict[str, int] = {}
     residual, kinds = Residual(), set[bool]()
     for name, delta, transposed in _deltas(adapted, progress):
@@ -70,21 +94,34 @@ def convert(
         ranks[name] = len(a)
         kinds.add(transposed)
     plain = lora_config(
-        ranks, ranks, base_name=base_name, fan_in_fan_out=True in kinds, task_type="CAUSAL_LM"
+        ranks,
+        ranks,
+        base_name=base_name,
+        fan_in_fan_out=True in kinds,
+        task_type=config.get("task_type"),
     )
+    plain |= {key: config[key] for key in EXTRAS if config.get(key)}
+    if config.get("bias", "none") != "none":
+        plain["bias"] = "all" if config["bias"] == "all" else "lora_only"  # of "boft_only" too
     conversion = {"from": kind, "rank": rank, "relative_error": residual.relative}
     note = {"file": file.name, "sha256": file.sha256, "conversion": conversion}
     return Source(kind.lower(), plain, None, tensors, note)
 
 
-def _loaded(folder: Path, base: Any, keys: set[str]) -> Any:
-    from peft import PeftModel, get_peft_model_state_dict
+def _loaded(folder: Path, base: Any, tensors: dict[str, Tensor]) -> Any:
+    import peft
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters about the files is compared here
-            model = PeftModel.from_pretrained(base, str(folder)).eval()
-        missing = keys ^ set(get_peft_model_state_dict(model))
+            config: Any = peft.PeftConfig.from_pretrained(str(folder))
+            # What stands beside changes no ΔW, and a head may have another size than the base's.
+            config.task_type = config.modules_to_save = config.trainable_token_indices = None
+            config.bias = "none"
+            model = peft.get_peft_model(base, config).eval()
+            missing = tensors.keys() ^ peft.get_peft_model_state_dict(model).keys()
+            if not missing:
+                peft.set_peft_model_state_dict(model, tensors)
     except Exception as error:  # each type has checks of its own
         reason = first_line(error)
         raise AdapterFileError(f"PEFT cannot load {folder} on the base: {reason}") from error

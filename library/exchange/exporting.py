@@ -16,8 +16,8 @@ from library.peft.write import WEIGHTS_FILE, Profile, to_peft
 from library.store.catalogue import Record, files_of
 from library.store.folder import LibraryFolder
 
-Format = Literal["peft", "diffusers", "kohya"]
-_IMAGE = ("diffusers", "kohya")
+Format = Literal["peft", "diffusers", "kohya", "xlabs"]
+_IMAGE = ("diffusers", "kohya", "xlabs")
 
 
 def export_files(

@@ -1,4 +1,4 @@
-"""LoRA files of image models, as diffusers and as kohya's sd-scripts write them.
+"""LoRA files of image models, as diffusers, kohya's sd-scripts and XLabs' trainer write them.
 
 Their factors are the same as PEFT's; names differ, and the scale is in `.alpha` tensors or in the
 header. Reading gives PEFT's names and config, and a note of what the original looked like;
@@ -6,19 +6,21 @@ header. Reading gives PEFT's names and config, and a note of what the original l
 
 diffusers (loaders/lora_base.py): `unet.….to_q.lora_A.weight`, formerly `.lora.down.weight` and
 `….processor.to_q_lora.down.weight`. kohya (networks/lora.py): `lora_unet_` and the module's path
-with `_` for `.`, then `.lora_down.weight`, `.lora_up.weight`, `.alpha`.
+with `_` for `.`, then `.lora_down.weight`, `.lora_up.weight`, `.alpha`. XLabs (x-flux,
+src/flux/modules/layers.py): `double_blocks.….processor.qkv_lora1.down.weight`, without a scale.
 """
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from library.errors import AdapterFileError
-from library.exchange.image_names import is_guess, module_of
+from library.exchange.image_names import is_guess, module_of, xlabs_factor
 from library.peft.config import check_targets, require_plain
 from library.peft.lora_config import lora_config
 from library.peft.patterns import alpha_in, rank_in
@@ -42,8 +44,6 @@ _OTHER_KINDS = {  # sound files, whose tensors are not the two factors of a LoRA
     ".hada_": "a LoHa",
     ".dora_scale": "a DoRA",
     ".lora_magnitude_vector": "a DoRA",
-    "_lora1.": "an XLabs LoRA",
-    "_lora2.": "an XLabs LoRA",
 }
 _ALPHA = ".alpha"
 _METADATA = "lora_adapter_metadata"  # diffusers' name for the config in a header
@@ -56,9 +56,12 @@ class OtherKind(AdapterFileError):
     """A sound file that is of another kind than those that are read."""
 
 
-def is_kohya(tensors: dict[str, Tensor]) -> bool:
-    """True for tensors with kohya's names."""
-    return any(key.startswith("lora_") for key in tensors)
+def kind_of(tensors: Iterable[str]) -> Literal["kohya", "xlabs", "diffusers"]:
+    """Whose names a file's tensors have."""
+    keys = list(tensors)
+    if any(key.startswith("lora_") for key in keys):
+        return "kohya"
+    return "xlabs" if any(map(xlabs_factor, keys)) else "diffusers"
 
 
 def read_image_lora(
@@ -86,6 +89,7 @@ def read_image_lora(
         if plain in stored:
             raise AdapterFileError(f"{file.name}: {key} and {keys[plain]} are of one module")
         stored[plain], keys[plain] = tensor, key
+    rows = _pad(stored, keys)
     ranks = {_module(k): t.shape[0] for k, t in stored.items() if ".lora_A." in k and t.ndim}
     config = _config(file, ranks, alphas, base_name)
     note = {
@@ -94,6 +98,8 @@ def read_image_lora(
         "alphas": {key: _scalar(key, tensor) for key, tensor in sorted(alphas.values())},
         "tensors_sha256": tensors_digest(file.tensors),
     }
+    if rows:
+        note["rows"] = rows
     guess = next(
         (key for key in keys.values() if is_guess(key.removesuffix(_ending(key) or ""))), None
     )
@@ -102,10 +108,28 @@ def read_image_lora(
     return config, stored, note
 
 
+def _pad(stored: dict[str, Tensor], keys: JsonObject) -> dict[str, int]:
+    """Add zeros to B of XLabs' q, k and v for linear1's other rows; returns how many rows they had.
+
+    linear2 reads what linear1 gives but for q and k. Raises AdapterFileError if it is not there.
+    """
+    names = [key for key, named in keys.items() if named.endswith(".processor.qkv_lora.up.weight")]
+    rows = {name: len(stored[name]) for name in names}
+    for name, count in rows.items():
+        other = stored.get(name.replace(".linear1.lora_B.", ".linear2.lora_A."))
+        more = -1 if other is None or other.ndim != 2 else other.shape[1] - count // 3
+        if more < 0:
+            raise AdapterFileError(f"{keys[name]} lacks the proj_lora that tells linear1's size")
+        stored[name] = torch.nn.functional.pad(stored[name], (0, 0, 0, more))
+    return rows
+
+
 def restored(stored: dict[str, Tensor], note: JsonObject) -> dict[str, Tensor]:
     """The original's tensors. Raises AdapterFileError if they are not what they were."""
-    keys = note["keys"]
-    tensors = {keys.get(key, key.removeprefix(PREFIX)): t for key, t in stored.items()}
+    keys, rows = note["keys"], note.get("rows", {})
+    tensors = {
+        keys.get(key, key.removeprefix(PREFIX)): t[: rows.get(key)] for key, t in stored.items()
+    }
     for key, (value, dtype, shape) in note["alphas"].items():
         tensors[key] = torch.tensor(value, dtype=getattr(torch, dtype)).reshape(shape)
     if tensors_digest(tensors) != note["tensors_sha256"]:
@@ -115,6 +139,9 @@ def restored(stored: dict[str, Tensor], note: JsonObject) -> dict[str, Tensor]:
 
 def _factor(key: str) -> tuple[str, str]:
     """Module path and side of a factor's name."""
+    factor = xlabs_factor(key)
+    if factor is not None:
+        return factor
     ending = _ending(key)
     if ending is not None:
         return module_of(key.removesuffix(ending)), _ENDINGS[ending]

@@ -42,6 +42,17 @@ _SINGLE = {
     "projection", "q", "qkv", "resnets", "skip", "upsamplers", "v", "w1", "w2", "w3", "wi", "wo",
     "transformer", "shared", "in", "SelfAttention", "DenseReluDense", "EncDecAttention",
 }  # fmt: skip
+_XLABS = re.compile(
+    r"(.*(double|single)_blocks\.\d+)\.processor\.(qkv|proj)_lora([12]?)\.(down|up)\.weight"
+)
+_OF_XLABS = {
+    "doubleqkv1": "img_attn.qkv",
+    "doubleqkv2": "txt_attn.qkv",
+    "doubleproj1": "img_attn.proj",
+    "doubleproj2": "txt_attn.proj",
+    "singleqkv": "linear1",  # of whose rows the first are q, k and v
+    "singleproj": "linear2",
+}
 _KNOWN = re.compile("|".join(sorted(map(re.escape, _WORDS), key=len, reverse=True)))
 _ENCODER = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
@@ -58,6 +69,13 @@ def module_of(stem: str) -> str:
     if name.startswith("text_encoder") and parent.endswith("self_attn"):
         return f"{parent}.{_ENCODER.get(last, last)}"
     return name
+
+
+def xlabs_factor(key: str) -> tuple[str, str] | None:
+    """Module path and side of a factor that XLabs' trainer of FLUX named; else None."""
+    match = _XLABS.fullmatch(key)
+    module = match and _OF_XLABS.get("".join(match.group(2, 3, 4)))
+    return match and module and (f"{match[1]}.{module}", "A" if match[5] == "down" else "B")
 
 
 def is_guess(stem: str) -> bool:

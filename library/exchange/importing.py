@@ -21,14 +21,15 @@ from library.errors import (
     UnsupportedModel,
     UsageError,
 )
-from library.exchange.convert import convert, require_convertible
+from library.exchange.convert import class_of_base, convert, require_convertible
 from library.exchange.source import Source, find_source, is_plain, peft_source, read_source
 from library.layout import REFUSED, Layout, layout_of
 from library.peft.config import read_any_config
+from library.peft.keys import extras_in
 from library.peft.provenance import AdapterFiles, Provenance, finish
 from library.peft.read import layout_in, shape_of
 from library.peft.safetensors_file import tensors_in
-from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, PeftFiles
+from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE, PeftFiles
 from library.progress import Progress, no_progress
 from library.store.folder import ADAPTERS, MANIFEST, RECORDS, LibraryFolder
 from library.store.open import require_unpacked
@@ -131,7 +132,7 @@ def _read(request: ImportRequest, progress: Progress) -> tuple[Source, BaseRefer
         return read_source(path, request.base), reference
     require_convertible(path / CONFIG_FILE, config)
     reference = reference or resolve_base(_base_name(config, request))
-    model = load_model(reference)
+    model = load_model(reference, kind=class_of_base(config))
     return convert(path, model, reference.name, rank=request.rank, progress=progress), reference
 
 
@@ -142,6 +143,8 @@ def _layout(source: Source, reference: BaseReference | None) -> Layout:
     """
     stored = layout_in(source.config, source.tensors)
     if reference is None or set(stored.module_types) & set(REFUSED):
+        return stored
+    if "For" not in class_of_base(source.config):  # a bare model's paths lack the first part
         return stored
     try:
         full = layout_of(load_config(reference), stored.module_types)
@@ -229,6 +232,7 @@ def _record(
         license_class=request.license_class,
         layout_digest=layout.digest,
         rank=layout.rank,
+        extras=[k.removeprefix(PREFIX) for k in extras_in(source.tensors, source.config)],
     )
 
 

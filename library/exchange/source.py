@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from torch import Tensor
 
 from library.errors import AdapterFileError, BaseModelError, MissingPath, first_line
-from library.exchange.image_lora import is_kohya, read_image_lora
+from library.exchange.image_lora import kind_of, read_image_lora
 from library.peft.config import parse_config, require_plain
 from library.peft.folder import PICKLES, read_adapter_file
 from library.peft.keys import unwrapped, wrapper_in
@@ -24,7 +24,7 @@ class Source:
     """An adapter as it came, its tensors and config in PEFT's form.
 
     Attributes:
-        format: "peft", "diffusers", "kohya", or the PEFT type that it was converted from.
+        format: "peft", "diffusers", "kohya", "xlabs", or the PEFT type that it was converted from.
         config: the content of adapter_config.json, and
         config_bytes: the file itself, if there is one.
         tensors: by PEFT's names, dtypes and shapes as they came.
@@ -87,8 +87,7 @@ def read_source(path: Path, base_name: str | None) -> Source:
     if base_name is None:
         raise BaseModelError(f"{path} does not name its base model; use --base")
     config, tensors, note = read_image_lora(file, base_name)
-    kind = "kohya" if is_kohya(file.tensors) else "diffusers"
-    return Source(kind, config, None, tensors, _named(file) | note)
+    return Source(kind_of(file.tensors), config, None, tensors, _named(file) | note)
 
 
 def peft_weights(folder: Path) -> TensorFile:

@@ -9,7 +9,7 @@ from typing import Any
 
 from library.errors import AdapterFileError
 from library.layout import Site
-from library.peft.patterns import rank_in, require_bounded
+from library.peft.patterns import rank_in, require_bounded, targeted_as
 from library.peft.readers import adapts_parameter, config_refusals, scale
 
 PLAIN_LORA = {
@@ -127,6 +127,7 @@ def require_rank(config: Mapping[str, Any], name: str, rank: int) -> None:
 def _is_targeted(config: dict[str, Any], name: str) -> bool:
     """True if PEFT adapts a module (peft.tuners.tuners_utils.check_target_module_exists)."""
     targets, excluded = config["target_modules"], config.get("exclude_modules")
+    name = targeted_as(name)
     if excluded and _selects(excluded, name):
         return False
     if isinstance(targets, str):

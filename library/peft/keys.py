@@ -49,6 +49,15 @@ def pairs_of(
     return {name: (half["A"], half["B"]) for name, half in sorted(halves.items())}
 
 
+def extras_in(keys: Iterable[str], config: Mapping[str, Any]) -> list[str]:
+    """The names of what was trained beside the LoRA: heads, biases, norms, whole embeddings."""
+    return [
+        key
+        for key in keys
+        if not FACTOR.match(key) and not _MAGNITUDE.match(key) and _accounted_for(key, config)
+    ]
+
+
 def _accounted_for(key: str, config: Mapping[str, Any]) -> bool:
     """True if PEFT writes such a tensor beside the factors, given the config."""
     if _MAGNITUDE.match(key):
@@ -56,9 +65,11 @@ def _accounted_for(key: str, config: Mapping[str, Any]) -> bool:
     if _BIAS.match(key):
         return bool(config.get("lora_bias"))
     saved = config.get("modules_to_save") or []
-    parts = key.removeprefix(PREFIX).split(".")
-    if isinstance(saved, list) and any(part in saved for part in parts):
+    path = key.removeprefix(PREFIX)
+    # PEFT saves every module whose path ends with one of the names, even within a word.
+    if isinstance(saved, list) and any(f"{name}." in path for name in saved):
         return key.startswith(PREFIX)
+    parts = path.split(".")
     if config.get("trainable_token_indices") and "token_adapter" in parts:
         return True
     return is_whole_embedding(key) or (parts[-1] == "bias" and config.get("bias", "none") != "none")

@@ -58,8 +58,14 @@ def alpha_in(config: Mapping[str, Any], name: str) -> Any:
     return _by_pattern(config.get("alpha_pattern"), name, config.get("lora_alpha", 8))
 
 
+def targeted_as(name: str) -> str:
+    """The module whose name decides on one: an nn.MultiheadAttention's, of its out_proj."""
+    return name.removesuffix(".base_layer.out_proj")
+
+
 def _by_pattern(patterns: Mapping[str, Any] | None, name: str, default: Any) -> Any:
     """The value of the first pattern that a name ends with (peft.utils.other.get_pattern_key)."""
+    name = targeted_as(name)
     for pattern, value in (patterns or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", name):
             return value

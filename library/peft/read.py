@@ -1,6 +1,6 @@
 """Reading adapter folders, ours and anyone's, into the one representation."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,18 @@ from safetensors.torch import load
 from torch import Tensor
 
 from library.adapter import Adapter, from_sites
-from library.errors import AdapterFileError, LayoutMismatch, MissingPath, UsageError
+from library.errors import (
+    AdapterFileError,
+    LayoutMismatch,
+    MissingPath,
+    MoreThanLora,
+    UsageError,
+)
 from library.layout import Layout, Site
 from library.peft.config import check_targets, parse_config, require_plain, scaling
 from library.peft.folder import read_adapter_folder
-from library.peft.keys import FACTOR
-from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
+from library.peft.keys import FACTOR, extras_in
+from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE
 
 
 def read_peft(folder: Path, layout: Layout | None = None) -> Adapter:
@@ -27,6 +33,7 @@ def read_peft(folder: Path, layout: Layout | None = None) -> Adapter:
     Raises:
         MissingPath: no such folder.
         AdapterFileError: damaged, not plain LoRA, or files and config disagree.
+        MoreThanLora: there are extras, such as a head, without which it is another adapter.
         LayoutMismatch: `layout` has other modules or shapes than the file.
     """
     if not folder.is_dir():
@@ -35,9 +42,17 @@ def read_peft(folder: Path, layout: Layout | None = None) -> Adapter:
 
 
 def adapter_of(
-    files: Mapping[str, bytes], layout: Layout | None = None, folder: Path = Path()
+    files: Mapping[str, bytes],
+    layout: Layout | None = None,
+    folder: Path = Path(),
+    *,
+    leave_extras: bool = False,
 ) -> Adapter:
-    """The same from the content of an adapter's files, by name; `folder` is for messages.
+    """The same from the content of an adapter's files, by name.
+
+    Args:
+        folder: for messages.
+        leave_extras: read the LoRA of an adapter with extras as well; for what looks at ΔW only.
 
     Raises as `read_peft` does.
     """
@@ -47,10 +62,17 @@ def adapter_of(
         tensors = load(files[WEIGHTS_FILE])
     except SafetensorError as error:
         raise AdapterFileError(f"{folder / WEIGHTS_FILE} cannot be read: {error}") from error
+    extras = extras_in(tensors, config)
+    if extras and not leave_extras:
+        named = min(extras).removeprefix(PREFIX)
+        raise MoreThanLora(
+            f"the adapter has trained weights beside its LoRA ({named}), without which its LoRA "
+            "would be another adapter"
+        )
     own_layout = layout_in(config, tensors)
     if layout is not None:
         own_layout = _in_order_of(own_layout, layout)
-    pairs = _pairs(tensors)
+    pairs = _pairs(tensors, extras)
     scaled = {
         site.name: (a.flatten(1).float(), b.flatten(1).float() * scaling(config, site))
         for site in own_layout.sites
@@ -61,11 +83,11 @@ def adapter_of(
 
 
 def layout_in(config: dict[str, Any], tensors: dict[str, Tensor]) -> Layout:
-    """The layout that tensors and config of a plain LoRA agree on; the family is unknown.
+    """The layout that tensors and config of a LoRA agree on; the family is unknown.
 
-    Raises AdapterFileError: they disagree, or something is no factor of a pair.
+    Raises AdapterFileError: they disagree, or something is neither a factor of a pair nor an extra.
     """
-    pairs = _pairs(tensors)
+    pairs = _pairs(tensors, extras_in(tensors, config))
     check_targets(config, pairs)
     try:
         layout = _layout_of_file(config, pairs)
@@ -76,13 +98,17 @@ def layout_in(config: dict[str, Any], tensors: dict[str, Tensor]) -> Layout:
     return layout
 
 
-def _pairs(tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Tensors by module path: A `[r, in, *kernel]`, B `[out, r]` or `[out, r, 1, 1]`.
+def _pairs(
+    tensors: Mapping[str, Tensor], extras: Collection[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Factors by module path: A `[r, in, *kernel]`, B `[out, r]` or `[out, r, 1, 1]`.
 
     Raises AdapterFileError for strange keys and lone halves.
     """
     halves: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
+        if key in extras:
+            continue
         match = FACTOR.match(key)
         if match is None or tensor.ndim < 2:
             raise AdapterFileError(f"{key} is not a LoRA factor of a linear or convolution layer")
@@ -93,7 +119,7 @@ def _pairs(tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         if half["A"].ndim != half["B"].ndim or half["B"][0, 0].numel() != 1:
             raise AdapterFileError(f"the factors of {name} are not those of one kind of layer")
     if not halves:
-        raise AdapterFileError("the adapter file holds no tensors")
+        raise AdapterFileError("the adapter holds no LoRA: there is no pair of factors")
     return {name: (half["A"], half["B"]) for name, half in halves.items()}
 
 

@@ -24,10 +24,11 @@ VLLM_DEFAULT_RANK = 16
 OLLAMA_FAMILIES = ("llama", "mistral", "gemma", "gemma2")
 
 _CHANGES_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")  # starts that edit the base
-_EXTRAS = (
-    "arrow_config", "kasa_config", "layer_replication", "lora_bias", "modules_to_save",
-    "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora", "use_qalora",
+_FORMS = (  # fields of LoRA's other forms
+    "arrow_config", "kasa_config", "layer_replication", "monteclora_config", "target_parameters",
+    "use_bdlora", "use_qalora",
 )  # fmt: skip
+EXTRAS = ("modules_to_save", "lora_bias", "trainable_token_indices")  # trained beside the LoRA
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Reader:
     Attributes:
         version: whose code the rules were read from.
         needs: fields without which it does not load a config.
-        loads: what it loads beyond plain LoRA, or applies rightly; "extras" are `_EXTRAS`.
+        loads: what it loads beyond plain LoRA, or applies rightly; "forms" are `_FORMS`, "extras"
+            `EXTRAS` and trained biases.
+        beside: what it does with extras that it does not load.
         saved: names in `modules_to_save` that it loads all the same.
         scale: how it scales B·A: as PEFT does, or alpha over the factors' rank or over `r`.
         alora: what it does with an activated LoRA, if it does not load one.
@@ -46,6 +49,7 @@ class Reader:
     version: str
     needs: tuple[str, ...] = ()
     loads: frozenset[str] = frozenset()
+    beside: str = "refuses what was trained beside the LoRA"
     saved: frozenset[str] = frozenset()
     scale: Literal["peft", "rank", "r"] = "rank"
     alora: str = "would apply it to every token"
@@ -55,7 +59,7 @@ _HUGGING_FACE = ("r", "lora_alpha", "target_modules")
 READERS: dict[str, Reader] = {
     "peft": Reader(
         "PEFT 0.21.2",
-        loads=frozenset({"dora", "alora", "changed base", "biases", "extras", "embeddings"})
+        loads=frozenset({"dora", "alora", "changed base", "forms", "extras", "embeddings"})
         | {"expressions"},
         scale="peft",
     ),
@@ -67,18 +71,24 @@ READERS: dict[str, Reader] = {
         scale="peft",
         alora="refuses it",
     ),
-    "sglang": Reader("SGLang 0.5.23", needs=_HUGGING_FACE, scale="r"),
+    "sglang": Reader(
+        "SGLang 0.5.23",
+        needs=_HUGGING_FACE,
+        beside="loads the LoRA without what was trained beside it, and says nothing",
+        scale="r",
+    ),
     "llama.cpp": Reader(
         "convert_lora_to_gguf of autumn 2026",
         needs=("lora_alpha", "base_model_name_or_path"),
         loads=frozenset({"alora", "expressions"}),
+        beside="refuses what was trained beside the LoRA, but drops norms and says nothing",
     ),
     "ollama": Reader(
         "Ollama of autumn 2026", needs=("lora_alpha",), loads=frozenset({"expressions"})
     ),
     "lorasmith": Reader(
         "this one",
-        loads=frozenset({"expressions", "embeddings"}),
+        loads=frozenset({"expressions", "embeddings", "extras"}),
         scale="peft",
         alora="does not read it",
     ),
@@ -100,20 +110,27 @@ def config_refusals(name: str, config: Config) -> list[Reason]:
     start = str(config.get("init_lora_weights"))
     if start.startswith(_CHANGES_BASE) and "changed base" not in loads:
         reasons.append(("changes-base", f"{start:.40} changes the base: it belongs to that one"))
-    if config.get("bias", "none") != "none" and "biases" not in loads:
-        reasons.append(("more-than-lora", f"{name} does not load biases"))
+    unknown = [key for key in _FORMS if config.get(key) and "forms" not in loads]
+    reasons += [("more-than-lora", f"{name} does not support {key}") for key in unknown]
     if "extras" not in loads:
-        extras = [key for key in _EXTRAS if config.get(key)]
-        saved = config.get("modules_to_save")
-        if isinstance(saved, list) and reader.saved.issuperset(map(str, saved)):
-            extras = [key for key in extras if key != "modules_to_save"]
-        reasons += [("more-than-lora", f"{name} does not support {key}") for key in extras]
+        reasons += _extras(name, config)
     targets = config.get("target_modules")
     plain = isinstance(targets, list | None) or targets in ("all", "all-linear")
     if not plain and "expressions" not in loads:
         message = f"{name} takes target_modules as a list, not as an expression"
         reasons.append(("target-expression", message))
     return reasons
+
+
+def _extras(name: str, config: Config) -> list[Reason]:
+    """What a reader that does not load extras makes of each kind that the config names."""
+    reader, saved = READERS[name], config.get("modules_to_save")
+    named = [key for key in EXTRAS if config.get(key)]
+    if isinstance(saved, list) and reader.saved.issuperset(map(str, saved)):
+        named = [key for key in named if key != "modules_to_save"]
+    if config.get("bias", "none") != "none":
+        named.append("bias")
+    return [("more-than-lora", f"{name} {reader.beside}: {key}") for key in named]
 
 
 def refusals(server: Server, config: Config, modules: Mapping[str, int]) -> list[Reason]:

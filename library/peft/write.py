@@ -18,6 +18,7 @@ from torch import Tensor
 from library.adapter import Adapter, zeros
 from library.layout import Layout
 from library.peft.config import PLAIN_LORA
+from library.peft.patterns import targeted_as
 
 Profile = Literal["portable", "lossless"]
 CONFIG_FILE = "adapter_config.json"
@@ -100,8 +101,9 @@ def target_modules(layout: Layout) -> tuple[list[str], list[int] | None]:
     for site in layout.sites:
         depths.setdefault(site.module_type, set()).add(site.depth)
     layers = sorted({site.depth for site in layout.sites})
-    if any(sorted(numbers) != layers for numbers in depths.values()):
-        return sorted(site.name for site in layout.sites), None
+    names = sorted({targeted_as(site.name) for site in layout.sites})
+    if len(names) < len(layout.sites) or any(sorted(n) != layers for n in depths.values()):
+        return names, None
     return sorted(depths), None if layers == list(range(layout.depth)) else layers
 
 

@@ -50,6 +50,14 @@ PEFT_WRITTEN: dict[str, tuple[dict[str, Any], Expected]] = {
         ALL | dict.fromkeys(OTHERS, "more-than-lora"),
     ),
     "bias": ({"bias": "lora_only"}, ALL | dict.fromkeys(OTHERS, "more-than-lora")),
+    "a trained norm": (
+        {"modules_to_save": ["input_layernorm"]},
+        ALL | dict.fromkeys(OTHERS, "more-than-lora"),
+    ),
+    "trained tokens": (
+        {"trainable_token_indices": [1, 2]},
+        ALL | dict.fromkeys(OTHERS, "more-than-lora"),
+    ),
     "lora_bias": ({"lora_bias": True}, ALL | dict.fromkeys(OTHERS, "more-than-lora")),
     "an embedding": (
         {"target_modules": ["embed_tokens", "q_proj", "v_proj"]},
@@ -119,6 +127,17 @@ def test_vllm_itself_says_the_same(name: str, tmp_path: Path) -> None:
             load(folder)
     else:
         load(folder)
+
+
+def test_who_drops_what_was_trained_beside_the_lora_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = written(tmp_path / "adapter", modules_to_save=["input_layernorm"])
+    told = {f["code"]: f for f in said(capsys, folder)[1]}
+    assert told["extras"]["evidence"]["tensors"][0] == "model.layers.0.input_layernorm.weight"
+    by_server = told["servers"]["evidence"]["servers"]
+    silent = {name for name, (why, *_) in by_server.items() if "says nothing" in why}
+    assert silent == {"sglang", "llama.cpp"} and set(by_server) == set(OTHERS)
 
 
 def test_the_manual_has_this_table() -> None:

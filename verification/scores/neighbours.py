@@ -139,6 +139,7 @@ def trained(folder: LibraryFolder, layout: Layout) -> list[Record]:
         if record["layout_digest"] == layout.digest
         and record["variant"] == 0
         and record["id"] is not None
+        and not record.get("extras")
     ]
 
 

@@ -6,6 +6,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+import torch
 from jobs import (  # noqa: F401  (fixtures)
     client,
     engine,
@@ -18,6 +19,7 @@ from jobs import (  # noqa: F401  (fixtures)
 )
 from mutations import with_header
 from rest import assert_problem
+from safetensors.torch import load, save
 from starlette.testclient import TestClient
 from uploads import Files, download, foreign, tar_of, upload  # noqa: F401  (a fixture)
 
@@ -105,3 +107,31 @@ def test_another_base_s_modules_are_refused(
     assert upload(client, tar_of(far)).status_code == 201
     far = with_header(foreign, lambda text: text.replace("layers.1.", "layers.9."))
     assert "base/wrong-base" in assert_problem(upload(client, tar_of(far)), 422)["detail"]
+
+
+def test_a_head_comes_along_and_what_would_drop_it_is_refused(
+    client: TestClient, foreign: Files
+) -> None:
+    config = json.loads(foreign[CONFIG_FILE]) | {"modules_to_save": ["norm"]}
+    norm = {"base_model.model.model.norm.weight": torch.ones(64)}
+    files = {
+        CONFIG_FILE: json.dumps(config).encode(),
+        WEIGHTS_FILE: save({**load(foreign[WEIGHTS_FILE]), **norm}, metadata={"format": "pt"}),
+    }
+    answer = upload(client, tar_of(files))
+    assert answer.status_code == 201, answer.text
+    identity = answer.json()["id"]
+    kept = download(client, identity)
+    assert load(kept[WEIGHTS_FILE]).keys() == load(files[WEIGHTS_FILE]).keys()
+    assert torch.equal(load(kept[WEIGHTS_FILE])[next(iter(norm))], torch.ones(64))
+    tar = client.get(f"/v1/adapters/{identity}/archive").content
+    assert upload(client, tar).status_code == 200
+    rows = [{"input": "a", "output": "b"}]
+    chat = {"model": f"generated/{identity}", "messages": [{"role": "user", "content": "a"}]}
+    for url, body in (
+        ("/v1/adapters/compose", {"adapters": [identity, identity]}),
+        (f"/v1/adapters/{identity}/refine", {"examples": rows}),
+    ):
+        assert_problem(send(client, url, body), 422, "more-than-lora")
+    answer = send(client, "/v1/chat/completions", chat)
+    assert (answer.status_code, answer.json()["code"]) == (422, "more-than-lora")

@@ -139,6 +139,68 @@ def test_a_kohya_lora_of_unet_and_encoders_comes_back(tmp_path: Path) -> None:
     torch.testing.assert_close(deltas["unet.down_blocks.1.resnets.0.conv1"], expected)
 
 
+XLABS = {f"double_blocks.{i}.processor.{part}_lora{stream}": shape
+         for i in range(2) for stream in "12"
+         for part, shape in {"qkv": (24, 8), "proj": (8, 8)}.items()}  # fmt: skip
+XLABS |= {"single_blocks.1.processor.qkv_lora": (24, 8),
+          "single_blocks.1.processor.proj_lora": (8, 8 + 32)}  # fmt: skip
+
+
+def xlabs() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    sides = {"down": lambda o, i: torch.randn(2, i), "up": lambda o, i: torch.randn(o, 2)}
+    return {
+        f"{name}.{side}.weight": make(*shape)
+        for name, shape in XLABS.items()
+        for side, make in sides.items()
+    }
+
+
+@pytest.mark.parametrize("prefix", ["", "diffusion_model."])
+def test_xlabs_flux_loras_come_back_and_mean_what_diffusers_reads(
+    prefix: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.safetensors"
+    save_file({prefix + key: tensor for key, tensor in xlabs().items()}, file)
+    folder = imported(file, tmp_path / "lib", "--base", "owner/flux")
+    for options in ((), ("--format", "xlabs")):
+        out = exported(folder, tmp_path / f"out{len(options)}", *options)
+        assert same_file(out / "x.safetensors", file)
+    deltas = tiny.deltas(read_peft(folder))
+    theirs: Any = FluxPipeline.lora_state_dict(file)
+
+    def delta(module: str) -> Tensor:
+        a, b = (theirs[f"transformer.{module}.lora_{x}.weight"] for x in "AB")
+        return b @ a
+
+    block, single = "transformer_blocks.1.attn.", "single_transformer_blocks.1."
+    expected = {
+        "double_blocks.1.img_attn.qkv": [f"{block}to_{x}" for x in "qkv"],
+        "double_blocks.1.txt_attn.qkv": [f"{block}add_{x}_proj" for x in "qkv"],
+        "double_blocks.1.img_attn.proj": [f"{block}to_out.0"],
+        "double_blocks.1.txt_attn.proj": [f"{block}to_add_out"],
+        "single_blocks.1.linear1": [f"{single}attn.to_{x}" for x in "qkv"],
+        "single_blocks.1.linear2": [f"{single}proj_out"],
+    }
+    assert len(deltas) == len(XLABS)
+    for name, modules in expected.items():
+        stacked = torch.cat([delta(module) for module in modules])
+        ours = deltas[prefix + name]
+        torch.testing.assert_close(ours[: len(stacked)], stacked)
+        assert not ours[len(stacked) :].any()
+    assert deltas[f"{prefix}single_blocks.1.linear1"].shape == (3 * 8 + 32, 8)
+
+
+def test_an_xlabs_lora_without_the_size_of_linear1_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lone = {k: v for k, v in xlabs().items() if "single_blocks.1.processor.proj" not in k}
+    save_file(lone, tmp_path / "x.safetensors")
+    assert run("import", tmp_path / "x.safetensors", "--library", tmp_path / "lib",
+               "--base", "o/b") == 1  # fmt: skip
+    assert "tells linear1's size" in tiny.one_sentence(capsys.readouterr())
+
+
 def test_the_old_names_of_diffusers_come_back(tmp_path: Path) -> None:
     block, encoder = "unet.mid_block.attn1.processor.to_", "text_encoder.layers.0."
     stems = (f"{block}q_lora", f"{block}out_lora", f"{encoder}mlp.fc1.lora_linear_layer",

@@ -88,12 +88,10 @@ def test_sound_files_of_other_kinds_are_not_called_damaged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stem, one = "lora_unet_blocks_0_ffn_0", torch.ones(2, 2)
-    flux = "double_blocks.0.processor.qkv_lora1"
     kinds: dict[str, dict[str, Tensor]] = {
         "LoKr": {f"{stem}.lokr_w1": one, f"{stem}.lokr_w2": one},
         "LoHa": {f"{stem}.hada_w1_a": one, f"{stem}.hada_w1_b": one},
         "DoRA": {**pairs([stem]), f"{stem}.dora_scale": torch.ones(8)},
-        "XLabs": {f"{flux}.down.weight": one, f"{flux}.up.weight": one},
     }
     file = tmp_path / "a.safetensors"
     for kind, tensors in kinds.items():

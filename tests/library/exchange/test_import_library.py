@@ -59,7 +59,6 @@ def test_damaged_adapters_are_refused_in_one_sentence(
         "does not target": {"target_modules": ["q_proj"]},
         "changes the base": {"init_lora_weights": "pissa"},
         "linear layers": {"peft_type": "PREFIX_TUNING"},
-        "biases": {"bias": "all"},
         "use --base": {"base_model_name_or_path": None},
     }
     said = {**json.loads((adapter / CONFIG).read_text()), "base_model_name_or_path": "o/b"}

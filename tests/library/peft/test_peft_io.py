@@ -208,8 +208,6 @@ def change_config(folder: Path, **changes: Any) -> None:
 
 REFUSED: dict[str, dict[str, Any]] = {
     "dora": {"use_dora": True},
-    "modules_to_save": {"modules_to_save": ["lm_head"]},
-    "bias": {"bias": "all"},
     "another method": {"peft_type": "IA3"},
     "a rank that is not the file's": {"r": 3},
     "a rank pattern that is not the file's": {"rank_pattern": {"q_proj": 1}},
