@@ -32,8 +32,8 @@ def import_command(
     license_class: Annotated[str, typer.Option(help="Of the licence.")] = "",
     rank: Annotated[int, typer.Option(min=1, max=256, help="Of a converted adapter.")] = 8,
 ) -> None:
-    """Put adapters into a library: PEFT, diffusers, kohya or XLabs, safetensors only. A list has one
-    a line, {"source": PATH, "task": NAME, "description": TEXT, …}.
+    """Put adapters into a library: PEFT, diffusers, kohya or XLabs, safetensors only. A list has
+    one a line, {"source": PATH, "task": NAME, "description": TEXT, …}.
 
     Example: lorasmith library import my-adapter --library my-library --description "Say yes or no."
     """
