@@ -8,6 +8,7 @@ from library.errors import UnknownName, UsageError
 from library.trainer.recipes.adalora import AdaLoRA
 from library.trainer.recipes.dora import DoRA
 from library.trainer.recipes.eva import EVA
+from library.trainer.recipes.forms import FORMS
 from library.trainer.recipes.pissa import OLoRA, PiSSA
 from library.trainer.recipes.random_bases import RandLoRA, VeRA
 from library.trainer.recipes.recipe import Recipe
@@ -19,6 +20,7 @@ RECIPES = {
         Recipe("rslora", rank_stabilised=True),
         Recipe("lora-fa", freeze_a=True),
         Recipe("lora-plus", b_rate=16.0, lr=1e-4),
+        *FORMS,
         DoRA("dora"),
         PiSSA("pissa"),
         OLoRA("olora"),
