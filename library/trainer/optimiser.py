@@ -96,16 +96,18 @@ class StackedAdamW:
         first = torch.tensor(list(rates.values()), device=like.device, dtype=like.dtype)
         seen = [gradient[slots].nan_to_num(0, 0, 0) for gradient in gradients]
         for i in range(self._groups):
-            own = {name: value[slots] for name, value in self.group(i).items()}
             pair = seen[i], seen[self._groups + i]
-            self._put(i, slots, self.recipe.started(number, own, pair, first))
+            self._put(i, slots, self.recipe.started(number, self._own(i, slots), pair, first))
 
     @torch.no_grad()
     def midway(self, slot: int) -> None:
         """Half of the steps of the adapter in a slot are done."""
         for i in range(self._groups):
-            own = {name: value[[slot]] for name, value in self.group(i).items()}
-            self._put(i, [slot], self.recipe.midway(own))
+            self._put(i, [slot], self.recipe.midway(self._own(i, [slot])))
+
+    def _own(self, group: int, slots: list[int]) -> Parameters:
+        own = self.group(group).items()
+        return {name: v[slots] for name, v in own if name not in self.recipe.over_slots}
 
     def _put(self, group: int, slots: list[int], values: Parameters) -> None:
         parameters = self.group(group)

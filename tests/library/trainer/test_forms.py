@@ -12,7 +12,7 @@ from torch import Tensor
 from training_jobs import job
 
 from library.adapter import Adapter
-from library.base.batches import grouped
+from library.base.batches import TokenRow, grouped
 from library.base.loss import row_scores
 from library.errors import UsageError
 from library.layout import Layout, layout_of
@@ -25,11 +25,26 @@ from library.trainer.recipes.registry import FORMS, recipe_named
 from library.trainer.run_state import TrainConfig, Trained
 
 CONFIG = TrainConfig(steps=4, rows=3, slots=2, micro_batches=1, patience=0)
-SITE = Callable[[dict[str, Tensor], int, int], Tensor]  # of parameters, slot and site
+SITE = Callable[[dict[str, Tensor], int, int], Any]  # of parameters, slot and site
 # ΔW of a site without the scale, as the papers write it.
 DELTAS: dict[str, SITE] = {
     "share-lora": lambda p, n, s: p["B"][n, s] @ p["A"][n, 0],
     "share-lora-b": lambda p, n, s: p["B"][n, 0] @ p["A"][n, s],
+    "moslora": lambda p, n, s: p["B"][n, s] @ p["mixer"][n, s] @ p["A"][n, s],
+    "multi-lora": lambda p, n, s: sum(
+        p["scales"][n, s, :, i].diag() @ p["B"][n, s, :, half] @ p["A"][n, s, half]
+        for i, half in enumerate((slice(0, 2), slice(2, 4)))
+    ),
+    "msp-lora": lambda p, n, s: (  # of three layers, so that a third of them is one
+        p["B_global"][n, 0] @ p["A_global"][n, 0]
+        + p["B_middle"][n, s] @ p["A_middle"][n, s]
+        + p["B_layer"][n, s] @ p["A_layer"][n, s]
+    ),
+    "fedsa": lambda p, n, s: p["B"][n, s] @ p["A"][0, s],
+    "lora-sb": lambda p, n, s: p["U"][n, s] @ p["R"][n, s] @ p["V"][n, s],
+    "as-lora": lambda p, n, s: (
+        (p["shares"][n, 0, s, :, None, None] * p["B"][n]).sum(0) @ p["A"][n, 0]
+    ),
 }
 forms = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 
@@ -133,3 +148,62 @@ def test_one_factor_is_the_same_in_all_layers() -> None:
             shared, others = getattr(adapter, tied)[group.key], getattr(adapter, own)[group.key]
             assert torch.equal(shared, shared[:, :1].expand_as(shared))
             assert not torch.equal(others[:, 0], others[:, 1])
+
+
+def test_adapters_that_train_at_once_have_one_a() -> None:
+    jobs = [replace(job(name), tune=()) for name in ("one", "two")]
+    one, two = (adapter_of(r) for r in trained(recipe_named("fedsa"), jobs).values())
+    start = shared_start(one.layout, 3, torch.float64)
+    for key in one.A:
+        assert torch.equal(one.A[key], two.A[key]) and not torch.equal(one.A[key], start.A[key])
+        assert not torch.equal(one.B[key], two.B[key])
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["grouped", "packed"])
+def test_lora_sb_starts_with_a_step_along_the_first_gradient(packed: bool) -> None:
+    """On so few tokens that its rank is below the form's, the gradient itself, by autograd."""
+    row = TokenRow(0, [3, 4], [5])
+    trains = trainer(recipe_named("lora-sb"), replace(CONFIG, steps=1, rows=1), packed=packed)
+    seen: list[Adapter] = []
+    trains.optimiser.step = lambda rates: (  # only the start is looked at
+        seen.append(trains.optimiser.adapters()[[0]]) or torch.ones(len(rates)).bool()
+    )
+    list(trains.run([TrainingJob("one", (row,))]))
+    base, layout = setup()
+    weights = {site.name: base.get_submodule(site.name).weight for site in layout.sites}
+    for weight in weights.values():
+        weight.requires_grad_()
+    base(input_ids=torch.tensor([[3, 4]])).logits[0, -1].log_softmax(-1)[5].neg().backward()
+    for site in layout.sites:
+        gradient = weights[site.name].grad
+        a, b = (factor[0].detach() for factor in seen[0].site(site))
+        length = 2e-2 * gradient.numel() ** 0.5
+        torch.testing.assert_close(b @ a, -gradient * length / gradient.norm())
+
+
+def test_the_most_similar_bs_become_one_half_way() -> None:
+    form = recipe_named("as-lora")
+    b = torch.randn(1, 5, 6, 2, generator=torch.Generator().manual_seed(0))
+    b[0, 3], b[0, 4] = 2 * b[0, 1], b[0, 0] + 0.01
+    p = {"A": torch.ones(1, 1, 2, 3), "B": b, "shares": torch.eye(5)[None, None]}
+    after = form.expand({**p, **form.midway(p)})[1][0]
+    assert torch.equal(form.expand(p)[1], b)
+    torch.testing.assert_close(after[0], (b[0, 0] + b[0, 4]) / 2)
+    torch.testing.assert_close(after[1], (b[0, 1] + b[0, 3]) / 2)
+    assert torch.equal(after[2], b[0, 2]) and len(after.flatten(1).unique(dim=0)) == 3
+    adapter = adapter_of(trained(form, [job("one")])["one"])
+    assert all(len(f[0].flatten(1).unique(dim=0)) == 2 for f in adapter.B.values())
+
+
+def test_as_lora_counts_no_check_before_its_bs_are_put_together() -> None:
+    config = replace(CONFIG, steps=8, check_every=1)
+    (result,) = trainer(recipe_named("as-lora"), config).run([job("one")])
+    assert [check.step for check in result.checks] == [4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(("name", "rank", "steps"), [
+    ("multi-lora", 3, 9), ("msp-lora", 2, 9), ("as-lora", 4, 1),
+])  # fmt: skip
+def test_ranks_and_steps_of_one_form_alone(name: str, rank: int, steps: int) -> None:
+    with pytest.raises(UsageError, match=f"recipe '{name}' takes a"):
+        recipe_named(name).require_fit(setup()[1].with_rank(rank), steps)
