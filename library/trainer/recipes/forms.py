@@ -87,6 +87,18 @@ class MultiLoRA(Form):
 
 
 @dataclass(frozen=True)
+class LoTR(Form):
+    """LoTR (Bershatsky et al. 2024): ΔW = U·G·V, U and V for all layers, a core G for each."""
+
+    def parametrise(self, a: Tensor, b: Tensor, generator: torch.Generator) -> Parameters:
+        cores = a.new_zeros((*a.shape[:2], a.shape[2], a.shape[2]))
+        return {"U": _uniform(b[:, :1].shape, b, generator), "cores": cores, "V": a[:, :1]}
+
+    def expand(self, p: Parameters) -> Factors:
+        return p["V"].expand(-1, p["cores"].shape[1], -1, -1), p["U"] @ p["cores"]
+
+
+@dataclass(frozen=True)
 class MSPLoRA(Form):
     """MSPLoRA (Zhao et al. 2025): a LoRA for all layers, one for each third of them, one for each.
 
@@ -220,6 +232,7 @@ FORMS = (
     ShareB("share-lora-b", lr=2e-3),
     MoSLoRA("moslora", lr=2e-3),
     MultiLoRA("multi-lora", lr=2e-3),
+    LoTR("lotr", lr=2e-3),
     MSPLoRA("msp-lora", lr=2e-3),
     FedSA("fedsa", lr=2e-3),
     LoRASB("lora-sb", lr=2e-3),

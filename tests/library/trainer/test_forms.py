@@ -35,6 +35,7 @@ DELTAS: dict[str, SITE] = {
         p["scales"][n, s, :, i].diag() @ p["B"][n, s, :, half] @ p["A"][n, s, half]
         for i, half in enumerate((slice(0, 2), slice(2, 4)))
     ),
+    "lotr": lambda p, n, s: p["U"][n, 0] @ p["cores"][n, s] @ p["V"][n, 0],
     "msp-lora": lambda p, n, s: (  # of three layers, so that a third of them is one
         p["B_global"][n, 0] @ p["A_global"][n, 0]
         + p["B_middle"][n, s] @ p["A_middle"][n, s]
