@@ -44,6 +44,13 @@ def library_build(
             "all, and so does the answer to a name that is none."
         ),
     ] = "lora",
+    update: Annotated[
+        str,
+        typer.Option(
+            help="What becomes of the gradients of A and B first: adamw (nothing), riemannian, "
+            "lora-pro or allora; with lora, rslora and lora-plus."
+        ),
+    ] = "adamw",
     rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of every adapter.")] = 8,
     targets: Annotated[
         str | None,
@@ -133,7 +140,7 @@ def library_build(
     """
     from library.trainer.recipes.registry import recipe_named
 
-    settings = recipe_named(recipe, lr=lr)
+    settings = recipe_named(recipe, lr=lr, update=update)
     if executor not in ("local", "ray"):
         raise UsageError(f"executor must be local or ray, not {executor!r}")
     by_name, broken = _read(tasks, skip_broken)

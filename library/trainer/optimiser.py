@@ -16,6 +16,7 @@ from library.adapter import Adapter, rank_mask, zeros
 from library.errors import UsageError
 from library.layout import Group, Layout
 from library.trainer.recipes.recipe import Parameters, Recipe
+from library.trainer.recipes.updates import UPDATES
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
@@ -172,12 +173,17 @@ class StackedAdamW:
         steps += moving
         # 2. Clip each slot's gradient to its own norm: g ← g · min(1, clip / ‖g‖).
         clip_coef = (self.recipe.clip / (norm + 1e-6)).clamp(max=1.0)
-        # 3. AdamW, one by one; LoRA+ moves B at a multiple of A's rate.
-        for i, gradient in gradients.items():
-            dtype = self.parameters[i].dtype
+        clipped = {i: g * _column(clip_coef.to(g.dtype)) for i, g in gradients.items()}
+        # 3. The update rule, on A and B together.
+        rule, scale = UPDATES[self.recipe.update], self.recipe.scale(self.layout.rank)
+        if rule is not None:
+            for i, j in zip(range(self._groups), range(self._groups, len(clipped)), strict=True):
+                a, b = self.parameters[i], self.parameters[j]
+                clipped[i], clipped[j] = rule(a, b, clipped[i], clipped[j], scale)
+        # 4. AdamW, one by one; LoRA+ moves B at a multiple of A's rate.
+        for i, gradient in clipped.items():
             b_rate = self.recipe.b_rate if self._names[i] == "B" else 1.0
-            clipped = gradient * _column(clip_coef.to(dtype))
-            self._update(i, clipped, (lr * b_rate).to(dtype), moving, steps)
+            self._update(i, gradient, (lr * b_rate).to(gradient.dtype), moving, steps)
         return finite
 
     def _update(

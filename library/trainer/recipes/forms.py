@@ -26,7 +26,7 @@ class Form(Recipe):
 
     def require_fit(self, layout: Layout, steps: int) -> None:
         super().require_fit(layout, steps)
-        require_uniform(self, layout)
+        require_uniform(f"recipe '{self.name}'", layout)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ class PeftRecipe(Recipe, ABC):
     trained_by: Literal["batched", "peft"] = "peft"
 
     def require_fit(self, layout: Layout, steps: int) -> None:
-        require_uniform(self, layout)
+        super().require_fit(layout, steps)
+        require_uniform(f"recipe '{self.name}'", layout)
 
     @abstractmethod
     def settings(self, layout: Layout, steps: int, seed: int) -> Any:

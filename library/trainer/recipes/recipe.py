@@ -38,6 +38,7 @@ class Recipe:
         warmup: share of the steps over which the rate rises.
         weight_decay: AdamW's.
         clip: largest norm of one adapter's gradient.
+        update: rule on the gradients of A and B (library.trainer.recipes.updates); adamw for none.
         trained_by: the trainer that can train it.
     """
 
@@ -51,6 +52,7 @@ class Recipe:
     weight_decay: float = 0.0
     clip: float = 1.0
     trained_by: Literal["batched", "peft"] = "batched"
+    update: str = "adamw"
     over_slots: ClassVar[frozenset[str]] = frozenset()
     passes: ClassVar[int] = 0
 
@@ -65,7 +67,9 @@ class Recipe:
         return frozenset({"A"} if self.freeze_a else ())
 
     def scale(self, rank: int) -> float:
-        """The factor in ΔW = scale·B·A."""
+        """The factor in ΔW = scale·B·A; ALLoRA has none."""
+        if self.update == "allora":
+            return 1.0
         return self.alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
 
     def rate(self, step: int, steps: int) -> float:
@@ -77,6 +81,14 @@ class Recipe:
 
     def require_fit(self, layout: Layout, steps: int) -> None:
         """Raise UsageError where the recipe cannot serve a layout, or not in so few steps."""
+        if self.update == "adamw":
+            return
+        if not self.is_plain or self.freeze_a:
+            raise UsageError(
+                f"update '{self.update}' takes a recipe that trains A and B themselves (lora, "
+                f"rslora or lora-plus), not '{self.name}'"
+            )
+        require_uniform(f"update '{self.update}'", layout)
 
     def parametrise(self, a: Tensor, b: Tensor, generator: torch.Generator) -> Parameters:
         """A group's parameters at the start (n = 1), from the start of its A, and B = 0."""
@@ -106,15 +118,15 @@ class Recipe:
         return 0
 
 
-def require_uniform(recipe: Recipe, layout: Layout) -> None:
+def require_uniform(what: str, layout: Layout) -> None:
     """Raise UsageError unless all sites have one rank, which fits the smallest."""
     smallest = min(min(site.in_features, site.out_features) for site in layout.sites)
     if any(site.rank != layout.rank for site in layout.sites):
-        raise UsageError(f"recipe '{recipe.name}' takes one rank for all modules")
+        raise UsageError(f"{what} takes one rank for all modules")
     if layout.rank > smallest:
         raise UsageError(
-            f"recipe '{recipe.name}' takes a rank of at most {smallest}, the smallest side of a "
-            f"target module, not {layout.rank}"
+            f"{what} takes a rank of at most {smallest}, the smallest side of a target "
+            f"module, not {layout.rank}"
         )
 
 
