@@ -57,10 +57,17 @@ def build_command(
     recipe: Annotated[
         str,
         typer.Option(
-            help="Training recipe: lora, rslora, lora-fa, lora-plus, dora, pissa, olora, eva, "
-            "adalora, randlora or vera."
+            help="Training recipe, such as lora, rslora, moslora or dora; docs/library.md lists "
+            "all, and so does the answer to a name that is none."
         ),
     ] = "lora",
+    update: Annotated[
+        str,
+        typer.Option(
+            help="What becomes of the gradients of A and B first: adamw (nothing), riemannian, "
+            "lora-pro or allora; with lora, rslora and lora-plus."
+        ),
+    ] = "adamw",
     rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of every adapter.")] = 8,
     targets: Annotated[
         str | None,
@@ -134,7 +141,7 @@ def build_command(
     """
     from library.trainer.recipes.registry import recipe_named
 
-    settings = recipe_named(recipe, lr=lr)
+    settings = recipe_named(recipe, lr=lr, update=update)
     by_name, broken = _read(tasks, skip_broken, exclude_license)
     from library.base.models import require_device
 

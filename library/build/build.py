@@ -167,6 +167,7 @@ class ShardBuilder:
         layout = layout.with_rank(layout.rank)  # as the portable profile stores it
         record = _record(plan, number, job, task, trained, layout)
         if adapter is not None:
+            details = {"task": task.name, "variant": job.variant, "steps": trained.steps}
             provenance = Provenance(
                 generator=f"oracle:{plan.recipe.name}",
                 checkpoint=None,
@@ -176,7 +177,7 @@ class ShardBuilder:
                 numerics=numerics(self.base.model),
                 layout_digest=layout.digest,
                 base=plan.base,
-                details={"task": task.name, "variant": job.variant, "steps": trained.steps},
+                details=details | _update(plan),
             )
             files = finish(to_peft(adapter, base_name=plan.base["id"]), provenance)
             self.folder.write_adapter(files.id, files.files)
@@ -213,4 +214,10 @@ def _record(
         best_step=best.step if best else trained.steps,
         restarts=trained.restarts,
         scores=scores | trained.scores,
+        **_update(plan),
     )
+
+
+def _update(plan: Plan) -> dict[str, str]:
+    """The rule that the factors were updated by, if there was one."""
+    return {} if plan.recipe.update == "adamw" else {"update": plan.recipe.update}

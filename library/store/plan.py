@@ -10,7 +10,7 @@ from typing import Any
 from library.errors import UsageError
 from library.layout import Layout
 from library.trainer.recipes.recipe import Recipe
-from library.trainer.recipes.registry import recipe_from_dict
+from library.trainer.recipes.registry import recipe_from_dict, recipe_to_dict
 from library.trainer.run_state import TrainConfig
 
 LIBRARY_FORMAT = 1
@@ -77,7 +77,7 @@ class Plan:
             "format": LIBRARY_FORMAT,
             "layout": self.layout.to_dict(),
             "layout_digest": self.layout.digest,
-            "recipe": asdict(self.recipe),
+            "recipe": recipe_to_dict(self.recipe),
             "config": asdict(self.config),
             "shards": shards_json(self.shards),
         }

@@ -6,7 +6,7 @@ tests hold it to PEFT, one task alone.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from library.adapter import Adapter
+from library.base.batches import TokenRow
 from library.base.multi_adapter import MultiAdapter
 from library.progress import Progress, no_progress
 from library.trainer.loss_backends import PackedBackend, SharingBackend
@@ -41,7 +42,8 @@ class BatchedTrainer(AdapterTrainer[Recipe]):
         # Adapters stay in float32 where the base runs in half precision.
         dtype = torch.float64 if self.model.dtype == torch.float64 else torch.float32
         start = shared_start(self.layout, self.seed, dtype).to(self.model.device)
-        self.optimiser = StackedAdamW(start, self.config.slots, self.recipe)
+        self.optimiser = StackedAdamW(start, self.config.slots, self.recipe, seed=self.seed)
+        self._fresh = set[int]()  # slots whose adapter has not made a step
         if self.packed is None:
             self.packed = self.model.device.type == "cuda"
 
@@ -56,12 +58,14 @@ class BatchedTrainer(AdapterTrainer[Recipe]):
                 free = [slot for slot in range(len(self.optimiser)) if slot not in running]
                 for slot in free[: len(waiting)]:
                     running[slot] = RunState(waiting.popleft(), self.recipe, self.config)
-                    self.optimiser.reset(slot, running[slot].job.start)
+                    self._fill(slot, running[slot])
                 running = dict(sorted(running.items()))
-                # 2. All adapters make one step; some are evaluated.
+                # 2. Those that start from their first gradients get them.
+                self._begin(running, backend)
+                # 3. All adapters make one step; some are evaluated.
                 finite = self._step(running, backend)
                 self._advance(running, finite, backend)
-                # 3. What is done leaves its slot.
+                # 4. What is done leaves its slot.
                 for slot in [slot for slot, state in running.items() if state.is_done]:
                     yield self._result(running.pop(slot), slot)
                 unfinished = sum(state.step for state in running.values())
@@ -73,35 +77,62 @@ class BatchedTrainer(AdapterTrainer[Recipe]):
             return PackedBackend(self.model, hooks, self.pad, self.optimiser.adapters())
         return SharingBackend(self.model, hooks, self.pad, self.config.micro_batches)
 
+    def _fill(self, slot: int, state: RunState[Adapter]) -> None:
+        self.optimiser.reset(slot, state.job.start)
+        self._fresh.add(slot)
+
+    def _begin(self, running: Running, backend: Backend) -> None:
+        """Give the recipe the gradients of the first step's rows, for the slots just filled."""
+        fresh = {slot: running[slot] for slot in sorted(self._fresh & running.keys())}
+        self._fresh.clear()
+        rates = {slot: state.learning_rate for slot, state in fresh.items()}
+        for number in range(self.recipe.passes if fresh else 0):
+            first = {
+                slot: RunState[Adapter](state.job, self.recipe, self.config).draw()
+                for slot, state in fresh.items()
+            }
+            _, gradients = self._gradients(first, backend)
+            self.optimiser.begin(number, rates, gradients)
+
     def _step(self, running: Running, backend: Backend) -> list[bool]:
         """One step of every running adapter; by slot, whether its gradient was finite."""
-        # 1. Rows of all adapters; an answer token weighs 1 / (its adapter's answer tokens), those
-        # that a teacher answered apart from the others: the loss is the sum of both means.
-        rows = [replace(r, owner=slot) for slot, state in running.items() for r in state.draw()]
-        kinds = [(row.owner, row.teacher is None) for row in rows]
-        answers = Counter[tuple[int, bool]]()
-        for kind, row in zip(kinds, rows, strict=True):
-            answers[kind] += len(row.answer)
-        weights = [1 / max(1, answers[kind]) for kind in kinds]
-        # 2. Gradients through the base, then from the adapters to the trained factors.
-        adapters = self.optimiser.adapters()
-        _pass_on(adapters, backend.gradients(rows, weights, adapters))
-        self.figures.tokens += sum(map(len, rows))
-        self.figures.cells = backend.cells
-        # 3. AdamW; a rate of 0 leaves an empty slot as it is.
+        # 1. Gradients through the base, then from the adapters to what is trained.
+        rows = {slot: state.draw() for slot, state in running.items()}
+        _pass_on(*self._gradients(rows, backend))
+        # 2. AdamW; a rate of 0 leaves an empty slot as it is.
         rates = [0.0] * len(self.optimiser)
         for slot, state in running.items():
             rates[slot] = state.learning_rate
         return self.optimiser.step(rates).tolist()
 
+    def _gradients(
+        self, drawn: Mapping[int, Sequence[TokenRow]], backend: Backend
+    ) -> tuple[Adapter, list[Tensor]]:
+        """The adapters, and gradients on their factors, of rows by slot."""
+        # An answer token weighs 1 / (its adapter's answer tokens), those that a teacher answered
+        # apart from the others: the loss is the sum of both means.
+        rows = [replace(row, owner=slot) for slot, own in drawn.items() for row in own]
+        kinds = [(row.owner, row.teacher is None) for row in rows]
+        answers = Counter[tuple[int, bool]]()
+        for kind, row in zip(kinds, rows, strict=True):
+            answers[kind] += len(row.answer)
+        weights = [1 / max(1, answers[kind]) for kind in kinds]
+        adapters = self.optimiser.adapters()
+        gradients = backend.gradients(rows, weights, adapters)
+        self.figures.tokens += sum(map(len, rows))
+        self.figures.cells = backend.cells
+        return adapters, gradients
+
     def _advance(self, running: Running, finite: list[bool], backend: Backend) -> None:
         """Count the step, restart what went non-finite, store snapshots, evaluate."""
         for slot, state in running.items():
             if not finite[slot]:
-                self.optimiser.reset(slot, state.job.start)
+                self._fill(slot, state)
                 state.restart()
                 continue
             state.step += 1
+            if state.step == self.config.steps // 2:
+                self.optimiser.midway(slot)
             if state.snapshot_is_due:
                 state.snapshots.append(self._adapter(slot))
         due = {i: s for i, s in running.items() if finite[i] and s.evaluation_is_due}
@@ -135,7 +166,7 @@ class BatchedTrainer(AdapterTrainer[Recipe]):
 
 
 def _pass_on(adapters: Adapter, gradients: Sequence[Tensor]) -> None:
-    """Backpropagate from the adapters, which carry the scale, to the trained factors."""
+    """Backpropagate from the adapters, which carry the scale, to the trained parameters."""
     pairs = zip(adapters.factors(), gradients, strict=True)
     trained = [(factor, gradient) for factor, gradient in pairs if factor.requires_grad]
     torch.autograd.backward([factor for factor, _ in trained], [g for _, g in trained])

@@ -1,19 +1,22 @@
 """AdamW over many adapters, each with its own step count, learning rate, clipping and divergence.
 
-The factors of n adapters are stacked along the leading axis, and so are the optimiser's moments:
-one step is a handful of tensor operations, whatever n is. Nothing is shared along that axis, so
-each adapter moves as it would alone (Loshchilov & Hutter 2019, algorithm 2).
+The parameters of n adapters (A and B, or what a recipe's form makes them of) are stacked along the
+leading axis, and so are the optimiser's moments: one step is a handful of tensor operations,
+whatever n is. Nothing is shared along that axis, unless the form says so: each adapter moves as it
+would alone (Loshchilov & Hutter 2019, algorithm 2).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from library.adapter import Adapter, rank_mask, zeros
+from library.errors import UsageError
 from library.layout import Group, Layout
-from library.trainer.recipes.recipe import Recipe
+from library.trainer.recipes.recipe import Parameters, Recipe
+from library.trainer.recipes.updates import UPDATES
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
@@ -21,47 +24,96 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 class StackedAdamW:
     """n slots of adapters that train side by side.
 
+    Attributes:
+        parameters: the recipe's, each for all groups in turn, `[slots, ...]`; those that all slots
+            have in common `[1, ...]`.
+
     Args:
         start: what every adapter starts from (n = 1): A, and B (zero).
         slots: n.
-        recipe: rates, scale, clipping.
+        recipe: form, rates, scale, clipping.
+        seed: of what else a form starts from.
     """
 
-    def __init__(self, start: Adapter, slots: int, recipe: Recipe) -> None:
+    def __init__(self, start: Adapter, slots: int, recipe: Recipe, *, seed: int = 0) -> None:
         self.layout, self.recipe = start.layout, recipe
-        self._start = start.factors()
-        self._a_count = len(start.A)
-        # A (slots, sites, rank, in) of every group, then B (slots, sites, out, rank).
-        self.factors = [f.repeat(slots, 1, 1, 1).requires_grad_() for f in self._start]
-        if recipe.freeze_a:
-            for factor in self.factors[: self._a_count]:
-                factor.requires_grad_(False)
-        self._exp_avg = [torch.zeros_like(f) for f in self.factors]
-        self._exp_avg_sq = [torch.zeros_like(f) for f in self.factors]
-        self._steps = torch.zeros(slots, device=self.factors[0].device, dtype=torch.float64)
-        columns = zip(self.layout.groups, self.factors[self._a_count :], strict=True)
+        generator, keys = torch.Generator().manual_seed(seed), [g.key for g in start.layout.groups]
+        starts = [recipe.parametrise(start.A[key], start.B[key], generator) for key in keys]
+        names, self._groups = list(starts[0]), len(starts)
+        self._names = [name for name in names for _ in starts]
+        self._begin = [group[name] for name in names for group in starts]
+        self.parameters = [
+            value.repeat(1 if name in recipe.over_slots else slots, 1, 1, 1)
+            for name, value in zip(self._names, self._begin, strict=True)
+        ]
+        for name, parameter in zip(self._names, self.parameters, strict=True):
+            parameter.requires_grad_(name not in recipe.frozen)
+        self._exp_avg = [torch.zeros_like(p) for p in self.parameters]
+        self._exp_avg_sq = [torch.zeros_like(p) for p in self.parameters]
+        device = self.parameters[0].device
+        self._steps = torch.zeros(slots, device=device, dtype=torch.float64)
+        self._common_steps = self._steps.new_zeros(1)
+        columns = zip(self.layout.groups, start.B.values(), strict=True)
         self._scales = [column_scale(group, recipe).to(b) for group, b in columns]
 
     def __len__(self) -> int:
         return len(self._steps)
 
+    def group(self, number: int) -> dict[str, Tensor]:
+        """The parameters of one group, by name."""
+        return {
+            self._names[i]: self.parameters[i]
+            for i in range(number, len(self._names), self._groups)
+        }
+
     def adapters(self) -> Adapter:
-        """The adapters as they act, scale in B; differentiable in `factors`."""
-        a, b = self.factors[: self._a_count], self.factors[self._a_count :]
-        return acting(self.layout, a, b, self._scales)
+        """The adapters as they act, scale in B; differentiable in `parameters`."""
+        pairs = [self.recipe.expand(self.group(number)) for number in range(self._groups)]
+        return acting(self.layout, (a for a, _ in pairs), (b for _, b in pairs), self._scales)
 
     @torch.no_grad()
     def reset(self, slot: int, start: Adapter | None = None) -> None:
         """Put an adapter into a slot, the shared start by default.
 
-        Raises LayoutMismatch if it is of another layout.
+        Raises LayoutMismatch if it is of another layout, UsageError if the recipe's form does not
+        hold every adapter.
         """
-        factors = self._start if start is None else self._trained_form(start)
-        for factor, value in zip(self.factors, factors, strict=True):
-            factor[slot] = value[0]
-        for moments in (*self._exp_avg, *self._exp_avg_sq):
-            moments[slot] = 0
+        values = self._begin if start is None else self._trained_form(start)
+        for i, value in enumerate(values):
+            if self._names[i] not in self.recipe.over_slots:
+                for stacked in (self._exp_avg[i], self._exp_avg_sq[i]):
+                    stacked[slot] = 0
+                self.parameters[i][slot] = value[0]
         self._steps[slot] = 0
+
+    @torch.no_grad()
+    def begin(self, number: int, rates: Mapping[int, float], gradients: Sequence[Tensor]) -> None:
+        """Pass `number` of the start of some slots, with their first rates; see Recipe.started.
+
+        Args:
+            gradients: on the adapters' factors.
+        """
+        slots, like = list(rates), self.parameters[0]
+        first = torch.tensor(list(rates.values()), device=like.device, dtype=like.dtype)
+        seen = [gradient[slots].nan_to_num(0, 0, 0) for gradient in gradients]
+        for i in range(self._groups):
+            pair = seen[i], seen[self._groups + i]
+            self._put(i, slots, self.recipe.started(number, self._own(i, slots), pair, first))
+
+    @torch.no_grad()
+    def midway(self, slot: int) -> None:
+        """Half of the steps of the adapter in a slot are done."""
+        for i in range(self._groups):
+            self._put(i, [slot], self.recipe.midway(self._own(i, [slot])))
+
+    def _own(self, group: int, slots: list[int]) -> Parameters:
+        own = self.group(group).items()
+        return {name: v[slots] for name, v in own if name not in self.recipe.over_slots}
+
+    def _put(self, group: int, slots: list[int], values: Parameters) -> None:
+        parameters = self.group(group)
+        for name, value in values.items():
+            parameters[name][slots] = value
 
     def _trained_form(self, adapter: Adapter) -> list[Tensor]:
         """An adapter's factors as they are trained: A, and B without the scale.
@@ -70,10 +122,12 @@ class StackedAdamW:
         the shared start's, which rates were chosen for, and B the inverse factor.
         """
         self.layout.require_same(adapter.layout, "the adapter to go on from", "the trainer")
-        pairs = zip(adapter.factors(), self._start, strict=True)
+        if not self.recipe.is_plain:
+            raise UsageError(f"recipe '{self.recipe.name}' cannot go on from an adapter")
+        pairs = zip(adapter.factors(), self._begin, strict=True)
         moved = [value.to(like.device, like.dtype) for value, like in pairs]
-        a, b = moved[: self._a_count], moved[self._a_count :]
-        start = self._start[: self._a_count]
+        a, b = moved[: self._groups], moved[self._groups :]
+        start = self._begin[: self._groups]
         # (1, sites, 1, 1): norms of a site's A over those of the start's, 1 where A is zero.
         ratios = [
             _norms(x) / _norms(like).clamp(min=1e-30) for x, like in zip(a, start, strict=True)
@@ -87,32 +141,49 @@ class StackedAdamW:
 
     @torch.no_grad()
     def step(self, rates: Sequence[float]) -> Bool[Tensor, " slots"]:
-        """Move by the gradients that lie on `factors`, and clear them.
+        """Move by the gradients that lie on `parameters`, and clear them.
 
         Args:
             rates: learning rate of each slot's A now; 0 leaves the slot as it is.
         Returns:
             Which slots' gradients were finite; a slot whose were not has not moved.
         """
-        # 1. Take the gradients (n, sites, rows, columns); which slots move.
-        gradients = {i: f.grad for i, f in enumerate(self.factors) if f.grad is not None}
-        for factor in self.factors:
-            factor.grad = None
-        # (slots, ·) of each factor to (factors, slots) to (slots,)
+        gradients = {i: p.grad for i, p in enumerate(self.parameters) if p.grad is not None}
+        for parameter in self.parameters:
+            parameter.grad = None
+        common = {i for i in gradients if self._names[i] in self.recipe.over_slots}
+        own = {i: gradient for i, gradient in gradients.items() if i not in common}
+        finite = self._move(own, rates, self._steps)
+        # What the slots have in common moves by the mean of their gradients, at their mean rate.
+        trained = [rate for rate in rates if rate > 0]
+        if common and trained:
+            means = {i: gradients[i] / len(trained) for i in sorted(common)}
+            self._move(means, [sum(trained) / len(trained)], self._common_steps)
+        return finite
+
+    def _move(
+        self, gradients: dict[int, Tensor], rates: Sequence[float], steps: Float[Tensor, " slots"]
+    ) -> Bool[Tensor, " slots"]:
+        """A step of some parameters, by their gradients; which slots' were finite."""
+        # 1. Which slots move: (slots, ·) of each parameter to (parameters, slots) to (slots,)
         norm = torch.stack([g.flatten(1).norm(dim=1) for g in gradients.values()]).norm(dim=0)
         finite = norm.isfinite()
         lr = torch.tensor(rates, device=norm.device, dtype=norm.dtype)
         moving = finite & (lr > 0)
-        self._steps += moving
+        steps += moving
         # 2. Clip each slot's gradient to its own norm: g ← g · min(1, clip / ‖g‖).
         clip_coef = (self.recipe.clip / (norm + 1e-6)).clamp(max=1.0)
-        # 3. AdamW, factor by factor; LoRA+ moves B at a multiple of A's rate.
-        for i, gradient in gradients.items():
-            dtype = self.factors[i].dtype
-            b_rate = self.recipe.b_rate if i >= self._a_count else 1.0
-            self._update(
-                i, gradient * _column(clip_coef.to(dtype)), (lr * b_rate).to(dtype), moving
-            )
+        clipped = {i: g * _column(clip_coef.to(g.dtype)) for i, g in gradients.items()}
+        # 3. The update rule, on A and B together.
+        rule, scale = UPDATES[self.recipe.update], self.recipe.scale(self.layout.rank)
+        if rule is not None:
+            for i, j in zip(range(self._groups), range(self._groups, len(clipped)), strict=True):
+                a, b = self.parameters[i], self.parameters[j]
+                clipped[i], clipped[j] = rule(a, b, clipped[i], clipped[j], scale)
+        # 4. AdamW, one by one; LoRA+ moves B at a multiple of A's rate.
+        for i, gradient in clipped.items():
+            b_rate = self.recipe.b_rate if self._names[i] == "B" else 1.0
+            self._update(i, gradient, (lr * b_rate).to(gradient.dtype), moving, steps)
         return finite
 
     def _update(
@@ -121,9 +192,10 @@ class StackedAdamW:
         grad: Float[Tensor, "slots sites rows columns"],
         lr: Float[Tensor, " slots"],
         moving: Bool[Tensor, " slots"],
+        steps: Float[Tensor, " slots"],
     ) -> None:
-        """AdamW's step of one factor, in the slots that move."""
-        factor, dtype, step = self.factors[i], self.factors[i].dtype, self._steps.clamp(min=1)
+        """AdamW's step of one parameter, in the slots that move."""
+        parameter, dtype, step = self.parameters[i], self.parameters[i].dtype, steps.clamp(min=1)
         # m ← β₁·m + (1 − β₁)·g
         exp_avg = self._exp_avg[i].lerp(grad, 1 - BETA1)
         # v ← β₂·v + (1 − β₂)·g²
@@ -133,9 +205,9 @@ class StackedAdamW:
         bias_correction2_sqrt = _column((1 - BETA2**step).sqrt().to(dtype))
         denom = exp_avg_sq.sqrt() / bias_correction2_sqrt + EPSILON
         # θ ← θ·(1 − lr·λ) − lr·m̂ / (√v̂ + ε)
-        decayed = factor * (1 - _column(lr) * self.recipe.weight_decay)
+        decayed = parameter * (1 - _column(lr) * self.recipe.weight_decay)
         updated = decayed - _column(lr) / bias_correction1 * exp_avg / denom
-        old = (self._exp_avg[i], self._exp_avg_sq[i], factor)
+        old = (self._exp_avg[i], self._exp_avg_sq[i], parameter)
         for value, new in zip(old, (exp_avg, exp_avg_sq, updated), strict=True):
             value.copy_(torch.where(_column(moving), new, value))
 

@@ -136,8 +136,10 @@ class RunState(Generic[State]):
 
     @property
     def evaluation_is_due(self) -> bool:
-        last = self.step == self.config.steps
-        return bool(self.job.tune) and (self.step % self.config.check_every == 0 or last)
+        steps = self.config.steps
+        if not self.job.tune or self.step < self.recipe.first_result(steps):
+            return False
+        return self.step % self.config.check_every == 0 or self.step == steps
 
     @property
     def is_done(self) -> bool:

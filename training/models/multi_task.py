@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from library.adapter import Adapter
 from library.base.models import described, load_config, resolve_base
+from library.errors import UsageError
 from library.files import write_folder
 from library.layout import layout_of
 from library.peft.provenance import Provenance, finish
@@ -31,7 +32,7 @@ class MultiTaskLoRA(TrainedModule):
         base: Hub id or folder of the base model; the default base if None.
         targets: module types to adapt; the family's default if None.
         rank: of the adapter.
-        recipe: scale and rates, as in `library build`.
+        recipe: scale and rates, as in `library build`: lora, rslora, lora-fa or lora-plus.
         lr: peak learning rate; the recipe's if None.
         seed: of A.
         compile_layers: compile the base's layers with torch.compile; for GPUs.
@@ -52,6 +53,9 @@ class MultiTaskLoRA(TrainedModule):
         super().__init__()
         self.reference, self.seed = resolve_base(base), seed
         self.recipe = recipe_named(recipe, lr=lr)
+        if not self.recipe.is_plain:
+            known = "lora, rslora, lora-fa or lora-plus"
+            raise UsageError(f"multi-task training takes the recipe {known}, not '{recipe}'")
         self.layout = layout_of(load_config(self.reference), targets, rank=rank)
         start = shared_start(self.layout, seed)
         frozen = self.recipe.freeze_a

@@ -10,10 +10,9 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from library.errors import UsageError
 from library.factored import best_of_rank
 from library.layout import Layout, Site
-from library.trainer.recipes.recipe import Recipe, TrainingJob
+from library.trainer.recipes.recipe import Recipe, TrainingJob, require_uniform
 
 TRAINED = "default"  # PEFT's name of the adapter that is trained
 
@@ -30,14 +29,8 @@ class PeftRecipe(Recipe, ABC):
     trained_by: Literal["batched", "peft"] = "peft"
 
     def require_fit(self, layout: Layout, steps: int) -> None:
-        smallest = min(min(site.in_features, site.out_features) for site in layout.sites)
-        if any(site.rank != layout.rank for site in layout.sites):
-            raise UsageError(f"recipe '{self.name}' takes one rank for all modules")
-        if layout.rank > smallest:
-            raise UsageError(
-                f"recipe '{self.name}' takes a rank of at most {smallest}, the smallest side of a "
-                f"target module, not {layout.rank}"
-            )
+        super().require_fit(layout, steps)
+        require_uniform(f"recipe '{self.name}'", layout)
 
     @abstractmethod
     def settings(self, layout: Layout, steps: int, seed: int) -> Any:

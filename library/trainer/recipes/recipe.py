@@ -1,19 +1,34 @@
 """The settings that all recipes have (LoRA and its nearest relatives have no more), and a job."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from library.adapter import Adapter
 from library.base.batches import TokenRow
+from library.errors import UsageError
 from library.layout import Layout
+
+# By name, what is trained of one group's sites, for n adapters side by side: `[n, ...]`, four axes.
+Parameters = Mapping[str, Tensor]
+Factors = tuple[Float[Tensor, "n sites rank in"], Float[Tensor, "n sites out rank"]]
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A way to train a LoRA adapter. This class serves the batched trainer.
 
+    Its form (how a group's factors are parametrised) is A and B themselves; library.trainer.recipes
+    .forms has others.
+
     Attributes:
+        over_slots: parameters that all adapters trained at once have in common.
+        passes: gradients that a start is made of.
         name: as users write it and records store it.
         alpha: numerator of the scale.
         rank_stabilised: divide alpha by sqrt(rank) (Kalajdzievski 2023), not by rank.
@@ -23,6 +38,7 @@ class Recipe:
         warmup: share of the steps over which the rate rises.
         weight_decay: AdamW's.
         clip: largest norm of one adapter's gradient.
+        update: rule on the gradients of A and B (library.trainer.recipes.updates); adamw for none.
         trained_by: the trainer that can train it.
     """
 
@@ -36,9 +52,24 @@ class Recipe:
     weight_decay: float = 0.0
     clip: float = 1.0
     trained_by: Literal["batched", "peft"] = "batched"
+    update: str = "adamw"
+    over_slots: ClassVar[frozenset[str]] = frozenset()
+    passes: ClassVar[int] = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """True if the parameters are A and B of every site."""
+        return type(self) is Recipe
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Parameters that are not trained."""
+        return frozenset({"A"} if self.freeze_a else ())
 
     def scale(self, rank: int) -> float:
-        """The factor in ΔW = scale·B·A."""
+        """The factor in ΔW = scale·B·A; ALLoRA has none."""
+        if self.update == "allora":
+            return 1.0
         return self.alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
 
     def rate(self, step: int, steps: int) -> float:
@@ -50,6 +81,53 @@ class Recipe:
 
     def require_fit(self, layout: Layout, steps: int) -> None:
         """Raise UsageError where the recipe cannot serve a layout, or not in so few steps."""
+        if self.update == "adamw":
+            return
+        if not self.is_plain or self.freeze_a:
+            raise UsageError(
+                f"update '{self.update}' takes a recipe that trains A and B themselves (lora, "
+                f"rslora or lora-plus), not '{self.name}'"
+            )
+        require_uniform(f"update '{self.update}'", layout)
+
+    def parametrise(self, a: Tensor, b: Tensor, generator: torch.Generator) -> Parameters:
+        """A group's parameters at the start (n = 1), from the start of its A, and B = 0."""
+        return {"A": a, "B": b}
+
+    def expand(self, p: Parameters) -> Factors:
+        """The factors A and B, without the scale; differentiable."""
+        return p["A"], p["B"]
+
+    def started(
+        self, number: int, p: Parameters, gradients: Factors, rates: Float[Tensor, " n"]
+    ) -> Parameters:
+        """Those that change after pass `number` of `passes`.
+
+        Args:
+            gradients: on A and on B with the scale in it, of the first step's rows.
+            rates: of the first step.
+        """
+        return {}
+
+    def midway(self, p: Parameters) -> Parameters:
+        """Those of one adapter (n = 1) that change when half of its steps are done."""
+        return {}
+
+    def first_result(self, steps: int) -> int:
+        """The first step of `steps` after which a state can be the result."""
+        return 0
+
+
+def require_uniform(what: str, layout: Layout) -> None:
+    """Raise UsageError unless all sites have one rank, which fits the smallest."""
+    smallest = min(min(site.in_features, site.out_features) for site in layout.sites)
+    if any(site.rank != layout.rank for site in layout.sites):
+        raise UsageError(f"{what} takes one rank for all modules")
+    if layout.rank > smallest:
+        raise UsageError(
+            f"{what} takes a rank of at most {smallest}, the smallest side of a target "
+            f"module, not {layout.rank}"
+        )
 
 
 @dataclass(frozen=True)

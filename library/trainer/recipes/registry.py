@@ -1,16 +1,18 @@
 """The recipes by name, and those that are refused."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from library.errors import UnknownName, UsageError
 from library.trainer.recipes.adalora import AdaLoRA
 from library.trainer.recipes.dora import DoRA
 from library.trainer.recipes.eva import EVA
+from library.trainer.recipes.forms import FORMS
 from library.trainer.recipes.pissa import OLoRA, PiSSA
 from library.trainer.recipes.random_bases import RandLoRA, VeRA
 from library.trainer.recipes.recipe import Recipe
+from library.trainer.recipes.updates import UPDATES
 
 RECIPES = {
     recipe.name: recipe
@@ -19,6 +21,7 @@ RECIPES = {
         Recipe("rslora", rank_stabilised=True),
         Recipe("lora-fa", freeze_a=True),
         Recipe("lora-plus", b_rate=16.0, lr=1e-4),
+        *FORMS,
         DoRA("dora"),
         PiSSA("pissa"),
         OLoRA("olora"),
@@ -36,8 +39,8 @@ REFUSED_RECIPES = {
 }
 
 
-def recipe_named(name: str, *, lr: float | None = None) -> Recipe:
-    """A recipe, with another rate if one is given.
+def recipe_named(name: str, *, lr: float | None = None, update: str = "adamw") -> Recipe:
+    """A recipe, with another rate if one is given, and an update rule.
 
     Raises UsageError for one that does not end in LoRA on the original base, UnknownName.
     """
@@ -45,7 +48,14 @@ def recipe_named(name: str, *, lr: float | None = None) -> Recipe:
         raise UsageError(f"recipe '{name}' is refused: {REFUSED_RECIPES[name]}")
     if name not in RECIPES:
         raise UnknownName(f"unknown recipe '{name}'; known: {', '.join(RECIPES)}")
-    return RECIPES[name] if lr is None else replace(RECIPES[name], lr=lr)
+    if update not in UPDATES:
+        raise UnknownName(f"unknown update rule '{update}'; known: {', '.join(UPDATES)}")
+    return replace(RECIPES[name], lr=RECIPES[name].lr if lr is None else lr, update=update)
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as a plan stores it; without an update rule as before there were any."""
+    return {k: v for k, v in asdict(recipe).items() if (k, v) != ("update", "adamw")}
 
 
 def recipe_from_dict(data: Mapping[str, Any]) -> Recipe:

@@ -90,7 +90,7 @@ def alone_in_peft(job: TrainingJob, recipe: Recipe) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["grouped", "packed"])
-@pytest.mark.parametrize("name", [n for n, r in RECIPES.items() if r.trained_by == "batched"])
+@pytest.mark.parametrize("name", [n for n, r in RECIPES.items() if r.is_plain])
 def test_each_adapter_is_what_peft_makes_of_its_task_alone(name: str, packed: bool) -> None:
     recipe = replace(RECIPES[name], lr=1e-2, weight_decay=0.1, clip=0.3)
     jobs = [job(n) for n in ("one", "two", "three")]  # the third takes a slot that became free
@@ -117,7 +117,7 @@ def test_an_adapter_that_goes_non_finite_restarts_alone(packed: bool) -> None:
     def poisoned(self: StackedAdamW, rates: list[float]) -> Tensor:
         finite = original(self, rates)
         if len(seen) == 1:  # after the second step slot 0's weights are lost
-            self.factors[0].data[0] = float("nan")
+            self.parameters[0].data[0] = float("nan")
         seen.append(list(rates))
         return finite
 

@@ -11,8 +11,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from api.cli.main import main
+from library.errors import UsageError
 from library.layout import layout_of
 from library.peft.read import read_peft
+from training.models.multi_task import MultiTaskLoRA
 
 
 def train(tasks: Path, base: Path, out: Path, prompted: int) -> Path:
@@ -87,3 +89,9 @@ def test_each_mode_is_asked_under_its_own_adapter(
 def test_the_shipped_one_is_for_its_own_base(tasks: Path, tiny_base: Path, tmp_path: Path) -> None:
     arguments = ["--tasks", str(tasks), "--base", str(tiny_base), "--methods", "multi-task"]
     assert main(["evaluate", *arguments, "--out", str(tmp_path / "x.json")]) == 1
+
+
+@pytest.mark.parametrize("recipe", ["dora", "share-lora"])
+def test_a_recipe_of_another_form_is_refused(recipe: str) -> None:
+    with pytest.raises(UsageError, match=f"lora-plus, not '{recipe}'"):
+        MultiTaskLoRA(recipe=recipe)
