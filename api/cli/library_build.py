@@ -69,6 +69,13 @@ def build_command(
         ),
     ] = "adamw",
     rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of every adapter.")] = 8,
+    placement: Annotated[
+        str,
+        typer.Option(
+            help="Which modules get how much rank, for the numbers of --rank: uniform, increasing, "
+            "ends, strata, plop, inflection, contribution or focal."
+        ),
+    ] = "uniform",
     targets: Annotated[
         str | None,
         typer.Option(
@@ -139,9 +146,11 @@ def build_command(
 
     Example: lorasmith library build --tasks tasks/train --out my-library --steps 300
     """
+    from library.placement.registry import placement_named
     from library.trainer.recipes.registry import recipe_named
 
     settings = recipe_named(recipe, lr=lr, update=update)
+    placement_named(placement)
     by_name, broken = _read(tasks, skip_broken, exclude_license)
     from library.base.models import require_device
 
@@ -150,8 +159,10 @@ def build_command(
     place = _Place(device, compile_layers, workers, executor, ray_address)
     from library.base.models import described, load_config, load_tokenizer, resolve_base
     from library.build.build import begin
+    from library.build.placing import with_placement
     from library.build.plan import make_plan
     from library.layout import layout_of
+    from library.placement.probe import Probe
     from library.store.folder import LibraryFolder
     from library.trainer.run_state import TrainConfig
 
@@ -177,6 +188,9 @@ def build_command(
         max_length=max_length,
         variants=variants,
         shard_size=shard_size,
+    )
+    plan = with_placement(
+        plan, placement, folder, Probe(reference, [*by_name.values()], seed, device)
     )
     begin(folder, plan, resume=resume)
     report = place.train(out, reference, plan, by_name)

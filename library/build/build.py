@@ -93,7 +93,7 @@ def begin(folder: LibraryFolder, plan: Plan, *, resume: bool) -> None:
     begun.layout.require_same(plan.layout, f"the library {folder.location}", "this build")
     require_base_of_plan(begun, plan.base)
     before, now = begun.to_dict(), plan.to_dict()
-    changed = sorted(key for key in now if now[key] != before[key])
+    changed = sorted(k for k in {**now, **before} if now.get(k) != before.get(k))
     if changed:
         more = "; `library add` is for more tasks" if "tasks" in changed else ""
         raise UsageError(f"the library was begun with other settings: {', '.join(changed)}{more}")

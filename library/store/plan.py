@@ -47,6 +47,8 @@ class Plan:
         tasks: digest of the rows of each task.
         shards: jobs, by shard.
         skipped: reason for each task that cannot be trained on.
+        placement: {"name", "budget"} of what chose the layout's ranks, with the digest of the
+            uniform layout whose numbers it spends; empty for one rank everywhere.
         first_added: number of the first shard that a later part brought; None if there is none.
     """
 
@@ -59,6 +61,7 @@ class Plan:
     tasks: dict[str, str]
     shards: Shards
     skipped: dict[str, str] = field(default_factory=dict)
+    placement: dict[str, str] = field(default_factory=dict)
     first_added: int | None = None
 
     def folder_number(self, shard: int) -> int:
@@ -71,9 +74,10 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest, which names no later parts."""
-        apart = ("layout", "recipe", "config", "first_added")
+        apart = ("layout", "recipe", "config", "placement", "first_added")
         return {
             **{k: v for k, v in vars(self).items() if k not in apart},
+            **({"placement": self.placement} if self.placement else {}),
             "format": LIBRARY_FORMAT,
             "layout": self.layout.to_dict(),
             "layout_digest": self.layout.digest,
@@ -98,6 +102,7 @@ class Plan:
             recipe=recipe_from_dict(data["recipe"]),
             config=TrainConfig(**data["config"]),
             shards=shards_from(data["shards"]),
+            placement=data.get("placement", {}),
             **{name: data[name] for name in names},
         )
 
