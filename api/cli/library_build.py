@@ -1,50 +1,33 @@
 """`lorasmith library build` and `add`: adapters trained for tasks, many at once."""
 
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli.console import progress_bar
+from api.cli.build_options import (
+    CompileLayers,
+    Device,
+    ExcludedLicenses,
+    Executor,
+    Json,
+    RayAddress,
+    ShardSize,
+    SkipBroken,
+    TaskFolders,
+    TrainingPlace,
+    WorkerCount,
+)
 from api.cli.index import follow_own_indexes
 from api.cli.library_list import CatalogueUrl, Location, catalogue_of_build
 from library.errors import LorasmithError, UsageError
 from library.quiet import quiet_libraries
 
 if TYPE_CHECKING:
-    from library.base.models import BaseReference
     from library.build.build import BuildReport
-    from library.store.plan import Plan
     from library.tasks.files import Task
-
-TaskFolders = Annotated[list[Path], typer.Option(help="Folder of task files; repeatable.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-ShardSize = Annotated[
-    int, typer.Option(min=1, help="Adapters in a shard, the unit that a worker builds.")
-]
-ExcludedLicenses = Annotated[
-    str, typer.Option(help="Leave out tasks of these licence classes, separated by commas.")
-]
-WorkerCount = Annotated[
-    int, typer.Option(min=1, help="Worker processes; each builds one shard at a time.")
-]
-Executor = Annotated[
-    Literal["local", "ray"], typer.Option(help="Where the workers run: on this machine, or on Ray.")
-]
-RayAddress = Annotated[
-    str | None, typer.Option(help="Address of a Ray cluster. Default: start one on this machine.")
-]
-Device = Annotated[str, typer.Option(help="Device to train on: cpu or cuda.")]
-CompileLayers = Annotated[
-    bool, typer.Option("--compile", help="Compile the base model with torch.compile.")
-]
-SkipBroken = Annotated[
-    bool, typer.Option(help="Skip task files that cannot be read, instead of stopping.")
-]
 
 
 def build_command(
@@ -156,7 +139,7 @@ def build_command(
 
     require_device(device)
     quiet_libraries()
-    place = _Place(device, compile_layers, workers, executor, ray_address)
+    place = TrainingPlace(device, compile_layers, workers, executor, ray_address)
     from library.base.models import described, load_config, load_tokenizer, resolve_base
     from library.build.build import begin
     from library.build.placing import with_placement
@@ -227,7 +210,7 @@ def add_command(
 
     require_device(device)
     quiet_libraries()
-    place = _Place(device, compile_layers, workers, executor, ray_address)
+    place = TrainingPlace(device, compile_layers, workers, executor, ray_address)
     from library.base.models import described, load_tokenizer, resolve_base
     from library.build.add import begin_addition
     from library.build.build import BuildReport, require_base_of_plan
@@ -246,36 +229,6 @@ def add_command(
     _finish(report, location, {**broken, **addition.skipped}, as_json)
     catalogue_of_build(folder, catalogue)
     follow_own_indexes(location)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where adapters are trained, and by how many workers."""
-
-    device: str
-    compiled: bool
-    workers: int
-    executor: Literal["local", "ray"]
-    ray_address: str | None
-
-    def train(
-        self, location: str, base: "BaseReference", plan: "Plan", tasks: "Mapping[str, Task]"
-    ) -> "BuildReport":
-        """Train what a library lacks of a plan's shards."""
-        from library.build.workers import Workplace, build_library
-
-        alone = self.executor == "local" and self.workers == 1
-        threads = None if alone else max(1, (os.cpu_count() or 1) // self.workers)
-        with progress_bar("training", unit="step") as progress:
-            return build_library(
-                Workplace(location, base, self.device, self.compiled, threads),
-                plan,
-                tasks,
-                workers=self.workers,
-                ray=self.executor == "ray",
-                ray_address=self.ray_address,
-                progress=progress,
-            )
 
 
 def _read(

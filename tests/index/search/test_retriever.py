@@ -112,11 +112,14 @@ def test_a_search_index_of_the_library_is_brought_up_to_date(
     grow(place)
     log = (place / "index" / "000001.log").read_text()
     assert all(task in log for task in LATER)
+    shutil.copytree(next((place / "adapters").iterdir()), place.parent / "foreign")
+    assert main(["library", "import", f"{place.parent}/foreign", "--library", str(place)]) == 0
+    assert "foreign" in (place / "index" / "000001.log").read_text()
     times = {f: f.stat().st_mtime_ns for f in (place / "index").rglob("*") if f.is_file()}
     capsys.readouterr()
     command = ["search", LATER["verse"], "--library", str(place), "--json"]
     assert main(command) == 0
     results = json.loads(capsys.readouterr().out)["results"]
-    assert results[0]["task"] == "verse" and len(results) == 5
+    assert results[0]["task"] == "verse" and len(results) == 6
     after = {f: f.stat().st_mtime_ns for f in times}
     assert after == times  # the search had nothing to write
