@@ -16,7 +16,7 @@ from library.build.plan import job_for, rows_digest, task_rows
 from library.errors import LayoutMismatch, OutputError, OutputExists, UsageError
 from library.layout import Layout
 from library.peft.provenance import Provenance, finish
-from library.peft.write import to_peft
+from library.peft.write import lasting_profile, to_peft
 from library.progress import Progress, no_progress, part_of
 from library.store.folder import MANIFEST, RECORDS, LibraryFolder
 from library.store.plan import JobPlan, Plan, has_plan
@@ -158,7 +158,6 @@ class ShardBuilder:
         if not self.folder.exists(MANIFEST):
             raise OutputError(f"the library {self.folder.location} has vanished")
         layout = adapter.layout if adapter else plan.layout
-        layout = layout.with_rank(layout.rank)  # as the portable profile stores it
         record = _record(plan, number, job, task, trained, layout)
         if adapter is not None:
             provenance = Provenance(
@@ -170,9 +169,16 @@ class ShardBuilder:
                 numerics=numerics(self.base.model),
                 layout_digest=layout.digest,
                 base=plan.base,
-                details={"task": task.name, "variant": job.variant, "steps": trained.steps},
+                details={
+                    "task": task.name,
+                    "variant": job.variant,
+                    "steps": trained.steps,
+                    "layout": {"model_type": layout.model_type, "depth": layout.depth},
+                },
             )
-            files = finish(to_peft(adapter, base_name=plan.base["id"]), provenance)
+            profile = lasting_profile(layout)
+            peft = to_peft(adapter, base_name=plan.base["id"], profile=profile)
+            files = finish(peft, provenance)
             self.folder.write_adapter(files.id, files.files)
             record |= {"id": files.id, "sha256": files.sha256}
         if trained.snapshots:
