@@ -11,7 +11,7 @@ from generator.strategies.base import Proposal
 from library.adapter import Adapter
 from library.base.folder_readme import folder_readme
 from library.peft.provenance import AdapterFiles, Provenance, finish
-from library.peft.write import Profile, to_peft
+from library.peft.write import Profile, as_written, to_peft
 from verification.run import QuickCheck
 
 
@@ -53,6 +53,7 @@ def package(query: Query, proposal: Proposal, generator: str) -> Packaged:
         adapter = adapter.scaled(request.strength)
     if request.rank is not None and request.rank != adapter.layout.rank:
         adapter = adapter.with_rank(request.rank)
+    adapter = as_written(adapter, request.profile)
     # 2. What provenance says.
     checked = QuickCheck(query.base)
     chosen = proposal.chosen.to_dict()

@@ -13,7 +13,7 @@ from library.base.folder_readme import folder_readme
 from library.base.models import BaseReference, described
 from library.base.usage import BARE
 from library.peft.provenance import AdapterFiles, Check, Provenance, finish
-from library.peft.write import to_peft
+from library.peft.write import as_written, to_peft
 from library.progress import Progress, no_progress
 from library.stages import Stages, untimed
 
@@ -111,7 +111,7 @@ def refine_adapter(
         seed=request.seed,
         parents=start.ids if start else None,
         numerics=refined.trained_in,
-        layout_digest=adapter.layout.digest,
+        layout_digest=as_written(refined.adapter, request.profile).layout.digest,
         base=about,
         usage=usage.to_dict(),
         expected=None if expected is None else expected.to_dict(),

@@ -123,7 +123,7 @@ def arrow_set(
 
     Args:
         records: of the experts, in their order.
-        layout: of the base; experts of lower rank are padded with zeros to the greatest.
+        layout: of the base; experts of lower rank or fewer modules are padded with zeros.
         top_k: experts per token; None: 3, or both of two.
         temperature, seed: PEFT's ArrowConfig.
     Raises:
@@ -134,10 +134,11 @@ def arrow_set(
     _require_set(records, top_k, temperature)
     adapters = [read_adapter(folder, record["id"], layout) for record in records]
     rank = max(adapter.layout.rank for adapter in adapters)
+    whole = layout.with_rank(rank)
     files: dict[str, bytes] = {}
     experts: list[dict[str, Any]] = []
     for number, (record, adapter) in enumerate(zip(records, adapters, strict=True)):
-        expert = to_peft(adapter.with_rank(rank), base_name=record["base_model"])
+        expert = to_peft(adapter.expanded(whole), base_name=record["base_model"])
         path = f"experts/task_{number}"  # PEFT's name for it
         files[f"{path}/{CONFIG_FILE}"] = expert.config_bytes
         files[f"{path}/{WEIGHTS_FILE}"] = expert.weights

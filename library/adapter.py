@@ -7,6 +7,7 @@ rank are zero.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import torch
@@ -79,6 +80,20 @@ class Adapter:
         large = reaches_projection(self.layout.rank, rank)
         return self._at_rank(projected if large else with_rank, rank)
 
+    def expanded(self, layout: Layout) -> "Adapter":
+        """The same ΔW in a layout with more modules or ranks, exactly: what is added is zero.
+
+        Raises LayoutMismatch for a layout that lacks a module, or has less rank or another shape.
+        """
+        if layout == self.layout:
+            return self
+        if layout.covering(self.layout) != layout:
+            layout.require_same(self.layout, "the wider layout", "the adapter")
+        like = self.factors()[0]
+        total = zeros(layout, len(self), dtype=like.dtype, device=like.device)
+        _place(total, self, {})
+        return total
+
     def inner_products(self, others: "Adapter") -> Float[Tensor, "n m sites"]:
         """⟨ΔW, ΔW'⟩ of every module in the layout's order, in float64.
 
@@ -146,14 +161,20 @@ def summed(first: Adapter, second: Adapter) -> Adapter:
     """
     parts, union = (first, second), first.layout.joined(second.layout)
     like = second.factors()[0]
-    total = zeros(union, max(map(len, parts)), dtype=like.dtype, device=like.device)
-    for site in union.sites:
-        (group, index), start = union.position(site.name), 0
-        for a, b in (part.site(site) for part in parts if site.name in part.layout.ranks):
-            own, start = slice(start, start + a.shape[1]), start + a.shape[1]
-            total.A[group.key][:, index, own] = a
-            total.B[group.key][:, index, :, own] = b
+    total, start = zeros(union, max(map(len, parts)), dtype=like.dtype, device=like.device), {}
+    for part in parts:
+        _place(total, part, start)
+        start = part.layout.ranks
     return total
+
+
+def _place(total: Adapter, part: Adapter, start: Mapping[str, int]) -> None:
+    """Write an adapter's ranks into a wider one, in each module from a rank on (0 by default)."""
+    for site in part.layout.sites:
+        (group, index), first = total.layout.position(site.name), start.get(site.name, 0)
+        a, b = part.site(site)
+        own = slice(first, first + site.rank)
+        total.A[group.key][:, index, own], total.B[group.key][:, index, :, own] = a, b
 
 
 def zeros(layout: Layout, n: int = 1, **kwargs: Any) -> Adapter:
@@ -179,9 +200,23 @@ def stack(adapters: Sequence[Adapter]) -> Adapter:
 
 
 def stack_padded(adapters: Sequence[Adapter]) -> Adapter:
-    """Join adapters of one layout up to rank, all at the largest rank. Raises LayoutMismatch."""
-    rank = max(adapter.layout.rank for adapter in adapters)
-    return stack([adapter.with_rank(rank) for adapter in adapters])
+    """Join adapters of one base: all modules that any has, all at the largest rank.
+
+    Raises LayoutMismatch.
+    """
+    layout = reduce(Layout.covering, (adapter.layout for adapter in adapters))
+    layout = layout.with_rank(layout.rank)
+    return stack([adapter.expanded(layout) for adapter in adapters])
+
+
+def of_all_modules(adapters: Sequence[Adapter]) -> list[Adapter]:
+    """Each with the modules of all: at its own ranks, or zero of rank 1 where it lacks one.
+
+    Raises LayoutMismatch for adapters of different bases.
+    """
+    union = reduce(Layout.covering, (adapter.layout for adapter in adapters))
+    ones = dict.fromkeys(union.ranks, 1)
+    return [each.expanded(union.with_ranks(ones | each.layout.ranks)) for each in adapters]
 
 
 def from_sites(layout: Layout, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> Adapter:

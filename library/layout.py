@@ -5,8 +5,9 @@ shapes. It is an explicit ordered tuple (a set would order itself by the process
 serialises to canonical JSON, and its SHA-256 is what adapters, libraries and checkpoints record.
 """
 
+import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -148,12 +149,29 @@ class Layout:
         return self.with_ranks(dict.fromkeys(self.ranks, rank))
 
     def joined(self, other: "Layout") -> "Layout":
-        """The modules of both, those that only `other` has at the end; ranks of shared ones add."""
-        ranks = self.ranks
-        for name, rank in other.ranks.items():
-            ranks[name] = ranks.get(name, 0) + rank
-        more = [site for site in other.sites if site.name not in self.ranks]
-        return replace(self, sites=(*self.sites, *more)).with_ranks(ranks)
+        """The modules of both, those that only `other` has at the end; ranks of shared ones add.
+
+        Raises LayoutMismatch for layouts of different bases.
+        """
+        return self._union(other, operator.add)
+
+    def covering(self, other: "Layout") -> "Layout":
+        """The same, shared modules at the larger of their ranks. Raises LayoutMismatch."""
+        return self._union(other, max)
+
+    def _union(self, other: "Layout", combined: Callable[[int, int], int]) -> "Layout":
+        families = {layout.model_type for layout in (self, other)} - {""}
+        sites = {site.name: site for site in self.sites}
+        for site in other.sites:
+            mine = sites.get(site.name)
+            if len(families) > 1 or (mine and replace(mine, rank=site.rank) != site):
+                raise LayoutMismatch(
+                    f"{site.name} cannot be in one layout of {self.describe()} and "
+                    f"{other.describe()}"
+                )
+            rank = combined(mine.rank, site.rank) if mine else site.rank
+            sites[site.name] = replace(site, rank=rank)
+        return replace(self, sites=tuple(sites.values()))
 
     def to_dict(self) -> dict[str, Any]:
         rows = [

@@ -44,7 +44,7 @@ def index_build(
     from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
     from index.encoders.weights import load_weight_encoder
     from index.search.sources import DescriptionSource, WeightSource
-    from index.search.sync import build_index
+    from index.search.sync import build_index, left_out
     from library.store.open import open_library
 
     open_library(library)
@@ -57,6 +57,8 @@ def index_build(
     with progress_bar("reading weights", unit="adapter") as progress:
         built = build_index(library, weights, progress, note)
     typer.echo(f"{len(built.view)} adapters by their weights  {built.location}")
+    for reason, count in left_out(built, open_library(library), weights).most_common():
+        typer.echo(f"{count} left out: {reason}")
 
 
 def follow_own_indexes(location: str) -> None:

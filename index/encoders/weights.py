@@ -3,7 +3,8 @@
 The idea of a common space for weights and texts is AutoLoRA's (for image adapters); here it is
 learnt for language models. An adapter becomes a unit vector through features that depend on ΔW
 alone (index.encoders.weight_features), a description through the frozen description encoder; both
-are then mapped linearly. Any rank; modules that an adapter lacks are left out.
+are then mapped linearly. Any ranks; modules that an adapter lacks count as zero, and those that the
+encoder does not know not at all.
 """
 
 from dataclasses import asdict, dataclass
@@ -75,7 +76,7 @@ class WeightEncoder(Checkpointed):
     def encode(self, adapter: Adapter) -> Float[Tensor, "n d"]:
         """n adapters to unit vectors; the zero vector for one that changes nothing.
 
-        Raises LayoutMismatch for modules that the encoder does not know.
+        Raises LayoutMismatch for one that has no module that the encoder knows.
         """
         return self.embed(*self.features(adapter))
 

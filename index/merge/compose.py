@@ -1,7 +1,7 @@
 """From adapters to the files of their merge, for `lorasmith compose` and `/v1/adapters/compose`."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from library.base.models import BaseModel
 from library.base.usage import BARE, Usage
 from library.build.plan import rows_digest
 from library.peft.provenance import AdapterFiles, Check, Provenance, finish
-from library.peft.write import Profile, to_peft
+from library.peft.write import Profile, as_written, to_peft
 from library.tasks.files import Example
 
 NUMERICS = "cpu-f64-torch"
@@ -105,6 +105,7 @@ def compose_adapters(
     # 2. Merge.
     options = (request.weights, request.rank, request.density, request.seed)
     merged = merge(request.method, Mix(parents.adapters, *options, predictor, losses))
+    merged = replace(merged, adapter=as_written(merged.adapter, request.profile))
     # 3. Write.
     provenance = _provenance(request, parents, merged, predictor, numerics)
     files = to_peft(merged.adapter, base_name=parents.base["id"], profile=request.profile)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from library.adapter import Adapter, from_sites
+from library.adapter import Adapter, from_sites, of_all_modules
 from library.errors import UsageError
 from library.factored import present_rank
 
@@ -22,6 +22,7 @@ def klora(adapters: Sequence[Adapter], weights: Sequence[float]) -> Adapter:
     """
     if min(weights) < 0:
         raise UsageError("klora chooses by weight, so no weight may be negative")
+    adapters = of_all_modules(adapters)
     columns, ranks = [], _ranks(adapters)
     for adapter, weight in zip(adapters, weights, strict=True):
         sums, total = _scores(adapter, ranks)

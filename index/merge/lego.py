@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from library.adapter import Adapter, from_sites
+from library.adapter import Adapter, from_sites, of_all_modules
 from library.errors import UsageError
 from library.factored import NOTHING, canonical
 
@@ -29,6 +29,7 @@ def lego(adapters: Sequence[Adapter], weights: Sequence[float], rank: int) -> Ad
     """
     if min(weights) <= 0:
         raise UsageError("lego averages by weight, so every weight must be above zero")
+    adapters = of_all_modules(adapters)
     pairs = {}
     for site in adapters[0].layout.sites:
         units, shares = _units([adapter.site(site) for adapter in adapters], weights)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from index.merge.pair_features import FEATURES, pair_features
 from index.merge.weighted_sum import require_mergeable, sum_by_module
-from library.adapter import Adapter
+from library.adapter import Adapter, of_all_modules
 from library.checkpoint import Checkpointed, load_checkpoint
 
 HALF = 0.5
@@ -66,7 +66,7 @@ class Predictor:
     def merge(self, first: Adapter, second: Adapter, rank: int | None = None) -> Adapter:
         """n pairs merged, at the sum of the ranks or at `rank`. Raises LayoutMismatch."""
         require_mergeable([first, second], [HALF, HALF])
-        weights = self.module(first, second)
+        weights = self.module(*of_all_modules([first, second]))
         joined = sum_by_module([first, second], weights)
         return joined if rank is None else joined.recompressed(rank)
 

@@ -26,7 +26,7 @@ class Mix:
     """Adapters to merge, with the options of all methods.
 
     Attributes:
-        adapters: one each (n = 1), of one layout up to rank.
+        adapters: one each (n = 1), of one base; one that lacks a module is zero there.
         weights: one for each; None where the method finds them, and for equal ones.
         rank: of the result; None for the method's own.
         density: share of entries that TIES and DARE keep; None for the method's own.
@@ -100,7 +100,7 @@ def merge(name: str, mix: Mix) -> Merged:
     Raises:
         UnknownName: no such method.
         UsageError: weights, density or number of adapters do not suit it.
-        LayoutMismatch: the adapters differ in modules or shapes.
+        LayoutMismatch: the adapters are of different bases.
     """
     method = method_named(name)
     require_suitable(name, len(mix.adapters), mix.weights, mix.density)

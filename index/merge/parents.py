@@ -10,7 +10,6 @@ from typing import Any
 from library.adapter import Adapter
 from library.base.models import (
     BaseReference,
-    base_layout,
     described,
     of_one_base,
     resolve_base,
@@ -27,7 +26,6 @@ from library.errors import (
     UnknownName,
     UnsupportedModel,
 )
-from library.layout import Layout
 from library.peft.folder import read_adapter_folder
 from library.peft.provenance import PROVENANCE_FILE, SIGNATURE_FILE, adapter_id
 from library.peft.read import adapter_of
@@ -59,7 +57,7 @@ class Parent:
 
 @dataclass(frozen=True)
 class Parents:
-    """Adapters of one base and one layout up to rank, and what provenance says of the base.
+    """Adapters of one base, each of its own modules and ranks, and what provenance says of it.
 
     Attributes:
         usages: the prompt that each was made for.
@@ -98,8 +96,8 @@ def read_parents(
     record = described(resolve_base(base)) if base is not None else parents[0].base
     for other in parents:
         _require_same_base(other, record, parents[0].name if base is None else "--base")
-    layout = _layout(parents[0], resolve_base(base) if base is not None else None)
-    adapters = [adapter_of(parent.files, layout) for parent in parents]
+    reference = None if base is None else resolve_base(base)
+    adapters = [_adapter(parent, reference) for parent in parents]
     return _parents(parents, adapters, record)
 
 
@@ -182,16 +180,14 @@ def _require_same_base(parent: Parent, record: dict[str, Any], other: str) -> No
     )
 
 
-def _layout(parent: Parent, reference: BaseReference | None) -> Layout:
-    """The adapters' layout in the base's order; in the file's if the base's config is not here.
+def _adapter(parent: Parent, reference: BaseReference | None) -> Adapter:
+    """A parent in the base's order; in the file's if the base's config is not here.
 
-    Raises LayoutMismatch: the base that was named has other modules.
+    Raises LayoutMismatch: the base has other modules.
     """
-    stored = adapter_of(parent.files).layout
     try:
-        base = reference or resolve_base(parent.base["id"])
-        return base_layout(base, stored)
+        return adapter_for_base(parent.files, reference or resolve_base(parent.base["id"]))
     except (BaseModelError, UnsupportedModel, UnknownName, MissingPath):
         if reference is not None:
             raise
-        return stored
+        return adapter_of(parent.files)

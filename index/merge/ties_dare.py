@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from library.adapter import Adapter, from_sites
+from library.adapter import Adapter, from_sites, of_all_modules
 from library.canonical import json_digest
 from library.factored import dense_to_rank
 from library.layout import Site
@@ -25,6 +25,7 @@ Rule = Callable[[Float[Tensor, "adapters o i"], Site], Float[Tensor, "o i"]]
 
 def merge_entries(adapters: Sequence[Adapter], rule: Rule, rank: int) -> Adapter:
     """Apply a rule to the ΔW of each module, in float64, and factor what comes out at `rank`."""
+    adapters = of_all_modules(adapters)
     pairs = {}
     for site in adapters[0].layout.sites:
         factors = [adapter.site(site) for adapter in adapters]

@@ -5,16 +5,16 @@ brings in cross terms Bi·Aj and depends on how each ΔW happens to be factored.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from library.adapter import Adapter, rank_mask
+from library.adapter import Adapter, of_all_modules
 from library.errors import UsageError
-from library.layout import Layout
+from library.layout import Group, Layout
 
 
 def weighted_sum(
@@ -23,7 +23,7 @@ def weighted_sum(
     """Σ w·ΔW, row by row where the adapters hold several.
 
     Args:
-        adapters: of one layout up to rank; their ranks, and those of their modules, may differ.
+        adapters: of one base; modules and ranks may differ.
         weights: one finite number for each.
         rank: None keeps the sum exact, at the sum of the ranks. Otherwise every module gets this
             rank: below the sum of the ranks it is the best approximation (see
@@ -32,40 +32,50 @@ def weighted_sum(
         Factors in float32, or in float64 if any adapter has them.
     Raises:
         UsageError: no adapters, not one finite weight for each, or a rank below 1.
-        LayoutMismatch: other modules or shapes.
+        LayoutMismatch: modules of other shapes.
     """
     require_mergeable(adapters, weights)
     if rank is not None and rank < 1:
         raise UsageError(f"rank must be at least 1, not {rank}")
     device = adapters[0].factors()[0].device
     numbers = torch.tensor(list(weights), dtype=torch.float64, device=device)
-    # (adapters,) to (adapters, 1, sites)
-    by_module = numbers[:, None, None].expand(-1, 1, len(adapters[0].layout.sites))
-    joined = sum_by_module(adapters, by_module)
+    # (adapters,) to (adapters, 1, 1)
+    joined = sum_by_module(adapters, numbers[:, None, None])
     return joined if rank is None else joined.recompressed(rank)
 
 
 def sum_by_module(
-    adapters: Sequence[Adapter], weights: Float[Tensor, "adapters #n sites"]
+    adapters: Sequence[Adapter], weights: Float[Tensor, "adapters #n #sites"]
 ) -> Adapter:
-    """The same with a weight for each module, in the layout's order; differentiable in them.
+    """The same with a weight for each module, differentiable in them.
 
-    The adapters are of one layout up to rank; the result has the sum of the ranks.
+    The modules are those of all adapters in the order of `Layout.joined`; each gets the sum of the
+    ranks of those that have it.
     """
     wide = any(factor.dtype == torch.float64 for item in adapters for factor in item.factors())
-    parts = [item.to(dtype=torch.float64 if wide else torch.float32) for item in adapters]
-    layout = reduce(Layout.joined, (part.layout for part in parts))
+    own = [item.layout.ranks for item in adapters]
+    layout = reduce(Layout.joined, (item.layout for item in adapters))
+    dtype = torch.float64 if wide else torch.float32
+    parts = [item.to(dtype=dtype) for item in of_all_modules(adapters)]
+    weights = weights.expand(-1, -1, len(layout.sites))
     a, b = {}, {}
-    for i, group in enumerate(layout.groups):
+    for group in layout.groups:
         key = group.key
         scale = weights[..., group.indices, None, None]  # (adapters, n or 1, sites, 1, 1)
         scaled = [p.B[key] * w.to(p.B[key].dtype) for p, w in zip(parts, scale, strict=True)]
         joined_a = torch.cat([part.A[key] for part in parts], dim=-2)  # (n, sites, Σ r, in)
         joined_b = torch.cat(scaled, dim=-1)  # (n, sites, out, Σ r)
-        masks = [rank_mask(part.layout.groups[i], joined_a.device) for part in parts]
-        real = torch.cat(masks, dim=-1) > 0  # (sites, Σ r)
+        columns = [part.A[key].shape[-2] for part in parts]
+        masks = [_mask(group, ranks, r) for ranks, r in zip(own, columns, strict=True)]
+        real = torch.cat(masks, dim=-1).to(joined_a.device)  # (sites, Σ r)
         a[key], b[key] = _without_padding(joined_a, joined_b, real, group.rank)
     return Adapter(layout, a, b)
+
+
+def _mask(group: Group, ranks: Mapping[str, int], columns: int) -> Bool[Tensor, "sites columns"]:
+    """Which columns are an adapter's own ranks, of which it has none where it lacks the module."""
+    own = torch.tensor([ranks.get(site.name, 0) for site in group.sites])
+    return torch.arange(columns) < own[:, None]  # (sites, columns)
 
 
 def require_mergeable(adapters: Sequence[Adapter], weights: Sequence[float]) -> None:
@@ -76,9 +86,7 @@ def require_mergeable(adapters: Sequence[Adapter], weights: Sequence[float]) -> 
         raise UsageError(f"{len(adapters)} adapters need as many weights, not {len(weights)}")
     if not all(math.isfinite(weight) for weight in weights):
         raise UsageError("a weight must be a finite number")
-    shapes = adapters[0].layout.with_rank(1)
-    for number, other in enumerate(adapters[1:], start=2):
-        shapes.require_same(other.layout.with_rank(1), "adapter 1", f"adapter {number}")
+    reduce(Layout.covering, (adapter.layout for adapter in adapters))
 
 
 def _without_padding(

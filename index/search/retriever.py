@@ -20,12 +20,20 @@ from torch import Tensor
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder, normalise
 from library.adapter import Adapter
 from library.base.models import BaseReference, base_layout, identity
+from library.base.stored_adapters import adapter_for_base
 from library.canonical import json_digest
-from library.errors import LayoutMismatch, OutputError
+from library.errors import (
+    AdapterFileError,
+    LayoutMismatch,
+    OutputError,
+    UnsupportedModel,
+    UsageError,
+)
 from library.files import cache_dir, write_file
 from library.store.catalogue import (
     Record,
     StoredRecords,
+    files_of,
     in_order,
     read_adapter,
     read_records,
@@ -68,7 +76,7 @@ def similarity_weights(
 
 
 class Retriever:
-    """The adapters of a library for its own base and modules, of any rank, as it was when read.
+    """The adapters of a library for its own base, of any modules and ranks, as it was when read.
 
     Args:
         folder: the library.
@@ -83,7 +91,8 @@ class Retriever:
         self, folder: LibraryFolder, base: BaseReference, encoder: DescriptionEncoder
     ) -> None:
         self.folder, self.encoder = folder, encoder
-        self.plan = _plan(folder, base)
+        self.plan, self._base = _plan(folder, base), base
+        self._fitting = {self.plan.layout.digest}  # digests of layouts that are the base's
         self._read: dict[str, Adapter] = {}
         self._moments: dict[str, tuple[Adapter, Adapter]] = {}
         self._known: dict[str, Tensor] = {}  # vectors of descriptions
@@ -124,13 +133,20 @@ class Retriever:
         return sorted(neighbours, key=lambda n: (-n.similarity, n.task, n.id))[:k]
 
     def adapter(self, identity: str) -> Adapter:
-        """One adapter at its own rank, in float32, read once.
+        """One adapter with its own modules and ranks, in float32, read once.
 
         Raises AdapterFileError if it is damaged.
         """
         if identity not in self._read:
-            self._read[identity] = read_adapter(self.folder, identity, self.plan.layout)
+            self._read[identity] = self._adapter(identity)
         return self._read[identity]
+
+    def _adapter(self, identity: str) -> Adapter:
+        """In the plan's order of modules, or in the base's if it has others than the plan."""
+        try:
+            return read_adapter(self.folder, identity, self.plan.layout)
+        except LayoutMismatch:
+            return adapter_for_base(files_of(self.folder, identity), self._base)
 
     @cached_property
     def experts(self) -> list[Record]:
@@ -165,10 +181,19 @@ class Retriever:
         return self.encoder.encode([normalise(text)]).pooled[0].cpu()
 
     def _fits(self, record: Record) -> bool:
-        same = self.plan.layout.with_rank(record["rank"]).digest == record["layout_digest"]
-        if not same or record.get("extras"):  # of a LoRA with a head nothing can be made
+        """Whether it is of the base: what was built here is, else one of its layout is read."""
+        if (record["base_model"], record["variant"]) != (self.plan.base["id"], 0):
             return False
-        return (record["base_model"], record["variant"]) == (self.plan.base["id"], 0)
+        if record.get("extras"):  # of a LoRA with a head nothing can be made
+            return False
+        digest = record["layout_digest"]
+        if record.get("shard") is None and digest not in self._fitting:
+            try:
+                self._adapter(record["id"])
+            except (AdapterFileError, LayoutMismatch, UnsupportedModel, UsageError):
+                return False
+        self._fitting.add(digest)
+        return True
 
     def _cosines(self, embedding: Float[Tensor, " d"]) -> list[float]:
         return (self._vectors @ embedding).tolist() if self.records else []

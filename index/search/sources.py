@@ -79,6 +79,16 @@ class WeightSource:
     def vectors(self, library: LibraryFolder, adapters: Sequence[DescribedEntry]) -> list[Vectors]:
         return [self._rows(library, entry.id) for entry, _ in adapters]
 
+    def refusal(self, library: LibraryFolder, record: Record) -> str:
+        """Why an adapter has no row; empty if it has one."""
+        if not self.encoder.is_for(record["base_model"]):
+            return f"the weight encoder is for {self.encoder.info.base['id']}"
+        try:
+            vector_of(files_of(library, record["id"]), self.encoder)
+        except (AdapterFileError, LayoutMismatch, OutputError) as error:
+            return str(error)
+        return ""
+
     def _rows(self, library: LibraryFolder, identity: str) -> Vectors:
         try:
             return vector_of(files_of(library, identity), self.encoder)[None]  # (1, d)
@@ -91,7 +101,7 @@ def vector_of(files: Mapping[str, bytes], encoder: WeightEncoder) -> Float32[np.
 
     Raises:
         AdapterFileError: it is damaged, not plain LoRA, or changes nothing.
-        LayoutMismatch: its modules are not those that the encoder knows.
+        LayoutMismatch: it has no module that the encoder knows.
     """
     if WEIGHTS_FILE not in files:
         raise AdapterFileError(f"the adapter has no {WEIGHTS_FILE}")

@@ -1,12 +1,13 @@
 """The indexes of a library: their folders, and how they follow the library's records."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
-from index.search.sources import VectorSource
+from index.search.sources import VectorSource, WeightSource
 from index.segments.change_log import Change
 from index.segments.folder import CURRENT, IndexFolder
 from index.segments.index import VectorIndex
@@ -49,6 +50,13 @@ def build_index(
     else:
         index.compact(change)
     return index
+
+
+def left_out(index: VectorIndex, library: LibraryFolder, source: WeightSource) -> Counter[str]:
+    """The reasons why adapters of a library are not in its index, and of how many."""
+    indexed = {entry.id for entry in index.view.entries()}
+    others = [r for r in records(library) if r["id"] is not None and r["id"] not in indexed]
+    return Counter(source.refusal(library, record) for record in others)
 
 
 def open_index(

@@ -107,9 +107,12 @@ def load_config(reference: BaseReference, *, offline: bool = False) -> Any:
 
 
 def base_layout(reference: BaseReference, like: Layout) -> Layout:
-    """The base's layout for the same module types and rank as `like`, from its config alone."""
+    """The base's layout for the modules and ranks of `like`, from its config alone.
+
+    For a module that the base lacks, all of the same types at one rank.
+    """
     full = layout_of(load_config(reference), like.module_types, rank=like.rank)
-    return full.with_ranks(like.ranks) if full.ranks.keys() == like.ranks.keys() else full
+    return full.with_ranks(like.ranks) if full.ranks.keys() >= like.ranks.keys() else full
 
 
 def load_base(

@@ -16,7 +16,7 @@ from library.build.plan import job_for, rows_digest, task_rows
 from library.errors import LayoutMismatch, OutputError, OutputExists, UsageError
 from library.layout import Layout
 from library.peft.provenance import Provenance, finish
-from library.peft.write import to_peft
+from library.peft.write import lasting_profile, to_peft
 from library.progress import Progress, no_progress, part_of
 from library.store.folder import MANIFEST, RECORDS, LibraryFolder
 from library.store.parts import recorded_jobs
@@ -164,10 +164,8 @@ class ShardBuilder:
         if not self.folder.exists(MANIFEST):
             raise OutputError(f"the library {self.folder.location} has vanished")
         layout = adapter.layout if adapter else plan.layout
-        layout = layout.with_rank(layout.rank)  # as the portable profile stores it
         record = _record(plan, number, job, task, trained, layout)
         if adapter is not None:
-            details = {"task": task.name, "variant": job.variant, "steps": trained.steps}
             provenance = Provenance(
                 generator=f"oracle:{plan.recipe.name}",
                 checkpoint=None,
@@ -177,9 +175,11 @@ class ShardBuilder:
                 numerics=numerics(self.base.model),
                 layout_digest=layout.digest,
                 base=plan.base,
-                details=details | _update(plan),
+                details=_details(plan, job, trained, layout),
             )
-            files = finish(to_peft(adapter, base_name=plan.base["id"]), provenance)
+            profile = lasting_profile(layout)
+            peft = to_peft(adapter, base_name=plan.base["id"], profile=profile)
+            files = finish(peft, provenance)
             self.folder.write_adapter(files.id, files.files)
             record |= {"id": files.id, "sha256": files.sha256}
         if trained.snapshots:
@@ -216,6 +216,16 @@ def _record(
         scores=scores | trained.scores,
         **_update(plan),
     )
+
+
+def _details(plan: Plan, job: JobPlan, trained: Trained, layout: Layout) -> dict[str, Any]:
+    """What provenance says of a training; of ranks by module also what their layout is of, so that
+    a portable copy can name its own.
+    """
+    said = {"task": job.task, "variant": job.variant, "steps": trained.steps, **_update(plan)}
+    if lasting_profile(layout) == "lossless":
+        said["layout"] = {"model_type": layout.model_type, "depth": layout.depth}
+    return said
 
 
 def _update(plan: Plan) -> dict[str, str]:

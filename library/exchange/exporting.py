@@ -12,7 +12,7 @@ from library.exchange.image_lora import restored
 from library.layout import REFUSED
 from library.peft.provenance import PROVENANCE_FILE, Provenance, finish
 from library.peft.read import adapter_of
-from library.peft.write import WEIGHTS_FILE, Profile, to_peft
+from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, Profile, as_written, to_peft
 from library.store.catalogue import Record, files_of
 from library.store.folder import LibraryFolder
 
@@ -31,7 +31,8 @@ def export_files(
 
     Args:
         profile: "lossless" gives tensors and config as they came, "portable" what every server
-            reads; None: as stored, which is lossless for imports and portable for what was built.
+            reads; None: as stored, which is portable for what was built unless ranks differ by
+            module, and lossless for that and for imports.
         format: None: that of the original. Only an original can be had in an image model's format.
     Raises:
         AdapterFileError: it is not of that format or cannot be portable, or its files are damaged.
@@ -42,7 +43,8 @@ def export_files(
         raise AdapterFileError(
             f"{record['id']} did not come as a {format} file: it is {record['recipe']}"
         )
-    if profile == "portable" and origin != record["recipe"]:
+    patterned = json.loads(stored[CONFIG_FILE]).get("rank_pattern")
+    if profile == "portable" and (patterned or origin != record["recipe"]):
         return _portable(stored, record, image=origin in _IMAGE)
     if origin not in _IMAGE:
         return stored
@@ -73,13 +75,16 @@ def _portable(stored: dict[str, bytes], record: Record, *, image: bool) -> dict[
         if site.kernel > 1 or site.module_type in REFUSED:
             raise AdapterFileError(f"servers refuse an adapter of {site.name}; use lossless")
     fields: dict[str, Any] = provenance["details"]["layout"]
-    layout = replace(adapter.layout, **fields)
-    files = to_peft(replace(adapter, layout=layout), base_name=record["base_model"])
+    adapter = replace(adapter, layout=replace(adapter.layout, **fields))
+    layout = as_written(adapter, "portable").layout
+    files = to_peft(adapter, base_name=record["base_model"])
     if not fields["model_type"]:  # the number of layers is unknown: name every module
         names = sorted(site.name for site in layout.sites)
         config = files.config | {"target_modules": names, "layers_to_transform": None}
         files = replace(files, config=config)
     inherited = {k: provenance[k] for k in provenance.keys() - {"id", "sha256", "parents"}}
+    if layout != adapter.layout:
+        inherited["layout_digest"] = layout.digest
     return finish(files, Provenance(**inherited, parents=[record["id"]])).files
 
 

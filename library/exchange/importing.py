@@ -31,12 +31,10 @@ from library.peft.read import layout_in, shape_of
 from library.peft.safetensors_file import tensors_in
 from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE, PeftFiles
 from library.progress import Progress, no_progress
-from library.store.folder import ADAPTERS, MANIFEST, RECORDS, LibraryFolder
+from library.store.folder import ADAPTERS, IMPORTED, MANIFEST, RECORDS, LibraryFolder
 from library.store.open import require_unpacked
 from library.store.plan import LIBRARY_FORMAT
 from library.store.records import Record, new_record, write_record
-
-IMPORTED = "imported"
 
 
 @dataclass(frozen=True)

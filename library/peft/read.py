@@ -28,13 +28,13 @@ def read_peft(folder: Path, layout: Layout | None = None) -> Adapter:
 
     Args:
         folder: holds adapter_config.json and adapter_model.safetensors.
-        layout: the base's layout, which fixes the order of the modules; without it they are
-            ordered by layer and name, and the family is unknown.
+        layout: the base's layout, which fixes the order of the modules, of which the adapter may
+            have a part; without it they are ordered by layer and name, and the family is unknown.
     Raises:
         MissingPath: no such folder.
         AdapterFileError: damaged, not plain LoRA, or files and config disagree.
         MoreThanLora: there are extras, such as a head, without which it is another adapter.
-        LayoutMismatch: `layout` has other modules or shapes than the file.
+        LayoutMismatch: `layout` lacks a module of the file, or has another shape.
     """
     if not folder.is_dir():
         raise MissingPath(f"there is no adapter folder at {folder}")
@@ -135,11 +135,12 @@ def _layout_of_file(config: dict[str, Any], pairs: dict[str, tuple[Tensor, Tenso
 
 def _in_order_of(own_layout: Layout, layout: Layout) -> Layout:
     by_name = {site.name: site for site in own_layout.sites}
-    if by_name.keys() != layout.ranks.keys():
+    if not by_name.keys() <= layout.ranks.keys():
         raise LayoutMismatch(
             f"the adapter has {own_layout.describe()}; the base's layout is {layout.describe()}"
             f"{own_layout.difference(layout)}"
         )
+    layout = layout.with_ranks(own_layout.ranks)
     for site in layout.sites:
         other = by_name[site.name]
         if shape_of(site) != shape_of(other):
@@ -147,7 +148,7 @@ def _in_order_of(own_layout: Layout, layout: Layout) -> Layout:
                 f"the adapter's {site.name} is {other.in_features}x{other.out_features}; "
                 f"the base's is {site.in_features}x{site.out_features}"
             )
-    return layout.with_ranks(own_layout.ranks)
+    return layout
 
 
 def shape_of(site: Site) -> tuple[str, int, int, int]:

@@ -55,15 +55,20 @@ def to_peft(
     """
     if len(adapter) != 1:
         raise ValueError(f"an adapter folder holds one adapter, not {len(adapter)}")
-    layout = adapter.layout
-    if profile == "portable":
-        if set(layout.ranks.values()) != {layout.rank}:
-            adapter = adapter.with_rank(layout.rank)
-        dtype = torch.bfloat16
-    else:
-        dtype = torch.float32
+    adapter = as_written(adapter, profile)
+    dtype = torch.bfloat16 if profile == "portable" else torch.float32
     weights = _weights(adapter.to("cpu", dtype))
     return PeftFiles(_config(adapter.layout, base_name, task_type), weights)
+
+
+def as_written(adapter: Adapter, profile: Profile) -> Adapter:
+    """An adapter at the ranks that it has in its file: one for all modules where portable."""
+    return adapter if profile == "lossless" else adapter.with_rank(adapter.layout.rank)
+
+
+def lasting_profile(layout: Layout) -> Profile:
+    """The profile that keeps a layout's ranks: lossless where they differ by module."""
+    return "portable" if layout == layout.with_rank(layout.rank) else "lossless"
 
 
 def _weights(adapter: Adapter) -> bytes:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from library.store.plan import Plan
 
 ADAPTERS, RECORDS, MANIFEST = "adapters", "records", "library.json"
+IMPORTED = "imported"  # the shard of records of what was imported
 PACKED = "adapters.safetensors"  # of a packed library
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from library.layout import Layout
 from library.store.catalogue import read_adapter, records
 from library.store.folder import LibraryFolder
 from library.store.open import open_library
+from library.store.plan import Plan
 from library.store.records import Record
 from library.store.snapshots import read_snapshots, state_moments
 from training.data.steps import IndexedDataset
@@ -42,9 +44,10 @@ class AdapterBatch:
 
 
 class LibraryDataModule(lightning.LightningDataModule):
-    """The adapters of a library's own recipe and rank, each with its task's description.
+    """The adapters of a library's own base and modules, each with its task's description.
 
-    Adapters of another rank or base (imported ones, say) are left out.
+    All have the largest rank that was built; one of less, or of fewer modules, is zero beyond its
+    own. Imported adapters of a larger rank or of other modules are left out.
 
     Args:
         library: folder or URL; the packed sample that ships will do.
@@ -105,24 +108,28 @@ class LibraryDataModule(lightning.LightningDataModule):
         return None if self._vectors is None else self._vectors.flatten(0, 1)
 
     def spread(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Standard deviation of every entry of A and of B over the targets, by group."""
+        """Standard deviation of every entry of A and of B over the targets, by group.
+
+        1 where all targets are zero, as beyond their ranks.
+        """
         return tuple(  # type: ignore[return-value]
-            {key: value.std(dim=0, correction=0) for key, value in factors.items()}
+            {
+                key: torch.where(value.any(dim=0), value.std(dim=0, correction=0), 1.0)
+                for key, value in factors.items()
+            }
             for factors in (self.adapters.A, self.adapters.B)
         )
 
     def setup(self, stage: str) -> None:
         folder = open_library(self.library)
         plan = folder.plan()
-        expected = (plan.layout.digest, plan.base["id"])
-        fitting = [r for r in records(folder) if (r["layout_digest"], r["base_model"]) == expected]
-        if not fitting:
-            raise AdapterFileError(f"{self.library} holds no adapter of its own base and layout")
+        found = self._fitting(folder, plan)
+        fitting = [record for record, _ in found]
         tasks = self._tasks = [record["task"] for record in fitting]
         self.task_names = sorted(set(tasks))
         self._base = plan.base
         # 1. Targets, and the moments of each adapter.
-        self._read(folder, fitting, plan.layout)
+        self._read(folder, found)
         # 2. Descriptions, embedded once.
         encoder = DescriptionEncoder(self.encoder_name, dtype=torch.float32)
         self._embedded = encoder.encode_batch([normalise(r["description"]) for r in fitting])
@@ -143,17 +150,30 @@ class LibraryDataModule(lightning.LightningDataModule):
                 "weights"
             )
 
-    def _read(self, folder: LibraryFolder, fitting: Sequence[Record], layout: Layout) -> None:
+    def _fitting(self, folder: LibraryFolder, plan: Plan) -> list[tuple[Record, Adapter]]:
+        """The adapters that fit, all in one layout. Raises AdapterFileError if there are none."""
+        own = [r for r in records(folder) if r["base_model"] == plan.base["id"]]
+        rank = max((r["rank"] for r in own if r.get("shard") is not None), default=0)
+        layout = plan.layout.with_rank(rank) if rank > plan.layout.rank else plan.layout
+        found = []
+        for record in own:
+            with suppress(LayoutMismatch):
+                adapter = read_adapter(folder, record["id"], plan.layout)
+                found.append((record, adapter.expanded(layout)))
+        if not found:
+            raise AdapterFileError(f"{self.library} holds no adapter of its own base and modules")
+        return found
+
+    def _read(self, folder: LibraryFolder, found: Sequence[tuple[Record, Adapter]]) -> None:
         """Targets, one row for each adapter and each of its snapshots; moments of each adapter.
 
         Raises UsageError where snapshots shall be targets and there are none.
         """
         targets, owners, means, variances = [], [], [], []
-        for i, record in enumerate(fitting):
-            adapter = read_adapter(folder, record["id"], layout)
-            states = None
-            if self.snapshots or self.experts:
-                states = read_snapshots(folder, record, layout)
+        for i, (record, adapter) in enumerate(found):
+            states, whole = None, record["layout_digest"] == adapter.layout.digest
+            if whole and (self.snapshots or self.experts):
+                states = read_snapshots(folder, record, adapter.layout)
             rows = [adapter, states] if self.snapshots and states is not None else [adapter]
             targets += rows
             owners += [i] * sum(len(row) for row in rows)
@@ -161,7 +181,7 @@ class LibraryDataModule(lightning.LightningDataModule):
                 mean, variance = state_moments(adapter, states)
                 means.append(mean)
                 variances.append(variance)
-        if self.snapshots and len(owners) == len(fitting):
+        if self.snapshots and len(owners) == len(found):
             raise UsageError(
                 f"{self.library} was built without snapshots: build it with --snapshots, or train "
                 "with snapshots false"

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder, normalise
-from library.adapter import Adapter, stack
+from library.adapter import Adapter, stack_padded
 from library.base.models import of_one_base
 from library.errors import LayoutMismatch, TaskFileError, UsageError
 from library.layout import Layout
@@ -48,7 +48,7 @@ def read_stock(location: str) -> tuple[Stock, Plan]:
     if not entries:
         raise UsageError(f"the library {location} holds no adapters")
     adapters = [read_adapter(folder, entry["id"], plan.layout) for entry in entries]
-    return Stock([entry["task"] for entry in entries], stack(adapters)), plan
+    return Stock([entry["task"] for entry in entries], stack_padded(adapters)), plan
 
 
 class WeightDataModule(lightning.LightningDataModule):

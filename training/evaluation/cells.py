@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from generator.request import UsageMode
-from library.adapter import Adapter, stack
+from library.adapter import Adapter, stack_padded
 from library.base.decode import MAX_NEW_TOKENS, greedy, greedy_ensemble
 from library.base.models import BaseModel
 from library.base.prompts import Mode, shots_ids
@@ -68,8 +68,8 @@ class Pool:
         return members if len(set(members)) > 1 else members[0]
 
     def stacked(self, indices: Sequence[int], device: torch.device) -> Adapter:
-        """Adapters of one layout, in float32 on a device."""
-        return stack([self._adapters[i] for i in indices]).to(device, torch.float32)
+        """Adapters, in float32 on a device."""
+        return stack_padded([self._adapters[i] for i in indices]).to(device, torch.float32)
 
 
 @dataclass

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from library.adapter import Adapter, stack
+from library.adapter import Adapter, stack_padded
 from library.errors import UsageError
 from library.layout import Layout
 from library.peft.read import shape_of
@@ -132,11 +132,11 @@ def _site_major(adapters: Adapter) -> Adapter:
 
 
 def trained(folder: LibraryFolder, layout: Layout) -> list[Record]:
-    """Records of a library's adapters of a layout, one a task, sorted by task."""
+    """Records of what a library built, or has of its layout, one a task, sorted by task."""
     return [
         record
         for record in records(folder)
-        if record["layout_digest"] == layout.digest
+        if (record["layout_digest"] == layout.digest or record.get("shard") is not None)
         and record["variant"] == 0
         and record["id"] is not None
         and not record.get("extras")
@@ -153,7 +153,7 @@ def read_neighbours(url: str) -> Neighbours:
     rows = trained(folder, layout)
     if not rows:
         raise UsageError(f"the library {url} holds no adapter to compare with")
-    adapters = stack([read_adapter(folder, record["id"], layout) for record in rows])
+    adapters = stack_padded([read_adapter(folder, record["id"], layout) for record in rows])
     ids, tasks = (tuple(record[key] for record in rows) for key in ("id", "task"))
     rank, recipe = rows[0]["rank"], rows[0]["recipe"]
     name = f"a library of {len(ids)} adapters of rank {rank}, recipe {recipe}"

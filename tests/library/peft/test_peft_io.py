@@ -271,10 +271,16 @@ def test_damaged_and_missing_files_are_refused(folder: Path) -> None:
 
 def test_the_layout_of_another_base_is_a_mismatch(folder: Path) -> None:
     wide = tiny.config("llama", num_key_value_heads=4)
-    deep = tiny.config("llama", num_hidden_layers=3)
-    for other in (layout_of(wide), layout_of(deep), layout_of(tiny.config("gpt2"))):
+    flat = tiny.config("llama", num_hidden_layers=1)
+    for other in (layout_of(wide), layout_of(flat), layout_of(tiny.config("gpt2"))):
         with pytest.raises(LayoutMismatch):
             read_peft(folder, other)
+
+
+def test_a_part_of_a_bases_modules_is_read_in_the_bases_order(folder: Path) -> None:
+    whole = read_peft(folder).layout
+    deep = layout_of(tiny.config("llama", num_hidden_layers=3), whole.module_types)
+    assert read_peft(folder, deep).layout == deep.with_ranks(whole.ranks)
 
 
 def test_a_rank_beyond_a_modules_size_is_read(tmp_path: Path) -> None:
