@@ -40,7 +40,7 @@ def library_build(
     recipe: Annotated[
         str,
         typer.Option(
-            help="Training recipe: lora, rslora, lora-fa, lora-plus, dora, pissa, olora, eva, "
+            help="Training recipe: lora, rslora, lora-fa, lora-plus, dora, pissa, olora, lora-ga, corda, eva, "
             "adalora, randlora or vera."
         ),
     ] = "lora",
