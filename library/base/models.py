@@ -140,10 +140,7 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     kind: str = "AutoModelForCausalLM",
 ) -> Any:
-    """The base's model alone, frozen and in evaluation mode.
-
-    Args:
-        kind: the name of the class in transformers that loads it.
+    """The base's model alone, as a class of transformers loads it, frozen, in evaluation mode.
 
     Raises BaseModelError if it cannot be read or its package is missing.
     """

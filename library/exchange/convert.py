@@ -19,7 +19,7 @@ from library.errors import AdapterFileError, first_line
 from library.exchange.source import Source, peft_weights
 from library.factored import Residual, best_of_rank
 from library.peft.config import read_any_config, require_plain
-from library.peft.keys import extras_in
+from library.peft.keys import parted
 from library.peft.lora_config import lora_config
 from library.peft.patterns import require_bounded
 from library.peft.readers import EXTRAS
@@ -82,8 +82,7 @@ def convert(
     kind = require_convertible(folder / CONFIG_FILE, config)
     file = peft_weights(folder)
     require_bounded(config, [name for name, _ in model.named_modules()])
-    tensors = {key: file.tensors[key] for key in extras_in(file.tensors, config)}
-    own = {key: tensor for key, tensor in file.tensors.items() if key not in tensors}
+    own, tensors = parted(file.tensors, config)
     adapted = _loaded(folder, model, own)
     ranks: dict[str, int] = {}
     residual, kinds = Residual(), set[bool]()
@@ -93,16 +92,10 @@ def convert(
         tensors |= {f"{PREFIX}{name}.lora_A.weight": a, f"{PREFIX}{name}.lora_B.weight": b}
         ranks[name] = len(a)
         kinds.add(transposed)
-    plain = lora_config(
-        ranks,
-        ranks,
-        base_name=base_name,
-        fan_in_fan_out=True in kinds,
-        task_type=config.get("task_type"),
-    )
-    plain |= {key: config[key] for key in EXTRAS if config.get(key)}
-    if config.get("bias", "none") != "none":
-        plain["bias"] = "all" if config["bias"] == "all" else "lora_only"  # of "boft_only" too
+    plain = lora_config(ranks, ranks, base_name=base_name, fan_in_fan_out=True in kinds)
+    plain |= {key: config[key] for key in ("task_type", *EXTRAS) if config.get(key)}
+    if plain["bias"] not in ("none", "all"):
+        plain["bias"] = "lora_only"  # of "boft_only", too
     conversion = {"from": kind, "rank": rank, "relative_error": residual.relative}
     note = {"file": file.name, "sha256": file.sha256, "conversion": conversion}
     return Source(kind.lower(), plain, None, tensors, note)

@@ -12,7 +12,7 @@ src/flux/modules/layers.py): `double_blocks.….processor.qkv_lora1.down.weight`
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,12 +56,11 @@ class OtherKind(AdapterFileError):
     """A sound file that is of another kind than those that are read."""
 
 
-def kind_of(tensors: Iterable[str]) -> Literal["kohya", "xlabs", "diffusers"]:
+def kind_of(tensors: Mapping[str, Tensor]) -> Literal["kohya", "xlabs", "diffusers"]:
     """Whose names a file's tensors have."""
-    keys = list(tensors)
-    if any(key.startswith("lora_") for key in keys):
+    if any(key.startswith("lora_") for key in tensors):
         return "kohya"
-    return "xlabs" if any(map(xlabs_factor, keys)) else "diffusers"
+    return "xlabs" if any(map(xlabs_factor, tensors)) else "diffusers"
 
 
 def read_image_lora(
@@ -109,15 +108,15 @@ def read_image_lora(
 
 
 def _pad(stored: dict[str, Tensor], keys: JsonObject) -> dict[str, int]:
-    """Add zeros to B of XLabs' q, k and v for linear1's other rows; returns how many rows they had.
+    """Add zeros to B of XLabs' q, k and v for linear1's other rows; returns how many it had.
 
-    linear2 reads what linear1 gives but for q and k. Raises AdapterFileError if it is not there.
+    linear2 reads all of these and v. Raises AdapterFileError if it is not there.
     """
-    names = [key for key, named in keys.items() if named.endswith(".processor.qkv_lora.up.weight")]
-    rows = {name: len(stored[name]) for name in names}
-    for name, count in rows.items():
+    rows: dict[str, int] = {}
+    for name in (key for key in stored if keys[key].endswith(".processor.qkv_lora.up.weight")):
+        rows[name] = len(stored[name])
         other = stored.get(name.replace(".linear1.lora_B.", ".linear2.lora_A."))
-        more = -1 if other is None or other.ndim != 2 else other.shape[1] - count // 3
+        more = -1 if other is None or other.ndim != 2 else other.shape[1] - rows[name] // 3
         if more < 0:
             raise AdapterFileError(f"{keys[name]} lacks the proj_lora that tells linear1's size")
         stored[name] = torch.nn.functional.pad(stored[name], (0, 0, 0, more))

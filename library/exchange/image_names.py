@@ -43,16 +43,12 @@ _SINGLE = {
     "transformer", "shared", "in", "SelfAttention", "DenseReluDense", "EncDecAttention",
 }  # fmt: skip
 _XLABS = re.compile(
-    r"(.*(double|single)_blocks\.\d+)\.processor\.(qkv|proj)_lora([12]?)\.(down|up)\.weight"
+    r"(.*(?:double|single)_blocks\.\d+)\.processor\.((?:qkv|proj)_lora[12]?)\.(down|up)\.weight"
 )
 _OF_XLABS = {
-    "doubleqkv1": "img_attn.qkv",
-    "doubleqkv2": "txt_attn.qkv",
-    "doubleproj1": "img_attn.proj",
-    "doubleproj2": "txt_attn.proj",
-    "singleqkv": "linear1",  # of whose rows the first are q, k and v
-    "singleproj": "linear2",
-}
+    "qkv_lora1": "img_attn.qkv", "proj_lora1": "img_attn.proj", "qkv_lora2": "txt_attn.qkv",
+    "proj_lora2": "txt_attn.proj", "qkv_lora": "linear1", "proj_lora": "linear2",
+}  # fmt: skip
 _KNOWN = re.compile("|".join(sorted(map(re.escape, _WORDS), key=len, reverse=True)))
 _ENCODER = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
@@ -74,8 +70,7 @@ def module_of(stem: str) -> str:
 def xlabs_factor(key: str) -> tuple[str, str] | None:
     """Module path and side of a factor that XLabs' trainer of FLUX named; else None."""
     match = _XLABS.fullmatch(key)
-    module = match and _OF_XLABS.get("".join(match.group(2, 3, 4)))
-    return match and module and (f"{match[1]}.{module}", "A" if match[5] == "down" else "B")
+    return match and (f"{match[1]}.{_OF_XLABS[match[2]]}", "A" if match[3] == "down" else "B")
 
 
 def is_guess(stem: str) -> bool:

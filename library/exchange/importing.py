@@ -25,7 +25,7 @@ from library.exchange.convert import class_of_base, convert, require_convertible
 from library.exchange.source import Source, find_source, is_plain, peft_source, read_source
 from library.layout import REFUSED, Layout, layout_of
 from library.peft.config import read_any_config
-from library.peft.keys import extras_in
+from library.peft.keys import parted
 from library.peft.provenance import AdapterFiles, Provenance, finish
 from library.peft.read import layout_in, shape_of
 from library.peft.safetensors_file import tensors_in
@@ -139,7 +139,7 @@ def _layout(source: Source, reference: BaseReference | None) -> Layout:
 
     Raises LayoutMismatch: the base has no such modules, or of another shape.
     """
-    stored = layout_in(source.config, source.tensors)
+    stored = layout_in(source.config, parted(source.tensors, source.config)[0])
     if reference is None or set(stored.module_types) & set(REFUSED):
         return stored
     if "For" not in class_of_base(source.config):  # a bare model's paths lack the first part
@@ -230,7 +230,7 @@ def _record(
         license_class=request.license_class,
         layout_digest=layout.digest,
         rank=layout.rank,
-        extras=[k.removeprefix(PREFIX) for k in extras_in(source.tensors, source.config)],
+        extras=[key.removeprefix(PREFIX) for key in parted(source.tensors, source.config)[1]],
     )
 
 

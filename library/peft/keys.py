@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from library.peft.safetensors_file import BadFile
 from library.peft.write import PREFIX
 
 Shape = tuple[int, ...]
+T = TypeVar("T")
 # What wrappers of a model put into the names of its parameters: PEFT finds no module of such a name
 # and applies nothing, without an error. The last two stand in front only.
 _WRAPPED = re.compile(
@@ -49,13 +50,16 @@ def pairs_of(
     return {name: (half["A"], half["B"]) for name, half in sorted(halves.items())}
 
 
-def extras_in(keys: Iterable[str], config: Mapping[str, Any]) -> list[str]:
-    """The names of what was trained beside the LoRA: heads, biases, norms, whole embeddings."""
-    return [
-        key
-        for key in keys
-        if not FACTOR.match(key) and not _MAGNITUDE.match(key) and _accounted_for(key, config)
-    ]
+def parted(
+    tensors: Mapping[str, T], config: Mapping[str, Any]
+) -> tuple[dict[str, T], dict[str, T]]:
+    """An adapter's own tensors, and its extras: heads, biases, norms, tokens, whole embeddings."""
+    own = {
+        key: value
+        for key, value in tensors.items()
+        if FACTOR.match(key) or _MAGNITUDE.match(key) or not _accounted_for(key, config)
+    }
+    return own, {key: value for key, value in tensors.items() if key not in own}
 
 
 def _accounted_for(key: str, config: Mapping[str, Any]) -> bool:

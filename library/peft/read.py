@@ -1,6 +1,6 @@
 """Reading adapter folders, ours and anyone's, into the one representation."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from library.errors import (
 from library.layout import Layout, Site
 from library.peft.config import check_targets, parse_config, require_plain, scaling
 from library.peft.folder import read_adapter_folder
-from library.peft.keys import FACTOR, extras_in
+from library.peft.keys import FACTOR, parted
 from library.peft.write import CONFIG_FILE, PREFIX, WEIGHTS_FILE
 
 
@@ -48,31 +48,24 @@ def adapter_of(
     *,
     leave_extras: bool = False,
 ) -> Adapter:
-    """The same from the content of an adapter's files, by name.
+    """The same from the content of an adapter's files, by name; `folder` is for messages.
 
-    Args:
-        folder: for messages.
-        leave_extras: read the LoRA of an adapter with extras as well; for what looks at ΔW only.
-
-    Raises as `read_peft` does.
+    Raises as `read_peft` does; with `leave_extras`, for what looks at ΔW only, no MoreThanLora.
     """
     config = parse_config(folder / CONFIG_FILE, files[CONFIG_FILE])
     require_plain(folder / CONFIG_FILE, config)
     try:
-        tensors = load(files[WEIGHTS_FILE])
+        tensors, extras = parted(load(files[WEIGHTS_FILE]), config)
     except SafetensorError as error:
         raise AdapterFileError(f"{folder / WEIGHTS_FILE} cannot be read: {error}") from error
-    extras = extras_in(tensors, config)
     if extras and not leave_extras:
         named = min(extras).removeprefix(PREFIX)
-        raise MoreThanLora(
-            f"the adapter has trained weights beside its LoRA ({named}), without which its LoRA "
-            "would be another adapter"
-        )
+        message = f"the adapter has trained weights beside its LoRA ({named}), without which it is"
+        raise MoreThanLora(f"{message} another adapter")
     own_layout = layout_in(config, tensors)
     if layout is not None:
         own_layout = _in_order_of(own_layout, layout)
-    pairs = _pairs(tensors, extras)
+    pairs = _pairs(tensors)
     scaled = {
         site.name: (a.flatten(1).float(), b.flatten(1).float() * scaling(config, site))
         for site in own_layout.sites
@@ -83,11 +76,11 @@ def adapter_of(
 
 
 def layout_in(config: dict[str, Any], tensors: dict[str, Tensor]) -> Layout:
-    """The layout that tensors and config of a LoRA agree on; the family is unknown.
+    """The layout that tensors and config of a plain LoRA agree on; the family is unknown.
 
-    Raises AdapterFileError: they disagree, or something is neither a factor of a pair nor an extra.
+    Raises AdapterFileError: they disagree, or something is no factor of a pair.
     """
-    pairs = _pairs(tensors, extras_in(tensors, config))
+    pairs = _pairs(tensors)
     check_targets(config, pairs)
     try:
         layout = _layout_of_file(config, pairs)
@@ -98,17 +91,13 @@ def layout_in(config: dict[str, Any], tensors: dict[str, Tensor]) -> Layout:
     return layout
 
 
-def _pairs(
-    tensors: Mapping[str, Tensor], extras: Collection[str]
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Factors by module path: A `[r, in, *kernel]`, B `[out, r]` or `[out, r, 1, 1]`.
+def _pairs(tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Tensors by module path: A `[r, in, *kernel]`, B `[out, r]` or `[out, r, 1, 1]`.
 
     Raises AdapterFileError for strange keys and lone halves.
     """
     halves: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        if key in extras:
-            continue
         match = FACTOR.match(key)
         if match is None or tensor.ndim < 2:
             raise AdapterFileError(f"{key} is not a LoRA factor of a linear or convolution layer")

@@ -28,7 +28,7 @@ _FORMS = (  # fields of LoRA's other forms
     "arrow_config", "kasa_config", "layer_replication", "monteclora_config", "target_parameters",
     "use_bdlora", "use_qalora",
 )  # fmt: skip
-EXTRAS = ("modules_to_save", "lora_bias", "trainable_token_indices")  # trained beside the LoRA
+EXTRAS = ("modules_to_save", "bias", "lora_bias", "trainable_token_indices")  # trained beside it
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Reader:
         version: whose code the rules were read from.
         needs: fields without which it does not load a config.
         loads: what it loads beyond plain LoRA, or applies rightly; "forms" are `_FORMS`, "extras"
-            `EXTRAS` and trained biases.
+            `EXTRAS`.
         beside: what it does with extras that it does not load.
         saved: names in `modules_to_save` that it loads all the same.
         scale: how it scales B·A: as PEFT does, or alpha over the factors' rank or over `r`.
@@ -110,27 +110,20 @@ def config_refusals(name: str, config: Config) -> list[Reason]:
     start = str(config.get("init_lora_weights"))
     if start.startswith(_CHANGES_BASE) and "changed base" not in loads:
         reasons.append(("changes-base", f"{start:.40} changes the base: it belongs to that one"))
-    unknown = [key for key in _FORMS if config.get(key) and "forms" not in loads]
-    reasons += [("more-than-lora", f"{name} does not support {key}") for key in unknown]
+    forms = [key for key in _FORMS if config.get(key) and "forms" not in loads]
+    reasons += [("more-than-lora", f"{name} does not support {key}") for key in forms]
     if "extras" not in loads:
-        reasons += _extras(name, config)
+        extras = [key for key in EXTRAS if config.get(key) and config[key] != "none"]
+        saved = config.get("modules_to_save")
+        if isinstance(saved, list) and reader.saved.issuperset(map(str, saved)):
+            extras = [key for key in extras if key != "modules_to_save"]
+        reasons += [("more-than-lora", f"{name} {reader.beside}: {key}") for key in extras]
     targets = config.get("target_modules")
     plain = isinstance(targets, list | None) or targets in ("all", "all-linear")
     if not plain and "expressions" not in loads:
         message = f"{name} takes target_modules as a list, not as an expression"
         reasons.append(("target-expression", message))
     return reasons
-
-
-def _extras(name: str, config: Config) -> list[Reason]:
-    """What a reader that does not load extras makes of each kind that the config names."""
-    reader, saved = READERS[name], config.get("modules_to_save")
-    named = [key for key in EXTRAS if config.get(key)]
-    if isinstance(saved, list) and reader.saved.issuperset(map(str, saved)):
-        named = [key for key in named if key != "modules_to_save"]
-    if config.get("bias", "none") != "none":
-        named.append("bias")
-    return [("more-than-lora", f"{name} {reader.beside}: {key}") for key in named]
 
 
 def refusals(server: Server, config: Config, modules: Mapping[str, int]) -> list[Reason]:

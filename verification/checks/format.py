@@ -8,7 +8,7 @@ from library.errors import AdapterFileError
 from library.exchange.image_lora import OtherKind, kind_of, read_image_lora
 from library.peft.config import check_targets, check_types, require_rank, unused_targets
 from library.peft.folder import PICKLES
-from library.peft.keys import Shape, extras_in, wrapper_in
+from library.peft.keys import Shape, parted, wrapper_in
 from library.peft.read import layout_in
 from library.peft.safetensors_file import DTYPES, BadFile, Header, TensorFile, as_utf8
 from library.peft.write import CONFIG_FILE, PREFIX
@@ -42,7 +42,7 @@ def check_format(artifact: Artifact, context: Context) -> list[Finding]:
         raise BadFile("config", str(error)) from error
     modules = artifact.pairs
     findings += _agreement(config, modules)
-    findings += _extras(artifact, config)
+    findings += _extras([key.removeprefix(PREFIX) for key in parted(artifact.shapes, config)[1]])
     require_strength(artifact, top)
     wrapper = wrapper_in(artifact.shapes)
     if wrapper is not None:
@@ -88,9 +88,7 @@ def _agreement(config: dict[str, Any], modules: Mapping[str, tuple[Shape, Shape]
     return [_finding("targets-unused", "info", message, targets=unused)]
 
 
-def _extras(artifact: Artifact, config: dict[str, Any]) -> list[Finding]:
-    """The finding on what was trained beside the LoRA, if anything was."""
-    names = [key.removeprefix(PREFIX) for key in extras_in(artifact.shapes, config)]
+def _extras(names: list[str]) -> list[Finding]:
     if not names:
         return []
     message = f"trained weights beside the LoRA, {names[0]} among them: no check of ΔW sees them"

@@ -1,4 +1,4 @@
-"""Other PEFT types as LoRA: all that are listed, on bases that are no causal language models too."""
+"""Other PEFT types as LoRA: all that are listed, on bases that are no causal models, too."""
 
 import json
 from pathlib import Path

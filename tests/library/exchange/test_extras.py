@@ -31,7 +31,7 @@ from transformers import (
 from api.cli.main import main
 from library.errors import MoreThanLora
 from library.exchange.gguf_lora import gguf_lora
-from library.peft.keys import extras_in
+from library.peft.keys import parted
 from library.peft.read import adapter_of, read_peft
 from library.store.catalogue import files_of
 from library.store.folder import LibraryFolder
@@ -188,8 +188,7 @@ def test_extras_alone_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     written(tmp_path / "a", "norms")
     config = json.loads((tmp_path / "a" / CONFIG).read_text())
     tensors = load_file(tmp_path / "a" / WEIGHTS)
-    alone = {key: tensors[key] for key in extras_in(tensors, config)}
-    save_file(alone, tmp_path / "a" / WEIGHTS)
+    save_file(parted(tensors, config)[1], tmp_path / "a" / WEIGHTS)
     capsys.readouterr()
     assert run("import", tmp_path / "a", "--library", tmp_path / "lib") == 1
     assert "no pair of factors" in tiny.one_sentence(capsys.readouterr())
