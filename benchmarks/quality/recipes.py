@@ -69,7 +69,7 @@ def conversion_error(trainer: BatchedTrainer) -> float:
     residual, optimiser = Residual(), trainer.optimiser
     stored, recipe = optimiser.adapters().to("cpu", torch.float32), trainer.recipe
     for number, group in enumerate(trainer.layout.groups):
-        exact = {name: value.cpu().double() for name, value in optimiser.group(number).items()}
+        exact = {name: value.cpu().double() for name, value in optimiser.groups[number].items()}
         a, b = recipe.expand(exact)
         for i, site in enumerate(group.sites):
             deltas = recipe.scale(site.rank) * b[:, i] @ a[:, i]

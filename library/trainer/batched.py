@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -61,7 +62,8 @@ class BatchedTrainer(AdapterTrainer[Recipe]):
                     self._fill(slot, running[slot])
                 running = dict(sorted(running.items()))
                 # 2. Those that start from their first gradients get them.
-                self._begin(running, backend)
+                self._begin({i: s for i, s in running.items() if i in self._fresh}, backend)
+                self._fresh.clear()
                 # 3. All adapters make one step; some are evaluated.
                 finite = self._step(running, backend)
                 self._advance(running, finite, backend)
@@ -81,18 +83,19 @@ class BatchedTrainer(AdapterTrainer[Recipe]):
         self.optimiser.reset(slot, state.job.start)
         self._fresh.add(slot)
 
-    def _begin(self, running: Running, backend: Backend) -> None:
-        """Give the recipe the gradients of the first step's rows, for the slots just filled."""
-        fresh = {slot: running[slot] for slot in sorted(self._fresh & running.keys())}
-        self._fresh.clear()
-        rates = {slot: state.learning_rate for slot, state in fresh.items()}
-        for number in range(self.recipe.passes if fresh else 0):
-            first = {
-                slot: RunState[Adapter](state.job, self.recipe, self.config).draw()
-                for slot, state in fresh.items()
-            }
-            _, gradients = self._gradients(first, backend)
-            self.optimiser.begin(number, rates, gradients)
+    def _begin(self, fresh: Running, backend: Backend) -> None:
+        """Give the recipe the gradients of the first step's rows, for slots just filled."""
+        rows = {
+            slot: RunState[Adapter](state.job, self.recipe, self.config).draw()
+            for slot, state in fresh.items()
+            if self.recipe.passes
+        }
+        for number in range(self.recipe.passes if rows else 0):
+            seen = [g[[*fresh]].nan_to_num(0, 0, 0) for g in self._gradients(rows, backend)[1]]
+            rates = torch.tensor([state.learning_rate for state in fresh.values()]).to(seen[0])
+            pairs = list(zip(seen[: len(seen) // 2], seen[len(seen) // 2 :], strict=True))
+            started = partial(self.recipe.started, number, pairs, rates)
+            self.optimiser.change([*fresh], started)
 
     def _step(self, running: Running, backend: Backend) -> list[bool]:
         """One step of every running adapter; by slot, whether its gradient was finite."""
@@ -132,7 +135,7 @@ class BatchedTrainer(AdapterTrainer[Recipe]):
                 continue
             state.step += 1
             if state.step == self.config.steps // 2:
-                self.optimiser.midway(slot)
+                self.optimiser.change([slot], self.recipe.midway)
             if state.snapshot_is_due:
                 state.snapshots.append(self._adapter(slot))
         due = {i: s for i, s in running.items() if finite[i] and s.evaluation_is_due}

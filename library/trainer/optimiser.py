@@ -6,7 +6,7 @@ whatever n is. Nothing is shared along that axis, unless the form says so: each 
 would alone (Loshchilov & Hutter 2019, algorithm 2).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,7 +15,7 @@ from torch import Tensor
 from library.adapter import Adapter, rank_mask, zeros
 from library.errors import UsageError
 from library.layout import Group, Layout
-from library.trainer.recipes.recipe import Parameters, Recipe
+from library.trainer.recipes.recipe import FormParameters, Recipe
 from library.trainer.recipes.updates import UPDATES
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -25,8 +25,9 @@ class StackedAdamW:
     """n slots of adapters that train side by side.
 
     Attributes:
-        parameters: the recipe's, each for all groups in turn, `[slots, ...]`; those that all slots
-            have in common `[1, ...]`.
+        groups: the recipe's parameters of each group, `[slots, ...]`; those that all slots have in
+            common `[1, ...]`.
+        parameters: the same in a row, each name for all groups in turn.
 
     Args:
         start: what every adapter starts from (n = 1): A, and B (zero).
@@ -37,38 +38,34 @@ class StackedAdamW:
 
     def __init__(self, start: Adapter, slots: int, recipe: Recipe, *, seed: int = 0) -> None:
         self.layout, self.recipe = start.layout, recipe
-        generator, keys = torch.Generator().manual_seed(seed), [g.key for g in start.layout.groups]
-        starts = [recipe.parametrise(start.A[key], start.B[key], generator) for key in keys]
-        names, self._groups = list(starts[0]), len(starts)
-        self._names = [name for name in names for _ in starts]
-        self._begin = [group[name] for name in names for group in starts]
-        self.parameters = [
-            value.repeat(1 if name in recipe.over_slots else slots, 1, 1, 1)
-            for name, value in zip(self._names, self._begin, strict=True)
+        generator = torch.Generator().manual_seed(seed)
+        pairs = [(start.A[group.key], start.B[group.key]) for group in self.layout.groups]
+        initial = [recipe.parametrise(a, b, generator) for a, b in pairs]
+        self.groups = [
+            {name: self._stacked(name, value, slots) for name, value in group.items()}
+            for group in initial
         ]
-        for name, parameter in zip(self._names, self.parameters, strict=True):
-            parameter.requires_grad_(name not in recipe.frozen)
+        self._names = [name for name in initial[0] for _ in initial]
+        self._initial = [group[name] for name in initial[0] for group in initial]
+        self.parameters = [group[name] for name in initial[0] for group in self.groups]
         self._exp_avg = [torch.zeros_like(p) for p in self.parameters]
         self._exp_avg_sq = [torch.zeros_like(p) for p in self.parameters]
         device = self.parameters[0].device
         self._steps = torch.zeros(slots, device=device, dtype=torch.float64)
         self._common_steps = self._steps.new_zeros(1)
-        columns = zip(self.layout.groups, start.B.values(), strict=True)
-        self._scales = [column_scale(group, recipe).to(b) for group, b in columns]
+        columns = zip(self.layout.groups, pairs, strict=True)
+        self._scales = [column_scale(group, recipe).to(b) for group, (_, b) in columns]
+
+    def _stacked(self, name: str, value: Tensor, slots: int) -> Tensor:
+        stacked = value.repeat(1 if name in self.recipe.over_slots else slots, 1, 1, 1)
+        return stacked.requires_grad_(name not in self.recipe.frozen)
 
     def __len__(self) -> int:
         return len(self._steps)
 
-    def group(self, number: int) -> dict[str, Tensor]:
-        """The parameters of one group, by name."""
-        return {
-            self._names[i]: self.parameters[i]
-            for i in range(number, len(self._names), self._groups)
-        }
-
     def adapters(self) -> Adapter:
         """The adapters as they act, scale in B; differentiable in `parameters`."""
-        pairs = [self.recipe.expand(self.group(number)) for number in range(self._groups)]
+        pairs = [self.recipe.expand(group) for group in self.groups]
         return acting(self.layout, (a for a, _ in pairs), (b for _, b in pairs), self._scales)
 
     @torch.no_grad()
@@ -78,7 +75,7 @@ class StackedAdamW:
         Raises LayoutMismatch if it is of another layout, UsageError if the recipe's form does not
         hold every adapter.
         """
-        values = self._begin if start is None else self._trained_form(start)
+        values = self._initial if start is None else self._trained_form(start)
         for i, value in enumerate(values):
             if self._names[i] not in self.recipe.over_slots:
                 for stacked in (self._exp_avg[i], self._exp_avg_sq[i]):
@@ -87,33 +84,14 @@ class StackedAdamW:
         self._steps[slot] = 0
 
     @torch.no_grad()
-    def begin(self, number: int, rates: Mapping[int, float], gradients: Sequence[Tensor]) -> None:
-        """Pass `number` of the start of some slots, with their first rates; see Recipe.started.
-
-        Args:
-            gradients: on the adapters' factors.
-        """
-        slots, like = list(rates), self.parameters[0]
-        first = torch.tensor(list(rates.values()), device=like.device, dtype=like.dtype)
-        seen = [gradient[slots].nan_to_num(0, 0, 0) for gradient in gradients]
-        for i in range(self._groups):
-            pair = seen[i], seen[self._groups + i]
-            self._put(i, slots, self.recipe.started(number, self._own(i, slots), pair, first))
-
-    @torch.no_grad()
-    def midway(self, slot: int) -> None:
-        """Half of the steps of the adapter in a slot are done."""
-        for i in range(self._groups):
-            self._put(i, [slot], self.recipe.midway(self._own(i, [slot])))
-
-    def _own(self, group: int, slots: list[int]) -> Parameters:
-        own = self.group(group).items()
-        return {name: v[slots] for name, v in own if name not in self.recipe.over_slots}
-
-    def _put(self, group: int, slots: list[int], values: Parameters) -> None:
-        parameters = self.group(group)
-        for name, value in values.items():
-            parameters[name][slots] = value
+    def change(
+        self, slots: list[int], change: Callable[[int, FormParameters], FormParameters]
+    ) -> None:
+        """Put what `change` makes of each group's parameters in some slots back into them."""
+        for number, group in enumerate(self.groups):
+            own = {k: v[slots] for k, v in group.items() if k not in self.recipe.over_slots}
+            for name, value in change(number, own).items():
+                group[name][slots] = value
 
     def _trained_form(self, adapter: Adapter) -> list[Tensor]:
         """An adapter's factors as they are trained: A, and B without the scale.
@@ -124,10 +102,10 @@ class StackedAdamW:
         self.layout.require_same(adapter.layout, "the adapter to go on from", "the trainer")
         if not self.recipe.is_plain:
             raise UsageError(f"recipe '{self.recipe.name}' cannot go on from an adapter")
-        pairs = zip(adapter.factors(), self._begin, strict=True)
+        pairs = zip(adapter.factors(), self._initial, strict=True)
         moved = [value.to(like.device, like.dtype) for value, like in pairs]
-        a, b = moved[: self._groups], moved[self._groups :]
-        start = self._begin[: self._groups]
+        a, b = moved[: len(self.groups)], moved[len(self.groups) :]
+        start = self._initial[: len(self.groups)]
         # (1, sites, 1, 1): norms of a site's A over those of the start's, 1 where A is zero.
         ratios = [
             _norms(x) / _norms(like).clamp(min=1e-30) for x, like in zip(a, start, strict=True)
@@ -177,8 +155,9 @@ class StackedAdamW:
         # 3. The update rule, on A and B together.
         rule, scale = UPDATES[self.recipe.update], self.recipe.scale(self.layout.rank)
         if rule is not None:
-            for i, j in zip(range(self._groups), range(self._groups, len(clipped)), strict=True):
-                a, b = self.parameters[i], self.parameters[j]
+            for i, group in enumerate(self.groups):
+                j = i + len(self.groups)
+                a, b = group["A"], group["B"]
                 clipped[i], clipped[j] = rule(a, b, clipped[i], clipped[j], scale)
         # 4. AdamW, one by one; LoRA+ moves B at a multiple of A's rate.
         for i, gradient in clipped.items():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from library.factored import best_of_rank
 from library.layout import Layout, Site
-from library.trainer.recipes.recipe import Recipe, TrainingJob, require_uniform
+from library.trainer.recipes.recipe import Recipe, TrainingJob
 
 TRAINED = "default"  # PEFT's name of the adapter that is trained
 
@@ -27,10 +27,6 @@ class PeftRecipe(Recipe, ABC):
     """
 
     trained_by: Literal["batched", "peft"] = "peft"
-
-    def require_fit(self, layout: Layout, steps: int) -> None:
-        super().require_fit(layout, steps)
-        require_uniform(f"recipe '{self.name}'", layout)
 
     @abstractmethod
     def settings(self, layout: Layout, steps: int, seed: int) -> Any:

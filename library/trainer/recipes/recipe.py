@@ -1,7 +1,7 @@
 """The settings that all recipes have (LoRA and its nearest relatives have no more), and a job."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -15,8 +15,8 @@ from library.errors import UsageError
 from library.layout import Layout
 
 # By name, what is trained of one group's sites, for n adapters side by side: `[n, ...]`, four axes.
-Parameters = Mapping[str, Tensor]
-Factors = tuple[Float[Tensor, "n sites rank in"], Float[Tensor, "n sites out rank"]]
+FormParameters = Mapping[str, Tensor]
+StackedPair = tuple[Float[Tensor, "_n _sites _rank _in"], Float[Tensor, "_n _sites _out _rank"]]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Recipe:
     .forms has others.
 
     Attributes:
+        fixed: parameters that a form never trains.
         over_slots: parameters that all adapters trained at once have in common.
         passes: gradients that a start is made of.
         name: as users write it and records store it.
@@ -53,6 +54,7 @@ class Recipe:
     clip: float = 1.0
     trained_by: Literal["batched", "peft"] = "batched"
     update: str = "adamw"
+    fixed: ClassVar[frozenset[str]] = frozenset()
     over_slots: ClassVar[frozenset[str]] = frozenset()
     passes: ClassVar[int] = 0
 
@@ -63,8 +65,8 @@ class Recipe:
 
     @property
     def frozen(self) -> frozenset[str]:
-        """Parameters that are not trained."""
-        return frozenset({"A"} if self.freeze_a else ())
+        """All parameters that are not trained."""
+        return self.fixed | ({"A"} if self.freeze_a else set())
 
     def scale(self, rank: int) -> float:
         """The factor in ΔW = scale·B·A; ALLoRA has none."""
@@ -81,53 +83,49 @@ class Recipe:
 
     def require_fit(self, layout: Layout, steps: int) -> None:
         """Raise UsageError where the recipe cannot serve a layout, or not in so few steps."""
-        if self.update == "adamw":
-            return
-        if not self.is_plain or self.freeze_a:
+        ruled = self.update != "adamw"
+        if ruled and (not self.is_plain or self.freeze_a):
             raise UsageError(
                 f"update '{self.update}' takes a recipe that trains A and B themselves (lora, "
                 f"rslora or lora-plus), not '{self.name}'"
             )
-        require_uniform(f"update '{self.update}'", layout)
+        if ruled or not self.is_plain:
+            what = f"update '{self.update}'" if ruled else f"recipe '{self.name}'"
+            smallest = min(min(site.in_features, site.out_features) for site in layout.sites)
+            if any(site.rank != layout.rank for site in layout.sites):
+                raise UsageError(f"{what} takes one rank for all modules")
+            if layout.rank > smallest:
+                raise UsageError(
+                    f"{what} takes a rank of at most {smallest}, the smallest side of a target "
+                    f"module, not {layout.rank}"
+                )
 
-    def parametrise(self, a: Tensor, b: Tensor, generator: torch.Generator) -> Parameters:
+    def parametrise(self, a: Tensor, b: Tensor, generator: torch.Generator) -> FormParameters:
         """A group's parameters at the start (n = 1), from the start of its A, and B = 0."""
         return {"A": a, "B": b}
 
-    def expand(self, p: Parameters) -> Factors:
+    def expand(self, p: FormParameters) -> StackedPair:
         """The factors A and B, without the scale; differentiable."""
         return p["A"], p["B"]
 
     def started(
-        self, number: int, p: Parameters, gradients: Factors, rates: Float[Tensor, " n"]
-    ) -> Parameters:
-        """Those that change after pass `number` of `passes`.
+        self, number: int, seen: Sequence[StackedPair], rates: Tensor, group: int, p: FormParameters
+    ) -> FormParameters:
+        """A group's parameters that change after pass `number` of `passes`.
 
         Args:
-            gradients: on A and on B with the scale in it, of the first step's rows.
-            rates: of the first step.
+            seen: by group, gradients of the first step's rows on A, and on B with the scale in it.
+            rates: each adapter's of the first step.
         """
         return {}
 
-    def midway(self, p: Parameters) -> Parameters:
-        """Those of one adapter (n = 1) that change when half of its steps are done."""
+    def midway(self, group: int, p: FormParameters) -> FormParameters:
+        """A group's parameters that change when half of an adapter's steps are done (n = 1)."""
         return {}
 
     def first_result(self, steps: int) -> int:
         """The first step of `steps` after which a state can be the result."""
         return 0
-
-
-def require_uniform(what: str, layout: Layout) -> None:
-    """Raise UsageError unless all sites have one rank, which fits the smallest."""
-    smallest = min(min(site.in_features, site.out_features) for site in layout.sites)
-    if any(site.rank != layout.rank for site in layout.sites):
-        raise UsageError(f"{what} takes one rank for all modules")
-    if layout.rank > smallest:
-        raise UsageError(
-            f"{what} takes a rank of at most {smallest}, the smallest side of a target "
-            f"module, not {layout.rank}"
-        )
 
 
 @dataclass(frozen=True)

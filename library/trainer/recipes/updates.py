@@ -10,22 +10,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-A = Float[Tensor, "n sites rank in"]
-B = Float[Tensor, "n sites out rank"]
-Rule = Callable[[A, B, A, B, float], tuple[A, B]]
+from library.trainer.recipes.recipe import StackedPair
+
+Rule = Callable[[Tensor, Tensor, Tensor, Tensor, float], StackedPair]
 
 RIEMANNIAN_DAMPING = 1e-2  # as PEFT has it
 LORA_PRO_DAMPING = 1e-8  # on Gram matrices in float64
 ALLORA_DAMPING = 1e-2  # 1/η²: a row of zeros is scaled by η = 10
 
 
-def riemannian(a: A, b: B, on_a: A, on_b: B, scale: float) -> tuple[A, B]:
+def riemannian(a: Tensor, b: Tensor, on_a: Tensor, on_b: Tensor, scale: float) -> StackedPair:
     """Riemannian preconditioning (Zhang & Pilanci 2024): (BᵀB)⁻¹·gA and gB·(AAᵀ)⁻¹."""
     inverse_b, inverse_a = (_inverse(gram, RIEMANNIAN_DAMPING) for gram in (b.mT @ b, a @ a.mT))
     return inverse_b @ on_a, on_b @ inverse_a
 
 
-def lora_pro(a: A, b: B, on_a: A, on_b: B, scale: float) -> tuple[A, B]:
+def lora_pro(a: Tensor, b: Tensor, on_a: Tensor, on_b: Tensor, scale: float) -> StackedPair:
     """LoRA-Pro (Wang et al. 2025, theorem 2.1), computed in float64.
 
     To first order ΔW moves by s·(B·gA + gB·A). Of all pairs for which that is nearest to the
@@ -44,7 +44,7 @@ def lora_pro(a: A, b: B, on_a: A, on_b: B, scale: float) -> tuple[A, B]:
     return (new_a + x @ a).to(dtype), (new_b - b @ x).to(dtype)
 
 
-def allora(a: A, b: B, on_a: A, on_b: B, scale: float) -> tuple[A, B]:
+def allora(a: Tensor, b: Tensor, on_a: Tensor, on_b: Tensor, scale: float) -> StackedPair:
     """ALLoRA (Huang & Balestriero 2024): rows over the root of the norm of what they move."""
     rows = [(x.norm(dim=-1, keepdim=True) + ALLORA_DAMPING).sqrt() for x in (a, b)]
     return on_a / rows[0], on_b / rows[1]
@@ -60,8 +60,7 @@ def _inverse(
 def _spectrum(
     gram: Float[Tensor, "n sites rank rank"],
 ) -> tuple[Float[Tensor, "n sites rank"], Float[Tensor, "n sites rank rank"]]:
-    """Eigenvalues and vectors; an adapter that went non-finite, which does not move, must not end
-    the others."""
+    """Eigenvalues and vectors; zeros for an adapter that went non-finite, which does not move."""
     return torch.linalg.eigh(gram.nan_to_num(0, 0, 0))
 
 

@@ -93,7 +93,7 @@ def test_what_is_stored_is_the_form_s_update(form: Recipe, tmp_path: Path) -> No
         parameter.data += torch.rand(parameter.shape, generator=random, dtype=torch.float64) - 0.5
     adapters = stacked.adapters()[[1]].to("cpu")
     for number, group in enumerate(layout.groups):
-        parameters = stacked.group(number)
+        parameters = stacked.groups[number]
         for i, site in enumerate(group.sites):
             a, b = adapters.site(site)
             expected = form.scale(site.rank) * DELTAS[form.name](parameters, 1, i)
@@ -187,7 +187,7 @@ def test_the_most_similar_bs_become_one_half_way() -> None:
     b = torch.randn(1, 5, 6, 2, generator=torch.Generator().manual_seed(0))
     b[0, 3], b[0, 4] = 2 * b[0, 1], b[0, 0] + 0.01
     p = {"A": torch.ones(1, 1, 2, 3), "B": b, "shares": torch.eye(5)[None, None]}
-    after = form.expand({**p, **form.midway(p)})[1][0]
+    after = form.expand({**p, **form.midway(0, p)})[1][0]
     assert torch.equal(form.expand(p)[1], b)
     torch.testing.assert_close(after[0], (b[0, 0] + b[0, 4]) / 2)
     torch.testing.assert_close(after[1], (b[0, 1] + b[0, 3]) / 2)
@@ -203,7 +203,7 @@ def test_as_lora_counts_no_check_before_its_bs_are_put_together() -> None:
 
 
 @pytest.mark.parametrize(("name", "rank", "steps"), [
-    ("multi-lora", 3, 9), ("msp-lora", 2, 9), ("as-lora", 4, 1),
+    ("multi-lora", 3, 9), ("as-lora", 4, 1),
 ])  # fmt: skip
 def test_ranks_and_steps_of_one_form_alone(name: str, rank: int, steps: int) -> None:
     with pytest.raises(UsageError, match=f"recipe '{name}' takes a"):
