@@ -72,7 +72,8 @@ Bases = Annotated[
 QueueLength = Annotated[
     int | None,
     typer.Option(
-        min=0, help="Requests that may wait while one runs; completions likewise (default: 128)."
+        min=0,
+        help="Requests that may wait while one runs, completions while eight do (default: 128).",
     ),
 ]
 JobQueueLength = Annotated[

@@ -26,13 +26,14 @@ def unobserved(seconds: float) -> None:
 
 
 class Admission:
-    """One piece of work runs, a few wait in order, the rest are refused.
+    """One piece of work runs, or a few at once; a few wait in order, the rest are refused.
 
     All methods are for the event loop's thread only.
 
     Args:
         work: plural noun for what is limited, for the refusal.
         waiting: how many may wait.
+        at_once: how many run.
         retry_after: seconds that a refused client is told to wait.
         waited: called with the seconds that a piece of work waited, when it begins.
 
@@ -41,11 +42,17 @@ class Admission:
     """
 
     def __init__(
-        self, work: str, *, waiting: int, retry_after: int, waited: Waited = unobserved
+        self,
+        work: str,
+        *,
+        waiting: int,
+        retry_after: int,
+        at_once: int = 1,
+        waited: Waited = unobserved,
     ) -> None:
         self.retry_after, self._waited = retry_after, waited
-        self._work, self._capacity, self._admitted = work, waiting + 1, 0
-        self._one = anyio.CapacityLimiter(1)
+        self._work, self._capacity, self._admitted = work, waiting + at_once, 0
+        self._running = anyio.CapacityLimiter(at_once)
         self.draining: Callable[[], bool] = never
 
     def require_place(self) -> None:
@@ -74,12 +81,12 @@ class Admission:
             self.leave()
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function` in a thread, alone. Raises as `enter` does."""
+        """Call `function` in a thread, in its turn. Raises as `enter` does."""
         with self.place():
-            return await self.alone(function, *args, **kwargs)
+            return await self.in_turn(function, *args, **kwargs)
 
-    async def alone(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function` in a thread, alone, for who has a place. Raises NotReady."""
+    async def in_turn(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same for who has a place. Raises NotReady."""
         entered = time.monotonic()
 
         def timed() -> T:
@@ -87,7 +94,7 @@ class Admission:
             self._waited(time.monotonic() - entered)
             return function(*args, **kwargs)
 
-        return await to_thread.run_sync(timed, limiter=self._one)
+        return await to_thread.run_sync(timed, limiter=self._running)
 
     def _require_time(self) -> None:
         if self.draining():

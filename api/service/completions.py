@@ -1,4 +1,4 @@
-"""Completions by a base model, alone or under a stored adapter, one after another."""
+"""Completions by a base model, alone or under a stored adapter, a few at once."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +14,10 @@ from api.service.hooks import require_configured
 from api.service.service import Service
 from api.service.store import GENERATED
 from library.adapter import Adapter
-from library.base.completion import Choices, Decoding, Token, complete, window
+from library.base.completion import Choices, Decoding, Token, window
 from library.base.decode import eos_ids
 from library.base.growing_text import GrowingText
+from library.base.joint_completion import MOST_ROWS, complete
 from library.base.models import BaseModel
 from library.base.prompts import chat_ids
 from library.base.sampling import Sampling
@@ -112,6 +113,7 @@ class Completions:
         self.started = int(time.time())
         self.admission = Admission(
             "completions",
+            at_once=MOST_ROWS,
             waiting=settings.queue_length,
             retry_after=settings.retry_after,
             waited=service.metrics.waited("requests"),
@@ -136,7 +138,7 @@ class Completions:
         return await to_thread.run_sync(self._prepare, owner, asked)
 
     async def run(self, prepared: Prepared, emit: Callable[[Piece], None]) -> Ended:
-        """Complete, as soon as those before are done; every piece is emitted from a thread.
+        """Complete, as soon as there is a place in the batch; a thread emits every piece.
 
         Raises Overloaded; NotReady when the service stops.
         """

@@ -57,7 +57,7 @@ class Creating:
     async def _make(self, owner: str, name: str, request: Request, base: BaseReference) -> Created:
         """A new adapter. While it is written, which waits for the disk, the next is computed."""
         with self._admission.place():
-            adapter = await self._admission.alone(self._making.generate, name, request, base)
+            adapter = await self._admission.in_turn(self._making.generate, name, request, base)
             keep = partial(self._making.keep, owner, adapter)
             return await to_thread.run_sync(keep, limiter=self._writing)
 

@@ -92,7 +92,8 @@ class Settings(BaseSettings):
         library: folder or URL of the library for search, neighbours and rivals; else the sample.
         tasks: folder of task files with examples for the behaviour hook; none by default.
         bases: base models by the names that requests may use; the first is the default.
-        queue_length: how many requests may wait while one is computed.
+        queue_length: how many requests may wait while one is computed, and how many completions
+            while eight are.
         job_queue_length: how many jobs may wait while one runs.
         retry_after: seconds that a refused client is told to wait.
         quota_bytes: limit for all adapters together.

@@ -1,11 +1,10 @@
-"""One prompt completed token by token, with log-probabilities, for whoever follows it as it grows.
+"""How the tokens of one answer are chosen, each with its log-probability.
 
 Log-probabilities are those of the model itself, whatever temperature, nucleus or choices make of
 them afterwards.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from library.adapter import Adapter
-from library.base.decode import eos_ids
 from library.base.models import BaseModel
-from library.base.multi_adapter import adapted, turn
 from library.base.sampling import Draws, Sampling, nucleus
 from library.errors import UsageError
 
@@ -100,42 +96,11 @@ def window(base: BaseModel) -> int:
     return base.model.config.get_text_config().max_position_embeddings
 
 
-@torch.inference_mode()
-def complete(
-    base: BaseModel,
-    prompt: Sequence[int],
-    adapter: Adapter | None,
-    decoding: Decoding,
-    follow: Callable[[Token], bool],
-) -> None:
-    """Complete a prompt, up to and with the end of sequence.
+class Chooser:
+    """Chooses the tokens of one answer, one after another.
 
     With choices, every token is the likeliest (or a draw) among those that lead to a choice.
-
-    Args:
-        base: the loaded base model.
-        prompt: token ids, at least one.
-        adapter: one adapter; None for the base alone.
-        decoding: how tokens are chosen.
-        follow: takes every token as soon as there is one; False ends the answer after it.
     """
-    chooser, ends = _Chooser(decoding, base.device), eos_ids(base)
-    hooked: Any = nullcontext()
-    if adapter is not None:
-        hooked = adapted(base.model, adapter, torch.tensor([0], device=base.device))
-    cache: Any = None
-    ids = torch.tensor([list(prompt)], device=base.device)
-    with turn(base.model), hooked:  # the base alone waits for its turn as well
-        for step in range(decoding.longest):
-            out = base.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache, token = out.past_key_values, chooser.next(out.logits[:, -1], step)
-            if not follow(token) or token.id in ends:
-                return
-            ids = ids.new_tensor([[token.id]])
-
-
-class _Chooser:
-    """Chooses the tokens of one answer, one after another."""
 
     def __init__(self, decoding: Decoding, device: torch.device) -> None:
         self._decoding, self._draws = decoding, None
@@ -144,6 +109,7 @@ class _Chooser:
             self._draws = Draws.of(decoding.sampling, 1, decoding.longest).to(device)
 
     def next(self, logits: Float[Tensor, "1 vocabulary"], step: int) -> Token:
+        """The token of a step, of the model's logits there; steps count from 0."""
         logprobs = logits[0].double().log_softmax(dim=-1)
         if self._node is not None:
             possible = torch.full_like(logits, -torch.inf)

@@ -7,16 +7,17 @@ cache is compacted), so one long answer does not make the others wait.
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from itertools import accumulate, pairwise
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from library.adapter import Adapter
+from library.base.cached_rows import CachedRows
 from library.base.models import BaseModel
-from library.base.multi_adapter import MultiAdapter, turn
+from library.base.multi_adapter import MultiAdapter
 from library.base.sampling import Draws, Sampling
+from library.base.turns import turn
 
 MAX_NEW_TOKENS = 64
 
@@ -184,7 +185,7 @@ class _Batch:
         pad = base.tokenizer.pad_token_id
         padded = [[pad] * (width - len(ids)) + list(ids) for ids in prompts]
         mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
-        self.model, self.eos = base.model, eos_ids(base)
+        self.cached, self.eos = CachedRows(base.model), eos_ids(base)
         owners = torch.arange(len(prompts)).repeat_interleave(torch.tensor(sizes))
         self.owners = owners.to(base.device)  # (rows,): positions among the prompts still decoded
         self.ids = torch.tensor(padded, device=base.device)[self.owners]  # (rows, width)
@@ -195,28 +196,17 @@ class _Batch:
         self.tokens: list[list[int]] = [[] for _ in prompts]
 
     def run(self, max_new_tokens: int) -> list[list[int]]:
-        cache: Any = None
-        ids = self.ids
+        ids, mask = self.ids, self.mask
         self._set_adapters()
         for step in range(max_new_tokens):
-            position = self.mask.cumsum(-1)[:, -ids.shape[1] :] - 1
-            out = self.model(
-                input_ids=ids,
-                attention_mask=self.mask,
-                position_ids=position.clamp_min(0),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            cache, next_tokens = out.past_key_values, self._next(out.logits[:, -1], step)
+            next_tokens = self._next(self.cached.forward(ids, mask), step)
             going = self._take(next_tokens.tolist())
             if not going:
                 break
             keep = torch.tensor(going, device=ids.device)
             if len(going) < len(next_tokens):
-                self._keep(keep, cache)
-            ids = next_tokens[keep][self.owners, None]  # (rows, 1)
-            self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=-1)
+                self._keep(keep)
+            ids, mask = next_tokens[keep][self.owners, None], None  # (rows, 1)
         return self.tokens
 
     def _next(self, logits: Float[Tensor, "rows vocabulary"], step: int) -> Int[Tensor, " prompts"]:
@@ -241,11 +231,11 @@ class _Batch:
         self.alive = [self.alive[number] for number in going]
         return going
 
-    def _keep(self, going: Int[Tensor, " prompts"], cache: Any) -> None:
+    def _keep(self, going: Int[Tensor, " prompts"]) -> None:
         """Drop the rows of all other prompts."""
         rows = torch.isin(self.owners, going).nonzero()[:, 0]
-        cache.batch_select_indices(rows)
-        self.mask, self.which = self.mask[rows], self.which[rows]
+        self.cached.keep(rows)
+        self.which = self.which[rows]
         self.owners = torch.searchsorted(going, self.owners[rows])
         self.draws = None if self.draws is None else self.draws.rows(going)
         self._set_adapters()

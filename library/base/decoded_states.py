@@ -12,7 +12,7 @@ from torch import Tensor
 from library.adapter import Adapter
 from library.base.decode import decode
 from library.base.models import BaseModel
-from library.base.multi_adapter import turn
+from library.base.turns import turn
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ state dict stay as they are. The same primitive serves training of generators, b
 libraries, evaluation and `generate`. It is differentiable in A and B.
 """
 
-import threading
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from library.adapter import Adapter
+from library.base.turns import turn
 from library.errors import LayoutMismatch
 from library.layout import Layout
 
@@ -103,6 +103,29 @@ class MultiAdapter:
             for site, site_a, site_b in zip(group.sites, a.unbind(1), b.unbind(1), strict=True):
                 _attach(self._modules[site.name], (site_a, site_b))
 
+    def set_each(self, adapters: Sequence[Adapter | None]) -> None:
+        """Apply to row i an adapter of its own (n = 1), of whichever of the layouts, or none.
+
+        Smaller ranks are filled up with zeros, and so is a row whose adapter lacks the module.
+        """
+        self.clear()
+        own: dict[str, list[tuple[int, Tensor, Tensor]]] = defaultdict(list)
+        for row, adapter in enumerate(adapters):
+            if adapter is not None:
+                for site in adapter.layout.sites:
+                    a, b = adapter.site(site)
+                    own[site.name].append((row, a[0], b[0]))
+        for name, factors in own.items():
+            module = self._modules[name]
+            weight, dtype = module.get_parameter("weight"), _dtype(module) or factors[0][1].dtype
+            rank, n = max(len(a) for _, a, _ in factors), len(adapters)
+            in_features, out_features = factors[0][1].shape[1], factors[0][2].shape[0]
+            all_a = torch.zeros(n, rank, in_features, dtype=dtype, device=weight.device)
+            all_b = torch.zeros(n, out_features, rank, dtype=dtype, device=weight.device)
+            for row, a, b in factors:
+                all_a[row, : len(a)], all_b[row, :, : len(a)] = a, b
+            _attach(module, (all_a, all_b))
+
     def set_packed(self, adapter: Adapter, owners: Int[Tensor, "sequences length"]) -> None:
         """Apply adapter `owners[i, j]` to token j of sequence i; none where it is -1.
 
@@ -154,16 +177,6 @@ class MultiAdapter:
             self._turn.release()
 
 
-_TURNS: WeakKeyDictionary[nn.Module, "threading.RLock"] = WeakKeyDictionary()
-_ADDING = threading.Lock()
-
-
-def turn(model: nn.Module) -> "threading.RLock":
-    """The lock of a model, which whoever asks it holds meanwhile, with adapters or without."""
-    with _ADDING:
-        return _TURNS.setdefault(model, threading.RLock())
-
-
 def _attach(module: nn.Module, factors: tuple[Tensor, ...] | None) -> None:
     object.__setattr__(module, "lora_factors", factors)
 
@@ -183,6 +196,15 @@ def adapted(model: nn.Module, adapter: Adapter, rows: Int[Tensor, "batch"]) -> I
     """The model with adapter `rows[i]` on row i, inside the `with` block (`generate` included)."""
     with closing(MultiAdapter(model, adapter.layout)) as hooks:
         hooks.set(adapter, rows)
+        yield model
+
+
+@contextmanager
+def adapted_each(model: nn.Module, adapters: Sequence[Adapter | None]) -> Iterator[nn.Module]:
+    """The same with adapter i (n = 1) or none on row i, whatever their layouts."""
+    layouts = {a.layout.digest: a.layout for a in adapters if a is not None}
+    with closing(MultiAdapter(model, *layouts.values())) as hooks:
+        hooks.set_each(adapters)
         yield model
 
 

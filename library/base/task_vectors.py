@@ -18,8 +18,9 @@ from torch.nn.utils.rnn import pad_sequence
 from library.adapter import Adapter
 from library.base.batches import example_row
 from library.base.models import BaseModel
-from library.base.multi_adapter import MultiAdapter, turn
+from library.base.multi_adapter import MultiAdapter
 from library.base.prompts import prompt_ids, shots_ids
+from library.base.turns import turn
 from library.tasks.files import Example
 
 ROWS = 30  # of a task, in an adapted vector

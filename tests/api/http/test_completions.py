@@ -5,6 +5,8 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from stored import nothing_made, random_adapters, stored
 from api.http.app import create_app
 from api.service.service import Service
 from api.service.settings import Settings
-from library.base.multi_adapter import turn
+from library.base.joint_completion import MOST_ROWS
+from library.base.turns import turn
 
 CHAT = [{"role": "user", "content": "Say yes or no."}]
 TEXT = "One two"
@@ -270,6 +273,49 @@ def test_what_is_wrong_is_a_problem(client: httpx.Client, model: str) -> None:
     assert "256" in refused(prompt="word " * 300).json()["detail"]
 
 
+def test_clients_at_once_get_in_one_batch_what_each_gets_alone(
+    client: httpx.Client, service: Service
+) -> None:
+    base = service.settings.base()
+    made = random_adapters(base, 3)
+    models = ["tiny", *(stored(service, made[[i]], base) for i in range(3))]
+    loaded = service.engine.resources.model(base).model
+    asked = [
+        {
+            "model": models[i % 4], "prompt": "One two three four five"[: 3 + 2 * i],
+            "seed": i, "temperature": i % 3, "max_tokens": 24, "logprobs": 1, "stream": i > 5,
+        }
+        for i in range(MOST_ROWS)
+    ]  # fmt: skip
+    alone = [answer(client, "/completions", **{**body, "stream": False}) for body in asked]
+    rows: list[int] = []
+
+    def note(_module: Any, _args: Any, given: dict[str, Any]) -> None:
+        rows.append(len(given["input_ids"]))
+
+    def ask(body: dict[str, Any]) -> list[Any]:
+        whole = [answer(client, "/completions", **body)] if not body["stream"] else None
+        return [part["choices"][0] for part in whole or chunks(client, "/completions", **body)]
+
+    handle = loaded.register_forward_pre_hook(note, with_kwargs=True)
+    with ThreadPoolExecutor(len(asked)) as pool:
+        with turn(loaded):
+            waiting = [pool.submit(ask, body) for body in asked]
+            time.sleep(0.5)
+        together = [each.result() for each in waiting]
+    handle.remove()
+    for parts, whole in zip(together, alone, strict=True):
+        expected = whole["choices"][0]
+        assert "".join(part["text"] for part in parts) == expected["text"]
+        assert parts[-1]["finish_reason"] == expected["finish_reason"]
+        found = chain.from_iterable(
+            part["logprobs"]["token_logprobs"] for part in parts if part["logprobs"]
+        )
+        assert [*found] == pytest.approx(expected["logprobs"]["token_logprobs"], abs=1e-4)
+    tokens = sum(whole["usage"]["completion_tokens"] for whole in alone)
+    assert max(rows) > 4 and len(rows) < tokens / 2
+
+
 def test_an_answer_that_waits_holds_up_nothing_else(
     client: httpx.Client, service: Service, model: str
 ) -> None:
@@ -291,32 +337,43 @@ def test_an_answer_that_waits_holds_up_nothing_else(
 
 def test_a_full_line_is_429_and_who_leaves_makes_room(tmp_path: Path, endless_base: Path) -> None:
     settings = Settings(data=tmp_path, bases={"tiny": str(endless_base)}, queue_length=0)
-    service, asked = Service(settings, nothing_made()), []
+    service = Service(settings, nothing_made())
 
     def slowly() -> bool:  # asked for every token
-        time.sleep(0.02)
-        asked.append(1)
+        time.sleep(0.1)
         return False
 
     service.stopping = slowly
     body = {"model": "tiny", "prompt": TEXT, "max_tokens": 240}
-    with serving(create_app(service)) as port:
+    with serving(create_app(service)) as port, ExitStack() as streams:
         url = f"http://127.0.0.1:{port}/v1/completions"
-        with httpx.stream("POST", url, json={**body, "stream": True}) as response:
-            lines = response.iter_lines()  # which would close the answer when it is dropped
-            assert next(lines).startswith("data: ")
-            for stream in (True, False):
-                refused = httpx.post(url, json={**body, "stream": stream})
-                assert_problem(refused, 429, "overloaded")
-                assert refused.headers["retry-after"] == "2"
-        deadline = time.monotonic() + 3
-        while httpx.post(url, json={**body, "max_tokens": 1}).status_code == 429:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        assert len(asked) < 200
+        kept: list[Iterator[str]] = []  # one that is dropped would close its answer
+
+        def streamed() -> ExitStack:
+            stream = httpx.stream("POST", url, json={**body, "stream": True}, timeout=30)
+            one = streams.enter_context(ExitStack())
+            kept.append(one.enter_context(stream).iter_lines())
+            assert next(kept[-1]).startswith("data: ")
+            return one
+
+        def room() -> httpx.Response:
+            deadline = time.monotonic() + 5
+            while (found := httpx.post(url, json={**body, "max_tokens": 1})).status_code == 429:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            return found
+
+        first, *_ = [streamed() for _ in range(MOST_ROWS)]
+        for stream in (True, False):
+            refused = httpx.post(url, json={**body, "stream": stream})
+            assert_problem(refused, 429, "overloaded")
+            assert refused.headers["retry-after"] == "2"
+        first.close()
+        assert room().status_code == 200  # long before the others have ended
+        streams.close()
 
         service.stopping = lambda: True
-        assert_problem(httpx.post(url, json=body), 503, "not-ready")
+        assert_problem(room(), 503, "not-ready")
         ended = httpx.post(url, json={**body, "stream": True}).text
         assert json.loads(ended.removeprefix("data: "))["error"]["code"] == "not-ready"
 

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
@@ -90,6 +91,31 @@ def test_one_runs_a_few_wait_and_the_rest_are_refused() -> None:
             admission.enter()
         for _ in range(3):
             admission.leave()
+
+
+def test_a_few_run_at_once_and_a_few_wait() -> None:
+    admission = Admission("tests", waiting=1, at_once=3, retry_after=7)
+    running: list[int] = []
+    full = threading.Event()
+
+    def work() -> None:
+        running.append(1)
+        full.wait(10)
+
+    async def everything() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(admission.run, work)
+            with anyio.fail_after(10):
+                while len(running) < 3:
+                    await anyio.sleep(0.01)
+            with pytest.raises(Overloaded, match="4 tests are running or waiting"):
+                admission.enter()
+            assert len(running) == 3
+            full.set()
+
+    anyio.run(everything)
+    assert len(running) == 4
 
 
 def test_work_is_done_alone_and_makes_room_even_if_it_fails() -> None:

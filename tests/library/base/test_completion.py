@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from library.adapter import Adapter
-from library.base.completion import Choices, Decoding, Token, complete, text_of, window
+from library.base.completion import Choices, Decoding, Token, text_of, window
 from library.base.decode import decode, eos_ids
 from library.base.growing_text import GrowingText
+from library.base.joint_completion import complete
 from library.base.models import BaseModel, load_base, resolve_base
 from library.base.multi_adapter import adapted
 from library.base.prompts import chat_ids, prompt_ids

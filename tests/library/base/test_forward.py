@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from library.adapter import zeros
 from library.base import multi_adapter
-from library.base.multi_adapter import MultiAdapter, adapted
+from library.base.multi_adapter import MultiAdapter, adapted, adapted_each
 from library.errors import LayoutMismatch
 from library.layout import Layout, layout_of
 
@@ -122,6 +122,27 @@ def test_adapters_of_several_layouts_act_in_turn() -> None:
     hooks.close()
     assert torch.equal(logits(model, ids), before)
     assert not any("lora_factors" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_of_one_batch_have_adapters_of_several_layouts_or_none(family: str) -> None:
+    model, layout = setup(family, torch.float64)
+    first, second = FAMILIES[family][0], FAMILIES[family][-1]
+    others = [layout_of(tiny.config(family), [name], rank=4) for name in (first, second)]
+    made = [tiny.adapter(each, dtype=torch.float64, seed=7) for each in (layout, *others)]
+    adapters, ids = [made[1], None, made[0], made[2], made[0]], tiny.tokens(5, 6)
+    before = logits(model, ids)
+    with adapted_each(model, adapters):
+        together = logits(model, ids)
+    assert torch.equal(together[1], before[1])
+    for i, adapter in enumerate(adapters):
+        if adapter is not None:
+            expected = logits(tiny.merged(model, adapter), ids[[i]])[0]
+            torch.testing.assert_close(together[i], expected, atol=1e-10, rtol=0)
+            assert (expected - before[i]).abs().max() > 1e-3
+    with adapted_each(model, [None] * 5):
+        assert torch.equal(logits(model, ids), before)
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_nothing_is_left_behind_even_after_an_error() -> None:
