@@ -6,8 +6,9 @@
 `trained`: a library is built of the first tasks, and `library add` brings the later ones: it is
 killed (SIGKILL) once it has stored an adapter, and run again. `imported`: adapters come by `library
 import` from a list, first some, then the others. They are those of `--adapters LIB`, or stand-ins
-that text-to-lora makes of the tasks' definitions. Either is compared with a library that was made
-of all at once: records, files, and the answers to a search by every task's definition, at k 10.
+with the tasks' definitions: the sample's adapters, each at several strengths. Either is compared
+with a library that was made of all at once: records, files, and the answers to a search by every
+task's definition, at k 10.
 
 While a library grows, a service on it is asked `--rate` times a second
 (benchmarks/quality/library_readers.py).
@@ -32,20 +33,19 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.quality.library_readers import read_all_the_time
 from benchmarks.speed.rest_load import ROOT
-from generator.engine import open_engine
-from generator.request import Request
 from index.encoders.descriptions import DescriptionEncoder
 from index.search.searcher import Searcher
 from library.adapter import Adapter
 from library.base.models import resolve_base
 from library.factored import inner_products
 from library.files import write_file, write_folder
-from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
+from library.peft.write import CONFIG_FILE, WEIGHTS_FILE, to_peft
 from library.store.catalogue import files_of, read_adapter, records
 from library.store.folder import LibraryFolder
 from library.store.open import open_library
 from library.store.records import Record
 from library.tasks.files import Task, read_tasks
+from lorasmith.libraries import SHIPPED_LIBRARY
 
 OWN = ("created", "shard", "id", "sha256", "scores", "best_step", "steps")  # of one training
 TASK_FILES = (".jsonl.gz", ".jsonl", ".txt", ".json")
@@ -201,7 +201,7 @@ def imported(o: argparse.Namespace, place: Path, first: list[Task], later: list[
         if record["task"] == line["task"]
     ]
     return {
-        "adapters_are": "given" if o.adapters else "stand-ins of text-to-lora",
+        "adapters_are": "given" if o.adapters else "stand-ins: the sample's at other strengths",
         "seconds": seconds,
         "bytes_as_they_came": same.count(True),
         "stored_before_stay": untouched(grown, before),
@@ -211,11 +211,14 @@ def imported(o: argparse.Namespace, place: Path, first: list[Task], later: list[
 
 
 def _stand_ins(place: Path, tasks: Sequence[Task]) -> list[dict[str, str]]:
-    engine, base = open_engine(), resolve_base()
-    lines = []
-    for task in tasks:
-        made = engine.generate("text-to-lora", Request(task.definition), base).files.files
-        write_folder(place / task.name, {name: made[name] for name in (CONFIG_FILE, WEIGHTS_FILE)})
+    """For each task an adapter of the sample, none of them at the same strength as another."""
+    sample, lines = open_library(SHIPPED_LIBRARY), []
+    plan, shipped = sample.plan(), records(sample)
+    for n, task in enumerate(tasks):
+        adapter = read_adapter(sample, shipped[n % len(shipped)]["id"], plan.layout)
+        made = to_peft(adapter.scaled(1 + n / len(tasks)), base_name=plan.base["id"])
+        files = {CONFIG_FILE: made.config_bytes, WEIGHTS_FILE: made.weights}
+        write_folder(place / task.name, files)
         lines.append({"source": task.name, "task": task.name, "description": task.definition})
     return lines
 

@@ -21,7 +21,7 @@ CLIENTS = 64
 
 
 class Readers:
-    """Asks for one path after another at a steady rate, whether or not answers have come.
+    """Asks for one path after another at a steady rate, as long as one of CLIENTS is free.
 
     A fifth searches by a description, the others list and show adapters. What is not answered with
     200 is an error.
@@ -30,7 +30,7 @@ class Readers:
     def __init__(self, client: httpx.Client, library: Path, rate: float) -> None:
         self._client, self._rate = client, rate
         self._milliseconds, self._codes = list[float](), Counter[str]()
-        self._ended = threading.Event()
+        self._ended, self._free = threading.Event(), threading.Semaphore(CLIENTS)
         page = httpx.URL("/v1/library", params={"limit": 100})
         self._paths = itertools.cycle(
             path
@@ -46,13 +46,12 @@ class Readers:
 
     def end(self) -> dict[str, Any]:
         """Stop, and what came of it; times in milliseconds."""
-        seconds = time.monotonic() - self._start
         self._ended.set()
         self._thread.join()
-        times = self._milliseconds
+        seconds, times = time.monotonic() - self._start, self._milliseconds
         return {
-            "asked_a_second": round(len(times) / seconds, 1),
-            "requests": len(times),
+            "answers": len(times),
+            "answers_a_second": round(len(times) / seconds, 1),
             "errors": {code: n for code, n in self._codes.items() if code != "200"},
             "median_ms": round(statistics.median(times), 1),
             "p99_ms": round(statistics.quantiles(times, n=100)[98], 1),
@@ -62,6 +61,7 @@ class Readers:
         with ThreadPoolExecutor(CLIENTS) as pool:
             for number in itertools.count():
                 due = self._start + number / self._rate
+                self._free.acquire()
                 if self._ended.wait(max(0.0, due - time.monotonic())):
                     return
                 pool.submit(self._ask, next(self._paths))
@@ -74,6 +74,7 @@ class Readers:
             answer = type(error).__name__
         self._codes[answer] += 1
         self._milliseconds.append(1000 * (time.monotonic() - started))
+        self._free.release()
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def _require_same_rows(plan: Plan, tasks: Mapping[str, Task]) -> None:
         raise TaskFileError(
             f"the library has other rows for {others[0]}"
             + (f" and {len(others) - 1} more of the tasks" if others[1:] else "")
-            + ": a task that is to be another needs another name"
+            + "; a task with other rows needs another name"
         )
 
 

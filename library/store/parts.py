@@ -4,6 +4,7 @@ A part says tasks and shards; all else is the plan's. It is named by its content
 rewritten, so that those who add at the same time need no lock.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 
 from library.canonical import json_digest
@@ -18,9 +19,11 @@ def whole_plan(folder: LibraryFolder, without: str = "") -> Plan:
     first = folder.plan()
     names = [f"{PARTS}/{name}" for name in folder.names(PARTS)]
     tasks, added = dict(first.tasks), Shards()
-    for part in [folder.read_json(name) for name in names if name != without]:
-        tasks = {**part["tasks"], **tasks}
-        added += shards_from(part["shards"])
+    for name in [name for name in names if name != without]:
+        with suppress(FileNotFoundError):  # of an add that was refused a moment ago
+            part = folder.read_json(name)
+            tasks = {**part["tasks"], **tasks}
+            added += shards_from(part["shards"])
     return replace(first, tasks=tasks, shards=first.shards + added, first_added=len(first.shards))
 
 
