@@ -8,7 +8,7 @@ the input.
 Arrow (Ostapenko et al. 2024, arXiv 2405.11157), which PEFT runs, routes each token in each layer to
 the experts whose ΔW has the most similar top right singular vector; it needs no training, but
 experts of one rank and of the same modules. X-LoRA, PEFT's other router, is a trained gate: without
-its training there is nothing to export.
+its training there is nothing to export. Both run here too (`index.gate`).
 """
 
 import json
@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from index.encoders.descriptions import MAX_CHARACTERS, DescriptionEncoder
+from index.gate.takes import greatest, top_p
 from library.checkpoint import Checkpointed, load_checkpoint
 from library.errors import MissingPath, UsageError
 from library.layout import Layout
@@ -69,11 +70,14 @@ class Router(Checkpointed):
         return self.mlp(x)
 
     @torch.inference_mode()
-    def nearest(self, x: Float[Tensor, "n d"], among: Sequence[str]) -> list[TaskWeights]:
-        """LoraRetriever, selection: of the tasks `among`, the one with the nearest samples."""
+    def nearest(
+        self, x: Float[Tensor, "n d"], among: Sequence[str], k: int = 1
+    ) -> list[TaskWeights]:
+        """LoraRetriever: of the tasks `among`, the k with the nearest samples, all alike."""
+        k = min(k, len(among))
         cosines = x.float() @ self.samples.T
-        best = cosines.masked_fill(self._excluded(among), -torch.inf).argmax(dim=-1)
-        return [[(self.tasks[i], 1.0)] for i in best.tolist()]
+        best = cosines.masked_fill(self._excluded(among), -torch.inf).topk(k, dim=-1).indices
+        return [[(self.tasks[i], 1 / k) for i in row] for row in best.tolist()]
 
     @torch.inference_mode()
     def top_p(
@@ -81,16 +85,13 @@ class Router(Checkpointed):
     ) -> list[TaskWeights]:
         """DLP-LoRA: the likeliest tasks up to probability p, four at most, weights summing to 1."""
         logits = self(x.float()).masked_fill(self._excluded(among), -torch.inf)
-        ordered, order = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered  # (n, tasks): probability of the likelier ones
-        selected = (before < p) & (ordered > 0)
-        selected[:, MAX_ADAPTERS:] = False
-        sums = []
-        for probabilities, tasks, mask in zip(ordered, order, selected, strict=True):
-            weights = probabilities[mask] / probabilities[mask].sum()
-            names = [self.tasks[i] for i in tasks[mask].tolist()]
-            sums.append(list(zip(names, weights.tolist(), strict=True)))
-        return sums
+        likely = logits.softmax(dim=-1)
+        shares = likely * (top_p(likely, p) & greatest(likely, MAX_ADAPTERS))
+        ordered, order = (shares / shares.sum(-1, keepdim=True)).sort(descending=True, stable=True)
+        return [
+            [(self.tasks[i], share) for i, share in zip(*row, strict=True) if share]
+            for row in zip(order.tolist(), ordered.tolist(), strict=True)
+        ]
 
     def _excluded(self, among: Sequence[str]) -> Bool[Tensor, " tasks"]:
         names = set(among)
