@@ -42,6 +42,7 @@ class GatedAdapter(MultiAdapter):
         gate: scores the experts by a site's name and what is read there.
         system: what it reads and how it takes.
         layout: of the experts.
+    Raises ValueError in a pass with a cache that is none of the gate's, if it needs one.
 
     Attributes:
         prompt: positions of the prompts in the passes that follow; None where all tokens are.
@@ -91,7 +92,7 @@ class GatedAdapter(MultiAdapter):
             assert self._states is not None, "a pass begins with the first one"
             return self._states
         mask = torch.ones_like(x[..., 0]) if self._mask is None else self._mask
-        mask = (mask if self.prompt is None else self.prompt).to(x)[..., None]  # (batch, length, 1)
+        mask = (mask if self.prompt is None else self.prompt)[..., None]  # (batch, length, 1)
         return (x * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
 
     def _before(self, decoder: Any, args: Any, kwargs: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 from peft import ArrowConfig, create_arrow_model
+from transformers import DynamicCache
 
 from index.gate.experts import admitted, experts_of
 from index.gate.forward import GatedAdapter
@@ -116,6 +117,20 @@ def test_a_prior_of_nothing_leaves_an_expert_out(reads: str) -> None:
     with closing(GatedAdapter(model, other, system, LAYOUT)) as hooks:
         hooks.set_mixture(pair, torch.ones(1, 2))
         torch.testing.assert_close(logits[[0]], model(ids[[0]]).logits)
+
+
+def test_a_foreign_cache_is_refused_where_the_gate_needs_its_own() -> None:
+    model, adapter, ids = tiny.model(CONFIG), tiny.adapter(LAYOUT, 2), tiny.tokens(1, 4)
+    for system in TRAINED.values():
+        with closing(GatedAdapter(model, linear(system, adapter), system, LAYOUT)) as hooks:
+            before = model(ids, past_key_values=DynamicCache()).logits  # nothing is set
+            assert torch.equal(before, model(ids).logits)
+            hooks.set_mixture(adapter, torch.ones(1, 2))
+            if system.reads == "token":
+                model(ids, past_key_values=DynamicCache())
+                continue
+            with pytest.raises(ValueError, match="cache of its own"):
+                model(ids, past_key_values=DynamicCache())
 
 
 @pytest.mark.parametrize("reads", TRAINED)
