@@ -7,21 +7,25 @@ the input.
 
 Arrow (Ostapenko et al. 2024, arXiv 2405.11157), which PEFT runs, routes each token in each layer to
 the experts whose ΔW has the most similar top right singular vector; it needs no training, but
-experts of one rank and of the same modules. X-LoRA, PEFT's other router, is a trained gate: without
-its training there is nothing to export.
+experts of one rank and of the same modules. X-LoRA (arXiv 2402.07148), PEFT's other router, is a
+trained gate. Both run here too (`index.gate`).
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from index.encoders.descriptions import MAX_CHARACTERS, DescriptionEncoder
+from index.gate.learnt import Gate
+from index.gate.takes import greatest, top_p
+from library.adapter import Adapter
 from library.checkpoint import Checkpointed, load_checkpoint
 from library.errors import MissingPath, UsageError
 from library.layout import Layout
@@ -69,11 +73,14 @@ class Router(Checkpointed):
         return self.mlp(x)
 
     @torch.inference_mode()
-    def nearest(self, x: Float[Tensor, "n d"], among: Sequence[str]) -> list[TaskWeights]:
-        """LoraRetriever, selection: of the tasks `among`, the one with the nearest samples."""
+    def nearest(
+        self, x: Float[Tensor, "n d"], among: Sequence[str], k: int = 1
+    ) -> list[TaskWeights]:
+        """LoraRetriever: of the tasks `among`, the k with the nearest samples, all alike."""
+        k = min(k, len(among))
         cosines = x.float() @ self.samples.T
-        best = cosines.masked_fill(self._excluded(among), -torch.inf).argmax(dim=-1)
-        return [[(self.tasks[i], 1.0)] for i in best.tolist()]
+        best = cosines.masked_fill(self._excluded(among), -torch.inf).topk(k, dim=-1).indices
+        return [[(self.tasks[i], 1 / k) for i in row] for row in best.tolist()]
 
     @torch.inference_mode()
     def top_p(
@@ -81,16 +88,13 @@ class Router(Checkpointed):
     ) -> list[TaskWeights]:
         """DLP-LoRA: the likeliest tasks up to probability p, four at most, weights summing to 1."""
         logits = self(x.float()).masked_fill(self._excluded(among), -torch.inf)
-        ordered, order = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered  # (n, tasks): probability of the likelier ones
-        selected = (before < p) & (ordered > 0)
-        selected[:, MAX_ADAPTERS:] = False
-        sums = []
-        for probabilities, tasks, mask in zip(ordered, order, selected, strict=True):
-            weights = probabilities[mask] / probabilities[mask].sum()
-            names = [self.tasks[i] for i in tasks[mask].tolist()]
-            sums.append(list(zip(names, weights.tolist(), strict=True)))
-        return sums
+        likely = logits.softmax(dim=-1)
+        shares = likely * (top_p(likely, p) & greatest(likely, MAX_ADAPTERS))
+        ordered, order = (shares / shares.sum(-1, keepdim=True)).sort(descending=True, stable=True)
+        return [
+            [(self.tasks[i], share) for i, share in zip(*row, strict=True) if share]
+            for row in zip(order.tolist(), ordered.tolist(), strict=True)
+        ]
 
     def _excluded(self, among: Sequence[str]) -> Bool[Tensor, " tasks"]:
         names = set(among)
@@ -132,24 +136,74 @@ def arrow_set(
     """
     top_k = min(3, len(records)) if top_k is None else top_k
     _require_set(records, top_k, temperature)
+    paths = [f"experts/task_{number}" for number in range(len(records))]  # PEFT's names
     adapters = [read_adapter(folder, record["id"], layout) for record in records]
-    rank = max(adapter.layout.rank for adapter in adapters)
-    whole = layout.with_rank(rank)
-    files: dict[str, bytes] = {}
-    experts: list[dict[str, Any]] = []
-    for number, (record, adapter) in enumerate(zip(records, adapters, strict=True)):
-        expert = to_peft(adapter.expanded(whole), base_name=record["base_model"])
-        path = f"experts/task_{number}"  # PEFT's name for it
-        files[f"{path}/{CONFIG_FILE}"] = expert.config_bytes
-        files[f"{path}/{WEIGHTS_FILE}"] = expert.weights
-        experts.append({"path": path, "id": record["id"], "task": record["task"]})
+    experts = [
+        {"path": path, "id": record["id"], "task": record["task"]}
+        for path, record in zip(paths, records, strict=True)
+    ]
     config = {
         "base_model": records[0]["base_model"],
         "arrow_config": {"top_k": top_k, "router_temperature": temperature, "rng_seed": seed},
         "experts": experts,
-        "rank": rank,
+        "rank": max(adapter.layout.rank for adapter in adapters),
     }
-    files[SET_FILE] = (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()
+    text = json.dumps(config, indent=1, sort_keys=True) + "\n"
+    return {**_expert_files(paths, adapters, records, layout), SET_FILE: text.encode()}
+
+
+def x_lora_set(folder: LibraryFolder, records: Sequence[Record], gate: Gate) -> dict[str, bytes]:
+    """A trained `x-lora` gate and its adapters as PEFT's X-LoRA loads them: files by relative path.
+
+    PEFT 0.21.2 itself would leave the classifier's only layer out of what it saves.
+
+    Args:
+        records: of the gate's adapters, in its order.
+        gate: of that system.
+    Raises:
+        UsageError: the gate is of another system.
+        LayoutMismatch, AdapterFileError: an adapter does not fit or is damaged.
+    """
+    if gate.config.system != "x-lora":
+        raise UsageError(
+            f"PEFT's X-LoRA is the system x-lora, and the gate is {gate.config.system}"
+        )
+    paths = [f"experts/{number}" for number in range(len(records))]
+    adapters = [read_adapter(folder, record["id"], gate.layout) for record in records]
+    config = {
+        "adapters": {str(number): path for number, path in enumerate(paths)},  # in this order
+        "base_model_name_or_path": records[0]["base_model"],
+        "enable_softmax": True,
+        "hidden_size": gate.config.width,
+        "layerwise_scalings": True,
+        "peft_type": "XLORA",
+        "task_type": "CAUSAL_LM",
+        "xlora_depth": 1,
+        "xlora_dropout_p": 0.0,
+    }
+    places = [gate.layout.position(site.name) for site in gate.layout.sites]
+    name = "base_model.internal_xlora_classifier.layers.0"
+    layer = {  # the rows of one site after the other's, in the order of the base's modules
+        f"{name}.weight": torch.cat([gate.weight[group.key][i] for group, i in places]),
+        f"{name}.bias": torch.cat([gate.bias[group.key][i] for group, i in places]),
+    }
+    return {
+        **_expert_files(paths, adapters, records, gate.layout),
+        CONFIG_FILE: (json.dumps(config, indent=1) + "\n").encode(),
+        WEIGHTS_FILE: save({key: t.detach() for key, t in layer.items()}, {"format": "pt"}),
+    }
+
+
+def _expert_files(
+    paths: Sequence[str], adapters: Sequence[Adapter], records: Sequence[Record], layout: Layout
+) -> dict[str, bytes]:
+    """A PEFT folder for each adapter, all with the base's modules at one rank, as Arrow asks."""
+    files: dict[str, bytes] = {}
+    whole = layout.with_rank(max(adapter.layout.rank for adapter in adapters))
+    for path, adapter, record in zip(paths, adapters, records, strict=True):
+        expert = to_peft(adapter.expanded(whole), base_name=record["base_model"])
+        files[f"{path}/{CONFIG_FILE}"] = expert.config_bytes
+        files[f"{path}/{WEIGHTS_FILE}"] = expert.weights
     return files
 
 

@@ -28,7 +28,7 @@ LAYERS: dict[str, list[str]] = {
     "library": [
         "tasks peft", "base", "trainer/recipes placement", "trainer", "store", "build exchange",
     ],
-    "index": ["encoders", "segments merge", "search routing"],
+    "index": ["encoders", "segments merge gate", "search routing"],
     "verification": ["checks", "run", "scores zk"],
     "training": ["synthetic", "data", "objectives", "models", "evaluation", "cli"],
     "generator": [

@@ -46,6 +46,12 @@ class TokenBatch:
     answer: Bool[Tensor, "batch length"]
     rows: Int[Tensor, " batch"]
 
+    @property
+    def prompt(self) -> Bool[Tensor, "batch length"]:
+        """The prompts' positions: up to the one that predicts the answer's first token."""
+        answer = self.answer.int()
+        return answer.cumsum(1) == answer  # none before
+
     def to(self, device: torch.device) -> "TokenBatch":
         return replace(
             self,

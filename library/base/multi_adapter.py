@@ -6,8 +6,10 @@ libraries, evaluation and `generate`. It is differentiable in A and B.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -18,6 +20,10 @@ from library.adapter import Adapter
 from library.base.turns import turn
 from library.errors import LayoutMismatch
 from library.layout import Layout
+
+# From a site's name and its input (batch, length, in) to the share of each of n adapters in each
+# token (batch, length or 1, n); None for the base alone.
+Shares = Callable[[str, Tensor], Tensor | None]
 
 
 def lora_delta(
@@ -141,18 +147,31 @@ class MultiAdapter:
         """
         self._set_columns(adapter, weights[:, None, :])  # (batch, 1, n)
 
-    def _set_columns(self, adapter: Adapter, shares: Shaped[Tensor, "batch #length n"]) -> None:
+    def set_shares(self, adapter: Adapter, shares: Shares) -> None:
+        """Apply Σ shares(site, x)[i, t, j]·ΔW of adapter j to token t of row i, site by site.
+
+        `shares` is asked in every pass, by every site with its own input x. Differentiable in what
+        it computes them from. Raises LayoutMismatch if the adapters have another layout.
+        """
+        self._set_columns(adapter, shares)
+
+    def _set_columns(
+        self, adapter: Adapter, shares: Shaped[Tensor, "batch #length n"] | Shares
+    ) -> None:
         """Lay all adapters side by side, each with its share of every token."""
         self._begin(adapter.layout)
         for group in adapter.layout.groups:
             module = self._modules[group.sites[0].name]
             dtype = _dtype(module) or module.get_parameter("weight").dtype
-            # An adapter takes up r columns side by side, all with its share.
-            columns = shares.to(dtype).repeat_interleave(group.rank, dim=-1)  # (batch, length, n·r)
+            columns: Any = None
+            if isinstance(shares, Tensor):
+                columns = _columns(shares.to(dtype), group.rank)  # (batch, length, n·r)
             # (n, sites, r, in) to (sites, n·r, in); (n, sites, out, r) to (sites, out, n·r)
             a = adapter.A[group.key].to(dtype).transpose(0, 1).flatten(1, 2)
             b = adapter.B[group.key].to(dtype).permute(1, 2, 0, 3).flatten(2, 3)
             for site, site_a, site_b in zip(group.sites, a.unbind(0), b.unbind(0), strict=True):
+                if not isinstance(shares, Tensor):
+                    columns = partial(_asked, shares, site.name, group.rank)
                 _attach(self._modules[site.name], (site_a, site_b, columns))
 
     def _begin(self, layout: Layout) -> None:
@@ -177,15 +196,32 @@ class MultiAdapter:
             self._turn.release()
 
 
-def _attach(module: nn.Module, factors: tuple[Tensor, ...] | None) -> None:
+def _columns(shares: Shaped[Tensor, "*n adapters"], rank: int) -> Shaped[Tensor, "*n columns"]:
+    """An adapter takes up r columns side by side, all with its share."""
+    return shares.repeat_interleave(rank, dim=-1)
+
+
+def _asked(shares: Shares, name: str, rank: int, x: Tensor) -> Tensor | None:
+    """The columns of a site for its input."""
+    found = shares(name, x)
+    return None if found is None else _columns(found, rank)
+
+
+def _attach(module: nn.Module, factors: tuple[Any, ...] | None) -> None:
     object.__setattr__(module, "lora_factors", factors)
 
 
 def _add_delta(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    factors: tuple[Tensor, ...] | None = module.__dict__["lora_factors"]
+    """Add what is attached: A, B, and for many adapters their columns, or what computes them."""
+    factors: tuple[Any, ...] | None = module.__dict__["lora_factors"]
     if factors is None:
         return output
     x = args[0]
+    if callable(factors[-1]):
+        columns = factors[-1](x)
+        if columns is None:
+            return output
+        factors = (*factors[:-1], columns)
     cast = [factor.to(x.dtype) for factor in factors]
     delta = lora_delta(x, *cast) if len(cast) == 2 else packed_delta(x, *cast)
     return output + delta.to(output.dtype)

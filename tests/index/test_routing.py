@@ -141,6 +141,15 @@ def test_top_p_takes_the_fewest_tasks_that_reach_p(
         assert all(share[name] >= max(others, default=0) - 1e-6 for name in names)
 
 
+def test_the_nearest_tasks_are_summed_all_alike() -> None:
+    router = Router(RouterConfig(["a", "b", "c"], 2, 4, "e"))
+    router.samples.copy_(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]))
+    x = torch.tensor([[0.9, 0.1]])
+    assert router.nearest(x, ["a", "b", "c"], k=2) == [[("a", 0.5), ("b", 0.5)]]
+    assert router.nearest(x, ["c", "b"], k=3) == [[("b", 0.5), ("c", 0.5)]]
+    assert router.nearest(x, ["c", "b"]) == [[("b", 1.0)]]
+
+
 def test_routed_rows_are_answered_each_under_its_own_sum(
     router: Path, small_library: Path, tiny_base: Path, tmp_path: Path, monkeypatch: Any,
     encoder: Any,

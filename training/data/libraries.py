@@ -16,7 +16,8 @@ from library.adapter import Adapter, stack_padded
 from library.base.models import of_one_base
 from library.errors import LayoutMismatch, TaskFileError, UsageError
 from library.layout import Layout
-from library.store.catalogue import read_adapter, records
+from library.store.catalogue import Record, read_adapter, records
+from library.store.folder import LibraryFolder
 from library.store.open import open_library
 from library.store.plan import Plan
 from library.tasks.files import Task
@@ -49,6 +50,16 @@ def read_stock(location: str) -> tuple[Stock, Plan]:
         raise UsageError(f"the library {location} holds no adapters")
     adapters = [read_adapter(folder, entry["id"], plan.layout) for entry in entries]
     return Stock([entry["task"] for entry in entries], stack_padded(adapters)), plan
+
+
+def experts_of_tasks(folder: LibraryFolder, names: Collection[str]) -> list[Record]:
+    """The first adapters, of the plan's own layout, of those of the named tasks that have one."""
+    digest = folder.plan().layout.digest
+    return [
+        record
+        for record in records(folder)
+        if (record["layout_digest"], record["variant"]) == (digest, 0) and record["task"] in names
+    ]
 
 
 class WeightDataModule(lightning.LightningDataModule):

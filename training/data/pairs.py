@@ -15,9 +15,10 @@ from library.base.batches import TokenBatch, TokenRow, grouped
 from library.base.models import load_tokenizer, resolve_base
 from library.build.plan import tokenised
 from library.errors import TaskFileError, UsageError
-from library.store.catalogue import read_adapter, records
+from library.store.catalogue import read_adapter
 from library.store.open import open_library
 from library.tasks.files import Task
+from training.data.libraries import experts_of_tasks
 from training.data.steps import IndexedDataset
 from training.data.tasks import read_folders, set_aside
 
@@ -106,12 +107,7 @@ class PairDataModule(lightning.LightningDataModule):
         # 1. The adapters of one layout whose tasks are described and allowed.
         tasks = {task.name: task for task in read_folders(self.task_folders, self.excluded)}
         layout = self.plan.layout
-        fitting = [
-            record
-            for record in records(self.folder)
-            if (record["layout_digest"], record["variant"]) == (layout.digest, 0)
-            and record["task"] in tasks
-        ]
+        fitting = experts_of_tasks(self.folder, tasks)
         # 2. Which tasks are trained on and which are set aside.
         split = set_aside([tasks[record["task"]] for record in fitting], self.share, self.seed)
         if min(map(len, split)) < 2:

@@ -113,7 +113,8 @@ def test_a_batch_holds_prompt_answer_and_where_the_answer_is(tokenizer: Any) -> 
         assert sorted(torch.cat([g.rows for g in batch.rows]).tolist()) == [0, 0, 0, 1, 1, 1]
         tokens = 0
         for group in batch.rows:
-            for ids, answer, position in zip(group.ids, group.answer, group.rows, strict=True):
+            every = (group.ids, group.answer, group.rows, group.prompt)
+            for ids, answer, position, prompt in zip(*every, strict=True):
                 description = int(batch.descriptions[position])
                 owner = tasks[(description - 10) // 3]
                 names.add(description)
@@ -122,6 +123,7 @@ def test_a_batch_holds_prompt_answer_and_where_the_answer_is(tokenizer: Any) -> 
                 instances = [i for i in owner.train if text == f"{i.outputs[0]}<|im_end|>"]
                 assert instances
                 start = int(answer.nonzero()[0]) + 1
+                assert prompt.nonzero()[:, 0].tolist() == [*range(start)]
                 prompts = {
                     mode: [prompt_ids(tokenizer, prefix + i.input) for i in instances]
                     for mode, prefix in (("bare", ""), ("prompted", f"{owner.definition}\n\n"))
