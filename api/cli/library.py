@@ -40,8 +40,8 @@ def library_build(
     recipe: Annotated[
         str,
         typer.Option(
-            help="Training recipe: lora, rslora, lora-fa, lora-plus, dora, pissa, olora, eva, "
-            "adalora, randlora or vera."
+            help="Training recipe: lora, rslora, lora-fa, lora-plus, dora, pissa, olora, "
+            "lora-ga, corda, eva, adalora, randlora or vera."
         ),
     ] = "lora",
     rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of every adapter.")] = 8,

@@ -71,6 +71,7 @@ class PeftTrainer(AdapterTrainer[PeftRecipe]):
             # Hints on memory, and other libraries' own deprecations.
             warnings.simplefilter("ignore")
             torch.manual_seed(self.seed)
+            self.recipe.prepare(self.model, settings, job, self.pad)
             model: Any = peft.get_peft_model(self.model, settings)
         model.train(self.model.training)
         try:

@@ -43,6 +43,9 @@ class PeftRecipe(Recipe, ABC):
     def settings(self, layout: Layout, steps: int, seed: int) -> Any:
         """PEFT's config for the layout's modules."""
 
+    def prepare(self, model: Any, settings: Any, job: TrainingJob, pad: int) -> None:
+        """Measure on the bare base what its start needs, before PEFT adapts it."""
+
     def start(self, model: Any, layout: Layout, job: TrainingJob, pad: int) -> None:
         """Set the start that PEFT does not set itself; the base has its own weights again.
 

@@ -32,7 +32,7 @@ class PiSSA(PeftRecipe):
     @torch.no_grad()
     def start(self, model: Any, layout: Layout, job: TrainingJob, pad: int) -> None:
         settings = model.peft_config[TRAINED]
-        model.add_adapter(START, replace(settings, init_lora_weights=False))
+        model.add_adapter(START, replace(settings, init_lora_weights=False, corda_config=None))
         for module in model.modules():
             if START in getattr(module, "lora_A", {}):
                 module.lora_A[START].weight.copy_(module.lora_A[TRAINED].weight)

@@ -8,6 +8,7 @@ from library.errors import UnknownName, UsageError
 from library.trainer.recipes.adalora import AdaLoRA
 from library.trainer.recipes.dora import DoRA
 from library.trainer.recipes.eva import EVA
+from library.trainer.recipes.measured_starts import CorDA, LoRAGA
 from library.trainer.recipes.pissa import OLoRA, PiSSA
 from library.trainer.recipes.random_bases import RandLoRA, VeRA
 from library.trainer.recipes.recipe import Recipe
@@ -23,6 +24,8 @@ RECIPES = {
         PiSSA("pissa"),
         OLoRA("olora"),
         EVA("eva"),
+        LoRAGA("lora-ga"),
+        CorDA("corda"),
         AdaLoRA("adalora", lr=1e-2),
         RandLoRA("randlora", lr=1e-3),
         VeRA("vera", lr=3e-2),
@@ -30,8 +33,6 @@ RECIPES = {
 }
 REFUSED_RECIPES = {
     "loftq": "it trains on quantised weights that take the base's place",
-    "corda": "it edits the base's weights by statistics of its own, and nothing here undoes that",
-    "lora-ga": "it edits the base's weights by a first gradient, and nothing here undoes that",
     "full-fine-tuning": "it trains the base's own weights, and no LoRA holds that change",
 }
 

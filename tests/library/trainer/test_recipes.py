@@ -38,10 +38,10 @@ from library.trainer.recipes.registry import (
 )
 from library.trainer.run_state import TrainConfig, Trained, best_check
 
-RATES = {"dora": 0.02, "pissa": 0.01, "olora": 0.01, "eva": 0.02, "adalora": 0.05,
-         "randlora": 2e-3, "vera": 0.1}  # fmt: skip
+RATES = {"dora": 0.02, "pissa": 0.01, "olora": 0.01, "eva": 0.02, "lora-ga": 0.01, "corda": 0.01,
+         "adalora": 0.05, "randlora": 2e-3, "vera": 0.1}  # fmt: skip
 CONFIG = TrainConfig(steps=20, rows=4, micro_batches=2, check_every=5, patience=0)
-RANKS = {"pissa": 8, "olora": 8}
+RANKS = dict.fromkeys(("pissa", "olora", "lora-ga", "corda"), 8)
 TARGETS = {"llama": ["q_proj", "v_proj"], "gpt2": ["c_attn"]}
 CASES = [(n, f) for n in RATES for f in TARGETS if (n, f) != ("olora", "gpt2")]
 IDS = tiny.tokens(3, 7)
@@ -269,6 +269,46 @@ def test_eva_starts_at_the_main_directions_of_its_rows() -> None:
     assert (inputs @ a.T).square().sum() > 0.98 * most
 
 
+@pytest.mark.parametrize("name", ["lora-ga", "corda"])
+def test_a_measured_start_is_peft_s_own_and_changes_nothing_yet(name: str) -> None:
+    base, layout = setup()
+    learned, watching = job("one", 12), recipe(name)
+    before = base(input_ids=IDS).logits
+    trainer = PeftTrainer(base, layout, watching, CONFIG, pad=0, seed=3)
+    with trainer._attached(learned) as model:  # pyright: ignore[reportPrivateUsage]
+        torch.testing.assert_close(base(input_ids=IDS).logits, before, atol=1e-5, rtol=0)
+        modules = {site.name: base.get_submodule(site.name) for site in layout.sites}
+        found = {n: m.get_delta_weight("default").clone() for n, m in modules.items()}
+        assert all(float(delta.norm()) > 0 for delta in found.values())
+    theirs, _ = setup()
+    settings = watching.settings(layout, CONFIG.steps, 3)
+    torch.manual_seed(3)
+    watching.prepare(theirs, settings, learned, 0)
+    weights = {name: theirs.get_submodule(name).weight.clone() for name in found}
+    model = get_peft_model(theirs, settings)
+    for name, delta in found.items():  # W' + B0·A0 = W, with the B0·A0 that was found above
+        module: Any = model.get_base_model().get_submodule(name)
+        torch.testing.assert_close(weights[name] - module.base_layer.weight, delta)
+    assert not any("eigens" in vars(m) or "_peft_loraga_grad" in vars(m) for m in base.modules())
+
+
+def test_lora_ga_starts_in_the_span_of_the_first_gradient() -> None:
+    base, layout = setup()
+    learned, ga = job("one", 12), recipe("lora-ga")
+    trainer = PeftTrainer(base, layout, ga, CONFIG, pad=0, seed=3)
+    site = layout.sites[0]
+    weight = base.get_submodule(site.name).weight.requires_grad_(True)
+    (rows,) = grouped(learned.train, 0, 1)
+    labels = rows.ids.masked_fill(~rows.answer.roll(1, dims=1), -100)
+    base(input_ids=rows.ids, labels=labels).loss.backward()  # the mean over the answers' tokens
+    _, _, vh = torch.linalg.svd(weight.grad)
+    weight.requires_grad_(False)
+    with trainer._attached(learned):  # pyright: ignore[reportPrivateUsage]
+        a = base.get_submodule(site.name).lora_A["default"].weight
+        inside = a @ vh[: layout.rank].T  # (rank, rank)
+        assert inside.norm() > 0.99 * a.norm()
+
+
 def test_a_stored_recipe_is_the_registered_one() -> None:
     for name, registered in RECIPES.items():
         stored = json.loads(json.dumps(asdict(replace(registered, lr=0.5))))
@@ -285,6 +325,8 @@ def test_what_cannot_be_trained_is_refused() -> None:
     for wrong in (layout.with_rank(33), tiny.with_ranks(layout, [4, 2])):
         with pytest.raises(UsageError, match="recipe 'pissa' takes"):
             PeftTrainer(base, wrong, recipe("pissa"), CONFIG, pad=0)
+    with pytest.raises(UsageError, match="at most 16"):
+        PeftTrainer(base, layout.with_rank(17), recipe("lora-ga"), CONFIG, pad=0)
     with pytest.raises(UsageError, match="transposed"):
         PeftTrainer(*setup("gpt2"), recipe("olora"), CONFIG, pad=0)
     short = replace(job("one"), train=job("one").train[:1])
@@ -305,7 +347,7 @@ def test_a_library_is_built(name: str, tiny_base: Path, tmp_path: Path) -> None:
                str(out), "--steps", "6", "--rows", "2", "--rank", "4", "--snapshots", "2",
                "--lr", "0.01"]  # fmt: skip
     command += ["--recipe", name]
-    assert main([*command, "--recipe", "corda"]) == 2 and not out.exists()
+    assert main([*command, "--recipe", "loftq"]) == 2 and not out.exists()
     assert main([*command, "--rank", "17"]) == 2 and not out.exists()
     assert main(command) == 0
     base = AutoModelForCausalLM.from_pretrained(tiny_base)
