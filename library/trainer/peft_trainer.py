@@ -63,13 +63,13 @@ class PeftTrainer(AdapterTrainer[PeftRecipe]):
         """
         import peft  # takes seconds
 
-        settings = self.recipe.settings(self.layout, self.config.steps, self.seed)
         weights = [self.model.get_submodule(site.name).weight for site in self.layout.sites]
         originals = [(weight, weight.data, weight.data.clone()) for weight in weights]
         cuda = [self.model.device] if self.model.device.type == "cuda" else []
         with torch.random.fork_rng(cuda), warnings.catch_warnings():
             # Hints on memory, and other libraries' own deprecations.
             warnings.simplefilter("ignore")
+            settings = self.recipe.settings(self.layout, self.config.steps, self.seed)
             torch.manual_seed(self.seed)
             self.recipe.prepare(self.model, settings, job, self.pad)
             model: Any = peft.get_peft_model(self.model, settings)
