@@ -75,10 +75,6 @@ def _portable(stored: dict[str, bytes], record: Record, *, image: bool) -> dict[
     fields: dict[str, Any] = provenance["details"]["layout"]
     layout = replace(adapter.layout, **fields)
     files = to_peft(replace(adapter, layout=layout), base_name=record["base_model"])
-    if not fields["model_type"]:  # the number of layers is unknown: name every module
-        names = sorted(site.name for site in layout.sites)
-        config = files.config | {"target_modules": names, "layers_to_transform": None}
-        files = replace(files, config=config)
     inherited = {k: provenance[k] for k in provenance.keys() - {"id", "sha256", "parents"}}
     return finish(files, Provenance(**inherited, parents=[record["id"]])).files
 

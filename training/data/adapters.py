@@ -22,11 +22,12 @@ from index.encoders.descriptions import (
 from index.search.retriever import NEIGHBOURS
 from library.adapter import Adapter, stack
 from library.base.models import BaseReference, described, of_one_base
-from library.errors import AdapterFileError, LayoutMismatch, UsageError
+from library.errors import LayoutMismatch, UsageError
 from library.layout import Layout
-from library.store.catalogue import read_adapter, records
+from library.store.catalogue import read_adapter
 from library.store.folder import LibraryFolder
 from library.store.open import open_library
+from library.store.own import own_adapters
 from library.store.records import Record
 from library.store.snapshots import read_snapshots, state_moments
 from training.data.steps import IndexedDataset
@@ -42,9 +43,10 @@ class AdapterBatch:
 
 
 class LibraryDataModule(lightning.LightningDataModule):
-    """The adapters of a library's own recipe and rank, each with its task's description.
+    """The adapters of a library's own base and layout, each with its task's description.
 
-    Adapters of another rank or base (imported ones, say) are left out.
+    Adapters of another rank or base (imported ones, say) are left out; which are a library's own
+    where it holds imports alone, library.store.own says.
 
     Args:
         library: folder or URL; the packed sample that ships will do.
@@ -113,16 +115,12 @@ class LibraryDataModule(lightning.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         folder = open_library(self.library)
-        plan = folder.plan()
-        expected = (plan.layout.digest, plan.base["id"])
-        fitting = [r for r in records(folder) if (r["layout_digest"], r["base_model"]) == expected]
-        if not fitting:
-            raise AdapterFileError(f"{self.library} holds no adapter of its own base and layout")
+        own = own_adapters(folder)
+        fitting, self._base = own.records, own.base
         tasks = self._tasks = [record["task"] for record in fitting]
         self.task_names = sorted(set(tasks))
-        self._base = plan.base
         # 1. Targets, and the moments of each adapter.
-        self._read(folder, fitting, plan.layout)
+        self._read(folder, fitting, own.layout)
         # 2. Descriptions, embedded once.
         encoder = DescriptionEncoder(self.encoder_name, dtype=torch.float32)
         self._embedded = encoder.encode_batch([normalise(r["description"]) for r in fitting])
