@@ -35,7 +35,8 @@ def index_build(
     weight_encoder: WeightEncoderFolder = None,
 ) -> None:
     """Build or update the search index in LIB/index, of descriptions and of weights. Only new
-    adapters take time.
+    adapters take time. For other bases than the weight encoder's, one is fitted to the library's
+    own adapters.
 
     Example: lorasmith index build --library my-library
     """
@@ -43,6 +44,7 @@ def index_build(
 
     from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
     from index.encoders.weights import load_weight_encoder
+    from index.search.own_encoders import fit_own_encoders, own_source
     from index.search.sources import DescriptionSource, WeightSource
     from index.search.sync import build_index
     from library.store.open import open_library
@@ -54,6 +56,9 @@ def index_build(
     with progress_bar("embedding", unit="adapter") as progress:
         built = build_index(library, DescriptionSource(descriptions), progress, note)
     typer.echo(f"{len(built.view)} adapters, {built.view.rows} vectors  {built.location}")
-    with progress_bar("reading weights", unit="adapter") as progress:
-        built = build_index(library, weights, progress, note)
-    typer.echo(f"{len(built.view)} adapters by their weights  {built.location}")
+    own = [own_source(library, n) for n in fit_own_encoders(library, weights.encoder, descriptions)]
+    for source in (weights, *own):
+        with progress_bar("reading weights", unit="adapter") as progress:
+            built = build_index(library, source, progress, note)
+        if source is weights or len(built.view):
+            typer.echo(f"{len(built.view)} adapters by their weights  {built.location}")

@@ -3,10 +3,10 @@
     python -m benchmarks.quality.architectures --out docs/results/architectures.json
 
 For each model of `architecture_cases` and `diffusion_cases` three random LoRAs are imported and
-verified, and learnt by Text-to-LoRA (reconstruction); what it then makes of a description is
-compared with the adapter of that description, as ΔW and in the model itself. A step that fails
-stays in the report with its reason. No real task is learnt here: benchmarks.quality.digits is about
-that.
+verified, indexed, found by their weights, and learnt by Text-to-LoRA (reconstruction); what it then
+makes of a description is compared with the adapter of that description, as ΔW and in the model
+itself. A step that fails stays in the report with its reason. No real task is learnt here:
+benchmarks.quality.digits is about that.
 """
 
 import argparse
@@ -34,6 +34,11 @@ from generator.models.text_to_lora import TextToLoRA
 from generator.request import Request
 from generator.resources import Resources
 from index.encoders.descriptions import DescriptionEncoder
+from index.encoders.weights import load_weight_encoder
+from index.search.own_encoders import fit_own_encoders, own_source
+from index.search.searcher import Searcher
+from index.search.sync import build_index
+from index.segments.metadata import Filter
 from library.adapter import Adapter
 from library.base.models import named_base
 from library.exchange.exporting import export_files
@@ -84,6 +89,8 @@ class Run:
         """By name, in order."""
         return {
             "imported": self.imported,
+            "indexed": self.indexed,
+            "found by weights": self.found,
             "reconstructed": self.reconstructed,
             "same ΔW": self.same_delta,
             "same outputs": self.same_outputs,
@@ -100,6 +107,25 @@ class Run:
             self.records.append(done.record)
         layout = self._stored(0).layout
         self.numbers |= {"layout": layout.digest, "sites": len(layout.sites)}
+
+    def indexed(self) -> None:
+        """A weight encoder is fitted to the library's own adapters, and encodes all of them."""
+        location = self.library.location
+        (name,) = fit_own_encoders(location, load_weight_encoder(), self.encoder)
+        built = build_index(location, own_source(location, name))
+        require(len(built.view) == len(DESCRIPTIONS), f"{len(built.view)} adapters are indexed")
+
+    def found(self) -> None:
+        """Each adapter is the nearest to itself, and to its description."""
+        searcher = Searcher(self.library.location, lambda: self.encoder)
+        for record, text in zip(self.records, DESCRIPTIONS, strict=True):
+            files = files_of(self.library, record["id"])
+            for results in (
+                searcher.search(adapter=files),
+                searcher.search(text, by="weights", filter=Filter(base=self.base)),
+            ):
+                require(results[0].by == "weights", f"it was compared by {results[0].by}")
+                require(results[0].id == record["id"], f"{record['task']} finds {results[0].task}")
 
     def reconstructed(self) -> None:
         """Text-to-LoRA of the library's own layout learns its adapters."""

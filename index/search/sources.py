@@ -64,10 +64,10 @@ class DescriptionSource:
 class WeightSource:
     """An adapter's row is its weights' encoding, whatever its record says."""
 
-    folder, replaceable = "weights", True
+    replaceable = True
 
-    def __init__(self, encoder: WeightEncoder) -> None:
-        self.encoder = encoder
+    def __init__(self, encoder: WeightEncoder, folder: str = "weights") -> None:
+        self.encoder, self.folder = encoder, folder
         self.identity = EncoderIdentity(
             WeightEncoder.kind, encoder.digest, "", encoder.config.dimension
         )

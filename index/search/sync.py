@@ -68,7 +68,7 @@ def open_index(
         index = VectorIndex(source.identity, folder, note)
     else:
         try:
-            folder = folder if exists else _cached_index(location, source)
+            folder = folder if exists else _cache_root(location) / source.folder
             index = _open_or_replace(folder, source, note)
         except OutputError:
             index = VectorIndex(source.identity)
@@ -96,14 +96,18 @@ def follow(
 
 
 def library_index(location: str, source: VectorSource) -> Path:
+    """The folder of a library's own index."""
+    return index_root(location) / source.folder
+
+
+def index_root(location: str) -> Path:
     """LIB/index; for a library that is not a local folder, a folder in the cache."""
     local = LibraryFolder(location).local
-    return _cached_index(location, source) if local is None else local / "index" / source.folder
+    return _cache_root(location) if local is None else local / "index"
 
 
-def _cached_index(location: str, source: VectorSource) -> Path:
-    library = digest(LibraryFolder(location).url.encode())[:16]
-    return cache_dir() / "indexes" / library / source.folder
+def _cache_root(location: str) -> Path:
+    return cache_dir() / "indexes" / digest(LibraryFolder(location).url.encode())[:16]
 
 
 def _open_or_replace(folder: Path, source: VectorSource, note: OnNote) -> VectorIndex:
