@@ -10,18 +10,25 @@ from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
 from index.encoders.texts import TextEncoder, is_base_states, text_encoder
 from index.search.retriever import Retriever
 from library.base.models import BaseModel, BaseReference, described, load_base
-from library.errors import LayoutMismatch, OutputError, UnsupportedModel, UsageError
+from library.errors import (
+    BaseModelError,
+    LayoutMismatch,
+    OutputError,
+    UnsupportedModel,
+    UsageError,
+)
 from library.store.folder import LibraryFolder
 
 FOLLOW_SECONDS = 2  # between two looks at what changed in the library
-MISFIT = (LayoutMismatch, UnsupportedModel, UsageError)  # raised by what does not fit a base
+# Raised by what does not fit a base, or cannot be compared with it.
+MISFIT = (BaseModelError, LayoutMismatch, UnsupportedModel, UsageError)
 
 
 class Fit:
     """The answer whether something fits a base model, worked out once for each base.
 
     Args:
-        check: raises LayoutMismatch, UnsupportedModel or UsageError for a base that does not fit.
+        check: raises one of MISFIT for a base that does not fit.
     """
 
     def __init__(self, check: Callable[[BaseReference], object]) -> None:

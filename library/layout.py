@@ -32,7 +32,10 @@ REFUSED = ("lm_head", "embed_out", "embed_tokens", "wte", "wpe", "embed_in")
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One target module. `transposed` marks GPT-2's Conv1D, whose weight is stored (in, out)."""
+    """One target module. `transposed` marks GPT-2's Conv1D, whose weight is stored (in, out).
+
+    `window` holds the sides of a convolution's kernel, as its weight has them; none otherwise.
+    """
 
     name: str
     in_features: int
@@ -40,6 +43,7 @@ class Site:
     rank: int
     kernel: int = 1
     transposed: bool = False
+    window: tuple[int, ...] = ()
 
     @property
     def module_type(self) -> str:
@@ -126,8 +130,9 @@ class Layout:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON."""
-        return digest(canonical_json(self.to_dict()))
+        """SHA-256 of the canonical JSON, windows left out: factors are the same without them."""
+        sites = tuple(replace(site, window=()) for site in self.sites)
+        return digest(canonical_json(replace(self, sites=sites).to_dict()))
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -176,13 +181,14 @@ class Layout:
     def to_dict(self) -> dict[str, Any]:
         rows = [
             [s.name, s.in_features, s.out_features, s.rank, s.kernel, s.transposed]
+            + ([list(s.window)] if s.window else [])
             for s in self.sites
         ]
         return {"model_type": self.model_type, "depth": self.depth, "sites": rows}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Layout":
-        sites = tuple(Site(*row) for row in data["sites"])
+        sites = tuple(Site(*row[:6], window=tuple(*row[6:])) for row in data["sites"])
         return cls(model_type=data["model_type"], depth=data["depth"], sites=sites)
 
     def require_same(self, other: "Layout", name: str, other_name: str) -> None:

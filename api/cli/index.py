@@ -1,13 +1,18 @@
 """`lorasmith index`: make a library's adapters searchable."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from api.cli.console import progress_bar
 from api.cli.library_list import SHIPPED_LIBRARY, Location, note
 from library.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from index.search.sources import VectorSource
 
 index = typer.Typer(help="Build or update the search index of a library.", rich_markup_mode=None)
 
@@ -35,7 +40,8 @@ def index_build(
     weight_encoder: WeightEncoderFolder = None,
 ) -> None:
     """Build or update the search index in LIB/index, of descriptions and of weights. Only new
-    adapters take time.
+    adapters take time. For other bases than the weight encoder's, one is fitted to the library's
+    own adapters.
 
     Example: lorasmith index build --library my-library
     """
@@ -43,6 +49,7 @@ def index_build(
 
     from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
     from index.encoders.weights import load_weight_encoder
+    from index.search.own_encoders import fit_own_encoders, own_source
     from index.search.sources import DescriptionSource, WeightSource
     from index.search.sync import build_index, left_out
     from library.store.open import open_library
@@ -54,9 +61,12 @@ def index_build(
     with progress_bar("embedding", unit="adapter") as progress:
         built = build_index(library, DescriptionSource(descriptions), progress, note)
     typer.echo(f"{len(built.view)} adapters, {built.view.rows} vectors  {built.location}")
-    with progress_bar("reading weights", unit="adapter") as progress:
-        built = build_index(library, weights, progress, note)
-    typer.echo(f"{len(built.view)} adapters by their weights  {built.location}")
+    own = [own_source(library, n) for n in fit_own_encoders(library, weights.encoder, descriptions)]
+    for source in (weights, *own):
+        with progress_bar("reading weights", unit="adapter") as progress:
+            built = build_index(library, source, progress, note)
+        if source is weights or len(built.view):
+            typer.echo(f"{len(built.view)} adapters by their weights  {built.location}")
     for reason, count in left_out(built, open_library(library), weights).most_common():
         typer.echo(f"{count} left out: {reason}")
 
@@ -71,7 +81,8 @@ def follow_own_indexes(location: str) -> None:
 
     from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
     from index.encoders.weights import load_weight_encoder
-    from index.search.sources import DescriptionSource, WeightSource
+    from index.search.own_encoders import own_encoder_names, own_index, own_source
+    from index.search.sources import WEIGHTS, DescriptionSource, WeightSource
     from index.search.sync import has_own_index, open_index
     from index.segments.snapshot import EncoderMismatch, IndexDamaged
 
@@ -81,8 +92,13 @@ def follow_own_indexes(location: str) -> None:
     def by_weights() -> WeightSource:
         return WeightSource(load_weight_encoder())
 
-    made = {DescriptionSource.folder: descriptions, WeightSource.folder: by_weights}
-    for name, source in made.items():
+    sources: dict[str, Callable[[], "VectorSource"]] = {
+        DescriptionSource.folder: descriptions,
+        WEIGHTS: by_weights,
+    }
+    for name in own_encoder_names(location):
+        sources[own_index(name)] = partial(own_source, location, name)
+    for name, source in sources.items():
         if has_own_index(location, name):
             try:
                 with progress_bar("indexing", unit="adapter") as progress:

@@ -80,9 +80,8 @@ def search_command(
         typer.echo(json.dumps({"results": [result.to_dict() for result in results]}))
         return
     for result in results:
-        typer.echo(
-            f"{result.confidence:.2f}  {result.score:.3f}  {result.by}  {result.id}  {result.task}"
-        )
+        sure = "   –" if result.confidence is None else f"{result.confidence:.2f}"
+        typer.echo(f"{sure}  {result.score:.3f}  {result.by}  {result.id}  {result.task}")
     if not results and any((base, layout, recipe, license, tag)):
         note("no adapter of the library meets all of these conditions")
 

@@ -159,8 +159,11 @@ class SearchResult(BaseModel):
     id: str = Field(pattern="^ad_[0-9a-f]{40}$")
     task: str
     score: float = Field(description="Cosine similarity to the query.")
-    confidence: float = Field(
-        ge=0, le=1, description="Estimated probability that it is the adapter of the queried task."
+    confidence: float | None = Field(
+        ge=0,
+        le=1,
+        description="Estimated probability that it is the adapter of the queried task; null for "
+        "what a library's own weight encoder found, which nobody measured.",
     )
     by: By = Field(description="What was compared.")
 

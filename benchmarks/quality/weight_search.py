@@ -145,7 +145,7 @@ def report(bench: Bench) -> dict[str, Any]:
         "adapter_to_category_by_kin": bench.kin(),
         "other_recipe_to_twin": {
             **summary(strange, [size] * len(strange)),
-            "highest_confidence": round(max(r[0].confidence for _, r in foreign), 3),
+            "highest_confidence": round(max(r[0].confidence or 0.0 for _, r in foreign), 3),
         },
     }
 

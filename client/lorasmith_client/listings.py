@@ -10,7 +10,7 @@ class SearchResult:
     id: str
     task: str
     score: float
-    confidence: float
+    confidence: float | None
     by: str
 
 

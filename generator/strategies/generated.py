@@ -17,7 +17,7 @@ from generator.strategies.evidence import Evidence, shipped_evidence
 from generator.strategies.multi_task import MultiTask
 from index.encoders.texts import is_base_states
 from library.adapter import stack, summed
-from library.base.models import BaseReference, base_layout, numerics
+from library.base.models import BaseReference, base_layout, numerics, same_base
 from library.checkpoint import Checkpoint
 from library.errors import LayoutMismatch, UsageError
 
@@ -120,9 +120,13 @@ class Generated(Strategy):
 
     def _require_fit(self, base: BaseReference) -> None:
         layout = self.module.layout
-        base_layout(base, layout).require_same(
-            layout, f"base model '{base.name}'", f"the {self.name} checkpoint"
-        )
+        if layout.model_type:
+            base_layout(base, layout).require_same(
+                layout, f"base model '{base.name}'", f"the {self.name} checkpoint"
+            )
+        elif not same_base(base.name, made_for := self.checkpoint.info.base["id"]):
+            # Of a family whose configs we do not read; a name is all that there is to compare.
+            raise LayoutMismatch(f"the {self.name} checkpoint is for {made_for}, not {base.name}")
         if self.checkpoint.info.onto:
             self._require_single(base)
         if "task" in self.module.needs:

@@ -18,7 +18,8 @@ from library.errors import LayoutMismatch
 from library.layout import Layout, Site
 from library.peft.read import shape_of
 
-# Modules of one layer that read one and the same vector.
+# Modules inside one module that read one and the same vector. (In cross-attention the query reads
+# another one than key and value; a mean of what they read tells adapters apart as well.)
 _SAME_INPUT: Mapping[str, str] = {
     "q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "mlp", "up_proj": "mlp",
 }  # fmt: skip
@@ -56,11 +57,11 @@ class Reading:
 
 def inputs_of(layout: Layout) -> tuple[Input, ...]:
     """The inputs that a layout's modules read, in its order."""
-    readers: dict[tuple[int, str, int], list[Site]] = {}
+    readers: dict[tuple[str, str, int], list[Site]] = {}
     for site in layout.sites:
-        name = _SAME_INPUT.get(site.module_type, site.name)
+        inside, _, kind = site.name.rpartition(".")
         width = site.in_features * site.kernel
-        readers.setdefault((site.depth, name, width), []).append(site)
+        readers.setdefault((inside, _SAME_INPUT.get(kind, kind), width), []).append(site)
     return tuple(Input(width, tuple(sites)) for (_, _, width), sites in readers.items())
 
 

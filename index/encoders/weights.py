@@ -90,8 +90,7 @@ class WeightEncoder(Checkpointed):
 
         An unnamed base counts as the encoder's; other modules are refused in any case.
         """
-        name, own_name = (n.rstrip("/").split("/")[-1] for n in (base, self.info.base["id"]))
-        return name.lower() in ("", own_name.lower())
+        return base_key(base) in ("", base_key(self.info.base["id"]))
 
     def features(
         self, adapter: Adapter
@@ -114,6 +113,11 @@ class WeightEncoder(Checkpointed):
     def embed_text(self, embeddings: Float[Tensor, "m e"]) -> Float[Tensor, "m d"]:
         """Pooled descriptions to unit vectors, with gradients."""
         return nn.functional.normalize(self.text(embeddings - self.get_buffer("centre")), dim=-1)
+
+
+def base_key(base: str) -> str:
+    """What the names of a base and of copies of it have in common."""
+    return base.rstrip("/").split("/")[-1].lower()
 
 
 def load_weight_encoder(folder: Path | None = None) -> WeightEncoder:

@@ -7,6 +7,7 @@ the mean of their unit vectors, in the space of the weights a weighted one.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,11 +143,23 @@ def description_in(files: Files) -> str | None:
 
 def require_base(files: Files, weights: WeightEncoder) -> None:
     """Raise LayoutMismatch if an adapter's config names a base that the encoder is not for."""
-    base = parse_config(Path(CONFIG_FILE), files[CONFIG_FILE]).get("base_model_name_or_path")
-    if isinstance(base, str) and not weights.is_for(base):
+    base = base_of(files)
+    if base is not None and not weights.is_for(base):
         raise LayoutMismatch(
             f"it is for {base}, and the weight encoder is for {weights.info.base['id']}"
         )
+
+
+def base_of(files: Files) -> str | None:
+    """The base that an adapter's config names, else its provenance; None if neither does.
+
+    Raises AdapterFileError.
+    """
+    base = parse_config(Path(CONFIG_FILE), files[CONFIG_FILE]).get("base_model_name_or_path")
+    if not base:  # an import's config stays as it was
+        with suppress(KeyError, ValueError, TypeError):
+            base = json.loads(files[PROVENANCE_FILE])["base"]["id"]
+    return base if isinstance(base, str) else None
 
 
 def _unit_mean(vectors: Sequence[Vector]) -> Vector:

@@ -1,15 +1,16 @@
 """Search a library's adapters: by text, by an adapter's files, or by both."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
 from index.encoders.descriptions import DescriptionEncoder
 from index.encoders.weights import WeightEncoder, load_weight_encoder
 from index.search.confidence import margins, shipped_confidence
+from index.search.own_encoders import own_encoder_names, own_source
 from index.search.plane import LibraryMap, Point, map_of
-from index.search.query import Files, QueryEncoder
+from index.search.query import Files, QueryEncoder, base_of
 from index.search.sources import By, DescriptionSource, VectorSource, WeightSource
 from index.search.sync import OnNote, follow, open_index, quiet
 from index.segments.index import VectorIndex
@@ -29,14 +30,15 @@ class Result:
     Attributes:
         score: cosine with the query.
         confidence: probability that it is the adapter of the described task, or of the same task
-            as the query's adapter (index.search.confidence).
+            as the query's adapter (index.search.confidence); None for what the library's own weight
+            encoder found, as nobody measured that.
         by: what was compared.
     """
 
     id: str
     task: str
     score: float
-    confidence: float
+    confidence: float | None
     by: By
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,7 +70,8 @@ class Searcher:
         self.library, self._location = open_library(location), location
         self._progress, self._note = progress, note
         self._query_encoder = QueryEncoder(cache(encoder), cache(weights), note)
-        self._indexes: dict[By, tuple[VectorIndex, VectorSource]] = {}
+        self._indexes: dict[tuple[By, str], tuple[VectorIndex, VectorSource]] = {}
+        self._own: dict[str, WeightSource] = {}
         self._map: tuple[IndexView, LibraryMap] | None = None  # views never change
 
     def follow(self) -> None:
@@ -99,18 +102,21 @@ class Searcher:
             EncoderMismatch, IndexDamaged: the library's own index cannot be used.
         """
         with stages("embed"):
-            query = self._query_encoder.encode(text, adapter, by)
-        index = self.index(query.by)
+            own = "" if by == "description" else self._own_encoder(adapter, by, filter.base)
+            query = self._encoder_of(own).encode(text, adapter, by)
+        own = own if query.by == "weights" else ""
+        index = self.index(query.by, own)
         with stages("retrieve"):
             hits = index.search(query.vector, k, filter, more=MORE)
         if not len(index.view):
             self._note(f"the library holds no adapter whose {query.by} can be compared")
         scores = [score for score, _ in hits]
         gaps = margins(scores, [entry.task for _, entry in hits])
-        confidence = shipped_confidence(query.kind).confidence
+        shipped = None if own else shipped_confidence(query.kind)
         return [
-            Result(entry.id, entry.task, min(score, 1.0), confidence(score, margin), query.by)
+            Result(entry.id, entry.task, min(score, 1.0), sure, query.by)
             for (score, entry), margin in list(zip(hits, gaps, strict=True))[:k]
+            for sure in [shipped and shipped.confidence(score, margin)]
         ]
 
     def map(self, text: str | None = None) -> tuple[LibraryMap, Point | None]:
@@ -123,15 +129,37 @@ class Searcher:
             return found, None
         return found, found.place(self._query_encoder.encode(text, None, "description").vector)
 
-    def index(self, by: By) -> VectorIndex:
-        """One of the library's indexes, opened once. Raises as `open_index` does."""
-        if by not in self._indexes:
-            encoder = self._query_encoder
-            source = (
-                WeightSource(encoder.weights())
-                if by == "weights"
-                else DescriptionSource(encoder.descriptions())
-            )
+    def index(self, by: By, own: str = "") -> VectorIndex:
+        """One of the library's indexes, opened once. Raises as `open_index` does.
+
+        Args:
+            own: of weights: name of the library's own encoder; empty for the given one.
+        """
+        if (by, own) not in self._indexes:
+            encoder, source = self._encoder_of(own), self._own.get(own)
+            if by == "description":
+                source = DescriptionSource(encoder.descriptions())
+            source = source or WeightSource(encoder.weights())
             index = open_index(self._location, source, self._progress, self._note)
-            self._indexes[by] = index, source
-        return self._indexes[by][0]
+            self._indexes[by, own] = index, source
+        return self._indexes[by, own][0]
+
+    def _encoder_of(self, own: str) -> QueryEncoder:
+        if not own:
+            return self._query_encoder
+        return replace(self._query_encoder, weights=lambda: self._own[own].encoder)
+
+    def _own_encoder(self, adapter: Files | None, by: By | None, base: str | None) -> str:
+        """Name of the library's own encoder for an adapter's base, or `base`; else empty.
+
+        Without either, a text is compared by an own encoder where the given one knows no adapter.
+        """
+        names = own_encoder_names(self._location)
+        if not names or (adapter is None and by is None):
+            return ""
+        self._own = {n: self._own.get(n) or own_source(self._location, n) for n in names}
+        base = base if adapter is None else base_of(adapter)
+        if base:
+            fitting = [n for n, source in self._own.items() if source.encoder.is_for(base)]
+            return fitting[0] if fitting and not self._query_encoder.weights().is_for(base) else ""
+        return "" if adapter is not None or len(self.index("weights").view) else names[0]

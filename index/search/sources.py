@@ -61,13 +61,16 @@ class DescriptionSource:
         return [_first_and_mean(rows) for rows in np.split(flat.double().numpy(), ends)]
 
 
+WEIGHTS = "weights"  # folder of the index by the shipped encoder
+
+
 class WeightSource:
     """An adapter's row is its weights' encoding, whatever its record says."""
 
-    folder, replaceable = "weights", True
+    replaceable = True
 
-    def __init__(self, encoder: WeightEncoder) -> None:
-        self.encoder = encoder
+    def __init__(self, encoder: WeightEncoder, folder: str = WEIGHTS) -> None:
+        self.encoder, self.folder = encoder, folder
         self.identity = EncoderIdentity(
             WeightEncoder.kind, encoder.digest, "", encoder.config.dimension
         )

@@ -76,7 +76,7 @@ def open_index(
         index = VectorIndex(source.identity, folder, note)
     else:
         try:
-            folder = folder if exists else _cached_index(location, source.folder)
+            folder = folder if exists else _cache_root(location) / source.folder
             index = _open_or_replace(folder, source, note)
         except OutputError:
             index = VectorIndex(source.identity)
@@ -109,14 +109,18 @@ def has_own_index(location: str, name: str) -> bool:
 
 
 def library_index(location: str, name: str) -> Path:
+    """The folder of a library's own index, of the source whose `folder` is `name`."""
+    return index_root(location) / name
+
+
+def index_root(location: str) -> Path:
     """LIB/index; for a library that is not a local folder, a folder in the cache."""
     local = LibraryFolder(location).local
-    return _cached_index(location, name) if local is None else local / "index" / name
+    return _cache_root(location) if local is None else local / "index"
 
 
-def _cached_index(location: str, name: str) -> Path:
-    library = digest(LibraryFolder(location).url.encode())[:16]
-    return cache_dir() / "indexes" / library / name
+def _cache_root(location: str) -> Path:
+    return cache_dir() / "indexes" / digest(LibraryFolder(location).url.encode())[:16]
 
 
 def _open_or_replace(folder: Path, source: VectorSource, note: OnNote) -> VectorIndex:

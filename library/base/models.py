@@ -80,6 +80,14 @@ def resolve_base(name: str | None = None, *, allow_folder: bool = True) -> BaseR
     return BaseReference(hub, hub)
 
 
+def named_base(name: str) -> BaseReference:
+    """The base that an adapter names, whether or not anything of that name can be loaded."""
+    try:
+        return resolve_base(name)
+    except (UnknownName, MissingPath):
+        return BaseReference(name, name)
+
+
 def same_base(name: str, other: str) -> bool:
     """True if two names are of one base: the same name, or paths of the same folder."""
     if name == other:

@@ -78,10 +78,6 @@ def _portable(stored: dict[str, bytes], record: Record, *, image: bool) -> dict[
     adapter = replace(adapter, layout=replace(adapter.layout, **fields))
     layout = as_written(adapter, "portable").layout
     files = to_peft(adapter, base_name=record["base_model"])
-    if not fields["model_type"]:  # the number of layers is unknown: name every module
-        names = sorted(site.name for site in layout.sites)
-        config = files.config | {"target_modules": names, "layers_to_transform": None}
-        files = replace(files, config=config)
     inherited = {k: provenance[k] for k in provenance.keys() - {"id", "sha256", "parents"}}
     if layout != adapter.layout:
         inherited["layout_digest"] = layout.digest

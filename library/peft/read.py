@@ -115,7 +115,7 @@ def _pairs(tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
 def _layout_of_file(config: dict[str, Any], pairs: dict[str, tuple[Tensor, Tensor]]) -> Layout:
     transposed = bool(config.get("fan_in_fan_out"))
     sites = [
-        Site(name, a.shape[1], b.shape[0], a.shape[0], a[0, 0].numel(), transposed)
+        Site(name, a.shape[1], b.shape[0], a.shape[0], a[0, 0].numel(), transposed, (*a.shape[2:],))
         for name, (a, b) in pairs.items()
     ]
     sites.sort(key=lambda site: (site.depth, site.name))

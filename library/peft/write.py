@@ -92,21 +92,27 @@ def _tensors(adapter: Adapter) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for site in adapter.layout.sites:
         a, b = adapter.site(site)
-        tensors[f"{PREFIX}{site.name}.lora_A.weight"] = a[0]
-        tensors[f"{PREFIX}{site.name}.lora_B.weight"] = b[0]
+        a, b = a[0], b[0]
+        if site.window:  # a convolution's: A (r, in, *window), B (out, r, 1, ...)
+            a, b = a.unflatten(1, (-1, *site.window)), b[(..., *(None for _ in site.window))]
+        tensors[f"{PREFIX}{site.name}.lora_A.weight"] = a
+        tensors[f"{PREFIX}{site.name}.lora_B.weight"] = b
     return dict(sorted(tensors.items()))
 
 
 def target_modules(layout: Layout) -> tuple[list[str], list[int] | None]:
     """PEFT's `target_modules` and `layers_to_transform` that select exactly the layout's modules.
 
-    Module types where every adapted layer has all of them, full paths where it does not.
+    Module types where every adapted layer has all of them, full paths where it does not, or where
+    the family is unknown, and with it what else the base has modules of these types for.
     """
+    names = sorted({targeted_as(site.name) for site in layout.sites})
+    if not layout.model_type:
+        return names, None
     depths: dict[str, set[int]] = {}
     for site in layout.sites:
         depths.setdefault(site.module_type, set()).add(site.depth)
     layers = sorted({site.depth for site in layout.sites})
-    names = sorted({targeted_as(site.name) for site in layout.sites})
     if len(names) < len(layout.sites) or any(sorted(n) != layers for n in depths.values()):
         return names, None
     return sorted(depths), None if layers == list(range(layout.depth)) else layers

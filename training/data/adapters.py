@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +22,11 @@ from index.encoders.descriptions import (
 from index.search.retriever import NEIGHBOURS
 from library.adapter import Adapter, stack
 from library.base.models import BaseReference, described, of_one_base
-from library.errors import AdapterFileError, LayoutMismatch, UsageError
+from library.errors import LayoutMismatch, UsageError
 from library.layout import Layout
-from library.store.catalogue import read_adapter, records
 from library.store.folder import LibraryFolder
 from library.store.open import open_library
-from library.store.plan import Plan
+from library.store.own import OwnAdapters, own_adapters
 from library.store.records import Record
 from library.store.snapshots import read_snapshots, state_moments
 from training.data.steps import IndexedDataset
@@ -47,7 +45,7 @@ class LibraryDataModule(lightning.LightningDataModule):
     """The adapters of a library's own base and modules, each with its task's description.
 
     All have the largest rank that was built; one of less, or of fewer modules, is zero beyond its
-    own. Imported adapters of a larger rank or of other modules are left out.
+    own. Which are a library's own, library.store.own says.
 
     Args:
         library: folder or URL; the packed sample that ships will do.
@@ -122,14 +120,12 @@ class LibraryDataModule(lightning.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         folder = open_library(self.library)
-        plan = folder.plan()
-        found = self._fitting(folder, plan)
-        fitting = [record for record, _ in found]
+        own = own_adapters(folder)
+        fitting, self._base = own.records, own.base
         tasks = self._tasks = [record["task"] for record in fitting]
         self.task_names = sorted(set(tasks))
-        self._base = plan.base
         # 1. Targets, and the moments of each adapter.
-        self._read(folder, found)
+        self._read(folder, own)
         # 2. Descriptions, embedded once.
         encoder = DescriptionEncoder(self.encoder_name, dtype=torch.float32)
         self._embedded = encoder.encode_batch([normalise(r["description"]) for r in fitting])
@@ -150,27 +146,13 @@ class LibraryDataModule(lightning.LightningDataModule):
                 "weights"
             )
 
-    def _fitting(self, folder: LibraryFolder, plan: Plan) -> list[tuple[Record, Adapter]]:
-        """The adapters that fit, all in one layout. Raises AdapterFileError if there are none."""
-        own = [r for r in records(folder) if r["base_model"] == plan.base["id"]]
-        rank = max((r["rank"] for r in own if r.get("shard") is not None), default=0)
-        layout = plan.layout.with_rank(rank) if rank > plan.layout.rank else plan.layout
-        found = []
-        for record in own:
-            with suppress(LayoutMismatch):
-                adapter = read_adapter(folder, record["id"], plan.layout)
-                found.append((record, adapter.expanded(layout)))
-        if not found:
-            raise AdapterFileError(f"{self.library} holds no adapter of its own base and modules")
-        return found
-
-    def _read(self, folder: LibraryFolder, found: Sequence[tuple[Record, Adapter]]) -> None:
+    def _read(self, folder: LibraryFolder, own: OwnAdapters) -> None:
         """Targets, one row for each adapter and each of its snapshots; moments of each adapter.
 
         Raises UsageError where snapshots shall be targets and there are none.
         """
         targets, owners, means, variances = [], [], [], []
-        for i, (record, adapter) in enumerate(found):
+        for i, (record, adapter) in enumerate(zip(own.records, own.adapters, strict=True)):
             states, whole = None, record["layout_digest"] == adapter.layout.digest
             if whole and (self.snapshots or self.experts):
                 states = read_snapshots(folder, record, adapter.layout)
@@ -181,7 +163,7 @@ class LibraryDataModule(lightning.LightningDataModule):
                 mean, variance = state_moments(adapter, states)
                 means.append(mean)
                 variances.append(variance)
-        if self.snapshots and len(owners) == len(found):
+        if self.snapshots and len(owners) == len(own.records):
             raise UsageError(
                 f"{self.library} was built without snapshots: build it with --snapshots, or train "
                 "with snapshots false"

@@ -12,14 +12,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder, normalise
-from library.adapter import Adapter, stack_padded
+from library.adapter import Adapter, stack
 from library.base.models import of_one_base
 from library.errors import LayoutMismatch, TaskFileError, UsageError
 from library.layout import Layout
-from library.store.catalogue import Record, read_adapter, records
+from library.store.catalogue import records
 from library.store.folder import LibraryFolder
 from library.store.open import open_library
-from library.store.plan import Plan
+from library.store.own import OwnAdapters, own_adapters
+from library.store.records import Record
 from library.tasks.files import Task
 from training.data.steps import IndexedDataset
 from training.data.tasks import fast_device, read_folders, set_aside
@@ -41,15 +42,10 @@ class AdapterTextBatch:
     texts: Float[Tensor, "b e"]
 
 
-def read_stock(location: str) -> tuple[Stock, Plan]:
-    """Every adapter of a library and its plan. Raises MissingPath, LayoutMismatch."""
-    folder = open_library(location)
-    plan = folder.plan()
-    entries = records(folder)
-    if not entries:
-        raise UsageError(f"the library {location} holds no adapters")
-    adapters = [read_adapter(folder, entry["id"], plan.layout) for entry in entries]
-    return Stock([entry["task"] for entry in entries], stack_padded(adapters)), plan
+def read_stock(location: str) -> tuple[Stock, OwnAdapters]:
+    """A library's own adapters, and what is known of them. Raises as `own_adapters` does."""
+    own = own_adapters(open_library(location))
+    return Stock([record["task"] for record in own.records], stack(own.adapters)), own
 
 
 def experts_of_tasks(folder: LibraryFolder, names: Collection[str]) -> list[Record]:
@@ -67,7 +63,7 @@ class WeightDataModule(lightning.LightningDataModule):
 
     Args:
         libraries: of one base; more than one gives a task adapters of several trainings.
-        tasks: folders (or files) of the tasks, for their descriptions.
+        tasks: folders (or files) of the tasks, for their descriptions; none: those of the records.
         encoder: the description encoder.
         paraphrase_share: how often a paraphrase stands for the definition, where there are any.
         set_aside_share: share of tasks kept for validation.
@@ -122,15 +118,17 @@ class WeightDataModule(lightning.LightningDataModule):
         # 1. The libraries, all of one base.
         loaded = [read_stock(location) for location in self.libraries]
         self.base = loaded[0][1].base
-        for location, (stock, plan) in zip(self.libraries, loaded, strict=True):
-            if not of_one_base(plan.base, self.base):
+        for location, (stock, own) in zip(self.libraries, loaded, strict=True):
+            if not of_one_base(own.base, self.base):
                 raise LayoutMismatch(
                     f"{location} is of another base model than {self.libraries[0]}"
                 )
             self.stocks.append(stock)
         # 2. The descriptions of their tasks.
         stored = set(self.owners)
-        described = [task for task in read_folders(self.folders) if task.name in stored]
+        recorded = [record for _, own in loaded for record in own.records]
+        every = read_folders(self.folders) if self.folders else recorded_tasks(recorded)
+        described = [task for task in every if task.name in stored]
         lacking = sorted(stored - {task.name for task in described})
         if lacking:
             raise TaskFileError(f"no task folder describes {lacking[0]} of {self.libraries[0]}")
@@ -193,6 +191,15 @@ class WeightDataModule(lightning.LightningDataModule):
             paraphrased = len(texts) > 1 and rng.random() < self.paraphrase_share
             vectors.append(texts[rng.randrange(1, len(texts)) if paraphrased else 0])
         return AdapterTextBatch(torch.tensor(adapters), torch.stack(vectors))
+
+
+def recorded_tasks(records: Sequence[Record]) -> list[Task]:
+    """Tasks without rows, as records describe them; of two records of one task the first counts."""
+    first = {record["task"]: record for record in reversed(records)}
+    return [
+        Task(name, record["description"], (), license_class=record["license_class"])
+        for name, record in sorted(first.items())
+    ]
 
 
 def embedded(tasks: Sequence[Task], encoder_name: str) -> dict[str, Float[Tensor, "n e"]]:

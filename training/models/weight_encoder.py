@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from index.encoders.weight_start import RIDGE, set_bases, set_projections
 from index.encoders.weights import WeightEncoder, WeightEncoderConfig
 from library.checkpoint import CheckpointInfo, Storage, save_checkpoint
 from training.data.libraries import AdapterTextBatch, WeightDataModule
-from training.models.weight_start import set_bases, set_projections
 from training.objectives.trained import TrainedModule
 
 _SIZES = WeightEncoderConfig()  # of the shipped encoder
@@ -23,7 +23,7 @@ class WeightEncoderModule(TrainedModule):
 
     Args:
         architecture: sizes of the encoder; the shipped one's if not given.
-        ridge: of the start; see training.models.weight_start.
+        ridge: of the start; see index.encoders.weight_start.
         temperature: cosines are divided by it.
         noise: added to features, in standard deviations of the training adapters' own spread.
         lr: peak learning rate of AdamW; it falls to zero as a cosine.
@@ -34,7 +34,7 @@ class WeightEncoderModule(TrainedModule):
     def __init__(
         self,
         architecture: WeightEncoderConfig = _SIZES,
-        ridge: float = 0.3,
+        ridge: float = RIDGE,
         temperature: float = 0.07,
         noise: float = 1.0,
         lr: float = 3e-5,

@@ -19,11 +19,14 @@ from library.base.models import (
     described,
     load_config,
     load_model,
+    named_base,
     resolve_base,
 )
 from library.checkpoint import CheckpointInfo, Storage, save_checkpoint
 from library.errors import UsageError
 from library.layout import layout_of
+from library.store.open import open_library
+from library.store.own import own_adapters
 from training.objectives.trained import TrainedModule
 
 
@@ -51,6 +54,8 @@ class GeneratorModule(TrainedModule):
         base: Hub id or folder of the base model; the default base if None.
         targets: module types to adapt; the family's default if None.
         rank: of the generated adapters.
+        library: folder or URL of a library whose base and layout the generator is for, in place of
+            `base`, `targets` and `rank`: the way to bases that are no decoder language models.
         optimiser: learning rate and its course.
         encoder: name of the description encoder, recorded in the checkpoint; or a folder of base
             states (index.encoders.base_states), stored with it.
@@ -70,6 +75,7 @@ class GeneratorModule(TrainedModule):
         base: str | None = None,
         targets: list[str] | None = None,
         rank: int = 8,
+        library: str | None = None,
         optimiser: OptimiserConfig = OptimiserConfig(),
         encoder: str = DEFAULT_ENCODER,
         out: str | None = None,
@@ -86,8 +92,12 @@ class GeneratorModule(TrainedModule):
             config = generator.Config(**architecture or {})
         except TypeError as error:
             raise UsageError(f"architecture of {generator.kind}: {error}") from error
-        self.reference = resolve_base(base)
-        layout = layout_of(load_config(self.reference), targets, rank=rank)
+        if library is None:
+            self.reference = resolve_base(base)
+            layout = layout_of(load_config(self.reference), targets, rank=rank)
+        else:
+            own = own_adapters(open_library(library))
+            self.reference, layout = named_base(own.base["id"]), own.layout
         self.generator = generator(config, layout)
         if self.generator.max_examples and "examples" not in self.gives:
             raise UsageError(

@@ -22,7 +22,7 @@ from library.adapter import Adapter, summed, zeros
 from library.base.models import load_config, resolve_base
 from library.checkpoint import CHECKPOINT_CONFIG, CheckpointInfo, save_checkpoint
 from library.errors import CheckpointError, LayoutMismatch, MissingPath, UsageError
-from library.layout import Layout, layout_of
+from library.layout import Layout, Site, layout_of
 
 INFO = CheckpointInfo({"id": "b", "sha256": None, "source": "s"}, "e", ["t1"], {"steps": 3})
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -48,6 +48,15 @@ def mapped(adapter: Adapter, change) -> Adapter:
 
 def same(a: torch.Tensor, b: torch.Tensor) -> None:
     torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_modules_of_two_towers_read_inputs_of_their_own() -> None:
+    """Though depth, type and width are the same; in a decoder, q, k and v read one vector."""
+    names = [f"{tower}.layers.0.attn.{kind}_proj" for tower in ("text", "vision") for kind in "qkv"]
+    towers = Layout("", 1, tuple(Site(name, 8, 8, 2) for name in names))
+    assert [[s.name for s in item.sites] for item in inputs_of(towers)] == [names[:3], names[3:]]
+    kinds = [[s.module_type[:-5] for s in item.sites] for item in inputs_of(layout(ALL))]
+    assert kinds == 2 * [["q", "k", "v"], ["o"], ["gate", "up"], ["down"]]
 
 
 @given(seed=st.integers(0, 99), rank=st.integers(1, 6))

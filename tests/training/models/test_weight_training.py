@@ -14,13 +14,14 @@ import tiny
 import torch
 
 from api.cli.main import main
+from benchmarks.quality.architectures import CASES, DESCRIPTIONS, Run
+from index.encoders.weight_start import set_bases, set_projections
 from index.encoders.weights import WeightEncoder, WeightEncoderConfig, load_weight_encoder
 from library.errors import LayoutMismatch, LorasmithError, MissingPath, TaskFileError, UsageError
 from library.layout import layout_of
 from training.data import libraries
 from training.data.libraries import WeightDataModule
 from training.models.weight_encoder import WeightEncoderModule, info_nce
-from training.models.weight_start import set_bases, set_projections
 
 LIBRARY = str(tiny.ROOT / "pretrained" / "library")
 
@@ -35,9 +36,10 @@ def test_the_loss_is_what_it_is_by_hand() -> None:
     assert found == pytest.approx((sum(rows) + sum(columns)) / 4, rel=1e-5)
 
 
-def test_bases_are_where_adapters_differ() -> None:
+@pytest.mark.parametrize("rank", [3, 6])  # 21 rows of A are fewer than an input is wide, 42 more
+def test_bases_are_where_adapters_differ(rank: int) -> None:
     """Dense Σ(G − Ḡ)² has the same leading eigenvectors, and two stocks are as one."""
-    layout = layout_of(tiny.config("llama"), ["q_proj"], rank=3)
+    layout = layout_of(tiny.config("llama"), ["q_proj"], rank=rank)
     adapter = tiny.adapter(layout, 7, dtype=torch.float64)
     encoder = WeightEncoder(WeightEncoderConfig(8, directions=5, dimension=4), layout).double()
     set_bases(encoder, [adapter[:3], adapter[3:]])
@@ -116,6 +118,26 @@ def test_a_run_by_its_config(tasks: Path, tmp_path: Path) -> None:
     assert (best == torch.arange(len(own))).float().mean() > 0.9
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_imports_without_a_plan_are_described_by_their_records(
+    encoder: Any, tmp_path: Path
+) -> None:
+    run = Run(CASES["clip"], tmp_path, encoder)
+    run.imported()
+    data = WeightDataModule([run.library.location], [], set_aside_share=0.0, steps=2)
+    sizes = WeightEncoderConfig(directions=8, dimension=16)
+    module = WeightEncoderModule(sizes, out=str(tmp_path / "out"), storage="float32")
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    found = load_weight_encoder(tmp_path / "out")
+    assert found.info.base["id"] == run.base and found.info.tasks == ["task0", "task1", "task2"]
+    texts = found.describe(encoder.vectors(list(DESCRIPTIONS)))
+    assert (texts @ found.encode(data.stocks[0].adapters).mT).argmax(dim=1).tolist() == [0, 1, 2]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_loss_falls(tasks: Path) -> None:
@@ -149,9 +171,9 @@ def test_the_loss_falls(tasks: Path) -> None:
 def test_one_base_may_go_by_two_names(
     tasks: Path, changes: dict[str, Any], fits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stock, plan = libraries.read_stock(LIBRARY)
-    plans = {"one": plan, "two": replace(plan, base={**plan.base, **changes})}
-    monkeypatch.setattr(libraries, "read_stock", lambda url: (stock, plans[url]))
+    stock, own = libraries.read_stock(LIBRARY)
+    owns = {"one": own, "two": replace(own, base={**own.base, **changes})}
+    monkeypatch.setattr(libraries, "read_stock", lambda url: (stock, owns[url]))
     data = WeightDataModule(["one", "two"], [str(tasks)])
     with nullcontext() if fits else pytest.raises(LayoutMismatch):
         data.setup("fit")

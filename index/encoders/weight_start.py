@@ -1,4 +1,4 @@
-"""Closed-form start of a weight encoder's training.
+"""Closed-form start of a weight encoder's training, and a whole encoder where nobody trained one.
 
 The directions in which adapters differ most, and a ridge regression from their features to the
 vectors of their tasks' definitions. With a few hundred adapters this is most of what can be
@@ -6,14 +6,37 @@ learnt; contrastive training then sharpens it.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from index.encoders.weight_features import readings
-from index.encoders.weights import WeightEncoder
+from index.encoders.weight_features import inputs_of, readings
+from index.encoders.weights import WeightEncoder, WeightEncoderConfig
 from library.adapter import Adapter
+from library.layout import Layout
+
+RIDGE = 0.3  # of configs/weight_encoder.yaml
+
+
+def fitted_encoder(adapters: Sequence[Adapter], texts: Float[Tensor, "n e"]) -> WeightEncoder:
+    """An encoder from its closed-form start alone, in float64.
+
+    Args:
+        adapters: one of each task, of one base; they may differ in modules and ranks.
+        texts: the vector of each one's description.
+    """
+    layout = reduce(Layout.joined, (adapter.layout for adapter in adapters)).with_rank(1)
+    width = min(item.width for item in inputs_of(layout))
+    directions = min(WeightEncoderConfig.directions, width)
+    sizes = WeightEncoderConfig(texts.shape[1], directions)
+    encoder = WeightEncoder(sizes, layout).double().requires_grad_(False)
+    set_bases(encoder, adapters)
+    values, present = zip(*map(encoder.features, adapters), strict=True)
+    style = torch.zeros_like(texts[0])  # which takes paraphrases to measure
+    set_projections(encoder, torch.cat(values), torch.cat(present), texts, style, RIDGE)
+    return encoder
 
 
 @torch.no_grad()
@@ -24,16 +47,31 @@ def set_bases(encoder: WeightEncoder, adapters: Sequence[Adapter]) -> None:
     """
     by_stock = [readings(adapter, encoder.inputs) for adapter in adapters]
     for position, basis in enumerate(encoder.bases):
-        mean, square, n = torch.zeros(()), torch.zeros(()), 0
-        for reading in (stock[position] for stock in by_stock):
-            rows = reading.rows()  # C, (n, r, in): Gᵢ = CᵀC, so Gᵢ² = Cᵀ(CCᵀ)C
+        mean, square = torch.zeros(()), torch.zeros(())
+        n = sum(int(stock[position].present.sum()) for stock in by_stock)
+        # C, (n, r, in), of each stock: Gᵢ = CᵀC, so Gᵢ² = Cᵀ(CCᵀ)C
+        stacks, span = _in_their_span([stock[position].rows() for stock in by_stock])
+        for rows in stacks:
             weighted = (rows @ rows.mT) @ rows  # (n, r, in)
             square = square + rows.flatten(0, 1).mT @ weighted.flatten(0, 1)  # (in, in)
             mean = mean + rows.flatten(0, 1).mT @ rows.flatten(0, 1)  # (in, in)
-            n += int(reading.present.sum())
         spread = square - mean @ mean / max(1, n)
         vectors = torch.linalg.eigh(spread).eigenvectors[:, -len(basis) :].flip(1)
-        basis.copy_(vectors.mT)
+        basis.zero_()[: vectors.shape[1]] = (vectors if span is None else span @ vectors).mT
+
+
+def _in_their_span(
+    stacks: list[Float[Tensor, "_ _ i"]],
+) -> tuple[list[Float[Tensor, "_ _ k"]], Float[Tensor, "i k"] | None]:
+    """Rows in an orthonormal basis of all of them, and that basis, if they are fewer than long.
+
+    A few adapters of a wide input then cost no more than those of a narrow one.
+    """
+    flat = torch.cat([rows.flatten(0, 1) for rows in stacks])  # (k, in)
+    if len(flat) >= flat.shape[1]:
+        return stacks, None
+    span = torch.linalg.qr(flat.mT).Q
+    return [rows @ span for rows in stacks], span
 
 
 @torch.no_grad()
