@@ -221,11 +221,11 @@ def test_adapters_that_do_not_fit_together_are_409(
     client: TestClient, service: Service, tiny_base: Path, endless_base: Path, method: str
 ) -> None:
     one = kept(service, tiny_base, ["q_proj", "v_proj"], "tiny")
-    for other in (
-        kept(service, tiny_base, ["q_proj", "o_proj"], "tiny"),
-        kept(service, endless_base, ["q_proj", "v_proj"], "endless"),
-    ):
-        assert_problem(compose(client, one, other, method=method), 409, "layout-mismatch")
+    other = kept(service, endless_base, ["q_proj", "v_proj"], "endless")
+    assert_problem(compose(client, one, other, method=method), 409, "layout-mismatch")
+    assert merged(
+        client, one, kept(service, tiny_base, ["q_proj", "o_proj"], "tiny"), method=method
+    )
 
 
 def test_a_base_that_is_not_configured_is_422(

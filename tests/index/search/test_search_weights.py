@@ -242,7 +242,7 @@ def test_an_adapter_that_cannot_be_compared_is_told_why(
         f"it is for someone/else, and the weight encoder is for {BASE}": read_adapter_folder(
             written(tmp_path / "base", adapter(1), "someone/else")
         ),
-        "k_proj, which is not among": read_adapter_folder(
+        "changes none of the 4 modules": read_adapter_folder(
             written(tmp_path / "modules", tiny.adapter(layout(2, ["k_proj"])))
         ),
         "its ΔW is zero": read_adapter_folder(written(tmp_path / "zero", zeros(layout(2)))),
