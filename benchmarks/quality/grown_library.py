@@ -48,6 +48,7 @@ from library.tasks.files import Task, read_tasks
 from lorasmith.libraries import SHIPPED_LIBRARY
 
 OWN = ("created", "shard", "id", "sha256", "scores", "best_step", "steps")  # of one training
+NOISE = 1e-5  # between scores; descriptions are embedded in other batches, in float32 or float64
 TASK_FILES = (".jsonl.gz", ".jsonl", ".txt", ".json")
 
 
@@ -62,12 +63,12 @@ def run(*words: str) -> float:
     return round(time.monotonic() - started, 1)
 
 
-def answers(library: Path, tasks: Sequence[Task]) -> list[list[tuple[float, str]]]:
-    """Scores and tasks that a search by each definition finds, best first."""
+def answers(library: Path, tasks: Sequence[Task]) -> list[dict[str, float]]:
+    """The tasks that a search by each definition finds, and their scores."""
     encoder = DescriptionEncoder()
     searcher = Searcher(str(library), lambda: encoder)
     found = [searcher.search(task.definition) for task in tasks]
-    return [sorted((-round(r.score, 6), r.task) for r in results) for results in found]
+    return [{result.task: result.score for result in results} for results in found]
 
 
 def compared(grown: Path, whole: Path, tasks: Sequence[Task]) -> dict[str, Any]:
@@ -81,10 +82,16 @@ def compared(grown: Path, whole: Path, tasks: Sequence[Task]) -> dict[str, Any]:
         "adapters": len(ours),
         "records_that_differ": equal.count(False),
         "searches": len(found),
-        "searches_that_differ": sum(a != b for a, b in found),
+        "searches_that_differ": sum(a.keys() != b.keys() or _gap(a, b) > NOISE for a, b in found),
+        "largest_gap_of_scores": max(_gap(a, b) for a, b in found),
         "same_bytes": sum(a["id"] == b["id"] and files_of(LibraryFolder(grown), a["id"])
                           == files_of(LibraryFolder(whole), b["id"]) for a, b in pairs),
     }  # fmt: skip
+
+
+def _gap(a: dict[str, float], b: dict[str, float]) -> float:
+    """The largest difference between the scores of what both found."""
+    return max(abs(a[task] - b[task]) for task in a.keys() & b.keys())
 
 
 def _lasting(record: Record) -> Record:
