@@ -57,7 +57,7 @@ from verification.run import reported
 CASES = {case.name: case for case in (*TRANSFORMERS, *DIFFUSERS)}
 DESCRIPTIONS = ("pictures of cats", "speech in a noisy street", "the answer in one word")
 SIZE = 0.05  # deviation of the random weights of an adapter: its outputs differ, and stay finite
-STEPS = 400
+STEPS = 600
 LEAST_COSINE, MOST_DIFFERENCE = 0.999, 1e-4
 
 
@@ -190,15 +190,17 @@ def write_adapter(case: Case, folder: Path, seed: int) -> Tensor:
     model: Any = case.model()
     config = peft.LoraConfig(r=2, lora_alpha=3, target_modules=case.targets)
     generator = torch.Generator().manual_seed(seed)
-    adapted = model if case.component else peft.get_peft_model(model, config)
-    if case.component:
-        model.add_adapter(config)
+    if case.component:  # as diffusers' own `add_adapter`, which not every model has
+        adapted: Any = peft.inject_adapter_in_model(config, model)
+        adapted.peft_config = {"default": config}
+    else:
+        adapted = peft.get_peft_model(model, config)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if ".lora_" in name:
                 parameter.add_(SIZE * torch.randn(parameter.shape, generator=generator))
     if case.component:
-        layers = {f"{case.component}_lora_layers": peft.get_peft_model_state_dict(model)}
+        layers = {f"{case.component}_lora_layers": peft.get_peft_model_state_dict(adapted)}
         metadata = {f"{case.component}_lora_adapter_metadata": config.to_dict()}
         case.pipeline.save_lora_weights(folder, **layers, **metadata)
     else:
@@ -214,7 +216,7 @@ def trained(library: str, out: Path, steps: int) -> None:
         architecture={"latent": 64, "head_in": 64, "dropout": 0.0, "b_gain": 1.0},
         library=library,
         optimiser=OptimiserConfig(lr=3e-3, weight_decay=0.0),
-        target="delta_w",
+        target="mean_squared_error",
         out=str(out),
         storage="float32",
     )

@@ -62,7 +62,7 @@ DIFFUSERS = [
     Case("sd3", lambda: d.SD3Transformer2DModel(
         sample_size=8, patch_size=1, in_channels=4, num_layers=2, attention_head_dim=8,
         num_attention_heads=4, caption_projection_dim=32, joint_attention_dim=32,
-        pooled_projection_dim=64, out_channels=4), ["attn.add_k_proj", "attn.to_k"], _sd3_inputs,
+        pooled_projection_dim=64, out_channels=4), ["attn.add_k_proj", "attn.to_v"], _sd3_inputs,
          d.StableDiffusion3Pipeline, "transformer"),
     Case("cogvideox", lambda: d.CogVideoXTransformer3DModel(
         num_attention_heads=4, attention_head_dim=8, in_channels=4, out_channels=4,

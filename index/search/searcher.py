@@ -1,6 +1,7 @@
 """Search a library's adapters: by text, by an adapter's files, or by both."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
@@ -16,6 +17,7 @@ from index.search.sync import OnNote, follow, open_index, quiet
 from index.segments.index import VectorIndex
 from index.segments.metadata import EVERYTHING, Filter
 from index.segments.view import IndexView
+from library.errors import AdapterFileError
 from library.progress import Progress, no_progress
 from library.stages import Stages, untimed
 from library.store.open import open_library
@@ -70,7 +72,7 @@ class Searcher:
         self.library, self._location = open_library(location), location
         self._progress, self._note = progress, note
         self._query_encoder = QueryEncoder(cache(encoder), cache(weights), note)
-        self._indexes: dict[tuple[By, str], tuple[VectorIndex, VectorSource]] = {}
+        self._indexes: dict[str, tuple[VectorIndex, VectorSource]] = {}
         self._own: dict[str, WeightSource] = {}
         self._map: tuple[IndexView, LibraryMap] | None = None  # views never change
 
@@ -102,9 +104,12 @@ class Searcher:
             EncoderMismatch, IndexDamaged: the library's own index cannot be used.
         """
         with stages("embed"):
-            own = "" if by == "description" else self._own_encoder(adapter, by, filter.base)
-            query = self._encoder_of(own).encode(text, adapter, by)
-        own = own if query.by == "weights" else ""
+            queries, own = self._query_encoder, self._own_source(adapter, by, filter.base)
+            if own is not None:
+                encoder = own.encoder
+                queries = replace(queries, weights=lambda: encoder)
+            query = queries.encode(text, adapter, by)
+        own = own if query.by == "weights" else None
         index = self.index(query.by, own)
         with stages("retrieve"):
             hits = index.search(query.vector, k, filter, more=MORE)
@@ -112,7 +117,7 @@ class Searcher:
             self._note(f"the library holds no adapter whose {query.by} can be compared")
         scores = [score for score, _ in hits]
         gaps = margins(scores, [entry.task for _, entry in hits])
-        shipped = None if own else shipped_confidence(query.kind)
+        shipped = None if own is not None else shipped_confidence(query.kind)
         return [
             Result(entry.id, entry.task, min(score, 1.0), sure, query.by)
             for (score, entry), margin in list(zip(hits, gaps, strict=True))[:k]
@@ -129,37 +134,41 @@ class Searcher:
             return found, None
         return found, found.place(self._query_encoder.encode(text, None, "description").vector)
 
-    def index(self, by: By, own: str = "") -> VectorIndex:
+    def index(self, by: By, own: WeightSource | None = None) -> VectorIndex:
         """One of the library's indexes, opened once. Raises as `open_index` does.
 
         Args:
-            own: of weights: name of the library's own encoder; empty for the given one.
+            own: of weights: by the library's own encoder in place of the given one.
         """
-        if (by, own) not in self._indexes:
-            encoder, source = self._encoder_of(own), self._own.get(own)
-            if by == "description":
-                source = DescriptionSource(encoder.descriptions())
-            source = source or WeightSource(encoder.weights())
+        key = by if own is None else own.folder
+        if key not in self._indexes:
+            encoder = self._query_encoder
+            source = own or (
+                WeightSource(encoder.weights())
+                if by == "weights"
+                else DescriptionSource(encoder.descriptions())
+            )
             index = open_index(self._location, source, self._progress, self._note)
-            self._indexes[by, own] = index, source
-        return self._indexes[by, own][0]
+            self._indexes[key] = index, source
+        return self._indexes[key][0]
 
-    def _encoder_of(self, own: str) -> QueryEncoder:
-        if not own:
-            return self._query_encoder
-        return replace(self._query_encoder, weights=lambda: self._own[own].encoder)
-
-    def _own_encoder(self, adapter: Files | None, by: By | None, base: str | None) -> str:
-        """Name of the library's own encoder for an adapter's base, or `base`; else empty.
+    def _own_source(
+        self, adapter: Files | None, by: By | None, base: str | None
+    ) -> WeightSource | None:
+        """The library's own encoder for an adapter's base, or `base`; None for the given one.
 
         Without either, a text is compared by an own encoder where the given one knows no adapter.
         """
         names = own_encoder_names(self._location)
-        if not names or (adapter is None and by is None):
-            return ""
-        self._own = {n: self._own.get(n) or own_source(self._location, n) for n in names}
-        base = base if adapter is None else base_of(adapter)
-        if base:
-            fitting = [n for n, source in self._own.items() if source.encoder.is_for(base)]
-            return fitting[0] if fitting and not self._query_encoder.weights().is_for(base) else ""
-        return "" if adapter is not None or len(self.index("weights").view) else names[0]
+        if not names or by == "description" or (adapter is None and by is None):
+            return None
+        own = {n: self._own.get(n) or own_source(self._location, n) for n in names}
+        self._own = own
+        if adapter is not None:
+            with suppress(AdapterFileError):  # which the query's encoder will say
+                base = base_of(adapter)
+        elif base is None and not len(self.index("weights").view):
+            return own[names[0]]
+        if base is None or self._query_encoder.weights().is_for(base):
+            return None
+        return next((source for source in own.values() if source.encoder.is_for(base)), None)
