@@ -18,6 +18,7 @@ from library.store.catalogue import records
 from library.store.folder import LibraryFolder
 
 CLIENTS = 64
+QUIET_SECONDS = 30  # while nothing happens to the library, to compare with
 
 
 class Readers:
@@ -79,7 +80,7 @@ class Readers:
 
 @contextmanager
 def read_all_the_time(library: Path, rate: float, port: int) -> Iterator[dict[str, Any]]:
-    """Ask a service on a library until the block ends; its figures are filled in then."""
+    """Ask a service on a library, before the block and until it ends; the figures of both."""
     figures: dict[str, Any] = {}
     with (
         served(ROOT, port, settings=("--library", str(library))) as (url, _),
@@ -87,7 +88,10 @@ def read_all_the_time(library: Path, rate: float, port: int) -> Iterator[dict[st
     ):
         client.get("/v1/search", params={"q": "A task."}).raise_for_status()  # opens the index
         readers = Readers(client, library, rate)
+        time.sleep(QUIET_SECONDS)
+        figures["before"] = readers.end()
+        readers = Readers(client, library, rate)
         try:
             yield figures
         finally:
-            figures |= readers.end()
+            figures["meanwhile"] = readers.end()
