@@ -352,8 +352,7 @@ def test_a_record_says_how_its_adapter_was_trained(built: Path, tasks: Path) -> 
         task = next(task for task in read_tasks(tasks) if task.name == record["task"])
         shard = next(n for n, jobs in enumerate(plan.shards) if JobPlan(task.name) in jobs)
         provenance = json.loads((built / "adapters" / record["id"] / "provenance.json").read_text())
-        own = {"model_type": plan.layout.model_type, "depth": plan.layout.depth}
-        how = {"task": task.name, "variant": 0, "steps": record["steps"], "layout": own}
+        how = {"task": task.name, "variant": 0, "steps": record["steps"]}
         assert provenance["details"] == how
         assert provenance["generator"] == "oracle:lora" and provenance["checkpoint"] is None
         assert provenance["examples"] == rows_digest(task.train)
