@@ -57,7 +57,7 @@ from verification.run import reported
 CASES = {case.name: case for case in (*TRANSFORMERS, *DIFFUSERS)}
 DESCRIPTIONS = ("pictures of cats", "speech in a noisy street", "the answer in one word")
 SIZE = 0.05  # deviation of the random weights of an adapter: its outputs differ, and stay finite
-STEPS = 600
+STEPS = 400
 LEAST_COSINE, MOST_DIFFERENCE = 0.999, 1e-4
 
 
@@ -213,9 +213,9 @@ def trained(library: str, out: Path, steps: int) -> None:
     lightning.seed_everything(0, verbose=False)
     module = Reconstruction(
         generator=TextToLoRA,
-        architecture={"latent": 64, "head_in": 64, "dropout": 0.0, "b_gain": 1.0},
+        architecture={"latent": 64, "head_in": 128, "dropout": 0.0, "b_gain": 1.0},
         library=library,
-        optimiser=OptimiserConfig(lr=3e-3, weight_decay=0.0),
+        optimiser=OptimiserConfig(lr=6e-3, weight_decay=0.0),
         target="mean_squared_error",
         out=str(out),
         storage="float32",

@@ -43,7 +43,7 @@ def _sd3_inputs() -> Inputs:
 DIFFUSERS = [
     Case("sd_unet", lambda: _unet(
         d.UNet2DConditionModel, "CrossAttn{}Block2D", "{}Block2D", sample_size=8,
-        attention_head_dim=4), ["to_q", "to_out.0", "conv1"], lambda: _noisy(1, 4, 8, 8),
+        attention_head_dim=4), ["to_q", "conv1"], lambda: _noisy(1, 4, 8, 8),
          d.StableDiffusionPipeline, "unet"),
     Case("animatediff", lambda: _unet(
         d.UNetMotionModel, "CrossAttn{}BlockMotion", "{}BlockMotion", num_attention_heads=2,

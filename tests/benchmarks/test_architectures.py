@@ -3,6 +3,7 @@
 The most different five of the table; `python -m benchmarks.quality.architectures` runs all.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +49,12 @@ def test_a_checkpoint_for_a_base_whose_config_is_not_read_goes_by_its_name(
     assert all(f'"{name}"'.encode() in config for name in names)
     with pytest.raises(LayoutMismatch, match="checkpoint is for example/clip, not example/vit"):
         engine.generate(TextToLoRA.kind, request, named_base("example/vit"))
+
+
+def test_the_report_is_of_these_architectures() -> None:
+    file = Path(__file__).parents[2] / "docs" / "results" / "architectures.json"
+    rows = json.loads(file.read_text("utf-8"))["rows"]
+    assert [row["name"] for row in rows] == [*CASES]
+    assert {name for row in rows for name in row["steps"]} == {
+        *Run(CASES["vit"], Path(), encoder=None).steps()  # type: ignore[arg-type]
+    }
