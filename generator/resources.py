@@ -20,8 +20,7 @@ from library.errors import (
 from library.store.folder import LibraryFolder
 
 FOLLOW_SECONDS = 2  # between two looks at what changed in the library
-# Raised by what does not fit a base, or cannot be compared with it.
-MISFIT = (BaseModelError, LayoutMismatch, UnsupportedModel, UsageError)
+MISFIT = (LayoutMismatch, UnsupportedModel, UsageError)  # raised by what does not fit a base
 
 
 class Fit:
@@ -79,7 +78,7 @@ class Resources:
         self._described: dict[BaseReference, dict[str, Any]] = {}
         self._loading = threading.RLock()
         self._followed, self._changes = time.monotonic(), 0
-        self.library_fit = Fit(self.retriever)
+        self.library_fit = Fit(self._require_library)
 
     def reader(self, encoder: str, base: BaseReference) -> TextEncoder:
         """What a generator for a base reads texts by, in float64.
@@ -117,6 +116,13 @@ class Resources:
             if base not in self._retrievers:
                 self._retrievers[base] = Retriever(self.library, base, self.encoder())
             return self._retrievers[base]
+
+    def _require_library(self, base: BaseReference) -> None:
+        """Raise one of MISFIT unless the library is for a base, which may be a name alone."""
+        try:
+            self.retriever(base)
+        except BaseModelError as error:
+            raise LayoutMismatch(f"the library cannot be held to it: {error}") from error
 
     def follow(self) -> int:
         """Take in what was written to the library since; looks every FOLLOW_SECONDS at most.

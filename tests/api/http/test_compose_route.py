@@ -90,8 +90,17 @@ def test_a_merge_is_answered_as_a_new_adapter_is(client: TestClient, two: tuple[
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "lorahub"])
 def test_bytes_and_id_are_those_of_the_command_line(
-    method: str, client: TestClient, two: tuple[str, str], settings: Settings
+    method: str,
+    client: TestClient,
+    two: tuple[str, str],
+    settings: Settings,
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "tiny").symlink_to(tiny_base)  # the base by the service's name for it
+    monkeypatch.chdir(tmp_path / "here")
     options: dict[str, Any] = {"rank": 3, "profile": "lossless", "seed": 2}
     body = merged(client, *two, method=method, **options)
     folders = [settings.data / "adapters" / identity for identity in two]
