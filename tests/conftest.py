@@ -40,6 +40,12 @@ LONGEST = (
     "test_distillation_runs.py",
     "test_distillation_learns.py",
     "test_verify.py",
+    "test_served.py",
+    "test_install.py",
+    "test_devices.py",
+    "test_own_base.py",
+    "test_add.py",
+    "test_architectures.py",
 )
 GROWTH = 500_000_000  # bytes
 
