@@ -106,7 +106,7 @@ def recorded(model: Any, names: Sequence[str]) -> Iterator[dict[str, Recorded]]:
 
 
 def loss_of(base: BaseModel, batch: TokenBatch, **options: Any) -> tuple[Tensor, Any]:
-    """The mean loss of a batch's rows, as a graph from the embeddings on, and the decoder's output.
+    """The sum of the rows' losses, as a graph from the embeddings on, and the decoder's output.
 
     Args:
         options: of the decoder's forward pass.
@@ -114,7 +114,7 @@ def loss_of(base: BaseModel, batch: TokenBatch, **options: Any) -> tuple[Tensor,
     embedded = base.model.get_input_embeddings()(batch.ids).detach().requires_grad_()
     out = base.model.get_decoder()(inputs_embeds=embedded, use_cache=False, **options)
     logits = output_logits(base.model, out.last_hidden_state[batch.answer])
-    return answer_loss(logits, batch.ids, batch.answer).mean(), out
+    return answer_loss(logits, batch.ids, batch.answer).sum(), out
 
 
 @contextmanager
@@ -132,6 +132,6 @@ def layer_names(layout: Layout) -> dict[int, str]:
     """The path of each layer's module, by depth."""
     names: dict[int, str] = {}
     for site in layout.sites:
-        head, _, _ = f"{site.name}".partition(f".{site.depth}.")
+        head, _, _ = site.name.partition(f".{site.depth}.")
         names[site.depth] = f"{head}.{site.depth}"
     return dict(sorted(names.items()))

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from library.base.models import BaseModel
-from library.base.prompts import prompt_ids
+from library.base.prompts import prompt_ids, user_turn
 from library.base.weights import group_weights
 from library.layout import Layout
 from library.placement.placement import Placement, best, of_layers
@@ -87,7 +87,6 @@ class Contribution(Placement):
         for batch in probe.batches():
             with recorded(base.model, names) as seen:
                 loss, _ = loss_of(base, batch)
-            loss = loss * len(batch.rows)
             gradients = torch.autograd.grad(loss, [seen[name].out for name in names])
             for name, gradient in zip(names, gradients, strict=True):
                 by_weight = gradient.flatten(0, 1).mT @ seen[name].into.detach().flatten(0, 1)
@@ -144,9 +143,9 @@ class Focal(Placement):
         drift = dict.fromkeys(layers, 0.0)
         with attention_weights(probe.base), torch.no_grad():
             for task, other in zip(tasks, [*tasks[1:], tasks[0]], strict=True):
-                text = f"{task.definition}\n\n{task.train[0].input}"
+                text = user_turn("prompted", task.definition, task.train[0].input)
                 one = _last_attention(probe.base, text)
-                both = _last_attention(probe.base, f"{other.definition}\n\n{text}")
+                both = _last_attention(probe.base, user_turn("prompted", other.definition, text))
                 for layer in layers:
                     drift[layer] += _moved(one[layer], both[layer])
         return of_layers(layout, best(drift, self.share))
