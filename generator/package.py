@@ -80,8 +80,7 @@ def package(query: Query, proposal: Proposal, generator: str) -> Packaged:
     )
     # 3. The files; identity, report and provenance are written once.
     with query.stages("serialise"):
-        kind = "CAUSAL_LM" if adapter.layout.model_type else None
-        peft = to_peft(adapter, base_name=base["id"], profile=request.profile, task_type=kind)
+        peft = to_peft(adapter, base_name=base["id"], profile=request.profile)
         files = finish(peft, provenance, checked, folder_readme, query.stages)
     summary = {
         "id": files.id,

@@ -36,9 +36,13 @@ def export_route(
         typer.Option(help="For Arrow, experts per token.", show_default="3, or 2 of two"),
     ] = None,
     temperature: Annotated[
-        float, typer.Option(help="For Arrow, temperature of the softmax over experts.")
-    ] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of PEFT's power iteration.")] = 0,
+        float | None,
+        typer.Option(help="For Arrow, temperature of the softmax over experts.", show_default="1"),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="For Arrow, seed of PEFT's power iteration.", show_default="0"),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
 ) -> None:
     """Export adapters of a library for PEFT's routers: Arrow, which needs no training, or X-LoRA
@@ -51,6 +55,8 @@ def export_route(
     require_kind(out, folder=True)
     if (router == "x-lora") != (gate is not None) or (gate is not None and identities):
         raise UsageError("--as x-lora takes its adapters from --gate, and Arrow by their names")
+    if gate is not None and (top_k, temperature, seed) != (None, None, None):
+        raise UsageError("--top-k, --temperature and --seed are settings of Arrow, not of X-LoRA")
     from index.gate.learnt import Gate
     from index.routing import arrow_set, x_lora_set
     from library.checkpoint import load_checkpoint
@@ -64,8 +70,9 @@ def export_route(
         files = x_lora_set(opened.folder, records, trained)
     else:
         layout = opened.folder.plan().layout
+        heat = 1.0 if temperature is None else temperature
         files = arrow_set(
-            opened.folder, records, layout, top_k=top_k, temperature=temperature, seed=seed
+            opened.folder, records, layout, top_k=top_k, temperature=heat, seed=seed or 0
         )
     write_folder(out, files, overwrite=overwrite)
     typer.echo(f"{len(records)} experts  {out}")

@@ -242,7 +242,7 @@ def for_model(folder: Path, component: str) -> None:
         replace(site, name=site.name.removeprefix(f"{component}.")) for site in adapter.layout.sites
     )
     renamed = replace(adapter, layout=replace(adapter.layout, sites=sites))
-    peft_files = to_peft(renamed, base_name="", profile="lossless", task_type=None)
+    peft_files = to_peft(renamed, base_name="", profile="lossless")
     (folder / CONFIG_FILE).write_bytes(peft_files.config_bytes)
     (folder / WEIGHTS_FILE).write_bytes(peft_files.weights)
 

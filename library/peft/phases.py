@@ -75,14 +75,14 @@ def write_phases(
     profile: Profile = "portable",
     overwrite: bool = False,
 ) -> None:
-    """Write the folder, whole or not at all. No phase is said to be of a causal language model.
+    """Write the folder, whole or not at all.
 
     Raises OutputExists, OutputError.
     """
     text = json.dumps({"break_points": [float(point) for point in phased.break_points]}, indent=1)
     files = {PHASES_FILE: f"{text}\n".encode()}
     for number, adapter in enumerate(phased.adapters):
-        peft = to_peft(adapter, base_name=base_name, profile=profile, task_type=None)
+        peft = to_peft(adapter, base_name=base_name, profile=profile)
         files[f"{phase_folder(number)}/{CONFIG_FILE}"] = peft.config_bytes
         files[f"{phase_folder(number)}/{WEIGHTS_FILE}"] = peft.weights
     write_folder(folder, files, overwrite=overwrite)

@@ -43,22 +43,23 @@ def to_peft(
     *,
     base_name: str,
     profile: Profile = "portable",
-    task_type: str | None = "CAUSAL_LM",
 ) -> PeftFiles:
     """Encode one adapter (n = 1) as PEFT's two files.
+
+    Where the layout names its family the base is a causal language model; else PEFT is told no
+    kind of model, which fits any.
 
     Args:
         adapter: a single adapter; its scale is already in B.
         base_name: exactly the string that the server uses for the base model.
         profile: "portable" (bf16, one rank) or "lossless" (float32, each site's rank).
-        task_type: PEFT's word for the kind of base model; None fits any module.
     """
     if len(adapter) != 1:
         raise ValueError(f"an adapter folder holds one adapter, not {len(adapter)}")
     adapter = as_written(adapter, profile)
     dtype = torch.bfloat16 if profile == "portable" else torch.float32
     weights = _weights(adapter.to("cpu", dtype))
-    return PeftFiles(_config(adapter.layout, base_name, task_type), weights)
+    return PeftFiles(_config(adapter.layout, base_name), weights)
 
 
 def as_written(adapter: Adapter, profile: Profile) -> Adapter:
@@ -118,7 +119,7 @@ def target_modules(layout: Layout) -> tuple[list[str], list[int] | None]:
     return sorted(depths), None if layers == list(range(layout.depth)) else layers
 
 
-def _config(layout: Layout, base_name: str, task_type: str | None) -> dict[str, Any]:
+def _config(layout: Layout, base_name: str) -> dict[str, Any]:
     modules, layers = target_modules(layout)
     patterns = {s.name: s.rank for s in layout.sites if s.rank != layout.rank}
     return {
@@ -132,6 +133,6 @@ def _config(layout: Layout, base_name: str, task_type: str | None) -> dict[str, 
         "rank_pattern": dict(patterns),
         "revision": None,
         "target_modules": modules,
-        "task_type": task_type,
+        "task_type": "CAUSAL_LM" if layout.model_type else None,
         "use_rslora": False,
     }

@@ -93,6 +93,7 @@ def test_a_gate_s_library_is_exported_by_the_command(
         (["--gate", str(tmp_path / "gate"), "sum", "sub"], "and Arrow by their names"),
         (["--as", "x-lora", "--gate", str(tmp_path / "gate"), "sum"], "from --gate"),
         (["--as", "x-lora", "--gate", str(tmp_path / "none")], "no checkpoint folder"),
+        (["--as", "x-lora", "--gate", str(tmp_path / "gate"), "--seed", "0"], "of Arrow, not of"),
         ([], "at least two adapters"),
     ):
         assert main([*command, "--overwrite", *more]) == 2 and words in capsys.readouterr().err

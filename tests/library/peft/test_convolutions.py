@@ -42,7 +42,7 @@ def test_what_was_read_is_written_as_peft_reads_it(kind: str, tmp_path: Path) ->
     rows = [row[:6] for row in layout.to_dict()["sites"]]
     assert Layout.from_dict({**layout.to_dict(), "sites": rows}).digest == layout.digest
 
-    files = to_peft(adapter, base_name="", profile="lossless", task_type=None)
+    files = to_peft(adapter, base_name="", profile="lossless")
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / CONFIG_FILE).write_bytes(files.config_bytes)
     (tmp_path / "ours" / WEIGHTS_FILE).write_bytes(files.weights)
