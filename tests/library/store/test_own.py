@@ -19,9 +19,7 @@ TOWERS = Layout("", 2, tuple(Site(name, 8, 8, 2) for name in NAMES))
 
 
 def add(library: LibraryFolder, layout: Layout, base: str, seed: int, folder: Path) -> None:
-    files = to_peft(
-        tiny.adapter(layout, seed=seed), base_name=base, profile="lossless"
-    )
+    files = to_peft(tiny.adapter(layout, seed=seed), base_name=base, profile="lossless")
     source = folder / f"source{seed}"
     write_folder(source, {CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.weights})
     import_adapter(library, ImportRequest(str(source), base, f"task{seed}"))
