@@ -1,6 +1,6 @@
 """Adapters of models that are no decoders, through the whole system.
 
-The most different five of the table; `python -m benchmarks.quality.architectures` runs all.
+Five of the table, of different kinds; `python -m benchmarks.quality.architectures` runs all.
 """
 
 import json
@@ -26,7 +26,7 @@ def test_there_are_24_of_two_libraries() -> None:
     assert (families.count("transformers"), families.count("diffusers")) == (17, 7)
 
 
-@pytest.mark.parametrize("name", ["vit", "clip", "whisper", "t5", "sd_unet"])
+@pytest.mark.parametrize("name", ["vit", "clip", "whisper", "t5", "wan"])
 def test_every_step_of_an_architecture(name: str, encoder: Any) -> None:
     row = measured(CASES[name], encoder)
     assert set(row["steps"].values()) == {"ok"}, row
