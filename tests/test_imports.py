@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
 # they import lower layers only. A module right under the package that no layer names is lowest.
 LAYERS: dict[str, list[str]] = {
     "library": [
-        "tasks peft", "base", "trainer/recipes placement", "trainer", "store", "build exchange",
+        "tasks peft", "base", "trainer/recipes", "trainer", "placement store", "build exchange",
     ],
     "index": ["encoders", "segments merge gate", "search routing"],
     "verification": ["checks", "run", "scores zk"],

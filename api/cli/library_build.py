@@ -56,7 +56,8 @@ def build_command(
         str,
         typer.Option(
             help="Which modules get how much rank, for the numbers of --rank: uniform, increasing, "
-            "ends, strata, plop, inflection, contribution or focal."
+            "ends, strata, plop, inflection, contribution, focal, autolora, flexora, ard, dora or "
+            "dylora."
         ),
     ] = "uniform",
     targets: Annotated[

@@ -27,7 +27,7 @@ def allocated(layout: Layout, scores: Mapping[str, float]) -> Layout:
         open_sites = [
             site
             for site in layout.sites
-            if scores[site.name] > 0 and ranks[site.name] < _most(site) and _cost(site) <= left
+            if scores[site.name] > 0 and ranks[site.name] < full_rank(site) and _cost(site) <= left
         ]
         if not open_sites:
             break
@@ -48,10 +48,10 @@ def _ideal(layout: Layout, scores: Mapping[str, float], budget: float) -> dict[s
         raise UsageError("the placement leaves no module to adapt")
     while rising:
         t = budget / sum(scores[site.name] * _cost(site) for site in rising)
-        full = [site for site in rising if scores[site.name] * t >= _most(site)]
+        full = [site for site in rising if scores[site.name] * t >= full_rank(site)]
         for site in full or rising:
-            shares[site.name] = float(_most(site)) if full else scores[site.name] * t
-        budget -= sum(_most(site) * _cost(site) for site in full)
+            shares[site.name] = float(full_rank(site)) if full else scores[site.name] * t
+        budget -= sum(full_rank(site) * _cost(site) for site in full)
         rising = [site for site in rising if site not in full] if full else []
     return shares
 
@@ -61,6 +61,6 @@ def _cost(site: Site) -> int:
     return site.in_features * site.kernel + site.out_features
 
 
-def _most(site: Site) -> int:
+def full_rank(site: Site) -> int:
     """The largest rank that its ΔW can have."""
     return min(site.in_features * site.kernel, site.out_features)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -53,17 +53,24 @@ class Probe:
 
     @cached_property
     def rows(self) -> list[TokenRow]:
-        """Bare train rows, as many of each drawn task. Raises TaskFileError: all are too long."""
-        each = -(-ROWS // len(self.drawn))
+        """Bare train rows of all drawn tasks; see `drawn_rows`."""
+        return self.drawn_rows("train", ROWS)
+
+    def drawn_rows(self, part: Literal["train", "tune"], count: int) -> list[TokenRow]:
+        """At most `count` bare rows, as many of each drawn task.
+
+        Raises TaskFileError: all are too long.
+        """
+        each = -(-count // len(self.drawn))
         rows: list[TokenRow] = []
         for task in self.drawn:
-            examples = random.Random(f"{self.seed}/{task.name}").sample(
-                task.train, min(each, len(task.train))
-            )
+            own = task.train if part == "train" else task.tune
+            examples = random.Random(f"{self.seed}/{task.name}").sample(own, min(each, len(own)))
             rows += fitting_rows(examples, self.base.tokenizer, LONGEST)
         if not rows:
-            raise TaskFileError(f"no train row of a placement's tasks has at most {LONGEST} tokens")
-        return rows[:ROWS]
+            message = f"no {part} row of a placement's tasks has at most {LONGEST} tokens"
+            raise TaskFileError(message)
+        return rows[:count]
 
     def batches(self) -> Iterator[TokenBatch]:
         """The rows, a few at a time, of like length."""

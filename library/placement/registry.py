@@ -6,13 +6,18 @@ from library.errors import UnknownName, UsageError
 from library.layout import Layout
 from library.placement.allocate import allocated
 from library.placement.fixed import Ends, Increasing, Strata, Uniform
+from library.placement.learnt import ARDLoRA, AutoLoRA, DyLoRA, DynamicRank, Flexora
 from library.placement.placement import Placement
 from library.placement.probe import Probe
 from library.placement.probed import Contribution, Focal, Inflection, Plop
 
 PLACEMENTS: dict[str, type[Placement]] = {
     kind.name: kind
-    for kind in (Uniform, Increasing, Ends, Strata, Plop, Inflection, Contribution, Focal)
+    for kind in (
+        *(Uniform, Increasing, Ends, Strata),
+        *(Plop, Inflection, Contribution, Focal),
+        *(AutoLoRA, Flexora, ARDLoRA, DynamicRank, DyLoRA),
+    )
 }
 
 
