@@ -20,7 +20,7 @@ PAGE = (tiny.ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
 @pytest.mark.parametrize(
     ("option", "known", "of_no_paper"),
     [
-        ("recipe", {*RECIPES}, {"share-lora-b"}),
+        ("recipe", {*RECIPES}, {"share-lora-b", "peft:lora", "peft:randlora", "peft:vera"}),
         ("update", {*UPDATES}, {"adamw"}),
         ("placement", {*PLACEMENTS}, {"uniform"}),
         ("method", {*METHODS}, {*METHODS}),
@@ -30,7 +30,7 @@ PAGE = (tiny.ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
 def test_options_are_names_that_are_registered(
     option: str, known: set[str], of_no_paper: set[str]
 ) -> None:
-    named = set(re.findall(rf"--{option} ([a-z0-9-]+)", PAGE))
+    named = set(re.findall(rf"--{option} ((?:peft:)?[a-z0-9-]+)", PAGE))
     assert named and named <= known, named - known
     assert known - of_no_paper <= named, known - of_no_paper - named
 

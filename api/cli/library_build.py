@@ -40,8 +40,8 @@ def build_command(
     recipe: Annotated[
         str,
         typer.Option(
-            help="Training recipe, such as lora, rslora, moslora or dora; docs/library.md lists "
-            "all, and so does the answer to a name that is none."
+            help="Training recipe, such as lora, rslora, moslora, dora or, of a type of PEFT, "
+            "peft:vblora; docs/library.md lists all, and so does the answer to a name that is none."
         ),
     ] = "lora",
     update: Annotated[

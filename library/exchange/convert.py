@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from library.errors import AdapterFileError, first_line
@@ -21,17 +20,12 @@ from library.factored import Residual, best_of_rank
 from library.peft.config import read_any_config, require_plain
 from library.peft.keys import parted
 from library.peft.lora_config import lora_config
+from library.peft.merging import MERGEABLE, change_by_merging
 from library.peft.patterns import require_bounded
 from library.peft.readers import EXTRAS
 from library.peft.write import CONFIG_FILE, PREFIX
 from library.progress import Progress, no_progress
 
-# The types that PEFT merges into the weights of linear layers, from the adapter's files alone.
-CONVERTED = (
-    "ADALORA", "ADAMSS", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "GLORA", "GRALORA", "HIRA",
-    "HRA", "IA3", "LOHA", "LOKR", "LORA", "MISS", "OFT", "OSF", "PEANUT", "PSOFT", "PVERA",
-    "RANDLORA", "ROAD", "TINYLORA", "UNILORA", "VBLORA", "VERA", "WAVEFT",
-)  # fmt: skip
 _CLASSES = {  # of transformers, by PEFT's task type
     "FEATURE_EXTRACTION": "AutoModel",
     "QUESTION_ANS": "AutoModelForQuestionAnswering",
@@ -56,7 +50,7 @@ def class_of_base(config: dict[str, Any]) -> str:
 def require_convertible(path: Path, config: dict[str, Any]) -> str:
     """The type that a config names. Raises AdapterFileError if it is no change of weights alone."""
     kind = "DORA" if config.get("use_dora") else str(config.get("peft_type"))
-    if config.get("peft_type") not in CONVERTED:
+    if config.get("peft_type") not in MERGEABLE:
         raise AdapterFileError(f"{path}: {kind} is not a change of linear layers' weights")
     require_plain(path, {**config, "peft_type": "LORA", "use_dora": False})
     return kind
@@ -137,22 +131,7 @@ def _deltas(model: Any, progress: Progress) -> Iterator[tuple[str, Tensor, bool]
         base: Any = layer.get_base_layer()
         if not isinstance(base, torch.nn.Linear | Conv1D):
             raise AdapterFileError(f"{name} is a {type(base).__name__}, not a linear layer")
-        change, transposed = _change(name, layer, base), isinstance(base, Conv1D)
+        change, transposed = change_by_merging(name, layer), isinstance(base, Conv1D)
+        base.weight.data = base.weight.data[:0]  # float64 copies of a whole base are too much
         yield name, change.T if transposed else change, transposed
         progress(done, len(layers))
-
-
-def _change(name: str, layer: Any, base: Any) -> Float[Tensor, "rows columns"]:
-    """The change of a layer's weight by merging, in float64; the layer is of no use afterwards."""
-    layer.double()
-    weight = base.weight.detach().clone()
-    bias = None if base.bias is None else base.bias.detach().clone()
-    try:
-        layer.merge()
-    except (NotImplementedError, ValueError, RuntimeError) as error:
-        raise AdapterFileError(f"PEFT cannot merge {name} into the base: {error}") from error
-    if bias is not None and (bias != base.bias).any():
-        raise AdapterFileError(f"{name}: the adapter changes a bias, which a LoRA cannot")
-    change = base.weight.detach() - weight
-    base.weight.data = base.weight.data[:0]  # float64 copies of a whole base would be too much
-    return change

@@ -5,11 +5,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from library.errors import UnknownName, UsageError
+from library.peft.merging import MERGEABLE
 from library.trainer.recipes.adalora import AdaLoRA
 from library.trainer.recipes.dora import DoRA
 from library.trainer.recipes.eva import EVA
 from library.trainer.recipes.forms import FORMS
 from library.trainer.recipes.measured_starts import CorDA, LoRAGA
+from library.trainer.recipes.peft_type import PeftType
 from library.trainer.recipes.pissa import OLoRA, PiSSA
 from library.trainer.recipes.random_bases import RandLoRA, VeRA
 from library.trainer.recipes.recipe import Recipe
@@ -32,6 +34,8 @@ RECIPES = {
         AdaLoRA("adalora", lr=1e-2),
         RandLoRA("randlora", lr=1e-3),
         VeRA("vera", lr=3e-2),
+        # AdaLoRA's ranks go with the steps, which its own recipe knows.
+        *(PeftType(f"peft:{t.lower()}", lr=1e-3) for t in MERGEABLE if t != "ADALORA"),
     )
 }
 REFUSED_RECIPES = {
@@ -41,10 +45,11 @@ REFUSED_RECIPES = {
 
 
 def recipe_named(name: str, *, lr: float | None = None, update: str = "adamw") -> Recipe:
-    """A recipe, with another rate if one is given, and an update rule.
+    """A recipe, in any case, with another rate if one is given, and an update rule.
 
     Raises UsageError for one that does not end in LoRA on the original base, UnknownName.
     """
+    name = name.lower()
     if name in REFUSED_RECIPES:
         raise UsageError(f"recipe '{name}' is refused: {REFUSED_RECIPES[name]}")
     if name not in RECIPES:

@@ -23,7 +23,8 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from library.exchange.convert import CONVERTED, class_of_base
+from library.exchange.convert import class_of_base
+from library.peft.merging import MERGEABLE
 
 IDS = tiny.tokens(3, 9)
 T5 = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 64}
@@ -69,7 +70,7 @@ def converted(source: Path, library: Path, base: Path) -> Path:
 
 
 def test_every_type_is_tried() -> None:
-    assert tuple(TYPES) == CONVERTED
+    assert tuple(TYPES) == MERGEABLE
 
 
 @pytest.mark.parametrize("kind", TYPES)

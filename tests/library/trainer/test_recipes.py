@@ -335,7 +335,7 @@ def test_what_cannot_be_trained_is_refused() -> None:
     assert "base_layer" not in str(base)
 
 
-@pytest.mark.parametrize("name", ["pissa", "adalora"])
+@pytest.mark.parametrize("name", ["pissa", "adalora", "peft:miss"])
 def test_a_library_is_built(name: str, tiny_base: Path, tmp_path: Path) -> None:
     tasks, out, exported = tmp_path / "tasks", tmp_path / "library", tmp_path / "exported"
     tasks.mkdir()
@@ -354,7 +354,7 @@ def test_a_library_is_built(name: str, tiny_base: Path, tmp_path: Path) -> None:
     layout = layout_of(base.config)
     for record in content(out):
         assert record["recipe"] == name
-        assert record["rank"] in {"pissa": (8,), "adalora": (5, 6)}[name]
+        assert record["rank"] in {"pissa": (8,), "adalora": (5, 6), "peft:miss": (4,)}[name]
         assert record["scores"]["conversion_error"] < 1e-4
         provenance = json.loads((out / "adapters" / record["id"] / "provenance.json").read_text())
         adapter = read_peft(out / "adapters" / record["id"], layout)
