@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from library.errors import UsageError, first_line
-from library.layout import Layout
+from library.layout import Layout, Site
 from library.peft.merging import change_by_merging
 from library.trainer.recipes.peft_recipe import PeftRecipe, module_settings
 from library.trainer.recipes.recipe import TrainingJob
@@ -68,7 +68,7 @@ class PeftType(PeftRecipe):
         return change_by_merging(f"recipe '{self.name}'", copy.deepcopy(module))
 
 
-def _adapts(settings: Any, sites: Any) -> bool:
+def _adapts(settings: Any, sites: tuple[Site, ...]) -> bool:
     """Whether PEFT trains anything in modules of the sites' shapes, whose weights are random."""
     from peft import get_peft_model
     from transformers.pytorch_utils import Conv1D
