@@ -52,6 +52,13 @@ Checkpoints = Annotated[
         help="Folder of a checkpoint by generator, a JSON object (default: the shipped ones)."
     ),
 ]
+GateFolders = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder of a trained gate's checkpoint by name, a JSON object; completions ask it as "
+        "route:NAME (default: none)."
+    ),
+]
 Library = Annotated[
     str | None,
     typer.Option(
@@ -130,6 +137,7 @@ def serve_command(
     database: Database = None,
     objects: Objects = None,
     checkpoints: Checkpoints = None,
+    gates: GateFolders = None,
     library: Library = None,
     tasks: Tasks = None,
     bases: Bases = None,

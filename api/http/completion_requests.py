@@ -30,8 +30,8 @@ class _Completion(Strict):
     """What both kinds have. Null is the same as an absent field."""
 
     model: Text = Field(
-        description="An adapter, `generated/{id}` or its id alone, or a base model by its name: "
-        "one of /v1/models."
+        description="An adapter, `generated/{id}` or its id alone, a base model by its name, or a "
+        "gate over the library's adapters, `route:NAME`: one of /v1/models."
     )
     temperature: float | None = Field(
         default=None, ge=0, le=2, description="0 for the likeliest tokens (default: 1)."

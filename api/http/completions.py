@@ -87,7 +87,7 @@ def _answers(text: str) -> dict[int | str, dict[str, Any]]:
 async def complete_text(
     body: TextCompletionRequest, completions: CompletionsOf, caller: CallerOf
 ) -> Response:
-    """Go on from a text, by a base model alone or under an adapter."""
+    """Go on from a text, by a base model alone, under an adapter or under a gate."""
     shape = AnswerShape(False, body.model, body.shows_logprobs)
     return await _answer(body, shape, completions, caller)
 
@@ -98,14 +98,14 @@ async def complete_text(
 async def complete_chat(
     body: ChatCompletionRequest, completions: CompletionsOf, caller: CallerOf
 ) -> Response:
-    """Answer a chat, by a base model alone or under an adapter."""
+    """Answer a chat, by a base model alone, under an adapter or under a gate."""
     shape = AnswerShape(True, body.model, body.shows_logprobs)
     return await _answer(body, shape, completions, caller)
 
 
 @router.get("/models", responses=documented("storage-failed"))
 def list_models(completions: CompletionsOf, caller: CallerOf) -> ModelList:
-    """List what completions may name: the base models, then the stored adapters."""
+    """List what completions may name: base models, gates, then the stored adapters."""
     return ModelList(
         object="list",
         data=[

@@ -197,6 +197,7 @@ CALLS: dict[str, Call] = {
         requests={
             "Under an adapter": CHAT,
             "One of some answers": {**CHAT, "guided_choice": ["positive", "negative"]},
+            "Under a gate": {**CHAT, "model": "route:arrow"},
         },
         answers={"200": {_JSON: CHATTED, _EVENTS: CHAT_STREAM}},
     ),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,7 @@ from anyio import to_thread
 
 from api.errors import NotFound, NotReady
 from api.service.admission import Admission
+from api.service.gates import ROUTE, Gates
 from api.service.hooks import require_configured
 from api.service.service import Service
 from api.service.store import GENERATED
@@ -17,12 +19,12 @@ from library.adapter import Adapter
 from library.base.completion import Choices, Decoding, Token, window
 from library.base.decode import eos_ids
 from library.base.growing_text import GrowingText
-from library.base.joint_completion import MOST_ROWS, complete
+from library.base.joint_completion import MOST_ROWS, Hooks, complete
 from library.base.models import BaseModel
 from library.base.prompts import chat_ids
 from library.base.sampling import Sampling
 from library.base.stored_adapters import adapter_for_base
-from library.errors import UsageError
+from library.errors import LorasmithError, UsageError
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class CompletionRequest:
     """A request for a completion.
 
     Attributes:
-        model: a configured base's name, or an adapter's id with or without `generated/`.
+        model: a configured base's name, an adapter's id with or without `generated/`, or a gate's
+            name after `route:`.
         prompt: a text to go on from, or the messages of a chat.
         max_tokens: the most tokens of the answer.
         fixed: whether `max_tokens` was asked for, so that it may not be cut to what fits.
@@ -59,7 +62,7 @@ class Prepared:
     """A request with all that it needs, which is known to be possible."""
 
     base: BaseModel
-    adapter: Adapter | None
+    adapter: Adapter | Hooks | None
     prompt: list[int]
     decoding: Decoding
     stop: Sequence[str]
@@ -95,7 +98,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Model:
-    """What a completion may name; `parent` is the base model of an adapter."""
+    """What a completion may name; `parent` is the base model of an adapter or a gate."""
 
     name: str
     parent: str | None
@@ -104,12 +107,15 @@ class Model:
 class Completions:
     """The completions of a service, in a line of their own.
 
+    Raises UsageError, MissingPath or CheckpointError if a configured gate cannot be used.
+
     Attributes:
         started: when the service started, in seconds since 1970.
     """
 
     def __init__(self, service: Service) -> None:
         self._service, settings = service, service.settings
+        self._gates = Gates(settings, lambda: service.engine.resources)
         self.started = int(time.time())
         self.admission = Admission(
             "completions",
@@ -120,17 +126,24 @@ class Completions:
         )
 
     def models(self, owner: str | None) -> list[Model]:
-        """The configured bases, then the adapters of `owner`'s; everybody's if None."""
-        bases = [Model(name, None) for name in self._service.settings.bases]
+        """The configured bases, gates if a library is loaded for one, then adapters.
+
+        The adapters are `owner`'s; everybody's if None.
+        """
+        models = [Model(name, None) for name in self._service.settings.bases]
+        with suppress(LorasmithError):
+            base = self._gates.base_name()
+            models += [Model(name, base) for name in self._gates.models]
         records = self._service.store.owned(owner)
-        return bases + [Model(f"{GENERATED}{r['id']}", r["base_model"]) for r in records]
+        return models + [Model(f"{GENERATED}{r['id']}", r["base_model"]) for r in records]
 
     async def prepare(self, owner: str | None, asked: CompletionRequest) -> Prepared:
         """Load what a request needs; an adapter has to be `owner`'s.
 
         Raises:
             NotFound, UnknownName: there is no such model, or not its base.
-            UsageError: the prompt does not fit the base, or a choice cannot be spelt.
+            UsageError: the prompt does not fit the base, or a choice cannot be spelt; or a gate has
+                too few adapters.
             NotReady, Overloaded: not now.
             BaseModelError, LayoutMismatch, UnsupportedModel: the model cannot be used.
         """
@@ -145,7 +158,7 @@ class Completions:
         return await self.admission.run(self._run, prepared, emit)
 
     def _prepare(self, owner: str | None, asked: CompletionRequest) -> Prepared:
-        base, adapter = self._model(owner, asked.model)
+        base, adapter = self._model(owner, asked.model, asked.prompt)
         prompt = _prompt_ids(base, asked.prompt)
         room = window(base) - len(prompt)
         if room < 1:
@@ -167,12 +180,18 @@ class Completions:
             )
         return Prepared(base, adapter, prompt, decoding, asked.stop)
 
-    def _model(self, owner: str | None, name: str) -> tuple[BaseModel, Adapter | None]:
-        """A base and the adapter on it, if one is named."""
+    def _model(
+        self, owner: str | None, name: str, prompt: str | Sequence[Mapping[str, str]]
+    ) -> tuple[BaseModel, Adapter | Hooks | None]:
+        """A base and the adapter on it, or a gate's hooks, if one is named."""
         settings, store = self._service.settings, self._service.store
         models = self._service.engine.resources
         if name in settings.bases:
             return models.model(settings.base(name)), None
+        if name.startswith(ROUTE):
+            texts = [prompt] if isinstance(prompt, str) else [m["content"] for m in prompt]
+            base, hooks = self._gates.find(name, "\n".join(texts))
+            return models.model(base), hooks
         try:
             record = store.get(owner, name.removeprefix(GENERATED))
         except NotFound as error:

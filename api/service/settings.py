@@ -89,6 +89,7 @@ class Settings(BaseSettings):
         objects: URL of an object store for adapters' files (`LORASMITH_OBJECTS`), of which `data`
             then has a cache; credentials are in the environment alone.
         checkpoints: folders by generator, in place of the shipped checkpoints.
+        gates: folders of trained gates' checkpoints, by the names that completions use.
         library: folder or URL of the library for search, neighbours and rivals; else the sample.
         tasks: folder of task files with examples for the behaviour hook; none by default.
         bases: base models by the names that requests may use; the first is the default.
@@ -116,6 +117,7 @@ class Settings(BaseSettings):
     database: Annotated[str, AfterValidator(_require_database)] | None = None
     objects: Annotated[str, AfterValidator(_require_objects)] | None = None
     checkpoints: Annotated[dict[str, Path], NoDecode, _Json] = {}
+    gates: Annotated[dict[str, Path], NoDecode, _Json] = {}
     library: str | None = None
     tasks: Path | None = None
     bases: Annotated[dict[str, str], NoDecode, _Json] = Field(

@@ -1,4 +1,4 @@
-"""Answers of base models and of stored adapters."""
+"""Answers of base models, of stored adapters and of gates."""
 
 from collections.abc import Sequence
 from typing import Any, Unpack
@@ -15,14 +15,14 @@ from lorasmith_client.requests import CompletionFields, Message
 def chat(
     model: str, messages: Sequence[Message], **fields: Unpack[CompletionFields]
 ) -> Flow[Completion]:
-    """The answer of a base model, or of an adapter `generated/ID`, to a chat."""
+    """The answer of a base model, an adapter `generated/ID` or a gate `route:NAME` to a chat."""
     body = {"model": model, "messages": list(messages), **fields}
     response = yield from post("/v1/chat/completions", body)
     return _completion(response, lambda choice: choice["message"]["content"])
 
 
 def complete(model: str, prompt: str, **fields: Unpack[CompletionFields]) -> Flow[Completion]:
-    """How a base model, or an adapter `generated/ID`, goes on from a text."""
+    """How a base model, an adapter `generated/ID` or a gate `route:NAME` goes on from a text."""
     response = yield from post("/v1/completions", {"model": model, "prompt": prompt, **fields})
     return _completion(response, lambda choice: choice["text"])
 

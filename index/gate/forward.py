@@ -1,5 +1,7 @@
 """The forward under a gate: shares computed at each site, with what the gate keeps of a request."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
@@ -114,3 +116,11 @@ class GatedAdapter(MultiAdapter):
             finally:
                 self._first_pass = False
         return args, {**kwargs, "past_key_values": cache}
+
+
+@contextmanager
+def gated(model: Any, gate: Scorer, system: System, experts: Adapter) -> Iterator[None]:
+    """The gate's choice among all experts on one row, inside the `with` block."""
+    with closing(GatedAdapter(model, gate, system, experts.layout)) as hooks:
+        hooks.set_mixture(experts, torch.ones(1, len(experts)))
+        yield

@@ -3,12 +3,14 @@
 Every answer is a row of its own: its adapter or none, its way of choosing tokens. Who asks while
 others are answered joins them before their next token, and who has ended leaves (scheduling by
 iteration: Yu et al. 2022, "Orca"). A prompt is read alone, so a first token is the one that it has
-alone; a further one is too, but for what rounding in a batch of another shape changes.
+alone; a further one is too, but for what rounding in a batch of another shape changes. An answer
+with hooks of its own, as a gate's, is a batch by itself.
 """
 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from queue import SimpleQueue
 from weakref import WeakKeyDictionary
 
@@ -27,11 +29,14 @@ from library.base.turns import Turn, turn
 MOST_ROWS = 8  # answers in one batch
 MOST_TOKENS = 8192  # of its prompts and answers at their longest, with padding
 
+# Opens hooks on a model, in place of one adapter's; what they keep of a row lies in its cache.
+Hooks = Callable[[nn.Module], AbstractContextManager[object]]
+
 
 def complete(
     base: BaseModel,
     prompt: Sequence[int],
-    adapter: Adapter | None,
+    adapter: Adapter | Hooks | None,
     decoding: Decoding,
     follow: Callable[[Token], bool],
 ) -> None:
@@ -42,7 +47,7 @@ def complete(
     Args:
         base: the loaded base model.
         prompt: token ids, at least one.
-        adapter: one adapter (n = 1); None for the base alone.
+        adapter: one adapter (n = 1), or hooks, under which it is decoded alone; None for the base.
         decoding: how tokens are chosen.
         follow: takes every token, in this thread; False, or an error, ends the answer.
     Raises:
@@ -74,10 +79,12 @@ class CompletionRow:
         self,
         base: BaseModel,
         prompt: Sequence[int],
-        adapter: Adapter | None,
+        adapter: Adapter | Hooks | None,
         decoding: Decoding,
     ) -> None:
-        self.adapter, self.ids, self.left = adapter, list(prompt), False
+        self.adapter = adapter if isinstance(adapter, Adapter) else None
+        self.hooks = None if isinstance(adapter, Adapter) else adapter
+        self.ids, self.left = list(prompt), False
         self.longest = len(prompt) + decoding.longest
         self._start, self._ends = len(prompt), eos_ids(base)
         self._chooser = Chooser(decoding, base.device)
@@ -122,14 +129,15 @@ class CompletionBatch:
         rows = [*self._rows, row]
         tokens = len(rows) * max(row.longest for row in rows)
         fits = len(rows) <= MOST_ROWS and tokens <= MOST_TOKENS
-        return not self._rows or (fits and self._cached.growing)
+        joint = not any(row.hooks for row in rows)
+        return not self._rows or (fits and joint and self._cached.growing)
 
     def join(self, row: CompletionRow) -> None:
         """Read the prompt of a row and choose its first token. What goes wrong is its own."""
         cached = CachedRows(self._base.model)
         try:
             if not row.over:
-                with adapted_each(self._base.model, [row.adapter]):
+                with self._hooked([row]):
                     logits = cached.forward(torch.tensor([row.ids], device=self._base.device))
                 row.take(logits)
         except Exception as error:
@@ -159,7 +167,7 @@ class CompletionBatch:
 
     def decode(self, until: Callable[[], bool]) -> None:
         """A token for every row, and so on until one of them is over or `until` is true."""
-        with adapted_each(self._base.model, [row.adapter for row in self._rows]):
+        with self._hooked(self._rows):
             while True:
                 last = [[row.ids[-1]] for row in self._rows]
                 logits = self._cached.forward(torch.tensor(last, device=self._base.device))
@@ -170,6 +178,12 @@ class CompletionBatch:
                         row.end(error)
                 if until() or any(row.over for row in self._rows):
                     return
+
+    def _hooked(self, rows: Sequence[CompletionRow]) -> AbstractContextManager[object]:
+        hooks = rows[0].hooks
+        if hooks is not None:
+            return hooks(self._base.model)
+        return adapted_each(self._base.model, [row.adapter for row in rows])
 
     def fail(self, error: Exception) -> None:
         """End all rows by an error."""

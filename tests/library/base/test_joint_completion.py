@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from library.base.joint_completion import (
     complete,
 )
 from library.base.models import BaseModel, load_base, resolve_base
+from library.base.multi_adapter import adapted
 from library.base.sampling import Sampling
 from library.base.turns import turn
 from library.errors import LayoutMismatch
@@ -272,6 +274,41 @@ def test_who_leaves_frees_a_row_of_the_batch(endless: BaseModel) -> None:
     rows = [rows for rows, _ in shapes]
     assert len(found) == 200 and rows.count(2) >= 15  # until the first one leaves
     assert rows.count(2) < 150 and rows[-1] == 1
+
+
+def test_hooks_of_its_own_act_on_an_answer_alone_and_hold_up_nobody(
+    endless: BaseModel, adapters: list[Adapter | None]
+) -> None:
+    hooks = partial(adapted, adapter=adapters[1], rows=torch.tensor([0]))  # no other row fits
+
+    def under(acting: Any, most: int = NEW) -> list[int]:
+        found: list[int] = []
+
+        def follow(token: Token) -> bool:
+            found.append(token.id)
+            return len(found) < most  # the last time it leaves
+
+        complete(endless, [5, 6, 7], acting, Decoding(200), follow)
+        return found
+
+    expected = [under(adapters[1]), under(adapters[1], 3), under(None), under(adapters[2])]
+    asks = [
+        lambda: under(hooks),
+        lambda: under(hooks, 3),
+        lambda: under(None),
+        lambda: under(adapters[2]),
+    ]
+    with forwards(endless) as shapes:
+        assert at_once(endless, asks * 2) == expected * 2
+    assert len(shapes) < 8 * 2 * NEW  # who left was not answered to the end
+    with turn(endless.model):
+        assert not any(module._forward_hooks for module in endless.model.modules())
+    for pair in ((hooks, None), (None, hooks)):
+        batch = CompletionBatch(endless)
+        first, second = (CompletionRow(endless, [5], acting, Decoding(NEW)) for acting in pair)
+        with torch.inference_mode():
+            batch.join(first)
+        assert not batch.takes(second)
 
 
 def test_a_batch_is_bounded_by_rows_and_by_tokens_with_their_padding(endless: BaseModel) -> None:
