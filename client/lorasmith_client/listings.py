@@ -125,7 +125,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Model:
-    """What a completion may name; `parent` is an adapter's base model."""
+    """What a completion may name; `parent` is the base model of an adapter or a gate."""
 
     id: str
     parent: str | None

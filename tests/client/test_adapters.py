@@ -187,7 +187,10 @@ def test_what_there_is(asked: Any) -> None:
         asked.search("anything", recipe="none such")
     assert "lorasmith_http_requests_total" in asked.metrics()
     adapter = asked.create(TASK)
-    assert {"tiny", f"generated/{adapter.id}"} == {one.id for one in asked.models()}
+    gates = {"route:arrow", "route:spectr", "route:lag"}
+    models = {one.id: one.parent for one in asked.models()}
+    assert {*models} == {"tiny", f"generated/{adapter.id}", *gates}
+    assert {models[name] for name in gates} == {"tiny"}
     words = {"guided_choice": ["positive", "negative"], "temperature": 0}
     answer = asked.chat(f"generated/{adapter.id}", [{"role": "user", "content": "Great!"}], **words)
     assert answer.text in words["guided_choice"] and answer.reason == "stop"
