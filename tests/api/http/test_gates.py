@@ -1,6 +1,7 @@
 """Gates as models of completions: held to decoding under the gate, and refused in one sentence."""
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from api.service.gates import Gates
 from api.service.service import Service
 from api.service.settings import Settings
 from generator.engine import Engine
-from generator.resources import Resources
+from generator.resources import FOLLOW_SECONDS, Resources
 from index.gate.experts import experts_of
 from index.gate.forward import GatedAdapter
 from index.gate.learnt import Gate, GateConfig
@@ -208,6 +209,23 @@ def test_a_gate_that_is_not_trained_chooses_among_the_nearest(
     for ours, theirs in zip(taken("arrow").factors(), wanted.factors(), strict=True):
         assert ours.equal(theirs)
     assert len(taken("mixlora")) == 3  # has adapters of its own
+
+
+def test_a_library_that_changes_is_followed(
+    service: Service, small_library: Path, adapters: Adapter, encoder: Any, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(small_library, tmp_path / "shelf")
+    resources = resources_of(copy, encoder)
+    made = Gates(service.settings, lambda: resources)
+
+    def experts() -> int:
+        hooks: Any = made.find("route:lag", "a")[1]
+        return len(hooks.keywords["experts"])
+
+    assert experts() == 3
+    next((copy / "lib" / "records").rglob("*.json")).unlink()
+    resources._followed = -FOLLOW_SECONDS  # as if the last look had been long ago
+    assert experts() == 2
 
 
 def test_gates_are_listed_where_a_library_fits_a_base(
