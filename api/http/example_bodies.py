@@ -318,10 +318,6 @@ MODELS = {
             "owned_by": "lorasmith",
             "parent": parent,
         }
-        for name, parent in (
-            (DEFAULT_BASE, None),
-            ("route:arrow", DEFAULT_BASE),
-            (f"generated/{ADAPTER}", DEFAULT_BASE),
-        )
+        for name, parent in ((DEFAULT_BASE, None), (f"generated/{ADAPTER}", DEFAULT_BASE))
     ],
 }

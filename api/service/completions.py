@@ -126,10 +126,7 @@ class Completions:
         )
 
     def models(self, owner: str | None) -> list[Model]:
-        """The configured bases, gates if a library is loaded for one, then adapters.
-
-        The adapters are `owner`'s; everybody's if None.
-        """
+        """Bases, gates if the library fits one, then adapters of `owner`'s; everybody's if None."""
         models = [Model(name, None) for name in self._service.settings.bases]
         with suppress(LorasmithError):
             base = self._gates.base_name()
@@ -142,7 +139,7 @@ class Completions:
 
         Raises:
             NotFound, UnknownName: there is no such model, or not its base.
-            UsageError: the prompt does not fit the base, or a choice cannot be spelt; or a gate has
+            UsageError: the prompt does not fit the base, a choice cannot be spelt, or a gate has
                 too few adapters.
             NotReady, Overloaded: not now.
             BaseModelError, LayoutMismatch, UnsupportedModel: the model cannot be used.
