@@ -85,7 +85,7 @@ class PackedLoss:
         ).detached()
         for leaf in self.leaves.factors():
             leaf.grad = torch.zeros_like(leaf)
-        self._replayed = Replayed(self._run, model.device)
+        self._replayed = Replayed(model.device)
 
     @torch.no_grad()
     def load(self, adapters: Adapter) -> None:
@@ -97,7 +97,7 @@ class PackedLoss:
 
     def backward(self, batch: PackedBatch) -> None:
         """Add a batch's gradient."""
-        self._replayed(batch)
+        self._replayed(self._run, batch)
 
     def _run(self, batch: PackedBatch) -> None:
         self._hooks.set_packed(_members(self.leaves, batch), batch.owners)
@@ -131,10 +131,10 @@ class PackedStates:
 
     def __init__(self, model: Any, hooks: MultiAdapter, adapters: Adapter) -> None:
         self._model, self._hooks, self._adapters = model, hooks, adapters
-        self._replayed = Replayed(self._run, model.device)
+        self._replayed = Replayed(model.device)
 
     def __call__(self, batch: PackedBatch) -> Float[Tensor, "answers width"]:
-        states = self._replayed(batch)
+        states = self._replayed(self._run, batch)
         assert states is not None
         return states.clone()  # the next batch of this shape overwrites it
 
@@ -149,37 +149,43 @@ class PackedStates:
 class Replayed:
     """A function of packed batches: on a GPU captured as a CUDA graph for each of their shapes.
 
+    It is not kept, as a method's object that holds this one would then wait for garbage collection,
+    and with it all memory of the graphs.
+
     Args:
-        run: it reads no tensors but its batch's and such as stay in place, and gives one or none.
-        device: of both.
+        device: of the function's tensors.
     """
 
-    def __init__(self, run: Run, device: torch.device) -> None:
-        self._run = run
+    def __init__(self, device: torch.device) -> None:
         self._graphs: dict[tuple[int, ...], _Graph | None] = {}  # None: seen once
         self._stream = torch.cuda.Stream() if device.type == "cuda" else None
         self._pool: Any = None
 
-    def __call__(self, batch: PackedBatch) -> Tensor | None:
-        """What the function gives; the memory is used again for the next batch of this shape."""
+    def __call__(self, run: Run, batch: PackedBatch) -> Tensor | None:
+        """What the function gives; the memory is used again for the next batch of this shape.
+
+        Args:
+            run: always the same. It reads no tensors but its batch's and such as stay in place, and
+                gives one or none.
+        """
         if self._stream is None:
-            return self._run(batch)
+            return run(batch)
         # Everything on one stream: autograd remembers on which one a leaf was first used.
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            output = self._on_gpu(batch, self._stream)
+            output = self._on_gpu(run, batch, self._stream)
         torch.cuda.current_stream().wait_stream(self._stream)
         return output
 
-    def _on_gpu(self, batch: PackedBatch, stream: torch.cuda.Stream) -> Tensor | None:
+    def _on_gpu(self, run: Run, batch: PackedBatch, stream: torch.cuda.Stream) -> Tensor | None:
         # 1. The first batch of a shape runs eagerly, which also warms the kernels up.
         if batch.shape not in self._graphs:
             self._graphs[batch.shape] = None
-            return self._run(batch)
+            return run(batch)
         # 2. The second one is captured, 3. and from then on replayed.
         graph = self._graphs[batch.shape]
         if graph is None:
-            graph = _Graph(batch, self._run, self._pool, stream)
+            graph = _Graph(batch, run, self._pool, stream)
             self._graphs[batch.shape], self._pool = graph, graph.graph.pool()
         return graph.replay(batch)
 

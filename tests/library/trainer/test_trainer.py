@@ -1,5 +1,7 @@
 """The batched trainer, held to PEFT with torch's own AdamW, one task alone."""
 
+import gc
+import weakref
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -14,6 +16,7 @@ from training_jobs import job
 from library.base.batches import TokenRow, grouped
 from library.base.loss import answer_logits, token_losses
 from library.layout import Layout, layout_of
+from library.trainer import cuda_graphs
 from library.trainer.batched import BatchedTrainer
 from library.trainer.optimiser import StackedAdamW, shared_start
 from library.trainer.recipes.recipe import Recipe, TrainingJob
@@ -103,6 +106,25 @@ def test_each_adapter_is_what_peft_makes_of_its_task_alone(name: str, packed: bo
             torch.testing.assert_close(a[0], expected[f"{site.name} A"], atol=1e-8, rtol=0)
             torch.testing.assert_close(b[0], expected[f"{site.name} B"], atol=1e-8, rtol=0)
             assert b.abs().max() > 1e-3
+
+
+def test_graphs_go_with_the_run_without_garbage_collection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[weakref.ref[cuda_graphs.Replayed]] = []
+
+    class Watched(cuda_graphs.Replayed):
+        def __init__(self, device: torch.device) -> None:
+            super().__init__(device)
+            seen.append(weakref.ref(self))
+
+    monkeypatch.setattr(cuda_graphs, "Replayed", Watched)
+    gc.disable()
+    try:
+        trained([job("one")], CONFIG, RECIPES["lora"], packed=True)
+        assert seen and not any(replayed() for replayed in seen)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["grouped", "packed"])
