@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.quality import placement, recipes
+from benchmarks.quality import join_results, placement, recipes
 
 
 def run(script: Any, folder: Path, base: Path, out: Path, *options: str) -> dict[str, Any]:
@@ -51,3 +51,17 @@ def test_placements_have_one_budget(tasks: Path, tiny_base: Path, tmp_path: Path
     for row in rows:
         assert row["chance"] <= 1 and sum(row["by_layer"].values()) == sum(row["by_type"].values())
         assert set(row["by_type"]) <= {"q_proj", "o_proj"}
+
+
+def test_parts_are_joined_and_compared_with_the_first_row() -> None:
+    each = {"uniform": [10.0, 20.0], "ends": [11.0, 23.0], "plop": [9.0, 20.0]}
+    parts = [
+        {"rank": 4, "command": c, "results": [{"placement": p, "rouge_l_each": each[p]} for p in n]}
+        for c, n in (("one", ["uniform", "ends"]), ("two", ["plop"]))
+    ]
+    report = join_results.joined(parts)
+    assert report["command"] == "one ; two" and report["rank"] == 4
+    means = [row.get("rouge_l_less_first") for row in report["results"]]
+    assert means == [None, 2.0, -0.5]
+    with pytest.raises(SystemExit, match="differ in rank"):
+        join_results.joined([parts[0], {**parts[1], "rank": 8}])

@@ -1,0 +1,48 @@
+"""Join reports of one benchmark of recipes, placements or gates whose rows were made in parts.
+
+    python -m benchmarks.quality.join_results PART.json... --out report.json
+
+The parts have the same settings. `command` names every part's; paired differences are anew those to
+the first row of the first part, so that a row that is in two parts shows how far runs are apart.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality.trained_tasks import mean
+
+PAIRED = "rouge_l_each"
+
+
+def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """One report of all rows. Exits if the parts were made with other settings."""
+    first = parts[0]
+    for part in parts[1:]:
+        for key in first.keys() - {"command", "results"}:
+            if part.get(key) != first[key]:
+                sys.exit(f"the parts differ in {key}: {first[key]} and {part.get(key)}")
+    rows = [dict(row) for part in parts for row in part["results"]]
+    for row in rows[1:]:
+        if len(row.get(PAIRED, ())) == len(rows[0].get(PAIRED, ())) > 0:
+            pairs = zip(row[PAIRED], rows[0][PAIRED], strict=True)
+            row |= mean([one - other for one, other in pairs], "rouge_l_less_first")
+    command = " ; ".join(dict.fromkeys(part["command"] for part in parts))
+    return {**first, "command": command, "results": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="+", type=Path)
+    parser.add_argument("--out", required=True, type=Path)
+    options = parser.parse_args()
+    report = joined([json.loads(part.read_text(encoding="utf-8")) for part in options.parts])
+    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
