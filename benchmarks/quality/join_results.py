@@ -1,14 +1,16 @@
 """Join reports of one benchmark of recipes, placements or gates whose rows were made in parts.
 
-    python -m benchmarks.quality.join_results PART.json... --out report.json
+    python -m benchmarks.quality.join_results PART.json... --out report.json [--against SYSTEM...]
 
 The parts have the same settings. `command` names every part's; paired differences are anew those to
-the first row of the first part, so that a row that is in two parts shows how far runs are apart.
+the first row of the first part, so that a row that is in two parts shows how far runs are apart. Of
+gates, each in-domain row gets its differences, task by task, to the systems named.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,19 @@ from benchmarks.quality.trained_tasks import mean
 PAIRED = "rouge_l_each"
 
 
-def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+def compare(rows: list[dict[str, Any]], system: str) -> None:
+    """Give in-domain rows of gates their differences to a system's of the same mode."""
+    theirs = {
+        row["mode"]: row["by_task"] for row in rows if row["system"] == system and row["in_domain"]
+    }
+    for row in rows:
+        if row["in_domain"] and row["system"] != system:
+            pairs = zip(row["by_task"], theirs[row["mode"]], strict=True)
+            less = mean([one - other for one, other in pairs], f"less_{system}")
+            row |= {name: value for name, value in less.items() if not name.endswith("_each")}
+
+
+def joined(parts: list[dict[str, Any]], against: Sequence[str] = ()) -> dict[str, Any]:
     """One report of all rows. Exits if the parts were made with other settings."""
     first = parts[0]
     for part in parts[1:]:
@@ -29,6 +43,8 @@ def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
         if len(row.get(PAIRED, ())) == len(rows[0].get(PAIRED, ())) > 0:
             pairs = zip(row[PAIRED], rows[0][PAIRED], strict=True)
             row |= mean([one - other for one, other in pairs], "rouge_l_less_first")
+    for system in against:
+        compare(rows, system)
     command = " ; ".join(dict.fromkeys(part["command"] for part in parts))
     return {**first, "command": command, "results": rows}
 
@@ -39,8 +55,10 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="+", type=Path)
     parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--against", nargs="*", default=[], metavar="SYSTEM")
     options = parser.parse_args()
-    report = joined([json.loads(part.read_text(encoding="utf-8")) for part in options.parts])
+    parts = [json.loads(part.read_text(encoding="utf-8")) for part in options.parts]
+    report = joined(parts, options.against)
     options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
