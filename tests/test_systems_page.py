@@ -15,6 +15,7 @@ from library.trainer.recipes.registry import RECIPES
 from library.trainer.recipes.updates import UPDATES
 
 PAGE = (tiny.ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
+GATES = PAGE.split("## Gates")[1].split("\n## ")[0]
 
 
 @pytest.mark.parametrize(
@@ -35,9 +36,13 @@ def test_options_are_names_that_are_registered(
     assert known - of_no_paper <= named, known - of_no_paper - named
 
 
+def options(text: str, name: str) -> set[str]:
+    """The values that a text gives an option, with their settings."""
+    return set(re.findall(rf"--{name} ([^` ]+)`", text))
+
+
 def test_every_gate_has_its_line() -> None:
-    gates = PAGE.split("## Gates")[1].split("\n## ")[0]
-    named = {line.split("`")[1] for line in gates.splitlines() if line.count("`") >= 2}
+    named = {line.split("`")[1] for line in GATES.splitlines() if line.count("`") >= 2}
     assert {*SYSTEMS} <= named
 
 
@@ -54,3 +59,33 @@ def test_links_lead_to_what_is_there() -> None:
     assert len(links) > 20
     for link in links:
         assert (Path(tiny.ROOT) / "docs" / link).exists(), link
+
+
+@pytest.mark.parametrize(
+    ("file", "option", "key"),
+    [
+        ("recipes.json", "recipe", "recipe"),
+        ("recipes.json", "update", "update"),
+        ("placement.json", "placement", "placement"),
+    ],
+)
+def test_what_is_shown_by_a_report_is_a_row_of_it(file: str, option: str, key: str) -> None:
+    report = json.loads((tiny.ROOT / "docs" / "results" / file).read_text())
+    measured = {row[key] for row in report["results"]}
+    lines = [line for line in PAGE.splitlines() if f"--{option} " in line]
+    linked = {o for line in lines if file in line for o in options(line, option)}
+    others = {o for line in lines if file not in line for o in options(line, option)}
+    assert linked and linked <= measured, linked - measured
+    assert not others & (measured - {"lora"}), "measured, and not shown"
+
+
+def test_every_gate_s_scores_are_the_report_s() -> None:
+    report = json.loads((tiny.ROOT / "docs" / "results" / "routing.json").read_text())
+    scores = {
+        (row["system"], row["mode"], row["in_domain"]): f"{row['rouge_l']:.1f}"
+        for row in report["results"]
+    }
+    for name in SYSTEMS:
+        (line,) = (line for line in GATES.splitlines() if f"| `{name}`" in line)
+        shown = [scores[name, mode, own] for own in (True, False) for mode in ("bare", "prompted")]
+        assert "{} / {}, {} / {}".format(*shown) in line, name

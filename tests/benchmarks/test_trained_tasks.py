@@ -69,7 +69,12 @@ def test_parts_are_joined_and_compared_with_the_first_row() -> None:
 
 def test_gates_are_compared_task_by_task_in_domain() -> None:
     def row(system: str, in_domain: bool, *by_task: float) -> dict[str, Any]:
-        return {"system": system, "mode": "bare", "in_domain": in_domain, "by_task": [*map(float, by_task)]}
+        return {
+            "system": system,
+            "mode": "bare",
+            "in_domain": in_domain,
+            "by_task": [*map(float, by_task)],
+        }
 
     rows = [row("mole", True, 3, 5), row("mole", False, 1, 1), row("one-lora", True, 1, 2)]
     report = join_results.joined([{"command": "one", "results": rows}], ["one-lora"])
