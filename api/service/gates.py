@@ -1,6 +1,6 @@
 """Gates over the library's adapters, which completions name as models: `route:NAME`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 
@@ -18,7 +18,7 @@ from library.adapter import Adapter, stack
 from library.base.joint_completion import Hooks
 from library.base.models import BaseReference
 from library.checkpoint import load_checkpoint
-from library.errors import LorasmithError, UsageError
+from library.errors import AdapterFileError, LorasmithError, UsageError
 
 ROUTE = "route:"
 MOST_EXPERTS = 16  # adapters that a gate without training chooses among
@@ -63,7 +63,7 @@ class Gates:
         Args:
             text: of the prompt; a gate that is not trained chooses among the adapters near to it.
         Raises:
-            NotFound: there is no such gate, or an adapter of a trained one is gone.
+            NotFound: there is no such gate, or an adapter that it needs is gone or damaged.
             UsageError: the library has too few adapters.
             NotReady, LayoutMismatch, UnsupportedModel: as `base_name`.
         """
@@ -74,7 +74,7 @@ class Gates:
         retriever, name = resources.retriever(base), model.removeprefix(ROUTE)
         gate = self._trained.get(name)
         if gate is None:
-            system, adapters = SYSTEMS[name], _near(retriever, text).to(resources.device)
+            system, adapters = SYSTEMS[name], _near(retriever, text, model).to(resources.device)
             scorer, experts = Prototypes(system, adapters), adapters
         else:
             adapters = _own(retriever, gate, model).to(resources.device)
@@ -83,14 +83,14 @@ class Gates:
         return base, partial(gated, gate=scorer, system=system, experts=experts)
 
 
-def _near(retriever: Retriever, text: str) -> Adapter:
+def _near(retriever: Retriever, text: str, model: str) -> Adapter:
     """Of the adapters of the library's layout those with the nearest descriptions."""
     own = {record["id"] for record in retriever.experts}
     if len(own) < 2:
         raise UsageError("a gate chooses among two adapters or more, and the library has fewer")
     vector = embed_inputs(retriever.encoder, [text])[0]
     nearest = retriever.nearest(vector, MOST_EXPERTS, lambda record: record["id"] in own)
-    return stack([retriever.adapter(neighbour.id) for neighbour in nearest])
+    return _read(retriever, (neighbour.id for neighbour in nearest), model)
 
 
 def _own(retriever: Retriever, gate: Gate, model: str) -> Adapter:
@@ -100,4 +100,16 @@ def _own(retriever: Retriever, gate: Gate, model: str) -> Adapter:
     for identity in gate.config.adapters:
         if identity not in there:
             raise NotFound(f"'{model}' needs {identity}, which is not in the library")
-    return stack([retriever.adapter(identity) for identity in gate.config.adapters])
+    return _read(retriever, gate.config.adapters, model)
+
+
+def _read(retriever: Retriever, identities: Iterable[str], model: str) -> Adapter:
+    """Adapters of the library, whose records may be there still while their files are not."""
+    adapters: list[Adapter] = []
+    for identity in identities:
+        try:
+            adapters.append(retriever.adapter(identity))
+        except AdapterFileError as error:
+            message = f"'{model}' needs {identity}, which the library has lost or holds damaged"
+            raise NotFound(message) from error
+    return stack(adapters)

@@ -39,7 +39,7 @@ from library.base.turns import turn
 from library.checkpoint import CheckpointInfo, save_checkpoint
 from library.errors import CheckpointError, LorasmithError, MissingPath, UsageError
 from library.layout import Layout, layout_of
-from library.store.catalogue import records
+from library.store.catalogue import read_adapter, records
 from library.store.open import open_library
 
 UNTRAINED = ("arrow", "spectr", "lag")
@@ -290,6 +290,25 @@ def test_what_a_gate_lacks_is_a_problem(
     monkeypatch.setitem(vars(there), "experts", there.experts[:1])
     status, code, detail = problem(Service(settings, engine))
     assert (status, code) == (422, "invalid-field") and "two adapters or more" in detail
+
+
+def test_an_adapter_that_is_lost_is_a_problem(
+    service: Service,
+    small_library: Path,
+    ids: list[str],
+    encoder: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retriever, "read_adapter", read_adapter)
+    copy = shutil.copytree(small_library, tmp_path / "shelf")
+    (copy / "lib" / "adapters" / ids[1] / "adapter_model.safetensors").unlink()
+    settings = service.settings.model_copy(update={"data": tmp_path / "data"})
+    engine = Engine([], resources_of(copy, encoder))
+    for model in ("route:arrow", "route:mixlora"):
+        status, code, detail = problem(Service(settings, engine), model)
+        assert (status, code) == (404, "not-found")
+        assert detail == f"'{model}' needs {ids[1]}, which the library has lost or holds damaged"
 
 
 def test_gates_that_cannot_be_served_are_refused_at_the_start(
