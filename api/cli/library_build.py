@@ -142,7 +142,7 @@ def build_command(
     quiet_libraries()
     place = TrainingPlace(device, compile_layers, workers, executor, ray_address)
     from library.base.models import described, load_config, load_tokenizer, resolve_base
-    from library.build.build import begin
+    from library.build.build import begin, require_place
     from library.build.placing import with_placement
     from library.build.plan import make_plan
     from library.layout import layout_of
@@ -173,6 +173,7 @@ def build_command(
         variants=variants,
         shard_size=shard_size,
     )
+    require_place(folder, resume=resume)  # a placement may take minutes
     plan = with_placement(
         plan, placement, folder, Probe(reference, [*by_name.values()], seed, device)
     )

@@ -74,18 +74,23 @@ class BuildReport:
         }
 
 
-def begin(folder: LibraryFolder, plan: Plan, *, resume: bool) -> None:
-    """Write the manifest, or compare a resumed build with the one in the folder.
-
-    Raises:
-        OutputExists: the folder is not empty, and `resume` is false or it is not a library.
-        LayoutMismatch, UsageError: the library was begun for another base, or otherwise.
-    """
+def require_place(folder: LibraryFolder, *, resume: bool) -> None:
+    """Raise OutputExists unless the folder is empty, or is a library and `resume` is true."""
     names = folder.names("")  # listed once: another builder may be about to begin
     if MANIFEST in names and not resume:
         raise OutputExists(f"{folder.location} already exists; use --resume to go on with it")
     if names and MANIFEST not in names:
         raise OutputExists(f"{folder.location} is not empty and not a library")
+
+
+def begin(folder: LibraryFolder, plan: Plan, *, resume: bool) -> None:
+    """Write the manifest, or compare a resumed build with the one in the folder.
+
+    Raises:
+        OutputExists: as `require_place`.
+        LayoutMismatch, UsageError: the library was begun for another base, or otherwise.
+    """
+    require_place(folder, resume=resume)
     if not folder.exists(MANIFEST) or not has_plan(folder.read_json(MANIFEST)):
         folder.write_json(MANIFEST, plan.to_dict())
         return

@@ -6,6 +6,7 @@ import pytest
 from building import built, command, content, tasks  # noqa: F401  (fixtures)
 
 from api.cli.main import main
+from library.build import placing
 from library.store.catalogue import read_adapter, records
 from library.store.folder import MANIFEST, LibraryFolder
 
@@ -41,6 +42,18 @@ def test_what_was_begun_goes_on_with_its_ranks(
     for others in ([], ["--placement", "ends"], [*INCREASING, "--rank", "4"]):
         assert main(command(tasks, tiny_base, str(placed), "--resume", *others)) == 1
     assert ((placed / MANIFEST).read_bytes(), content(placed)) == before
+
+
+def test_a_taken_place_is_refused_before_a_placement_looks(
+    placed: Path,
+    tasks: Path,
+    tiny_base: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delattr(placing, "placed")
+    assert main(command(tasks, tiny_base, str(placed), "--placement", "dylora")) == 2
+    assert "already exists; use --resume" in capsys.readouterr().err
 
 
 def test_a_uniform_plan_does_not_speak_of_placements(built: Path) -> None:
