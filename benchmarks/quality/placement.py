@@ -40,10 +40,9 @@ def overlap(one: Mapping[str, float], other: Mapping[str, float]) -> float:
 def chance(whole: Layout, one: Mapping[str, float], other: Mapping[str, float]) -> float:
     """The mean overlap after the modules of `other` changed places within their type."""
     drawn, total = random.Random(0), 0.0
-    types = {site.module_type for site in whole.sites}
     for _ in range(DRAWS):
         moved: dict[str, float] = {}
-        for kind in types:
+        for kind in whole.module_types:
             names = [site.name for site in whole.sites if site.module_type == kind]
             places = drawn.sample(names, len(names))
             moved |= {

@@ -86,7 +86,7 @@ class TrainedTasks:
         """Train and score, and write the report with one row more, which says what it is about."""
         row = {**about, **self._row(recipe, layout, self.jobs, self.config)}
         rows: list[dict[str, Any]] = self.report["results"]
-        if rows and len(row["rouge_l_each"]) == len(rows[0]["rouge_l_each"]):
+        if rows and row["adapters"] == rows[0]["adapters"] == len(self.tasks):
             pairs = zip(row["rouge_l_each"], rows[0]["rouge_l_each"], strict=True)
             row |= mean([one - first for one, first in pairs], "rouge_l_less_first")
         rows.append(row)
@@ -111,7 +111,7 @@ class TrainedTasks:
         if isinstance(trainer, BatchedTrainer):
             error = conversion_error(trainer)
         else:
-            error = max(one.scores["conversion_error"] for one in done)
+            error = max(one.scores["conversion_error"] for one in done if one.adapter is not None)
         return {
             "seconds": round(seconds, 2), "adapters": len(adapters),
             "steps": round(sum(one.steps for one in done) / len(done), 1),

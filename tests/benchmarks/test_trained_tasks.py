@@ -2,12 +2,20 @@
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 
 from benchmarks.quality import join_results, placement, recipes
+from library.build.build import TRAINERS
+from library.progress import Progress, no_progress
+from library.trainer.peft_trainer import PeftTrainer
+from library.trainer.recipes.recipe import TrainingJob
+from library.trainer.run_state import Trained
 
 
 def run(script: Any, folder: Path, base: Path, out: Path, *options: str) -> dict[str, Any]:
@@ -37,6 +45,39 @@ def test_recipes_are_compared_with_the_first(tasks: Path, tiny_base: Path, tmp_p
         less = row["rouge_l"] - rows[0]["rouge_l"]
         assert row["rouge_l_less_first"] == pytest.approx(less, abs=2e-3)
     assert all(row["adapters"] == len(report["tasks"]) == 3 for row in rows)
+
+
+def test_adapters_that_were_given_up_are_in_no_difference(
+    tasks: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = iter(range(2))
+
+    class OneLost(PeftTrainer):
+        def run(
+            self, jobs: Sequence[TrainingJob], progress: Progress = no_progress
+        ) -> Iterator[Trained]:
+            lost = next(runs)  # another one in each
+            for number, done in enumerate(super().run(jobs, progress)):
+                yield replace(done, adapter=None, scores={}) if number == lost else done
+
+    monkeypatch.setitem(TRAINERS, "peft", OneLost)
+    named = ["--recipes", "peft:hra", "peft:miss"]
+    rows = run(recipes, tasks, tiny_base, tmp_path / "r.json", *named)["results"]
+    assert [row["adapters"] for row in rows] == [2, 2]
+    assert "rouge_l_less_first" not in rows[1]
+
+
+def test_chance_is_the_same_for_any_order_of_hashes() -> None:
+    code = """
+from benchmarks.quality.placement import chance, shares
+from library.layout import Layout, Site
+names = [f"layers.{i}.{kind}_proj" for kind in "qkvogud" for i in range(4)]
+sites = [Site(name, 99, 99, number**2 + 1) for number, name in enumerate(names)]
+layout = Layout("llama", 4, tuple(sites))
+print(chance(layout, shares(layout), shares(layout)))
+"""
+    started = [tiny.start_python(code, hash_seed=seed) for seed in (1, 2)]
+    assert len({tiny.output_of(process) for process in started}) == 1
 
 
 def test_placements_have_one_budget(tasks: Path, tiny_base: Path, tmp_path: Path) -> None:
