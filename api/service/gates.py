@@ -1,8 +1,11 @@
 """Gates over the library's adapters, which completions name as models: `route:NAME`."""
 
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import nn
 
 from api.errors import NotFound
 from api.service.settings import Settings
@@ -10,18 +13,43 @@ from generator.resources import Resources
 from index.gate.experts import experts_of
 from index.gate.forward import gated
 from index.gate.learnt import Gate
-from index.gate.prototypes import Prototypes
-from index.gate.systems import SYSTEMS, systems
+from index.gate.prototypes import Prototypes, Scorer
+from index.gate.systems import SYSTEMS, System, systems
 from index.routing import embed_inputs
 from index.search.retriever import Retriever
 from library.adapter import Adapter, stack
-from library.base.joint_completion import Hooks
 from library.base.models import BaseReference
 from library.checkpoint import load_checkpoint
 from library.errors import AdapterFileError, LorasmithError, UsageError
 
 ROUTE = "route:"
 MOST_EXPERTS = 16  # adapters that a gate without training chooses among
+
+
+@dataclass(frozen=True)
+class GateHooks:
+    """A gate's hooks for one answer, which put its experts together when its turn comes.
+
+    Attributes:
+        adapters: of one layout, as the library's reader keeps them.
+        gate: a trained one; None for one that needs no training.
+    """
+
+    system: System
+    adapters: Sequence[Adapter]
+    gate: Gate | None
+    device: str
+
+    def __call__(self, model: nn.Module) -> AbstractContextManager[None]:
+        return gated(model, self.scorer, self.system, self.experts)
+
+    @cached_property
+    def experts(self) -> Adapter:
+        return experts_of(self.system, stack(self.adapters).to(self.device))
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        return Prototypes(self.system, self.experts) if self.gate is None else self.gate
 
 
 class Gates:
@@ -57,7 +85,7 @@ class Gates:
         fit.require(settings.base())
         return settings.default_base
 
-    def find(self, model: str, text: str) -> tuple[BaseReference, Hooks]:
+    def find(self, model: str, text: str) -> tuple[BaseReference, GateHooks]:
         """The base and the hooks of a gate among `models`.
 
         Args:
@@ -74,16 +102,13 @@ class Gates:
         retriever, name = resources.retriever(base), model.removeprefix(ROUTE)
         gate = self._trained.get(name)
         if gate is None:
-            system, adapters = SYSTEMS[name], _near(retriever, text, model).to(resources.device)
-            scorer, experts = Prototypes(system, adapters), adapters
+            system, adapters = SYSTEMS[name], _near(retriever, text, model)
         else:
-            adapters = _own(retriever, gate, model).to(resources.device)
-            system, experts = gate.system, experts_of(gate.system, adapters)
-            scorer = gate.to(resources.device)
-        return base, partial(gated, gate=scorer, system=system, experts=experts)
+            system, adapters = gate.system, _own(retriever, gate.to(resources.device), model)
+        return base, GateHooks(system, adapters, gate, resources.device)
 
 
-def _near(retriever: Retriever, text: str, model: str) -> Adapter:
+def _near(retriever: Retriever, text: str, model: str) -> list[Adapter]:
     """Of the adapters of the library's layout those with the nearest descriptions."""
     own = {record["id"] for record in retriever.experts}
     if len(own) < 2:
@@ -93,7 +118,7 @@ def _near(retriever: Retriever, text: str, model: str) -> Adapter:
     return _read(retriever, (neighbour.id for neighbour in nearest), model)
 
 
-def _own(retriever: Retriever, gate: Gate, model: str) -> Adapter:
+def _own(retriever: Retriever, gate: Gate, model: str) -> list[Adapter]:
     """The adapters that a gate was trained on, in its order."""
     retriever.plan.layout.require_same(gate.layout, "the library", f"'{model}'")
     there = {record["id"] for record in retriever.experts}
@@ -103,7 +128,7 @@ def _own(retriever: Retriever, gate: Gate, model: str) -> Adapter:
     return _read(retriever, gate.config.adapters, model)
 
 
-def _read(retriever: Retriever, identities: Iterable[str], model: str) -> Adapter:
+def _read(retriever: Retriever, identities: Iterable[str], model: str) -> list[Adapter]:
     """Adapters of the library, whose records may be there still while their files are not."""
     adapters: list[Adapter] = []
     for identity in identities:
@@ -112,4 +137,4 @@ def _read(retriever: Retriever, identities: Iterable[str], model: str) -> Adapte
         except AdapterFileError as error:
             message = f"'{model}' needs {identity}, which the library has lost or holds damaged"
             raise NotFound(message) from error
-    return stack(adapters)
+    return adapters
