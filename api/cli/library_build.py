@@ -20,6 +20,7 @@ from api.cli.build_options import (
     TrainingPlace,
     WorkerCount,
 )
+from api.cli.console import progress_bar
 from api.cli.index import follow_own_indexes
 from api.cli.library_list import CatalogueUrl, Location, catalogue_of_build
 from library.errors import LorasmithError, UsageError
@@ -174,9 +175,9 @@ def build_command(
         shard_size=shard_size,
     )
     require_place(folder, resume=resume)  # a placement may take minutes
-    plan = with_placement(
-        plan, placement, folder, Probe(reference, [*by_name.values()], seed, device)
-    )
+    with progress_bar("placement", unit="step") as bar:
+        probe = Probe(reference, [*by_name.values()], seed, device, bar)
+        plan = with_placement(plan, placement, folder, probe)
     begin(folder, plan, resume=resume)
     report = place.train(out, reference, plan, by_name)
     _finish(report, out, {**broken, **plan.skipped}, as_json)

@@ -52,6 +52,7 @@ class GatedLoRA:
         ]
         self.module, self.layer, self.place = torch.tensor(known, device=base.device).unbind(1)
         self._rows = {part: probe.drawn_rows(part, PART_ROWS) for part in ("train", "tune")}
+        self._progress = probe.progress
         self.rng = random.Random(f"{probe.seed}/gates")
         self._hooks = MultiAdapter(base.model, self.layout)
 
@@ -84,6 +85,7 @@ class GatedLoRA:
         for step in range(1, steps + 1):
             _move(optimiser, self.loss("train", gates().detach()))
             then(step / steps)
+            self._progress(step, steps)
 
     def learn(
         self,

@@ -15,6 +15,7 @@ from library.base.loss import answer_loss, output_logits
 from library.base.models import BaseModel, BaseReference, load_base
 from library.errors import TaskFileError
 from library.layout import Layout
+from library.progress import Progress, no_progress
 from library.tasks.files import Task
 
 ROWS = 64  # of all tasks together
@@ -31,12 +32,14 @@ class Probe:
         tasks: to be adapted to.
         seed: of the draw of rows.
         device: where the base runs, in float32.
+        progress: of what a placement trains, in steps.
     """
 
     reference: BaseReference
     tasks: Sequence[Task]
     seed: int = 0
     device: str = "cpu"
+    progress: Progress = no_progress
 
     @cached_property
     def base(self) -> BaseModel:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,13 @@ def test_the_base_stays_as_it_is(name: str, layout: Layout, probe: Probe) -> Non
     for module in probe.base.model.modules():
         assert not module._forward_hooks and "lora_factors" not in vars(module)
     assert all(p.grad is None and not p.requires_grad for p in probe.base.model.parameters())
+
+
+def test_steps_are_told(layout: Layout, probe: Probe) -> None:
+    told: list[tuple[int, int]] = []
+    watched = replace(probe, progress=lambda done, steps: told.append((done, steps)))
+    DyLoRA(steps=2).scores(layout, watched)
+    assert told == [(1, 2), (2, 2)]
 
 
 def test_settings(layout: Layout, probe: Probe) -> None:
