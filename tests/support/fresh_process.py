@@ -1,7 +1,7 @@
 """Run by a fresh interpreter: prints digests of all that must not depend on the process.
 
-Arguments: number of threads; to generate and merge as well, a checkpoint, a library, a base folder
-and a `lorasmith compose` command whose last word is its new folder.
+Arguments: number of threads, a checkpoint, a library, a base folder, and a `lorasmith compose`
+command whose last word is its new folder.
 """
 
 import json
@@ -16,17 +16,13 @@ from library.layout import layout_of
 from library.peft.write import to_peft
 
 
-def main(threads: str, *generating: str) -> None:
+def main(threads: str, checkpoint: str, library: str, base: str, *command: str) -> None:
     torch.set_num_threads(int(threads))
-    found = {}
+    found = generated(Path(checkpoint), library, base) | {"merged": merged([*command])}
     for family in ("llama", "gemma2", "phi3", "gpt2"):
         layout = layout_of(tiny.config(family), rank=3)
         files = to_peft(tiny.adapter(layout), base_name="b")
         found[family] = [layout.digest, digest(files.config_bytes + files.weights)]
-    if generating:
-        checkpoint, library, base, *command = generating
-        found |= generated(Path(checkpoint), library, base)
-        found["merged"] = merged(command)
     print(json.dumps(found))
 
 
