@@ -1,14 +1,16 @@
-"""Options that `library build` and `add` share, and where both train."""
+"""What `library build` and `add` share: options, tasks, where both train, and what they say."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from api.cli.console import progress_bar
+from library.errors import LorasmithError, UsageError
 
 if TYPE_CHECKING:
     from library.base.models import BaseReference
@@ -70,3 +72,43 @@ class TrainingPlace:
                 ray_address=self.ray_address,
                 progress=progress,
             )
+
+
+def read_task_folders(
+    folders: list[Path], skip_broken: bool, exclude_license: str
+) -> tuple[dict[str, "Task"], dict[str, str]]:
+    """Tasks by name, and the reason for each file that was left out."""
+    from library.tasks.files import read_tasks
+
+    tasks_by_name: dict[str, Task] = {}
+    broken: dict[str, str] = {}
+    excluded = set(filter(None, exclude_license.split(",")))
+
+    def leave_out(file: Path, error: LorasmithError) -> None:
+        broken[file.name] = str(error)
+
+    for folder in folders:
+        for task in read_tasks(folder, on_broken=leave_out if skip_broken else None):
+            if task.name in tasks_by_name:
+                raise UsageError(f"two folders hold a task named {task.name}")
+            tasks_by_name[task.name] = task
+    return {n: t for n, t in tasks_by_name.items() if t.license_class not in excluded}, broken
+
+
+def say_built(report: "BuildReport", out: str, skipped: Mapping[str, str], as_json: bool) -> None:
+    """Say what was done."""
+    summary = report.summary() | {"skipped": dict(skipped)}
+    typer.echo(json.dumps(summary) if as_json else _readable(summary, out))
+
+
+def _readable(summary: Mapping[str, Any], out: str) -> str:
+    lines = [
+        f"{out}: {summary['adapters']} adapters in {summary['seconds']:.1f} s "
+        f"({summary['tokens_per_second']:,.0f} tokens/s, {100 * summary['padding']:.1f} % padding)"
+    ]
+    if summary["kept"]:
+        lines.append(f"{summary['kept']} were there already")
+    if summary["failed"]:
+        lines.append(f"{summary['failed']} never stayed finite and were given up")
+    lines += [f"skipped: {reason}" for reason in summary["skipped"].values()]
+    return "\n".join(lines)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from api.cli.library_build import add_command, build_command
+from api.cli.library_add import add_command
+from api.cli.library_build import build_command
 from api.cli.library_list import (
     SHIPPED_LIBRARY,
     CatalogueUrl,

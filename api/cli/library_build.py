@@ -1,9 +1,6 @@
-"""`lorasmith library build` and `add`: adapters trained for tasks, many at once."""
+"""`lorasmith library build`: adapters trained for tasks, many at once."""
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,16 +16,12 @@ from api.cli.build_options import (
     TaskFolders,
     TrainingPlace,
     WorkerCount,
+    read_task_folders,
+    say_built,
 )
 from api.cli.console import progress_bar
-from api.cli.index import follow_own_indexes
-from api.cli.library_list import CatalogueUrl, Location, catalogue_of_build
-from library.errors import LorasmithError, UsageError
+from api.cli.library_list import CatalogueUrl, catalogue_of_build
 from library.quiet import quiet_libraries
-
-if TYPE_CHECKING:
-    from library.build.build import BuildReport
-    from library.tasks.files import Task
 
 
 def build_command(
@@ -136,7 +129,7 @@ def build_command(
 
     settings = recipe_named(recipe, lr=lr, update=update)
     placement_named(placement)
-    by_name, broken = _read(tasks, skip_broken, exclude_license)
+    by_name, broken = read_task_folders(tasks, skip_broken, exclude_license)
     from library.base.models import require_device
 
     require_device(device)
@@ -180,95 +173,5 @@ def build_command(
         plan = with_placement(plan, placement, folder, probe)
     begin(folder, plan, resume=resume)
     report = place.train(out, reference, plan, by_name)
-    _finish(report, out, {**broken, **plan.skipped}, as_json)
+    say_built(report, out, {**broken, **plan.skipped}, as_json)
     catalogue_of_build(folder, catalogue)
-
-
-def add_command(
-    tasks: TaskFolders,
-    location: Location,
-    base: Annotated[
-        str | None,
-        typer.Option(help="The library's base model, where that is not where it was."),
-    ] = None,
-    shard_size: ShardSize = 64,
-    exclude_license: ExcludedLicenses = "",
-    workers: WorkerCount = 1,
-    executor: Executor = "local",
-    ray_address: RayAddress = None,
-    device: Device = "cpu",
-    compile_layers: CompileLayers = False,
-    skip_broken: SkipBroken = False,
-    catalogue: CatalogueUrl = None,
-    as_json: Json = False,
-) -> None:
-    """Train adapters for the tasks that a library does not have, as it was built: its base, recipe,
-    steps and seed. After a stop the same command goes on. For adapters that are trained already
-    there is `library import`.
-
-    Example: lorasmith library add --tasks more-tasks --library my-library
-    """
-    by_name, broken = _read(tasks, skip_broken, exclude_license)
-    from library.base.models import require_device
-
-    require_device(device)
-    quiet_libraries()
-    place = TrainingPlace(device, compile_layers, workers, executor, ray_address)
-    from library.base.models import described, load_tokenizer, resolve_base
-    from library.build.add import begin_addition
-    from library.build.build import BuildReport, require_base_of_plan
-    from library.store.open import open_library
-
-    folder = open_library(location, write=True)
-    plan = folder.plan()
-    reference = resolve_base(base or plan.base["id"])
-    require_base_of_plan(plan, described(reference))
-    addition = begin_addition(folder, by_name, load_tokenizer(reference), shard_size=shard_size)
-    report = BuildReport(existing=addition.existing)
-    if not addition.is_done:
-        trained = place.train(location, reference, addition.plan, by_name)
-        report.add(trained)
-        report.seconds = trained.seconds
-    _finish(report, location, {**broken, **addition.skipped}, as_json)
-    catalogue_of_build(folder, catalogue)
-    follow_own_indexes(location)
-
-
-def _read(
-    folders: list[Path], skip_broken: bool, exclude_license: str
-) -> tuple[dict[str, "Task"], dict[str, str]]:
-    """Tasks by name, and the reason for each file that was left out."""
-    from library.tasks.files import read_tasks
-
-    tasks_by_name: dict[str, Task] = {}
-    broken: dict[str, str] = {}
-    excluded = set(filter(None, exclude_license.split(",")))
-
-    def leave_out(file: Path, error: LorasmithError) -> None:
-        broken[file.name] = str(error)
-
-    for folder in folders:
-        for task in read_tasks(folder, on_broken=leave_out if skip_broken else None):
-            if task.name in tasks_by_name:
-                raise UsageError(f"two folders hold a task named {task.name}")
-            tasks_by_name[task.name] = task
-    return {n: t for n, t in tasks_by_name.items() if t.license_class not in excluded}, broken
-
-
-def _finish(report: "BuildReport", out: str, skipped: Mapping[str, str], as_json: bool) -> None:
-    """Say what was done."""
-    summary = report.summary() | {"skipped": dict(skipped)}
-    typer.echo(json.dumps(summary) if as_json else _readable(summary, out))
-
-
-def _readable(summary: Mapping[str, Any], out: str) -> str:
-    lines = [
-        f"{out}: {summary['adapters']} adapters in {summary['seconds']:.1f} s "
-        f"({summary['tokens_per_second']:,.0f} tokens/s, {100 * summary['padding']:.1f} % padding)"
-    ]
-    if summary["kept"]:
-        lines.append(f"{summary['kept']} were there already")
-    if summary["failed"]:
-        lines.append(f"{summary['failed']} never stayed finite and were given up")
-    lines += [f"skipped: {reason}" for reason in summary["skipped"].values()]
-    return "\n".join(lines)
