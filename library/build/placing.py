@@ -6,7 +6,7 @@ from library.layout import Layout
 from library.placement.probe import Probe
 from library.placement.registry import placed, placement_named
 from library.store.folder import MANIFEST, LibraryFolder
-from library.store.plan import Plan
+from library.store.plan import Plan, has_plan
 
 UNIFORM = "uniform"
 
@@ -26,7 +26,7 @@ def with_placement(plan: Plan, text: str, folder: LibraryFolder, probe: Probe) -
         return plan
     placement, said = placement_named(text), {"name": text, "budget": plan.layout.digest}
     begun = folder.read_json(MANIFEST) if folder.exists(MANIFEST) else {}
-    if begun.get("placement") == said:
+    if has_plan(begun):  # where it was begun with another placement, it is refused for that
         layout = Layout.from_dict(begun["layout"])
     else:
         layout = placed(plan.layout, placement, probe)

@@ -39,8 +39,9 @@ def test_what_was_begun_goes_on_with_its_ranks(
     before = (placed / MANIFEST).read_bytes(), content(placed)
     assert main(command(tasks, tiny_base, str(placed), "--resume", *INCREASING)) == 0
     assert ((placed / MANIFEST).read_bytes(), content(placed)) == before
-    for others in ([], ["--placement", "ends"], [*INCREASING, "--rank", "4"]):
-        assert main(command(tasks, tiny_base, str(placed), "--resume", *others)) == 1
+    assert main(command(tasks, tiny_base, str(placed), "--resume")) == 1  # of another layout
+    for others in (["--placement", "ends"], [*INCREASING, "--rank", "4"]):
+        assert main(command(tasks, tiny_base, str(placed), "--resume", *others)) == 2
     assert ((placed / MANIFEST).read_bytes(), content(placed)) == before
 
 
@@ -54,6 +55,9 @@ def test_a_taken_place_is_refused_before_a_placement_looks(
     monkeypatch.delattr(placing, "placed")
     assert main(command(tasks, tiny_base, str(placed), "--placement", "dylora")) == 2
     assert "already exists; use --resume" in capsys.readouterr().err
+    other = ["--resume", "--placement", "dylora"]
+    assert main(command(tasks, tiny_base, str(placed), *other)) == 2
+    assert "begun with other settings: placement" in capsys.readouterr().err
 
 
 def test_a_uniform_plan_does_not_speak_of_placements(built: Path) -> None:
