@@ -8,8 +8,8 @@ serialises to canonical JSON, and its SHA-256 is what adapters, libraries and ch
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 from library.canonical import canonical_json, digest
@@ -237,31 +237,45 @@ def layout_of(config: Any, targets: Sequence[str] | None = None, *, rank: int = 
     refused = sorted(set(types) & set(REFUSED))
     if refused:
         raise UsageError(f"{refused[0]} cannot be adapted: servers refuse such adapters")
-    sites = _sites_of(config, types, rank)
+    sites = [replace(site, rank=rank) for site in _sites_of(_Config.of(config), types)]
     missing = [name for name in types if name not in {site.module_type for site in sites}]
     if missing:
         raise UsageError(f"model family '{family}' has no module named '{missing[0]}'")
     return Layout(model_type=family, depth=config.num_hidden_layers, sites=tuple(sites))
 
 
-def _sites_of(config: Any, types: tuple[str, ...], rank: int) -> list[Site]:
-    """Every module whose last name is among `types`."""
+@dataclass(frozen=True)
+class _Config:
+    """A config that equals one of the same kind and content."""
+
+    kind: type
+    text: str
+    config: Any = field(compare=False)
+
+    @classmethod
+    def of(cls, config: Any) -> "_Config":
+        return cls(type(config), config.to_json_string(use_diff=False), config)
+
+
+@lru_cache(maxsize=64)  # a model takes a tenth of a second, and every completion asks
+def _sites_of(config: _Config, types: tuple[str, ...]) -> tuple[Site, ...]:
+    """Every module whose last name is among `types`, at rank 1."""
     import torch
     from torch import nn
     from transformers import AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config.config)
     sites = []
     for name, module in model.named_modules():
         if name.rsplit(".", 1)[-1] not in types:
             continue
         if isinstance(module, Conv1D):
             rows, columns = module.weight.shape
-            sites.append(Site(name, rows, columns, rank, transposed=True))
+            sites.append(Site(name, rows, columns, 1, transposed=True))
         elif isinstance(module, nn.Linear):
-            sites.append(Site(name, module.in_features, module.out_features, rank))
+            sites.append(Site(name, module.in_features, module.out_features, 1))
         else:
             raise UnsupportedModel(f"{name} is a {type(module).__name__}, not a linear layer")
-    return sites
+    return tuple(sites)

@@ -1,7 +1,6 @@
 """Requests and problems, for the tests of the service."""
 
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from starlette.testclient import TestClient
 
 import pretrained
 from api.http.app import create_app
-from api.http.listening import server_config
+from api.http.listening import listen, server_config
 from api.http.problems import PROBLEMS
 from api.service.service import Service
 from api.service.settings import Settings
@@ -65,7 +64,7 @@ def client_of_service(service: Service) -> Iterator[TestClient]:
 def serving(app: FastAPI) -> Iterator[int]:
     """The port of a real server on loopback."""
     server = uvicorn.Server(server_config(app))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -100,6 +100,13 @@ def verified(tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     return run
 
 
+in_float32, in_bfloat16 = (
+    pytest.mark.parametrize("world", [dtype], ids=[str(dtype)], indirect=True)
+    for dtype in (torch.float32, torch.bfloat16)
+)
+
+
+@in_bfloat16  # as servers compute
 def test_every_fault_gets_its_verdict_and_none_is_no_fault(
     world: World, adapters: Adapter, verified: Any
 ) -> None:
@@ -120,9 +127,6 @@ def test_every_fault_gets_its_verdict_and_none_is_no_fault(
     assert (code, strong["code"]) == (1, "served-strength")
     assert strong["evidence"]["strength"] == pytest.approx(2, rel=0.05)
     assert "2.0" in strong["message"] and "rsLoRA" not in strong["message"]
-
-
-in_float32 = pytest.mark.parametrize("world", [torch.float32], ids=["float32"], indirect=True)
 
 
 @in_float32
@@ -153,6 +157,7 @@ def test_the_scale_of_rslora_left_out_is_named(
     assert "rsLoRA's scale were left out" in dropped["message"]
 
 
+@in_float32
 def test_an_adapter_that_changes_too_little_is_left_open(
     world: World, adapters: Adapter, verified: Any
 ) -> None:
