@@ -55,6 +55,16 @@ class Site:
         match = re.search(r"\.(\d+)\.", f".{self.name}.")
         return int(match.group(1)) if match else 0
 
+    @property
+    def full_rank(self) -> int:
+        """The largest rank that its ΔW can have."""
+        return min(self.in_features * self.kernel, self.out_features)
+
+    @property
+    def numbers_per_rank(self) -> int:
+        """How many numbers of its factors A and B one rank is."""
+        return self.in_features * self.kernel + self.out_features
+
 
 @dataclass(frozen=True, slots=True)
 class Group:

@@ -86,9 +86,8 @@ class TrainedTasks:
         """Train and score, and write the report with one row more, which says what it is about."""
         row = {**about, **self._row(recipe, layout, self.jobs, self.config)}
         rows: list[dict[str, Any]] = self.report["results"]
-        if rows and row["adapters"] == rows[0]["adapters"] == len(self.tasks):
-            pairs = zip(row["rouge_l_each"], rows[0]["rouge_l_each"], strict=True)
-            row |= mean([one - first for one, first in pairs], "rouge_l_less_first")
+        if rows:
+            row |= less_first(row, rows[0], len(self.tasks))
         rows.append(row)
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.out.write_text(json.dumps(self.report, indent=1) + "\n", encoding="utf-8")
@@ -167,6 +166,14 @@ def rouge(base: BaseModel, tasks: list[Task], adapters: Mapping[str, Adapter]) -
         100 * sum(rouge_l(next(answers), row.outputs) for row in task.tune) / len(task.tune)
         for task in asked
     ]
+
+
+def less_first(row: dict[str, Any], first: dict[str, Any], tasks: int) -> dict[str, Any]:
+    """The paired difference of a row's ROUGE-L to the first row's, if both have all adapters."""
+    if not row["adapters"] == first["adapters"] == tasks:
+        return {}
+    pairs = zip(row["rouge_l_each"], first["rouge_l_each"], strict=True)
+    return mean([one - other for one, other in pairs], "rouge_l_less_first")
 
 
 def mean(values: list[float], name: str) -> dict[str, Any]:

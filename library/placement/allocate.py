@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from library.errors import UsageError
-from library.layout import Layout, Site
+from library.layout import Layout
 
 
 def allocated(layout: Layout, scores: Mapping[str, float]) -> Layout:
@@ -18,22 +18,24 @@ def allocated(layout: Layout, scores: Mapping[str, float]) -> Layout:
         scores: of every module, at least 0.
     Raises UsageError: no module has a score above 0, or the budget does not pay for one rank.
     """
-    budget = sum(site.rank * _cost(site) for site in layout.sites)
+    budget = sum(site.rank * site.numbers_per_rank for site in layout.sites)
     shares = _ideal(layout, scores, float(budget))
     ranks = {name: int(share) for name, share in shares.items()}
-    left = budget - sum(ranks[site.name] * _cost(site) for site in layout.sites)
+    left = budget - sum(ranks[site.name] * site.numbers_per_rank for site in layout.sites)
     # What rounding down left over goes to the largest remainders, and on while one more fits.
     while True:
         open_sites = [
             site
             for site in layout.sites
-            if scores[site.name] > 0 and ranks[site.name] < full_rank(site) and _cost(site) <= left
+            if scores[site.name] > 0
+            and ranks[site.name] < site.full_rank
+            and site.numbers_per_rank <= left
         ]
         if not open_sites:
             break
         site = max(open_sites, key=lambda s: shares[s.name] - ranks[s.name])
         ranks[site.name] += 1
-        left -= _cost(site)
+        left -= site.numbers_per_rank
     kept = {name: rank for name, rank in ranks.items() if rank}
     if not kept:
         raise UsageError("the budget of the placement does not pay for rank 1 of any module")
@@ -47,20 +49,10 @@ def _ideal(layout: Layout, scores: Mapping[str, float], budget: float) -> dict[s
     if not rising:
         raise UsageError("the placement leaves no module to adapt")
     while rising:
-        t = budget / sum(scores[site.name] * _cost(site) for site in rising)
-        full = [site for site in rising if scores[site.name] * t >= full_rank(site)]
+        t = budget / sum(scores[site.name] * site.numbers_per_rank for site in rising)
+        full = [site for site in rising if scores[site.name] * t >= site.full_rank]
         for site in full or rising:
-            shares[site.name] = float(full_rank(site)) if full else scores[site.name] * t
-        budget -= sum(full_rank(site) * _cost(site) for site in full)
+            shares[site.name] = float(site.full_rank) if full else scores[site.name] * t
+        budget -= sum(site.full_rank * site.numbers_per_rank for site in full)
         rising = [site for site in rising if site not in full] if full else []
     return shares
-
-
-def _cost(site: Site) -> int:
-    """Trained numbers of one rank."""
-    return site.in_features * site.kernel + site.out_features
-
-
-def full_rank(site: Site) -> int:
-    """The largest rank that its ΔW can have."""
-    return min(site.in_features * site.kernel, site.out_features)

@@ -13,7 +13,6 @@ from library.base.batches import grouped
 from library.base.loss import row_losses
 from library.base.multi_adapter import MultiAdapter
 from library.layout import Layout
-from library.placement.allocate import full_rank
 from library.placement.placement import of_depths
 from library.placement.probe import BATCH, Probe
 from library.trainer.optimiser import shared_start
@@ -40,7 +39,7 @@ class GatedLoRA:
 
     def __init__(self, layout: Layout, probe: Probe) -> None:
         base = self._base = probe.base
-        ranks = {site.name: min(WIDER * site.rank, full_rank(site)) for site in layout.sites}
+        ranks = {site.name: min(WIDER * site.rank, site.full_rank) for site in layout.sites}
         self.layout = layout.with_ranks(ranks)
         self._start = shared_start(self.layout, probe.seed).to(base.device).detached()
         layers = {depth: i for i, depth in enumerate(of_depths(layout))}

@@ -96,8 +96,12 @@ def test_placements_have_one_budget(tasks: Path, tiny_base: Path, tmp_path: Path
 
 def test_parts_are_joined_and_compared_with_the_first_row() -> None:
     each = {"uniform": [10.0, 20.0], "ends": [11.0, 23.0], "plop": [9.0, 20.0]}
+
+    def row(name: str) -> dict[str, Any]:
+        return {"placement": name, "adapters": 2, "rouge_l_each": each[name]}
+
     parts = [
-        {"rank": 4, "command": c, "results": [{"placement": p, "rouge_l_each": each[p]} for p in n]}
+        {"rank": 4, "tasks": ["a", "b"], "command": c, "results": [row(p) for p in n]}
         for c, n in (("one", ["uniform", "ends"]), ("two", ["plop"]))
     ]
     report = join_results.joined(parts)

@@ -27,7 +27,7 @@ class LoRAGA(PiSSA):
 
     def require_fit(self, layout: Layout, steps: int) -> None:
         super().require_fit(layout, steps)
-        most = min(min(site.in_features, site.out_features) for site in layout.sites) // 2
+        most = min(site.full_rank for site in layout.sites) // 2
         if layout.rank > most:
             raise UsageError(f"recipe 'lora-ga' takes a rank of at most {most} on these modules")
 

@@ -91,7 +91,7 @@ class Recipe:
             )
         if ruled or not self.is_plain:
             what = f"update '{self.update}'" if ruled else f"recipe '{self.name}'"
-            smallest = min(min(site.in_features, site.out_features) for site in layout.sites)
+            smallest = min(site.full_rank for site in layout.sites)
             if any(site.rank != layout.rank for site in layout.sites):
                 raise UsageError(f"{what} takes one rank for all modules")
             if layout.rank > smallest:
