@@ -11,6 +11,7 @@ import typer
 
 from api.cli.console import progress_bar
 from library.errors import LorasmithError, UsageError
+from library.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from library.base.models import BaseReference
@@ -53,6 +54,13 @@ class TrainingPlace:
     workers: int
     executor: Literal["local", "ray"]
     ray_address: str | None
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a device that is not there."""
+        from library.base.models import require_device
+
+        require_device(self.device)
+        quiet_libraries()
 
     def train(
         self, location: str, base: "BaseReference", plan: "Plan", tasks: "Mapping[str, Task]"

@@ -21,7 +21,6 @@ from api.cli.build_options import (
 )
 from api.cli.index import follow_own_indexes
 from api.cli.library_list import CatalogueUrl, Location, catalogue_of_build
-from library.quiet import quiet_libraries
 
 
 def add_command(
@@ -49,10 +48,6 @@ def add_command(
     Example: lorasmith library add --tasks more-tasks --library my-library
     """
     by_name, broken = read_task_folders(tasks, skip_broken, exclude_license)
-    from library.base.models import require_device
-
-    require_device(device)
-    quiet_libraries()
     place = TrainingPlace(device, compile_layers, workers, executor, ray_address)
     from library.base.models import described, load_tokenizer, resolve_base
     from library.build.add import begin_addition

@@ -21,7 +21,6 @@ from api.cli.build_options import (
 )
 from api.cli.console import progress_bar
 from api.cli.library_list import CatalogueUrl, catalogue_of_build
-from library.quiet import quiet_libraries
 
 
 def build_command(
@@ -130,10 +129,6 @@ def build_command(
     settings = recipe_named(recipe, lr=lr, update=update)
     placement_named(placement)
     by_name, broken = read_task_folders(tasks, skip_broken, exclude_license)
-    from library.base.models import require_device
-
-    require_device(device)
-    quiet_libraries()
     place = TrainingPlace(device, compile_layers, workers, executor, ray_address)
     from library.base.models import described, load_config, load_tokenizer, resolve_base
     from library.build.build import begin, require_place
