@@ -193,8 +193,8 @@ class Completions:
             record = store.get(owner, name.removeprefix(GENERATED))
         except NotFound as error:
             raise NotFound(f"there is no model '{name}'; /v1/models lists them") from error
-        base = require_configured(settings, record["base_model"])
-        return models.model(base), adapter_for_base(store.files(owner, record), base)
+        base = models.model(require_configured(settings, record["base_model"]))
+        return base, adapter_for_base(store.files(owner, record), base)
 
     def _run(self, prepared: Prepared, emit: Callable[[Piece], None]) -> Ended:
         base, text = prepared.base, GrowingText(prepared.base, prepared.stop)

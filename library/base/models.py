@@ -114,12 +114,14 @@ def load_config(reference: BaseReference, *, offline: bool = False) -> Any:
     return _pretrained(AutoConfig, reference, local_files_only=offline)
 
 
-def base_layout(reference: BaseReference, like: Layout) -> Layout:
+def base_layout(base: BaseReference | BaseModel, like: Layout) -> Layout:
     """The base's layout for the modules and ranks of `like`, from its config alone.
 
-    For a module that the base lacks, all of the same types at one rank.
+    A loaded base has it at hand, that of another is read. For a module that the base lacks, all of
+    the same types at one rank.
     """
-    full = layout_of(load_config(reference), like.module_types, rank=like.rank)
+    config = base.model.config if isinstance(base, BaseModel) else load_config(base)
+    full = layout_of(config, like.module_types, rank=like.rank)
     return full.with_ranks(like.ranks) if full.ranks.keys() >= like.ranks.keys() else full
 
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from library.adapter import Adapter
-from library.base.models import BaseReference, base_layout
+from library.base.models import BaseModel, BaseReference, base_layout
 from library.peft.read import adapter_of, read_peft
 
 
-def adapter_for_base(files: Mapping[str, bytes], base: BaseReference) -> Adapter:
+def adapter_for_base(files: Mapping[str, bytes], base: BaseReference | BaseModel) -> Adapter:
     """One adapter (n = 1) from the content of its files, by name.
 
     Raises as library.peft.read.adapter_of does; LayoutMismatch or UnsupportedModel if it is not for
