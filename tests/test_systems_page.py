@@ -65,6 +65,7 @@ def test_links_lead_to_what_is_there() -> None:
     ("file", "option", "key"),
     [
         ("recipes.json", "recipe", "recipe"),
+        ("recipes-peft.json", "recipe", "recipe"),
         ("recipes.json", "update", "update"),
         ("placement.json", "placement", "placement"),
     ],
