@@ -78,11 +78,15 @@ def serving(folder: Path) -> Iterator[Client]:
     """A client of a server that is ready; its store is in `folder`."""
     environment = {**os.environ, "LORASMITH_DATA": str(folder)}
     command = [sys.executable, "-m", "api", "serve", "--port", "0"]
-    quiet, told = subprocess.DEVNULL, subprocess.PIPE
-    with subprocess.Popen(command, env=environment, stdout=quiet, stderr=told, text=True) as server:
+    quiet, told = subprocess.DEVNULL, folder / "serve.log"  # a pipe that nobody reads fills up
+    with (
+        told.open("w", encoding="utf-8") as log,
+        subprocess.Popen(command, env=environment, stdout=quiet, stderr=log) as server,
+    ):
         try:
-            assert server.stderr is not None
-            port = server.stderr.readline().split("http://127.0.0.1:")[1].split(";")[0]
+            while "http://127.0.0.1:" not in (text := told.read_text(encoding="utf-8")):
+                time.sleep(PAUSE)
+            port = text.split("http://127.0.0.1:")[1].split(";")[0]
             client = Client(int(port))
             while client.send("GET", "/health/ready")[0] != 200:
                 time.sleep(PAUSE)
