@@ -2,8 +2,7 @@
 
 Threads of one process take turns in the interpreter, and torch's own wait for one another. A child
 of low priority takes what the requests leave. It loads the base for itself and ends with the
-training, so its memory is given back. It is forked from a server that has imported what it needs
-and has done nothing else, so that only the first one waits for imports.
+training, so its memory is given back.
 """
 
 import multiprocessing
@@ -29,11 +28,6 @@ from library.quiet import quiet_libraries
 
 NICENESS = 10  # beyond this process's: a tenth of its weight, so requests come first
 PAUSE = 0.25  # seconds between two looks at whether the training is still wanted
-PRELOADED = (
-    __name__,
-    "transformers.modeling_utils",
-    "transformers.models.auto.tokenization_auto",
-)  # what loading a base imports, whatever it is
 _THE_PARENTS = {signal.SIGINT, signal.SIGTERM}  # it ends its child; Ctrl-C reaches both
 
 
@@ -107,8 +101,7 @@ def _child() -> Iterator[Connection]:
     What it trains is sent once it is ready: its start would wait for whatever exceeds the buffer of
     a pipe to be read, for ever if the process ended before.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED])
+    context = multiprocessing.get_context("spawn")
     mine, other = context.Pipe()
     process = context.Process(target=_train, args=(other,), name="lorasmith-training")
     resource_tracker.ensure_running()  # its own start would unblock the signals
@@ -120,6 +113,9 @@ def _child() -> Iterator[Connection]:
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         try:
+            assert process.pid is not None
+            own = os.getpriority(os.PRIO_PROCESS, process.pid)  # an absolute one may be forbidden
+            os.setpriority(os.PRIO_PROCESS, process.pid, own + NICENESS)
             yield mine
         finally:
             process.kill()
@@ -129,7 +125,6 @@ def _child() -> Iterator[Connection]:
 
 def _train(parent: Connection) -> None:
     """The child: None when it is ready, steps done and of how many, then results or an error."""
-    os.nice(NICENESS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     quiet_libraries()

@@ -208,26 +208,15 @@ def output_of(process: "subprocess.Popen[str]") -> str:
     return out
 
 
-def children(command: bytes, parent: int | None = None) -> set[int]:
-    """Processes that this one, or `parent`, has started and that have not ended.
-
-    Args:
-        command: what stands in their command.
-        parent: the id of another process.
-    """
-    pids, own = set(), parent or os.getpid()
+def children(command: bytes) -> set[int]:
+    """Processes that this one has started and that have not ended, with this in their command."""
+    pids = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            state, started_by = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+            state, parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:2]
             found = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(started_by) == own and state != "Z" and command in found:
+        if int(parent) == os.getpid() and state != "Z" and command in found:
             pids.add(int(folder.name))
     return pids
-
-
-def trainings() -> set[int]:
-    """The processes that train for this one: the children of the server that forks them."""
-    servers = children(b"multiprocessing.forkserver")
-    return {pid for server in servers for pid in children(b"", server)}

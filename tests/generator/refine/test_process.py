@@ -43,7 +43,7 @@ def trained_until(base: BaseReference, starts: list[Start], act: Any) -> None:
 
     def watch(done: int, total: int) -> None:
         if done and not found:
-            found.update(tiny.trainings())
+            found.update(tiny.children(b"spawn_main"))
             (child,) = found
             act(child)
 
@@ -65,7 +65,7 @@ def test_the_results_are_those_of_training_here(base: BaseReference, starts: lis
         assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
     assert list(dict.fromkeys(step for step in seen if step[0])) == here
     assert seen == sorted(seen, key=lambda step: step[0])
-    assert tiny.trainings() == set()
+    assert tiny.children(b"spawn_main") == set()
 
 
 def test_its_errors_are_raised_here(
@@ -125,20 +125,20 @@ def test_it_leaves_the_processors_to_others_and_signals_to_its_parent(
         os.kill(child, signal.SIGINT)
         os.kill(child, signal.SIGTERM)
         time.sleep(0.2)
-        assert tiny.trainings() == {child}
+        assert tiny.children(b"spawn_main") == {child}
         raise Enough
 
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with pytest.raises(Enough):  # what progress raises
         trained_until(base, starts, look)
-    assert tiny.trainings() == set()  # it was killed
+    assert tiny.children(b"spawn_main") == set()  # it was killed
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
 
 
 def test_a_killed_process_is_told_of(base: BaseReference, starts: list[Start]) -> None:
     with pytest.raises(TrainingLost, match="ended early"):
         trained_until(base, starts, lambda child: os.kill(child, signal.SIGKILL))
-    assert tiny.trainings() == set()
+    assert tiny.children(b"spawn_main") == set()
 
 
 def test_a_process_that_is_killed_while_it_starts_is_told_of(
@@ -149,7 +149,7 @@ def test_a_process_that_is_killed_while_it_starts_is_told_of(
     assert len(pickle.dumps(many)) > 2**17  # a pipe holds half of that
 
     def kill() -> None:
-        while not (found := tiny.trainings()):
+        while not (found := tiny.children(b"spawn_main")):
             time.sleep(0.001)
         os.kill(found.pop(), signal.SIGKILL)
 
@@ -158,7 +158,7 @@ def test_a_process_that_is_killed_while_it_starts_is_told_of(
     with pytest.raises(TrainingLost, match="ended early"):
         refine_apart(base, [Start(starts[0].adapter, many, BARE)], steps=LONG)
     killer.join()
-    assert tiny.trainings() == set()
+    assert tiny.children(b"spawn_main") == set()
 
 
 ENDLESS = """
@@ -175,7 +175,7 @@ base = resolve_base(sys.argv[1])
 start = shared_start(layout_of(load_config(base), rank=4), 0)
 def watch(done, total):
     if done == 1:
-        print(*tiny.trainings(), flush=True)
+        print(*tiny.children(b"spawn_main"), flush=True)
 refine_apart(base, [Start(start, [Example.pair("a", "b")], BARE)], steps=100_000, progress=watch)
 """
 
@@ -186,7 +186,7 @@ def test_it_is_below_its_parent_and_ends_when_that_is_killed(tiny_base: Path) ->
     child = Path("/proc") / parent.stdout.readline().strip()
     own, parents = (os.getpriority(os.PRIO_PROCESS, i) for i in (int(child.name), parent.pid))
     assert own == min(19, parents + NICENESS)
-    assert (child / "cmdline").read_bytes()
+    assert b"spawn_main" in (child / "cmdline").read_bytes()
     parent.kill()
     parent.wait()
     end = time.monotonic() + 20
