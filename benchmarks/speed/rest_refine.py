@@ -15,16 +15,13 @@ import itertools
 import json
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from api.cli.evaluate import running_commit
+from benchmarks.speed.rest_load import ROOT, served
 from library.files import write_file
 from library.tasks.files import read_tasks
 
@@ -71,28 +68,6 @@ class Client:
         state = self.send("GET", job)[1]["state"]
         assert state in ("queued", "running", "done"), state
         return state != "done"
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[Client]:
-    """A client of a server that is ready; its store is in `folder`."""
-    environment = {**os.environ, "LORASMITH_DATA": str(folder)}
-    command = [sys.executable, "-m", "api", "serve", "--port", "0"]
-    quiet, told = subprocess.DEVNULL, folder / "serve.log"  # a pipe that nobody reads fills up
-    with (
-        told.open("w", encoding="utf-8") as log,
-        subprocess.Popen(command, env=environment, stdout=quiet, stderr=log) as server,
-    ):
-        try:
-            while "http://127.0.0.1:" not in (text := told.read_text(encoding="utf-8")):
-                time.sleep(PAUSE)
-            port = text.split("http://127.0.0.1:")[1].split(";")[0]
-            client = Client(int(port))
-            while client.send("GET", "/health/ready")[0] != 200:
-                time.sleep(PAUSE)
-            yield client
-        finally:
-            server.terminate()
 
 
 def reading(milliseconds: list[float]) -> dict[str, float]:
@@ -145,6 +120,7 @@ def one_round(client: Client, requests: int, body: Any) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--port", type=int, default=8790)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=200, help="in a reading without a job")
     parser.add_argument("--examples", type=int, default=16)
@@ -154,7 +130,8 @@ def main() -> None:
     pairs = [{"input": e.input, "output": e.output} for e in task.train[: o.examples]]
     body = {"description": task.descriptions[0], "examples": pairs, "refine": o.steps}
     rounds = []
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as client:
+    with served(ROOT, o.port):
+        client = Client(o.port)
         for _ in range(WARM_UP):
             client.generate()
         alone(client, {**body, "refine": 2})  # what the first job alone waits for
