@@ -65,6 +65,11 @@ class Site:
         """How many numbers of its factors A and B one rank is."""
         return self.in_features * self.kernel + self.out_features
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers its factors A and B are, at its rank."""
+        return self.rank * self.numbers_per_rank
+
 
 @dataclass(frozen=True, slots=True)
 class Group:

@@ -28,7 +28,7 @@ DRAWS = 200  # of modules at random
 
 def shares(layout: Layout) -> dict[str, float]:
     """What each module gets of the trained numbers."""
-    spent = {site.name: site.rank * site.numbers_per_rank for site in layout.sites}
+    spent = {site.name: site.numbers for site in layout.sites}
     return {name: numbers / sum(spent.values()) for name, numbers in spent.items()}
 
 

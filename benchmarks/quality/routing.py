@@ -176,7 +176,7 @@ class Bench:
         self, hooks: MultiAdapter, experts: Adapter, asked: Sequence[Asked], weights: Tensor
     ) -> int:
         """Adapters' numbers that act on a token: the mean over the first prompt of each task."""
-        sizes = {site.name: site.rank * site.numbers_per_rank for site in experts.layout.sites}
+        sizes = {site.name: site.numbers for site in experts.layout.sites}
         if not isinstance(hooks, GatedAdapter):
             return round(float((weights != 0).sum(1).float().mean()) * sum(sizes.values()))
         total, first = 0.0, {row.task: i for i, row in reversed([*enumerate(asked)])}

@@ -35,7 +35,7 @@ from library.base.batches import TokenRow
 from library.base.models import fast_dtype
 from library.checkpoint import load_checkpoint
 from library.files import write_file
-from library.layout import layout_of
+from library.layout import Layout, layout_of
 from library.trainer.batched import BatchedTrainer
 from library.trainer.recipes.recipe import TrainingJob
 from library.trainer.recipes.registry import RECIPES
@@ -74,9 +74,9 @@ def measured(name: str, o: argparse.Namespace) -> dict[str, Any]:
     """One shape: its base, training and generator."""
     model = random_base(name, o.device)
     layout = layout_of(model.config, ALL, rank=8)
-    numbers = sum(site.rank * site.numbers_per_rank for site in layout.sites)
+    numbers = sum(site.numbers for site in layout.sites)
     peer = peft_seconds(model, o.steps)
-    runs = [trained(model, count, o) | {"adapters": count} for count in o.adapters]
+    runs = [trained(model, layout, count, o) | {"adapters": count} for count in o.adapters]
     for run in runs:
         run["tokens_a_second"] = round(run["adapters"] * ROWS * LENGTH / run["seconds_a_step"])
         run["ratio"] = round(run["seconds_a_step"] / run["adapters"] / peer, 3)
@@ -109,9 +109,8 @@ def rows_of(count: int, vocabulary: int) -> list[TokenRow]:
     return [TokenRow(0, row[:-ANSWER], row[-ANSWER:]) for row in ids]
 
 
-def trained(model: Any, count: int, o: argparse.Namespace) -> dict[str, Any]:
+def trained(model: Any, layout: Layout, count: int, o: argparse.Namespace) -> dict[str, Any]:
     """Our trainer: seconds of a step of `count` adapters, and memory."""
-    layout = layout_of(model.config, ALL, rank=8)
     rows = tuple(rows_of(2 * ROWS, model.config.vocab_size))
     jobs = [TrainingJob(f"job-{i}", rows, rows[:1]) for i in range(count)]
     # No evaluation but that at the end.
@@ -177,7 +176,7 @@ def generator(config: Any) -> dict[str, Any]:
     torch.set_num_threads(1)
     on_cpu = median_seconds(lambda: module(condition), 8, torch.device("cpu"))
     torch.set_num_threads(threads)
-    numbers = sum(site.rank * site.numbers_per_rank for site in module.layout.sites)
+    numbers = sum(site.numbers for site in module.layout.sites)
     return {
         "parameters": parameters, "mb_int8": round(parameters / 1e6, 1),
         "adapter_mb": round(4 * numbers / 1e6, 1), "seconds_on_one_thread": round(on_cpu, 4),

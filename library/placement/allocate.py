@@ -18,7 +18,7 @@ def allocated(layout: Layout, scores: Mapping[str, float]) -> Layout:
         scores: of every module, at least 0.
     Raises UsageError: no module has a score above 0, or the budget does not pay for one rank.
     """
-    budget = sum(site.rank * site.numbers_per_rank for site in layout.sites)
+    budget = sum(site.numbers for site in layout.sites)
     shares = _ideal(layout, scores, float(budget))
     ranks = {name: int(share) for name, share in shares.items()}
     left = budget - sum(ranks[site.name] * site.numbers_per_rank for site in layout.sites)
