@@ -31,14 +31,15 @@ def milliseconds(text: str) -> float:
     return float(match[1]) * UNITS[match[2]] if match else 0.0
 
 
-def kernels(lines: list[str]) -> dict[str, float]:
-    """Milliseconds of each kernel that is listed: rows with time of the GPU and none of the CPU."""
-    found: dict[str, float] = {}
+def kernels(lines: list[str]) -> dict[str, dict[str, float]]:
+    """By kind, milliseconds of each kernel listed: rows with time of the GPU, none of the CPU."""
+    found: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     for line in lines:
         cells = re.split(r"\s{2,}", line.strip())
         kind = kind_of(cells[0])
         if len(cells) == 11 and kind and not milliseconds(cells[2]):
-            found[cells[0]] = found.get(cells[0], 0.0) + milliseconds(cells[6])
+            own = found[kind]
+            own[cells[0]] = own.get(cells[0], 0.0) + milliseconds(cells[6])
     return found
 
 
@@ -58,17 +59,16 @@ def main() -> None:
     lines = o.table.read_text(encoding="utf-8").splitlines()
     (total,) = (line.split()[-1] for line in lines if line.startswith("Self CUDA time total"))
     listed = kernels(lines)
-    sums = dict.fromkeys(KINDS, 0.0)
-    for name, spent in listed.items():
-        kind = kind_of(name)
-        assert kind is not None
-        sums[kind] += spent
+    sums = {kind: sum(own.values()) for kind, own in listed.items()}
     sums["unlisted"] = milliseconds(total) - sum(sums.values())
     report = {
         "steps": o.steps,
         "kernel_ms_a_step": round(milliseconds(total) / o.steps, 1),
         "ms_a_step_by_kind": {kind: round(spent / o.steps, 1) for kind, spent in sums.items()},
-        "kernels": {name: round(spent / o.steps, 2) for name, spent in listed.items()},
+        "kernels": {
+            kind: {name: round(spent / o.steps, 2) for name, spent in own.items()}
+            for kind, own in listed.items()
+        },
     }
     o.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
