@@ -53,10 +53,10 @@ class Engine:
     Args:
         checkpoints: loaded generators.
         resources: encoders, library, base models; no library by default.
-        multi_task: folder of the multi-task adapter; the shipped one by default.
+        multi_task: folders of multi-task adapters, each for its base; by default the shipped one.
 
     Attributes:
-        teachers: the multi-task adapter, which answers inputs that come without answers.
+        teachers: the multi-task adapters, which answer inputs that come without answers.
         writers: the adapter that writes inputs where there are none.
     """
 
@@ -64,10 +64,10 @@ class Engine:
         self,
         checkpoints: Sequence[Checkpoint[Generator]],
         resources: Resources | None = None,
-        multi_task: Path | None = None,
+        multi_task: Sequence[Path] = (),
     ) -> None:
         self.resources = resources or Resources()
-        self.teachers = MultiTask(multi_task or shipped_multi_task())
+        self.teachers = MultiTask(*(multi_task or [shipped_multi_task()]))
         self.writers = InputWriter(shipped_input_writer())
         self.generated = {c.kind: Generated(c, self.resources, self.teachers) for c in checkpoints}
         nearest, compose, fresh = Nearest(self.resources), Compose(self.resources), Fresh()
@@ -265,7 +265,7 @@ def open_engine(
     *,
     required: str | None = None,
     load: Callable[[BaseReference], BaseModel] | None = None,
-    multi_task: Path | None = None,
+    multi_task: Sequence[Path] = (),
 ) -> Engine:
     """An engine over checkpoints, the shipped ones by default, and a library if there is one.
 
@@ -274,7 +274,7 @@ def open_engine(
         library: folder or URL.
         required: a generator that there has to be a checkpoint of.
         load: how base models are loaded.
-        multi_task: folder of the multi-task adapter, in place of the shipped one.
+        multi_task: folders of multi-task adapters, in place of the shipped one.
     Raises:
         MissingPath: there is no such library.
         CheckpointError: a shipped checkpoint cannot be used, or there is none of `required`.

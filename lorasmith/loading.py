@@ -72,9 +72,8 @@ def loaded_engine(
         raise CheckpointError(f"{checkpoints[0]} is a checkpoint of {kinds[0]}, not {required}")
     location = library or shipped_library()
     load = partial(loaded_model, device=device)
-    return open_engine(
-        loaded, location, device, required=required, load=load, multi_task=multi_task
-    )
+    folders = () if multi_task is None else (multi_task,)
+    return open_engine(loaded, location, device, required=required, load=load, multi_task=folders)
 
 
 @lru_cache(maxsize=1)

@@ -54,9 +54,10 @@ def generators_command(
 def _evidence(engine: "Engine", name: str) -> "Evidence":
     """Of a generator; nothing is known of one without a checkpoint."""
     from generator.strategies.evidence import Evidence
+    from library.base.models import resolve_base
 
     strategy = engine.strategies.get(name)
-    return Evidence() if strategy is None else strategy.evidence()
+    return Evidence() if strategy is None else strategy.evidence(resolve_base())
 
 
 def _told(row: dict[str, Any]) -> str:

@@ -52,6 +52,13 @@ Checkpoints = Annotated[
         help="Folder of a checkpoint by generator, a JSON object (default: the shipped ones)."
     ),
 ]
+MultiTaskFolders = Annotated[
+    str | None,
+    typer.Option(
+        help="Folders of multi-task adapters, separated by commas, each for its base model "
+        "(default: the shipped one, which also comes after them)."
+    ),
+]
 GateFolders = Annotated[
     str | None,
     typer.Option(
@@ -137,6 +144,7 @@ def serve_command(
     database: Database = None,
     objects: Objects = None,
     checkpoints: Checkpoints = None,
+    multi_task: MultiTaskFolders = None,
     gates: GateFolders = None,
     library: Library = None,
     tasks: Tasks = None,
@@ -163,10 +171,12 @@ def serve_command(
 
     from api.http.app import run_server
     from api.service.settings import load_settings
+    from library.files import require_present
     from library.quiet import quiet_libraries
     from library.store.open import open_library
 
     settings = load_settings(**given)
+    require_present(*settings.multi_task)
     if settings.library is not None:
         open_library(settings.library)
     os.environ["LORASMITH_DATA"] = str(settings.data)  # whatever else is kept goes there too

@@ -32,7 +32,7 @@ def list_generators(service: ServiceOf) -> GeneratorList:
                 needs=engine.needs(strategy.name),
                 uses_examples=strategy.uses_examples,
                 draws=draws(strategy.name),
-                **strategy.evidence().to_dict(),
+                **strategy.evidence(base).to_dict(),
             )
             for strategy, offer in offers
             if offer is not None

@@ -37,6 +37,7 @@ from generator.engine import (
     shipped_library,
 )
 from generator.request import Query, Request
+from generator.strategies.multi_task import shipped_multi_task
 from index.merge.compose import MergeRequest
 from index.search.plane import LibraryMap, Point
 from index.search.searcher import Result
@@ -295,8 +296,11 @@ class Service:
 
 def _warm(settings: Settings) -> Engine:
     """The configured engine with all that the first request would otherwise wait for."""
-    checkpoints = read_generators(settings.checkpoints)
-    engine = open_engine(checkpoints, settings.library or shipped_library())
+    engine = open_engine(
+        read_generators(settings.checkpoints),
+        settings.library or shipped_library(),
+        multi_task=[*settings.multi_task, shipped_multi_task()],
+    )
     query = Query(Request("Anything."), settings.base(), engine.resources)
     _ = query.embeddings(), query.neighbours
     return engine

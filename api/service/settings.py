@@ -70,6 +70,7 @@ _Json = BeforeValidator(_from_json)
 _HostNames = Annotated[
     tuple[str, ...], NoDecode, BeforeValidator(_separated), AfterValidator(_require_host_names)
 ]
+_Folders = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_separated)]
 
 
 class Settings(BaseSettings):
@@ -89,6 +90,8 @@ class Settings(BaseSettings):
         objects: URL of an object store for adapters' files (`LORASMITH_OBJECTS`), of which `data`
             then has a cache; credentials are in the environment alone.
         checkpoints: folders by generator, in place of the shipped checkpoints.
+        multi_task: folders of multi-task adapters, separated by commas, each for its base; the
+            shipped one comes after them.
         gates: folders of trained gates' checkpoints, by the names that completions use.
         library: folder or URL of the library for search, neighbours and rivals; else the sample.
         tasks: folder of task files with examples for the behaviour hook; none by default.
@@ -117,6 +120,7 @@ class Settings(BaseSettings):
     database: Annotated[str, AfterValidator(_require_database)] | None = None
     objects: Annotated[str, AfterValidator(_require_objects)] | None = None
     checkpoints: Annotated[dict[str, Path], NoDecode, _Json] = {}
+    multi_task: _Folders = ()
     gates: Annotated[dict[str, Path], NoDecode, _Json] = {}
     library: str | None = None
     tasks: Path | None = None

@@ -117,8 +117,8 @@ class Strategy(ABC):
     def offer(self, base: BaseReference) -> Offer | None:
         """What it has for a base; None if nothing."""
 
-    def evidence(self) -> Evidence:
-        """What is known of its checkpoint; nothing without one. Raises CheckpointError."""
+    def evidence(self, base: BaseReference) -> Evidence:
+        """What is known of its checkpoint for a base; nothing without. Raises CheckpointError."""
         return Evidence()
 
     def candidates(self, query: Query) -> list[tuple[str, Proposal]]:

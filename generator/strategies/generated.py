@@ -54,10 +54,10 @@ class Generated(Strategy):
         info = self.checkpoint.info
         layout = self.module.layout
         if info.onto:
-            layout = self.single.adapter_for(base).layout.joined(layout)
+            layout = self.single.stored(base).adapter_for(base).layout.joined(layout)
         return Offer(self.checkpoint.digest, info.base["id"], layout)
 
-    def evidence(self) -> Evidence:
+    def evidence(self, base: BaseReference) -> Evidence:
         info = self.checkpoint.info
         return shipped_evidence(self.name, self.checkpoint.digest, len(info.tasks))
 
@@ -89,7 +89,11 @@ class Generated(Strategy):
         condition = query.condition(self.module, self.checkpoint.info.encoder)
         adapter, details = self.module(condition), self._texts_read(query, condition)
         if self.checkpoint.info.onto:
-            static = self.single.adapter_for(query.base).to(self._resources.device, torch.float64)
+            static = (
+                self.single.stored(query.base)
+                .adapter_for(query.base)
+                .to(self._resources.device, torch.float64)
+            )
             adapter, details["onto"] = summed(static, adapter), self.checkpoint.info.onto
         parents = None
         if "experts" in needs:
@@ -136,9 +140,10 @@ class Generated(Strategy):
 
     def _require_single(self, base: BaseReference) -> None:
         """Raise LayoutMismatch unless the adapter that its own are added to is here."""
-        onto, missing = self.checkpoint.info.onto, self.single.unavailable(base)
-        if not missing and self.single.weights_digest != onto:
-            missing = f"the one here is {self.single.weights_digest[:12]}"
+        onto, single = self.checkpoint.info.onto, self.single.stored(base)
+        missing = single.unavailable(base)
+        if not missing and single.weights_digest != onto:
+            missing = f"the one here is {single.weights_digest[:12]}"
         if missing:
             raise LayoutMismatch(
                 f"adapters of this {self.name} checkpoint are added to the multi-task adapter "

@@ -9,9 +9,16 @@ from library.base.models import BaseReference
 
 
 class InputWriter(StoredAdapter):
-    """A stored adapter that was trained on the descriptions and inputs of many tasks."""
+    """A stored adapter that was trained on the descriptions and inputs of many tasks.
+
+    Args:
+        folder: of the adapter; an installation may lack it.
+    """
 
     name = "input-writer"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, self.name)
 
     def writer(self, description: str | None, base: BaseReference, count: int) -> Writer:
         """The adapter with a description, for so many inputs.

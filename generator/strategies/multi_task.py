@@ -23,41 +23,54 @@ def shipped_multi_task() -> Path:
     return pretrained.folder(MultiTask.name)
 
 
-class MultiTask(StoredAdapter, Strategy):
-    """A stored adapter that was trained on many tasks, each with its instruction in the prompt.
+class MultiTask(Strategy):
+    """Stored adapters that were each trained on many tasks, with the instruction in the prompt.
 
     Args:
-        folder: of the adapter.
+        folders: of the adapters, at least one; the first that is for a base serves it.
     """
 
     name = "multi-task"
     best: Mode = "prompted"
 
-    def offer(self, base: BaseReference) -> Offer | None:
-        if self.unavailable(base):
-            return None
-        return Offer(self.weights_digest, base.name, self._stored.layout)
+    def __init__(self, *folders: Path) -> None:
+        self._stored = [StoredAdapter(folder, self.name) for folder in folders]
 
-    def evidence(self) -> Evidence:
-        if not self._folder.is_dir():
+    def stored(self, base: BaseReference) -> StoredAdapter:
+        """The adapter that serves a base; where none does, the first, which says why not."""
+        serving = (stored for stored in self._stored if not stored.unavailable(base))
+        return next(serving, self._stored[0])
+
+    def unavailable(self, base: BaseReference) -> str:
+        return self.stored(base).unavailable(base)
+
+    def offer(self, base: BaseReference) -> Offer | None:
+        stored = self.stored(base)
+        if stored.unavailable(base):
+            return None
+        return Offer(stored.weights_digest, base.name, stored.layout)
+
+    def evidence(self, base: BaseReference) -> Evidence:
+        stored = self.stored(base)
+        if stored.unavailable(base):
             return Evidence()
-        tasks = self.trained_on
+        tasks = stored.trained_on
         return shipped_evidence(
-            self.name, self.weights_digest, None if tasks is None else len(tasks)
+            self.name, stored.weights_digest, None if tasks is None else len(tasks)
         )
 
     def propose(self, query: Query) -> Proposal:
         """Raises UsageError for bare prompts without training; LayoutMismatch."""
-        request = query.request
-        missing = self.unavailable(query.base)
+        request, stored = query.request, self.stored(query.base)
+        missing = stored.unavailable(query.base)
         if missing:
             raise LayoutMismatch(missing)
-        adapter, usage = self.adapter_for(query.base), self.usage(request)
+        adapter, usage = stored.adapter_for(query.base), self.usage(request)
         return Proposal(
             adapter,
             self.chosen(query, None),
             usage,
-            checkpoint=self.weights_digest,
+            checkpoint=stored.weights_digest,
             instructed=usage.mode == "prompted",
         )
 
@@ -67,9 +80,10 @@ class MultiTask(StoredAdapter, Strategy):
         return super().usage(request)
 
     def teacher(self, description: str | None, base: BaseReference) -> Teacher:
-        """The adapter as a teacher, which reads a description and answers inputs.
+        """A base's adapter as a teacher, which reads a description and answers inputs.
 
         Raises UsageError without a description, LayoutMismatch if there is none for the base.
         """
-        usage = Usage.of("prompted", self.required(description, base, "answer the inputs"))
-        return Teacher(self.adapter_for(base), self.weights_digest, usage)
+        stored = self.stored(base)
+        usage = Usage.of("prompted", stored.required(description, base, "answer the inputs"))
+        return Teacher(stored.adapter_for(base), stored.weights_digest, usage)

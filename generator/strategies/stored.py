@@ -10,6 +10,7 @@ from library.adapter import Adapter
 from library.base.models import BaseReference, base_layout, described, of_one_base, same_base
 from library.canonical import digest
 from library.errors import LayoutMismatch, UsageError
+from library.layout import Layout
 from library.peft.folder import read_adapter_folder
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.read import adapter_of
@@ -21,12 +22,11 @@ class StoredAdapter:
 
     Args:
         folder: of the adapter; an installation may lack it.
+        name: what it is, for errors.
     """
 
-    name: str
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self.name = folder, name
         self._fit = Fit(self._require_same_base)
         self._adapted: dict[BaseReference, Adapter] = {}
 
@@ -58,6 +58,11 @@ class StoredAdapter:
         """Names of its training tasks; None if its provenance does not say."""
         provenance = json.loads(self._files.get(PROVENANCE_FILE, b"{}"))
         return (provenance.get("details") or {}).get("tasks")
+
+    @property
+    def layout(self) -> Layout:
+        """The modules that it changes."""
+        return self._stored.layout
 
     def adapter_for(self, base: BaseReference) -> Adapter:
         """The adapter in the order of a base's layout, read once.

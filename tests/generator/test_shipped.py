@@ -94,9 +94,9 @@ def test_every_generator_serves_the_offline_base_with_the_sample() -> None:
     for name in (*SIZES, *OTHERS.keys() - {"library"}):
         strategy = engine.strategies[name]
         assert strategy.unavailable(base) == ""
-        assert strategy.evidence().trained_on == TRAINED_ON[name]
-        assert strategy.evidence().held_out is not None
-    assert engine.strategies["auto"].evidence() == Evidence()
+        assert strategy.evidence(base).trained_on == TRAINED_ON[name]
+        assert strategy.evidence(base).held_out is not None
+    assert engine.strategies["auto"].evidence(base) == Evidence()
     assert engine.needs("text-to-lora") == ["description", "base"]  # the base reads it
 
 

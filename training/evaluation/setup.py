@@ -101,7 +101,7 @@ def _engine(o: Options) -> Engine:
     library = (o.library or str(pretrained.LIBRARY)) if takes else None
     checkpoints = [read_generator(folder) for folder in o.checkpoints]
     required = next((m.head for m in o.methods if m.is_generator), None)
-    multi_task = None if o.multi_task is None else _for_mode(o.multi_task, MultiTask.best)
+    multi_task = [] if o.multi_task is None else [_for_mode(o.multi_task, MultiTask.best)]
     return open_engine(checkpoints, library, o.device, required=required, multi_task=multi_task)
 
 

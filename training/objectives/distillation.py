@@ -13,6 +13,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from generator.strategies.multi_task import MultiTask
+from generator.strategies.stored import StoredAdapter
 from library.adapter import Adapter, zeros
 from library.base.decode import MAX_NEW_TOKENS
 from library.base.sampling import Sampling
@@ -78,7 +79,7 @@ class Distillation(SFT):
             raise MissingPath(f"there is no teacher's folder at {teacher}")
         if self.noise.neftune_alpha:
             raise UsageError("distillation adds no noise to the base's inputs: neftune_alpha is 0")
-        stored = MultiTask(Path(teacher))
+        stored = StoredAdapter(Path(teacher), MultiTask.name)
         self._taught_by = stored.adapter_for(self.reference)
         self.onto_teacher = onto_teacher
         if onto_teacher:

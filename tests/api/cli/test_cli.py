@@ -67,6 +67,7 @@ WRONG = [
     (["tasks", "import", ".", "--sni", "--out", ".", "--overwrite"], 2, "another --out"),
     (["tasks", "import", ".", "--sni", "--out", "new", "--split", "x"], 2, "unknown split 'x'"),
     (["serve", "--host", "0.0.0.0"], 2, "loopback only"),
+    (["serve", "--multi-task", "no,."], 2, "there is nothing at no"),
     (["serve", "--port", "70000"], 2, "--port"),
     (["train"], 2, "subcommand"),
     (["train", "fit", "--frob"], 2, "unrecognized arguments"),

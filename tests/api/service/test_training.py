@@ -96,7 +96,7 @@ def test_a_start_for_all_tasks_is_offered_and_trained_from(
     client: TestClient, settings: Settings, engine: Engine
 ) -> None:
     folder = settings.data / "adapters" / made(client)
-    wider = Engine([c.checkpoint for c in engine.generated.values()], engine.resources, folder)
+    wider = Engine([c.checkpoint for c in engine.generated.values()], engine.resources, [folder])
     with client_of(settings, wider) as client:
         names = [offer["name"] for offer in client.get("/v1/generators").json()["generators"]]
         assert "multi-task" in names
@@ -225,7 +225,7 @@ def taught(
     """A service with a teacher for its base, whose name is the one that the teacher knows."""
     base = str(tiny_base)
     checkpoints = [one.checkpoint for one in engine.generated.values()]
-    whole = Engine(checkpoints, engine.resources, multi_task)
+    whole = Engine(checkpoints, engine.resources, [multi_task])
     with client_of(settings.model_copy(update={"bases": {base: base}}), whole) as client:
         yield client
 
@@ -244,7 +244,7 @@ def test_inputs_are_answered_and_learned_by_a_job(
     assert TaughtBody.model_validate(about).model_dump() == about
     assert (about["given"], about["used"], about["agreement"]["of"]) == (6, 5, 1)
     assert made["usage"] == {"mode": "bare", "template": "{input}"} and made["expected"] is None
-    own = Engine([], engine.resources, multi_task)
+    own = Engine([], engine.resources, [multi_task])
     request = Request(TASK, inputs=tuple(INPUTS), refine=3)
     direct = own.generate("auto", request, resolve_base(str(tiny_base)))
     assert (made["id"], made["sha256"]) == (direct.files.id, direct.files.sha256)
@@ -266,7 +266,7 @@ def test_inputs_are_written_by_the_job(
     settings: Settings, engine: Engine, multi_task: Path, tiny_base: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(pretrained, "folder", lambda name: multi_task)  # the writer's, too
-    own = Engine([], engine.resources, multi_task)
+    own = Engine([], engine.resources, [multi_task])
     bases = settings.model_copy(update={"bases": {str(tiny_base): str(tiny_base)}})
     with client_of(bases, own) as client:
         asked = post(client, {"description": TASK, "write_inputs": 6, "refine": 2})

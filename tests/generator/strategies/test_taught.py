@@ -26,7 +26,7 @@ INPUTS = tuple(f"row {i}" for i in range(6))
 
 @pytest.fixture(scope="module")
 def engine(multi_task: Path) -> Engine:
-    return Engine([], multi_task=multi_task)
+    return Engine([], multi_task=[multi_task])
 
 
 def request(**changes: Any) -> Request:
@@ -116,7 +116,7 @@ def test_without_a_description_or_a_teacher_nothing_begins(
         undescribed = Query(request(description=None), base, engine.resources)
         with pytest.raises(UsageError, match=UNDESCRIBED):
             engine.start(name, undescribed)
-    shipped, absent = Engine([]), Engine([], multi_task=tmp_path / "none")
+    shipped, absent = Engine([]), Engine([], multi_task=[tmp_path / "none"])
     for other, words in ((shipped, "is for HuggingFaceTB"), (absent, "has no multi-task adapter")):
         for name in ("auto", "fresh"):
             with pytest.raises(LayoutMismatch, match="nothing can answer the inputs: .*" + words):

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from teachers import write_teacher
 
 from generator.engine import Engine, open_engine
 from generator.request import Query, Request
 from generator.resources import Resources
 from generator.strategies.fresh import RANK, fresh_start
+from generator.strategies.multi_task import MultiTask
 from library.adapter import Adapter
 from library.base.models import BaseReference, load_config, resolve_base
 from library.base.stored_adapters import read_for_base
@@ -44,7 +46,7 @@ def same(one: Adapter, other: Adapter) -> bool:
 def several(multi_task: Path, generator: Any, small_library: Path, encoder: Any) -> Engine:
     """An engine that has everything."""
     library = open_library(str(small_library / "lib"))
-    return Engine([generator], Resources(library, encoders=[encoder]), multi_task=multi_task)
+    return Engine([generator], Resources(library, encoders=[encoder]), multi_task=[multi_task])
 
 
 def test_fresh_serves_any_base_without_library_or_checkpoint(
@@ -166,10 +168,28 @@ def test_multi_task_is_for_one_base(several: Engine, base: BaseReference, tmp_pa
     assert "is for" in strategy.unavailable(other) and strategy.offer(other) is None
     with pytest.raises(LayoutMismatch, match=rf"is for .*, not for {tmp_path}"):
         several.propose("multi-task", Request(TASK), other)
-    missing = Engine([], multi_task=tmp_path / "none")
+    missing = Engine([], multi_task=[tmp_path / "none"])
     assert "no multi-task adapter" in missing.strategy("multi-task").unavailable(base)
     with pytest.raises(LayoutMismatch, match="no multi-task adapter"):
         missing.propose("multi-task", Request(TASK), base)
+
+
+def test_each_base_has_its_own_multi_task_adapter(
+    multi_task: Path, base: BaseReference, tmp_path: Path
+) -> None:
+    tiny.model(tiny.config("llama"), seed=5).save_pretrained(tmp_path / "other")
+    other = resolve_base(str(tmp_path / "other"))
+    its = tmp_path / "its"
+    write_teacher(its, other.name, tiny.adapter(layout_of(load_config(other), rank=3)))
+    for folders in ([its, multi_task], [multi_task, its]):
+        strategy = Engine([], multi_task=folders).strategy("multi-task")
+        assert isinstance(strategy, MultiTask)
+        for asked, folder in ((base, multi_task), (other, its)):
+            assert strategy.unavailable(asked) == ""
+            assert strategy.stored(asked).weights_digest == file_digest(folder / WEIGHTS_FILE)
+            assert same(strategy.stored(asked).adapter_for(asked), read_for_base(folder, asked))
+            teacher = strategy.teacher(TASK, asked)
+            assert same(teacher.adapter, read_for_base(folder, asked))
 
 
 def test_auto_takes_it_where_the_instruction_may_stand_in_the_prompt(

@@ -127,7 +127,7 @@ def test_inputs_are_train_and_tune_rows_but_the_examples() -> None:
 
 
 def test_inputs_are_learned_for_bare_prompts(base: BaseReference, multi_task: Path) -> None:
-    engine, rows = Engine([], multi_task=multi_task), task("row", 66)
+    engine, rows = Engine([], multi_task=[multi_task]), task("row", 66)
     names, cells = "multi-task,auto:inputs-5,fresh:2:inputs-5", {}
     for mode in ("prompted", "best"):
         outcome, plan, loaded = cells_of(engine, base, names, mode, rows)

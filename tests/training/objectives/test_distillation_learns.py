@@ -83,10 +83,10 @@ def test_onto_the_teacher_it_begins_as_the_teacher(
     assert alone.figures("divergence")[0] > 0.1
 
     checkpoint, base = read_generator(tmp_path / "out"), resolve_base(str(word_base))
-    single = MultiTask(teacher)
+    single = MultiTask(teacher).stored(base)
     assert checkpoint.info.onto == single.weights_digest
     tiny.randomise(checkpoint.module, std=0.3)
-    engine = Engine([checkpoint], multi_task=teacher)
+    engine = Engine([checkpoint], multi_task=[teacher])
     made = engine.propose("text-to-lora", Request("say red"), base).adapter
     text = DescriptionEncoder().encode(["say red"])
     own = tiny.deltas(checkpoint.module(Condition(text=text)))
@@ -98,7 +98,7 @@ def test_onto_the_teacher_it_begins_as_the_teacher(
 
     other = write_teacher(tmp_path / "other", str(word_base), single.adapter_for(base).scaled(2.0))
     with pytest.raises(LayoutMismatch, match="added to the multi-task adapter"):
-        Engine([checkpoint], multi_task=other).propose("text-to-lora", Request("say red"), base)
+        Engine([checkpoint], multi_task=[other]).propose("text-to-lora", Request("say red"), base)
 
 
 def test_conditions_that_ask_for_nothing_pull_to_the_base(
