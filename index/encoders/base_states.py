@@ -7,7 +7,6 @@ then has to carry it into weights but not to read; no library is searched by it.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from index.encoders.descriptions import Embeddings, join
 from library.adapter import Adapter, zeros
+from library.base.merged import merge_into
 from library.base.models import (
     BaseReference,
     described,
@@ -28,7 +28,6 @@ from library.base.models import (
     load_tokenizer,
     of_one_base,
 )
-from library.base.multi_adapter import MultiAdapter
 from library.base.prompts import ids_before_user
 from library.checkpoint import Checkpointed, load_checkpoint
 from library.errors import LayoutMismatch, UsageError
@@ -137,8 +136,9 @@ class StateEncoder:
         decoder.layers = decoder.layers[: reading.config.layers]
         decoder.config.num_hidden_layers = len(decoder.layers)
         self._model: Any = torch.nn.Module.to(model, device, dtype)
-        self._dtype = dtype
-        # 2. What stands before the user's message in a prompt; read once, at the first text.
+        # 2. The adapter in their weights: one product a module then, where hooks would do three.
+        merge_into(self._model, self.reading.adapter)
+        # 3. What stands before the user's message in a prompt; read once, at the first text.
         self._tokenizer = load_tokenizer(base)
         self._before = ids_before_user(self._tokenizer)
         self._read_before: Any = None  # keys and values of its tokens
@@ -166,19 +166,17 @@ class StateEncoder:
         ids = [self._ids(text)[:MOST_TOKENS] for text in texts]
         longest_first = sorted(range(len(texts)), key=lambda i: -len(ids[i]))
         rows: dict[int, Embeddings] = {}
-        # A thread's turn at the hooks lasts as long as they are there.
-        with closing(MultiAdapter(self._model, self.reading.layout)) as hooks:
-            for start in range(0, len(texts), batch_size):
-                some = longest_first[start : start + batch_size]
-                rows.update(zip(some, self._rows(hooks, [ids[i] for i in some]), strict=True))
+        for start in range(0, len(texts), batch_size):
+            some = longest_first[start : start + batch_size]
+            rows.update(zip(some, self._rows([ids[i] for i in some]), strict=True))
         return [rows[i] for i in range(len(texts))]
 
     def _ids(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _rows(self, hooks: MultiAdapter, texts: Sequence[Sequence[int]]) -> Iterator[Embeddings]:
+    def _rows(self, texts: Sequence[Sequence[int]]) -> Iterator[Embeddings]:
         """Each text's row: a view of what is made for all of them, so that a GPU never waits."""
-        before = self._before_user(hooks)
+        before = self._before_user()
         if before is not None:
             before.batch_repeat_interleave(len(texts))
         # 1. All on one go to the device; padded on the right, where a causal model needs no mask.
@@ -189,7 +187,7 @@ class StateEncoder:
         mask = torch.arange(padded.shape[1]) < lengths[:, None]  # (b, t)
         padded, mask = (x.to(self._device, non_blocking=True) for x in (padded, mask))
         # 2. Standardised states, and the words as they come in.
-        hidden = self._hidden(hooks, padded, before)  # (b, t, width)
+        hidden = self._hidden(padded, before)  # (b, t, width)
         mean, scale = (self.reading.get_buffer(n).to(hidden) for n in ("mean", "scale"))
         states, words = (hidden - mean) * scale, self._model.get_input_embeddings()(padded)
         total = torch.where(mask[..., None], states, 0).sum(dim=1)
@@ -198,21 +196,18 @@ class StateEncoder:
             row, own = slice(i, i + 1), slice(count)
             yield Embeddings(pooled[row], states[row, own], words[row, own], mask[row, own])
 
-    def _before_user(self, hooks: MultiAdapter) -> Any:
+    def _before_user(self) -> Any:
         """A copy of the keys and values of what stands before the text; None for nothing."""
         from transformers import DynamicCache
 
         if self._read_before is None and self._before:
             cache = DynamicCache(config=self._model.get_decoder().config)
-            self._hidden(hooks, torch.tensor([self._before], device=self._device), cache)
+            self._hidden(torch.tensor([self._before], device=self._device), cache)
             self._read_before = cache
         return deepcopy(self._read_before)
 
-    def _hidden(
-        self, hooks: MultiAdapter, ids: Int[Tensor, "b t"], cache: Any
-    ) -> Float[Tensor, "b t width"]:
+    def _hidden(self, ids: Int[Tensor, "b t"], cache: Any) -> Float[Tensor, "b t width"]:
         """The base's states after the layers that are read, normalised as it does its last ones."""
-        hooks.set(self.reading.adapter, torch.zeros(len(ids), dtype=torch.long).to(ids))
         decoder = self._model.get_decoder()
         return decoder(
             input_ids=ids, past_key_values=cache, use_cache=cache is not None
