@@ -24,6 +24,7 @@ def with_placement(plan: Plan, text: str, folder: LibraryFolder, probe: Probe) -
     """
     if text == UNIFORM:
         return plan
+    plan.recipe.require_ranks_by_module()  # placing may take minutes
     placement, said = placement_named(text), {"name": text, "budget": plan.layout.digest}
     begun = folder.read_json(MANIFEST) if folder.exists(MANIFEST) else {}
     if has_plan(begun):  # where it was begun with another placement, it is refused for that

@@ -83,22 +83,31 @@ class Recipe:
 
     def require_fit(self, layout: Layout, steps: int) -> None:
         """Raise UsageError where the recipe cannot serve a layout, or not in so few steps."""
-        ruled = self.update != "adamw"
-        if ruled and (not self.is_plain or self.freeze_a):
+        if self.update != "adamw" and (not self.is_plain or self.freeze_a):
             raise UsageError(
                 f"update '{self.update}' takes a recipe that trains A and B themselves (lora, "
                 f"rslora or lora-plus), not '{self.name}'"
             )
-        if ruled or not self.is_plain:
-            what = f"update '{self.update}'" if ruled else f"recipe '{self.name}'"
-            smallest = min(site.full_rank for site in layout.sites)
-            if any(site.rank != layout.rank for site in layout.sites):
-                raise UsageError(f"{what} takes one rank for all modules")
-            if layout.rank > smallest:
-                raise UsageError(
-                    f"{what} takes a rank of at most {smallest}, the smallest side of a target "
-                    f"module, not {layout.rank}"
-                )
+        if any(site.rank != layout.rank for site in layout.sites):
+            self.require_ranks_by_module()
+        smallest = min(site.full_rank for site in layout.sites)
+        if self._of_one_rank and layout.rank > smallest:
+            raise UsageError(
+                f"{self._of_one_rank} takes a rank of at most {smallest}, the smallest side of a "
+                f"target module, not {layout.rank}"
+            )
+
+    def require_ranks_by_module(self) -> None:
+        """Raise UsageError where all modules have to have one rank."""
+        if self._of_one_rank:
+            raise UsageError(f"{self._of_one_rank} takes one rank for all modules")
+
+    @property
+    def _of_one_rank(self) -> str:
+        """What it is that all modules have to have one rank; empty if they need not."""
+        if self.update != "adamw":
+            return f"update '{self.update}'"
+        return "" if self.is_plain else f"recipe '{self.name}'"
 
     def parametrise(self, a: Tensor, b: Tensor, generator: torch.Generator) -> FormParameters:
         """A group's parameters at the start (n = 1), from the start of its A, and B = 0."""

@@ -1,6 +1,7 @@
 """Libraries whose ranks a placement chose: built, gone on with, added to."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from building import built, command, content, tasks  # noqa: F401  (fixtures)
@@ -85,3 +86,13 @@ def test_what_cannot_be_is_one_sentence(
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_of_one_rank_is_refused_before_the_base_is_probed(
+    tasks: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed: list[Any] = []
+    monkeypatch.setattr("library.build.placing.placed", lambda *asked: probed.append(asked))
+    more = ("--placement", "dylora", "--recipe", "dora")
+    assert main(command(tasks, tiny_base, str(tmp_path / "out"), *more)) in (1, 2)
+    assert not probed
