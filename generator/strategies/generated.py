@@ -89,11 +89,8 @@ class Generated(Strategy):
         condition = query.condition(self.module, self.checkpoint.info.encoder)
         adapter, details = self.module(condition), self._texts_read(query, condition)
         if self.checkpoint.info.onto:
-            static = (
-                self.single.stored(query.base)
-                .adapter_for(query.base)
-                .to(self._resources.device, torch.float64)
-            )
+            single = self.single.stored(query.base).adapter_for(query.base)
+            static = single.to(self._resources.device, torch.float64)
             adapter, details["onto"] = summed(static, adapter), self.checkpoint.info.onto
         parents = None
         if "experts" in needs:
