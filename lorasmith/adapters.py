@@ -187,6 +187,8 @@ def generate_samples(
     prompted = None if multi_task is None else Path(multi_task)
     location = None if library is None else str(library)
     engine = loaded_engine(folders, location, device, generator, prompted)
+    if prompted is not None:
+        engine.teachers.stored(reference)  # what is named is used, or the request refused
     packaged = engine.samples(generator, requests, reference, progress or no_progress)
     return [FinishedAdapter.of(p.files, p.summary, p.milliseconds) for p in packaged]
 

@@ -171,12 +171,10 @@ def serve_command(
 
     from api.http.app import run_server
     from api.service.settings import load_settings
-    from library.files import require_present
     from library.quiet import quiet_libraries
     from library.store.open import open_library
 
     settings = load_settings(**given)
-    require_present(*settings.multi_task)
     if settings.library is not None:
         open_library(settings.library)
     os.environ["LORASMITH_DATA"] = str(settings.data)  # whatever else is kept goes there too

@@ -37,7 +37,7 @@ from generator.engine import (
     shipped_library,
 )
 from generator.request import Query, Request
-from generator.strategies.multi_task import shipped_multi_task
+from generator.strategies.multi_task import require_serving, shipped_multi_task
 from index.merge.compose import MergeRequest
 from index.search.plane import LibraryMap, Point
 from index.search.searcher import Result
@@ -59,6 +59,8 @@ class Service:
         traces: where requests, jobs and their stages are spans; nowhere by default.
     Raises:
         MissingPath, ProofFileError: the configured tasks or SRS cannot be used.
+        AdapterFileError, LayoutMismatch: a configured multi-task adapter is damaged, or for none of
+            the bases.
 
     Attributes:
         hooks: those that a verification runs if it names none, by name.
@@ -73,6 +75,7 @@ class Service:
     ) -> None:
         if settings.tasks is not None and not settings.tasks.exists():
             raise MissingPath(f"there is no task folder at {settings.tasks}")
+        require_serving(settings.multi_task, [settings.base(name) for name in settings.bases])
         self.settings = settings
         self.keys = KeyStore(settings.data, settings.database)
         self.replies = Replies(settings.data, settings.database)

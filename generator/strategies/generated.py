@@ -137,10 +137,9 @@ class Generated(Strategy):
 
     def _require_single(self, base: BaseReference) -> None:
         """Raise LayoutMismatch unless the adapter that its own are added to is here."""
-        onto, single = self.checkpoint.info.onto, self.single.stored(base)
-        missing = single.unavailable(base)
-        if not missing and single.weights_digest != onto:
-            missing = f"the one here is {single.weights_digest[:12]}"
+        onto, missing = self.checkpoint.info.onto, self.single.unavailable(base)
+        if not missing and (here := self.single.stored(base).weights_digest) != onto:
+            missing = f"the one here is {here[:12]}"
         if missing:
             raise LayoutMismatch(
                 f"adapters of this {self.name} checkpoint are added to the multi-task adapter "

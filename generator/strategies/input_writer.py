@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pretrained
 from generator.refine.writer import Writer
-from generator.strategies.stored import StoredAdapter
+from generator.strategies.stored import StoredAdapter, to_read
 from library.base.models import BaseReference
 
 
@@ -25,7 +25,7 @@ class InputWriter(StoredAdapter):
 
         Raises UsageError without a description, LayoutMismatch if there is none for the base.
         """
-        task = self.required(description, base, "write inputs")
+        task = to_read(description, self.unavailable(base), "write inputs")
         return Writer(self.adapter_for(base), self.weights_digest, task, count)
 
 

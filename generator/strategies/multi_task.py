@@ -1,5 +1,6 @@
 """Multi-task: one adapter for all train tasks; the instruction in the prompt says which it is."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pretrained
@@ -7,11 +8,12 @@ from generator.refine.teacher import Teacher
 from generator.request import Query, Request
 from generator.strategies.base import Offer, Proposal, Strategy
 from generator.strategies.evidence import Evidence, shipped_evidence
-from generator.strategies.stored import StoredAdapter
+from generator.strategies.stored import StoredAdapter, to_read
 from library.base.models import BaseReference
 from library.base.prompts import Mode
 from library.base.usage import Usage
-from library.errors import LayoutMismatch, UsageError
+from library.errors import BaseModelError, LayoutMismatch, UsageError
+from library.files import require_present
 
 REASON = (
     "it reads the instruction in its prompt, and its weights are the same for every description"
@@ -37,23 +39,28 @@ class MultiTask(Strategy):
         self._stored = [StoredAdapter(folder, self.name) for folder in folders]
 
     def stored(self, base: BaseReference) -> StoredAdapter:
-        """The adapter that serves a base; where none does, the first, which says why not."""
-        serving = (stored for stored in self._stored if not stored.unavailable(base))
-        return next(serving, self._stored[0])
+        """The adapter that serves a base. Raises LayoutMismatch if none does."""
+        serving = next((s for s in self._stored if not s.unavailable(base)), None)
+        if serving is None:
+            raise LayoutMismatch(self.unavailable(base))
+        return serving
 
     def unavailable(self, base: BaseReference) -> str:
-        return self.stored(base).unavailable(base)
+        reasons = [stored.unavailable(base) for stored in self._stored]
+        if not all(reasons):
+            return ""
+        return reasons[0] if len(reasons) == 1 else f"no multi-task adapter is for {base.name}"
 
     def offer(self, base: BaseReference) -> Offer | None:
-        stored = self.stored(base)
-        if stored.unavailable(base):
+        if self.unavailable(base):
             return None
+        stored = self.stored(base)
         return Offer(stored.weights_digest, base.name, stored.layout)
 
     def evidence(self, base: BaseReference) -> Evidence:
-        stored = self.stored(base)
-        if stored.unavailable(base):
+        if self.unavailable(base):
             return Evidence()
+        stored = self.stored(base)
         tasks = stored.trained_on
         return shipped_evidence(
             self.name, stored.weights_digest, None if tasks is None else len(tasks)
@@ -62,9 +69,6 @@ class MultiTask(Strategy):
     def propose(self, query: Query) -> Proposal:
         """Raises UsageError for bare prompts without training; LayoutMismatch."""
         request, stored = query.request, self.stored(query.base)
-        missing = stored.unavailable(query.base)
-        if missing:
-            raise LayoutMismatch(missing)
         adapter, usage = stored.adapter_for(query.base), self.usage(request)
         return Proposal(
             adapter,
@@ -84,6 +88,28 @@ class MultiTask(Strategy):
 
         Raises UsageError without a description, LayoutMismatch if there is none for the base.
         """
-        stored = self.stored(base)
-        usage = Usage.of("prompted", stored.required(description, base, "answer the inputs"))
+        task = to_read(description, self.unavailable(base), "answer the inputs")
+        stored, usage = self.stored(base), Usage.of("prompted", task)
         return Teacher(stored.adapter_for(base), stored.weights_digest, usage)
+
+
+def require_serving(folders: Sequence[Path], bases: Sequence[BaseReference]) -> None:
+    """Raise unless every multi-task adapter can be read and is for one of the bases.
+
+    Raises MissingPath, AdapterFileError; LayoutMismatch for one that is for none.
+    """
+    require_present(*folders)
+    for folder in folders:
+        stored = StoredAdapter(folder, MultiTask.name)
+        _ = stored.layout  # of weights that are damaged, too
+        if all(_misfit(stored, base) for base in bases):
+            reasons = "; ".join(_misfit(stored, base) for base in bases)
+            raise LayoutMismatch(f"{folder} is of no use: {reasons}")
+
+
+def _misfit(stored: StoredAdapter, base: BaseReference) -> str:
+    """The reason why an adapter is not known to be for a base; empty if it is."""
+    try:
+        return stored.unavailable(base)
+    except BaseModelError as error:  # as of a Hub base that cannot be reached
+        return str(error)

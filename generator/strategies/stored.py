@@ -6,15 +6,16 @@ from pathlib import Path
 
 from generator.refine.limits import UNDESCRIBED
 from generator.resources import Fit
+from index.merge.parents import stated_base
 from library.adapter import Adapter
 from library.base.models import BaseReference, base_layout, described, of_one_base, same_base
 from library.canonical import digest
-from library.errors import LayoutMismatch, UsageError
+from library.errors import AdapterFileError, LayoutMismatch, UsageError
 from library.layout import Layout
 from library.peft.folder import read_adapter_folder
 from library.peft.provenance import PROVENANCE_FILE
 from library.peft.read import adapter_of
-from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
+from library.peft.write import WEIGHTS_FILE
 
 
 class StoredAdapter:
@@ -23,6 +24,8 @@ class StoredAdapter:
     Args:
         folder: of the adapter; an installation may lack it.
         name: what it is, for errors.
+
+    What reads its files raises AdapterFileError if they are damaged or hold no plain LoRA.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -32,21 +35,9 @@ class StoredAdapter:
 
     def unavailable(self, base: BaseReference) -> str:
         """The reason why it cannot serve a base; empty if it can."""
-        if not self._folder.is_dir():
+        if not self._folder.exists():
             return f"this installation has no {self.name} adapter"
         return self._fit.misfit(base)
-
-    def required(self, description: str | None, base: BaseReference, what: str) -> str:
-        """The description that it is to read, where it can serve the base.
-
-        Raises UsageError without a description; LayoutMismatch, by what nothing can do then.
-        """
-        if description is None:
-            raise UsageError(UNDESCRIBED)
-        missing = self.unavailable(base)
-        if missing:
-            raise LayoutMismatch(f"nothing can {what}: {missing}")
-        return description
 
     @cached_property
     def weights_digest(self) -> str:
@@ -81,18 +72,33 @@ class StoredAdapter:
 
     @cached_property
     def _stored(self) -> Adapter:
-        return adapter_of(self._files)
+        try:
+            return adapter_of(self._files)
+        except AdapterFileError as error:
+            raise AdapterFileError(f"{self._folder} cannot be used: {error}") from error
 
     def _require_same_base(self, base: BaseReference) -> None:
         """By name; else by modules and then, as hashing a large base takes seconds, by weights."""
-        named = json.loads(self._files[CONFIG_FILE])["base_model_name_or_path"]
-        if same_base(named, base.name):
+        made_for = stated_base(str(self._folder), self._files)
+        if any(same_base(made_for["id"], known) for known in (base.name, base.path)):
             return
-        made_for = json.loads(self._files.get(PROVENANCE_FILE, b"{}")).get("base")
         modules = {*base_layout(base, self._stored.layout).sites}
-        if (
-            made_for is None
-            or modules != {*self._stored.layout.sites}
-            or not of_one_base(made_for, described(base))
-        ):
-            raise LayoutMismatch(f"the {self.name} adapter is for {named}, not for {base.name}")
+        if modules != {*self._stored.layout.sites} or not of_one_base(made_for, described(base)):
+            raise LayoutMismatch(
+                f"the {self.name} adapter is for {made_for['id']}, not for {base.name}"
+            )
+
+
+def to_read(description: str | None, missing: str, what: str) -> str:
+    """The description that a stored adapter is to read.
+
+    Args:
+        missing: the reason why there is no adapter that can; empty if there is.
+        what: nothing can do without it.
+    Raises UsageError without a description; LayoutMismatch if something is missing.
+    """
+    if description is None:
+        raise UsageError(UNDESCRIBED)
+    if missing:
+        raise LayoutMismatch(f"nothing can {what}: {missing}")
+    return description

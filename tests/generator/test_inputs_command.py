@@ -204,6 +204,26 @@ def test_inputs_need_a_description_and_a_teacher(
     assert not (tmp_path / "a").exists()
 
 
+def test_a_multi_task_adapter_that_is_named_is_never_left_out(
+    multi_task: Path, tiny_base: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Training would begin from nothing without it."""
+    few, file = tmp_path / "few.jsonl", tmp_path / "file"
+    file.write_text("no adapter")
+    few.write_text("".join(json.dumps({"input": i, "output": o}) + "\n" for i, o in EXAMPLES))
+    command = ["generate", TASK, "--examples", str(few), "--refine", "1"]
+    shipped = pretrained.folder("multi-task")
+    for base, folder, words in (
+        (["--base", str(tiny_base)], shipped, "is for HuggingFaceTB"),
+        ([], multi_task, f"the multi-task adapter is for {tiny_base}, not for HuggingFaceTB"),
+        (["--base", str(tiny_base)], file, "holds no adapter"),
+    ):
+        out = ["--multi-task", str(folder), "--out", str(tmp_path / "a")]
+        assert main([*command, *base, *out]) == 1
+        assert words in tiny.one_sentence(capsys.readouterr())
+    assert not (tmp_path / "a").exists()
+
+
 def test_ctrl_c_leaves_nothing(
     command: list[str], tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:

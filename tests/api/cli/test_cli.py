@@ -89,6 +89,19 @@ def test_what_is_wrong_is_said_in_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_service_does_not_begin_with_a_multi_task_adapter_that_nothing_can_use(
+    multi_task: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("LORASMITH_DATA", str(tmp_path / "data"))
+    serve = ["serve", "--port", "0", "--multi-task"]
+    assert main([*serve, str(tmp_path)]) == 1
+    assert f"{tmp_path} holds no adapter" in tiny.one_sentence(capsys.readouterr())
+    assert main([*serve, str(multi_task)]) == 1
+    told = tiny.one_sentence(capsys.readouterr())
+    assert f"{multi_task} is of no use: the multi-task adapter is for {tiny_base}, not for" in told
+
+
 @pytest.mark.parametrize("content", [b"{}", b"not json", b'{"format": 1}'])
 def test_a_foreign_checkpoint_is_refused(
     content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]

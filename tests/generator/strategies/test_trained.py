@@ -1,6 +1,7 @@
 """What is trained on a request's examples: the starts, their prompts, and always the same bytes."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ from generator.engine import Engine, open_engine
 from generator.request import Query, Request
 from generator.resources import Resources
 from generator.strategies.fresh import RANK, fresh_start
-from generator.strategies.multi_task import MultiTask
+from generator.strategies.multi_task import MultiTask, require_serving
 from library.adapter import Adapter
 from library.base.models import BaseReference, load_config, resolve_base
 from library.base.stored_adapters import read_for_base
 from library.base.usage import BARE, Usage, usage_of
 from library.canonical import file_digest
-from library.errors import LayoutMismatch, UsageError
+from library.errors import AdapterFileError, LayoutMismatch, MissingPath, UsageError
 from library.layout import layout_of
 from library.peft.provenance import PROVENANCE_FILE, adapter_id
 from library.peft.read import read_peft
@@ -190,6 +191,54 @@ def test_each_base_has_its_own_multi_task_adapter(
             assert same(strategy.stored(asked).adapter_for(asked), read_for_base(folder, asked))
             teacher = strategy.teacher(TASK, asked)
             assert same(teacher.adapter, read_for_base(folder, asked))
+
+
+def test_a_base_under_another_name_is_known_by_its_folder(
+    multi_task: Path, base: BaseReference, tmp_path: Path
+) -> None:
+    served = replace(base, name="mine")  # as a service calls it
+    assert not (multi_task / PROVENANCE_FILE).exists()
+    strategy = Engine([], multi_task=[multi_task]).strategy("multi-task")
+    assert strategy.unavailable(served) == ""
+    other = replace(base, name="other", path=str(tmp_path))
+    tiny.model(tiny.config("llama"), seed=5).save_pretrained(tmp_path)
+    several = Engine([], multi_task=[multi_task, multi_task]).strategy("multi-task")
+    assert several.unavailable(other) == "no multi-task adapter is for other"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (CONFIG_FILE, None),
+        (CONFIG_FILE, b"{"),
+        (CONFIG_FILE, b'{"peft_type": "LORA"}'),
+        (WEIGHTS_FILE, None),
+        (WEIGHTS_FILE, b"short"),
+        (PROVENANCE_FILE, b"{"),
+        (PROVENANCE_FILE, b'["ad_0"]'),
+    ],
+)
+def test_a_damaged_multi_task_adapter_is_told(
+    name: str, content: bytes | None, multi_task: Path, base: BaseReference, tmp_path: Path
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(multi_task, folder)
+    (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
+    with pytest.raises(AdapterFileError, match=str(folder)):
+        require_serving([folder], [replace(base, name="mine")])
+
+
+def test_every_folder_that_is_named_has_to_serve_a_base(
+    multi_task: Path, base: BaseReference, tmp_path: Path
+) -> None:
+    tiny.model(tiny.config("llama"), seed=5).save_pretrained(tmp_path / "other")
+    other, far = resolve_base(str(tmp_path / "other")), BaseReference("far", str(tmp_path))
+    require_serving([multi_task], [other, base])
+    require_serving([multi_task], [far, base])  # one that cannot be read now
+    with pytest.raises(LayoutMismatch, match=rf"{multi_task} is of no use: .*; .* 'far' cannot be"):
+        require_serving([multi_task], [other, far])
+    with pytest.raises(MissingPath, match="there is nothing at"):
+        require_serving([tmp_path / "none"], [base])
 
 
 def test_auto_takes_it_where_the_instruction_may_stand_in_the_prompt(
