@@ -20,6 +20,7 @@ def refine(
     adapter: str | Path | None = None,
     *,
     inputs: Inputs = (),
+    multi_task: Path | str | None = None,
     steps: int | None = None,
     budget: float = DEFAULT_BUDGET,
     seed: int = 0,
@@ -35,12 +36,14 @@ def refine(
     trained on; how new inputs will be answered is measured by adapters that train beside on a part
     of them (`summary["refined"]["held_out"]`), from four examples on.
 
-    With inputs and no answers, a shipped adapter that reads the existing one's description answers
-    them; its answers are learned, beside the examples if there are any, for the input alone.
+    With inputs and no answers, a multi-task adapter that reads the existing one's description
+    answers them; its answers are learned, beside the examples if there are any, for the input
+    alone.
 
     Args:
         examples: up to 200 pairs of input and output, or a JSONL file of them.
         inputs: up to 200 texts without answers, or a file of them: JSONL, or one a line.
+        multi_task: folder of the adapter that answers the inputs, in place of the shipped one.
         adapter: folder, or id or task of the library; None starts from nothing, for any base.
         steps: steps of training; by default as many as suit the examples and fit the budget.
         budget: seconds that training may cost, by a stored table of costs.
@@ -58,6 +61,7 @@ def refine(
     from generator.strategies.multi_task import MultiTask, shipped_multi_task
     from index.merge.parents import read_parents
     from library.base.models import require_device, resolve_base
+    from library.files import require_present
     from library.progress import no_progress
     from lorasmith.libraries import load_library
     from verification.run import QuickCheck
@@ -65,6 +69,8 @@ def refine(
     # 1. Everything that can be wrong with the arguments alone.
     if steps == 0:
         raise UsageError("steps must be at least 1")
+    folder = shipped_multi_task() if multi_task is None else Path(multi_task)
+    require_present(None if multi_task is None else folder)
     rows, texts = rows_and_inputs(examples, inputs)
     require_trainable(rows, steps, texts)
     request = Request(
@@ -78,7 +84,7 @@ def refine(
     teacher = None
     if texts:
         description = start.descriptions[0] if start else None
-        teacher = MultiTask(shipped_multi_task()).teacher(description, reference)
+        teacher = MultiTask(folder).teacher(description, reference)
     # 2. Training.
     check = QuickCheck(reference)
     refined = refine_adapter(

@@ -29,6 +29,10 @@ def refine_command(
         Path | None,
         typer.Option(help="Inputs without answers, JSONL or one a line; - reads stdin."),
     ] = None,
+    multi_task: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the adapter that answers inputs (default: the shipped one)."),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(help="Steps of training.", show_default="as suits"),
@@ -50,8 +54,8 @@ def refine_command(
 ) -> None:
     """Train an adapter on a handful of examples: one that you have further, or a fresh one.
 
-    With --inputs a shipped adapter that reads the adapter's description answers them; its answers
-    are learned for prompts without the description.
+    With --inputs a multi-task adapter that reads the description answers them; its answers are
+    learned for prompts without the description.
 
     Example: lorasmith refine my-adapter --examples few.jsonl --out refined
     """
@@ -63,6 +67,7 @@ def refine_command(
             examples or (),
             adapter,
             inputs=inputs or (),
+            multi_task=multi_task,
             steps=steps,
             budget=budget,
             seed=seed,

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import pretrained
 from api.cli.main import main
 from generator.refine import refine as refinement
 from library.base.usage import BARE
+from library.canonical import file_digest
 from library.errors import LayoutMismatch, UsageError
+from library.peft.write import WEIGHTS_FILE
 
 TASK = "Say yes or no."
 INPUTS = [f"row {i}" for i in range(6)]
@@ -202,6 +205,32 @@ def test_inputs_need_a_description_and_a_teacher(
     with pytest.raises(LayoutMismatch, match="nothing can answer the inputs"):
         lorasmith.refine(adapter=made.save(tmp_path / "b"), inputs=INPUTS, base=str(tiny_base))
     assert not (tmp_path / "a").exists()
+
+
+def test_a_multi_task_adapter_of_ones_own_answers_the_inputs(
+    multi_task: Path, tiny_base: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    rows, own = ["--base", str(tiny_base), "--steps", "1", "--json"], tmp_path / "own teacher"
+    shutil.copytree(multi_task, own)
+    made = lorasmith.generate(TASK, examples=EXAMPLES, refine=1, base=str(tiny_base))
+    start = str(made.save(tmp_path / "start"))
+    refine = ["refine", start, *rows, "--multi-task", str(own)]
+    assert main([*refine, *pipe(monkeypatch, "\n".join(INPUTS)), "--out", str(tmp_path / "a")]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["refined"]["inputs"]["teacher"] == file_digest(multi_task / WEIGHTS_FILE)
+    same = lorasmith.refine(
+        adapter=start, inputs=INPUTS, steps=1, base=str(tiny_base), multi_task=own
+    )
+    assert same.sha256 == shown["sha256"]
+    for folder, code, words in (
+        (tmp_path / "none", 2, "there is nothing at"),
+        (tmp_path, 1, "holds no adapter"),
+        (pretrained.folder("multi-task"), 1, "is for HuggingFaceTB/SmolLM2-135M-Instruct, not"),
+    ):
+        given = [*pipe(monkeypatch, "row"), "--out", str(tmp_path / "b")]
+        assert main([*refine[:-1], str(folder), *given]) == code
+        assert words in tiny.one_sentence(capsys.readouterr())
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_multi_task_adapter_that_is_named_is_never_left_out(
