@@ -72,8 +72,9 @@ class StoredAdapter:
 
     @cached_property
     def _stored(self) -> Adapter:
+        files = self._files
         try:
-            return adapter_of(self._files)
+            return adapter_of(files)
         except AdapterFileError as error:
             raise AdapterFileError(f"{self._folder} cannot be used: {error}") from error
 
