@@ -14,12 +14,12 @@ from generator.models.base import Generator
 from generator.request import UsageMode
 from generator.strategies.auto import calibrated_first
 from generator.strategies.multi_task import MultiTask
+from generator.strategies.stored import StoredAdapter
 from index.encoders.descriptions import DescriptionEncoder
 from index.routing import load_router
 from index.search.retriever import Retriever
 from library.adapter import Adapter
 from library.base.models import BaseReference, resolve_base
-from library.base.stored_adapters import read_for_base
 from library.checkpoint import Checkpoint
 from library.errors import UsageError
 from library.store.open import open_library
@@ -151,13 +151,14 @@ def _multi_task(o: Options, base: BaseReference) -> dict[UsageMode, Adapter] | N
     """The adapter of --multi-task for each mode; None for the shipped one.
 
     Other methods, which start from it or choose it, have the one for prompts with the instruction.
+    Raises LayoutMismatch for one of another base.
     """
     if o.multi_task is None:
         return None
     adapters: dict[UsageMode, Adapter] = {}
     for mode in o.modes:
         folder = _for_mode(o.multi_task, mode)
-        adapters[mode] = read_for_base(folder, base)
+        adapters[mode] = StoredAdapter(folder, MultiTask.name).adapter_for(base)
     return adapters
 
 

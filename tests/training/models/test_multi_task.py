@@ -91,6 +91,18 @@ def test_the_shipped_one_is_for_its_own_base(tasks: Path, tiny_base: Path, tmp_p
     assert main(["evaluate", *arguments, "--out", str(tmp_path / "x.json")]) == 1
 
 
+def test_one_of_another_base_is_refused(
+    trained: Path, tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_base(tmp_path / "other", end=1.0)
+    arguments = ["--tasks", str(tasks), "--base", str(tmp_path / "other"),
+                 "--methods", "base,multi-task", "--multi-task", str(trained),
+                 "--out", str(tmp_path / "x.json")]  # fmt: skip
+    assert main(["evaluate", *arguments]) == 1
+    assert "the multi-task adapter is for" in capsys.readouterr().err
+    assert not (tmp_path / "x.json").exists()
+
+
 @pytest.mark.parametrize("recipe", ["dora", "share-lora"])
 def test_a_recipe_of_another_form_is_refused(recipe: str) -> None:
     with pytest.raises(UsageError, match=f"lora-plus, not '{recipe}'"):
