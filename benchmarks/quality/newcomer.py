@@ -1,4 +1,4 @@
-"""What a newcomer gets: ten requests with a handful of examples, and new inputs with right answers.
+"""What a newcomer gets: nine requests with a few examples, and new inputs with right answers.
 
     python -m benchmarks.quality.newcomer --out docs/results/newcomer.json
 
