@@ -75,7 +75,7 @@ class Service:
     ) -> None:
         if settings.tasks is not None and not settings.tasks.exists():
             raise MissingPath(f"there is no task folder at {settings.tasks}")
-        require_serving(settings.multi_task, [settings.base(name) for name in settings.bases])
+        require_serving(settings.multi_task, settings.present_bases())
         self.settings = settings
         self.keys = KeyStore(settings.data, settings.database)
         self.replies = Replies(settings.data, settings.database)

@@ -9,6 +9,7 @@ import json
 import re
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +26,7 @@ from pydantic_settings import (
 from api.service.database import postgres_url
 from api.service.keys import require_rate
 from library.base.models import DEFAULT_BASE, BaseReference, resolve_base
-from library.errors import UnknownName, UsageError, first_line
+from library.errors import MissingPath, UnknownName, UsageError, first_line
 from library.files import data_dir, read_input
 
 LogFormat = Literal["text", "json"]
@@ -167,6 +168,14 @@ class Settings(BaseSettings):
         reference = resolve_base(self.bases[name])
         # Adapters carry the configured name, never a folder of this machine.
         return replace(reference, name=name) if Path(reference.name).is_dir() else reference
+
+    def present_bases(self) -> list[BaseReference]:
+        """The base models, but for those whose folders are gone."""
+        present = []
+        for name in self.bases:
+            with suppress(MissingPath):  # told to whoever asks for it
+                present.append(self.base(name))
+        return present
 
 
 def load_settings(**options: Any) -> Settings:

@@ -104,7 +104,7 @@ def require_serving(folders: Sequence[Path], bases: Sequence[BaseReference]) -> 
         _ = stored.layout  # of weights that are damaged, too
         if all(_misfit(stored, base) for base in bases):
             reasons = "; ".join(_misfit(stored, base) for base in bases)
-            raise LayoutMismatch(f"{folder} is of no use: {reasons}")
+            raise LayoutMismatch(f"{folder} is of no use: {reasons or 'there is no base model'}")
 
 
 def _misfit(stored: StoredAdapter, base: BaseReference) -> str:

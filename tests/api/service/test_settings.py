@@ -177,3 +177,9 @@ def test_the_manual_has_one_table_of_all_settings() -> None:
     expected = "\n".join(["| flag | variable | key | |", "| --- | --- | --- | --- |", *rows])
     manual = (tiny.ROOT / "docs" / "production.md").read_text()
     assert expected in manual, f"the table should be:\n{expected}"
+
+
+def test_a_base_whose_folder_is_gone_is_no_present_one(tmp_path: Path) -> None:
+    bases = {"gone": str(tmp_path / "none"), "here": str(tmp_path), "hub": "hub:a/b"}
+    present = Settings(data=tmp_path, bases=bases).present_bases()
+    assert [base.name for base in present] == ["here", "a/b"]

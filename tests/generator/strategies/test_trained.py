@@ -237,6 +237,8 @@ def test_every_folder_that_is_named_has_to_serve_a_base(
     require_serving([multi_task], [far, base])  # one that cannot be read now
     with pytest.raises(LayoutMismatch, match=rf"{multi_task} is of no use: .*; .* 'far' cannot be"):
         require_serving([multi_task], [other, far])
+    with pytest.raises(LayoutMismatch, match="there is no base model"):
+        require_serving([multi_task], [])
     with pytest.raises(MissingPath, match="there is nothing at"):
         require_serving([tmp_path / "none"], [base])
 
