@@ -1,6 +1,7 @@
 """Multi-task: one adapter for all train tasks; the instruction in the prompt says which it is."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import pretrained
@@ -102,9 +103,10 @@ def require_serving(folders: Sequence[Path], bases: Sequence[BaseReference]) -> 
     for folder in folders:
         stored = StoredAdapter(folder, MultiTask.name)
         _ = stored.layout  # of weights that are damaged, too
-        if all(_misfit(stored, base) for base in bases):
-            reasons = "; ".join(_misfit(stored, base) for base in bases)
-            raise LayoutMismatch(f"{folder} is of no use: {reasons or 'there is no base model'}")
+        reasons = [*takewhile(bool, (_misfit(stored, base) for base in bases))]
+        if len(reasons) == len(bases):
+            told = "; ".join(reasons) or "there is no base model"
+            raise LayoutMismatch(f"{folder} is of no use: {told}")
 
 
 def _misfit(stored: StoredAdapter, base: BaseReference) -> str:
