@@ -73,6 +73,8 @@ def refine(
     require_present(None if multi_task is None else folder)
     rows, texts = rows_and_inputs(examples, inputs)
     require_trainable(rows, steps, texts)
+    if multi_task is not None and not texts:
+        raise UsageError("a multi-task adapter answers inputs, and none are given")
     request = Request(
         None, seed=seed, profile=profile, examples=rows, refine=steps, budget=budget, inputs=texts
     )

@@ -35,7 +35,9 @@ HOST_NAME = r"[a-z0-9._-]+|\[[0-9a-f:.]+\]"  # of any case, without a port
 
 def _separated(value: Any) -> Any:
     """Names that a flag or a variable separates by commas; a file has them as an array."""
-    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return [name for part in value.split(",") if (name := part.strip())]
 
 
 def _require_host_names(names: tuple[str, ...]) -> tuple[str, ...]:

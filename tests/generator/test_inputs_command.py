@@ -230,6 +230,8 @@ def test_a_multi_task_adapter_of_ones_own_answers_the_inputs(
         given = [*pipe(monkeypatch, "row"), "--out", str(tmp_path / "b")]
         assert main([*refine[:-1], str(folder), *given]) == code
         assert words in tiny.one_sentence(capsys.readouterr())
+    with pytest.raises(UsageError, match="answers inputs, and none are given"):
+        lorasmith.refine(EXAMPLES, start, steps=1, base=str(tiny_base), multi_task=own)
     assert not (tmp_path / "b").exists()
 
 

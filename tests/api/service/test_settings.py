@@ -24,7 +24,7 @@ STATED: dict[str, tuple[str, str]] = {
     "database": ("postgresql://me@db/lora", '"postgresql://me@db/lora"'),
     "objects": ("s3://bucket/prefix", '"s3://bucket/prefix"'),
     "checkpoints": ('{"lofa": "here"}', '{"lofa" = "here"}'),
-    "multi_task": ("docs, tests", '["docs", "tests"]'),
+    "multi_task": ("docs, tests,", '["docs", "tests"]'),
     "gates": ('{"mine": "runs/gate"}', '{"mine" = "runs/gate"}'),
     "library": ("pretrained/library", '"pretrained/library"'),
     "tasks": ("tasks", '"tasks"'),
