@@ -87,10 +87,13 @@ def logistic(points: Sequence[Point]) -> Curve:
 
 
 def error(fit: Callable[[Sequence[Point]], Curve], points: Sequence[Point]) -> float:
-    """Root mean squared error on tasks that were left out, one at a time."""
+    """Root mean squared error on tasks that were left out, one at a time.
+
+    To six digits: the fit's own tolerance, and processors round differently beyond it.
+    """
     rows = list(points)
     squares = [(fit(rows[:i] + rows[i + 1 :])(x) - y) ** 2 for i, (x, y) in enumerate(rows)]
-    return float(np.sqrt(np.mean(squares)))
+    return round(float(np.sqrt(np.mean(squares))), 6)
 
 
 def recoveries(

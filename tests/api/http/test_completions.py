@@ -142,7 +142,7 @@ def test_logprobs_are_the_models_own_in_both_shapes(
     for step, best in enumerate(spoken["top_logprobs"]):
         values, tokens = own[step].topk(2)
         named = {tokenizer.decode([t]): v for t, v in zip(tokens, values.tolist(), strict=True)}
-        assert {*best} == {*named} and max(best.values()) == pytest.approx(max(named.values()))
+        assert best == pytest.approx(named, abs=1e-4)
 
     asked = {"messages": CHAT, "logprobs": True, "top_logprobs": 3, "max_tokens": 5, **options}
     chat = answer(client, "/chat/completions", **asked)["choices"][0]["logprobs"]["content"]

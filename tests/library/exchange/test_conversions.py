@@ -84,7 +84,7 @@ def test_logits_are_those_of_peft(kind: str, tmp_path: Path, tiny_base: Path) ->
     model.save_pretrained(str(tmp_path / "a"))
     folder = converted(tmp_path / "a", tmp_path / "lib", tiny_base)
     served: Any = peft.PeftModel.from_pretrained(bare(), str(folder)).eval()
-    rounding = 1e-4 if kind in ("FOURIERFT", "RANDLORA") else 1e-5  # both sum many float32 terms
+    rounding = 1e-4 if kind in ("FOURIERFT", "RANDLORA") else 3e-5  # both sum many float32 terms
     torch.testing.assert_close(served(input_ids=IDS).logits, expected, atol=rounding, rtol=0)
 
 
@@ -150,7 +150,7 @@ def test_other_bases_than_causal_ones_convert(case: str, tmp_path: Path) -> None
     assert bool(heads) == (case not in ("encoder and decoder", "a bare model"))
     torch.manual_seed(1)
     served: Any = peft.PeftModel.from_pretrained(load(tmp_path / "base"), str(folder)).eval()
-    torch.testing.assert_close(output(served), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(output(served), expected, atol=3e-5, rtol=0)
 
 
 def test_a_config_names_no_class_but_transformers_own_models() -> None:
