@@ -67,7 +67,7 @@ def refine_adapters(
     settings: RefineSettings,
     *,
     seed: int = 0,
-    slots: int = 64,
+    slots: int = 16,
     progress: Progress = no_progress,
 ) -> list[Trainee]:
     """Each start after training on its rows, in their order.
@@ -77,7 +77,7 @@ def refine_adapters(
     Args:
         base: the loaded base model.
         layout: of every start and result.
-        slots: adapters trained at once.
+        slots: adapters trained at once; more take memory and no less time each.
     Raises:
         UsageError: an adapter did not stay finite.
         LayoutMismatch: a start is of another layout.
