@@ -19,7 +19,7 @@ from generator.strategies.base import Proposal, Strategy
 from generator.strategies.fresh import Fresh
 from generator.strategies.generated import Generated
 from generator.strategies.input_writer import InputWriter, shipped_input_writer
-from generator.strategies.multi_task import MultiTask, shipped_multi_task
+from generator.strategies.multi_task import MultiTask, shipped_multi_tasks
 from generator.strategies.refined import refined_proposals
 from generator.strategies.retrieved import Compose, Nearest
 from index.encoders.texts import stored_encoder
@@ -53,7 +53,7 @@ class Engine:
     Args:
         checkpoints: loaded generators.
         resources: encoders, library, base models; no library by default.
-        multi_task: folders of multi-task adapters, each for its base; by default the shipped one.
+        multi_task: folders of multi-task adapters, each for its base; by default the shipped ones.
 
     Attributes:
         teachers: the multi-task adapters, which answer inputs that come without answers.
@@ -67,7 +67,7 @@ class Engine:
         multi_task: Sequence[Path] = (),
     ) -> None:
         self.resources = resources or Resources()
-        self.teachers = MultiTask(*(multi_task or [shipped_multi_task()]))
+        self.teachers = MultiTask(*(multi_task or shipped_multi_tasks()))
         self.writers = InputWriter(shipped_input_writer())
         self.generated = {c.kind: Generated(c, self.resources, self.teachers) for c in checkpoints}
         nearest, compose, fresh = Nearest(self.resources), Compose(self.resources), Fresh()

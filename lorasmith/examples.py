@@ -43,7 +43,7 @@ def refine(
     Args:
         examples: up to 200 pairs of input and output, or a JSONL file of them.
         inputs: up to 200 texts without answers, or a file of them: JSONL, or one a line.
-        multi_task: folder of the adapter that answers the inputs, in place of the shipped one.
+        multi_task: folder of the adapter that answers the inputs, in place of the shipped ones.
         adapter: folder, or id or task of the library; None starts from nothing, for any base.
         steps: steps of training; by default as many as suit the examples and fit the budget.
         budget: seconds that training may cost, by a stored table of costs.
@@ -58,7 +58,7 @@ def refine(
     from generator.refine.refine import refiner_here
     from generator.refined_adapter import refine_adapter
     from generator.request import Request
-    from generator.strategies.multi_task import MultiTask, shipped_multi_task
+    from generator.strategies.multi_task import MultiTask, shipped_multi_tasks
     from index.merge.parents import read_parents
     from library.base.models import require_device, resolve_base
     from library.files import require_present
@@ -69,11 +69,11 @@ def refine(
     # 1. Everything that can be wrong with the arguments alone.
     if steps == 0:
         raise UsageError("steps must be at least 1")
-    folder = shipped_multi_task() if multi_task is None else Path(multi_task)
-    require_present(None if multi_task is None else folder)
+    own = [] if multi_task is None else [Path(multi_task)]
+    require_present(*own)
     rows, texts = rows_and_inputs(examples, inputs)
     require_trainable(rows, steps, texts)
-    if multi_task is not None and not texts:
+    if own and not texts:
         raise UsageError("a multi-task adapter answers inputs, and none are given")
     request = Request(
         None, seed=seed, profile=profile, examples=rows, refine=steps, budget=budget, inputs=texts
@@ -86,7 +86,7 @@ def refine(
     teacher = None
     if texts:
         description = start.descriptions[0] if start else None
-        teacher = MultiTask(folder).teacher(description, reference)
+        teacher = MultiTask(*(own or shipped_multi_tasks())).teacher(description, reference)
     # 2. Training.
     check = QuickCheck(reference)
     refined = refine_adapter(

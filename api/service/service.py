@@ -37,7 +37,7 @@ from generator.engine import (
     shipped_library,
 )
 from generator.request import Query, Request
-from generator.strategies.multi_task import require_serving, shipped_multi_task
+from generator.strategies.multi_task import require_serving, shipped_multi_tasks
 from index.merge.compose import MergeRequest
 from index.search.plane import LibraryMap, Point
 from index.search.searcher import Result
@@ -302,7 +302,7 @@ def _warm(settings: Settings) -> Engine:
     engine = open_engine(
         read_generators(settings.checkpoints),
         settings.library or shipped_library(),
-        multi_task=[*settings.multi_task, shipped_multi_task()],
+        multi_task=[*settings.multi_task, *shipped_multi_tasks()],
     )
     query = Query(Request("Anything."), settings.base(), engine.resources)
     _ = query.embeddings(), query.neighbours

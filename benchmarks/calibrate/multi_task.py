@@ -13,8 +13,8 @@ from descriptions (generator.refine.writer), on the same rows.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.calibrate.multi_task_rows import RowSource
 from generator.strategies.input_writer import InputWriter
@@ -35,7 +35,6 @@ from library.files import write_folder
 from library.layout import layout_of
 from library.peft.provenance import Provenance, finish
 from library.peft.write import to_peft
-from library.tasks.files import Task
 from library.trainer.batched import BatchedTrainer
 from library.trainer.recipes.recipe import TrainingJob
 from library.trainer.recipes.registry import recipe_named
@@ -74,37 +73,32 @@ def main() -> None:
         "steps": o.steps, "lr": o.lr, "variants": o.variants, "synthetic_tasks": o.synthetic,
         "distinct": o.distinct, "rows": len(job.train), "tokens": trainer.figures.tokens,
     }  # fmt: skip
-    name = InputWriter.name if o.writes_inputs else MultiTask.name
-    _write(o.out, name, result.adapter, base, tasks, settings, o.seed)
+    _write(o, result.adapter, base, {**settings, "tasks": sorted(task.name for task in tasks)})
 
 
 def _write(
-    out: Path,
-    name: str,
-    adapter: Adapter,
-    base: BaseModel,
-    tasks: Sequence[Task],
-    settings: dict[str, float | None],
-    seed: int,
+    o: argparse.Namespace, adapter: Adapter, base: BaseModel, details: dict[str, Any]
 ) -> None:
+    made_for = described(base.reference) | ({"id": o.base_name} if o.base_name else {})
     provenance = Provenance(
-        generator=name,
+        generator=InputWriter.name if o.writes_inputs else MultiTask.name,
         checkpoint=None,
         description=None,
-        seed=seed,
+        seed=o.seed,
         numerics=numerics(base.model),
         layout_digest=adapter.layout.digest,
-        base=described(base.reference),
-        details={**settings, "tasks": sorted(task.name for task in tasks)},
+        base=made_for,
+        details=details,
     )
-    files = to_peft(adapter, base_name=base.reference.name)
-    write_folder(out, finish(files, provenance).files, overwrite=True)
+    files = to_peft(adapter, base_name=made_for["id"])
+    write_folder(o.out, finish(files, provenance).files, overwrite=True)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", nargs="+", required=True)
     parser.add_argument("--base")
+    parser.add_argument("--base-name", help="what the adapter calls it; by default as --base does")
     parser.add_argument("--synthetic", type=int, default=0, metavar="TASKS")
     parser.add_argument("--distinct", type=int, metavar="TASKS")
     parser.add_argument("--variants", type=float, default=0.0, metavar="SHARE")

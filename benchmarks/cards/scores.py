@@ -2,6 +2,8 @@
 
 python benchmarks/cards/scores.py sg-lora --report docs/results/sg-lora-sample.json
 python benchmarks/cards/scores.py multi-task --report docs/results/refine-heldout.json
+python benchmarks/cards/scores.py multi-task-qwen2.5-coder-0.5b --method multi-task \
+    --report docs/results/second-base-heldout.json
 
 The report is to be of the checkpoint that ships and of the library that `generate` takes by
 default; a report names a generator's checkpoint, and that is checked, but not the multi-task
@@ -51,7 +53,8 @@ def measured_seconds(times: Mapping[str, Any], name: str, checkpoint: str) -> fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name")
+    parser.add_argument("name", help="of a folder of pretrained/")
+    parser.add_argument("--method", help="what the report calls it (default: the name)")
     parser.add_argument("--report", required=True)
     parser.add_argument("--times", type=Path, default=Path("docs/results/generation-time.json"))
     options = parser.parse_args()
@@ -66,7 +69,7 @@ def main() -> None:
     times = json.loads(options.times.read_text(encoding="utf-8"))
     scores = {
         "checkpoint": checkpoint,
-        "held_out": held_out(report, options.name, options.report),
+        "held_out": held_out(report, options.method or options.name, options.report),
         "seconds": measured_seconds(times, options.name, checkpoint),
     }
     text = json.dumps(scores, indent=1) + "\n"

@@ -24,7 +24,7 @@ from generator.engine import read_generator
 from generator.models.sg_lora import SGLoRA
 from generator.resources import Resources
 from generator.strategies.generated import Generated
-from generator.strategies.multi_task import MultiTask, shipped_multi_task
+from generator.strategies.multi_task import MultiTask, shipped_multi_tasks
 from index.search.retriever import Retriever
 from library.adapter import Adapter
 from library.base.models import resolve_base
@@ -49,7 +49,7 @@ class Measurement:
         self.o, self.reference = o, resolve_base(o.base)
         self.resources = Resources(open_library(o.library), device=o.device)
         self.checkpoint = read_generator(o.checkpoint)
-        single = MultiTask(shipped_multi_task())
+        single = MultiTask(*shipped_multi_tasks())
         self.strategy = Generated(self.checkpoint, self.resources, single)
         self.strategy.fit.require(self.reference)
         module = self.strategy.module

@@ -56,7 +56,7 @@ def shipped_evidence(name: str, checkpoint: str, trained_on: int | None) -> Evid
     """The evidence of a generator's checkpoint: with scores if it is the shipped one.
 
     Args:
-        name: of the generator.
+        name: of the shipped folder.
         checkpoint: digest of the checkpoint that is used.
         trained_on: number of tasks, by its own record.
     Raises CheckpointError if the file of scores is damaged.

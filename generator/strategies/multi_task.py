@@ -21,9 +21,12 @@ REASON = (
 )
 
 
-def shipped_multi_task() -> Path:
-    """The folder of the adapter that ships; an installation may lack it."""
-    return pretrained.folder(MultiTask.name)
+SHIPPED = ("multi-task", "multi-task-qwen2.5-coder-0.5b")  # the default base's is first
+
+
+def shipped_multi_tasks() -> list[Path]:
+    """Folders of the adapters that ship, each for its base; an installation may lack them."""
+    return [pretrained.folder(name) for name in SHIPPED]
 
 
 class MultiTask(Strategy):
@@ -47,7 +50,8 @@ class MultiTask(Strategy):
         return serving
 
     def unavailable(self, base: BaseReference) -> str:
-        reasons = [stored.unavailable(base) for stored in self._stored]
+        present = [stored for stored in self._stored if stored.folder.exists()]
+        reasons = [stored.unavailable(base) for stored in present or self._stored[:1]]
         if not all(reasons):
             return ""
         return reasons[0] if len(reasons) == 1 else f"no multi-task adapter is for {base.name}"
@@ -64,7 +68,7 @@ class MultiTask(Strategy):
         stored = self.stored(base)
         tasks = stored.trained_on
         return shipped_evidence(
-            self.name, stored.weights_digest, None if tasks is None else len(tasks)
+            stored.folder.name, stored.weights_digest, None if tasks is None else len(tasks)
         )
 
     def propose(self, query: Query) -> Proposal:

@@ -29,13 +29,13 @@ class StoredAdapter:
     """
 
     def __init__(self, folder: Path, name: str) -> None:
-        self._folder, self.name = folder, name
+        self.folder, self.name = folder, name
         self._fit = Fit(self._require_same_base)
         self._adapted: dict[BaseReference, Adapter] = {}
 
     def unavailable(self, base: BaseReference) -> str:
         """The reason why it cannot serve a base; empty if it can."""
-        if not self._folder.exists():
+        if not self.folder.exists():
             return f"this installation has no {self.name} adapter"
         return self._fit.misfit(base)
 
@@ -68,7 +68,7 @@ class StoredAdapter:
 
     @cached_property
     def _files(self) -> dict[str, bytes]:
-        return read_adapter_folder(self._folder)
+        return read_adapter_folder(self.folder)
 
     @cached_property
     def _stored(self) -> Adapter:
@@ -76,11 +76,11 @@ class StoredAdapter:
         try:
             return adapter_of(files)
         except AdapterFileError as error:
-            raise AdapterFileError(f"{self._folder} cannot be used: {error}") from error
+            raise AdapterFileError(f"{self.folder} cannot be used: {error}") from error
 
     def _require_same_base(self, base: BaseReference) -> None:
         """By name; else by modules and then, as hashing a large base takes seconds, by weights."""
-        made_for = stated_base(str(self._folder), self._files)
+        made_for = stated_base(str(self.folder), self._files)
         if any(same_base(made_for["id"], known) for known in (base.name, base.path)):
             return
         modules = {*base_layout(base, self._stored.layout).sites}

@@ -153,7 +153,7 @@ def test_what_cannot_be_made_is_said(
             engine.propose(name, untrained, base)
     with pytest.raises(UsageError, match="fresh needs examples"):
         engine.propose("fresh", Request(NEW), base)
-    with pytest.raises(LayoutMismatch, match="the multi-task adapter is for"):
+    with pytest.raises(LayoutMismatch, match="no multi-task adapter is for"):
         engine.propose("multi-task", Request(NEW), base)
     trained = Request(None, examples=(Example.pair("1 2", "2"),))
     for name in ("text-to-lora", "nearest", "compose"):
