@@ -274,7 +274,7 @@ def open_engine(
         library: folder or URL.
         required: a generator that there has to be a checkpoint of.
         load: how base models are loaded.
-        multi_task: folders of multi-task adapters, in place of the shipped one.
+        multi_task: folders of multi-task adapters, in place of the shipped ones.
     Raises:
         MissingPath: there is no such library.
         CheckpointError: a shipped checkpoint cannot be used, or there is none of `required`.

@@ -96,7 +96,7 @@ def generate(
         generator: one that `lorasmith generators` lists; auto chooses among them.
         base: Hub id or folder of the base model; the packaged SmolLM2-135M-Instruct by default.
         checkpoints: folders of generators, in place of the shipped ones.
-        multi_task: folder of the base's own multi-task adapter, in place of the shipped one.
+        multi_task: folder of the base's own multi-task adapter, in place of the shipped ones.
         library: folder or URL of adapters to retrieve; the shipped sample by default.
         rank: of the adapter; the generator's by default.
         strength: factor on ΔW.

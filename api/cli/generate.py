@@ -33,7 +33,7 @@ def generate_command(
     ] = None,
     multi_task: Annotated[
         Path | None,
-        typer.Option(help="A multi-task adapter's folder, in place of the shipped one."),
+        typer.Option(help="A multi-task adapter's folder, in place of the shipped ones."),
     ] = None,
     library: Annotated[str | None, typer.Option(help="Default: the shipped sample.")] = None,
     examples: Annotated[

@@ -31,7 +31,9 @@ def refine_command(
     ] = None,
     multi_task: Annotated[
         Path | None,
-        typer.Option(help="Folder of the adapter that answers inputs (default: the shipped one)."),
+        typer.Option(
+            help="Folder of the adapter that answers inputs (default: one that ships)."
+        ),
     ] = None,
     steps: Annotated[
         int | None,

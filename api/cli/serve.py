@@ -56,7 +56,7 @@ MultiTaskFolders = Annotated[
     str | None,
     typer.Option(
         help="Folders of multi-task adapters, separated by commas, each for its base model "
-        "(default: the shipped one, which also comes after them)."
+        "(default: the shipped ones, which also come after them)."
     ),
 ]
 GateFolders = Annotated[

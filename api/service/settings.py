@@ -94,7 +94,7 @@ class Settings(BaseSettings):
             then has a cache; credentials are in the environment alone.
         checkpoints: folders by generator, in place of the shipped checkpoints.
         multi_task: folders of multi-task adapters, separated by commas, each for its base; the
-            shipped one comes after them.
+            shipped ones come after them.
         gates: folders of trained gates' checkpoints, by the names that completions use.
         library: folder or URL of the library for search, neighbours and rivals; else the sample.
         tasks: folder of task files with examples for the behaviour hook; none by default.

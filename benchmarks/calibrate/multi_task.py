@@ -1,4 +1,4 @@
-"""Trains the multi-task adapter that ships: one adapter for all tasks, instruction in the prompt.
+"""Trains a multi-task adapter, as those that ship: one for all tasks, instruction in the prompt.
 
     python -m benchmarks.calibrate.multi_task --tasks TASKS/train TASKS/train_extra --rank 16 \\
         --steps 560 --device cuda --out pretrained/multi-task

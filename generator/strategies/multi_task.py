@@ -51,9 +51,11 @@ class MultiTask(Strategy):
 
     def unavailable(self, base: BaseReference) -> str:
         present = [stored for stored in self._stored if stored.folder.exists()]
-        reasons = [stored.unavailable(base) for stored in present or self._stored[:1]]
-        if not all(reasons):
-            return ""
+        reasons = list[str]()
+        for stored in present or self._stored[:1]:
+            if not (reason := stored.unavailable(base)):
+                return ""  # those behind it are not read
+            reasons.append(reason)
         return reasons[0] if len(reasons) == 1 else f"no multi-task adapter is for {base.name}"
 
     def offer(self, base: BaseReference) -> Offer | None:
@@ -67,9 +69,9 @@ class MultiTask(Strategy):
             return Evidence()
         stored = self.stored(base)
         tasks = stored.trained_on
-        return shipped_evidence(
-            stored.folder.name, stored.weights_digest, None if tasks is None else len(tasks)
-        )
+        known = None if tasks is None else len(tasks)
+        found = [shipped_evidence(name, stored.weights_digest, known) for name in SHIPPED]
+        return next((one for one in found if one.held_out is not None), found[0])
 
     def propose(self, query: Query) -> Proposal:
         """Raises UsageError for bare prompts without training; LayoutMismatch."""

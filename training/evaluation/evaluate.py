@@ -86,7 +86,7 @@ def evaluate(
         base: the loaded base.
         engine: for the generators' methods, and
         library: by those that mix or look up a library's adapters, and
-        multi_task: in place of the shipped one, by mode, and
+        multi_task: in place of the shipped ones, by mode, and
         routing: by the methods that choose for each row.
         progress: called with (cells finished, cells in all).
     """

@@ -148,7 +148,7 @@ def _oracles(o: Options, tasks: Sequence[Task], base: BaseReference) -> str:
 
 
 def _multi_task(o: Options, base: BaseReference) -> dict[UsageMode, Adapter] | None:
-    """The adapter of --multi-task for each mode; None for the shipped one.
+    """The adapter of --multi-task for each mode; None for the shipped ones.
 
     Other methods, which start from it or choose it, have the one for prompts with the instruction.
     Raises LayoutMismatch for one of another base.

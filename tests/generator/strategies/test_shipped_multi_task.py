@@ -1,6 +1,7 @@
 """Multi-task adapters that ship: each serves its own base, and PEFT loads them onto its shapes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,19 @@ def test_peft_takes_every_factor_of_the_second_base_s(qwen: BaseReference) -> No
     assert shapes[0] == shapes[1]
 
 
-def test_the_second_base_is_told_by_its_weights() -> None:
+def test_what_serves_a_base_is_read_alone(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_text("damaged")
+    strategy = MultiTask(shipped_multi_tasks()[0], tmp_path)
+    assert strategy.unavailable(resolve_base()) == ""
+
+
+def test_a_copy_has_the_scores_of_what_it_is_a_copy_of(tmp_path: Path) -> None:
+    copy = shutil.copytree(shipped_multi_tasks()[0], tmp_path / "mine")
+    base = resolve_base()
+    assert MultiTask(copy).evidence(base) == MultiTask(*shipped_multi_tasks()).evidence(base)
+
+
+def test_the_second_base_s_weights_are_stated() -> None:
     """Its name is that of a repository of GGUFs: what is asked for is a folder made of one."""
     stated = json.loads((pretrained.folder(SHIPPED[1]) / PROVENANCE_FILE).read_text())
     assert stated["base"]["id"] == QWEN and len(stated["base"]["sha256"]) == 64
