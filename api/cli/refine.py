@@ -31,9 +31,7 @@ def refine_command(
     ] = None,
     multi_task: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of the adapter that answers inputs (default: one that ships)."
-        ),
+        typer.Option(help="Folder of the adapter that answers inputs (default: one that ships)."),
     ] = None,
     steps: Annotated[
         int | None,
