@@ -108,9 +108,11 @@ class Auto(Strategy):
                 return self._nearest, f"{near} reaches the calibrated {threshold:.4g}"
             near = f"{near} is below the calibrated {threshold:.4g}"
         else:
-            why = self._nearest.unavailable(query.base)
-            why = why or "the library holds no other adapter for this base model"
-            near = f"no adapter was near: {why}"
+            near = (
+                "no library holds an adapter for this base model"
+                if self._nearest.unavailable(query.base)
+                else "the library holds no other adapter for this base model"
+            )
         if query.request.mode != "bare" and not self._multi_task.unavailable(query.base):
             return self._multi_task, f"{near}; {REASON}"
         self._require_any(query, generates)

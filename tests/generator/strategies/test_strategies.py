@@ -193,4 +193,4 @@ def test_the_command(
     assert main([*command, "--out", str(tmp_path / "shipped"), "--generator", "nearest"]) == 1
     assert "the library" in capsys.readouterr().err  # the shipped one is for another base
     assert main([*command, "--out", str(tmp_path / "shipped")]) == 0
-    assert "no adapter was near" in capsys.readouterr().out
+    assert "no library holds an adapter for this base model" in capsys.readouterr().out
