@@ -15,7 +15,8 @@ from generator.refine.refine import Refined
 from generator.strategies.base import Proposal
 from library.calibration import read_calibration
 
-FILE = Path(__file__).with_name("expected.json")
+FILE = Path(__file__).with_name("expected.json")  # of the default base
+FILES = (FILE, Path(__file__).with_name("expected-qwen2.5-coder-0.5b.json"))
 TRAINED = "trained"  # the group of what was trained on examples of which none was held out
 LEAST_POINTS = 20  # measured adapters that a group needs
 
@@ -61,15 +62,16 @@ class Expected(ScoreRange):
 
 @dataclass(frozen=True)
 class _Calibration:
-    """Attributes:
-    base_sha256: of the base whose adapters were measured.
-    checkpoints: of the strategies that have one.
+    """Of one base.
+
+    Attributes:
+        held_out: None where too few adapters with held-out examples were measured.
+        checkpoints: of the strategies that have one.
     """
 
-    held_out: ScoreFit
+    held_out: ScoreFit | None
     groups: dict[str, ScoreRange]
     calibration: str
-    base_sha256: str
     checkpoints: dict[str, str]
 
 
@@ -81,12 +83,13 @@ def expectation(proposal: Proposal, base_sha256: str | None) -> Expected | None:
     """
     if proposal.refined is not None:
         return expectation_after(proposal.refined, base_sha256)
-    strategy, known = proposal.chosen.strategy, _calibration()
-    measured = known.checkpoints.get(strategy)
-    if measured is None or proposal.checkpoint != measured or proposal.saw_examples:
+    strategy, known = proposal.chosen.strategy, _calibrations().get(base_sha256)
+    measured = known and known.checkpoints.get(strategy)
+    if known is None or measured is None:
         return None
-    group = group_of(strategy, proposal.usage.mode)
-    return _expected(known.groups.get(group), base_sha256)
+    if proposal.checkpoint != measured or proposal.saw_examples:
+        return None
+    return _expected(known, known.groups.get(group_of(strategy, proposal.usage.mode)))
 
 
 def expectation_after(refined: Refined, base_sha256: str | None) -> Expected | None:
@@ -95,13 +98,15 @@ def expectation_after(refined: Refined, base_sha256: str | None) -> Expected | N
     None where a teacher's answers were learned: nothing like it was measured.
     Raises CheckpointError if the calibration is missing or damaged.
     """
-    if refined.taught is not None:
+    scores, known = refined.held_out, _calibrations().get(base_sha256)
+    if refined.taught is not None or known is None:
         return None
-    scores, known = refined.held_out, _calibration()
     if scores is None:
-        return _expected(known.groups.get(TRAINED), base_sha256)
+        return _expected(known, known.groups.get(TRAINED))
+    if known.held_out is None:
+        return None
     share, confidence = scores.right / scores.of, math.exp(-scores.loss)
-    return _expected(predicted(known.held_out, share, confidence), base_sha256)
+    return _expected(known, predicted(known.held_out, share, confidence))
 
 
 def group_of(strategy: str, mode: str) -> str:
@@ -109,11 +114,8 @@ def group_of(strategy: str, mode: str) -> str:
     return f"{strategy}, {mode}"
 
 
-def _expected(found: ScoreRange | None, base_sha256: str | None) -> Expected | None:
-    known = _calibration()
-    if found is None or base_sha256 != known.base_sha256:
-        return None
-    return Expected(**vars(found), calibration=known.calibration)
+def _expected(known: _Calibration, found: ScoreRange | None) -> Expected | None:
+    return None if found is None else Expected(**vars(found), calibration=known.calibration)
 
 
 def predicted(fit: ScoreFit, share: float, confidence: float) -> ScoreRange:
@@ -132,15 +134,20 @@ def _percent(value: float) -> float:
 
 
 @cache
-def _calibration(file: Path = FILE) -> _Calibration:
-    """The calibration that ships. Raises CheckpointError if it is missing or damaged."""
-    return read_calibration(
-        file,
-        lambda data: _Calibration(
-            ScoreFit(**data["held_out"]),
-            {name: ScoreRange(**group) for name, group in data["groups"].items()},
-            data["calibration"],
-            data["base_sha256"],
-            dict(data["checkpoints"]),
-        ),
+def _calibrations() -> dict[str | None, _Calibration]:
+    """Those that ship, by the digest of their base's weights.
+
+    Raises CheckpointError if one is missing or damaged.
+    """
+    return dict(read_calibration(file, _calibration) for file in FILES)
+
+
+def _calibration(data: dict[str, Any]) -> tuple[str, _Calibration]:
+    fit = data["held_out"]
+    known = _Calibration(
+        None if fit is None else ScoreFit(**fit),
+        {name: ScoreRange(**group) for name, group in data["groups"].items()},
+        data["calibration"],
+        dict(data["checkpoints"]),
     )
+    return data["base_sha256"], known

@@ -14,7 +14,7 @@
 #   CHECK      the same on other tasks, which choose nothing
 #   OUT        where the files go, beside this repository's own; their folders are kept
 #
-# FIT and CHECK are lists. Prints the scores by which auto.py chose, a table of all strategies on the
+# FIT and CHECK are lists. The second base's expectations are made of its own reports. Prints the scores by which auto.py chose, a table of all strategies on the
 # choosing tasks, and how reliable the expectations are.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -38,3 +38,7 @@ python=${PYTHON:-python3} to=${OUT:+$OUT/}
 "$python" -m benchmarks.calibrate.expected --fit "${fit[@]}" --check "${check[@]}" \
     --file "${to}generator/expected.json" --out "$to$results/expected.json" \
     --picture "$to$results/expected.png"
+"$python" -m benchmarks.calibrate.expected --fit $results/second-base-user.json \
+    --check $results/second-base-reporting.json \
+    --file "${to}generator/expected-qwen2.5-coder-0.5b.json" \
+    --out "$to$results/expected-second-base.json"

@@ -3,11 +3,16 @@
     python -m benchmarks.calibrate.expected --fit user-*.json --check heldout-*.json \\
         --file generator/expected.json --out docs/results/expected.json
     python -m benchmarks.calibrate.expected --check reporting-*.json --picture reliability.png
+    python -m benchmarks.calibrate.expected --fit docs/results/second-base-user.json \\
+        --check docs/results/second-base-reporting.json \\
+        --file generator/expected-qwen2.5-coder-0.5b.json \\
+        --out docs/results/expected-second-base.json
 
 Reports of `lorasmith evaluate` on tasks that nothing was trained on. Fitted on those of --fit;
-those of --check choose nothing. Without --fit the calibration in --file, by default the one that
-ships, is checked as it is. A point is one task under one method, mode and seed; everything
-that is fitted on a task's own points is left out when that task is predicted.
+those of --check choose nothing; both are of one base. Without --fit the calibration in --file, by
+default the one of the default base, is checked as it is. A point is one task under one method,
+mode and seed; everything that is fitted on a task's own points is left out when that task is
+predicted.
 """
 
 import argparse
@@ -26,9 +31,10 @@ from benchmarks.calibrate.reliability import Judged, judged, reliability_picture
 from generator.engine import read_generator
 from generator.expected import FILE, LEAST_POINTS, ScoreFit, ScoreRange, predicted
 from generator.models.base import registered
-from generator.strategies.multi_task import MultiTask
+from generator.strategies.multi_task import MultiTask, shipped_multi_tasks
 from library.canonical import file_digest
 from library.files import write_file
+from library.peft.provenance import PROVENANCE_FILE
 from library.peft.write import WEIGHTS_FILE
 
 LOW, HIGH = 0.1, 0.9
@@ -41,7 +47,7 @@ def main() -> None:
     if o.fit:
         write_file(o.file, (json.dumps(_fitted(points, o.fit), indent=1) + "\n").encode())
     content = json.loads(o.file.read_text())
-    fit = ScoreFit(**content["held_out"])
+    fit = content["held_out"] and ScoreFit(**content["held_out"])
     groups = {name: ScoreRange(**group) for name, group in content["groups"].items()}
     left_out = _known([(p, _left_out(p, points)) for p in points])
     fresh = _known([(p, _predict(p, fit, groups)) for p in checks])
@@ -62,15 +68,16 @@ def main() -> None:
 
 def _fitted(points: Sequence[Point], paths: Sequence[Path]) -> dict[str, Any]:
     """The calibration file's content."""
-    tasks = len({point.task for point in points})
+    tasks, fit = len({point.task for point in points}), _fit(points)
+    base_sha256 = json.loads(paths[0].read_text())["base_sha256"]
     return {
-        "held_out": asdict(_fit(points)),
+        "held_out": None if fit is None else asdict(fit),
         "groups": {name: asdict(group) for name, group in _groups(points).items()},
         "calibration": f"from {tasks} user-style tasks that nothing was trained on",
-        "base_sha256": json.loads(paths[0].read_text())["base_sha256"],
+        "base_sha256": base_sha256,
         "checkpoints": {
             **_shipped({point.group.split(",")[0] for point in points}),
-            MultiTask.name: file_digest(pretrained.folder(MultiTask.name) / WEIGHTS_FILE),
+            MultiTask.name: file_digest(_multi_task(base_sha256) / WEIGHTS_FILE),
         },
         "sources": {path.name: file_digest(path) for path in paths},
     }
@@ -90,9 +97,23 @@ def _shipped(measured: Collection[str]) -> dict[str, str]:
     }
 
 
-def _fit(points: Sequence[Point]) -> ScoreFit:
-    """Least squares of the score on the held-out share and confidence; spread of the residuals."""
+def _multi_task(base_sha256: str) -> Path:
+    """The folder of the shipped multi-task adapter of a base."""
+    for folder in shipped_multi_tasks():
+        stated = json.loads((folder / PROVENANCE_FILE).read_text())["base"]
+        if stated["sha256"] == base_sha256:
+            return folder
+    sys.exit("no multi-task adapter that ships is for the base of --fit")
+
+
+def _fit(points: Sequence[Point]) -> ScoreFit | None:
+    """Least squares of the score on the held-out share and confidence; spread of the residuals.
+
+    None where fewer than LEAST_POINTS have held-out examples.
+    """
     rows = [p for p in points if p.share is not None]
+    if len(rows) < LEAST_POINTS:
+        return None
     x = numpy.array([[1.0, p.share or 0.0, p.confidence or 0.0] for p in rows])
     y = numpy.array([p.score for p in rows])
     (intercept, share, confidence), *_ = numpy.linalg.lstsq(x, y, rcond=None)
@@ -120,10 +141,12 @@ def _left_out(point: Point, points: Sequence[Point]) -> ScoreRange | None:
     return _predict(point, _fit(others), _groups(others))
 
 
-def _predict(point: Point, fit: ScoreFit, groups: dict[str, ScoreRange]) -> ScoreRange | None:
+def _predict(
+    point: Point, fit: ScoreFit | None, groups: dict[str, ScoreRange]
+) -> ScoreRange | None:
     if point.share is None or point.confidence is None:
         return groups.get(point.group)
-    return predicted(fit, point.share, point.confidence)
+    return None if fit is None else predicted(fit, point.share, point.confidence)
 
 
 def _options() -> argparse.Namespace:

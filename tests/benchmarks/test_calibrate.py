@@ -32,10 +32,11 @@ def test_one_command_makes_what_ships(tmp_path: Path) -> None:
     for name in (
         "generator/strategies/calibration.json",
         "generator/expected.json",
+        "generator/expected-qwen2.5-coder-0.5b.json",
         "docs/results/auto-calibration.json",
     ):
         assert (tmp_path / name).read_bytes() == (tiny.ROOT / name).read_bytes(), name
-    for name in ("expected", "choosing"):
+    for name in ("expected", "choosing", "expected-second-base"):
         found, stated = (
             json.loads((folder / f"{name}.json").read_text())
             for folder in (tmp_path / "docs" / "results", RESULTS)

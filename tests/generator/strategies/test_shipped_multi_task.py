@@ -11,6 +11,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 import pretrained
+from generator.expected import expectation
+from generator.request import Query, Request
+from generator.resources import Resources
 from generator.strategies.multi_task import SHIPPED, MultiTask, shipped_multi_tasks
 from library.base.models import BaseReference, described, load_config, resolve_base
 from library.canonical import file_digest
@@ -68,6 +71,19 @@ def test_what_serves_a_base_is_read_alone(tmp_path: Path) -> None:
     (tmp_path / CONFIG_FILE).write_text("damaged")
     strategy = MultiTask(shipped_multi_tasks()[0], tmp_path)
     assert strategy.unavailable(resolve_base()) == ""
+
+
+def test_what_to_expect_goes_by_the_base(qwen: BaseReference) -> None:
+    strategy, scores = MultiTask(*shipped_multi_tasks()), list[float]()
+    for base, folder in zip((resolve_base(), qwen), SHIPPED, strict=True):
+        stated = json.loads((pretrained.folder(folder) / PROVENANCE_FILE).read_text())["base"]
+        proposal = strategy.propose(Query(Request("Say yes or no."), base, Resources()))
+        expected = expectation(proposal, stated["sha256"])
+        assert expected is not None and 0 <= expected.low < expected.score < expected.high <= 100
+        assert expectation(proposal, None) is None and expectation(proposal, "0" * 64) is None
+        scores.append(expected.score)
+    assert expectation(proposal, described(resolve_base())["sha256"]) is None  # another adapter's
+    assert scores[0] < scores[1]
 
 
 def test_a_copy_has_the_scores_of_what_it_is_a_copy_of(tmp_path: Path) -> None:
