@@ -84,10 +84,9 @@ def expectation(proposal: Proposal, base_sha256: str | None) -> Expected | None:
     if proposal.refined is not None:
         return expectation_after(proposal.refined, base_sha256)
     strategy, known = proposal.chosen.strategy, _calibrations().get(base_sha256)
-    measured = known and known.checkpoints.get(strategy)
-    if known is None or measured is None:
+    if known is None or proposal.saw_examples or strategy not in known.checkpoints:
         return None
-    if proposal.checkpoint != measured or proposal.saw_examples:
+    if proposal.checkpoint != known.checkpoints[strategy]:
         return None
     return _expected(known, known.groups.get(group_of(strategy, proposal.usage.mode)))
 
