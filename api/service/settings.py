@@ -35,9 +35,13 @@ HOST_NAME = r"[a-z0-9._-]+|\[[0-9a-f:.]+\]"  # of any case, without a port
 
 def _separated(value: Any) -> Any:
     """Names that a flag or a variable separates by commas; a file has them as an array."""
-    if not isinstance(value, str):
-        return value
-    return [name for part in value.split(",") if (name := part.strip())]
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+def _folders(value: Any) -> Any:
+    """The same, where an empty name would be the current folder: none is meant."""
+    names = _separated(value)
+    return [name for name in names if name] if isinstance(value, str) else names
 
 
 def _require_host_names(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -73,7 +77,7 @@ _Json = BeforeValidator(_from_json)
 _HostNames = Annotated[
     tuple[str, ...], NoDecode, BeforeValidator(_separated), AfterValidator(_require_host_names)
 ]
-_Folders = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_separated)]
+_Folders = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_folders)]
 
 
 class Settings(BaseSettings):
