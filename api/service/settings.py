@@ -40,8 +40,7 @@ def _separated(value: Any) -> Any:
 
 def _folders(value: Any) -> Any:
     """The same, where an empty name would be the current folder: none is meant."""
-    names = _separated(value)
-    return [name for name in names if name] if isinstance(value, str) else names
+    return [*filter(None, _separated(value))] if isinstance(value, str) else value
 
 
 def _require_host_names(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -14,8 +14,9 @@
 #   CHECK      the same on other tasks, which choose nothing
 #   OUT        where the files go, beside this repository's own; their folders are kept
 #
-# FIT and CHECK are lists. The second base's expectations are made of its own reports. Prints the scores by which auto.py chose, a table of all strategies on the
-# choosing tasks, and how reliable the expectations are.
+# FIT and CHECK are lists. The second base's expectations are made of its own reports. Prints the
+# scores by which auto.py chose, a table of all strategies on the choosing tasks, and how reliable
+# the expectations are.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 results=docs/results

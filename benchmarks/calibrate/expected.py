@@ -32,9 +32,10 @@ from generator.engine import read_generator
 from generator.expected import FILE, LEAST_POINTS, ScoreFit, ScoreRange, predicted
 from generator.models.base import registered
 from generator.strategies.multi_task import MultiTask, shipped_multi_tasks
+from index.merge.parents import stated_base
 from library.canonical import file_digest
 from library.files import write_file
-from library.peft.provenance import PROVENANCE_FILE
+from library.peft.folder import read_adapter_folder
 from library.peft.write import WEIGHTS_FILE
 
 LOW, HIGH = 0.1, 0.9
@@ -100,8 +101,7 @@ def _shipped(measured: Collection[str]) -> dict[str, str]:
 def _multi_task(base_sha256: str) -> Path:
     """The folder of the shipped multi-task adapter of a base."""
     for folder in shipped_multi_tasks():
-        stated = json.loads((folder / PROVENANCE_FILE).read_text())["base"]
-        if stated["sha256"] == base_sha256:
+        if stated_base(str(folder), read_adapter_folder(folder))["sha256"] == base_sha256:
             return folder
     sys.exit("no multi-task adapter that ships is for the base of --fit")
 

@@ -42,20 +42,22 @@ class MultiTask(Strategy):
     def __init__(self, *folders: Path) -> None:
         self._stored = [StoredAdapter(folder, self.name) for folder in folders]
 
+    def _serving(self, base: BaseReference) -> StoredAdapter | None:
+        """The first adapter that is for a base; those behind it are not read."""
+        return next((stored for stored in self._stored if not stored.unavailable(base)), None)
+
     def stored(self, base: BaseReference) -> StoredAdapter:
         """The adapter that serves a base. Raises LayoutMismatch if none does."""
-        serving = next((s for s in self._stored if not s.unavailable(base)), None)
+        serving = self._serving(base)
         if serving is None:
             raise LayoutMismatch(self.unavailable(base))
         return serving
 
     def unavailable(self, base: BaseReference) -> str:
+        if self._serving(base) is not None:
+            return ""
         present = [stored for stored in self._stored if stored.folder.exists()]
-        reasons = list[str]()
-        for stored in present or self._stored[:1]:
-            if not (reason := stored.unavailable(base)):
-                return ""  # those behind it are not read
-            reasons.append(reason)
+        reasons = [stored.unavailable(base) for stored in present or self._stored[:1]]
         return reasons[0] if len(reasons) == 1 else f"no multi-task adapter is for {base.name}"
 
     def offer(self, base: BaseReference) -> Offer | None:
