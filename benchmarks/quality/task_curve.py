@@ -1,12 +1,12 @@
-"""Score of a multi-task adapter against the number of tasks that it was trained on: JSON, picture.
+"""Score of an adapter or generator against the number of tasks it was trained on: JSON, picture.
 
     python -m benchmarks.quality.task_curve --out docs/results/task-curve.json \\
         --picture docs/results/task-curve.png \\
         --point c256 256 1000 0 user=c256-user.json held-out=c256-held.json --point ...
 
 A point is a name, the number of tasks, the steps, the seed, and for each bench a report of
-`lorasmith evaluate`, whose method `multi-task`, prompted, is taken. Scores x 100, with 95 %
-intervals over tasks.
+`lorasmith evaluate`, whose method `multi-task`, prompted, is taken, or what `--method` and `--mode`
+say. Scores x 100, with 95 % intervals over tasks.
 """
 
 import argparse
@@ -21,10 +21,10 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 
-def scores(report: Path) -> dict[str, Any]:
-    """Scores x 100 of the multi-task adapter, prompted, in a report."""
+def scores(report: Path, method: str, mode: str) -> dict[str, Any]:
+    """Scores x 100 of a method and mode in a report."""
     means = json.loads(report.read_text(encoding="utf-8"))["means"]
-    (mean,) = (m for m in means if (m["method"], m["mode"]) == ("multi-task", "prompted"))
+    (mean,) = (m for m in means if (m["method"], m["mode"]) == (method, mode))
     return {
         **{name: round(100 * mean[name], 1) for name in ("rouge_l", "strict_exact", "in_labels")},
         "ci95": [round(100 * end, 1) for end in mean["ci95"]],
@@ -32,12 +32,13 @@ def scores(report: Path) -> dict[str, Any]:
     }
 
 
-def point(name: str, tasks: str, steps: str, seed: str, *reports: str) -> dict[str, Any]:
+def point(arguments: list[str], method: str, mode: str) -> dict[str, Any]:
     """A point by name: what it was trained on, and its scores on each bench."""
+    name, tasks, steps, seed, *reports = arguments
     benches = dict(report.split("=", 1) for report in reports)
     return {
         "name": name, "tasks": int(tasks), "steps": int(steps), "seed": int(seed),
-        **{bench: scores(Path(path)) for bench, path in benches.items()},
+        **{bench: scores(Path(path), method, mode) for bench, path in benches.items()},
     }  # fmt: skip
 
 
@@ -62,10 +63,12 @@ def drawn(axis: Any, points: list[dict[str, Any]], bench: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--point", nargs="+", action="append", required=True)
+    parser.add_argument("--method", default="multi-task")
+    parser.add_argument("--mode", default="prompted")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--picture", type=Path, required=True)
     o = parser.parse_args()
-    points = [point(*arguments) for arguments in o.point]
+    points = [point(arguments, o.method, o.mode) for arguments in o.point]
     figure, axes = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     for axis, bench in zip(axes, ("user", "held-out"), strict=True):
         drawn(axis, points, bench)
