@@ -218,7 +218,9 @@ def uses_examples(name: str) -> bool:
 
     Of a generator: whether one of its checkpoints can.
     """
-    return name == Auto.name or (name in registered() and reads_examples(registered()[name]))
+    if name in (Auto.name, MultiTask.name):
+        return True
+    return name in registered() and reads_examples(registered()[name])
 
 
 def needs_of(name: str, loaded: Generator | None = None) -> list[Need]:

@@ -12,6 +12,7 @@ import lorasmith
 from api.cli.console import progress_bar
 from api.cli.training_lines import training_lines
 from generator.refine.limits import DEFAULT_BUDGET
+from library.base.prompts import INPUT
 from library.errors import UsageError
 from library.files import require_absent, require_kind, write_folder
 from library.quiet import quiet_libraries
@@ -193,9 +194,7 @@ def prospects(summary: dict[str, Any]) -> list[str]:
     lines, refined, expected = [], summary["refined"], summary["expected"]
     if refined is not None:
         lines += training_lines(refined)
-    bare = summary["usage"]["mode"] == "bare"
-    prompt = "the input alone" if bare else "the description, a blank line and the input"
-    lines.append(f"  prompt it with {prompt}")
+    lines.append(f"  prompt it with {_prompt(summary['usage'])}")
     if expected is not None:
         lines.append(
             f"  expect {expected['low']:.0f} to {expected['high']:.0f} of 100 answers to be "
@@ -204,6 +203,15 @@ def prospects(summary: dict[str, Any]) -> list[str]:
     lines.append(f"  verified: {summary['report']['verdict']}")
     warnings = [f for f in summary["report"]["findings"] if f["severity"] == "warn"]
     return lines + [f"  {f['message']}" for f in warnings if f["code"] != "expected-low"]
+
+
+def _prompt(usage: dict[str, str]) -> str:
+    """What a prompt consists of."""
+    if usage["mode"] == "bare":
+        return "the input alone"
+    examples = f"\n\n{INPUT}" in usage["template"]
+    below = "the examples below it (README.md in its folder has the text)" if examples else ""
+    return ", ".join(filter(None, ("the description", below, "a blank line and the input")))
 
 
 def _tries(

@@ -2,8 +2,9 @@
 
 Without examples: the nearest adapter if it is near enough; else the multi-task adapter if the
 instruction may stand in the prompt; else generate, else compose. With examples or inputs to train
-on: the start that was measured to end best with examples. With examples and no training: whatever
-answers them best, of all that generation and retrieval propose, with bare prompts.
+on: the start that was measured to end best with examples. With examples and no training: the
+multi-task adapter with them in its prompt, or with bare prompts whatever answers them best, of all
+that generation and retrieval propose.
 """
 
 from collections.abc import Iterable, Sequence
@@ -89,10 +90,17 @@ class Auto(Strategy):
     def _untrained(self, query: Query, generates: Sequence[Strategy]) -> Proposal:
         """The proposal where nothing is trained."""
         if query.request.examples:
+            if self._shows(query):
+                return self._multi_task.propose(query)
             self._require_any(query, generates)
             return self._by_examples(query, generates)
         strategy, reason = self.by_description(query, generates)
         return _because(strategy.propose(query), reason)
+
+    def _shows(self, query: Query) -> bool:
+        """Whether the examples can stand in the prompt of the multi-task adapter."""
+        described = query.request.description is not None and query.request.mode != "bare"
+        return described and not self._multi_task.unavailable(query.base)
 
     def by_description(self, query: Query, generates: Sequence[Strategy]) -> tuple[Strategy, str]:
         """Strategy and reason where nothing but the description is known.

@@ -1,25 +1,30 @@
 """Multi-task: one adapter for all train tasks; the instruction in the prompt says which it is."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
 import pretrained
 from generator.refine.teacher import Teacher
-from generator.request import Query, Request
+from generator.request import ONLY_EXAMPLES, Query, Request
 from generator.strategies.base import Offer, Proposal, Strategy
 from generator.strategies.evidence import Evidence, shipped_evidence
 from generator.strategies.stored import StoredAdapter, to_read
 from library.base.models import BaseReference
-from library.base.prompts import Mode
+from library.base.prompts import Mode, with_examples
 from library.base.usage import Usage
 from library.errors import BaseModelError, LayoutMismatch, UsageError
 from library.files import require_present
+from library.tasks.files import Example
 
 REASON = (
     "it reads the instruction in its prompt, and its weights are the same for every description"
 )
 
+
+SHOWN = 5  # examples in a prompt: more answered no better (docs/strategies.md)
+SHOWN_CHARACTERS = 4000  # of them together, inputs and answers
 
 SHIPPED = ("multi-task", "multi-task-qwen2.5-coder-0.5b")  # the default base's is first
 
@@ -37,6 +42,7 @@ class MultiTask(Strategy):
     """
 
     name = "multi-task"
+    uses_examples = True
     best: Mode = "prompted"
 
     def __init__(self, *folders: Path) -> None:
@@ -76,12 +82,19 @@ class MultiTask(Strategy):
         return next((one for one in found if one.held_out is not None), found[0])
 
     def propose(self, query: Query) -> Proposal:
-        """Raises UsageError for bare prompts without training; LayoutMismatch."""
+        """Examples that it is not to train on stand in its prompt, as many as fit there.
+
+        Raises UsageError for bare prompts, or no description, without training; LayoutMismatch.
+        """
         request, stored = query.request, self.stored(query.base)
         adapter, usage = stored.adapter_for(query.base), self.usage(request)
+        chosen = self.chosen(query, None)
+        if request.examples and not request.refines:
+            shown = f"{len(_shown(request.examples))} of {len(request.examples)} examples"
+            chosen = replace(chosen, reason=f"its prompt shows {shown}; {REASON}")
         return Proposal(
             adapter,
-            self.chosen(query, None),
+            chosen,
             usage,
             checkpoint=stored.weights_digest,
             instructed=usage.mode == "prompted",
@@ -90,7 +103,12 @@ class MultiTask(Strategy):
     def usage(self, request: Request) -> Usage:
         if request.mode == "bare" and not request.refines:
             raise UsageError(f"{self.name} needs its instruction in the prompt: mode bare is none")
-        return super().usage(request)
+        if request.refines or not request.examples:
+            return super().usage(request)
+        if request.description is None:
+            raise UsageError(ONLY_EXAMPLES)
+        shown = [(example.input, example.output) for example in _shown(request.examples)]
+        return Usage.of("prompted", with_examples(request.description, shown))
 
     def teacher(self, description: str | None, base: BaseReference) -> Teacher:
         """A base's adapter as a teacher, which reads a description and answers inputs.
@@ -100,6 +118,17 @@ class MultiTask(Strategy):
         task = to_read(description, self.unavailable(base), "answer the inputs")
         stored, usage = self.stored(base), Usage.of("prompted", task)
         return Teacher(stored.adapter_for(base), stored.weights_digest, usage)
+
+
+def _shown(examples: Sequence[Example]) -> list[Example]:
+    """The examples that a prompt shows: the first, without those that leave no room."""
+    shown, left = list[Example](), SHOWN_CHARACTERS
+    for example in examples:
+        size = len(example.input) + len(example.output)
+        if size <= left and len(shown) < SHOWN:
+            shown.append(example)
+            left -= size
+    return shown
 
 
 def require_serving(folders: Sequence[Path], bases: Sequence[BaseReference]) -> None:

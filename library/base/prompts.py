@@ -10,12 +10,18 @@ from typing import Any, Literal
 from library.errors import UsageError
 
 Mode = Literal["bare", "prompted"]
+INPUT = "Input: "  # what an example in an instruction begins with
 MARK = "\u2042"  # a message that no chat template contains
 
 
 def user_turn(mode: Mode, definition: str, text: str) -> str:
     """The user's message for one input."""
     return text if mode == "bare" else f"{definition}\n\n{text}"
+
+
+def with_examples(instruction: str, examples: Sequence[tuple[str, str]]) -> str:
+    """An instruction with examples of (input, answer) below it, a blank line before each."""
+    return "\n\n".join([instruction, *(f"{INPUT}{text}\nOutput: {a}" for text, a in examples)])
 
 
 def prompt_ids(tokenizer: Any, user: str) -> list[int]:

@@ -1,14 +1,14 @@
 """Methods of an evaluation: the base, alone or with examples, a library's adapters, a generator.
 
 A method turns tasks into adapters (or none). After a strategy's name may stand a number of train
-rows, its examples: a generator that reads examples makes the adapter from them (`icm-lora:5`), any
-other strategy's adapter is trained on them (`auto:5`), and so is whatever `refine:` stands before
-(`refine:icm-lora:5`). After these, `inputs-N` are N rows without their answers, which the teacher
-answers (`auto:inputs-64`, `auto:5:inputs-64`), and `written-N` are N that are written from the
-description. A last suffix swaps the description or the examples,
-and with it tests whether the adapter listens: `text-to-lora:gibberish`,
-`text-to-lora:5:wrong-examples`. Of a generator that draws, `icm-lora:ensemble:4` is four samples
-that answer together.
+rows, its examples: a generator that reads examples makes the adapter from them (`icm-lora:5`), the
+multi-task adapter has them in its prompt (`multi-task:5`), any other strategy's adapter is trained
+on them (`auto:5`), and so is whatever `refine:` stands before (`refine:icm-lora:5`). After these,
+`inputs-N` are N rows without their answers, which the teacher answers (`auto:inputs-64`,
+`auto:5:inputs-64`), and `written-N` are N that are written from the description. A last suffix
+swaps the description or the examples, and with it tests whether the adapter listens:
+`text-to-lora:gibberish`, `text-to-lora:5:wrong-examples`. Of a generator that draws,
+`icm-lora:ensemble:4` is four samples that answer together.
 """
 
 import random
@@ -277,7 +277,7 @@ def _request(
     # A prompt would have to hold the text, and inputs make an adapter for bare prompts.
     taught = bool(inputs or asked.method.written)
     mode = asked.mode if text is not None and not taught else "bare"
-    if asked.method.head == MultiTask.name and not (rows or taught) and mode == "bare":
+    if asked.method.head == MultiTask.name and not trains and mode == "bare":
         mode = "prompted"  # its weights are the same, and bare prompts show what they lack
     try:
         return Request(

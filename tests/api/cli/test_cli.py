@@ -125,7 +125,11 @@ def test_commands_show_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     ("name", "needs", "said"),
     [
         ("auto", [], "default; needs a description or examples; takes examples with --refine 0"),
-        ("multi-task", ["description"], "needs a description"),
+        (
+            "multi-task",
+            ["description"],
+            "needs a description; takes examples with --refine 0",
+        ),
         (
             "icm-lora",
             ["description", "base"],

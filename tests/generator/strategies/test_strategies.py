@@ -148,7 +148,7 @@ def test_what_cannot_be_made_is_said(
     with pytest.raises(UnknownName, match=known):
         engine.propose("best", Request(NEW), base)
     untrained = Request(NEW, examples=(Example.pair("1 2", "2"),), refine=0)
-    for name in ("text-to-lora", "nearest", "compose", "multi-task", "fresh"):
+    for name in ("text-to-lora", "nearest", "compose", "fresh"):
         with pytest.raises(UsageError, match=f"{name} cannot use examples without training"):
             engine.propose(name, untrained, base)
     with pytest.raises(UsageError, match="fresh needs examples"):

@@ -14,7 +14,7 @@ from generator.engine import Engine
 from generator.request import Request
 from library.base.decode import greedy
 from library.base.models import BaseReference, load_base
-from library.base.prompts import prompt_ids
+from library.base.prompts import prompt_ids, with_examples
 from library.base.usage import Usage
 from library.tasks.files import Example, Task
 from training.evaluation.cells import Cell
@@ -233,3 +233,18 @@ def test_the_command_in_mode_best(small_library: Path, tiny_base: Path, tmp_path
         ("refine:fresh:1", "best", "prompted", 1), ("refine:fresh:1", "bare", "bare", 1),
     }  # fmt: skip
     assert main([*command, "--mode", "best,both", "--out", str(tmp_path / "s.json")]) == 2
+
+
+def test_the_multi_task_adapter_has_examples_in_its_prompt(
+    base: BaseReference, multi_task: Path
+) -> None:
+    engine, one = Engine([], multi_task=[multi_task]), task("one")
+    for mode, head in (("prompted", TASK), ("best", TASK), ("bare", None)):
+        outcome, _, loaded = cells_of(engine, base, "multi-task,multi-task:2", mode, one)
+        plain, shown = outcome.cells
+        assert plain.source == shown.source and shown.refined is None
+        pairs = [(row.input, row.output) for row in one.train[:2]]
+        texts = [row.input for row in one.test]
+        if head is not None:
+            texts = [f"{with_examples(head, pairs)}\n\n{text}" for text in texts]
+        assert shown.prompts == [prompt_ids(loaded.tokenizer, text) for text in texts]
