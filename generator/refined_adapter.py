@@ -11,8 +11,7 @@ from generator.strategies.fresh import fresh_start
 from index.merge.parents import Parents
 from library.base.folder_readme import folder_readme
 from library.base.models import BaseReference, described
-from library.base.prompts import INPUT
-from library.base.usage import BARE, Usage
+from library.base.usage import BARE
 from library.peft.provenance import AdapterFiles, Check, Provenance, finish
 from library.peft.write import as_written, to_peft
 from library.progress import Progress, no_progress
@@ -78,8 +77,12 @@ def refine_adapter(
     """
     # 1. The start, and the prompt that it is for.
     adapter = start.adapters[0] if start else fresh_start(base, request.seed)
-    usage = _usage(start) if start and not request.inputs else BARE
-    saw = start is not None and start.examples[0] == request.examples_digest
+    stated = start.usages[0] if start else BARE
+    # Without examples in it: training would copy their answers from the prompt.
+    plain = stated.without_examples(start.descriptions[0] if start else None)
+    usage = BARE if request.inputs else plain
+    trained_on = start.examples[0] if start and plain == stated else None
+    saw = start is not None and trained_on == request.examples_digest
     instructed = start is not None and usage.mode == "prompted"
     # 2. Training.
     (refined,) = refiner(
@@ -122,10 +125,3 @@ def refine_adapter(
         files = to_peft(refined.adapter, base_name=about["id"], profile=request.profile)
         finished = finish(files, provenance, check, folder_readme, stages)
     return RefinedAdapter(finished, refined, start.ids[0] if start else None)
-
-
-def _usage(start: Parents) -> Usage:
-    """The start's prompt without the examples in it, if any: training would copy their answers."""
-    usage, description = start.usages[0], start.descriptions[0]
-    shows = description and usage.template.startswith(f"{description}\n\n{INPUT}")
-    return Usage.of(usage.mode, description) if shows else usage

@@ -88,8 +88,8 @@ def generate(
         examples: pairs of input and output, at most 200, or a JSONL file of them.
         inputs: texts without answers, at most 200, or a file of them: JSONL, or one a line.
         write_inputs: write so many inputs from the description instead.
-        refine: steps of training on the examples; None for as many as suit them, 0 for none, where
-            the generator can make something of examples that it is not trained on.
+        refine: steps of training on the examples; None for as many as suit them, 0 for none:
+            then the prompt shows some of them, or the generator makes something of them.
         mode: bare, for prompts that are the input alone; prompted, for those that begin with the
             description; best, for what was measured to be better.
         budget: seconds that training on the examples may cost, by a stored table of costs.

@@ -210,8 +210,8 @@ def _prompt(usage: dict[str, str]) -> str:
     if usage["mode"] == "bare":
         return "the input alone"
     examples = f"\n\n{INPUT}" in usage["template"]
-    below = "the examples below it (README.md in its folder has the text)" if examples else ""
-    return ", ".join(filter(None, ("the description", below, "a blank line and the input")))
+    below = " with its examples (README.md in the folder has the text)" if examples else ""
+    return f"the description{below}, a blank line and the input"
 
 
 def _tries(

@@ -103,7 +103,7 @@ class AdapterRequest(Strict):
     examples: Annotated[list[ExampleBody] | None, FailFast()] = Field(
         default=None,
         description=f"Examples of the task to train on, at most {MAX_EXAMPLES}; then the answer is "
-        "a job.",
+        "a job, but with refine 0.",
     )
     inputs: Annotated[list[Text] | None, FailFast()] = Field(
         default=None,
@@ -118,8 +118,8 @@ class AdapterRequest(Strict):
     )
     refine: int | None = Field(
         default=None,
-        description="Steps of training on the examples (default: as suits them); 0 for none, "
-        "which needs a generator that uses examples.",
+        description="Steps of training on the examples (default: as suits them); 0 for none: "
+        "then the prompt shows some, or the generator uses them.",
         json_schema_extra={"minimum": 0, "maximum": MAX_STEPS},
     )
     mode: UsageMode | None = Field(

@@ -64,7 +64,9 @@ class UsageBody(BaseModel):
     """The prompt of an adapter, which is the user's message through the base's chat template."""
 
     mode: Mode
-    template: str = Field(description="The message; the input goes where `{input}` stands.")
+    template: str = Field(
+        description="The message; the input goes where the last `{input}` stands."
+    )
 
 
 class ExpectedBody(BaseModel):

@@ -27,7 +27,10 @@ export async function showAdapter(view, id, signal) {
 export async function titleOf(adapter) {
   const { usage, files, id } = adapter;
   if (usage?.mode === "prompted")
-    return usage.template.slice(0, usage.template.lastIndexOf("{input}")).trim();
+    return usage.template
+      .slice(0, usage.template.lastIndexOf("{input}"))
+      .split("\n\nInput: ")[0] // without the examples that it may show
+      .trim();
   const provenance = files["provenance.json"];
   const { description } = provenance ? await ask(provenance.url) : {};
   return description || `Adapter ${id.slice(0, 11)}…`;

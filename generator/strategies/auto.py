@@ -17,7 +17,7 @@ from generator.strategies.base import Offer, Proposal, Strategy
 from generator.strategies.calibration import strategy_calibration
 from generator.strategies.fresh import Fresh
 from generator.strategies.generated import Generated
-from generator.strategies.multi_task import REASON, MultiTask
+from generator.strategies.multi_task import REASON, MultiTask, shown_examples
 from generator.strategies.retrieved import Compose, Nearest
 from library.base.example_loss import mean_losses
 from library.base.models import BaseReference, numerics
@@ -100,7 +100,8 @@ class Auto(Strategy):
     def _shows(self, query: Query) -> bool:
         """Whether the examples can stand in the prompt of the multi-task adapter."""
         described = query.request.description is not None and query.request.mode != "bare"
-        return described and not self._multi_task.unavailable(query.base)
+        fits = described and bool(shown_examples(query.request))
+        return fits and not self._multi_task.unavailable(query.base)
 
     def by_description(self, query: Query, generates: Sequence[Strategy]) -> tuple[Strategy, str]:
         """Strategy and reason where nothing but the description is known.

@@ -24,7 +24,8 @@ REASON = (
 
 
 SHOWN = 5  # examples in a prompt: more answered no better (docs/strategies.md)
-SHOWN_CHARACTERS = 4000  # of them together, inputs and answers
+SHOWN_CHARACTERS = 2000  # of them together, inputs and answers
+TOO_LONG = f"every example is longer than the {SHOWN_CHARACTERS:,} characters that a prompt shows"
 
 SHIPPED = ("multi-task", "multi-task-qwen2.5-coder-0.5b")  # the default base's is first
 
@@ -88,15 +89,16 @@ class MultiTask(Strategy):
         """
         request, stored = query.request, self.stored(query.base)
         adapter, usage = stored.adapter_for(query.base), self.usage(request)
-        chosen = self.chosen(query, None)
-        if request.examples and not request.refines:
-            shown = f"{len(_shown(request.examples))} of {len(request.examples)} examples"
-            chosen = replace(chosen, reason=f"its prompt shows {shown}; {REASON}")
+        chosen, shown = self.chosen(query, None), shown_examples(request)
+        if shown:
+            count = f"{len(shown)} of {len(request.examples)} examples"
+            chosen = replace(chosen, reason=f"its prompt shows {count}; {REASON}")
         return Proposal(
             adapter,
             chosen,
             usage,
             checkpoint=stored.weights_digest,
+            saw_examples=bool(shown),
             instructed=usage.mode == "prompted",
         )
 
@@ -107,7 +109,9 @@ class MultiTask(Strategy):
             return super().usage(request)
         if request.description is None:
             raise UsageError(ONLY_EXAMPLES)
-        shown = [(example.input, example.output) for example in _shown(request.examples)]
+        shown = [(example.input, example.output) for example in shown_examples(request)]
+        if not shown:
+            raise UsageError(TOO_LONG)
         return Usage.of("prompted", with_examples(request.description, shown))
 
     def teacher(self, description: str | None, base: BaseReference) -> Teacher:
@@ -120,10 +124,10 @@ class MultiTask(Strategy):
         return Teacher(stored.adapter_for(base), stored.weights_digest, usage)
 
 
-def _shown(examples: Sequence[Example]) -> list[Example]:
-    """The examples that a prompt shows: the first, without those that leave no room."""
+def shown_examples(request: Request) -> list[Example]:
+    """Examples that are not trained on and fit into the prompt, the first ones before others."""
     shown, left = list[Example](), SHOWN_CHARACTERS
-    for example in examples:
+    for example in () if request.refines else request.examples:
         size = len(example.input) + len(example.output)
         if size <= left and len(shown) < SHOWN:
             shown.append(example)

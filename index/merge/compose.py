@@ -122,9 +122,13 @@ def _losses(parents: Parents, model: BaseModel, examples: Sequence[Example]) -> 
 
 
 def _usage(parents: Parents) -> Usage:
-    """The prompt that all parents were made for; the input alone where they differ."""
+    """The prompt that all parents were made for, but for examples in it; else the input alone."""
     first = parents.usages[0]
-    return first if all(usage == first for usage in parents.usages) else BARE
+    if all(usage == first for usage in parents.usages):
+        return first
+    pairs = zip(parents.usages, parents.descriptions, strict=True)
+    plain = {usage.without_examples(description) for usage, description in pairs}
+    return plain.pop() if len(plain) == 1 else BARE
 
 
 def _provenance(

@@ -21,7 +21,12 @@ def user_turn(mode: Mode, definition: str, text: str) -> str:
 
 def with_examples(instruction: str, examples: Sequence[tuple[str, str]]) -> str:
     """An instruction with examples of (input, answer) below it, a blank line before each."""
-    return "\n\n".join([instruction, *(f"{INPUT}{text}\nOutput: {a}" for text, a in examples)])
+    return "\n\n".join([instruction, *(example_block(*pair) for pair in examples)])
+
+
+def example_block(text: str, answer: str) -> str:
+    """An example as an instruction shows it."""
+    return f"{INPUT}{text}\nOutput: {answer}"
 
 
 def prompt_ids(tokenizer: Any, user: str) -> list[int]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from library.base.prompts import Mode, user_turn
+from library.base.prompts import INPUT, Mode, example_block, user_turn
 from library.errors import UsageError
 from library.peft.provenance import PROVENANCE_FILE
 
@@ -42,6 +42,15 @@ class Usage:
         """The user's message for an input."""
         before, _, after = self.template.rpartition(PLACEHOLDER)
         return f"{before}{text}{after}"
+
+    def shows(self, text: str, answer: str) -> bool:
+        """Whether the message shows an example, so that a model can copy its answer."""
+        return f"\n\n{example_block(text, answer)}\n\n" in self.template
+
+    def without_examples(self, description: str | None) -> "Usage":
+        """The usage without the examples that its message shows below a description, if any."""
+        shows = description and self.template.startswith(f"{description}\n\n{INPUT}")
+        return Usage.of(self.mode, description) if shows else self
 
     def to_dict(self) -> dict[str, str]:
         """As `usage` stands in provenance, in `--json` and in REST."""

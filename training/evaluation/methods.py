@@ -22,7 +22,7 @@ from generator.request import Query, Request, UsageMode
 from generator.samples import require_samples
 from generator.strategies.base import Chosen, NothingNear, Proposal
 from generator.strategies.fresh import Fresh
-from generator.strategies.multi_task import MultiTask
+from generator.strategies.multi_task import SHOWN, MultiTask
 from index.encoders.descriptions import InvalidDescription
 from library.adapter import zeros
 from library.base import task_vectors
@@ -116,6 +116,8 @@ def _parse(name: str) -> Method:
         sound = known and _takes(head, swaps, count) and NO_DESCRIPTION not in swaps
     else:
         sound = _takes(head, swaps, count) and _counts(head, counted, count, in_full, bool(swaps))
+        # The examples stand below the description.
+        sound &= not (head == MultiTask.name and count and not in_full and NO_DESCRIPTION in swaps)
     if not sound:
         more = [f"{DEFAULT_STRATEGY}:{s}" for s in ("5", *DESCRIPTION_SWAPS)]
         more += [f"{DEFAULT_STRATEGY}:5:{s}" for s in EXAMPLES_SWAPS]
@@ -235,6 +237,8 @@ def _trains(engine: Engine, method: Method) -> bool:
         return method.examples > 0
     loaded = engine.generated.get(method.head)
     if loaded is None:
+        if method.examples > SHOWN:
+            raise UsageError(f"{method.name}: a prompt of {method.head} shows {SHOWN} examples")
         return False
     most = task_vectors.SHOTS if "task" in loaded.module.needs else loaded.module.max_examples
     if 0 < most < method.examples:

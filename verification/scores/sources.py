@@ -4,7 +4,7 @@ Sources are read when the first check needs them, and kept.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import torch
 from index.encoders.descriptions import DescriptionEncoder, InvalidDescription, normalise
 from index.encoders.weights import WeightEncoder, load_weight_encoder
 from library.base.models import BaseModel, BaseReference
-from library.base.usage import usage_of
+from library.base.usage import Usage, usage_of
 from library.errors import AdapterFileError, LayoutMismatch, UsageError
 from library.store.folder import LibraryFolder
 from library.store.open import open_library
@@ -113,7 +113,10 @@ class SlowHooks:
             rivals = rivals_of(self._library, reference, description=description, identity=identity)
             origin = Origin(usage_of(subject.files), subject.recorded("examples"))
             base = self.base(reference)
-            return [check_behaviour(base, adapter, rivals, examples, origin, context.progress)]
+            asked = _unshown(examples, origin.usage)
+            if not asked.rows:
+                return [unmeasured("the adapter's prompt shows all of the examples")]
+            return [check_behaviour(base, adapter, rivals, asked, origin, context.progress)]
         except (AdapterFileError, LayoutMismatch, UsageError) as error:
             return [unmeasured(str(error))]
 
@@ -147,3 +150,9 @@ class SlowHooks:
     @cached_property
     def _tasks(self) -> Sequence[Task]:
         return [] if self.tasks is None else read_tasks(self.tasks)
+
+
+def _unshown(examples: Examples, usage: Usage) -> Examples:
+    """The examples without those that the adapter's prompt shows, whose answers can be copied."""
+    rows = [row for row in examples.rows if not usage.shows(row.input, row.output)]
+    return replace(examples, rows=rows) if len(rows) < len(examples.rows) else examples

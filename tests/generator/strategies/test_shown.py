@@ -15,8 +15,11 @@ from generator.strategies.multi_task import SHOWN, SHOWN_CHARACTERS
 from library.base.models import BaseReference
 from library.base.usage import BARE, Usage
 from library.errors import UsageError
+from library.files import write_folder
 from library.store.open import open_library
 from library.tasks.files import Example
+from verification.scores.behaviour import Examples
+from verification.scores.sources import REQUEST, _unshown
 
 TASK = "Say yes or no."
 TWO = (Example.pair("row 1", "yes"), Example.pair("say {input}", "no"))
@@ -63,6 +66,10 @@ def test_what_cannot_be_shown_is_refused(several: Engine, base: BaseReference) -
         several.propose("multi-task", replace(ASKED, mode="bare"), base)
     with pytest.raises(UsageError, match="a description is needed"):
         several.propose("multi-task", replace(ASKED, description=None), base)
+    long = replace(ASKED, examples=(Example.pair("the " * (SHOWN_CHARACTERS // 4), "y"),))
+    with pytest.raises(UsageError, match="every example is longer than the 2,000 characters"):
+        several.propose("multi-task", long, base)
+    assert "least loss" in several.propose("auto", long, base).chosen.reason
 
 
 @pytest.mark.parametrize(
@@ -72,7 +79,6 @@ def test_what_cannot_be_shown_is_refused(several: Engine, base: BaseReference) -
         ([SHOWN_CHARACTERS + 1, 1], [1]),
         ([SHOWN_CHARACTERS], [0]),
         ([SHOWN_CHARACTERS - 2, 3, 2], [0, 2]),
-        ([SHOWN_CHARACTERS + 1], []),
     ],
 )
 def test_a_prompt_shows_the_first_that_fit(
@@ -105,3 +111,43 @@ def test_training_on_goes_without_them(
     assert further.summary["usage"] == Usage.of("prompted", TASK).to_dict()
     said = json.loads(further.files["provenance.json"])
     assert said["usage"] == further.summary["usage"] and said["description"] == TASK
+    same = [*pairs, ("row 5", "yes"), ("row 6", "no")]
+    four = lorasmith.generate(
+        TASK, examples=same, refine=0, generator="multi-task", base=base.name, multi_task=multi_task
+    ).save(tmp_path / "four")
+    held_out = lorasmith.refine(same, four, base=base.name, steps=1).summary["refined"]["held_out"]
+    assert held_out["of"] == 4  # its weights have not seen them
+
+
+def test_what_shows_examples_merges_with_what_does_not(
+    several: Engine, base: BaseReference, multi_task: Path, tmp_path: Path
+) -> None:
+    made = [
+        several.generate("multi-task", request, base).files.files
+        for request in (Request(TASK), ASKED, Request("Another task."))
+    ]
+    folders = [tmp_path / str(i) for i in range(3)]
+    for folder, files in zip(folders, made, strict=True):
+        write_folder(folder, files)
+
+    def usage_of_sum(*parents: Path) -> dict[str, str]:
+        return lorasmith.compose(list(parents)).summary["usage"]
+
+    assert usage_of_sum(folders[1], folders[1])["template"] == TEMPLATE
+    assert usage_of_sum(*folders[:2]) == Usage.of("prompted", TASK).to_dict()
+    assert usage_of_sum(*folders[1:]) == BARE.to_dict()
+
+
+def test_nothing_is_expected_of_it_and_examples_that_it_shows_measure_nothing(
+    several: Engine, base: BaseReference
+) -> None:
+    proposal = several.propose("multi-task", ASKED, base)
+    assert proposal.saw_examples
+    assert not several.propose("multi-task", Request(TASK), base).saw_examples
+    usage, told = proposal.usage, [(row.input, row.output) for row in TWO]
+    assert [usage.shows(*pair) for pair in (*told, ("row 1", "no"), ("row 7", "yes"))] == [
+        True, True, False, False,
+    ]  # fmt: skip
+    assert _unshown(Examples((*TWO, Example.pair("row 7", "yes")), REQUEST), usage).rows == [
+        Example.pair("row 7", "yes")
+    ]

@@ -338,6 +338,7 @@ def test_a_method_s_name_says_what_it_takes(
      "auto:0:inputs-64", "auto:201:inputs-64", "auto:inputs-64:5", "auto:inputs-64:inputs-64",
      "auto:inputs-64:no-description", "auto:5:inputs-64:no-description", "base:inputs-64",
      "auto:inputs-64:wrong-examples", "in-context:5:inputs-64", "oracle:inputs-64",
+     "multi-task:5:no-description",
      "auto:written-0", "auto:written-201", "auto:written-64:inputs-64", "nothing:written-64"],
 )  # fmt: skip
 def test_names_of_no_method(name: str) -> None:

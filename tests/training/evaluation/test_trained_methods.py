@@ -16,6 +16,7 @@ from library.base.decode import greedy
 from library.base.models import BaseReference, load_base
 from library.base.prompts import prompt_ids, with_examples
 from library.base.usage import Usage
+from library.errors import UsageError
 from library.tasks.files import Example, Task
 from training.evaluation.cells import Cell
 from training.evaluation.comparison import means
@@ -248,3 +249,5 @@ def test_the_multi_task_adapter_has_examples_in_its_prompt(
         if head is not None:
             texts = [f"{with_examples(head, pairs)}\n\n{text}" for text in texts]
         assert shown.prompts == [prompt_ids(loaded.tokenizer, text) for text in texts]
+    with pytest.raises(UsageError, match="multi-task:6: a prompt of multi-task shows 5 examples"):
+        cells_of(engine, base, "multi-task:6", "prompted", one)

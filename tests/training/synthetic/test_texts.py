@@ -102,7 +102,7 @@ def test_fields_are_those_of_the_text() -> None:
     for _, (given, slot, left, right, upper), text, answer in drawn("text_field"):
         wanted = read(BY_GIVEN[given], text)[slot]
         assert answer == left + (wanted.upper() if upper else wanted) + right
-    for variant, (given, *names, typed), text, answer in drawn("fields_as_json"):
+    for variant, (given, *names, typed, _), text, answer in drawn("fields_as_json"):
         slots, keys = names[: len(names) // 2], names[len(names) // 2 :]
         facts, record = read(BY_GIVEN[given], text), json.loads(answer)
         assert list(record) == keys and all(f'"{k}"' in variant.descriptions[0] for k in keys)

@@ -9,9 +9,13 @@ from training.synthetic.families.logic import LOGIC_FAMILIES
 from training.synthetic.families.lookup import LOOKUP_FAMILIES
 from training.synthetic.families.numbers import NUMBER_FAMILIES
 from training.synthetic.families.strings import STRING_FAMILIES
+from training.synthetic.families.texts.cleaning import CLEANING_FAMILIES
 from training.synthetic.families.texts.extraction import EXTRACTION_FAMILIES
 from training.synthetic.families.texts.judging import JUDGING_FAMILIES
 from training.synthetic.families.texts.rewriting import REWRITING_FAMILIES
+from training.synthetic.families.texts.sentences import SENTENCE_FAMILIES
+from training.synthetic.families.texts.structures import STRUCTURE_FAMILIES
+from training.synthetic.families.texts.sums import SUM_FAMILIES
 from training.synthetic.families.units import UNIT_FAMILIES
 from training.synthetic.families.word_rules import WORD_RULE_FAMILIES
 from training.synthetic.variant import Family
@@ -33,5 +37,9 @@ FAMILIES: dict[str, Family] = {
         *EXTRACTION_FAMILIES,
         *JUDGING_FAMILIES,
         *REWRITING_FAMILIES,
+        *SENTENCE_FAMILIES,
+        *SUM_FAMILIES,
+        *STRUCTURE_FAMILIES,
+        *CLEANING_FAMILIES,
     )
 }

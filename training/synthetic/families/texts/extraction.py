@@ -26,7 +26,7 @@ def _kind_with(rng: random.Random, *slots: str) -> tuple[Kind, str]:
     return rng.choice(found)
 
 
-def _framed(rng: random.Random) -> tuple[str, str, str]:
+def framed(rng: random.Random) -> tuple[str, str, str]:
     """What stands before and after a value, and how this is said."""
     if rng.random() < 0.5:
         return "", "", ""
@@ -48,7 +48,7 @@ def _keys(rng: random.Random, kind: Kind, slots: list[str]) -> list[str]:
 def text_field(rng: random.Random) -> Variant:
     """One fact of a text, as it stands there."""
     kind = rng.choice(tuple(KINDS.values()))
-    slot, (left, right, form) = rng.choice(tuple(kind.called)), _framed(rng)
+    slot, (left, right, form) = rng.choice(tuple(kind.called)), framed(rng)
     upper = not form and rng.random() < 0.3
     case = " in capital letters" if upper else " as it stands in the text"
 
@@ -78,11 +78,13 @@ def fields_as_json(rng: random.Random) -> Variant:
 
     pairs = [(k, kind.called[s]) for k, s in zip(keys, slots, strict=True)]
     numbers = [k for k, s in zip(keys, slots, strict=True) if s in NUMBERS]
-    notes = (f"{listed(numbers)} as {'number' if typed else 'string'}.",) if numbers else ()
+    said = not typed or rng.random() < 0.4  # a number is one where nothing is said
+    told = bool(numbers) and said
+    notes = (f"{listed(numbers)} as {'number' if typed else 'string'}.",) if told else ()
     do = "answer with JSON: " + ", ".join(f'"{key}" for the {name}' for key, name in pairs)
     shape = ", ".join(f'"{key}": <{name}>' for key, name in pairs)
     terse = " ".join((f"to json {{{shape}}}", *notes))
-    return build("fields_as_json", (kind.given, *slots, *keys, typed and bool(numbers)),
+    return build("fields_as_json", (kind.given, *slots, *keys, typed and bool(numbers), told),
                  Phrases(kind.given, do, terse, notes), row)  # fmt: skip
 
 
@@ -132,7 +134,7 @@ def optional_fields(rng: random.Random) -> Variant:
 def date_in_text(rng: random.Random) -> Variant:
     """The date of a text in a drawn format."""
     (kind, slot), target = _kind_with(rng, "date"), rng.choice(tuple(FORMATS))
-    left, right, form = _framed(rng)
+    left, right, form = framed(rng)
 
     def row(r: random.Random) -> tuple[str, str]:
         document = a_document(r, kind)
@@ -158,7 +160,7 @@ AMOUNTS: dict[str, Callable[[int], str]] = {
 def amount_in_text(rng: random.Random) -> Variant:
     """The amount of money in a text, normalised."""
     (kind, slot), how = _kind_with(rng, "price"), rng.choice(tuple(AMOUNTS))
-    left, right, form = _framed(rng)
+    left, right, form = framed(rng)
 
     def row(r: random.Random) -> tuple[str, str]:
         document = a_document(r, kind)
@@ -199,7 +201,7 @@ def time_in_text(rng: random.Random) -> Variant:
     """The time of the day in a text, in one notation, or some minutes earlier."""
     (kind, slot), glue = _kind_with(rng, "time"), rng.choice((":", ".", "h", ""))
     before = rng.choice((0, 0, 0, 5, 10, 15, 30))
-    left, right, form = _framed(rng)
+    left, right, form = framed(rng)
 
     def row(r: random.Random) -> tuple[str, str]:
         document = a_document(r, kind)
@@ -228,7 +230,7 @@ def measure_in_text(rng: random.Random) -> Variant:
     """A number of a text in another unit."""
     name, slot, unit, factor, note = rng.choice(MEASURES)
     kind, more = KINDS[name], rng.choice((0, 0, 1, 2, 5, 10))
-    left, right, form = _framed(rng)
+    left, right, form = framed(rng)
 
     def row(r: random.Random) -> tuple[str, str]:
         document = a_document(r, kind)

@@ -78,6 +78,11 @@ def _words(r: random.Random) -> dict[str, object]:
             "n": r.randint(2, 30)}  # fmt: skip
 
 
+def stem(verb: str) -> str:
+    """The stem of a verb of VERBS."""
+    return "wash" if verb == "washes" else verb[:-1]
+
+
 def polite_request(rng: random.Random) -> Variant:
     """A command as a polite request with a drawn beginning and end."""
     opener, closer = rng.choice(OPENERS), rng.choice(CLOSERS)
@@ -101,13 +106,12 @@ def other_tense(rng: random.Random) -> Variant:
 
     def row(r: random.Random) -> tuple[str, str]:
         words, verb, often = _words(r), r.choice(tuple(VERBS)), r.choice(OFTEN)
-        stem = "wash" if verb == "washes" else verb[:-1]
         name, end = words["name"], f"the {words['b']} {words['a']} {when or often}"
         sentence = f"{name} {verb} the {words['b']} {words['a']} {often}."
         return sentence, {"past": f"{name} {VERBS[verb]} {end}.",
-                          "future": f"{name} will {stem} {end}.",
-                          "negative": f"{name} does not {stem} {end}.",
-                          "question": f"Does {name} {stem} {end}?"}[tense]  # fmt: skip
+                          "future": f"{name} will {stem(verb)} {end}.",
+                          "negative": f"{name} does not {stem(verb)} {end}.",
+                          "question": f"Does {name} {stem(verb)} {end}?"}[tense]  # fmt: skip
 
     time = f' and end it with "{when}" in the place of the words about time' if when else ""
     do, given = f"rewrite the sentence {says}{time}", "a sentence about what somebody does"
