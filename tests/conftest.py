@@ -245,6 +245,17 @@ def alone(generator: Any, encoder: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
+def several(multi_task: Path, generator: Any, small_library: Path, encoder: Any) -> Any:
+    """An engine that has everything."""
+    from generator.engine import Engine
+    from generator.resources import Resources
+    from library.store.open import open_library
+
+    library = open_library(str(small_library / "lib"))
+    return Engine([generator], Resources(library, encoders=[encoder]), multi_task=[multi_task])
+
+
+@pytest.fixture(scope="session")
 def engine(generator: Any, small_library: Path, encoder: Any) -> Any:
     """An engine over that generator and the small library."""
     from generator.engine import Engine

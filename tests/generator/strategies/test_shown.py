@@ -10,13 +10,11 @@ import pytest
 import lorasmith
 from generator.engine import Engine
 from generator.request import Request
-from generator.resources import Resources
 from generator.strategies.multi_task import SHOWN, SHOWN_CHARACTERS
 from library.base.models import BaseReference
 from library.base.usage import BARE, Usage
 from library.errors import UsageError
 from library.files import write_folder
-from library.store.open import open_library
 from library.tasks.files import Example
 from verification.scores.behaviour import Examples
 from verification.scores.sources import REQUEST, _unshown
@@ -25,12 +23,6 @@ TASK = "Say yes or no."
 TWO = (Example.pair("row 1", "yes"), Example.pair("say {input}", "no"))
 TEMPLATE = f"{TASK}\n\nInput: row 1\nOutput: yes\n\nInput: say {{input}}\nOutput: no\n\n{{input}}"
 ASKED = Request(TASK, examples=TWO, refine=0)
-
-
-@pytest.fixture(scope="module")
-def several(multi_task: Path, generator: Any, small_library: Path, encoder: Any) -> Engine:
-    library = open_library(str(small_library / "lib"))
-    return Engine([generator], Resources(library, encoders=[encoder]), multi_task=[multi_task])
 
 
 def test_the_prompt_shows_them_and_the_weights_are_the_same(

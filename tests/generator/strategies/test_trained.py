@@ -13,7 +13,6 @@ from teachers import write_teacher
 
 from generator.engine import Engine, open_engine
 from generator.request import Query, Request
-from generator.resources import Resources
 from generator.strategies.fresh import RANK, fresh_start
 from generator.strategies.multi_task import MultiTask, require_serving
 from library.adapter import Adapter
@@ -26,7 +25,6 @@ from library.layout import layout_of
 from library.peft.provenance import PROVENANCE_FILE, adapter_id
 from library.peft.read import read_peft
 from library.peft.write import CONFIG_FILE, WEIGHTS_FILE
-from library.store.open import open_library
 from library.tasks.files import Example
 from library.trainer.optimiser import shared_start
 
@@ -41,13 +39,6 @@ def request(**changes: Any) -> Request:
 
 def same(one: Adapter, other: Adapter) -> bool:
     return all(torch.equal(x, y) for x, y in zip(one.factors(), other.factors(), strict=True))
-
-
-@pytest.fixture(scope="module")
-def several(multi_task: Path, generator: Any, small_library: Path, encoder: Any) -> Engine:
-    """An engine that has everything."""
-    library = open_library(str(small_library / "lib"))
-    return Engine([generator], Resources(library, encoders=[encoder]), multi_task=[multi_task])
 
 
 def test_fresh_serves_any_base_without_library_or_checkpoint(
