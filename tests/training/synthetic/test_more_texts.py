@@ -41,7 +41,7 @@ def _reframe_sentence(x: str, back: bool, form: str, front: str) -> str:
         small = subject[0].lower() + subject[1:]
     plain = f"{small} {helper} {rest}"
     if "not" in form.split('"'):
-        answer = f"{subject} {helper} not {rest}."
+        answer = f"{subject} {helper} not {rest}.".replace("can not", "cannot")
     elif "right?" in form:
         answer = f"{subject} {helper} {rest}, right?"
     elif "whether" in form:
@@ -92,7 +92,7 @@ def _short_forms(x: str, *parameters: Any) -> str:
 def _strip_markup(x: str, _: str, act: str, end: str) -> str:
     marks = r"</?[a-z]+>|\*\*|_|`|~~|\[\[|\]\]|''|==|\{\{|\}\}"
     treat: dict[str, Callable[[str], str]] = {
-        "remove": lambda word: word, "put what": str.upper, "put quo": lambda word: f'"{word}"',
+        "remove": lambda word: word, "turn the": str.upper, "put quo": lambda word: f'"{word}"',
         "replace": lambda word: "___", "put squ": lambda word: f"[{word}]",
     }  # fmt: skip
     change = next(treat[start] for start in treat if act.startswith(start))

@@ -69,6 +69,7 @@ PRODUCTS = _words(
     dishwasher vacuum heater mattress armchair desk puzzle skateboard telescope
     """
 )
+SINGULAR_PRODUCTS = tuple(product for product in PRODUCTS if not product.endswith("s"))
 DEPARTMENTS = _words(
     """
     accounting billing catering compliance design dispatch engineering facilities finance

@@ -4,12 +4,18 @@ import random
 import re
 
 from training.synthetic.families.phrasing import Phrases, build, listed
-from training.synthetic.families.words import ADJECTIVES, CITIES, DEPARTMENTS, NAMES, PRODUCTS
+from training.synthetic.families.words import (
+    ADJECTIVES,
+    CITIES,
+    DEPARTMENTS,
+    NAMES,
+    SINGULAR_PRODUCTS,
+)
 from training.synthetic.variant import Variant
 
 NOTES = (
     "the {b} {a} for {name} is still in {city}", "{name} from {department} wants the {b} {a} back",
-    "please bring the {a} to {city} and call {name}", "we sent {name} a {b} {a} from {city}",
+    "we must bring the {a} to {city} and call {name}", "we sent {name} the {b} {a} from {city}",
     "{department} has no {a} left in {city}", "the {city} office asks {name} for a new {a}",
 )  # fmt: skip
 MARKUP = {
@@ -19,7 +25,7 @@ MARKUP = {
 }
 ACTS = {
     "remove the {kind} markup": lambda word: word,
-    "put what is marked in capitals and remove the {kind} markup": str.upper,
+    "turn the marked words into capitals and remove the {kind} markup": str.upper,
     "put quotation marks around what is marked, in the place of the {kind} markup":
         lambda word: f'"{word}"',
     "replace what is marked, and the {kind} markup, with ___": lambda word: "___",
@@ -40,8 +46,8 @@ FILLERS = (
 
 def _note(r: random.Random) -> str:
     return r.choice(NOTES).format(
-        a=r.choice(PRODUCTS), b=r.choice(ADJECTIVES), name=r.choice(NAMES), city=r.choice(CITIES),
-        department=r.choice(DEPARTMENTS),
+        a=r.choice(SINGULAR_PRODUCTS), b=r.choice(ADJECTIVES), name=r.choice(NAMES),
+        city=r.choice(CITIES), department=r.choice(DEPARTMENTS),
     )  # fmt: skip
 
 
@@ -78,11 +84,11 @@ def short_forms(rng: random.Random) -> Variant:
         text, answer = (after, before) if shorten else (before, after)
         return text, answer.upper() if upper else answer
 
-    pairs = [f'"{b}" for "{a}"' if shorten else f'"{a}" for "{b}"' for b, a in chosen.items()]
-    case = ", and put all in capitals" if upper else ""
-    do = f"write {listed(pairs)}{case}"
+    pairs = [f'"{a}" with "{b}"' if shorten else f'"{b}" with "{a}"' for b, a in chosen.items()]
+    case = ", and put everything in capitals" if upper else ""
+    do = f"replace {listed(pairs)}{case}"
     return build("short_forms", (*chosen, shorten, upper),
-                 Phrases("a short note", do, f"short note: {do}", ("All else stays as it is.",)),
+                 Phrases("a short note", do, f"short note: {do}", ("Change nothing else.",)),
                  row)  # fmt: skip
 
 
@@ -95,11 +101,11 @@ def drop_words(rng: random.Random) -> Variant:
     def row(r: random.Random) -> tuple[str, str]:
         words = _note(r).split()
         said = [*r.sample(chosen, r.randint(1, 2)), *r.sample(others, r.randint(0, 1))]
-        text, answer = list(words), list(words)
+        text = list(words)
         for filler in said:
-            i = r.randint(1, len(text) - 1)
-            text.insert(i, f"<{filler}>")
-        answer = [sign if word[1:-1] in chosen else word for word in text]
+            text.insert(r.randint(1, len(text) - 1), f"<{filler}>")
+        dropped = {f"<{filler}>" for filler in chosen}
+        answer = [sign if word in dropped else word for word in text]
         clean = " ".join(word for word in answer if word)
         return re.sub("[<>]", "", " ".join(text)), re.sub("[<>]", "", clean)
 

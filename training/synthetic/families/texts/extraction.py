@@ -31,7 +31,7 @@ def framed(rng: random.Random) -> tuple[str, str, str]:
     if rng.random() < 0.5:
         return "", "", ""
     left, right = rng.choice(FRAMES)
-    return left, right, f" in the form {left}VALUE{right}"
+    return left, right, f", in the form `{left}VALUE{right}`"
 
 
 def _keys(rng: random.Random, kind: Kind, slots: list[str]) -> list[str]:
@@ -80,10 +80,12 @@ def fields_as_json(rng: random.Random) -> Variant:
     numbers = [k for k, s in zip(keys, slots, strict=True) if s in NUMBERS]
     said = not typed or rng.random() < 0.4  # a number is one where nothing is said
     told = bool(numbers) and said
-    notes = (f"{listed(numbers)} as {'number' if typed else 'string'}.",) if told else ()
+    quoted = listed(f'"{key}"' for key in numbers or keys)
+    how = f"Write {quoted} without quotes." if typed else "Write all values as strings."
+    notes = (how,) if told else ()
     do = "answer with JSON: " + ", ".join(f'"{key}" for the {name}' for key, name in pairs)
     shape = ", ".join(f'"{key}": <{name}>' for key, name in pairs)
-    terse = " ".join((f"to json {{{shape}}}", *notes))
+    terse = ". ".join((f"to json {{{shape}}}", *notes))
     return build("fields_as_json", (kind.given, *slots, *keys, typed and bool(numbers), told),
                  Phrases(kind.given, do, terse, notes), row)  # fmt: skip
 

@@ -6,7 +6,13 @@ from collections.abc import Callable
 from training.synthetic.families.dates import WEEKDAYS
 from training.synthetic.families.phrasing import Phrases, build
 from training.synthetic.families.texts.rewriting import VERBS, stem
-from training.synthetic.families.words import ADJECTIVES, CITIES, DEPARTMENTS, NAMES, PRODUCTS
+from training.synthetic.families.words import (
+    ADJECTIVES,
+    CITIES,
+    DEPARTMENTS,
+    NAMES,
+    SINGULAR_PRODUCTS,
+)
 from training.synthetic.variant import Variant
 
 SUBJECTS = (
@@ -24,7 +30,8 @@ Form = Callable[[str, str, str], str]  # of subject, auxiliary and the rest
 FORMS: dict[str, Form] = {
     "a question": lambda s, aux, rest: f"{aux} {s} {rest}?",
     "a question that can be answered with yes or no": lambda s, aux, rest: f"{aux} {s} {rest}?",
-    'a negative statement with "not"': lambda s, aux, rest: f"{s} {aux} not {rest}.",
+    'a negative statement with "not"':
+        lambda s, aux, rest: f"{s} {aux}{'' if aux == 'can' else ' '}not {rest}.",
     'a question that ends with "right?"': lambda s, aux, rest: f"{s} {aux} {rest}, right?",
     'a question that begins with "Do you know whether"':
         lambda s, aux, rest: f"do you know whether {s} {aux} {rest}?",
@@ -48,15 +55,14 @@ OWN = (
     "called {name} about {my} {a}", "can pay for {my} {a} in {city}", "must return {my} {b} {a}",
     "left {my} {a} with {department}", "never got {my} {a} back",
 )  # fmt: skip
-JOINTS = ("but", "and", "so", "because", "while", "although", "until", "before", "after", "since")
+JOINTS = ("but", "and", "so", "because", "while", "although", "whereas", "though", "since")
 IN_FRONT = JOINTS[3:]
-SINGULAR = tuple(product for product in PRODUCTS if not product.endswith("s"))
 AUXILIARIES = ("was", "will be", "has been", "must be", "should be", "could be")
 ENDS = ("", "", "in time", "by mistake", "as agreed", "once more", "without delay", "at last")
 
 
 def _words(r: random.Random) -> dict[str, object]:
-    return {"a": r.choice(SINGULAR), "b": r.choice(ADJECTIVES), "name": r.choice(NAMES),
+    return {"a": r.choice(SINGULAR_PRODUCTS), "b": r.choice(ADJECTIVES), "name": r.choice(NAMES),
             "city": r.choice(CITIES), "department": r.choice(DEPARTMENTS),
             "weekday": r.choice(tuple(WEEKDAYS)), "n": r.randint(2, 20)}  # fmt: skip
 
@@ -88,7 +94,7 @@ def reframe_sentence(rng: random.Random) -> Variant:
         return statement, front + _capital(FORMS[form](subject, aux, rest))
 
     given, made = ("a question", "a statement") if back else ("a statement", form)
-    do = f"turn it into {made}{_in_front(front)}"
+    do = f"turn the {given[2:]} into {made}{_in_front(front)}"
     note = "All other words stay the same."
     return build("reframe_sentence", (back, "" if back else form, front),
                  Phrases(given, do, f"{given} -> {made}{_in_front(front)}", (note,)),
@@ -119,17 +125,18 @@ def ask_about(rng: random.Random) -> Variant:
         return text, front + ASKED[part][0].format(**deed)
 
     word = ASKED[part][0].split()[0]
-    do = f'write the question with "{word}" that the {part} answers{_in_front(front)}'
+    what = f'question that begins with "{word}" and asks for the {part}'
+    do, note = f"write the {what}{_in_front(front)}", "Keep all other details."
     return build("ask_about", (part, front),
-                 Phrases("a sentence", do, f'question for the {part} ("{word} ...")'
-                         f"{_in_front(front)}"), row)  # fmt: skip
+                 Phrases("a sentence", do, f"{what}{_in_front(front)}. {note}", (note,)),
+                 row)  # fmt: skip
 
 
 def answer_about(rng: random.Random) -> Variant:
     """The answer to a question about the sentence before it."""
     full, upper = rng.random() < 0.3, rng.random() < 0.3
-    mark = rng.choice(("\n", " | ", " // ", "\nQ: ", "\n> ", " -> ", "\n- "))
-    left = rng.choice(("", "", "A: ", "= ", "[", "Answer: "))
+    mark = rng.choice(("\n", "\n> ", "\n- ", "\n? ", " // ", " ## "))
+    left = rng.choice(("", "", "= ", "[", "Answer: "))
 
     def row(r: random.Random) -> tuple[str, str]:
         deed, (question, slot) = _deed(r), r.choice(tuple(ASKED.values()))
@@ -139,11 +146,13 @@ def answer_about(rng: random.Random) -> Variant:
         return f"{text}{mark}{question.format(**deed)}", answer
 
     what = "with the whole sentence" if full else "with as few words of the sentence as possible"
-    case = " in capital letters" if upper else ""
-    shown = f', in the form "{left}...{"]" if left == "[" else ""}"' if left else ""
-    sign = mark.replace("\n", "a line break ").strip()
+    case = ", in capital letters" if upper else ""
+    shown = f", in the form `{left}...{']' if left == '[' else ''}`" if left else ""
+    sign = mark.strip()
+    where = f'after "{sign}"' if sign else ""
+    where = ", ".join(filter(None, ("on the next line" * ("\n" in mark), where)))
     do = f"answer the question {what}{case}{shown}"
-    given = f'a sentence and, after "{sign}", a question about it'
+    given = f"a sentence and, {where}, a question about it"
     return build("answer_about", (full, upper, mark, left),
                  Phrases(given, do, f"{given}: {do}"), row)  # fmt: skip
 
@@ -162,7 +171,7 @@ def other_person(rng: random.Random) -> Variant:
                 _capital(f"{subject} {deed.format(my=own, **words)}{end}"))  # fmt: skip
 
     how = f'with "{subject}" and "{own}" in the place of "I" and "my"' if told else grammar
-    ending = "" if end == "." else f', ending with "{end.strip()}"'
+    ending = "" if end == "." else f', ending with "{end}" in the place of the full stop'
     do = f"rewrite the sentence {how}{ending}"
     return build("other_person", (subject, told, end),
                  Phrases("what somebody says", do, f"{how}{ending}"), row)  # fmt: skip
@@ -184,9 +193,11 @@ def join_sentences(rng: random.Random) -> Variant:
 
     order = ", the second sentence first" if swapped else ""
     shape = f'"{_capital(joint)} ..., ..."' if first else f'"...{"," * comma} {joint} ..."'
-    do = f"join the two sentences into one in the form {shape}{order}"
+    do = f"join the sentences into one in the form {shape}{order}"
+    note = "Keep all other words, and end with a full stop."
+    terse = f"a pair of sentences -> {shape}{order}. {note}"
     return build("join_sentences", (shape, swapped),
-                 Phrases("two sentences", do, f"two sentences -> {shape}{order}"), row)  # fmt: skip
+                 Phrases("a pair of sentences", do, terse, (note,)), row)  # fmt: skip
 
 
 def passive_voice(rng: random.Random) -> Variant:

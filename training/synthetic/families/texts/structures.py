@@ -36,7 +36,8 @@ def text_to_command(rng: random.Random) -> Variant:
     """A command with facts of the text as its options."""
     kind, slots = _some(rng, 3)
     tool = rng.choice((*TOOLS, *NONSENSE))
-    flag, quoted = rng.choice(FLAGS), rng.random() < 0.5
+    flag = rng.choice(FLAGS)
+    quoted = rng.random() < 0.5 or bool({"name", "date", "time"} & {*slots})  # they hold spaces
     if "[0]" in flag and len({slot[0] for slot in slots}) < len(slots):
         flag = FLAGS[0]
     mark = '"' if quoted else ""
@@ -76,9 +77,9 @@ def text_to_query(rng: random.Random) -> Variant:
 
     shown = query({s: s.upper() if s in NUMBERS else f"'{s.upper()}'" for s in slots})
     note = f"{_capitals(kind, slots)}, as in the text."
-    do = f"write the query {shown} with the values filled in"
+    do = f"write the query `{shown}` with the values filled in"
     return build("text_to_query", (kind.given, shown),
-                 Phrases(kind.given, do, f"{kind.given} to sql: {shown} ({note})", (note,)),
+                 Phrases(kind.given, do, f"{kind.given} to sql: `{shown}`; {note}", (note,)),
                  row)  # fmt: skip
 
 
@@ -96,7 +97,9 @@ def text_to_address(rng: random.Random) -> Variant:
 
     shown = f"https://{host}/{path}?" + "&".join(f"{s}={s.upper()}" for s in slots)
     space = "+" if plus else "%20"
-    note = f"{_capitals(kind, slots)}. Values are URL-encoded, spaces as {space}."
+    note = (
+        f"{_capitals(kind, slots)}. Values are percent-encoded, / : , and # too; spaces as {space}."
+    )
     do = f"write the address {shown} with the values of the text"
     return build("text_to_address", (kind.given, shown, plus),
                  Phrases(kind.given, do, f"{kind.given} -> {shown}; {note}", (note,)),
@@ -123,8 +126,8 @@ def nested_json(rng: random.Random) -> Variant:
     note = "Quantities are numbers, without quotes."
     given = "a text with products, their quantities and a name"
     return build("nested_json", (shape,),
-                 Phrases(given, f"answer with JSON of the form {shape}", f"-> {shape}. {note}",
-                         (note,)), row)  # fmt: skip
+                 Phrases(given, f"answer with JSON of the form {shape}",
+                         f"{given} -> {shape}. {note}", (note,)), row)  # fmt: skip
 
 
 STRUCTURE_FAMILIES = (text_to_command, text_to_query, text_to_address, nested_json)

@@ -64,9 +64,10 @@ def better_offer(rng: random.Random) -> Variant:
                   "both": f"{product}, {city}"}[ask]  # fmt: skip
         return text, left + answer + right
 
-    what = "product and the city, separated by a comma," if ask == "both" else ask
+    what = {"both": "product and the city, separated by a comma and a space,",
+            "price": "price with its currency sign"}.get(ask, ask)  # fmt: skip
     do = f"give the {what} of the offer with the {most} price{form}"
-    given = f"two offers with prices in {sign}"
+    given = f"a pair of offers with prices in {sign}"
     return build("better_offer", (most, ask, left, right, sign),
                  Phrases(given, do, f"{given}: {do.removeprefix('give the ')}"), row)  # fmt: skip
 
@@ -91,7 +92,7 @@ def stock_left(rng: random.Random) -> Variant:
         terse = f"stock note: under {limit} left -> {few}, else {many}"
         parameters: tuple[object, ...] = (limit, few, many)
         return build("stock_left", parameters, Phrases(given, do, terse), row, labels)
-    unit = rng.choice(("pieces", "units", "boxes", "items", "of them"))
+    unit = rng.choice(("pieces", "units", "items"))
     do = f"say how many {unit} are left, digits only{form}"
     return build("stock_left", (left, right, unit),
                  Phrases(given, do, f"stock note -> {unit} left, digits only{form}"),
@@ -111,10 +112,9 @@ def time_span(rng: random.Random) -> Variant:
         hours, rest = divmod(span - away, 60)
         return text, left + shape.format(m=span - away, h=hours, r=rest) + right
 
-    shown = shape.replace("{m}", "MINUTES").replace("{h}", "HOURS").replace("{r:02}", "MM")
-    shown = shown.replace("{r}", "MINUTES")
-    less = f", less a break of {away} minutes," if away else ""
-    do = f'give the time from start to end{less} in the form "{left}{shown}{right}"'
+    shown = left + shape.format(m=125, h=2, r=5) + right
+    less = f", less a break of {away} minutes" if away else ""
+    do = f"give the time from start to end{less}, as `{shown}` for 2 hours and 5 minutes"
     given = f"a text with two times like 09{glue}30"
     return build("time_span", (away, glue, shape, left, right),
                  Phrases(given, do, f"{given}: {do.removeprefix('give the ')}"), row)  # fmt: skip
