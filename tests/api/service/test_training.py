@@ -230,6 +230,28 @@ def taught(
         yield client
 
 
+def test_examples_that_are_not_trained_on_stand_in_the_prompt(taught: TestClient) -> None:
+    """The answer comes at once; training on from it is for the description alone."""
+    asked = {"description": TASK, "examples": EXAMPLES[:2], "refine": 0}
+    made = post(taught, asked)
+    assert made.status_code == 201, made.text
+    body = made.json()
+    shown = "".join(f"\n\nInput: {e['input']}\nOutput: {e['output']}" for e in EXAMPLES[:2])
+    assert body["usage"] == {"mode": "prompted", "template": f"{TASK}{shown}\n\n{{input}}"}
+    assert body["refined"] is None and body["expected"] is None
+    assert body["chosen"]["strategy"] == "multi-task"
+    plain = post(taught, {"description": TASK}).json()
+    assert body["sha256"] == plain["sha256"] and body["id"] != plain["id"]
+    refused = post(taught, asked | {"generator": "multi-task", "mode": "bare"})
+    assert refused.status_code == 422 and "mode bare is none" in refused.json()["detail"]
+    url = f"/v1/adapters/{body['id']}/refine"
+    further = ended(
+        taught, send(taught, url, {"examples": EXAMPLES, "steps": 1}).headers["location"]
+    )
+    assert further["result"]["usage"] == plain["usage"]
+    assert further["result"]["refined"]["held_out"] is not None
+
+
 def test_inputs_are_answered_and_learned_by_a_job(
     taught: TestClient, settings: Settings, tiny_base: Path, multi_task: Path, engine: Engine
 ) -> None:
