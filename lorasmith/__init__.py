@@ -4,7 +4,7 @@
 
     adapter = lorasmith.generate("Say whether the review is positive or negative.")
     adapter.save("my-adapter")
-    lorasmith.verify("my-adapter").verdict  # "accept"
+    lorasmith.verify("my-adapter").verdict  # "warn": nothing of it was tested yet
 
 This package is the whole Python interface: what it does not export is internal and may change. All
 its errors are kinds of `LorasmithError`. Importing it loads no model and no torch.
