@@ -16,7 +16,7 @@ def test_offers_and_health(lasting: TestClient, engine: Engine) -> None:
     offered = [name for name, s in engine.strategies.items() if not s.unavailable(base)]
     assert list(offers) == offered and {"auto", "text-to-lora", "fresh"} <= {*offers}
     assert [name for name, offer in offers.items() if offer["default"]] == ["auto"]
-    assert [name for name, offer in offers.items() if offer["uses_examples"]] == ["auto"]
+    assert [n for n, offer in offers.items() if offer["uses_examples"]] == ["auto", "multi-task"]
     assert not any(offer["draws"] for offer in offers.values())
     assert (
         offers["text-to-lora"]["checkpoint"] == engine.generated["text-to-lora"].checkpoint.digest
