@@ -38,6 +38,7 @@ _NEEDED_FOR: dict[Need, set[str]] = {  # what gives a generator the parts of its
     "library": {"experts"},
     "base": {"task", "base"},
 }
+_OTHERS: tuple[type[Strategy], ...] = (Auto, MultiTask, Nearest, Compose, Fresh)
 _NEEDS: dict[str, tuple[Need, ...]] = {  # of the strategies that are no generators
     Auto.name: (),
     MultiTask.name: ("description",),
@@ -218,9 +219,9 @@ def uses_examples(name: str) -> bool:
 
     Of a generator: whether one of its checkpoints can.
     """
-    if name in (Auto.name, MultiTask.name):
-        return True
-    return name in registered() and reads_examples(registered()[name])
+    if name in registered():
+        return reads_examples(registered()[name])
+    return any(other.uses_examples for other in _OTHERS if other.name == name)
 
 
 def needs_of(name: str, loaded: Generator | None = None) -> list[Need]:

@@ -77,12 +77,13 @@ def refine_adapter(
     """
     # 1. The start, and the prompt that it is for.
     adapter = start.adapters[0] if start else fresh_start(base, request.seed)
-    stated = start.usages[0] if start else BARE
-    # Without examples in it: training would copy their answers from the prompt.
-    plain = stated.without_examples(start.descriptions[0] if start else None)
-    usage = BARE if request.inputs else plain
-    trained_on = start.examples[0] if start and plain == stated else None
-    saw = start is not None and trained_on == request.examples_digest
+    # Without the examples that it shows: training would copy their answers, unseen by the weights.
+    usage = start.plain_usages[0] if start and not request.inputs else BARE
+    saw = (
+        start is not None
+        and start.usages == start.plain_usages
+        and start.examples[0] == request.examples_digest
+    )
     instructed = start is not None and usage.mode == "prompted"
     # 2. Training.
     (refined,) = refiner(

@@ -123,12 +123,10 @@ def _losses(parents: Parents, model: BaseModel, examples: Sequence[Example]) -> 
 
 def _usage(parents: Parents) -> Usage:
     """The prompt that all parents were made for, but for examples in it; else the input alone."""
-    first = parents.usages[0]
-    if all(usage == first for usage in parents.usages):
-        return first
-    pairs = zip(parents.usages, parents.descriptions, strict=True)
-    plain = {usage.without_examples(description) for usage, description in pairs}
-    return plain.pop() if len(plain) == 1 else BARE
+    for usages in (parents.usages, parents.plain_usages):
+        if len({*usages}) == 1:
+            return usages[0]
+    return BARE
 
 
 def _provenance(

@@ -72,6 +72,12 @@ class Parents:
     descriptions: list[str | None]
     examples: list[str | None]
 
+    @property
+    def plain_usages(self) -> list[Usage]:
+        """The usages without the examples that their messages show."""
+        pairs = zip(self.usages, self.descriptions, strict=True)
+        return [usage.without_examples(description) for usage, description in pairs]
+
 
 def read_parents(
     names: Sequence[str], catalogue: Catalogue, base: str | None, gate: Gate | None = None

@@ -235,10 +235,10 @@ def _trains(engine: Engine, method: Method) -> bool:
     reads = method.head != DEFAULT_STRATEGY and engine.uses_examples(method.head)
     if method.in_full or not reads or not method.examples:
         return method.examples > 0
+    if method.head == MultiTask.name and method.examples > SHOWN:
+        raise UsageError(f"{method.name}: a prompt of {method.head} shows {SHOWN} examples")
     loaded = engine.generated.get(method.head)
     if loaded is None:
-        if method.examples > SHOWN:
-            raise UsageError(f"{method.name}: a prompt of {method.head} shows {SHOWN} examples")
         return False
     most = task_vectors.SHOTS if "task" in loaded.module.needs else loaded.module.max_examples
     if 0 < most < method.examples:

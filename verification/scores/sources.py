@@ -155,4 +155,4 @@ class SlowHooks:
 def _unshown(examples: Examples, usage: Usage) -> Examples:
     """The examples without those that the adapter's prompt shows, whose answers can be copied."""
     rows = [row for row in examples.rows if not usage.shows(row.input, row.output)]
-    return replace(examples, rows=rows) if len(rows) < len(examples.rows) else examples
+    return replace(examples, rows=rows)

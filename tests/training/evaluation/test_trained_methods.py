@@ -251,3 +251,5 @@ def test_the_multi_task_adapter_has_examples_in_its_prompt(
         assert shown.prompts == [prompt_ids(loaded.tokenizer, text) for text in texts]
     with pytest.raises(UsageError, match="multi-task:6: a prompt of multi-task shows 5 examples"):
         cells_of(engine, base, "multi-task:6", "prompted", one)
+    with pytest.raises(UsageError, match="there is no checkpoint of icm-lora"):
+        cells_of(engine, base, "icm-lora:6", "prompted", one)

@@ -1,6 +1,5 @@
 """Procedural families: what every one of them keeps to, and answers found in another way."""
 
-import ast
 import json
 import math
 import random
@@ -13,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from variants import parameters_of
 
 from training.synthetic.families.numbers import spelt
 from training.synthetic.families.registry import FAMILIES
@@ -38,10 +38,6 @@ def drawn(family: str, seed: int) -> Variant:
 
 def rows_of(variant: Variant, n: int) -> list[tuple[str, str]]:
     return [variant.row(random.Random(seed)) for seed in range(n)]
-
-
-def parameters_of(variant: Variant) -> tuple[Any, ...]:
-    return ast.literal_eval(variant.name[variant.name.index("(") :])
 
 
 def test_there_are_many_families_and_words() -> None:

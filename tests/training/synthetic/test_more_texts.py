@@ -1,6 +1,5 @@
 """Families of sentences, sums, structures and cleaning: answers found in another way."""
 
-import ast
 import json
 import random
 import re
@@ -9,19 +8,15 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from variants import parameters_of
 
 from training.synthetic.families.registry import FAMILIES
 from training.synthetic.families.texts.cleaning import SHORT
 from training.synthetic.families.texts.documents import a_document
 from training.synthetic.families.texts.kinds import KINDS
 from training.synthetic.families.texts.sentences import PREDICATES, SUBJECTS
-from training.synthetic.variant import Variant
 
 SEEDS = range(20)
-
-
-def parameters_of(variant: Variant) -> tuple[Any, ...]:
-    return ast.literal_eval(variant.name[variant.name.index("(") :])
 
 
 def _reframe_sentence(x: str, back: bool, form: str, front: str) -> str:

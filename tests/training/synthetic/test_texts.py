@@ -1,6 +1,5 @@
 """Families over office texts: facts are read back from the text, rules are applied to them anew."""
 
-import ast
 import json
 import random
 import re
@@ -9,6 +8,7 @@ from datetime import date, datetime
 from typing import Any
 
 import pytest
+from variants import parameters_of
 
 from training.synthetic.families.registry import FAMILIES
 from training.synthetic.families.texts.documents import FACTS, a_document
@@ -67,7 +67,7 @@ def drawn(family: str, seeds: int = 40, rows: int = 4) -> Iterator[tuple[Variant
     """Variants with their parameters and rows."""
     for seed in range(seeds):
         variant = FAMILIES[family](random.Random(seed))
-        parameters = ast.literal_eval(variant.name[variant.name.index("(") :])
+        parameters = parameters_of(variant)
         for j in range(rows):
             yield variant, parameters, *variant.row(random.Random(j))
 

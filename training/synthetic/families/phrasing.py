@@ -131,15 +131,15 @@ def _descriptions(
     parts = {"given": phrases.given, "notes": notes, "x": text, "y": answer}
     formal, polite, listed_do, shown_do = (_varied(style, phrases.do) for _ in range(4))
     mark = style.choice(MARKS)
-    points = (f"Input: {phrases.given}", _capital(listed_do), *phrases.notes)
+    points = (f"Input: {phrases.given}", capitalised(listed_do), *phrases.notes)
     framed = (
-        style.choice(FORMAL).format(do=_capital(formal), **parts),
+        style.choice(FORMAL).format(do=capitalised(formal), **parts),
         style.choice(POLITE).format(do=polite, **parts),
         style.choice(HEADINGS) + "\n".join(mark + point for point in points),
         style.choice(EXAMPLES).format(do=shown_do, **parts),
     )
     return (
-        *(_capital(_tidy(text)) for text in framed),
+        *(capitalised(_tidy(text)) for text in framed),
         _tidy(_page(style, family, phrases, shown)),
         phrases.terse + style.choice(ENDINGS),
         _tidy(style.choice(LAZY).format(do=_varied(style, phrases.do), **parts)),
@@ -165,9 +165,9 @@ def _page(style: random.Random, family: str, phrases: Phrases, shown: Mapping[st
     return style.choice(PAGES).format(
         name=family.replace("_", "-"),
         given=phrases.given,
-        Given=_capital(phrases.given),
+        Given=capitalised(phrases.given),
         do=do,
-        Do=_capital(do),
+        Do=capitalised(do),
         notes=" ".join(phrases.notes),
         examples="\n".join(line.format(*pair) for pair in shown.items()),
     )
@@ -181,7 +181,8 @@ def _varied(style: random.Random, do: str) -> str:
     return do
 
 
-def _capital(text: str) -> str:
+def capitalised(text: str) -> str:
+    """The text with a capital first letter."""
     return text[0].upper() + text[1:]
 
 

@@ -147,6 +147,13 @@ def some_codes(rng: random.Random, n: int) -> list[str]:
     return codes
 
 
+def office_words(rng: random.Random) -> dict[str, str]:
+    """A thing (a), what it is like (b), a name, a city and a department, for slots of patterns."""
+    return {"a": rng.choice(SINGULAR_PRODUCTS), "b": rng.choice(ADJECTIVES),
+            "name": rng.choice(NAMES), "city": rng.choice(CITIES),
+            "department": rng.choice(DEPARTMENTS)}  # fmt: skip
+
+
 def a_sentence(rng: random.Random) -> str:
     """A lower-case sentence of seven to twelve words without a full stop."""
     theme = rng.choice(("animals", "tools", "household items", "instruments"))

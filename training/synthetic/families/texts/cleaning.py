@@ -4,13 +4,7 @@ import random
 import re
 
 from training.synthetic.families.phrasing import Phrases, build, listed
-from training.synthetic.families.words import (
-    ADJECTIVES,
-    CITIES,
-    DEPARTMENTS,
-    NAMES,
-    SINGULAR_PRODUCTS,
-)
+from training.synthetic.families.words import office_words
 from training.synthetic.variant import Variant
 
 NOTES = (
@@ -45,10 +39,7 @@ FILLERS = (
 
 
 def _note(r: random.Random) -> str:
-    return r.choice(NOTES).format(
-        a=r.choice(SINGULAR_PRODUCTS), b=r.choice(ADJECTIVES), name=r.choice(NAMES),
-        city=r.choice(CITIES), department=r.choice(DEPARTMENTS),
-    )  # fmt: skip
+    return r.choice(NOTES).format(**office_words(r))
 
 
 def strip_markup(rng: random.Random) -> Variant:

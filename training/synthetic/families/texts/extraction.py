@@ -7,7 +7,7 @@ from datetime import date
 
 from training.synthetic.families.dates import FORMATS, written_date
 from training.synthetic.families.formats import SPELLINGS
-from training.synthetic.families.phrasing import Phrases, build, listed
+from training.synthetic.families.phrasing import Phrases, build, capitalised, listed
 from training.synthetic.families.texts.documents import FACTS, a_document
 from training.synthetic.families.texts.kinds import KINDS, Kind
 from training.synthetic.families.words import NONSENSE, VISIBLE_SEPARATORS
@@ -78,11 +78,11 @@ def fields_as_json(rng: random.Random) -> Variant:
 
     pairs = [(k, kind.called[s]) for k, s in zip(keys, slots, strict=True)]
     numbers = [k for k, s in zip(keys, slots, strict=True) if s in NUMBERS]
-    said = not typed or rng.random() < 0.4  # a number is one where nothing is said
-    told = bool(numbers) and said
-    quoted = listed(f'"{key}"' for key in numbers or keys)
-    how = f"Write {quoted} without quotes." if typed else "Write all values as strings."
-    notes = (how,) if told else ()
+    told = bool(numbers) and (not typed or rng.random() < 0.4)  # untold, a number is one
+    notes: tuple[str, ...] = ()
+    if told:
+        quoted = listed(f'"{key}"' for key in numbers)
+        notes = (f"Write {quoted} without quotes." if typed else "Write all values as strings.",)
     do = "answer with JSON: " + ", ".join(f'"{key}" for the {name}' for key, name in pairs)
     shape = ", ".join(f'"{key}": <{name}>' for key, name in pairs)
     terse = ". ".join((f"to json {{{shape}}}", *notes))
@@ -123,7 +123,7 @@ def optional_fields(rng: random.Random) -> Variant:
         parts = [f"{called[s]} {facts[s]}" for s in r.sample(there, len(there))]
         text = f"{intro} {FACTS['name'](r)[0]}" + "".join(f", {part}" for part in parts)
         record = {s: facts.get(s, absent) for s in slots}
-        return text[0].upper() + text[1:], json.dumps(record, ensure_ascii=False)
+        return capitalised(text), json.dumps(record, ensure_ascii=False)
 
     fields = ", ".join(f'"{s}" for the {called[s]}' for s in slots)
     given = f'a message that begins with "{intro}", with contact details'

@@ -3,7 +3,7 @@
 Data only; training.synthetic.families.texts.documents draws the facts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -20,6 +20,10 @@ class Kind:
     given: str
     patterns: tuple[str, ...]
     called: Mapping[str, str]
+
+    def legend(self, slots: Iterable[str]) -> str:
+        """What the names of facts stand for where they are written in capitals."""
+        return ", ".join(f"{slot.upper()} is the {self.called[slot]}" for slot in slots)
 
 
 def _patterns(text: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import random
 import re
 from collections.abc import Callable
 
-from training.synthetic.families.phrasing import Phrases, build
+from training.synthetic.families.phrasing import Phrases, build, capitalised
 from training.synthetic.families.texts.documents import FACTS, a_document
 from training.synthetic.families.texts.kinds import KINDS
 from training.synthetic.families.words import (
@@ -180,7 +180,7 @@ def bullet_points(rng: random.Random) -> Variant:
         items = things[::-1] if "reverse" in order else things
         lines = (mark.replace("1", str(i)) + (x.capitalize() if capital else x)
                  for i, x in enumerate(items, 1))  # fmt: skip
-        return text[0].upper() + text[1:], "\n".join(lines)
+        return capitalised(text), "\n".join(lines)
 
     numbered = ", counting up" if "1" in mark else ""
     case = "with a capital first letter" if capital else "in small letters"
@@ -208,8 +208,7 @@ def fill_reply(rng: random.Random) -> Variant:
         return document.text, f"{hello} {name}, {body.format(*facts)}"
 
     shown = f"{hello} NAME, {body.format(slot.upper(), other.upper())}"
-    called = ", ".join(f"{s.upper()} is the {kind.called[s]}" for s in ("name", slot, other))
-    note = f"{called}, as they stand in the text."
+    note = f"{kind.legend(('name', slot, other))}, as they stand in the text."
     do = f'write the reply "{shown}" with the words in capitals filled in'
     return build("fill_reply", (kind.given, slot, other, hello, body),
                  Phrases(kind.given, do, f'"{shown}" filled in; {note}', (note,)),

@@ -4,15 +4,9 @@ import random
 from collections.abc import Callable
 
 from training.synthetic.families.dates import WEEKDAYS
-from training.synthetic.families.phrasing import Phrases, build
+from training.synthetic.families.phrasing import Phrases, build, capitalised
 from training.synthetic.families.texts.rewriting import VERBS, stem
-from training.synthetic.families.words import (
-    ADJECTIVES,
-    CITIES,
-    DEPARTMENTS,
-    NAMES,
-    SINGULAR_PRODUCTS,
-)
+from training.synthetic.families.words import office_words
 from training.synthetic.variant import Variant
 
 SUBJECTS = (
@@ -62,19 +56,15 @@ ENDS = ("", "", "in time", "by mistake", "as agreed", "once more", "without dela
 
 
 def _words(r: random.Random) -> dict[str, object]:
-    return {"a": r.choice(SINGULAR_PRODUCTS), "b": r.choice(ADJECTIVES), "name": r.choice(NAMES),
-            "city": r.choice(CITIES), "department": r.choice(DEPARTMENTS),
-            "weekday": r.choice(tuple(WEEKDAYS)), "n": r.randint(2, 20)}  # fmt: skip
+    return {
+        **office_words(r), "weekday": r.choice(tuple(WEEKDAYS)), "n": r.randint(2, 20),
+    }  # fmt: skip
 
 
 def _clause(r: random.Random) -> tuple[str, str, str]:
     """Subject, auxiliary and the rest of a sentence, without capital and full stop."""
     words, (aux, rest) = _words(r), r.choice(PREDICATES)
     return r.choice(SUBJECTS).format(**words), aux, rest.format(**words)
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _in_front(front: str) -> str:
@@ -88,10 +78,10 @@ def reframe_sentence(rng: random.Random) -> Variant:
 
     def row(r: random.Random) -> tuple[str, str]:
         subject, aux, rest = _clause(r)
-        statement = _capital(f"{subject} {aux} {rest}.")
+        statement = capitalised(f"{subject} {aux} {rest}.")
         if back:
-            return _capital(f"{aux} {subject} {rest}?"), front + statement
-        return statement, front + _capital(FORMS[form](subject, aux, rest))
+            return capitalised(f"{aux} {subject} {rest}?"), front + statement
+        return statement, front + capitalised(FORMS[form](subject, aux, rest))
 
     given, made = ("a question", "a statement") if back else ("a statement", form)
     do = f"turn the {given[2:]} into {made}{_in_front(front)}"
@@ -168,7 +158,7 @@ def other_person(rng: random.Random) -> Variant:
     def row(r: random.Random) -> tuple[str, str]:
         words, deed = _words(r), r.choice(OWN)
         return (f"I {deed.format(my='my', **words)}.",
-                _capital(f"{subject} {deed.format(my=own, **words)}{end}"))  # fmt: skip
+                capitalised(f"{subject} {deed.format(my=own, **words)}{end}"))  # fmt: skip
 
     how = f'with "{subject}" and "{own}" in the place of "I" and "my"' if told else grammar
     ending = "" if end == "." else f', ending with "{end}" in the place of the full stop'
@@ -185,14 +175,14 @@ def join_sentences(rng: random.Random) -> Variant:
 
     def row(r: random.Random) -> tuple[str, str]:
         one, two = (" ".join(_clause(r)) for _ in range(2))
-        text = f"{_capital(one)}. {_capital(two)}."
+        text = f"{capitalised(one)}. {capitalised(two)}."
         a, b = (two, one) if swapped else (one, two)
         if first:
-            return text, f"{_capital(joint)} {a}, {b}."
-        return text, f"{_capital(a)}{',' * comma} {joint} {b}."
+            return text, f"{capitalised(joint)} {a}, {b}."
+        return text, f"{capitalised(a)}{',' * comma} {joint} {b}."
 
     order = ", the second sentence first" if swapped else ""
-    shape = f'"{_capital(joint)} ..., ..."' if first else f'"...{"," * comma} {joint} ..."'
+    shape = f'"{capitalised(joint)} ..., ..."' if first else f'"...{"," * comma} {joint} ..."'
     do = f"join the sentences into one in the form {shape}{order}"
     note = "Keep all other words, and end with a full stop."
     terse = f"a pair of sentences -> {shape}{order}. {note}"
@@ -212,8 +202,8 @@ def passive_voice(rng: random.Random) -> Variant:
         passive += f" by {deed['name']}" if by or back else ""
         after = f" {end}" if end else ""
         if back:
-            return _capital(f"{passive}."), f"{active}{after}."
-        return f"{active}.", _capital(f"{passive}{after}.")
+            return capitalised(f"{passive}."), f"{active}{after}."
+        return f"{active}.", capitalised(f"{passive}{after}.")
 
     more = f', and add "{end}" at the end' if end else ""
     who = "" if by else ", and leave out who did it"

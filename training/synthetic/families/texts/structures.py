@@ -27,11 +27,6 @@ def _some(rng: random.Random, most: int) -> tuple[Kind, list[str]]:
     return kind, rng.sample(slots, rng.randint(1, min(most, len(slots))))
 
 
-def _capitals(kind: Kind, slots: list[str]) -> str:
-    """What the words in capitals stand for."""
-    return ", ".join(f"{slot.upper()} is the {kind.called[slot]}" for slot in slots)
-
-
 def text_to_command(rng: random.Random) -> Variant:
     """A command with facts of the text as its options."""
     kind, slots = _some(rng, 3)
@@ -51,7 +46,7 @@ def text_to_command(rng: random.Random) -> Variant:
         return document.text, line({slot: document.shown[slot] for slot in slots})
 
     shown = line({slot: slot.upper() for slot in slots})
-    note = f"{_capitals(kind, slots)}, as in the text."
+    note = f"{kind.legend(slots)}, as in the text."
     do = f"write the command `{shown}` with the words in capitals filled in"
     return build("text_to_command", (kind.given, shown),
                  Phrases(kind.given, do, f"{kind.given} -> `{shown}`; {note}", (note,)),
@@ -76,7 +71,7 @@ def text_to_query(rng: random.Random) -> Variant:
         return document.text, query(values)
 
     shown = query({s: s.upper() if s in NUMBERS else f"'{s.upper()}'" for s in slots})
-    note = f"{_capitals(kind, slots)}, as in the text."
+    note = f"{kind.legend(slots)}, as in the text."
     do = f"write the query `{shown}` with the values filled in"
     return build("text_to_query", (kind.given, shown),
                  Phrases(kind.given, do, f"{kind.given} to sql: `{shown}`; {note}", (note,)),
@@ -97,9 +92,7 @@ def text_to_address(rng: random.Random) -> Variant:
 
     shown = f"https://{host}/{path}?" + "&".join(f"{s}={s.upper()}" for s in slots)
     space = "+" if plus else "%20"
-    note = (
-        f"{_capitals(kind, slots)}. Values are percent-encoded, / : , and # too; spaces as {space}."
-    )
+    note = f"{kind.legend(slots)}. Values are percent-encoded, / : , and # too; spaces as {space}."
     do = f"write the address {shown} with the values of the text"
     return build("text_to_address", (kind.given, shown, plus),
                  Phrases(kind.given, do, f"{kind.given} -> {shown}; {note}", (note,)),
