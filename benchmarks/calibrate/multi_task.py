@@ -7,9 +7,10 @@ One job of the batched trainer that builds libraries: 256 rows a step, drawn fro
 Half of the prompts have another wording of the instruction than its definition, where there is one,
 and in 3 of 10 the labels are swapped for others in instruction and answer alike, so that the
 instruction has to be read; `--variants SHARE` of the rows have further rules, and `--synthetic N`
-adds two rows of each of N synthetic tasks, of which `--distinct M` are different. Tasks of the
-licence class `restricted` are left out. `--writes-inputs` trains the adapter that writes inputs
-from descriptions (generator.refine.writer), on the same rows.
+adds two rows of each of N synthetic tasks, of which `--distinct M` are different; `--authored R`
+adds R rows of each authored task (training.synthetic.authored). Tasks of the licence class
+`restricted` are left out. `--writes-inputs` trains the adapter that writes inputs from descriptions
+(generator.refine.writer), on the same rows.
 """
 
 import argparse
@@ -40,6 +41,7 @@ from library.trainer.recipes.recipe import TrainingJob
 from library.trainer.recipes.registry import recipe_named
 from library.trainer.run_state import TrainConfig
 from training.data.tasks import read_folders
+from training.synthetic.authored import read_authored
 from training.synthetic.banks import read_topics
 from training.synthetic.families.registry import FAMILIES
 from training.synthetic.stream import SyntheticTasks
@@ -54,7 +56,11 @@ def main() -> None:
     # 1. All rows, before a process holds the GPU.
     endless = SyntheticTasks(o.seed, FAMILIES, read_topics(), count=o.distinct)
     tokenizer = load_tokenizer(reference)
-    source = RowSource(tokenizer, tasks, o.variants, endless, o.synthetic, o.seed, o.writes_inputs)
+    authored = read_authored() if o.authored else ()
+    source = RowSource(
+        tokenizer, tasks, authored, o.authored, o.variants, endless, o.synthetic, o.seed,
+        o.writes_inputs,
+    )  # fmt: skip
     job = TrainingJob("all", source.rows(o.workers), seed=o.seed)
     # 2. One adapter on them.
     base = load_base(reference, device=o.device, dtype=fast_dtype(o.device))
@@ -71,6 +77,7 @@ def main() -> None:
     assert result.adapter is not None, "the training diverged"
     settings = {
         "steps": o.steps, "lr": o.lr, "variants": o.variants, "synthetic_tasks": o.synthetic,
+        "authored_tasks": len(authored), "authored_rows": o.authored,
         "distinct": o.distinct, "rows": len(job.train), "tokens": trainer.figures.tokens,
     }  # fmt: skip
     _write(o, result.adapter, base, {**settings, "tasks": sorted(task.name for task in tasks)})
@@ -101,6 +108,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--base-name", help="what the adapter calls it; by default as --base does")
     parser.add_argument("--synthetic", type=int, default=0, metavar="TASKS")
     parser.add_argument("--distinct", type=int, metavar="TASKS")
+    parser.add_argument("--authored", type=int, default=0, metavar="ROWS")
     parser.add_argument("--variants", type=float, default=0.0, metavar="SHARE")
     parser.add_argument("--targets", default="q_proj,v_proj")
     parser.add_argument("--rank", type=int, default=16)

@@ -72,7 +72,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Task:
-    """A task and its rows in file order. `name` is the file's stem and unique within a folder."""
+    """A task and its rows in file order. `name` is the file's stem and unique within a folder.
+
+    Of a task that is `training_only`, no row is for tuning or test.
+    """
 
     name: str
     definition: str
@@ -84,21 +87,23 @@ class Task:
     licenses: tuple[str, ...] = ()
     license_class: str = ""
     heldout_kind: str = ""
+    training_only: bool = False
 
     @property
     def test(self) -> tuple[Example, ...]:
         """The last 40 rows."""
-        return self.instances[-TEST_ROWS:]
+        return () if self.training_only else self.instances[-TEST_ROWS:]
 
     @property
     def tune(self) -> tuple[Example, ...]:
         """The 20 rows before the test rows."""
-        return self.instances[-TEST_ROWS - TUNE_ROWS : -TEST_ROWS]
+        return () if self.training_only else self.instances[-TEST_ROWS - TUNE_ROWS : -TEST_ROWS]
 
     @property
     def train(self) -> tuple[Example, ...]:
         """Up to 200 of the first rows; none that are test or tune rows."""
-        return self.instances[: max(0, len(self.instances) - TEST_ROWS - TUNE_ROWS)][:TRAIN_ROWS]
+        kept = 0 if self.training_only else TEST_ROWS + TUNE_ROWS
+        return self.instances[: max(0, len(self.instances) - kept)][:TRAIN_ROWS]
 
     @property
     def descriptions(self) -> tuple[str, ...]:

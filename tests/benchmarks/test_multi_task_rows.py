@@ -21,7 +21,9 @@ def source(base: BaseReference) -> RowSource:
     rows = [Example.pair(text, "yes") for text in ("a cat", "a dog", LONG, "")]
     rows = [replace(row, id=str(i)) for i, row in enumerate([*rows, *rows[:1] * 60])]
     task = Task("task", DEFINITION, tuple(rows))
-    return RowSource(load_tokenizer(base), [task], 0.0, SyntheticTasks(0, FAMILIES, ()), 4, 0)
+    return RowSource(
+        load_tokenizer(base), [task], [], 0, 0.0, SyntheticTasks(0, FAMILIES, ()), 4, 0
+    )
 
 
 def test_who_writes_inputs_learns_those_of_the_same_rows(source: RowSource) -> None:

@@ -1,0 +1,79 @@
+"""Authored tasks: a file's form, what is refused, and what those of this repository hold."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from library.errors import MissingPath
+from library.tasks.files import MalformedTask
+from training.synthetic.authored import AUTHORED, read_authored
+from training.synthetic.banks import plain
+
+WORDINGS = ["Sort: a or b.", "a or b?", "is it a, is it b"]
+
+
+def domain(**changes: Any) -> dict[str, Any]:
+    task = {"name": "sorting", "labels": ["a", "b"], "wordings": WORDINGS} | changes
+    other = {"name": "copying", "labels": None, "wordings": ["Copy.", "copy", "Copy it, please."]}
+    rows = [["first", "a", "first"], ["second", "b", "second"]]
+    return {"domain": "letters", "tasks": [task, other], "rows": rows}
+
+
+def written(folder: Path, name: str, content: Any) -> Path:
+    (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_tasks_of_one_file_have_its_inputs_and_their_own_answers(tmp_path: Path) -> None:
+    sorting, copying = read_authored(written(tmp_path, "letters", domain()))
+    assert (sorting.name, sorting.categories) == ("authored/sorting", ("letters",))
+    assert sorting.descriptions == tuple(WORDINGS)
+    assert [(row.input, row.output) for row in sorting.train] == [("first", "a"), ("second", "b")]
+    assert [(row.input, row.output) for row in copying.train] == [
+        ("first", "first"),
+        ("second", "second"),
+    ]
+    assert not sorting.test and not sorting.tune, "all rows are for training"
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (domain(labels=["a"]), "an answer is none of its labels"),
+        (domain(wordings=WORDINGS[:2]), "3 different wordings"),
+        (domain(wordings=[*WORDINGS[:2], WORDINGS[0]]), "3 different wordings"),
+        (domain(name="copying"), "two tasks named authored/copying"),
+        (domain() | {"rows": [["first", "a"]]}, ""),
+        (domain() | {"rows": [["first ", "a", "first"]]}, "begin or end with spaces"),
+        ({"rows": []}, ""),
+    ],
+)
+def test_a_malformed_file_is_refused(tmp_path: Path, content: Any, fault: str) -> None:
+    with pytest.raises(MalformedTask, match=fault) as refusal:
+        read_authored(written(tmp_path, "letters", content))
+    assert "letters.json" in str(refusal.value)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingPath, match="nowhere"):
+        read_authored(tmp_path / "nowhere")
+
+
+def test_what_is_in_this_repository() -> None:
+    tasks = read_authored()
+    assert len(tasks) > 1000
+    wordings = [plain(text) for task in tasks for text in task.descriptions]
+    assert len(set(wordings)) == len(wordings)
+    for task in tasks:
+        assert len(task.train) >= 15 and len({row.input for row in task.train}) == len(task.train)
+        assert not any(row.input in text for row in task.train for text in task.descriptions)
+
+
+def test_every_label_stands_in_every_wording() -> None:
+    for path in AUTHORED.glob("*.json"):
+        for task in json.loads(path.read_text(encoding="utf-8"))["tasks"]:
+            for wording in task["wordings"]:
+                missing = [x for x in task["labels"] or () if x.casefold() not in wording.casefold()]
+                assert not missing, (path.name, task["name"], missing)

@@ -1,0 +1,68 @@
+"""Authored tasks: written by hand as users would put them, several over the same inputs.
+
+A file of banks/authored holds the inputs of one kind, such as messages to a bike repair shop, and
+tasks over them: classification by defined labels, a decision by a rule, extraction, structured
+output, rewriting. Since the inputs are the same, only the description explains an answer. Each task
+has three wordings in different registers. No label, name or text is from a public data set.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from library.files import require_present
+from library.tasks.files import Example, MalformedTask, Task, locating
+
+AUTHORED = Path(__file__).with_name("banks") / "authored"
+WORDINGS = 3
+
+
+def read_authored(folder: Path = AUTHORED) -> tuple[Task, ...]:
+    """All tasks of a folder's *.json, by file, in their order. All of their rows are for training.
+
+    Raises:
+        MissingPath: there is no such folder.
+        MalformedTask: a file is not of this form, or a task's name is taken.
+    """
+    require_present(folder)
+    tasks: dict[str, Task] = {}
+    for path in sorted(folder.glob("*.json")):
+        with locating(path):
+            data = json.loads(path.read_text(encoding="utf-8"))
+            rows = [_texts(row) for row in data["rows"]]
+            for column, about in enumerate(data["tasks"], start=1):
+                task = _task(path, about, rows, column)
+                if task.name in tasks:
+                    raise MalformedTask(path, "", f"there are two tasks named {task.name}")
+                tasks[task.name] = task
+    return tuple(tasks.values())
+
+
+def _task(
+    path: Path, about: Mapping[str, Any], rows: Sequence[tuple[str, ...]], column: int
+) -> Task:
+    """The task whose answers stand in a column; raises what `locating` turns."""
+    name, wordings = f"authored/{about['name']}", _texts(about["wordings"])
+    if len(set(wordings)) != WORDINGS:
+        raise MalformedTask(path, name, f"a task has {WORDINGS} different wordings")
+    answers = {row[column] for row in rows}
+    if about["labels"] is not None and not answers <= set(about["labels"]):
+        raise MalformedTask(path, name, "an answer is none of its labels")
+    return Task(
+        name=name,
+        definition=wordings[0],
+        paraphrases=wordings[1:],
+        instances=tuple(
+            Example(f"{name}/{number}", row[0], (row[column],)) for number, row in enumerate(rows)
+        ),
+        categories=(path.stem,),
+        training_only=True,
+    )
+
+
+def _texts(values: Sequence[Any]) -> tuple[str, ...]:
+    for value in values:
+        if not isinstance(value, str) or not value or value != value.strip():
+            raise ValueError("texts must not be empty, nor begin or end with spaces")
+    return tuple(values)
