@@ -3,6 +3,7 @@
 import tiny
 
 from library.tasks.files import read_tasks
+from training.synthetic.authored import read_authored
 from training.synthetic.banks import plain, read_topics
 from training.synthetic.families.registry import FAMILIES
 from training.synthetic.stream import SyntheticTasks
@@ -21,6 +22,10 @@ def test_no_text_is_shared() -> None:
     assert len(bench) >= 6000
     banks = {plain(text) for topic in read_topics() for text in topic.utterances}
     assert not banks & bench
+    authored = {plain(text) for task in read_authored() for text in task.descriptions}
+    authored |= {plain(row.input) for task in read_authored() for row in task.train}
+    assert len(authored) > 5000
+    assert not authored & bench
     stream, drawn = SyntheticTasks(0, FAMILIES, read_topics()), set[str]()
     for task in (stream[i] for i in range(400)):
         drawn |= {plain(task.description), plain(task.paraphrase)}

@@ -45,9 +45,9 @@ def test_tasks_of_one_file_have_its_inputs_and_their_own_answers(tmp_path: Path)
         (domain(wordings=WORDINGS[:2]), "3 different wordings"),
         (domain(wordings=[*WORDINGS[:2], WORDINGS[0]]), "3 different wordings"),
         (domain(name="copying"), "two tasks named authored/copying"),
-        (domain() | {"rows": [["first", "a"]]}, ""),
+        (domain() | {"rows": [["first", "a"]]}, "tuple index out of range"),
         (domain() | {"rows": [["first ", "a", "first"]]}, "begin or end with spaces"),
-        ({"rows": []}, ""),
+        ({"rows": []}, "'tasks' is missing"),
     ],
 )
 def test_a_malformed_file_is_refused(tmp_path: Path, content: Any, fault: str) -> None:
@@ -75,5 +75,7 @@ def test_every_label_stands_in_every_wording() -> None:
     for path in AUTHORED.glob("*.json"):
         for task in json.loads(path.read_text(encoding="utf-8"))["tasks"]:
             for wording in task["wordings"]:
-                missing = [x for x in task["labels"] or () if x.casefold() not in wording.casefold()]
+                missing = [
+                    x for x in task["labels"] or () if x.casefold() not in wording.casefold()
+                ]
                 assert not missing, (path.name, task["name"], missing)
