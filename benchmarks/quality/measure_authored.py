@@ -1,12 +1,12 @@
 """Measures the authored tasks, as JSON: how many, their lengths, and the nearest tasks of a test.
 
     python -m benchmarks.quality.measure_authored --near benchmarks/user_tasks \\
-        benchmarks/user_tasks/reporting TASKS/public_heldout --out docs/results/authored.json
+        benchmarks/user_tasks/reporting --out docs/results/authored.json
 
 Nearness is the cosine of two texts' vectors by the description encoder: for each folder the
 authored wording nearest to a description in it, and the authored input nearest to an input. Tasks
-from 0.72 up, and rows from 0.75 up, were left out when the files were written, but for what other
-wordings the held-out tasks have and for their inputs. Lengths are tokens of the offline base.
+from 0.72 up, and rows from 0.75 up, were left out when the files were written. Lengths are tokens
+of the offline base.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--near", type=Path, nargs="+", required=True, metavar="TASKS")
     parser.add_argument("--out", type=Path, required=True)
     o = parser.parse_args()
-    encoder, tasks = DescriptionEncoder(), read_authored()
+    encoder, tasks = DescriptionEncoder(dtype=torch.float32), read_authored()
     wordings = [text for task in tasks for text in task.descriptions]
     inputs = list({row.input: None for task in tasks for row in task.train})
     report = {
