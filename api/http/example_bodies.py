@@ -4,7 +4,7 @@ from typing import Any
 
 from library.base.models import DEFAULT_BASE
 
-ADAPTER = "ad_21d85876dd6d7a08ce9791853d55ef7ef7f3011d"
+ADAPTER = "ad_29dc61c370bb389aae5ce2b3e2fb5cac8df8533a"
 NAME = "reviews"
 JOB = "job_9bd4b49b744bcafbf6b3c4b296c185dc"
 TASK = "Say whether the review is positive or negative."
@@ -15,33 +15,33 @@ PAIRS = [
 NEAREST = "ad_a895a4eec0351d56ea382692aec6882abbdd6874"
 _NEAREST_TASK = "task478_cls_english_music_classification"
 _SHA256 = {
-    "README.md": ("8f55404ea34c3b6902d362fd6b1c32b7f230eadb27a17c10a907937b1c347914", 788),
+    "README.md": ("1f36cef7c295ff0b339d78bd556d9b158e06ff39b40fef6a78dcb03650155ae3", 789),
     "adapter_config.json": (
         "1d209929f5d5940103c9e5ad980deed8a3f99d2f816a91dc5786f04a0ced7c44",
         572,
     ),
     "adapter_model.safetensors": (
-        "aae2180556dfe824cc699f022d4d77f9a0c390231c5fac59c5a6c37d3851ea0a",
+        "fb549f6fdd19687d61647af54faaaaf5e6ab8ad873d02c3c5250015ca0e12c39",
         4939072,
     ),
-    "provenance.json": ("e93783ea3dc5904a8c542cc23cc02612cfa78e4aeeaa8d8050be102edb30afe1", 2583),
+    "provenance.json": ("de8aaa66c74cbbe402cc412f22833be74c29fae4752f032f8bb00680b111a758", 2586),
 }
 _EXPECTED = {
     "hook": "expected",
     "code": "expected-untested",
     "severity": "warn",
-    "message": "2 to 68 of 100 answers are expected to be exactly right (39 at best guess; from 30 "
-    "user-style tasks that nothing was trained on), as of others of its kind: of its own answers "
-    "none was tested, as four examples or more would allow",
-    "evidence": {"score": 39.1, "low": 2.5, "high": 67.8},
+    "message": "17 to 70 of 100 answers are expected to be exactly right (45 at best guess; from "
+    "30 user-style tasks that nothing was trained on), as of others of its kind: of its own "
+    "answers none was tested, as four examples or more would allow",
+    "evidence": {"score": 45.4, "low": 17.0, "high": 70.2},
 }
 _STATISTICS = {
     "hook": "statistics",
     "code": "statistics-not-comparable",
     "severity": "info",
     "message": "no comparison: adapters that are generated or refined differ from the library's; "
-    "‖ΔW‖ is 1.94 to 24.7 over 210 modules",
-    "evidence": {"norm": [1.94208, 24.6525]},
+    "‖ΔW‖ is 2.09 to 28.1 over 210 modules",
+    "evidence": {"norm": [2.09354, 28.1023]},
 }
 RECORD = {
     "id": ADAPTER,
@@ -54,9 +54,9 @@ RECORD = {
     "start": None,
     "usage": {"mode": "prompted", "template": f"{TASK}\n\n{{input}}"},
     "expected": {
-        "score": 39.1,
-        "low": 2.5,
-        "high": 67.8,
+        "score": 45.4,
+        "low": 17.0,
+        "high": 70.2,
         "calibration": "from 30 user-style tasks that nothing was trained on",
     },
     "chosen": {

@@ -23,12 +23,15 @@ results=docs/results
 generated=${GENERATED:-$results/tuning/recipe-1600-steps.json}
 retrieved=${RETRIEVED:-$results/auto-set-aside.json}
 seen=${SEEN:-$results/methods-seen.json}
-default="$results/refine-user.json $results/refine-sft-user.json $results/generators-user.json"
+default="$results/refine-user.json $results/refine-user-previous.json"
+default+=" $results/refine-sft-user.json $results/generators-user.json"
 read -ra fit <<<"${FIT:-$default}"
-default="$results/refine-heldout.json $results/refine-sft-heldout.json"
+default="$results/refine-heldout.json $results/refine-heldout-previous.json"
+default+=" $results/refine-sft-heldout.json"
 default+=" $results/refine-heldout-seed1.json"
 default+=" $results/refine-heldout-seed2.json $results/lofa-heldout.json"
 default+=" $results/icm-lora-heldout.json $results/sg-lora-sample.json $results/reporting.json"
+default+=" $results/reporting-previous.json"
 read -ra check <<<"${CHECK-$default}"
 python=${PYTHON:-python3} to=${OUT:+$OUT/}
 
