@@ -32,8 +32,9 @@ class SamplingConfig:
             procedural families.
         synthetic_group: synthetic tasks that follow each other and share their inputs. Best a
             divisor of their number in a step.
-        distinct_tasks: largest number of different tasks, real ones first, of all steps; None for
-            endless. Relabellings and variants count as the task that they are of.
+        distinct_tasks: largest number of different tasks, real ones first, then authored ones, of
+            all steps; None for endless. Relabellings and variants count as the task that they are
+            of.
         max_length: longer rows are left out.
         micro_batches: groups of similar length that a step's rows are split into; each is padded to
             its longest row and run forward and backward on its own.

@@ -30,6 +30,7 @@ from training.data.draws import StepDataset, ValidationDataset
 from training.data.relabel import relabellings
 from training.data.sampling import SamplingConfig
 from training.data.steps import IndexedDataset
+from training.synthetic.authored import read_authored
 from training.synthetic.banks import read_topics
 from training.synthetic.families.registry import FAMILIES
 from training.synthetic.stream import SyntheticTasks
@@ -85,6 +86,8 @@ class TaskDataModule(lightning.LightningDataModule):
         sampling: how a step is drawn.
         steps: steps of training that exist (an epoch).
         set_aside_share: share of tasks kept for validation and early stop.
+        authored: whether the authored tasks (training.synthetic.authored) are among those that are
+            trained on, as real ones are, but never relabelled; none of them is set aside.
         exclude_license_classes: tasks of these classes are left out.
         seed: of sampling and of the tasks set aside.
         workers: processes that tokenise.
@@ -98,6 +101,7 @@ class TaskDataModule(lightning.LightningDataModule):
         sampling: SamplingConfig = SamplingConfig(),
         steps: int = 1500,
         set_aside_share: float = 0.0,
+        authored: bool = False,
         exclude_license_classes: list[str] | None = None,
         seed: int = 0,
         workers: int = 0,
@@ -107,6 +111,7 @@ class TaskDataModule(lightning.LightningDataModule):
             raise UsageError("set_aside_share must be from 0 up to 1")
         self.folders, self.base, self.encoder_name = tasks, resolve_base(base), encoder
         self.sampling, self.steps, self.share = sampling, steps, set_aside_share
+        self.authored = read_authored() if authored else ()
         self.excluded = set(exclude_license_classes or [])
         self.seed, self.workers = seed, workers
         self.training: list[Task] = []
@@ -150,11 +155,14 @@ class TaskDataModule(lightning.LightningDataModule):
         if not tasks:
             raise TaskFileError("no tasks are left to train on")
         training, self.held_back = set_aside(tasks, self.share, self.seed)
-        self.training = first_tasks(training, self.sampling.distinct_tasks, self.seed)
+        real = first_tasks(training, self.sampling.distinct_tasks, self.seed)
+        cap = self.sampling.distinct_tasks
+        self.authored = self.authored[: None if cap is None else cap - len(real)]
+        self.training = [*real, *self.authored]
         self._synthetic = self._stream()
         tokenizer = load_tokenizer(self.base)
         count = self.sampling.relabellings if self.sampling.relabel_share else 0
-        relabelled = relabellings(self.training, count, self.seed)
+        relabelled = [*relabellings(real, count, self.seed), *([] for _ in self.authored)]
         self._train_rows = Rows(self.training, tokenizer, relabelled)
         texts = self._train_rows.texts
         self._val_rows = Rows(self.held_back, tokenizer, first=len(texts))

@@ -23,6 +23,7 @@ from training.data.tasks import TaskDataModule, first_tasks
 from training.models.multi_task import MultiTaskLoRA
 from training.objectives.module import OptimiserConfig
 from training.objectives.sft import SFT
+from training.synthetic.authored import read_authored
 from training.synthetic.banks import read_topics
 from training.synthetic.families.registry import FAMILIES
 from training.synthetic.stream import SyntheticTasks
@@ -196,6 +197,25 @@ def test_no_more_different_tasks_than_asked_for(
     assert len(real) == min(cap or 4, 4) == len(data.task_names)
     texts = len(seen) - len(real)  # both of each synthetic task, where it comes again
     assert texts == (80 if cap is None else 2 * max(0, cap - 4))
+
+
+@pytest.mark.parametrize(("cap", "authored"), [(None, len(read_authored())), (12, 10), (2, 0)])
+def test_authored_tasks_come_after_real_ones_and_are_never_relabelled(
+    tiny_base: Path, tmp_path: Path, cap: int | None, authored: int
+) -> None:
+    sampling = SamplingConfig(4, 2, relabel_share=1.0, max_length=2000, distinct_tasks=cap)
+    folder = write_tasks(tmp_path / "tasks")
+    data = TaskDataModule(
+        [str(folder)], str(tiny_base), None, sampling, 3, set_aside_share=0.0, authored=True
+    )
+    data.setup("fit")
+    names = data.task_names
+    assert names[:2] == ["blue", "red"] and len(names) == 2 + authored
+    assert all(name.startswith("authored/") for name in names[2:])
+    assert all(len(wordings) == 3 for wordings in data._train_rows.wordings[2:])
+    drawn = [task for step in range(3) for task in data.training_steps().draw(step).tasks]
+    texts = {text for task in data.training[2:] for text in task.descriptions}
+    assert any(task.wording.text in texts for task in drawn) == bool(authored)
 
 
 def test_smaller_numbers_of_tasks_are_part_of_larger_ones() -> None:
