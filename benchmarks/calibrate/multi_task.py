@@ -8,9 +8,9 @@ Half of the prompts have another wording of the instruction than its definition,
 and in 3 of 10 the labels are swapped for others in instruction and answer alike, so that the
 instruction has to be read; `--variants SHARE` of the rows have further rules, and `--synthetic N`
 adds two rows of each of N synthetic tasks, of which `--distinct M` are different; `--authored R`
-adds R rows of each authored task (training.synthetic.authored). Tasks of the licence class
-`restricted` are left out. `--writes-inputs` trains the adapter that writes inputs from descriptions
-(generator.refine.writer), on the same rows.
+adds R rows of each authored task (training.synthetic.authored), which are not relabelled. Tasks of
+the licence class `restricted` are left out. `--writes-inputs` trains the adapter that writes inputs
+from descriptions (generator.refine.writer), on the same rows.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from library.trainer.recipes.recipe import TrainingJob
 from library.trainer.recipes.registry import recipe_named
 from library.trainer.run_state import TrainConfig
 from training.data.tasks import read_folders
-from training.synthetic.authored import read_authored
+from training.synthetic.authored import authored_digest, read_authored
 from training.synthetic.banks import read_topics
 from training.synthetic.families.registry import FAMILIES
 from training.synthetic.stream import SyntheticTasks
@@ -58,8 +58,9 @@ def main() -> None:
     tokenizer = load_tokenizer(reference)
     authored = read_authored() if o.authored else ()
     source = RowSource(
-        tokenizer, tasks, authored, o.authored, o.variants, endless, o.synthetic, o.seed,
-        o.writes_inputs,
+        tokenizer=tokenizer, tasks=tasks, authored=authored, authored_rows=o.authored,
+        variants=o.variants, synthetic=endless, visits=o.synthetic, seed=o.seed,
+        writes=o.writes_inputs,
     )  # fmt: skip
     job = TrainingJob("all", source.rows(o.workers), seed=o.seed)
     # 2. One adapter on them.
@@ -78,6 +79,7 @@ def main() -> None:
     settings = {
         "steps": o.steps, "lr": o.lr, "variants": o.variants, "synthetic_tasks": o.synthetic,
         "authored_tasks": len(authored), "authored_rows": o.authored,
+        "authored_sha256": authored_digest() if authored else None,
         "distinct": o.distinct, "rows": len(job.train), "tokens": trainer.figures.tokens,
     }  # fmt: skip
     _write(o, result.adapter, base, {**settings, "tasks": sorted(task.name for task in tasks)})

@@ -35,10 +35,10 @@ class RowSource:
         authored: tasks written as users put them, and
         authored_rows: how many rows of each, in all wordings; not relabelled, as their labels mean
             what they say.
-        variants: share of their rows that have further rules.
+        variants: share of the rows of real and authored tasks that have further rules.
         synthetic: tasks without end, and
         visits: how many of them are visited; two rows a visit, one by either description.
-        seed: of everything drawn from the real tasks.
+        seed: of everything drawn from real and authored tasks.
         writes: whether inputs are to be written from the description alone, in place of answers;
             empty ones, and those of more tokens than are written, are left out.
     """

@@ -49,11 +49,12 @@ TEXTS = {
     "text-to-lora": CardText(
         title="Text-to-LoRA",
         what="A description becomes a LoRA adapter ({layout_told}) in one forward pass. The base "
-        "itself reads the description, through its first 18 layers and under the part of "
-        "`pretrained/multi-task` that lies there (`encoder/`, docs/base-states.md).",
+        "itself reads the description, through its first 18 layers and under the part of a "
+        "multi-task adapter that lies there (`encoder/`, docs/base-states.md).",
         needs="A description, and the base's weights, as the base reads it. No library.",
         trained="By distillation (docs/distillation.md): bare, its adapters are to answer as "
-        "`pretrained/multi-task` does with the description in its prompt. "
+        "the multi-task adapter that shipped then (SHA-256 aae2180556df…) does with the description "
+        "in its prompt. "
         "{training[data][sampling][tasks_per_step]} conditions a step, half of them of "
         "synthetic tasks without end, one in ten of gibberish or another task's description, which "
         "are to change nothing; learning rate {training[optimiser][lr]}; ranks of o_proj and "

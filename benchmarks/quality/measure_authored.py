@@ -1,4 +1,4 @@
-"""Measures the authored tasks, as JSON: how many, their lengths, and the nearest tasks of a test.
+"""Measures the authored tasks, as JSON: how many, their lengths, and what of a bench is nearest.
 
     python -m benchmarks.quality.measure_authored --near benchmarks/user_tasks \\
         benchmarks/user_tasks/reporting --out docs/results/authored.json
@@ -13,7 +13,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,21 +24,23 @@ from torch import Tensor
 from index.encoders.descriptions import DescriptionEncoder
 from library.base.models import load_tokenizer, resolve_base
 from library.tasks.files import Task, read_tasks
-from training.data.relabel import labels_of
 from training.synthetic.authored import read_authored
 
 
-def vectors(encoder: DescriptionEncoder, texts: Sequence[str]) -> Tensor:
-    """Unit vectors, one row a text."""
-    rows = torch.stack([each.pooled.reshape(-1) for each in encoder.encode_batch(texts)])
-    return torch.nn.functional.normalize(rows.float(), dim=-1)
+def vectors(encoder: DescriptionEncoder, texts: Iterable[str]) -> dict[str, Tensor]:
+    """Unit vectors by text."""
+    different = list(dict.fromkeys(texts))
+    rows = torch.stack([each.pooled.reshape(-1) for each in encoder.encode_batch(different)])
+    units = torch.nn.functional.normalize(rows.float(), dim=-1)
+    return dict(zip(different, units, strict=True))
 
 
-def nearest(encoder: DescriptionEncoder, own: Sequence[str], other: Sequence[str]) -> Any:
-    """The two texts of the highest cosine, and the cosine."""
-    cosines = vectors(encoder, own) @ vectors(encoder, other).T
+def nearest(own: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The two texts whose unit vectors have the highest cosine, and the cosine."""
+    cosines = torch.stack([*own.values()]) @ torch.stack([*other.values()]).T
     row, column = divmod(int(cosines.argmax()), len(other))
-    return {"cosine": round(float(cosines.max()), 3), "own": own[row], "other": other[column]}
+    texts = {"own": [*own][row], "other": [*other][column]}
+    return {"cosine": round(float(cosines.max()), 3), **texts}
 
 
 def counts(tasks: Sequence[Task], tokenizer: Any) -> dict[str, Any]:
@@ -58,7 +60,6 @@ def counts(tasks: Sequence[Task], tokenizer: Any) -> dict[str, Any]:
         "kinds_of_inputs": len({task.categories for task in tasks}),
         "inputs": len(texts["input"]),
         "rows": len(rows),
-        "tasks_with_at_most_7_answers": sum(0 < len(labels_of(task)) <= 7 for task in tasks),
         "mean_tokens": tokens,
     }
 
@@ -69,8 +70,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     o = parser.parse_args()
     encoder, tasks = DescriptionEncoder(dtype=torch.float32), read_authored()
-    wordings = [text for task in tasks for text in task.descriptions]
-    inputs = list({row.input: None for task in tasks for row in task.train})
+    wordings = vectors(encoder, (text for task in tasks for text in task.descriptions))
+    inputs = vectors(encoder, (row.input for task in tasks for row in task.train))
     report = {
         "command": shlex.join(
             ["python", "-m", "benchmarks.quality.measure_authored", *sys.argv[1:]]
@@ -80,9 +81,11 @@ def main() -> None:
     }
     for folder in o.near:
         others = read_tasks(folder)
-        report["nearest"][folder.name] = {
-            "wordings": nearest(encoder, wordings, [d for t in others for d in t.descriptions]),
-            "inputs": nearest(encoder, inputs, [r.input for t in others for r in t.instances]),
+        descriptions = vectors(encoder, (text for t in others for text in t.descriptions))
+        asked = vectors(encoder, (row.input for t in others for row in t.instances))
+        report["nearest"][str(folder)] = {
+            "wordings": nearest(wordings, descriptions),
+            "inputs": nearest(inputs, asked),
         }
     o.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

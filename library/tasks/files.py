@@ -72,9 +72,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Task:
-    """A task and its rows in file order. `name` is the file's stem and unique within a folder.
+    """A task and its rows in file order. `name` is unique within a folder: a task file's stem.
 
-    Of a task that is `training_only`, no row is for tuning or test.
+    A task that is `training_only` has neither tune nor test rows.
     """
 
     name: str
@@ -91,12 +91,12 @@ class Task:
 
     @property
     def test(self) -> tuple[Example, ...]:
-        """The last 40 rows."""
+        """The last 40 rows; none if training_only."""
         return () if self.training_only else self.instances[-TEST_ROWS:]
 
     @property
     def tune(self) -> tuple[Example, ...]:
-        """The 20 rows before the test rows."""
+        """The 20 rows before the test rows; none if training_only."""
         return () if self.training_only else self.instances[-TEST_ROWS - TUNE_ROWS : -TEST_ROWS]
 
     @property

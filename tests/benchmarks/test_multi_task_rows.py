@@ -13,6 +13,7 @@ from training.synthetic.families.registry import FAMILIES
 from training.synthetic.stream import SyntheticTasks
 
 DEFINITION = "Say yes or no."
+PAIRS, TWO_MORE = (("miaow", "cat"), ("woof", "dog")), ("Is it a cat or a dog?", "cat/dog?")
 LONG = "word " * (MOST_TOKENS + 1)
 
 
@@ -38,3 +39,21 @@ def test_who_writes_inputs_learns_those_of_the_same_rows(source: RowSource) -> N
     assert len(written) == sum(row.prompt in prompts for row in answering)
     assert all(len(row.answer) <= MOST_TOKENS for row in writing)
     assert not any(row.prompt == asked for row in answering)
+
+
+def test_authored_tasks_come_in_all_their_wordings_and_keep_their_labels(source: RowSource) -> None:
+    rows = tuple(replace(Example.pair(text, label), id=text) for text, label in PAIRS)
+    authored = Task("authored/pet", "cat or dog", rows, paraphrases=TWO_MORE, training_only=True)
+    mixed = replace(source, authored=[authored], authored_rows=60)
+    alone, tokenizer = source.rows(), source.tokenizer
+    added = [row for row in mixed.rows() if row not in alone]
+    assert mixed.rows(workers=2) == mixed.rows()
+    assert mixed.rows()[: len(alone) - 8] == alone[:-8] and mixed.rows()[-8:] == alone[-8:]
+    assert len(mixed.rows()) == len(alone) + 60
+    asked = {
+        tuple(prompt_ids(tokenizer, user_turn("prompted", wording, text))): label
+        for wording in authored.descriptions
+        for text, label in PAIRS
+    }
+    assert {tuple(row.prompt) for row in added} == asked.keys()
+    assert all(row.answer == answer_ids(tokenizer, asked[tuple(row.prompt)]) for row in added)

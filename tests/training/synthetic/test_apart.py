@@ -22,8 +22,9 @@ def test_no_text_is_shared() -> None:
     assert len(bench) >= 6000
     banks = {plain(text) for topic in read_topics() for text in topic.utterances}
     assert not banks & bench
-    authored = {plain(text) for task in read_authored() for text in task.descriptions}
-    authored |= {plain(row.input) for task in read_authored() for row in task.train}
+    tasks = read_authored()
+    authored = {plain(text) for task in tasks for text in task.descriptions}
+    authored |= {plain(row.input) for task in tasks for row in task.train}
     assert len(authored) > 5000
     assert not authored & bench
     stream, drawn = SyntheticTasks(0, FAMILIES, read_topics()), set[str]()
