@@ -38,14 +38,14 @@ _NEEDED_FOR: dict[Need, set[str]] = {  # what gives a generator the parts of its
     "library": {"experts"},
     "base": {"task", "base"},
 }
-_OTHERS: tuple[type[Strategy], ...] = (Auto, MultiTask, Nearest, Compose, Fresh)
-_NEEDS: dict[str, tuple[Need, ...]] = {  # of the strategies that are no generators
-    Auto.name: (),
-    MultiTask.name: ("description",),
-    Nearest.name: ("description", "library"),
-    Compose.name: ("description", "library"),
-    Fresh.name: ("examples",),
+_NEEDS: dict[type[Strategy], tuple[Need, ...]] = {  # of the strategies that are no generators
+    Auto: (),
+    MultiTask: ("description",),
+    Nearest: ("description", "library"),
+    Compose: ("description", "library"),
+    Fresh: ("examples",),
 }
+_OTHERS = {strategy.name: strategy for strategy in _NEEDS}
 
 
 class Engine:
@@ -221,7 +221,7 @@ def uses_examples(name: str) -> bool:
     """
     if name in registered():
         return reads_examples(registered()[name])
-    return any(other.uses_examples for other in _OTHERS if other.name == name)
+    return name in _OTHERS and _OTHERS[name].uses_examples
 
 
 def needs_of(name: str, loaded: Generator | None = None) -> list[Need]:
@@ -233,8 +233,8 @@ def needs_of(name: str, loaded: Generator | None = None) -> list[Need]:
     Args:
         loaded: the generator, as some read more than others of their name.
     """
-    if name in _NEEDS:
-        return list(_NEEDS[name])
+    if name in _OTHERS:
+        return list(_NEEDS[_OTHERS[name]])
     needs = (loaded or registered()[name]).needs
     return [word for word, parts in _NEEDED_FOR.items() if parts & needs]
 

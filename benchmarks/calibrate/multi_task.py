@@ -58,7 +58,7 @@ def main() -> None:
     tokenizer = load_tokenizer(reference)
     authored = read_authored() if o.authored else ()
     source = RowSource(
-        tokenizer=tokenizer, tasks=tasks, authored=authored, authored_rows=o.authored,
+        tokenizer=tokenizer, tasks=[*tasks, *authored], authored_rows=o.authored,
         variants=o.variants, synthetic=endless, visits=o.synthetic, seed=o.seed,
         writes=o.writes_inputs,
     )  # fmt: skip

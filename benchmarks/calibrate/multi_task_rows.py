@@ -30,11 +30,10 @@ class RowSource:
 
     Attributes:
         tokenizer: the base's.
-        tasks: the real ones; of each `DRAWN` rows, half of them with another wording than the
-            definition where there is one, 3 of 10 relabelled where the task has labels.
-        authored: tasks written as users put them, and
-        authored_rows: how many rows of each, in all wordings; not relabelled, as their labels mean
-            what they say.
+        tasks: the real ones, then authored ones; of each real one `DRAWN` rows, half of them with
+            another wording than the definition where there is one, 3 of 10 relabelled where the
+            task has labels.
+        authored_rows: rows of each authored one, worded likewise but never relabelled.
         variants: share of the rows of real and authored tasks that have further rules.
         synthetic: tasks without end, and
         visits: how many of them are visited; two rows a visit, one by either description.
@@ -45,7 +44,6 @@ class RowSource:
 
     tokenizer: Any
     tasks: Sequence[Task]
-    authored: Sequence[Task]
     authored_rows: int
     variants: float
     synthetic: SyntheticTasks
@@ -55,23 +53,21 @@ class RowSource:
 
     def rows(self, workers: int = 0) -> tuple[TokenRow, ...]:
         """All rows of at most `LONGEST` tokens, the same whatever the number of processes."""
-        tasks = [*self.tasks, *self.authored]
-        relabelled = [*relabellings(self.tasks, 24, self.seed), *([] for _ in self.authored)]
+        relabelled = relabellings(self.tasks, 24, self.seed)
 
         def part(i: int) -> list[TokenRow]:
-            if i < len(tasks):
-                count = DRAWN if i < len(self.tasks) else self.authored_rows
-                return self._drawn(tasks[i], relabelled[i], count)
-            return self._visited((i - len(tasks)) * CHUNK)
+            if i < len(self.tasks):
+                return self._drawn(self.tasks[i], relabelled[i])
+            return self._visited((i - len(self.tasks)) * CHUNK)
 
-        parts = IndexedDataset(len(tasks) + math.ceil(self.visits / CHUNK), part)
+        parts = IndexedDataset(len(self.tasks) + math.ceil(self.visits / CHUNK), part)
         loader = DataLoader(parts, batch_size=None, num_workers=workers, collate_fn=lambda x: x)
         return tuple(row for some in loader for row in some if self._fits(row))
 
-    def _drawn(self, task: Task, relabelled: Sequence[Relabelling], count: int) -> list[TokenRow]:
+    def _drawn(self, task: Task, relabelled: Sequence[Relabelling]) -> list[TokenRow]:
         """Rows of a real or authored task, each with the instruction in a wording of its own."""
         rng, variants, rows = random.Random(f"{self.seed}/{task.name}"), Variants(task), []
-        for example in rng.choices(task.train, k=count):
+        for example in rng.choices(task.train, k=self.authored_rows if task.authored else DRAWN):
             wording = _wording(rng, task, relabelled)
             text, row = wording.text, wording.pair(example)
             if rng.random() < self.variants:

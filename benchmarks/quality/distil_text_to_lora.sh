@@ -4,8 +4,9 @@
 #
 #   benchmarks/quality/distil_text_to_lora.sh TASKS OUT
 #
-# TASKS is a folder of task files. What ships was trained when pretrained/multi-task was the adapter of
-# commit 3416c82; the same commands now teach by its successor. On one H200 the training takes 15 minutes with another job beside it.
+# TASKS is a folder of task files. What ships was trained when pretrained/multi-task was the adapter
+# of commit 3416c82; the same commands now teach by its successor. On one H200 the training takes 15
+# minutes with another job beside it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tasks=$1 out=$2 steps=${STEPS:-1190}

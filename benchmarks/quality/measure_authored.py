@@ -15,12 +15,12 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.quality.measure_synthetic import mean_tokens
 from index.encoders.descriptions import DescriptionEncoder
 from library.base.models import load_tokenizer, resolve_base
 from library.tasks.files import Task, read_tasks
@@ -30,9 +30,7 @@ from training.synthetic.authored import read_authored
 def vectors(encoder: DescriptionEncoder, texts: Iterable[str]) -> dict[str, Tensor]:
     """Unit vectors by text."""
     different = list(dict.fromkeys(texts))
-    rows = torch.stack([each.pooled.reshape(-1) for each in encoder.encode_batch(different)])
-    units = torch.nn.functional.normalize(rows.float(), dim=-1)
-    return dict(zip(different, units, strict=True))
+    return dict(zip(different, encoder.vectors(different), strict=True))
 
 
 def nearest(own: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -51,16 +49,12 @@ def counts(tasks: Sequence[Task], tokenizer: Any) -> dict[str, Any]:
         "input": list({row.input for row in rows}),
         "answer": [row.output for row in rows],
     }
-    tokens = {
-        name: round(fmean(len(ids) for ids in tokenizer(some)["input_ids"]), 1)
-        for name, some in texts.items()
-    }
     return {
         "tasks": len(tasks),
         "kinds_of_inputs": len({task.categories for task in tasks}),
         "inputs": len(texts["input"]),
         "rows": len(rows),
-        "mean_tokens": tokens,
+        "mean_tokens": mean_tokens(texts, tokenizer),
     }
 
 

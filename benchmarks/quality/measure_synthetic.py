@@ -10,7 +10,7 @@ import argparse
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -40,6 +40,11 @@ def lengths(tasks: Sequence[SyntheticTask], tokenizer: Any) -> dict[str, float]:
         "input": [row.input for row in rows],
         "answer": [row.output for row in rows],
     }
+    return mean_tokens(texts, tokenizer)
+
+
+def mean_tokens(texts: Mapping[str, Sequence[str]], tokenizer: Any) -> dict[str, float]:
+    """Mean tokens of a text of each kind."""
     return {
         name: round(fmean(len(ids) for ids in tokenizer(some)["input_ids"]), 1)
         for name, some in texts.items()

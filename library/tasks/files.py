@@ -74,7 +74,8 @@ class Example:
 class Task:
     """A task and its rows in file order. `name` is unique within a folder: a task file's stem.
 
-    A task that is `training_only` has neither tune nor test rows.
+    A task that is `authored` was written for training: it has neither tune nor test rows, and its
+    labels are never swapped for others, as they mean what they say.
     """
 
     name: str
@@ -87,22 +88,22 @@ class Task:
     licenses: tuple[str, ...] = ()
     license_class: str = ""
     heldout_kind: str = ""
-    training_only: bool = False
+    authored: bool = False
 
     @property
     def test(self) -> tuple[Example, ...]:
-        """The last 40 rows; none if training_only."""
-        return () if self.training_only else self.instances[-TEST_ROWS:]
+        """The last 40 rows; none if authored."""
+        return () if self.authored else self.instances[-TEST_ROWS:]
 
     @property
     def tune(self) -> tuple[Example, ...]:
-        """The 20 rows before the test rows; none if training_only."""
-        return () if self.training_only else self.instances[-TEST_ROWS - TUNE_ROWS : -TEST_ROWS]
+        """The 20 rows before the test rows; none if authored."""
+        return () if self.authored else self.instances[-TEST_ROWS - TUNE_ROWS : -TEST_ROWS]
 
     @property
     def train(self) -> tuple[Example, ...]:
         """Up to 200 of the first rows; none that are test or tune rows."""
-        kept = 0 if self.training_only else TEST_ROWS + TUNE_ROWS
+        kept = 0 if self.authored else TEST_ROWS + TUNE_ROWS
         return self.instances[: max(0, len(self.instances) - kept)][:TRAIN_ROWS]
 
     @property

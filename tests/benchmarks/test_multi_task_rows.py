@@ -22,9 +22,7 @@ def source(base: BaseReference) -> RowSource:
     rows = [Example.pair(text, "yes") for text in ("a cat", "a dog", LONG, "")]
     rows = [replace(row, id=str(i)) for i, row in enumerate([*rows, *rows[:1] * 60])]
     task = Task("task", DEFINITION, tuple(rows))
-    return RowSource(
-        load_tokenizer(base), [task], [], 0, 0.0, SyntheticTasks(0, FAMILIES, ()), 4, 0
-    )
+    return RowSource(load_tokenizer(base), [task], 0, 0.0, SyntheticTasks(0, FAMILIES, ()), 4, 0)
 
 
 def test_who_writes_inputs_learns_those_of_the_same_rows(source: RowSource) -> None:
@@ -43,8 +41,8 @@ def test_who_writes_inputs_learns_those_of_the_same_rows(source: RowSource) -> N
 
 def test_authored_tasks_come_in_all_their_wordings_and_keep_their_labels(source: RowSource) -> None:
     rows = tuple(replace(Example.pair(text, label), id=text) for text, label in PAIRS)
-    authored = Task("authored/pet", "cat or dog", rows, paraphrases=TWO_MORE, training_only=True)
-    mixed = replace(source, authored=[authored], authored_rows=60)
+    authored = Task("authored/pet", "cat or dog", rows, paraphrases=TWO_MORE, authored=True)
+    mixed = replace(source, tasks=[*source.tasks, authored], authored_rows=60)
     alone, tokenizer = source.rows(), source.tokenizer
     added = [row for row in mixed.rows() if row not in alone]
     assert mixed.rows(workers=2) == mixed.rows()

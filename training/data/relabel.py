@@ -33,10 +33,11 @@ def relabellings(tasks: Sequence[Task], count: int, seed: int) -> list[list[Rela
     """`count` relabellings of each task; none of a task whose labels cannot be swapped.
 
     New labels are another task's, or words from the tasks' inputs. A task's relabellings are a
-    function of the tasks and the seed.
+    function of the tasks and the seed. Authored tasks have none, and lend neither labels nor words.
     """
-    sets = dict.fromkeys(labels for labels in map(labels_of, tasks) if _short(labels))
-    words = _words(tasks)
+    lenders = [task for task in tasks if not task.authored]
+    sets = dict.fromkeys(labels for labels in map(labels_of, lenders) if _short(labels))
+    words = _words(lenders)
     results = []
     for task in tasks:
         rng, pattern = random.Random(f"{seed}/relabel/{task.name}"), _swappable(task)
@@ -60,7 +61,7 @@ def labels_of(task: Task) -> tuple[str, ...]:
 def _swappable(task: Task) -> re.Pattern[str] | None:
     """The pattern of the labels in the definition; None unless every label stands there."""
     labels = labels_of(task)
-    if not labels:
+    if not labels or task.authored:
         return None
     plain = _pattern(labels, r"(?<!\w)", r"(?!\w)")
     in_inputs = sum(bool(plain.search(row.input)) for row in task.train)

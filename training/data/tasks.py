@@ -111,7 +111,7 @@ class TaskDataModule(lightning.LightningDataModule):
             raise UsageError("set_aside_share must be from 0 up to 1")
         self.folders, self.base, self.encoder_name = tasks, resolve_base(base), encoder
         self.sampling, self.steps, self.share = sampling, steps, set_aside_share
-        self.authored = read_authored() if authored else ()
+        self.authored = authored
         self.excluded = set(exclude_license_classes or [])
         self.seed, self.workers = seed, workers
         self.training: list[Task] = []
@@ -155,14 +155,15 @@ class TaskDataModule(lightning.LightningDataModule):
         if not tasks:
             raise TaskFileError("no tasks are left to train on")
         training, self.held_back = set_aside(tasks, self.share, self.seed)
-        real = first_tasks(training, self.sampling.distinct_tasks, self.seed)
         cap = self.sampling.distinct_tasks
-        self.authored = self.authored[: None if cap is None else cap - len(real)]
-        self.training = [*real, *self.authored]
+        self.training = first_tasks(training, cap, self.seed)
+        if self.authored:
+            left = None if cap is None else cap - len(self.training)
+            self.training += read_authored()[:left]
         self._synthetic = self._stream()
         tokenizer = load_tokenizer(self.base)
         count = self.sampling.relabellings if self.sampling.relabel_share else 0
-        relabelled = [*relabellings(real, count, self.seed), *([] for _ in self.authored)]
+        relabelled = relabellings(self.training, count, self.seed)
         self._train_rows = Rows(self.training, tokenizer, relabelled)
         texts = self._train_rows.texts
         self._val_rows = Rows(self.held_back, tokenizer, first=len(texts))

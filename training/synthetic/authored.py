@@ -15,8 +15,9 @@ from typing import Any
 from library.canonical import file_digest, json_digest
 from library.files import require_present
 from library.tasks.files import Example, MalformedTask, Task, locating
+from training.synthetic.banks import BANKS, UNTRIMMED, is_trimmed
 
-AUTHORED = Path(__file__).with_name("banks") / "authored"
+AUTHORED = BANKS / "authored"
 WORDINGS = 3
 
 
@@ -76,7 +77,7 @@ def _task(
             Example(f"{name}/{number}", row[0], (row[column],)) for number, row in enumerate(rows)
         ),
         categories=(path.stem,),
-        training_only=True,
+        authored=True,
     )
 
 
@@ -85,7 +86,7 @@ def _texts(values: Any) -> tuple[str, ...]:
     if not isinstance(values, list):
         raise ValueError("a list of texts is missing")
     for value in values:
-        if not isinstance(value, str) or not value or value != value.strip():
-            raise ValueError("texts must not be empty, nor begin or end with spaces")
+        if not is_trimmed(value):
+            raise ValueError(UNTRIMMED)
         value.encode("utf-8")  # JSON can hold lone surrogates, which no tokenizer takes
     return tuple(values)

@@ -11,6 +11,7 @@ from library.tasks.files import MalformedTask
 
 BANKS = Path(__file__).with_name("banks")
 MIN_UTTERANCES = 20
+UNTRIMMED = "texts must not be empty, nor begin or end with spaces"  # a fault
 _TEXTS, _LISTS = ("topic", "domain", "description"), ("names", "utterances")
 
 
@@ -31,6 +32,11 @@ class Topic:
     names: tuple[str, ...]
     description: str
     utterances: tuple[str, ...]
+
+
+def is_trimmed(text: Any) -> bool:
+    """Whether something is a text that is not empty and has no spaces at its ends."""
+    return isinstance(text, str) and bool(text) and text == text.strip()
 
 
 def plain(text: str) -> str:
@@ -92,8 +98,8 @@ def _fault(data: Any) -> str:
     if not all(isinstance(data[name], list) for name in _LISTS):
         return f"{' and '.join(_LISTS)} must be lists"
     for text in [*(data[name] for name in _TEXTS), *data["names"], *data["utterances"]]:
-        if not isinstance(text, str) or not text or text != text.strip():
-            return f"texts must not be empty, nor begin or end with spaces: {text!r}"
+        if not is_trimmed(text):
+            return f"{UNTRIMMED}: {text!r}"
     if len(data["names"]) < 2:
         return "a topic needs two names"
     utterances = {plain(text) for text in data["utterances"]}
