@@ -55,7 +55,7 @@ def test_a_pair_is_of_two_modes_and_all_tasks_together(user: list[dict[str, Any]
         assert pair["ci95"] == pytest.approx(bootstrap_ci95(gaps))
     mirrored, _ = differences("both", rows, "text-to-lora/bare", "multi-task/prompted")
     assert mirrored["difference"] == pytest.approx(-rouge["difference"])
-    with pytest.raises(SystemExit, match=r"no report has nearest/bare; there are .*\bbase/bare"):
+    with pytest.raises(SystemExit, match="no report has nearest/bare; there are base/bare"):
         differences("both", rows, "base/bare", "nearest/bare")
 
 
