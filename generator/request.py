@@ -37,6 +37,7 @@ MAX_STRENGTH = 10.0
 MAX_RANK = 256
 MAX_SEED = 2**53 - 1  # what JSON numbers hold exactly
 NEITHER = "a description is needed, or examples to train on"
+UNTRAINED = "a description is needed, or training on the examples: leave out refine 0"
 ONLY_EXAMPLES = "a description is needed for this; there are only examples"
 UsageMode = Literal["best", "bare", "prompted"]
 

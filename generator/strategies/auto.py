@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from generator.request import NEITHER, Query
+from generator.request import UNTRAINED, Query
 from generator.strategies.base import Offer, Proposal, Strategy
 from generator.strategies.calibration import strategy_calibration
 from generator.strategies.fresh import Fresh
@@ -140,7 +140,7 @@ class Auto(Strategy):
     def _require_any(self, query: Query, generates: Sequence[Strategy]) -> None:
         """Raise UsageError or LayoutMismatch unless there is a generator or a neighbour."""
         if query.request.description is None and not generates:
-            raise UsageError(NEITHER)
+            raise UsageError(UNTRAINED)
         if not generates and not query.neighbours:
             nothing = self._nearest.unavailable(query.base) or "the library holds nothing for it"
             raise LayoutMismatch(

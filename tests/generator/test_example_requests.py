@@ -13,7 +13,7 @@ from api.service.settings import Settings
 from generator.engine import Engine, read_generator
 from generator.layers.config import TextToLoRAConfig
 from generator.models.text_to_lora import TextToLoRA
-from generator.request import NEITHER, Query, Request
+from generator.request import UNTRAINED, Query, Request
 from generator.resources import Resources
 from index.encoders.descriptions import DEFAULT_ENCODER, DescriptionEncoder
 from library.adapter import Adapter
@@ -111,7 +111,7 @@ def test_examples_alone_by_the_command(
         assert shown["chosen"]["strategy"] == NAME
         told = json.loads((out / "provenance.json").read_text())
         assert told["description"] is None and told["details"]["examples_read"] == MOST
-    for name, words in ((NAME, "cannot use examples without training"), ("auto", NEITHER)):
+    for name, words in ((NAME, "cannot use examples without training"), ("auto", UNTRAINED)):
         other = ["--generator", name, "--checkpoint", str(small_checkpoint), "--refine", "0"]
         assert main([*asked, *other, "--overwrite"]) == 2
         assert words in tiny.one_sentence(capsys.readouterr())
