@@ -1,8 +1,8 @@
 """Score against the number of examples, from each start: table and picture of refinement.
 
-    python -m benchmarks.quality.refine_curve docs/results/refine-user.json \\
-        docs/results/refine-heldout.json --out docs/results/refine-curve.json \\
-        --picture docs/results/refine-curve.png
+    python -m benchmarks.quality.refine_curve docs/results/reporting.json \\
+        docs/results/refine-user.json docs/results/refine-heldout.json \\
+        --out docs/results/refine-curve.json --picture docs/results/refine-curve.png
 
 Reports hold methods `refine:START:N`, and START alone for no example. ROUGE-L x 100.
 """
@@ -18,22 +18,38 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-Curves = dict[str, dict[str, float]]  # by "start, mode": score by number of examples
+Curves = dict[str, dict[int, float]]  # by "start, mode": score by number of examples
+COLOURS = {
+    "base": "C0",
+    "in-context": "C1",
+    "text-to-lora": "C2",
+    "fresh": "C3",
+    "multi-task": "C4",
+}
 DASHES = {"bare": "--", "prompted": "-"}
+
+
+def point(method: str) -> tuple[str, int] | None:
+    """A method's start and number of examples; None if it lies on no curve."""
+    trained = method.startswith("refine:")
+    start, _, count = method.removeprefix("refine:").partition(":")
+    if start not in COLOURS:
+        return None
+    if start == "in-context":
+        return start, int(count or 3)
+    if trained and count.isdigit():
+        return start, int(count)
+    return None if trained or count else (start, 0)
 
 
 def curves(report: dict[str, Any]) -> Curves:
     """Mean scores of a report by start and mode."""
     lines: Curves = {}
     for mean in report["means"]:
-        start, _, count = mean["method"].removeprefix("refine:").partition(":")
-        if start in ("fresh", "multi-task", "text-to-lora", "in-context", "base"):
-            examples = count or ("3" if start == "in-context" else "0")
-            line = lines.setdefault(f"{start}, {mean['mode']}", {})
-            line[examples] = round(100 * mean["rouge_l"], 1)
-    return {
-        name: dict(sorted(line.items(), key=lambda p: int(p[0]))) for name, line in lines.items()
-    }
+        if (at := point(mean["method"])) is not None:
+            line = lines.setdefault(f"{at[0]}, {mean['mode']}", {})
+            line[at[1]] = round(100 * mean["rouge_l"], 1)
+    return {name: dict(sorted(line.items())) for name, line in lines.items()}
 
 
 def main() -> None:
@@ -47,14 +63,12 @@ def main() -> None:
         1, len(by_report), figsize=(6 * len(by_report), 4.5), layout="constrained", squeeze=False
     )
     for axis, (title, lines) in zip(axes[0], by_report.items(), strict=True):
-        colours: dict[str, Any] = {}
         for name, line in lines.items():
             start, _, mode = name.partition(", ")
-            (drawn,) = axis.plot(
-                [int(n) for n in line], [*line.values()], DASHES[mode], marker="o", label=name,
-                color=colours.get(start),
+            axis.plot(
+                [*line], [*line.values()], DASHES[mode], marker="o", label=name,
+                color=COLOURS[start],
             )  # fmt: skip
-            colours[start] = drawn.get_color()
         axis.set_xscale("symlog", linthresh=2)
         axis.set_xticks([0, 2, 5, 16, 64], ["0", "2", "5", "16", "64"])
         axis.set(xlabel="examples", ylabel="ROUGE-L x 100", title=title)
