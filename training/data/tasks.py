@@ -30,7 +30,7 @@ from training.data.draws import StepDataset, ValidationDataset
 from training.data.relabel import relabellings
 from training.data.sampling import SamplingConfig
 from training.data.steps import IndexedDataset
-from training.synthetic.authored import read_authored
+from training.synthetic.authored import authored_digest, read_authored
 from training.synthetic.banks import read_topics
 from training.synthetic.families.registry import FAMILIES
 from training.synthetic.stream import SyntheticTasks
@@ -143,6 +143,7 @@ class TaskDataModule(lightning.LightningDataModule):
         return {
             "descriptions": sum(len(task.descriptions) for task in self.training),
             "excluded_license_classes": sorted(self.excluded),
+            "authored_sha256": authored_digest() if self.authored else None,
             "sampling": asdict(self.sampling),
             "seed": self.seed,
             "set_aside": sorted(task.name for task in self.held_back),

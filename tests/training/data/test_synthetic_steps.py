@@ -23,7 +23,7 @@ from training.data.tasks import TaskDataModule, first_tasks
 from training.models.multi_task import MultiTaskLoRA
 from training.objectives.module import OptimiserConfig
 from training.objectives.sft import SFT
-from training.synthetic.authored import read_authored
+from training.synthetic.authored import authored_digest, read_authored
 from training.synthetic.banks import read_topics
 from training.synthetic.families.registry import FAMILIES
 from training.synthetic.stream import SyntheticTasks
@@ -212,6 +212,7 @@ def test_authored_tasks_come_after_real_ones_and_are_never_relabelled(
     data.setup("fit")
     names = data.task_names
     assert names[:2] == ["blue", "red"] and len(names) == 2 + authored
+    assert data.record["authored_sha256"] == authored_digest()
     assert all(name.startswith("authored/") for name in names[2:])
     assert all(len(wordings) == 3 for wordings in data._train_rows.wordings[2:])
     drawn = [task for step in range(3) for task in data.training_steps().draw(step).tasks]
