@@ -31,14 +31,15 @@ default+=" $results/refine-sft-heldout.json"
 default+=" $results/refine-heldout-seed1.json"
 default+=" $results/refine-heldout-seed2.json $results/lofa-heldout.json"
 default+=" $results/icm-lora-heldout.json $results/sg-lora-sample.json $results/reporting.json"
-default+=" $results/reporting-previous.json"
 read -ra check <<<"${CHECK-$default}"
 python=${PYTHON:-python3} to=${OUT:+$OUT/}
 
 "$python" benchmarks/calibrate/auto.py --generated "$generated" --retrieved "$retrieved" \
     --seen "$seen" --out "${to}generator/strategies/calibration.json" \
     --report "$to$results/auto-calibration.json" --picture "$to$results/auto-calibration.png"
-"$python" -m benchmarks.quality.user_table --user "${fit[@]}" --out "$to$results/choosing.json"
+previous=$results/refine-user-previous.json # of the multi-task adapter that shipped before
+"$python" -m benchmarks.quality.user_table --user "${fit[@]/#$previous/previous=$previous}" \
+    --out "$to$results/choosing.json"
 "$python" -m benchmarks.calibrate.expected --fit "${fit[@]}" --check "${check[@]}" \
     --file "${to}generator/expected.json" --out "$to$results/expected.json" \
     --picture "$to$results/expected.png"

@@ -24,6 +24,7 @@ from generator.engine import read_generator
 from library.checkpoint import CHECKPOINT_CONFIG, Checkpoint
 from library.tasks.files import Task, read_tasks
 from training.evaluation.report import table
+from training.synthetic.authored import read_authored
 
 RESULTS = Path("docs/results")
 TEXT = """\
@@ -43,8 +44,7 @@ library_name: lorasmith
 {needs}
 
 ## Trained on
-{count} Super-NaturalInstructions tasks ({rows:,} rows), in {training[steps]:,} steps of
-`{training[objective]}`.
+{learned_from}
 
 {trained}
 
@@ -53,8 +53,8 @@ Weights of the base: {source} (SHA-256
 All settings are in `config.json` under `training`. Made with:
 
 {commands}
-Descriptions, {descriptions:,} in all: each task's definition and summary from
-Super-NaturalInstructions (Apache-2.0); for {paraphrased} tasks also up to 32 paraphrases,
+Descriptions of the tasks of Super-NaturalInstructions, {descriptions:,} in all: each one's
+definition and summary from there (Apache-2.0); for {paraphrased} also up to 32 paraphrases,
 machine-written, from the Text-to-LoRA repository (Apache-2.0).
 
 | licence class of the data | tasks |
@@ -94,6 +94,20 @@ def trained_tasks(checkpoint: Checkpoint, tasks: Iterable[Task]) -> list[Task]:
     return trained
 
 
+def learned_from(tasks: Sequence[Task], training: Mapping[str, Any]) -> str:
+    """How many real and authored tasks and rows, in how many steps, as a wrapped sentence."""
+    real, authored = ([t for t in tasks if t.authored is own] for own in (False, True))
+    rows, written = (sum(len(task.train) for task in some) for some in (real, authored))
+    told = f"{len(real)} Super-NaturalInstructions tasks ({rows:,} rows)"
+    if authored:
+        told += (
+            f" and {len(authored):,} authored ones ({written:,} rows), written for this project as "
+            "users put them, with the help of a language model (Apache-2.0; docs/training.md)"
+        )
+    told += f", in {training['steps']:,} steps of `{training['objective']}`."
+    return textwrap.fill(told, 100)
+
+
 def held_out(report: Mapping[str, Any], method: str) -> str:
     """Held-out scores x 100, "bare / prompted"."""
     means = {(m["method"], m["mode"], m["split"]): m["rouge_l"] for m in report["means"]}
@@ -124,6 +138,7 @@ def numbers(
     layout, data = checkpoint.module.layout, checkpoint.info.training["data"]
     shipped = read(RESULTS / "heldout.json")
     reconstruction = read(RESULTS / "text-to-lora-reconstruction-heldout.json")
+    real = [task for task in tasks if not task.authored]
     *first, last = layout.module_types
     modules = f"{', '.join(first)} and {last}" if first else last
     return {
@@ -136,11 +151,11 @@ def numbers(
         "layout_told": f"rank {layout.rank}, {modules}",
         "parameters": sum(p.numel() for p in checkpoint.module.parameters()),
         "library": data.get("library", data),
-        "count": len(tasks),
-        "rows": sum(len(task.train) for task in tasks),
-        "descriptions": sum(len(task.descriptions) for task in tasks),
-        "paraphrased": sum(bool(task.paraphrases) for task in tasks),
-        "classes": class_rows(tasks),
+        "learned_from": learned_from(tasks, config["training"]),
+        "count": len(real),
+        "descriptions": sum(len(task.descriptions) for task in real),
+        "paraphrased": sum(bool(task.paraphrases) for task in real),
+        "classes": class_rows(real),
         "tables": "\n\n".join(table(report) for report in reports.values()),
         "reports": ", ".join(f"[{path.stem}](../../{path})" for path in reports),
         "differences": differences(reports.values(), checkpoint.kind),
@@ -180,6 +195,7 @@ def main() -> None:
     options = parser.parse_args()
     config = read(options.checkpoint / CHECKPOINT_CONFIG)
     tasks = [task for folder in options.tasks for task in read_tasks(folder)]
+    tasks += read_authored()
     reports = {file: read(file) for file in options.reports}
     print(card(read_generator(options.checkpoint), config, tasks, reports), end="")
 

@@ -53,12 +53,12 @@ TEXTS = {
         "multi-task adapter that lies there (`encoder/`, docs/base-states.md).",
         needs="A description, and the base's weights, as the base reads it. No library.",
         trained="By distillation (docs/distillation.md): bare, its adapters are to answer as "
-        "the multi-task adapter that shipped then (SHA-256 aae2180556df…) does with the "
-        "description in its prompt. "
+        "`pretrained/multi-task` does with the description in its prompt, on real, synthetic and "
+        "authored tasks, these as of commit 03f3770. "
         "{training[data][sampling][tasks_per_step]} conditions a step, half of them of "
         "synthetic tasks without end, one in ten of gibberish or another task's description, which "
         "are to change nothing; learning rate {training[optimiser][lr]}; ranks of o_proj and "
-        "down_proj copy words of the description; 15 minutes on an H200 beside another job. One "
+        "down_proj copy words of the description; 16 minutes on an H200 beside another job. One "
         "seed was trained.",
         commands="""\
     benchmarks/quality/distil_text_to_lora.sh TASKS OUT
