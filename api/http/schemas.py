@@ -218,7 +218,9 @@ class GeneratorInfo(BaseModel):
     )
     uses_examples: bool = Field(description="Whether it can use examples without training on them.")
     draws: bool = Field(description="Whether another seed gives another adapter.")
-    trained_on: int | None = Field(description="Number of tasks; null without a checkpoint.")
+    trained_on: int | None = Field(
+        description="Number of real and authored tasks; null if not known."
+    )
     held_out: HeldOutTasks | None = Field(
         description="Scores of a checkpoint that ships; null for any other."
     )

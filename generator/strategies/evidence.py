@@ -39,7 +39,7 @@ class Evidence:
     """Of one checkpoint; None where it is not known.
 
     Attributes:
-        trained_on: number of tasks.
+        trained_on: number of real and authored tasks.
         held_out: scores on others.
         seconds: from a request to the finished files of one adapter, on one CPU thread.
     """

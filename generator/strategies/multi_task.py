@@ -77,9 +77,8 @@ class MultiTask(Strategy):
         if self.unavailable(base):
             return Evidence()
         stored = self.stored(base)
-        tasks = stored.trained_on
-        known = None if tasks is None else len(tasks)
-        found = [shipped_evidence(name, stored.weights_digest, known) for name in SHIPPED]
+        known, count = stored.weights_digest, stored.tasks_seen
+        found = [shipped_evidence(name, known, count) for name in SHIPPED]
         return next((one for one in found if one.held_out is not None), found[0])
 
     def propose(self, query: Query) -> Proposal:

@@ -3,6 +3,7 @@
 import json
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from generator.refine.limits import UNDESCRIBED
 from generator.resources import Fit
@@ -46,9 +47,15 @@ class StoredAdapter:
 
     @property
     def trained_on(self) -> list[str] | None:
-        """Names of its training tasks; None if its provenance does not say."""
-        provenance = json.loads(self._files.get(PROVENANCE_FILE, b"{}"))
-        return (provenance.get("details") or {}).get("tasks")
+        """Names of its real training tasks; None if its provenance does not say."""
+        return self._details.get("tasks")
+
+    @property
+    def tasks_seen(self) -> int | None:
+        """Number of its real and authored training tasks; None if its provenance does not say."""
+        if self.trained_on is None:
+            return None
+        return len(self.trained_on) + self._details.get("authored_tasks", 0)
 
     @property
     def layout(self) -> Layout:
@@ -65,6 +72,10 @@ class StoredAdapter:
             layout = base_layout(base, self._stored.layout)
             self._adapted[base] = adapter_of(self._files, layout)
         return self._adapted[base]
+
+    @property
+    def _details(self) -> dict[str, Any]:
+        return json.loads(self._files.get(PROVENANCE_FILE, b"{}")).get("details") or {}
 
     @cached_property
     def _files(self) -> dict[str, bytes]:
