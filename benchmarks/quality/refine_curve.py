@@ -18,10 +18,12 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
+from training.evaluation.methods import IN_CONTEXT, SHOTS, parse_methods
+
 Curves = dict[str, dict[int, float]]  # by "start, mode": score by number of examples
 COLOURS = {
     "base": "C0",
-    "in-context": "C1",
+    IN_CONTEXT: "C1",
     "text-to-lora": "C2",
     "fresh": "C3",
     "multi-task": "C4",
@@ -29,17 +31,14 @@ COLOURS = {
 DASHES = {"bare": "--", "prompted": "-"}
 
 
-def point(method: str) -> tuple[str, int] | None:
+def point(name: str) -> tuple[str, int] | None:
     """A method's start and number of examples; None if it lies on no curve."""
-    trained = method.startswith("refine:")
-    start, _, count = method.removeprefix("refine:").partition(":")
-    if start not in COLOURS:
+    (method,) = parse_methods(name)
+    if method.head not in COLOURS or method.suffix or method.inputs or method.written:
         return None
-    if start == "in-context":
-        return start, int(count or 3)
-    if trained and count.isdigit():
-        return start, int(count)
-    return None if trained or count else (start, 0)
+    if method.head == IN_CONTEXT:
+        return method.head, method.examples or SHOTS
+    return (method.head, method.examples) if method.in_full or not method.examples else None
 
 
 def curves(report: dict[str, Any]) -> Curves:
