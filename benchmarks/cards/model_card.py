@@ -94,9 +94,10 @@ def trained_tasks(checkpoint: Checkpoint, tasks: Iterable[Task]) -> list[Task]:
     return trained
 
 
-def learned_from(tasks: Sequence[Task], training: Mapping[str, Any]) -> str:
-    """How many real and authored tasks and rows, in how many steps, as a wrapped sentence."""
-    real, authored = ([t for t in tasks if t.authored is own] for own in (False, True))
+def learned_from(
+    real: Sequence[Task], authored: Sequence[Task], training: Mapping[str, Any]
+) -> str:
+    """How many tasks and rows of either kind, in how many steps, as a wrapped sentence."""
     rows, written = (sum(len(task.train) for task in some) for some in (real, authored))
     told = f"{len(real)} Super-NaturalInstructions tasks ({rows:,} rows)"
     if authored:
@@ -138,7 +139,7 @@ def numbers(
     layout, data = checkpoint.module.layout, checkpoint.info.training["data"]
     shipped = read(RESULTS / "heldout.json")
     reconstruction = read(RESULTS / "text-to-lora-reconstruction-heldout.json")
-    real = [task for task in tasks if not task.authored]
+    real, authored = ([t for t in tasks if t.authored is own] for own in (False, True))
     *first, last = layout.module_types
     modules = f"{', '.join(first)} and {last}" if first else last
     return {
@@ -151,7 +152,7 @@ def numbers(
         "layout_told": f"rank {layout.rank}, {modules}",
         "parameters": sum(p.numel() for p in checkpoint.module.parameters()),
         "library": data.get("library", data),
-        "learned_from": learned_from(tasks, config["training"]),
+        "learned_from": learned_from(real, authored, config["training"]),
         "count": len(real),
         "descriptions": sum(len(task.descriptions) for task in real),
         "paraphrased": sum(bool(task.paraphrases) for task in real),

@@ -73,7 +73,7 @@ class StoredAdapter:
             self._adapted[base] = adapter_of(self._files, layout)
         return self._adapted[base]
 
-    @property
+    @cached_property
     def _details(self) -> dict[str, Any]:
         return json.loads(self._files.get(PROVENANCE_FILE, b"{}")).get("details") or {}
 
