@@ -4,7 +4,7 @@ from typing import Any
 
 from library.base.models import DEFAULT_BASE
 
-ADAPTER = "ad_29dc61c370bb389aae5ce2b3e2fb5cac8df8533a"
+ADAPTER = "ad_b43c0b46f2e25f6c96101ef4aa93d89d5f9731bc"
 NAME = "reviews"
 JOB = "job_9bd4b49b744bcafbf6b3c4b296c185dc"
 TASK = "Say whether the review is positive or negative."
@@ -15,33 +15,33 @@ PAIRS = [
 NEAREST = "ad_a895a4eec0351d56ea382692aec6882abbdd6874"
 _NEAREST_TASK = "task478_cls_english_music_classification"
 _SHA256 = {
-    "README.md": ("1f36cef7c295ff0b339d78bd556d9b158e06ff39b40fef6a78dcb03650155ae3", 789),
+    "README.md": ("60269cbda3ce070597f9756e74b012bc5fac426b6466f55459e21b913210f883", 789),
     "adapter_config.json": (
         "1d209929f5d5940103c9e5ad980deed8a3f99d2f816a91dc5786f04a0ced7c44",
         572,
     ),
     "adapter_model.safetensors": (
-        "fb549f6fdd19687d61647af54faaaaf5e6ab8ad873d02c3c5250015ca0e12c39",
+        "462ba0b7dc1e5a262ed6ffc6c413582eb04faeafb439a2dfe9cdba6639535efd",
         4939072,
     ),
-    "provenance.json": ("de8aaa66c74cbbe402cc412f22833be74c29fae4752f032f8bb00680b111a758", 2586),
+    "provenance.json": ("2f800413c491223f54530175ebab024733f64b198156cba92d9bc7571493f9bc", 2584),
 }
 _EXPECTED = {
     "hook": "expected",
     "code": "expected-untested",
     "severity": "warn",
-    "message": "17 to 70 of 100 answers are expected to be exactly right (45 at best guess; from "
+    "message": "22 to 70 of 100 answers are expected to be exactly right (50 at best guess; from "
     "30 user-style tasks that nothing was trained on), as of others of its kind: of its own "
     "answers none was tested, as four examples or more would allow",
-    "evidence": {"score": 45.4, "low": 17.0, "high": 70.2},
+    "evidence": {"score": 49.8, "low": 22.5, "high": 70.2},
 }
 _STATISTICS = {
     "hook": "statistics",
     "code": "statistics-not-comparable",
     "severity": "info",
     "message": "no comparison: adapters that are generated or refined differ from the library's; "
-    "‖ΔW‖ is 2.09 to 28.1 over 210 modules",
-    "evidence": {"norm": [2.09354, 28.1023]},
+    "‖ΔW‖ is 2.02 to 27 over 210 modules",
+    "evidence": {"norm": [2.02196, 27.0213]},
 }
 RECORD = {
     "id": ADAPTER,
@@ -54,8 +54,8 @@ RECORD = {
     "start": None,
     "usage": {"mode": "prompted", "template": f"{TASK}\n\n{{input}}"},
     "expected": {
-        "score": 45.4,
-        "low": 17.0,
+        "score": 49.8,
+        "low": 22.5,
         "high": 70.2,
         "calibration": "from 30 user-style tasks that nothing was trained on",
     },

@@ -37,7 +37,7 @@ python=${PYTHON:-python3} to=${OUT:+$OUT/}
 "$python" benchmarks/calibrate/auto.py --generated "$generated" --retrieved "$retrieved" \
     --seen "$seen" --out "${to}generator/strategies/calibration.json" \
     --report "$to$results/auto-calibration.json" --picture "$to$results/auto-calibration.png"
-previous=$results/refine-user-previous.json # of the multi-task adapter that shipped before
+previous=$results/refine-user-previous.json # of a multi-task adapter that shipped earlier
 "$python" -m benchmarks.quality.user_table --user "${fit[@]/#$previous/previous=$previous}" \
     --out "$to$results/choosing.json"
 "$python" -m benchmarks.calibrate.expected --fit "${fit[@]}" --check "${check[@]}" \

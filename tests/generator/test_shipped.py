@@ -27,7 +27,7 @@ TRAINED_ON = {
     "sg-lora": 256,
     "icm-lora": 256,
     "lofa": 558,
-    "multi-task": 2034,
+    "multi-task": 3404,
 }
 
 
