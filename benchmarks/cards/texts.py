@@ -54,8 +54,8 @@ TEXTS = {
         needs="A description, and the base's weights, as the base reads it. No library.",
         trained="By distillation (docs/distillation.md): bare, its adapters are to answer as the "
         "multi-task adapter of commit 28ea2d8 does, the one that shipped before the present one, "
-        "with the description in its prompt, on real, synthetic and authored tasks, these as of "
-        "commit 03f3770 (ten rows of them were left out since). "
+        "with the description in its prompt, on real, synthetic and authored tasks, these with "
+        "ten rows more, as of that commit. "
         "{training[data][sampling][tasks_per_step]} conditions a step, half of them of "
         "synthetic tasks without end, one in ten of gibberish or another task's description, which "
         "are to change nothing; learning rate {training[optimiser][lr]}; ranks of o_proj and "

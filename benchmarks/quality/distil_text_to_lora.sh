@@ -5,8 +5,8 @@
 #   benchmarks/quality/distil_text_to_lora.sh TASKS OUT
 #
 # TASKS is a folder of task files; the authored tasks are in the repository. On one H200 the training
-# takes 16 minutes with another job beside it. The checkpoint that ships was made so at commit
-# 28ea2d8, with the multi-task adapter and the authored tasks of that time.
+# takes 16 minutes with another job beside it. The checkpoint that ships was made so with
+# the multi-task adapter and the authored tasks of commit 28ea2d8.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tasks=$1 out=$2 steps=${STEPS:-1190}
