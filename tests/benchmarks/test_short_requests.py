@@ -1,29 +1,19 @@
 """The short requests are what they were when scores of them were reported."""
 
-from pathlib import Path
+from benches import bench_tasks, halves, present_digests, stated_digests
 
-from library.canonical import file_digest
-from library.tasks.files import Task, read_tasks
+from library.tasks.files import read_tasks
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "short_requests"
-REPORTING = FOLDER / "reporting"
-WORDS = 45  # one wording in fifteen may be long
+WORDS = 24
 WORDINGS = 3
 
 
-def tasks() -> list[Task]:
-    return [*read_tasks(FOLDER), *read_tasks(REPORTING)]
-
-
 def test_no_file_has_changed_since_it_was_measured() -> None:
-    lines = (FOLDER / "SHA256SUMS").read_text().splitlines()
-    stated = {name: digest for digest, name in (line.split() for line in lines)}
-    files = [*FOLDER.glob("*.jsonl"), *FOLDER.glob("*.txt"), *REPORTING.glob("*")]
-    assert {str(f.relative_to(FOLDER)): file_digest(f) for f in files} == stated
+    assert present_digests("short_requests") == stated_digests("short_requests")
 
 
 def test_each_is_short_in_three_wordings_and_all_test_rows() -> None:
-    for task in tasks():
+    for task in bench_tasks("short_requests"):
         assert task.paraphrases[0] == task.definition
         assert len(set(task.paraphrases)) == WORDINGS, task.name
         assert all(len(text.split()) <= WORDS for text in task.paraphrases), task.name
@@ -33,7 +23,7 @@ def test_each_is_short_in_three_wordings_and_all_test_rows() -> None:
 
 def test_the_halves_share_no_input() -> None:
     choosing, reporting = (
-        {row.input for task in read_tasks(folder) for row in task.instances}
-        for folder in (FOLDER, REPORTING)
+        {row.input for task in read_tasks(half) for row in task.instances}
+        for half in halves("short_requests")
     )
     assert len(choosing) > 150 and len(reporting) > 150 and not choosing & reporting

@@ -1,26 +1,21 @@
 """The user-style tasks are what they were when scores of them were reported."""
 
 import json
-from pathlib import Path
 
-from library.canonical import file_digest
-from library.tasks.files import Task, read_tasks
+from benches import bench_tasks, present_digests, stated_digests
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "user_tasks"
-REPORTING = FOLDER / "reporting"
+from library.tasks.files import Task
+
 FEW = 12  # different answers at most, where answers are labels
 WORDINGS = 8
 
 
 def tasks() -> list[Task]:
-    return [*read_tasks(FOLDER), *read_tasks(REPORTING)]
+    return bench_tasks("user_tasks")
 
 
 def test_no_file_has_changed_since_it_was_measured() -> None:
-    lines = (FOLDER / "SHA256SUMS").read_text().splitlines()
-    stated = {name: digest for digest, name in (line.split() for line in lines)}
-    files = [*FOLDER.glob("*.jsonl"), *FOLDER.glob("*.txt"), *REPORTING.glob("*")]
-    assert {str(f.relative_to(FOLDER)): file_digest(f) for f in files} == stated
+    assert present_digests("user_tasks") == stated_digests("user_tasks")
 
 
 def test_each_has_a_hundred_different_inputs_of_its_own() -> None:

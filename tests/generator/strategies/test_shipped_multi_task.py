@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 import pretrained
-from generator.expected import expectation
+from generator.expected import FILES, expectation
 from generator.request import Query, Request
 from generator.resources import Resources
 from generator.strategies.multi_task import SHIPPED, MultiTask, shipped_multi_tasks
@@ -76,12 +76,14 @@ def test_what_serves_a_base_is_read_alone(tmp_path: Path) -> None:
 
 def test_what_to_expect_goes_by_the_base(qwen: BaseReference) -> None:
     strategy, scores = MultiTask(*shipped_multi_tasks()), list[float]()
-    for base, folder in zip((resolve_base(), qwen), SHIPPED, strict=True):
+    for base, folder, file in zip((resolve_base(), qwen), SHIPPED, FILES, strict=True):
         stated = json.loads((pretrained.folder(folder) / PROVENANCE_FILE).read_text())["base"]
         proposal = strategy.propose(Query(Request("Say yes or no."), base, Resources()))
         expected = expectation(proposal, stated["sha256"])
         assert expected is not None and 0 <= expected.low < expected.score < expected.high <= 100
         assert expectation(proposal, None) is None and expectation(proposal, "0" * 64) is None
+        calibrated = json.loads(file.read_text())["groups"]["multi-task, prompted"]
+        assert expected.score == calibrated["score"]
         scores.append(expected.score)
     assert expectation(proposal, described(resolve_base())["sha256"]) is None  # another adapter's
     assert scores[0] != scores[1]

@@ -1,25 +1,23 @@
 """Nothing that is trained on is in a bench of ours: no input, no description."""
 
-import tiny
+from collections.abc import Sequence
 
-from library.tasks.files import read_tasks
+from benches import BENCHES, bench_tasks
+
 from training.synthetic.authored import read_authored
 from training.synthetic.banks import plain, read_topics
 from training.synthetic.families.registry import FAMILIES
 from training.synthetic.stream import SyntheticTasks
 
-BENCHES = ["user_tasks", "short_requests"]
 
-
-def bench_texts(names: list[str]) -> set[str]:
-    folders = [tiny.ROOT / "benchmarks" / name for name in names]
-    tasks = [task for f in folders for task in (*read_tasks(f), *read_tasks(f / "reporting"))]
+def bench_texts(names: Sequence[str] = BENCHES) -> set[str]:
+    tasks = [task for name in names for task in bench_tasks(name)]
     inputs = [row.input for task in tasks for row in task.instances]
     return {plain(text) for text in (*inputs, *(d for task in tasks for d in task.descriptions))}
 
 
 def test_no_text_is_shared() -> None:
-    bench = bench_texts(BENCHES)
+    bench = bench_texts()
     assert len(bench) >= 6600
     banks = {plain(text) for topic in read_topics() for text in topic.utterances}
     assert not banks & bench
